@@ -1,0 +1,38 @@
+# Every target makes the virtual environment and installs what it needs when missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Constraints hold for the isolated build environment too.
+export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check ui
+
+help:  ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: $(STAMP)  ## Make .venv and install everything through requirements.lock.
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+run: $(STAMP)  ## Run the whole pipeline of params.yaml and say where to look.
+	$(BIN)/gdc run
+
+test: $(STAMP)  ## Run all tests, the slow ones included.
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+ui: $(STAMP)  ## Open the report and the MLflow pages.
+	$(BIN)/gdc ui

@@ -1,0 +1,1 @@
+"""Generative data cartography: which training samples does a model memorize, and what to do."""

@@ -1,0 +1,427 @@
+"""The typed form of params.yaml: one class per section, no default values.
+
+Values live only in params.yaml, because DVC tracks that file and not the defaults in code.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gdc.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A stage's parameters: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---- ingest: where the text comes from
+
+
+class PythonDocsSource(Section):
+    """CPython's own documentation topics (paragraphs) and standard-library docstrings."""
+
+    kind: Literal["python-docs"]
+
+
+class JsonlSource(Section):
+    """One JSON object per line, in one file or in every ``*.jsonl`` of a folder."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(min_length=1)
+    text_field: str = Field(min_length=1)
+    key_field: str | None = Field(description="A field that names each row; must be unique.")
+
+
+class ParquetSource(Section):
+    """One row per sample, in one file or in every ``*.parquet`` of a folder."""
+
+    kind: Literal["parquet"]
+    path: str = Field(min_length=1)
+    text_field: str = Field(min_length=1)
+    key_field: str | None = Field(description="A column that names each row; must be unique.")
+
+
+class TextSource(Section):
+    """Plain UTF-8 text: one file, or every ``*.txt`` of a folder."""
+
+    kind: Literal["text"]
+    path: str = Field(min_length=1)
+    unit: Literal["file", "paragraph", "line"] = Field(description="What one sample is.")
+
+
+class HuggingFaceSource(Section):
+    """A data set by Hub name or local path (extra ``huggingface``)."""
+
+    kind: Literal["huggingface"]
+    path: str = Field(min_length=1, description="Hub name, or a local folder.")
+    name: str | None = Field(description="Configuration of the data set.")
+    split: str = Field(min_length=1)
+    revision: str | None = Field(description="Commit, tag or branch on the Hub.")
+    text_field: str = Field(min_length=1)
+
+
+class SyntheticSource(Section):
+    """Sentences of a seeded Markov chain over made-up words, for the LSTM experiment."""
+
+    kind: Literal["synthetic"]
+    num_samples: int = Field(ge=2)
+    num_words: int = Field(ge=2, description="Size of the made-up vocabulary.")
+    words_per_sample: int = Field(ge=2)
+    branching: int = Field(ge=1, description="Possible successors of each word.")
+
+
+Source = Annotated[
+    PythonDocsSource
+    | JsonlSource
+    | ParquetSource
+    | TextSource
+    | HuggingFaceSource
+    | SyntheticSource,
+    Field(discriminator="kind"),
+]
+
+
+class BpeTokenizer(Section):
+    """A byte-level BPE trained on the corpus's training split."""
+
+    kind: Literal["bpe"]
+    vocab_size: int = Field(ge=257, description="Entries, the 256 bytes and end of text included.")
+
+
+class PretrainedTokenizer(Section):
+    """The tokenizer of a pretrained model, by Hub name or local path."""
+
+    kind: Literal["pretrained"]
+    name: str = Field(min_length=1)
+    revision: str | None
+
+
+Tokenizer = Annotated[BpeTokenizer | PretrainedTokenizer, Field(discriminator="kind")]
+
+
+class CanaryFamily(Section):
+    """How many canaries of one family are planted, and how many twins are not."""
+
+    repeats: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="Times a canary is planted, one level each."
+    )
+    per_level: int = Field(ge=1, description="Canaries of each level.")
+    num_twins: int = Field(ge=0, description="Canaries of the same kind that are never planted.")
+
+    @model_validator(mode="after")
+    def _levels_differ(self) -> Self:
+        if len(set(self.repeats)) != len(self.repeats):
+            raise ValueError(f"repeats: expected distinct levels, got {list(self.repeats)}")
+        return self
+
+
+class DigitCanaries(CanaryFamily):
+    """A template with random digits: prefix ``template`` with its key filled in, secret digits."""
+
+    template: str = Field(pattern=r"\{key\}", description="The prefix; {key} becomes digits.")
+    key_digits: int = Field(ge=1)
+    secret_digits: int = Field(ge=1)
+
+
+class WordCanaries(CanaryFamily):
+    """Random words of the corpus's own vocabulary."""
+
+    prefix_words: int = Field(ge=1)
+    secret_words: int = Field(ge=1)
+
+
+class NaturalCanaries(CanaryFamily):
+    """Held-out texts of the corpus itself, cut in two halves."""
+
+    min_words: int = Field(ge=2, description="Shorter texts are not used.")
+    max_words: int = Field(ge=2, description="Longer texts are not used.")
+
+
+class CanariesConfig(Section):
+    """Canary families to plant; null plants none."""
+
+    digits: DigitCanaries | None
+    words: WordCanaries | None
+    natural: NaturalCanaries | None
+
+
+class IngestConfig(Section):
+    """Stage `ingest`."""
+
+    source: Source
+    max_samples: int | None = Field(
+        ge=2, description="Keep this many rows, chosen by content hash; null keeps all."
+    )
+    max_chars: int = Field(ge=1, description="A longer row is a bad row.")
+    on_bad_row: Literal["fail", "quarantine"]
+    validation_fraction: float = Field(gt=0, lt=1, description="Share of contents held out.")
+    tokenizer: Tokenizer
+    canaries: CanariesConfig
+
+
+# ---- model and training, shared by every stage that trains
+
+
+class LstmModel(Section):
+    """An LSTM language model with tied input and output embeddings."""
+
+    kind: Literal["lstm"]
+    block_size: int = Field(ge=2, description="Tokens of a window; longer texts are split.")
+    precision: Literal["float32", "bfloat16"]
+    hidden_size: int = Field(ge=1)
+    num_layers: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+
+
+class Gpt2Model(Section):
+    """A GPT-2 trained from scratch."""
+
+    kind: Literal["gpt2"]
+    block_size: int = Field(ge=2, description="Tokens of a window; longer texts are split.")
+    precision: Literal["float32", "bfloat16"]
+    hidden_size: int = Field(ge=1)
+    num_layers: int = Field(ge=1)
+    num_heads: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"model.hidden_size ({self.hidden_size}) must be a multiple of "
+                f"model.num_heads ({self.num_heads})"
+            )
+        return self
+
+
+class PretrainedModel(Section):
+    """Any causal language model by Hub name or local path."""
+
+    kind: Literal["pretrained"]
+    block_size: int = Field(ge=2, description="Tokens of a window; longer texts are split.")
+    precision: Literal["float32", "bfloat16"]
+    name: str = Field(min_length=1)
+    revision: str | None
+
+
+Model = Annotated[LstmModel | Gpt2Model | PretrainedModel, Field(discriminator="kind")]
+
+
+class TrainingConfig(Section):
+    """The training loop, the same for the tracked run and for every arm."""
+
+    epochs: int = Field(ge=1, description="Passes over the training split.")
+    batch_tokens: int = Field(ge=2, description="Padded tokens of a batch at most.")
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0, description="Largest norm of the whole gradient.")
+    num_threads: int = Field(ge=1, description="Threads of a run; changes float sums.")
+
+
+class TrainConfig(Section):
+    """Stage `train`: the tracked run."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    probes_per_epoch: int = Field(
+        ge=0, description="Frozen checkpoints per epoch at which every sample is probed; 0: none."
+    )
+
+
+# ---- map and act
+
+
+class Threshold(Section):
+    """A cut on a number: its quantile (linear interpolation), or its value."""
+
+    kind: Literal["quantile", "absolute"]
+    value: float
+
+    @model_validator(mode="after")
+    def _quantile_is_a_share(self) -> Self:
+        if self.kind == "quantile" and not 0 <= self.value <= 1:
+            raise ValueError(f"a quantile must be in [0, 1], got {self.value}")
+        return self
+
+
+class ScoreConfig(Section):
+    """Stage `score`."""
+
+    mode: Literal["online", "probe"] = Field(description="Which checkpoints are read.")
+    num_early: int = Field(ge=1, description="First checkpoints averaged into difficulty (T_e).")
+    epsilon: Threshold = Field(description="Nats/token; learned below it. Quantile: of all losses.")
+    enabled: tuple[str, ...] = Field(description="Scores of the registry to write.")
+
+
+class PartitionConfig(Section):
+    """Stage `partition`: a sample above a threshold (strictly) is high."""
+
+    axis: str = Field(min_length=1, description="The score on the memorization axis.")
+    difficulty: Threshold
+    memorization: Threshold
+
+
+class NoneArm(Section):
+    """Keep everything."""
+
+    rule: Literal["none"]
+
+
+class QuadrantsArm(Section):
+    """The paper's rule."""
+
+    rule: Literal["quadrants"]
+    hotspot_weight: float = Field(ge=0, le=1, description="alpha; 0 drops the hotspots.")
+    drop_noisy: bool
+    hard_copies: int = Field(ge=1, description="gamma; 1 leaves Ambiguous-Hard as it is.")
+
+
+class TopFractionArm(Section):
+    """Drop (weight 0) or down-weight the samples with the highest score."""
+
+    rule: Literal["top-fraction"]
+    score: str = Field(min_length=1)
+    tie_break: str = Field(min_length=1, description="The score that orders equal scores.")
+    fraction: float = Field(ge=0, lt=1)
+    weight: float = Field(ge=0, le=1, description="0 drops.")
+
+
+class RandomArm(Section):
+    """Drop (weight 0) or down-weight a random share: the control of top-fraction."""
+
+    rule: Literal["random"]
+    fraction: float = Field(ge=0, lt=1)
+    weight: float = Field(ge=0, le=1, description="0 drops.")
+
+
+Arm = Annotated[
+    NoneArm | QuadrantsArm | TopFractionArm | RandomArm,
+    Field(discriminator="rule"),
+]
+# An arm names files, DVC stages and MLflow runs.
+ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+
+
+class InterveneConfig(Section):
+    """Stage `intervene`: every arm gets a plan; one of them makes the curated data set."""
+
+    curated_arm: ArmName
+    arms: dict[ArmName, Arm] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _curated_arm_is_defined(self) -> Self:
+        if "tracked" in self.arms:
+            raise ValueError("intervene.arms: 'tracked' names the models of stage train")
+        if self.curated_arm not in self.arms:
+            raise ValueError(
+                f"intervene.curated_arm: expected one of {sorted(self.arms)}, got {self.curated_arm!r}"
+            )
+        return self
+
+
+# ---- retrain, evaluate, report
+
+
+class RetrainConfig(Section):
+    """Stage `retrain`: a fresh model for every arm and seed."""
+
+    arms: tuple[ArmName, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    match: Literal["steps", "epochs"] = Field(
+        description="Same optimizer steps and schedule as the full corpus, or same epochs."
+    )
+
+
+class EvaluateConfig(Section):
+    """Stage `evaluate`."""
+
+    batch_tokens: int = Field(ge=2, description="Padded tokens of a batch at most.")
+    num_threads: int = Field(ge=1)
+
+
+class ReportConfig(Section):
+    """Stage `report`."""
+
+    num_hotspots: int = Field(ge=1, description="Rows of the hotspot list.")
+    show_text: bool = Field(description="Whether sample text may stand in the report.")
+    max_points: int = Field(ge=1, description="Samples drawn on the map; more are sampled.")
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: int = Field(ge=0, description="Seed of the split, the canaries and the random arm.")
+    ingest: IngestConfig
+    model: Model
+    training: TrainingConfig
+    train: TrainConfig
+    score: ScoreConfig
+    partition: PartitionConfig
+    intervene: InterveneConfig
+    retrain: RetrainConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        undefined = sorted(set(self.retrain.arms) - set(self.intervene.arms))
+        if undefined:
+            raise ValueError(
+                f"retrain.arms: {undefined} not defined; expected names of intervene.arms: "
+                f"{sorted(self.intervene.arms)}"
+            )
+        shared = sorted(set(self.retrain.seeds) & set(self.train.seeds))
+        if shared:
+            raise ValueError(
+                f"retrain.seeds: {shared} also in train.seeds; a plan is never judged on the run "
+                "that produced its scores, choose other seeds"
+            )
+        if self.score.mode == "probe" and self.train.probes_per_epoch == 0:
+            raise ValueError("score.mode is 'probe' but train.probes_per_epoch is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _pretrained_model_brings_its_tokenizer(self) -> Self:
+        model, tokenizer = self.model, self.ingest.tokenizer
+        if model.kind == "pretrained" and (
+            tokenizer.kind != "pretrained" or tokenizer.name != model.name
+        ):
+            raise ValueError(
+                "ingest.tokenizer: a pretrained model needs its own tokenizer, expected "
+                f"{{kind: pretrained, name: {model.name}}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints_suffice(self) -> Self:
+        epochs, probes = self.training.epochs, self.train.probes_per_epoch
+        num_checkpoints = epochs if self.score.mode == "online" else epochs * probes
+        if num_checkpoints < 2:
+            raise ValueError(f"training.epochs: scores need 2 checkpoints, got {num_checkpoints}")
+        if self.score.num_early > num_checkpoints:
+            raise ValueError(
+                f"score.num_early ({self.score.num_early}) exceeds the number of "
+                f"{self.score.mode} checkpoints ({num_checkpoints})"
+            )
+        return self
+
+
+def parse_params(values: Mapping[str, Any], *, name: str) -> Params:
+    """Validate the raw content of ``name``.
+
+    Raises:
+        ConfigError: One line for every wrong key: where, what was expected, what stands there.
+    """
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}"
+            + ("" if e["type"] in {"missing", "value_error"} else f", got {e['input']!r}")
+            for e in error.errors()
+        ]
+        raise ConfigError(f"{name}: {len(lines)} wrong value(s):\n" + "\n".join(lines)) from None

@@ -1,0 +1,115 @@
+"""The tables that pass between stages: their columns, dtypes and units.
+
+Losses are cross-entropies in nats per token. One row is one sample unless a table says otherwise.
+"""
+
+from typing import Final, Literal, get_args
+
+import polars as pl
+
+from gdc.errors import SchemaError
+
+Split = Literal["train", "validation", "reserved"]
+Quadrant = Literal["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"]
+Action = Literal["keep", "drop", "weight", "copy"]
+QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
+
+# What a source yields: one row per sample, in source order, before any normalisation.
+SOURCE_ROWS: Final = pl.Schema({"text": pl.String, "source": pl.String})
+
+# `split` is `reserved` for held-out text lent to the natural canaries and their twins.
+CORPUS: Final = pl.Schema(
+    {
+        "sample_id": pl.String,  # content_id, a dash, the ordinal of the copy
+        "content_id": pl.String,  # hash of the normalised text, shared by exact copies
+        "num_copies": pl.Int64,  # rows of the corpus with this content_id, this one included
+        "text": pl.String,
+        "num_chars": pl.Int64,
+        "num_tokens": pl.Int64,  # predicted tokens: the text's and one end of text
+        "source": pl.String,  # file and line or key; `canary` for planted text
+        "split": pl.String,
+        "canary_id": pl.String,  # null for ordinary text
+    }
+)
+QUARANTINE: Final = pl.Schema({"source": pl.String, "reason": pl.String})
+
+# One row is a canary, or a twin that was never planted (num_repeats 0).
+CANARIES: Final = pl.Schema(
+    {
+        "canary_id": pl.String,
+        "family": pl.String,
+        "prefix": pl.String,
+        "secret": pl.String,
+        "text": pl.String,  # prefix + secret
+        "num_repeats": pl.Int64,
+    }
+)
+
+TRACE_INDEX: Final = pl.Schema({"sample_id": pl.String, "num_tokens": pl.Int64})
+# One row is a checkpoint: a column `loss_<checkpoint>` of the trace.
+CHECKPOINTS: Final = pl.Schema(
+    {
+        "checkpoint": pl.Int64,
+        "step": pl.Int64,  # optimizer steps taken when the losses were complete
+        "epoch": pl.Float64,
+        "mode": pl.String,  # `online` (recorded in the training pass) or `probe` (frozen, eval mode)
+        "learning_rate": pl.Float64,
+    }
+)
+
+# SCORES is followed by one Float64 column for every enabled score of the registry.
+SCORES: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "difficulty": pl.Float64,  # nats per token
+        "memorization": pl.Float64,  # forget events per checkpoint step, in [0, 1]
+        "first_learned": pl.Float64,  # first checkpoint with a loss below epsilon; null: never
+        "never_learned": pl.Boolean,
+    }
+)
+QUADRANT_TABLE: Final = pl.Schema({"sample_id": pl.String, "quadrant": pl.String})
+
+PLAN: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "action": pl.String,
+        "weight": pl.Float64,  # factor of the sample's loss; 0 for a dropped sample
+        "copies": pl.Int64,  # times per epoch; 0 for a dropped sample
+        "reason": pl.String,
+    }
+)
+CURATED: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "text": pl.String,
+        "weight": pl.Float64,
+        "copies": pl.Int64,
+        "quadrant": pl.String,
+        "reason": pl.String,
+    }
+)
+REMOVED: Final = pl.Schema(
+    {"sample_id": pl.String, "text": pl.String, "quadrant": pl.String, "reason": pl.String}
+)
+
+# One row is a probe (canary or twin) under one model.
+AUDIT: Final = pl.Schema(
+    {
+        "canary_id": pl.String,
+        "family": pl.String,
+        "num_repeats": pl.Int64,
+        "num_secret_tokens": pl.Int64,
+        "secret_nll": pl.Float64,  # sum over the secret's tokens given the prefix, nats
+        "extracted": pl.Boolean,  # greedy decoding from the prefix gives the secret exactly
+    }
+)
+
+
+def require(table: pl.DataFrame, schema: pl.Schema, *, name: str) -> None:
+    """Raise ``SchemaError`` unless ``table`` starts with exactly the columns of ``schema``."""
+    head = pl.Schema(list(table.schema.items())[: len(schema)])
+    if head != schema:
+        raise SchemaError(
+            f"{name}: expected columns {dict(schema)}, got {dict(table.schema)}. "
+            f"Re-run the stage that writes it."
+        )

@@ -1,0 +1,218 @@
+"""Our own tables and files on disk: the only reader and writer of them.
+
+Every file appears under its name complete or not at all: it is written beside its place and moved.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gdc.config import Params, parse_params
+from gdc.errors import ConfigError, SchemaError
+from gdc.schema import (
+    AUDIT,
+    CANARIES,
+    CHECKPOINTS,
+    CORPUS,
+    CURATED,
+    PLAN,
+    QUADRANT_TABLE,
+    QUARANTINE,
+    REMOVED,
+    SCORES,
+    TRACE_INDEX,
+    require,
+)
+from gdc.trace import Trace, loss_column
+
+PARAMS: Final = Path("params.yaml")
+MANIFEST: Final = Path("data/manifest.json")
+TOKENIZER: Final = Path("data/tokenizer")
+TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
+    "corpus": (Path("data/corpus.parquet"), CORPUS),
+    "quarantine": (Path("data/quarantine.parquet"), QUARANTINE),
+    "canaries": (Path("data/canaries.parquet"), CANARIES),
+    "scores": (Path("data/scores.parquet"), SCORES),
+    "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
+    "curated/train": (Path("data/curated/train.parquet"), CURATED),
+    "curated/validation": (Path("data/curated/validation.parquet"), CURATED),
+    "curated/removed": (Path("data/curated/removed.parquet"), REMOVED),
+}
+
+
+def load_params() -> Params:
+    """Read and validate ``params.yaml`` of the current folder.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or has a wrong value.
+    """
+    try:
+        values = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{PARAMS}: not found in {Path.cwd()}. Run this in the project folder, "
+            "or write one with `gdc init docs`."
+        ) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{PARAMS}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{PARAMS}: expected a mapping of sections, got {type(values).__name__}")
+    return parse_params(values, name=str(PARAMS))
+
+
+def read(name: str) -> pl.DataFrame:
+    """Read and check the table ``name``, a key of ``TABLES``."""
+    path, schema = TABLES[name]
+    return _read_table(path, schema)
+
+
+def write(name: str, table: pl.DataFrame) -> None:
+    """Check and write the table ``name``, a key of ``TABLES``."""
+    path, schema = TABLES[name]
+    _write_table(path, table, schema)
+
+
+def plan_path(arm: str) -> Path:
+    """Where an arm's plan lies."""
+    return Path(f"data/plans/{arm}.parquet")
+
+
+def model_path(arm: str, seed: int) -> Path:
+    """Where a trained model lies; the tracked run's arm is ``tracked``."""
+    return Path(f"data/models/{arm}-{seed}")
+
+
+def read_plan(arm: str) -> pl.DataFrame:
+    """Read an arm's plan."""
+    return _read_table(plan_path(arm), PLAN)
+
+
+def write_plan(arm: str, plan: pl.DataFrame) -> None:
+    """Write an arm's plan."""
+    _write_table(plan_path(arm), plan, PLAN)
+
+
+def read_audit(arm: str, seed: int) -> pl.DataFrame:
+    """Read the audit of one model."""
+    return _read_table(Path(f"data/audits/{arm}-{seed}.parquet"), AUDIT)
+
+
+def write_audit(arm: str, seed: int, audit: pl.DataFrame) -> None:
+    """Write the audit of one model."""
+    _write_table(Path(f"data/audits/{arm}-{seed}.parquet"), audit, AUDIT)
+
+
+def read_trace(seed: int) -> Trace:
+    """Open the trace of a tracked run; its losses stay on disk until they are collected.
+
+    Raises:
+        SchemaError: A checkpoint's file is missing or has another number of rows than the index.
+    """
+    folder = Path(f"data/trace/{seed}")
+    checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS)
+    index, losses = _read_losses(folder / "train", checkpoints)
+    heldout_index, heldout_losses = _read_losses(folder / "heldout", checkpoints)
+    return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
+
+
+def write_trace(seed: int, trace: Trace) -> None:
+    """Write the trace of a tracked run."""
+    with new_folder(Path(f"data/trace/{seed}")) as folder:
+        _write_table(folder / "checkpoints.parquet", trace.checkpoints, CHECKPOINTS)
+        _write_losses(folder / "train", trace.index, trace.losses)
+        _write_losses(folder / "heldout", trace.heldout_index, trace.heldout_losses)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SchemaError(f"{path}: not found. Run the stage that writes it: gdc run.") from None
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with sorted keys; equal content gives equal bytes."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and move it there on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` and put it in its place on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_table(path: Path, schema: pl.Schema) -> pl.DataFrame:
+    try:
+        table = pl.read_parquet(path)
+    except FileNotFoundError:
+        raise SchemaError(f"{path}: not found. Run the stage that writes it: gdc run.") from None
+    except pl.exceptions.ComputeError as error:
+        raise SchemaError(f"{path}: not a Parquet file ({error}). Re-run its stage.") from None
+    require(table, schema, name=str(path))
+    return table
+
+
+def _write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
+    require(table, schema, name=str(path))
+    with new_file(path) as temporary:
+        table.write_parquet(temporary, compression="zstd", statistics=True)
+
+
+def _read_losses(folder: Path, checkpoints: pl.DataFrame) -> tuple[pl.DataFrame, pl.LazyFrame]:
+    index = _read_table(folder / "index.parquet", TRACE_INDEX)
+    names = [loss_column(checkpoint) for checkpoint in checkpoints["checkpoint"]]
+    for name in names:
+        path = folder / f"{name}.parquet"
+        if not path.exists():
+            raise SchemaError(f"{path}: not found, the trace has a gap. Re-run: gdc stage train.")
+        num_rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+        if num_rows != index.height:
+            raise SchemaError(f"{path}: expected {index.height} rows as in index, got {num_rows}")
+    return index, pl.concat(
+        [pl.scan_parquet(folder / f"{name}.parquet") for name in names], how="horizontal"
+    )
+
+
+def _write_losses(folder: Path, index: pl.DataFrame, losses: pl.LazyFrame) -> None:
+    _write_table(folder / "index.parquet", index, TRACE_INDEX)
+    table = losses.collect()
+    for name, dtype in table.schema.items():
+        column = pl.Schema({name: dtype})
+        _write_table(folder / f"{name}.parquet", table.select(name), column)

@@ -1,0 +1,41 @@
+"""The loss trace: every sample's loss at every checkpoint, one column a checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One tracked run.
+
+    ``losses`` has a row for every row of ``index``, in its order, and one Float32 column
+    ``loss_<checkpoint>`` for every row of ``checkpoints``: nats per token, null where the sample
+    was not seen. The held-out tables are alike.
+    """
+
+    index: pl.DataFrame
+    checkpoints: pl.DataFrame
+    losses: pl.LazyFrame
+    heldout_index: pl.DataFrame
+    heldout_losses: pl.LazyFrame
+
+    def columns(self, mode: str) -> tuple[str, ...]:
+        """Names of the loss columns recorded in ``mode``, in checkpoint order."""
+        chosen = self.checkpoints.filter(pl.col("mode") == mode).sort("checkpoint")
+        return tuple(loss_column(checkpoint) for checkpoint in chosen["checkpoint"])
+
+
+def loss_column(checkpoint: int) -> str:
+    """Name of a checkpoint's loss column and of its file."""
+    return f"loss_{checkpoint:03d}"
+
+
+def loss_table(losses: Sequence[NDArray[np.float32]]) -> pl.DataFrame:
+    """Loss columns from one float32 array per checkpoint; NaN becomes null."""
+    return pl.DataFrame(
+        [pl.Series(loss_column(t), loss, nan_to_null=True) for t, loss in enumerate(losses)]
+    )

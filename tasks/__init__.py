@@ -1,0 +1,1 @@
+"""Prefect tasks: run one DVC stage, open and close the parent run, publish, summarise."""
