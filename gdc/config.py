@@ -318,7 +318,8 @@ class InterveneConfig(Section):
             raise ValueError("intervene.arms: 'tracked' names the models of stage train")
         if self.curated_arm not in self.arms:
             raise ValueError(
-                f"intervene.curated_arm: expected one of {sorted(self.arms)}, got {self.curated_arm!r}"
+                f"intervene.curated_arm: expected one of {sorted(self.arms)}, "
+                f"got {self.curated_arm!r}"
             )
         return self
 

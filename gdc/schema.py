@@ -52,7 +52,7 @@ CHECKPOINTS: Final = pl.Schema(
         "checkpoint": pl.Int64,
         "step": pl.Int64,  # optimizer steps taken when the losses were complete
         "epoch": pl.Float64,
-        "mode": pl.String,  # `online` (recorded in the training pass) or `probe` (frozen, eval mode)
+        "mode": pl.String,  # `online` (in the training pass) or `probe` (frozen, eval mode)
         "learning_rate": pl.Float64,
     }
 )
