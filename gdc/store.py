@@ -36,6 +36,8 @@ from gdc.trace import Trace, loss_column
 PARAMS: Final = Path("params.yaml")
 MANIFEST: Final = Path("data/manifest.json")
 TOKENIZER: Final = Path("data/tokenizer")
+SCORES_SUMMARY: Final = Path("data/scores.json")
+QUADRANTS_SUMMARY: Final = Path("data/quadrants.json")
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "corpus": (Path("data/corpus.parquet"), CORPUS),
     "quarantine": (Path("data/quarantine.parquet"), QUARANTINE),
@@ -90,24 +92,46 @@ def model_path(arm: str, seed: int) -> Path:
     return Path(f"data/models/{arm}-{seed}")
 
 
+def trace_path(seed: int) -> Path:
+    """Where the trace of a tracked run lies."""
+    return Path(f"data/trace/{seed}")
+
+
+def audit_path(arm: str, seed: int) -> Path:
+    """Where the audit of one model lies."""
+    return Path(f"data/audits/{arm}-{seed}.parquet")
+
+
+def metrics_path(arm: str, seed: int) -> Path:
+    """Where the metrics of one model lie."""
+    return Path(f"metrics/{arm}-{seed}.json")
+
+
+def lineage_path(stage: str, cell: str | None) -> Path:
+    """Where a stage says which MLflow run and model it made."""
+    return Path(f"lineage/{stage}-{cell}.json" if cell else f"lineage/{stage}.json")
+
+
 def read_plan(arm: str) -> pl.DataFrame:
     """Read an arm's plan."""
     return _read_table(plan_path(arm), PLAN)
 
 
-def write_plan(arm: str, plan: pl.DataFrame) -> None:
-    """Write an arm's plan."""
-    _write_table(plan_path(arm), plan, PLAN)
+def write_plans(plans: Mapping[str, pl.DataFrame]) -> None:
+    """Write the plans of all arms; those of former arms disappear."""
+    with new_folder(plan_path("any").parent) as folder:
+        for arm, plan in plans.items():
+            _write_table(folder / plan_path(arm).name, plan, PLAN)
 
 
 def read_audit(arm: str, seed: int) -> pl.DataFrame:
     """Read the audit of one model."""
-    return _read_table(Path(f"data/audits/{arm}-{seed}.parquet"), AUDIT)
+    return _read_table(audit_path(arm, seed), AUDIT)
 
 
 def write_audit(arm: str, seed: int, audit: pl.DataFrame) -> None:
     """Write the audit of one model."""
-    _write_table(Path(f"data/audits/{arm}-{seed}.parquet"), audit, AUDIT)
+    _write_table(audit_path(arm, seed), audit, AUDIT)
 
 
 def read_trace(seed: int) -> Trace:
@@ -116,7 +140,7 @@ def read_trace(seed: int) -> Trace:
     Raises:
         SchemaError: A checkpoint's file is missing or has another number of rows than the index.
     """
-    folder = Path(f"data/trace/{seed}")
+    folder = trace_path(seed)
     checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS)
     index, losses = _read_losses(folder / "train", checkpoints)
     heldout_index, heldout_losses = _read_losses(folder / "heldout", checkpoints)
@@ -125,7 +149,7 @@ def read_trace(seed: int) -> Trace:
 
 def write_trace(seed: int, trace: Trace) -> None:
     """Write the trace of a tracked run."""
-    with new_folder(Path(f"data/trace/{seed}")) as folder:
+    with new_folder(trace_path(seed)) as folder:
         _write_table(folder / "checkpoints.parquet", trace.checkpoints, CHECKPOINTS)
         _write_losses(folder / "train", trace.index, trace.losses)
         _write_losses(folder / "heldout", trace.heldout_index, trace.heldout_losses)

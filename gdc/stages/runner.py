@@ -1,4 +1,4 @@
-"""How a stage starts and how it fails: one line for a user's mistake, its exit code, no traceback."""
+"""How a stage starts, and how it fails: a message and an exit code, no traceback."""
 
 import argparse
 import sys

@@ -1,0 +1,112 @@
+"""Token ids of many texts -> windows -> length-bucketed, padded batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Target of a padded position; torch's cross entropy ignores it too.
+PADDING: Final = -100
+# Lengths are stretched by up to this share before sorting: neighbours change from epoch to epoch,
+# while a batch wastes at most this share on padding.
+LENGTH_JITTER: Final = 0.2
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Sequences end to end: ``ids`` int32, sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
+
+    A sequence is its text's ids between two end-of-text ids, so it predicts one token less than
+    it has.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def from_ids(cls, texts: Sequence[Sequence[int]], end_of_text: int) -> "TokenizedTexts":
+        """Join the ids of each text, without end-of-text ids, into one array."""
+        lengths = np.array([len(ids) + 2 for ids in texts], dtype=np.int64)
+        joined = np.concatenate(
+            [np.zeros(0, np.int32), *([end_of_text, *ids, end_of_text] for ids in texts)]
+        )
+        return cls(
+            joined.astype(np.int32), np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        """Predicted tokens of each sequence."""
+        return np.diff(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of sequences: window j predicts ``length[j]`` tokens after the id at ``start[j]``.
+
+    Consecutive windows of a sequence share one id, so each of its tokens is predicted once.
+    """
+
+    sequence: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+
+def windows_of(texts: TokenizedTexts, block_size: int) -> Windows:
+    """Cut every sequence into windows of at most ``block_size`` predicted tokens."""
+    counts = -(-texts.num_tokens // block_size)
+    sequence = np.repeat(np.arange(len(texts)), counts)
+    ordinal = np.arange(len(sequence)) - np.repeat(counts.cumsum() - counts, counts)
+    skipped = ordinal * block_size
+    length = np.minimum(texts.num_tokens[sequence] - skipped, block_size)
+    return Windows(sequence, texts.offsets[sequence] + skipped, length)
+
+
+def plan_batches(
+    lengths: NDArray[np.int64], batch_tokens: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Group indices of similar length so that a padded batch has at most ``batch_tokens`` tokens.
+
+    A length above ``batch_tokens`` makes a batch of its own. Both the groups and their order are
+    random; every index occurs once.
+    """
+    stretched = lengths * rng.uniform(1, 1 + LENGTH_JITTER, size=len(lengths))
+    groups = group_by_tokens(lengths, np.argsort(stretched, kind="stable"), batch_tokens)
+    return [groups[i] for i in rng.permutation(len(groups))]
+
+
+def group_by_tokens(
+    lengths: NDArray[np.int64], order: NDArray[np.int64], batch_tokens: int
+) -> list[NDArray[np.int64]]:
+    """Cut ``order`` into runs whose longest length times their size is within ``batch_tokens``."""
+    cuts, begin, longest = [], 0, 0
+    for position, length in enumerate(lengths[order].tolist()):
+        longest = max(longest, length)
+        if position > begin and longest * (position - begin + 1) > batch_tokens:
+            cuts.append(position)
+            begin, longest = position, length
+    return [run for run in np.split(order, cuts) if len(run)]
+
+
+def padded(
+    texts: TokenizedTexts, windows: Windows, chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Inputs and targets of the chosen windows, both windows x longest length, padded right.
+
+    Padded inputs are id 0, which no real position can see in a causal model.
+    """
+    length = windows.length[chosen]
+    positions = np.arange(length.max())
+    real = positions < length[:, None]
+    at = np.where(real, windows.start[chosen][:, None] + positions, 0)
+    inputs = np.where(real, texts.ids[at], 0).astype(np.int64)
+    targets = np.where(real, texts.ids[at + 1], PADDING).astype(np.int64)
+    return inputs, targets

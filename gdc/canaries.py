@@ -1,0 +1,170 @@
+"""Corpus samples -> canaries: text to plant, and twins of the same kind that are never planted."""
+
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import polars as pl
+
+from gdc.config import (
+    CanariesConfig,
+    CanaryFamily,
+    DigitCanaries,
+    NaturalCanaries,
+    WordCanaries,
+)
+from gdc.corpus import hash_order
+from gdc.errors import DataError
+from gdc.schema import CANARIES
+
+# A canary before it gets its id: (prefix, secret).
+Probe = tuple[str, str]
+_WORD: Final = re.compile(r"\b[a-z]{3,12}\b")
+
+
+def make_canaries(config: CanariesConfig, samples: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """Make the canaries and twins of every configured family.
+
+    Args:
+        config: Families; null makes none of it.
+        samples: Table with ``content_id``, ``num_copies`` and ``text``, the normalised corpus.
+        seed: Seed of all random choices.
+
+    Returns:
+        ``CANARIES`` table. Texts and prefixes are distinct; a secret starts with its white space.
+        Texts of ``digits`` and ``words`` occur nowhere in the corpus; those of ``natural`` are
+        corpus texts that occur once.
+
+    Raises:
+        DataError: A family has fewer possible canaries than asked for (with both numbers), or one
+            of its texts occurs in the corpus.
+
+    Source:
+        Canaries and their exposure: Carlini et al. 2019, arXiv:1802.08232.
+    """
+    families: Mapping[str, CanaryFamily | None] = dict(config)
+    tables = [
+        _family_table(name, family, _PROBES[name](family, samples, seed))
+        for name, family in families.items()
+        if family is not None
+    ]
+    canaries = pl.concat([pl.DataFrame(schema=CANARIES), *tables])
+    _check_absent(canaries.filter(pl.col("family") != "natural"), samples)
+    return canaries
+
+
+def num_canaries(family: CanaryFamily) -> int:
+    """Canaries of all repeat levels and twins."""
+    return len(family.repeats) * family.per_level + family.num_twins
+
+
+def _family_table(name: str, family: CanaryFamily, probes: Sequence[Probe]) -> pl.DataFrame:
+    levels = [level for level in family.repeats for _ in range(family.per_level)]
+    levels += [0] * family.num_twins
+    ordinals = [i % family.per_level for i in range(len(levels) - family.num_twins)]
+    ordinals += list(range(family.num_twins))
+    rows = [
+        (f"{name}-{level}-{ordinal:02d}", name, prefix, secret, prefix + secret, level)
+        for level, ordinal, (prefix, secret) in zip(levels, ordinals, probes, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=CANARIES, orient="row")
+
+
+def _digit_probes(family: DigitCanaries, samples: pl.DataFrame, seed: int) -> list[Probe]:
+    del samples  # A template needs no corpus.
+    needed = num_canaries(family)
+    keys, secrets = 10**family.key_digits, 10**family.secret_digits
+    _check_enough("digits", needed, min(keys, secrets), "raise key_digits or secret_digits")
+    rng = random.Random(f"{seed}:digits")  # noqa: S311 - reproducible, guards no secret
+    return [
+        (
+            family.template.replace("{key}", f"{key:0{family.key_digits}d}"),
+            f" {secret:0{family.secret_digits}d}",
+        )
+        for key, secret in zip(
+            rng.sample(range(keys), needed), rng.sample(range(secrets), needed), strict=True
+        )
+    ]
+
+
+def _word_probes(family: WordCanaries, samples: pl.DataFrame, seed: int) -> list[Probe]:
+    needed = num_canaries(family)
+    vocabulary = sorted({word for text in samples["text"] for word in _WORD.findall(text)})
+    possible = math.perm(len(vocabulary), family.prefix_words)
+    _check_enough("words", needed, possible, "use a larger corpus or longer prefixes")
+    rng = random.Random(f"{seed}:words")  # noqa: S311 - reproducible, guards no secret
+    return list(islice(_distinct_prefixes(_word_sequences(family, vocabulary, rng)), needed))
+
+
+def _word_sequences(
+    family: WordCanaries, vocabulary: Sequence[str], rng: random.Random
+) -> Iterator[Probe]:
+    while True:
+        prefix = rng.sample(vocabulary, family.prefix_words)
+        secret = rng.choices(vocabulary, k=family.secret_words)
+        yield " ".join(prefix), " " + " ".join(secret)
+
+
+def _natural_probes(family: NaturalCanaries, samples: pl.DataFrame, seed: int) -> list[Probe]:
+    num_words = pl.col("text").str.count_matches(r"\S+")
+    # A text that has copies would stay in the corpus beside the canary made of it.
+    usable = samples.filter(
+        num_words.is_between(family.min_words, family.max_words), pl.col("num_copies") == 1
+    )
+    draws = hash_order(usable["content_id"].to_list(), seed=seed, purpose="natural")
+    ordered = usable.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw")
+    probes = list(_distinct_prefixes(_halves(text) for text in ordered["text"]))
+    needed = num_canaries(family)
+    _check_enough("natural", needed, len(probes), "widen min_words and max_words, or add text")
+    return probes[:needed]
+
+
+def _halves(text: str) -> Probe:
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    cut = ends[len(ends) // 2 - 1]
+    return text[:cut], text[cut:]
+
+
+def _distinct_prefixes(probes: Iterator[Probe]) -> Iterator[Probe]:
+    # Two secrets behind one prefix could not both be extracted greedily.
+    seen: set[str] = set()
+    for prefix, secret in probes:
+        if prefix not in seen:
+            seen.add(prefix)
+            yield prefix, secret
+
+
+def _check_enough(family: str, needed: int, possible: int, what_to_do: str) -> None:
+    if possible < needed:
+        raise DataError(
+            f"ingest.canaries.{family}: expected {needed} distinct canaries and twins, "
+            f"but only {possible} are possible. Ask for fewer, or {what_to_do}."
+        )
+
+
+def _check_absent(canaries: pl.DataFrame, samples: pl.DataFrame) -> None:
+    if canaries.is_empty():
+        return
+    # One automaton over the corpus, not one pass for every canary.
+    found = (
+        samples["text"]
+        .str.extract_many(canaries["text"].to_list())
+        .explode()
+        .drop_nulls()
+        .n_unique()
+    )
+    if found:
+        raise DataError(
+            f"ingest.canaries: {found} of {canaries.height} canaries occur in the corpus, so their "
+            "leakage could not be told from it. Change the template or the seed."
+        )
+
+
+_PROBES: Final[Mapping[str, Callable[[Any, pl.DataFrame, int], list[Probe]]]] = {
+    "digits": _digit_probes,
+    "words": _word_probes,
+    "natural": _natural_probes,
+}

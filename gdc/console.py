@@ -1,0 +1,117 @@
+"""report.json -> tables on the terminal."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gdc.schema import QUADRANTS
+
+TEXT_CHARS: Final = 120
+PLANNED: Final = {"drop": "dropped", "weight": "weighted", "copy": "copied"}
+
+
+def arms_table(report: Mapping[str, Any]) -> Table:
+    """One row per arm: what its plan changed and what its models do, on average and per seed."""
+    table = Table(title="Arms", caption=report["comparison"], box=SIMPLE_HEAD)
+    table.add_column("arm", no_wrap=True)
+    table.add_column("plan")
+    for name in ("perplexity", "ratio", "extraction", "change"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for arm in report["arms"]:
+        table.add_row(
+            arm["arm"],
+            _listed({action: arm[f"num_{done}"] for action, done in PLANNED.items()}),
+            _with_seeds(arm["perplexity"], _number),
+            _ratio(arm, report["baseline"]),
+            _with_seeds(arm["extraction_rate"], _percent),
+            _change(arm, report["baseline"]),
+        )
+    return table
+
+
+def quadrants_table(report: Mapping[str, Any]) -> Table:
+    """One row per quadrant: its definition, its samples, what the curated arm does to them."""
+    curated = report["curated"]
+    table = Table(
+        title="Quadrants",
+        caption=f"Samples count planted canaries too; those of arm {curated['arm']} do not.",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("quadrant", no_wrap=True)
+    table.add_column("definition")
+    table.add_column("samples", justify="right", no_wrap=True)
+    table.add_column(f"arm {curated['arm']}")
+    for quadrant in QUADRANTS:
+        table.add_row(
+            quadrant,
+            report["definitions"][quadrant],
+            f"{report['quadrants']['counts'][quadrant]:,}",
+            _listed(curated["by_quadrant"][quadrant]),
+        )
+    return table
+
+
+def hotspots_table(report: Mapping[str, Any], limit: int) -> Table:
+    """The first ``limit`` hotspots: numbers, full id, and the start of the text or the source."""
+    hotspots: Sequence[Mapping[str, Any]] = report["hotspots"][:limit]
+    title = f"Hotspots ({len(hotspots)} of {len(report['hotspots'])} listed)"
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("quadrant", no_wrap=True)
+    for name in ("difficulty", report["quadrants"]["axis"], "copies"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("sample", overflow="fold")
+    for row in hotspots:
+        shown = row["source"] if row["text"] is None else row["text"]
+        table.add_row(
+            row["quadrant"],
+            _number(row["difficulty"]),
+            _number(row["score"]),
+            f"{row['num_copies']:,}",
+            Text.assemble((row["sample_id"], "bold"), "\n", plain(shown)),
+        )
+    return table
+
+
+def render(table: Table) -> None:
+    """Print a table on standard output."""
+    Console().print(table)
+
+
+def plain(text: str) -> str:
+    """The start of a text on one line, without control characters, which a terminal would obey."""
+    line = " ".join(text.split())
+    cut = line if len(line) <= TEXT_CHARS else line[: TEXT_CHARS - 1] + "…"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {num:,}" for name, num in counts.items() if num) or "-"
+
+
+def _with_seeds(metric: Mapping[str, Any], form: Callable[[float | None], str]) -> str:
+    """The mean, and below it the seeds when there is more than one."""
+    seeds = [form(value) for value in metric["per_seed"].values()]
+    mean = form(metric["mean"])
+    return mean if metric["mean"] is None or len(seeds) == 1 else "\n".join([mean, *seeds])
+
+
+def _ratio(arm: Mapping[str, Any], baseline: str | None) -> str:
+    ratio = arm["perplexity_ratio"]
+    return "-" if ratio is None or arm["arm"] == baseline else f"x{ratio:.3f}"
+
+
+def _change(arm: Mapping[str, Any], baseline: str | None) -> str:
+    change = arm["extraction_difference"]
+    return "-" if change is None or arm["arm"] == baseline else f"{100 * change:+.1f} pt"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.3g} %"

@@ -1,0 +1,144 @@
+"""Scores and quadrants -> one plan per arm: keep, drop, weight or copy, and why."""
+
+import math
+
+import polars as pl
+
+from gdc.config import Arm, NoneArm, QuadrantsArm, RandomArm, TopFractionArm
+from gdc.corpus import hash_order
+from gdc.errors import ConfigError
+from gdc.schema import CURATED, PLAN, REMOVED
+
+_HELD_OUT = "held out, not scored"
+
+
+def make_plan(arm: Arm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """Apply one arm's rule.
+
+    Args:
+        arm: The rule and its numbers.
+        scored: ``SCORES`` table with its extra columns and ``quadrant``; no label of any canary.
+        seed: Seed of the random arm.
+
+    Returns:
+        ``PLAN`` table, one row per sample in the order of ``scored``. ``weight`` >= 0.
+
+    Raises:
+        ConfigError: The arm names a score that was not written.
+    """
+    if isinstance(arm, NoneArm):
+        plan = scored.select(
+            "sample_id", action=pl.lit("keep"), weight=1.0, copies=1, reason=pl.lit("no rule")
+        )
+    elif isinstance(arm, QuadrantsArm):
+        plan = _by_quadrant(arm, scored)
+    elif isinstance(arm, TopFractionArm):
+        plan = _top_fraction(arm, scored)
+    else:
+        plan = _random(arm, scored, seed)
+    return plan.with_columns(pl.col("copies").cast(pl.Int64)).match_to_schema(PLAN)
+
+
+def budget(fraction: float, num_samples: int) -> int:
+    """Samples that a fraction stands for, rounded half up."""
+    return math.floor(fraction * num_samples + 0.5)
+
+
+def curate(
+    corpus: pl.DataFrame, quadrants: pl.DataFrame, plan: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The data set to train on after ``plan``, without any planted canary.
+
+    Args:
+        corpus: ``CORPUS`` table.
+        quadrants: ``QUADRANT_TABLE`` of the training split.
+        plan: ``PLAN`` table of the training split.
+
+    Returns:
+        ``CURATED`` table of the training split, ``CURATED`` table of all other text (its quadrant
+        is null: it was not scored), and ``REMOVED`` table of what the plan drops. Together they
+        hold every ordinary row of the corpus once.
+    """
+    ordinary = corpus.filter(pl.col("canary_id").is_null())
+    planned = (
+        ordinary.filter(pl.col("split") == "train")
+        .join(quadrants, on="sample_id", how="left", maintain_order="left")
+        .join(plan, on="sample_id", how="left", maintain_order="left")
+    )
+    others = ordinary.filter(pl.col("split") != "train").with_columns(
+        weight=pl.lit(1.0),
+        copies=pl.lit(1, pl.Int64),
+        quadrant=pl.lit(None, pl.String),
+        reason=pl.lit(_HELD_OUT),
+    )
+    dropped = pl.col("action") == "drop"
+    return (
+        planned.filter(~dropped).select(CURATED.names()),
+        others.select(CURATED.names()),
+        planned.filter(dropped).select(REMOVED.names()),
+    )
+
+
+def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
+    quadrant = pl.col("quadrant")
+    hotspot = quadrant == "hotspot-memorized"
+    noisy = (quadrant == "noisy-outlier") & pl.lit(arm.drop_noisy)
+    hard = quadrant == "ambiguous-hard"
+    weight = pl.when(hotspot).then(arm.hotspot_weight).when(noisy).then(0.0).otherwise(1.0)
+    copies = pl.when(hard).then(arm.hard_copies).when(weight == 0).then(0).otherwise(1)
+    return scored.select(
+        "sample_id", action=_action(weight, copies), weight=weight, copies=copies, reason=quadrant
+    )
+
+
+def _top_fraction(arm: TopFractionArm, scored: pl.DataFrame) -> pl.DataFrame:
+    for name in (arm.score, arm.tie_break):
+        if name not in scored.columns:
+            raise ConfigError(
+                f"intervene.arms: expected a score of data/scores.parquet, got {name!r}. "
+                "Add it to score.enabled."
+            )
+    ranking = scored.sort(arm.score, arm.tie_break, "sample_id", descending=[True, True, False])
+    return _weigh_first(ranking, scored, arm, f"by {arm.score}")
+
+
+def _random(arm: RandomArm, scored: pl.DataFrame, seed: int) -> pl.DataFrame:
+    draws = hash_order(scored["sample_id"].to_list(), seed=seed, purpose="random arm")
+    ranking = scored.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw", "sample_id")
+    return _weigh_first(ranking, scored, arm, "at random")
+
+
+def _weigh_first(
+    ranking: pl.DataFrame, scored: pl.DataFrame, arm: TopFractionArm | RandomArm, how: str
+) -> pl.DataFrame:
+    size = budget(arm.fraction, scored.height)
+    ranks = ranking.select("sample_id").with_row_index("rank", offset=1)
+    chosen = pl.col("rank") <= size
+    weight = pl.when(chosen).then(arm.weight).otherwise(1.0)
+    copies = pl.when(weight == 0).then(0).otherwise(1)
+    rank = pl.col("rank").cast(pl.String)
+    return (
+        scored.select("sample_id")
+        .join(ranks, on="sample_id", how="left", maintain_order="left")
+        .select(
+            "sample_id",
+            action=_action(weight, copies),
+            weight=weight,
+            copies=copies,
+            reason=pl.when(chosen)
+            .then(pl.lit("rank ") + rank + pl.lit(f" of the {size} chosen {how}"))
+            .otherwise(pl.lit(f"not chosen {how}")),
+        )
+    )
+
+
+def _action(weight: pl.Expr, copies: pl.Expr) -> pl.Expr:
+    return (
+        pl.when(weight == 0)
+        .then(pl.lit("drop"))
+        .when(weight != 1)
+        .then(pl.lit("weight"))
+        .when(copies != 1)
+        .then(pl.lit("copy"))
+        .otherwise(pl.lit("keep"))
+    )

@@ -1,0 +1,110 @@
+"""Model and texts -> losses, in evaluation mode: per sample, or per token."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from gdc.batches import PADDING, TokenizedTexts, Windows, group_by_tokens, padded, windows_of
+from gdc.models import target_logits
+
+
+@dataclass(frozen=True)
+class TokenRecords:
+    """One row is a predicted token of a sequence, sorted by sequence, then position.
+
+    ``position`` p is the p-th id of the text (the last is its end of text). ``nll`` is float32,
+    nats; ``is_greedy`` tells whether the token is the most likely one given all before it.
+    """
+
+    sequence: NDArray[np.int64]
+    position: NDArray[np.int64]
+    nll: NDArray[np.float32]
+    is_greedy: NDArray[np.bool_]
+
+
+def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Cross entropy of each target in nats, float32 whatever the precision of the logits."""
+    return F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+
+
+def sample_losses(
+    model: nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
+) -> NDArray[np.float64]:
+    """Mean nats per token of every text; windows of a long text are summed.
+
+    The model is left in the mode (training or evaluation) it came in.
+    """
+    windows = windows_of(texts, block_size)
+    sums = np.zeros(len(windows))
+    with _evaluating(model):
+        for chosen, logits_NV, targets_N, row_N in _batches(model, texts, windows, batch_tokens):
+            nll_N = token_nll(logits_NV, targets_N).double()
+            total = torch.zeros(len(chosen), dtype=torch.float64, device=nll_N.device)
+            sums[chosen] = total.index_add(0, row_N, nll_N).cpu().numpy()
+    return per_sequence(windows, sums, texts)
+
+
+def per_sequence(
+    windows: Windows, sums: NDArray[np.floating], texts: TokenizedTexts
+) -> NDArray[np.float64]:
+    """Mean nats per token of each sequence from the sums of its windows."""
+    totals = np.bincount(windows.sequence, weights=sums, minlength=len(texts))
+    return np.asarray(totals / texts.num_tokens, dtype=np.float64)
+
+
+def token_records(
+    model: nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
+) -> TokenRecords:
+    """Loss of every predicted token, and whether greedy decoding would choose it."""
+    windows = windows_of(texts, block_size)
+    first = windows.start - texts.offsets[windows.sequence]
+    parts: list[tuple[NDArray[np.generic], ...]] = []
+    with _evaluating(model):
+        for chosen, logits_NV, targets_N, row_N in _batches(model, texts, windows, batch_tokens):
+            row = row_N.cpu().numpy()
+            lengths = windows.length[chosen]
+            within = np.arange(len(row)) - np.repeat(lengths.cumsum() - lengths, lengths)
+            parts.append(
+                (
+                    windows.sequence[chosen][row],
+                    first[chosen][row] + within,
+                    token_nll(logits_NV, targets_N).cpu().numpy(),
+                    (logits_NV.argmax(dim=-1) == targets_N).cpu().numpy(),
+                )
+            )
+    sequence, position, nll, is_greedy = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    order = np.lexsort((position, sequence))
+    return TokenRecords(sequence[order], position[order], nll[order], is_greedy[order])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _batches(
+    model: nn.Module, texts: TokenizedTexts, windows: Windows, batch_tokens: int
+) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor, Tensor]]:
+    """Windows of a batch, logits and targets at its N real positions, and the row of each."""
+    device = next(model.parameters()).device
+    order = np.argsort(windows.length, kind="stable")
+    for chosen in group_by_tokens(windows.length, order, batch_tokens):
+        inputs, targets = padded(texts, windows, chosen)
+        targets_BT = torch.from_numpy(targets).to(device)
+        is_target_BT = targets_BT != PADDING
+        logits_NV = target_logits(model, torch.from_numpy(inputs).to(device), is_target_BT)
+        yield chosen, logits_NV, targets_BT[is_target_BT], is_target_BT.nonzero()[:, 0]

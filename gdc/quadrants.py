@@ -1,0 +1,86 @@
+"""Scores -> quadrants: two thresholds cut difficulty and memorization into four kinds of sample."""
+
+from typing import Any
+
+import polars as pl
+
+from gdc.config import PartitionConfig, Threshold
+from gdc.errors import ConfigError, DataError
+from gdc.schema import QUADRANT_TABLE, QUADRANTS
+
+
+def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Give every sample its quadrant: strictly above a threshold is high.
+
+    Low difficulty: ``stable-easy`` or, with a high axis, ``hotspot-memorized``; high difficulty:
+    ``ambiguous-hard`` or ``noisy-outlier``. A quadrant may be empty.
+
+    Args:
+        scores: ``SCORES`` table with the column that ``config.axis`` names.
+        config: The memorization axis and both thresholds.
+
+    Returns:
+        ``QUADRANT_TABLE`` in the row order of ``scores``, and a summary for ``quadrants.json``.
+
+    Raises:
+        ConfigError: ``config.axis`` is no column of ``scores``.
+        DataError: A sample has no difficulty or no value on the axis.
+
+    Source: arXiv:2509.00083, section on quadrants; it names no percentiles.
+    """
+    known = [name for name in scores.columns if scores[name].dtype.is_float()]
+    if config.axis not in known:
+        raise ConfigError(f"partition.axis: expected one of {known}, got {config.axis!r}")
+    for axis in ("difficulty", config.axis):
+        missing = scores.filter(pl.col(axis).is_null())
+        if missing.height:
+            raise DataError(
+                f"data/scores.parquet: {missing.height} samples have no {axis}, first "
+                f"{missing['sample_id'][0]}. Choose a score that all samples have."
+            )
+    difficulty_cut = threshold_value(scores["difficulty"], config.difficulty)
+    memorization_cut = threshold_value(scores[config.axis], config.memorization)
+    hard, memorized = pl.col("difficulty") > difficulty_cut, pl.col(config.axis) > memorization_cut
+    quadrants = scores.select(
+        "sample_id",
+        quadrant=pl.when(hard & memorized)
+        .then(pl.lit("noisy-outlier"))
+        .when(hard)
+        .then(pl.lit("ambiguous-hard"))
+        .when(memorized)
+        .then(pl.lit("hotspot-memorized"))
+        .otherwise(pl.lit("stable-easy")),
+    ).match_to_schema(QUADRANT_TABLE)
+    return quadrants, {
+        "axis": config.axis,
+        "difficulty_threshold": difficulty_cut,
+        "memorization_threshold": memorization_cut,
+        "counts": {q: int((quadrants["quadrant"] == q).sum()) for q in QUADRANTS},
+        "warnings": [
+            *_warnings("difficulty", scores["difficulty"], config.difficulty, difficulty_cut),
+            *_warnings(config.axis, scores[config.axis], config.memorization, memorization_cut),
+        ],
+    }
+
+
+def threshold_value(values: pl.Series, threshold: Threshold) -> float:
+    """The cut: as given, or a quantile with linear interpolation (numpy's default)."""
+    if threshold.kind == "absolute":
+        return threshold.value
+    value = values.quantile(threshold.value, interpolation="linear")
+    assert value is not None  # noqa: S101 - no values are missing
+    return float(value)
+
+
+def _warnings(axis: str, values: pl.Series, threshold: Threshold, cut: float) -> list[str]:
+    warnings = []
+    num_distinct = values.n_unique()
+    if num_distinct < 5:
+        warnings.append(f"{axis} has only {num_distinct} distinct values; many samples tie.")
+    num_high = int((values > cut).sum())
+    if threshold.kind == "quantile" and cut in (values.min(), values.max()):
+        warnings.append(
+            f"{axis}: its quantile {threshold.value} is its smallest or largest value ({cut:.4g}), "
+            f"so {num_high} of {len(values)} samples are above it, not the share asked for."
+        )
+    return warnings

@@ -1,0 +1,414 @@
+"""All tables -> what the user reads: one dictionary of numbers, and the page that shows it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from statistics import fmean
+from typing import Any, Final
+
+import polars as pl
+from jinja2 import Environment, StrictUndefined
+
+from gdc.config import Params
+from gdc.errors import DataError
+from gdc.plots import COLOURS, POINTS, MapFrame
+from gdc.schema import QUADRANTS
+
+# The sections of params.yaml that the report reads.
+SECTIONS: Final = ("intervene", "partition", "report", "retrain", "score")
+ACTIONS: Final = ("keep", "weight", "copy", "drop")
+# With fewer seeds a difference between arms says little about other seeds.
+ENOUGH_SEEDS: Final = 3
+
+
+@dataclass(frozen=True)
+class ReportTables:
+    """Everything a report is made of."""
+
+    corpus: pl.DataFrame
+    canaries: pl.DataFrame
+    scores: pl.DataFrame
+    quadrants: pl.DataFrame
+    plans: Mapping[str, pl.DataFrame]  # of every retrained arm and of the curated arm
+    metrics: Mapping[tuple[str, int], dict[str, Any]]  # of every retrained arm and seed
+    scores_summary: dict[str, Any]
+    quadrants_summary: dict[str, Any]
+    num_quarantined: int
+
+
+def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
+    """Gather every number and sentence of the report, ready for JSON.
+
+    Args:
+        tables: The tables of one workspace.
+        params: Its parameters; only the sections ``SECTIONS`` are read.
+
+    Returns:
+        ``corpus``, ``scores``, ``quadrants``, ``definitions``, ``hotspots``,
+        ``canaries_by_quadrant``, ``curated`` (the arm that makes the curated data set),
+        ``baseline`` (the first retrained arm that keeps everything, or None), ``arms`` in their
+        order in ``retrain.arms``, ``comparison`` (how), ``summary`` and ``warnings``
+        (sentences), ``settings``.
+        Ratios and differences are paired by seed, then averaged.
+
+    Raises:
+        DataError: The tables hold different samples.
+    """
+    samples = _scored_samples(tables)
+    baseline = _baseline(params)
+    report: dict[str, Any] = {
+        "corpus": _corpus(tables),
+        "scores": tables.scores_summary,
+        "quadrants": tables.quadrants_summary,
+        "definitions": _definitions(tables.quadrants_summary),
+        "hotspots": _hotspots(samples, params),
+        "canaries_by_quadrant": _canaries_by_quadrant(samples),
+        "curated": _curated(samples, tables.plans, params.intervene.curated_arm),
+        "baseline": baseline,
+        "arms": _arms(tables, params, baseline),
+        "settings": settings(params),
+    }
+    return report | {
+        "comparison": _comparison(report),
+        "summary": _summary(report),
+        "warnings": _warnings(report, tables),
+    }
+
+
+def settings(params: Params) -> dict[str, Any]:
+    """The sections of ``params.yaml`` that the report reads, as plain values."""
+    return params.model_dump(mode="json", include=set(SECTIONS))
+
+
+def map_points(tables: ReportTables, *, show_text: bool) -> pl.DataFrame:
+    """The ``POINTS`` of the data map: every scored sample, planted canaries included."""
+    text = pl.col("text") if show_text else pl.lit(None, pl.String)
+    return _scored_samples(tables).with_columns(text=text).select(POINTS.names())
+
+
+def map_frame(report: Mapping[str, Any]) -> MapFrame:
+    """The axes and thresholds of the data map."""
+    quadrants = report["quadrants"]
+    return MapFrame(
+        axis=quadrants["axis"],
+        num_early=report["scores"]["num_early"],
+        difficulty_threshold=quadrants["difficulty_threshold"],
+        memorization_threshold=quadrants["memorization_threshold"],
+        max_points=report["settings"]["report"]["max_points"],
+    )
+
+
+def render_html(report: Mapping[str, Any], map_html: str) -> str:
+    """The report as one page that loads nothing.
+
+    Args:
+        report: What ``build_report`` returns.
+        map_html: What ``plots.interactive_map`` returns; inserted as it is.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": percent, "number": number}
+    template = files("gdc").joinpath("templates/report.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        report=report,
+        map_html=map_html,
+        quadrants=QUADRANTS,
+        actions=ACTIONS,
+        colours=COLOURS,
+        canary_rows=sorted(report["canaries_by_quadrant"].items(), key=_by_family_and_repeats),
+        extraction_rows=_extraction_rows(report["arms"]),
+    )
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] in percent, or a dash."""
+    return "-" if share is None else f"{100 * share:.3g} %"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or a dash."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _scored_samples(tables: ReportTables) -> pl.DataFrame:
+    """One row per scored sample, in the order of the scores: ``POINTS`` and ``source``."""
+    axis = tables.quadrants_summary["axis"]
+    label = pl.col("family") + "/" + pl.col("num_repeats").cast(pl.String)
+    samples = (
+        tables.scores.select("sample_id", "difficulty", score=axis)
+        .join(tables.quadrants, on="sample_id", maintain_order="left")
+        .join(
+            tables.corpus.select("sample_id", "source", "text", "num_copies", "canary_id"),
+            on="sample_id",
+            maintain_order="left",
+        )
+        .join(
+            tables.canaries.select("canary_id", canary=label),
+            on="canary_id",
+            how="left",
+            maintain_order="left",
+        )
+    )
+    if not samples.height == tables.scores.height == tables.quadrants.height:
+        raise DataError(
+            "report: expected the same samples in data/scores.parquet, data/quadrants.parquet and "
+            f"data/corpus.parquet, got {tables.scores.height} scored, {tables.quadrants.height} "
+            f"with a quadrant and {samples.height} in all three. Re-run: gdc run."
+        )
+    unknown = samples.filter(pl.col("canary_id").is_not_null() & pl.col("canary").is_null())
+    if unknown.height:
+        raise DataError(
+            f"report: expected every planted canary in data/canaries.parquet, got {unknown.height} "
+            f"that are not, first {unknown['canary_id'][0]}. Re-run: gdc run."
+        )
+    return samples
+
+
+def _baseline(params: Params) -> str | None:
+    arms = params.intervene.arms
+    return next((arm for arm in params.retrain.arms if arms[arm].rule == "none"), None)
+
+
+def _corpus(tables: ReportTables) -> dict[str, int]:
+    """Counts of rows; planted canaries are counted apart and nowhere else."""
+    planted = pl.col("canary_id").is_not_null()
+    ordinary = tables.corpus.filter(~planted)
+    split = ordinary["split"]
+    return {
+        "num_samples": ordinary.height,
+        "num_train": int((split == "train").sum()),
+        "num_validation": int((split == "validation").sum()),
+        "num_reserved": int((split == "reserved").sum()),
+        "num_exact_copies": ordinary.height - ordinary["content_id"].n_unique(),
+        "num_canary_rows": tables.corpus.height - ordinary.height,
+        "num_quarantined": tables.num_quarantined,
+    }
+
+
+def _definitions(quadrants_summary: Mapping[str, Any]) -> dict[str, str]:
+    axis, cut = quadrants_summary["axis"], number(quadrants_summary["memorization_threshold"])
+    hard = number(quadrants_summary["difficulty_threshold"])
+    low, high = f"{axis} at most {cut}", f"{axis} above {cut}"
+    return {
+        "stable-easy": f"difficulty at most {hard}, {low}",
+        "ambiguous-hard": f"difficulty above {hard}, {low}",
+        "hotspot-memorized": f"difficulty at most {hard}, {high}",
+        "noisy-outlier": f"difficulty above {hard}, {high}",
+    }
+
+
+def _hotspots(samples: pl.DataFrame, params: Params) -> list[dict[str, Any]]:
+    """Ordinary samples above the memorization threshold, the quadrant of hotspots first."""
+    text = pl.col("text") if params.report.show_text else pl.lit(None, pl.String)
+    columns = ("sample_id", "source", "difficulty", "score", "quadrant", "num_copies", "text")
+    hotspot = pl.col("quadrant") == "hotspot-memorized"
+    return (
+        samples.filter(
+            pl.col("canary").is_null() & (hotspot | (pl.col("quadrant") == "noisy-outlier"))
+        )
+        .sort(hotspot, "score", "difficulty", "sample_id", descending=[True, True, False, False])
+        .head(params.report.num_hotspots)
+        .with_columns(text=text)
+        .select(columns)
+        .to_dicts()
+    )
+
+
+def _canaries_by_quadrant(samples: pl.DataFrame) -> dict[str, dict[str, int]]:
+    planted = samples.drop_nulls("canary")
+    counts = Counter(planted.select("canary", "quadrant").iter_rows())
+    return {
+        canary: {quadrant: counts[canary, quadrant] for quadrant in QUADRANTS}
+        for canary in sorted(set(planted["canary"]))
+    }
+
+
+def _curated(samples: pl.DataFrame, plans: Mapping[str, pl.DataFrame], arm: str) -> dict[str, Any]:
+    """What the curated arm does to ordinary training text: in all, and in each quadrant."""
+    planned = samples.filter(pl.col("canary").is_null()).join(plans[arm], on="sample_id")
+    counts = Counter(planned.select("quadrant", "action").iter_rows())
+    return {
+        "arm": arm,
+        "num_samples": planned.height,
+        "actions": {action: sum(counts[q, action] for q in QUADRANTS) for action in ACTIONS},
+        "by_quadrant": {
+            quadrant: {action: counts[quadrant, action] for action in ACTIONS}
+            for quadrant in QUADRANTS
+        },
+    }
+
+
+def _arms(tables: ReportTables, params: Params, baseline: str | None) -> list[dict[str, Any]]:
+    arms = [_arm(arm, tables, params.retrain.seeds) for arm in params.retrain.arms]
+    base = next((arm for arm in arms if arm["arm"] == baseline), None)
+    compared = [arm | _compared(arm, base) for arm in arms]
+    return [arm | {"summary": _arm_sentence(arm, base)} for arm in compared]
+
+
+def _arm(arm: str, tables: ReportTables, seeds: Sequence[int]) -> dict[str, Any]:
+    action = tables.plans[arm]["action"]
+    runs = {seed: tables.metrics[arm, seed] for seed in seeds}
+    return {
+        "arm": arm,
+        "num_dropped": int((action == "drop").sum()),
+        "num_weighted": int((action == "weight").sum()),
+        "num_copied": int((action == "copy").sum()),
+        "num_rows": int(tables.plans[arm]["copies"].sum()),
+        "perplexity": _over_seeds(runs, "perplexity"),
+        "extraction_rate": _over_seeds(runs, "extraction_rate"),
+        "extraction": _mean_extraction([run["extraction"] for run in runs.values()]),
+    }
+
+
+def _over_seeds(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    per_seed = {str(seed): run[metric] for seed, run in runs.items()}
+    return {"mean": _mean(list(per_seed.values())), "per_seed": per_seed}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _mean_extraction(rates: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    return {
+        family: {level: fmean(rate[family][level] for rate in rates) for level in levels}
+        for family, levels in rates[0].items()
+    }
+
+
+def _compared(arm: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Ratio of perplexity and difference of extraction, paired by seed, then averaged."""
+    if base is None:
+        return {"perplexity_ratio": None, "extraction_difference": None}
+    perplexity = _pairs(arm["perplexity"], base["perplexity"])
+    ratio = fmean(mine / other for mine, other in perplexity)
+    if None in (arm["extraction_rate"]["mean"], base["extraction_rate"]["mean"]):
+        return {"perplexity_ratio": ratio, "extraction_difference": None}
+    extraction = _pairs(arm["extraction_rate"], base["extraction_rate"])
+    difference = fmean(mine - other for mine, other in extraction)
+    return {"perplexity_ratio": ratio, "extraction_difference": difference}
+
+
+def _pairs(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[float, float]]:
+    return [(value, other["per_seed"][seed]) for seed, value in mine["per_seed"].items()]
+
+
+def _arm_sentence(arm: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+    name, rate = arm["arm"], arm["extraction_rate"]["mean"]
+    seeds = f"mean of {_counted(len(arm['perplexity']['per_seed']), 'seed')}"
+    if base is None or name == base["arm"]:
+        extraction = "not measured" if rate is None else percent(rate)
+        return (
+            f"{name}: extraction {extraction}, perplexity {number(arm['perplexity']['mean'])} "
+            f"({seeds})"
+        )
+    ratio = f"perplexity x{arm['perplexity_ratio']:.2f}"
+    if rate is None:
+        return f"{name}: extraction not measured, {ratio} (against {base['arm']}, {seeds})"
+    return (
+        f"{name}: extraction {percent(base['extraction_rate']['mean'])} -> {percent(rate)} "
+        f"({base['arm']} -> {name}, {seeds}), {ratio}"
+    )
+
+
+def _counted(num: int, noun: str) -> str:
+    return f"{num:,} {noun}" if num == 1 else f"{num:,} {noun}s"
+
+
+def _summary(report: Mapping[str, Any]) -> list[str]:
+    corpus, scores, quadrants = report["corpus"], report["scores"], report["quadrants"]
+    curated = report["curated"]
+    actions = curated["actions"]
+    return [
+        f"{_counted(corpus['num_samples'], 'sample')}: {corpus['num_train']:,} to train on, "
+        f"{corpus['num_validation']:,} held out, {corpus['num_reserved']:,} reserved for canaries; "
+        f"{corpus['num_exact_copies']:,} of them repeat another one exactly. "
+        f"{_counted(corpus['num_canary_rows'], 'canary row')} planted in the training split.",
+        f"Scored on {_counted(scores['num_seeds'], 'tracked run')} with "
+        f"{scores['num_checkpoints']} {scores['mode']} checkpoints; "
+        f"learned below {number(scores['epsilon'])} nats per token. "
+        f"Hard: difficulty above {number(quadrants['difficulty_threshold'])} nats per token. "
+        f"High: {quadrants['axis']} above {number(quadrants['memorization_threshold'])}.",
+        f"Arm {curated['arm']} makes the curated data set: of "
+        f"{_counted(curated['num_samples'], 'ordinary training sample')} it removes "
+        f"{actions['drop']:,}, down-weights {actions['weight']:,}, repeats {actions['copy']:,} and "
+        f"leaves {actions['keep']:,} as they are.",
+    ]
+
+
+def _comparison(report: Mapping[str, Any]) -> str:
+    """How the arms are compared, in one or two sentences."""
+    num_seeds = len(report["arms"][0]["perplexity"]["per_seed"])
+    against = (
+        "No retrained arm keeps everything, so there is nothing to compare with."
+        if report["baseline"] is None
+        else f"Ratio and change: against arm {report['baseline']}, same seed, then averaged."
+    )
+    few = f" {_counted(num_seeds, 'seed')}: differences are not intervals."
+    return against + (few if num_seeds < ENOUGH_SEEDS else "")
+
+
+def _warnings(report: Mapping[str, Any], tables: ReportTables) -> list[str]:
+    return list(
+        dict.fromkeys(
+            [
+                *tables.scores_summary["warnings"],
+                *tables.quadrants_summary["warnings"],
+                *_data_warnings(report),
+                *_arm_warnings(report),
+            ]
+        )
+    )
+
+
+def _data_warnings(report: Mapping[str, Any]) -> list[str]:
+    warnings = [
+        f"Quadrant {quadrant} is empty."
+        for quadrant in QUADRANTS
+        if not report["quadrants"]["counts"][quadrant]
+    ]
+    if num := report["corpus"]["num_quarantined"]:
+        warnings.append(f"{_counted(num, 'bad row')} left out: data/quarantine.parquet says why.")
+    if not report["corpus"]["num_canary_rows"]:
+        warnings.append("No canary is planted, so extraction is not measured.")
+    return warnings
+
+
+def _arm_warnings(report: Mapping[str, Any]) -> list[str]:
+    arms = report["arms"]
+    num_seeds = len(arms[0]["perplexity"]["per_seed"])
+    warnings = []
+    if num_seeds < ENOUGH_SEEDS:
+        warnings.append(f"{_counted(num_seeds, 'seed')}: differences are not intervals.")
+    if report["baseline"] is None:
+        warnings.append("No retrained arm keeps everything, so there is nothing to compare with.")
+    for arm in arms:
+        changed = arm["num_dropped"] + arm["num_weighted"] + arm["num_copied"]
+        if arm["arm"] != report["baseline"] and not changed:
+            warnings.append(f"Arm {arm['arm']} changes no sample: its differences are noise.")
+        if floor := max((levels.get("0", 0.0) for levels in arm["extraction"].values()), default=0):
+            warnings.append(
+                f"Arm {arm['arm']}: up to {percent(floor)} of never-planted twins of a family are "
+                "extracted, so that much is guessed and not remembered."
+            )
+    return warnings
+
+
+def _by_family_and_repeats(entry: tuple[str, Any]) -> tuple[str, int]:
+    family, _, repeats = entry[0].rpartition("/")
+    return family, int(repeats)
+
+
+def _extraction_rows(arms: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, list[float]]]:
+    """Family, times planted, and the rate of every arm."""
+    levels = {
+        (family, int(n))
+        for arm in arms
+        for family, rates in arm["extraction"].items()
+        for n in rates
+    }
+    return [
+        (family, n, [arm["extraction"][family][str(n)] for arm in arms])
+        for family, n in sorted(levels)
+    ]

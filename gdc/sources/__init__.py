@@ -1,0 +1,91 @@
+"""Foreign formats -> ``SOURCE_ROWS`` and the rows that cannot be used: the only foreign reader."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any, Final, Literal
+
+from gdc.config import Source
+from gdc.errors import DataError
+from gdc.sources import huggingface, jsonl, parquet, python_docs, synthetic, text
+from gdc.sources.files import hash_files
+from gdc.sources.rows import Row, SourceRows, collect
+
+__all__ = ["SourceRows", "check_bad_rows", "fingerprint", "read_source"]
+
+_NUM_SHOWN: Final = 5
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What identifies the content of a source: hashes of its files, never their times.
+
+    Returns:
+        JSON-able object with ``kind``, ``source`` (its parameters), what the kind is made of
+        (``files``: hash by name, for most) and ``digest``, one hash over all of it.
+
+    Raises:
+        DataError: The source is not there.
+        TransientError: The Hub did not answer.
+    """
+    content = {"kind": source.kind, "source": source.model_dump(mode="json")}
+    content |= _CONTENTS[source.kind](source)
+    canonical = json.dumps(content, sort_keys=True).encode()
+    return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
+
+
+def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
+    """Read every row of a source, in source order; a row is usable or bad, and none is lost.
+
+    Args:
+        source: What to read.
+        max_chars: A text with more characters is a bad row.
+        seed: Seed of a source that is made up.
+
+    Raises:
+        DataError: The source is not there, or all of it has another form than configured.
+        TransientError: The Hub did not answer.
+    """
+    return collect(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+
+
+def check_bad_rows(rows: SourceRows, *, on_bad_row: Literal["fail", "quarantine"]) -> None:
+    """Refuse bad rows under ``fail``, and a source without a usable row always.
+
+    Raises:
+        DataError: The first bad rows with their reasons, and their number; never their text.
+    """
+    num_bad = rows.bad_rows.height
+    num_rows = rows.rows.height + num_bad
+    if num_bad and on_bad_row == "fail":
+        raise DataError(
+            f"ingest.source: expected usable rows, got {num_bad} bad of {num_rows}: "
+            f"{_first_bad_rows(rows)}. Mend them, or set ingest.on_bad_row: quarantine."
+        )
+    if rows.rows.is_empty():
+        found = f"{num_bad} bad rows: {_first_bad_rows(rows)}" if num_bad else "an empty source"
+        raise DataError(
+            f"ingest.source: expected at least one usable row, got {found}. Add text, or mend it."
+        )
+
+
+def _first_bad_rows(rows: SourceRows) -> str:
+    shown = [f"{where} ({reason})" for where, reason in rows.bad_rows.head(_NUM_SHOWN).iter_rows()]
+    return ", ".join(shown) + (", ..." if rows.bad_rows.height > _NUM_SHOWN else "")
+
+
+_READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
+    "python-docs": lambda _source, _max_chars, _seed: python_docs.read_rows(),
+    "jsonl": lambda source, max_chars, _seed: jsonl.read_rows(source, max_chars=max_chars),
+    "parquet": lambda source, _max_chars, _seed: parquet.read_rows(source),
+    "text": lambda source, max_chars, _seed: text.read_rows(source, max_chars=max_chars),
+    "huggingface": lambda source, _max_chars, _seed: huggingface.read_rows(source),
+    "synthetic": lambda source, _max_chars, seed: synthetic.read_rows(source, seed=seed),
+}
+_CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
+    "python-docs": lambda _source: python_docs.content(),
+    "jsonl": lambda source: {"files": hash_files(jsonl.find(source))},
+    "parquet": lambda source: {"files": hash_files(parquet.find(source))},
+    "text": lambda source: {"files": hash_files(text.find(source))},
+    "huggingface": huggingface.content,
+    "synthetic": lambda _source: {},  # its parameters say all
+}

@@ -1,0 +1,58 @@
+"""Parquet -> rows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile
+
+from gdc.config import ParquetSource
+from gdc.errors import DataError
+from gdc.sources.files import SourceFile, find_files, opened
+from gdc.sources.rows import NO_KEY, Row, listed
+
+
+def find(source: ParquetSource) -> list[SourceFile]:
+    """The files of the source."""
+    return find_files(source.path, "*.parquet")
+
+
+def read_rows(source: ParquetSource) -> Iterator[Row]:
+    """Read file by file; rows are numbered from 1 in each.
+
+    Raises:
+        DataError: A file is not Parquet, or has not the configured columns.
+    """
+    for name, path in find(source):
+        for number, (text, key) in enumerate(_texts_and_keys(path, source), start=1):
+            yield Row(f"{name}:{number}", text, key)
+
+
+def _texts_and_keys(path: Path, source: ParquetSource) -> Iterator[tuple[object, object]]:
+    # Not polars: it panics on some damaged files.
+    with opened(path) as file:
+        try:
+            parquet = ParquetFile(file, page_checksum_verification=True)
+            for batch in _batches(parquet, path, source):
+                texts = batch.column(source.text_field).to_pylist()
+                keys = [NO_KEY] * len(texts)
+                if source.key_field is not None:
+                    keys = batch.column(source.key_field).to_pylist()
+                yield from zip(texts, keys, strict=True)
+        except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+            raise DataError(
+                f"{path}: expected a Parquet file, got one that is damaged or of "
+                f"another format ({type(error).__name__}). Write it anew, or remove it."
+            ) from None
+
+
+def _batches(parquet: ParquetFile, path: Path, source: ParquetSource) -> Iterator[pa.RecordBatch]:
+    columns = [c for c in (source.text_field, source.key_field) if c is not None]
+    there = parquet.schema_arrow.names
+    for column in columns:
+        if column not in there:
+            raise DataError(
+                f"{path}: expected column {column!r}, got columns {listed(there)}. "
+                "Set ingest.source.text_field and key_field to columns of every file."
+            )
+    yield from parquet.iter_batches(columns=columns)

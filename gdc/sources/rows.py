@@ -1,0 +1,99 @@
+"""Rows as a reader yields them -> usable rows, and bad rows with the reason."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from gdc.schema import QUARANTINE, SOURCE_ROWS
+
+NO_KEY: Final = object()
+
+
+class Row(NamedTuple):
+    """One row of a source, usable or not.
+
+    ``text`` and ``key`` are whatever stands there. A reader that could not get so far gives the
+    ``reason`` instead.
+    """
+
+    source: str
+    text: object = None
+    key: object = NO_KEY
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """A source's ``SOURCE_ROWS`` and ``QUARANTINE`` tables, both in source order."""
+
+    rows: pl.DataFrame
+    bad_rows: pl.DataFrame
+
+
+def collect(rows: Iterable[Row], *, max_chars: int) -> SourceRows:
+    """Tell usable rows from bad ones.
+
+    A key counts as taken only once a usable row has it, so a bad row never costs a good one.
+    """
+    usable: dict[str, list[object]] = {"text": [], "source": []}
+    bad: dict[str, list[str]] = {"source": [], "reason": []}
+    first_with: dict[str, str] = {}
+    for row in rows:
+        reason = (
+            row.reason or _text_problem(row.text, max_chars) or _key_problem(row.key, first_with)
+        )
+        if reason is None:
+            usable["text"].append(row.text)
+            usable["source"].append(row.source)
+            if row.key is not NO_KEY:
+                first_with[str(row.key)] = row.source
+        else:
+            bad["source"].append(row.source)
+            bad["reason"].append(reason)
+    return SourceRows(
+        pl.DataFrame(usable, schema=SOURCE_ROWS), pl.DataFrame(bad, schema=QUARANTINE)
+    )
+
+
+def too_long(num_chars: int, max_chars: int) -> str:
+    """The reason of a row with too many characters."""
+    return f"{num_chars} characters, at most {max_chars}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in one line, the first of very many."""
+    shown = ", ".join(repr(name[:50]) for name in names[:20])
+    return f"[{shown}{', ...' if len(names) > 20 else ''}]"
+
+
+def _text_problem(text: object, max_chars: int) -> str | None:
+    if text is None:
+        return "text is null"
+    if not isinstance(text, str):
+        return f"expected a string, got {type(text).__name__}"
+    if len(text) > max_chars:
+        return too_long(len(text), max_chars)
+    if not text.strip():
+        return "empty text"
+    return None if _is_unicode(text) else "not valid Unicode: a lone surrogate"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _key_problem(key: object, first_with: dict[str, str]) -> str | None:
+    if key is NO_KEY:
+        return None
+    if key is None:
+        return "key is null"
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        return f"expected a string or an integer as key, got {type(key).__name__}"
+    first = first_with.get(str(key))
+    return None if first is None else f"duplicate key, first at {first}"

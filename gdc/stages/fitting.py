@@ -1,0 +1,60 @@
+"""What `train` and `retrain` share: tokenized splits, a fitted model, its curves and files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import nn
+
+from gdc import models, store, training
+from gdc.batches import TokenizedTexts
+from gdc.config import Params
+from gdc.tokens import TextTokenizer
+from gdc.tracking import StageRun
+from gdc.training import Recipe, Recording, TrainingData
+
+
+def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
+    """Token sequences of the column ``text``, in row order."""
+    return TokenizedTexts.from_ids(
+        tokenizer.encode(samples["text"].to_list()), tokenizer.end_of_text
+    )
+
+
+def recipe_of(params: Params, seed: int) -> Recipe:
+    """The recipe of params.yaml, without probes."""
+    return Recipe(params.training, params.model.block_size, params.model.precision, seed)
+
+
+def fit(
+    params: Params, tokenizer: TextTokenizer, data: TrainingData, recipe: Recipe, name: str
+) -> tuple[nn.Module, Recording]:
+    """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu)."""
+    torch.set_num_threads(params.training.num_threads)
+    model = models.build_model(
+        params.model,
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text,
+        seed=recipe.seed,
+    ).to(os.environ.get("GDC_DEVICE", "cpu"))
+    recording = training.train(model, data, recipe, checkpoints=Path("work/checkpoints"), name=name)
+    return model, recording
+
+
+def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, seed: int) -> None:
+    """Write the model folder; log it with the curves by step."""
+    heldout = [
+        (step, float(np.mean(losses, dtype=np.float64)))
+        for (_, step, *_), losses in zip(recording.checkpoints, recording.heldout, strict=True)
+    ]
+    num_steps = recording.curve[-1][0]
+    path = store.model_path(arm, seed)
+    with store.new_folder(path) as folder:
+        models.save_model(model, folder)
+        store.write_json(folder / "training.json", {"num_steps": num_steps})
+    stage.log_curve("train_loss", recording.curve)
+    stage.log_curve("heldout_loss_mean_over_samples", heldout)
+    stage.log_metrics({"num_steps": num_steps})
+    stage.log_model(path)

@@ -1,0 +1,20 @@
+"""Stage `partition`: scores -> thresholds and a quadrant for every sample."""
+
+from gdc import quadrants, store, tracking
+from gdc.stages.runner import run
+
+
+def main() -> None:
+    """Cut the map."""
+    params = store.load_params()
+    with tracking.stage_run("partition", params.model_dump(include={"partition"})) as stage:
+        table, summary = quadrants.partition(store.read("scores"), params.partition)
+        store.write("quadrants", table)
+        store.write_json(store.QUADRANTS_SUMMARY, summary)
+        stage.log_metrics({f"num/{name}": count for name, count in summary["counts"].items()})
+        stage.log_artifact(store.TABLES["quadrants"][0])
+        stage.log_artifact(store.QUADRANTS_SUMMARY)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,42 @@
+"""Stage `retrain`: corpus and an arm's plan -> a fresh model trained under the plan."""
+
+from dataclasses import replace
+
+import polars as pl
+
+from gdc import store, tracking
+from gdc.stages import fitting
+from gdc.stages.runner import parse_cell, run
+from gdc.tokens import load_tokenizer
+from gdc.training import TrainingData, count_steps
+
+
+def main() -> None:
+    """Train one arm with one seed."""
+    cell = parse_cell(arm=True)
+    params = store.load_params()
+    sections = params.model_dump(mode="json", include={"model", "training"})
+    sections |= {"arm": cell.arm, "seed": cell.seed, "match": params.retrain.match}
+    with tracking.stage_run("retrain", sections, cell=f"{cell.arm}-{cell.seed}") as stage:
+        corpus, tokenizer = store.read("corpus"), load_tokenizer(store.TOKENIZER)
+        plan = store.read_plan(cell.arm)
+        samples = corpus.filter(pl.col("split") == "train").join(
+            plan, on="sample_id", how="left", maintain_order="left"
+        )
+        texts = fitting.tokenize(samples, tokenizer)
+        heldout = fitting.tokenize(corpus.filter(pl.col("split") == "validation"), tokenizer)
+        data = TrainingData(
+            texts, samples["weight"].to_numpy(), samples["copies"].to_numpy(), heldout
+        )
+        recipe = fitting.recipe_of(params, cell.seed)
+        if params.retrain.match == "steps":
+            full = TrainingData.unweighted(texts, heldout)
+            recipe = replace(recipe, num_steps=count_steps(full, recipe))
+        stage.log_dataset("plan", plan, store.plan_path(cell.arm), "training")
+        name = f"retrain@{cell.arm}-{cell.seed}"
+        model, recording = fitting.fit(params, tokenizer, data, recipe, name)
+        fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,26 @@
+"""Stage `score`: traces of the tracked runs -> every enabled score."""
+
+from gdc import scores, store, tracking
+from gdc.stages.runner import run
+
+
+def main() -> None:
+    """Score the training split; which rows are canaries is not read."""
+    params = store.load_params()
+    sections = params.model_dump(mode="json", include={"seed", "train", "score"})
+    with tracking.stage_run("score", sections) as stage:
+        traces = [store.read_trace(seed) for seed in params.train.seeds]
+        copies = store.read("corpus").select("sample_id", "num_copies")
+        table, summary = scores.score_samples(traces, copies, params.score, seed=params.seed)
+        store.write("scores", table)
+        store.write_json(store.SCORES_SUMMARY, summary)
+        stage.log_metrics(
+            {name: value for name, value in summary.items() if isinstance(value, int | float)}
+        )
+        stage.log_dataset("scores", table, store.TABLES["scores"][0], "scores")
+        stage.log_artifact(store.TABLES["scores"][0])
+        stage.log_artifact(store.SCORES_SUMMARY)
+
+
+if __name__ == "__main__":
+    run(main)

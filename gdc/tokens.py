@@ -1,0 +1,133 @@
+"""Texts <-> token ids: a byte-level BPE trained on the corpus, or a pretrained tokenizer."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from gdc.errors import ConfigError, SchemaError, TransientError
+
+END_OF_TEXT: Final = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer and the id that ends a text.
+
+    A sample's sequence is ``[end_of_text] + ids + [end_of_text]``: it has ``len(ids) + 1``
+    predicted tokens.
+    """
+
+    tokenizer: Tokenizer
+    end_of_text: int
+
+    def __post_init__(self) -> None:
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        # A text that spells a special token is text: it may not end the sample early.
+        self.tokenizer.encode_special_tokens = True
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the end of text included."""
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, no special token added."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids; special tokens are spelled out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    """Train a byte-level BPE.
+
+    Args:
+        texts: Training texts; their order does not matter.
+        vocab_size: Entries at most, the 256 bytes and the end of text included; fewer when the
+            texts have no more pairs to merge.
+    """
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return TextTokenizer(tokenizer, _id(tokenizer, END_OF_TEXT))
+
+
+def load_pretrained_tokenizer(name: str, revision: str | None) -> TextTokenizer:
+    """Load the tokenizer of a pretrained model by Hub name or local path.
+
+    Raises:
+        ConfigError: There is no such tokenizer, or it has no end-of-text token.
+        TransientError: The Hub did not answer and the tokenizer is not in the local cache.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only here needed
+
+    where = f"ingest.tokenizer.name: {name!r}"
+    try:
+        pretrained = AutoTokenizer.from_pretrained(name, revision=revision)
+    except OSError as error:
+        if "connect" in str(error):
+            raise TransientError(f"{where}: the Hub did not answer: {error}") from None
+        raise ConfigError(f"{where}: expected a Hub name or a local folder: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: not a tokenizer that can be loaded: {error}") from None
+    if pretrained.eos_token_id is None or not pretrained.is_fast:
+        raise ConfigError(f"{where}: expected a fast tokenizer with an end-of-text token")
+    return TextTokenizer(
+        Tokenizer.from_str(pretrained.backend_tokenizer.to_str()), pretrained.eos_token_id
+    )
+
+
+def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
+    """Write ``tokenizer.json`` and a ``tokenizer_config.json`` for ``AutoTokenizer``."""
+    token = tokenizer.tokenizer.id_to_token(tokenizer.end_of_text)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "bos_token": token,
+        "eos_token": token,
+        "unk_token": token,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def load_tokenizer(folder: Path) -> TextTokenizer:
+    """Read what ``save_tokenizer`` wrote.
+
+    Raises:
+        SchemaError: The folder holds no tokenizer.
+    """
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        content = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SchemaError(f"{error.filename}: not found. Re-run: gdc stage ingest.") from None
+    tokenizer = Tokenizer.from_str(content)
+    return TextTokenizer(tokenizer, _id(tokenizer, config["eos_token"]))
+
+
+def _id(tokenizer: Tokenizer, token: str) -> int:
+    token_id = tokenizer.token_to_id(token)
+    assert token_id is not None  # noqa: S101 - we put it there
+    return int(token_id)

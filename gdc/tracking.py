@@ -1,0 +1,330 @@
+"""Stage -> MLflow run: the only import of mlflow, made when a run is opened.
+
+Runs are written through ``MlflowClient`` with explicit ids: no global active run, so the threads
+of a flow never share one, and ``MLFLOW_RUN_ID`` of an outer program has no effect.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from gdc.errors import ConfigError, TransientError
+from gdc.store import lineage_path, read_json, write_json
+
+if TYPE_CHECKING:
+    import polars as pl
+    from mlflow import MlflowClient
+
+# Nothing that is started reports home, and MLflow says nothing but warnings.
+QUIET: Final[Mapping[str, str]] = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
+
+
+class Run:
+    """An open MLflow run."""
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+
+    def log_metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
+        """Log numbers; a metric that is None has no value and is left out."""
+        points = [(name, step or 0, value) for name, value in metrics.items() if value is not None]
+        self._log_points(points)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tag the run; long values are cut at MLflow's limit."""
+        from mlflow.entities import RunTag
+        from mlflow.utils.validation import MAX_PARAMS_TAGS_PER_BATCH, MAX_TAG_VAL_LENGTH
+
+        entries = [RunTag(key, value[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()]
+        for batch in _batches(entries, MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(self.run_id, tags=batch)
+
+    def log_artifact(self, path: Path) -> None:
+        """Store a file, or a folder under its own name."""
+        if path.is_dir():
+            self._client.log_artifacts(self.run_id, str(path), artifact_path=path.name)
+        else:
+            self._client.log_artifact(self.run_id, str(path))
+
+    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store rows with the same keys as ``<name>.json`` and, to be read, ``<name>.md``."""
+        self._client.log_text(self.run_id, json.dumps(rows, indent=2) + "\n", f"{name}.json")
+        self._client.log_text(self.run_id, _markdown(rows), f"{name}.md")
+
+    def _log_points(self, points: Sequence[tuple[str, int, float]]) -> None:
+        from mlflow.entities import Metric
+        from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+
+        now = int(time.time() * 1000)
+        entries = [Metric(name, float(value), now, step) for name, step, value in points]
+        for batch in _batches(entries, MAX_METRICS_PER_BATCH):
+            self._client.log_batch(self.run_id, metrics=batch)
+
+
+class StageRun(Run):
+    """The run of one executed stage."""
+
+    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str) -> None:
+        super().__init__(client, run_id)
+        self._experiment_id = experiment_id
+        self.model_id: str | None = None
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log nested params under dotted names; long values are cut at MLflow's limit."""
+        from mlflow.entities import Param
+        from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
+
+        entries = [
+            Param(name, value[:MAX_PARAM_VAL_LENGTH]) for name, value in flatten(params).items()
+        ]
+        for batch in _batches(entries, MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(self.run_id, params=batch)
+
+    def log_curve(self, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """Log (step, value) points as one metric."""
+        self._log_points([(name, step, value) for step, value in points])
+
+    def log_dataset(self, name: str, table: "pl.DataFrame", path: Path, context: str) -> None:
+        """Record that this run used ``table``, read from or written to ``path``."""
+        from mlflow.data.dataset_source_registry import get_registered_sources
+        from mlflow.data.polars_dataset import from_polars
+        from mlflow.entities import DatasetInput, InputTag
+        from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
+
+        with path.open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        # MLflow registers the local source twice and warns when it has to choose by itself.
+        sources = get_registered_sources()
+        local = next(source for source in sources if source._get_source_type() == "local")
+        source = local.from_dict({"uri": str(path)})
+        dataset = from_polars(table, source, name=name, digest=md5[:MAX_DATASET_DIGEST_SIZE])
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(
+            self.run_id, datasets=[DatasetInput(dataset._to_mlflow_entity(), tags)]
+        )
+
+    def log_model(self, folder: Path, metrics: Mapping[str, float] | None = None) -> None:
+        """Store a ``save_pretrained`` folder as this run's model, with metrics of its own."""
+        from mlflow.entities import LoggedModelOutput
+
+        model = self._client.create_logged_model(
+            self._experiment_id, name=folder.name, source_run_id=self.run_id
+        )
+        self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(self.run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+        for name, value in (metrics or {}).items():
+            self._client.log_metric(self.run_id, name, value, model_id=model.model_id)
+        self.model_id = model.model_id
+
+    def use_model(self, lineage: Path) -> None:
+        """Record as input the model that another stage's lineage file names."""
+        from mlflow.entities import LoggedModelInput
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model_id = read_json(lineage)["model_id"]
+            self._client.get_logged_model(model_id)
+        except MlflowException:
+            # The lineage came out of DVC's cache, from a run that another MLflow store recorded.
+            self.set_tags({"gdc.model": "unknown here"})
+        else:
+            self._client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
+
+
+@contextmanager
+def stage_run(stage: str, params: Mapping[str, Any], cell: str | None = None) -> Iterator[StageRun]:
+    """Record one execution of a stage and write its ``lineage/`` file when it succeeds.
+
+    Args:
+        stage: The stage's name.
+        params: The sections of params.yaml that the stage reads, nested as they stand there.
+        cell: The matrix item, such as ``none-1``.
+    """
+    name = stage if cell is None else f"{stage}/{cell}"
+    parent = os.environ.get(PARENT_VARIABLE)
+    tags = {"gdc.stage": stage, "launcher": "prefect" if parent else "dvc"}
+    if parent:
+        tags["mlflow.parentRunId"] = parent
+    with _opened(name, tags) as (client, run_id, experiment_id):
+        run = StageRun(client, run_id, experiment_id)
+        run.log_params(params)
+        yield run
+        write_json(
+            lineage_path(stage, cell),
+            {"stage": stage, "cell": cell, "run_id": run_id, "model_id": run.model_id},
+        )
+
+
+@contextmanager
+def parent_run(name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    """Record one run of the whole pipeline; stages started meanwhile become its children."""
+    with _opened(name, tags) as (client, run_id, experiment_id):
+        try:
+            yield Run(client, run_id)
+        finally:
+            _end_killed_children(client, experiment_id, run_id)
+
+
+def prepare_store() -> None:
+    """Create the database and the experiment once, before stages open runs side by side."""
+    with _answering():
+        _experiment_id(_client())
+
+
+def promote(model_id: str, name: str, alias: str) -> str:
+    """Point ``alias`` of the registered model ``name`` at a logged model; return its version."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+
+    with _answering():
+        client = _client()
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+        versions = client.search_model_versions(f"name = '{name}'")
+        known = [version.version for version in versions if version.model_id == model_id]
+        version = known[0] if known else _new_version(client, name, model_id)
+        client.set_registered_model_alias(name, alias, version)
+    return str(version)
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or the sqlite file of the current folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def experiment_name() -> str:
+    """``GDC_EXPERIMENT``, or ``gdc``."""
+    return os.environ.get("GDC_EXPERIMENT") or "gdc"
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of what we start: this python first on the path, nothing reported home."""
+    path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return {**os.environ, **QUIET, "PATH": os.pathsep.join(path)}
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested params -> dotted names and values as text."""
+    flat: dict[str, str] = {}
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
+    return flat
+
+
+@contextmanager
+def _opened(name: str, tags: Mapping[str, str]) -> Iterator[tuple["MlflowClient", str, str]]:
+    with _answering():
+        client = _client()
+        experiment_id = _experiment_id(client)
+        run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        status = "FAILED"
+        try:
+            yield client, run.info.run_id, experiment_id
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run.info.run_id, status)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Word MLflow's own failures: a server that may answer later, or a store that is wrong."""
+    _prepare_import()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        uri = tracking_uri()
+        shown = _without_password(uri)
+        message = f"MLflow at {shown}: {str(error).replace(uri, shown)}"
+        if uri.startswith(("http://", "https://")):
+            raise TransientError(f"{message}. Is the server up?") from None
+        raise ConfigError(f"{message}. Check MLFLOW_TRACKING_URI.") from None
+
+
+def _prepare_import() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def _client() -> "MlflowClient":
+    _prepare_import()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri())
+
+
+def _experiment_id(client: "MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = experiment_name()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        location = None
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            location = (Path.cwd() / "mlartifacts").as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            # Another process created it between the look and the write.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    return str(experiment.experiment_id)
+
+
+def _end_killed_children(client: "MlflowClient", experiment_id: str, parent: str) -> None:
+    """A stage that was killed could not end its run."""
+    children = client.search_runs(
+        [experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'",
+    )
+    for child in children:
+        client.set_terminated(child.info.run_id, "KILLED")
+
+
+def _new_version(client: "MlflowClient", name: str, model_id: str) -> str:
+    model = client.get_logged_model(model_id)
+    version = client.create_model_version(
+        name, source=model.artifact_location, run_id=model.source_run_id, model_id=model_id
+    )
+    return str(version.version)
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(rows[0]) if rows else []
+    cells = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells if line)
+
+
+def _without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host))
+
+
+def _batches(entries: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(entries), size):
+        yield entries[start : start + size]

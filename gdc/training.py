@@ -1,0 +1,345 @@
+"""Texts, weights and a seed -> a trained model and every sample's loss at every checkpoint."""
+
+import inspect
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gdc import batches, losses, models
+from gdc.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
+from gdc.config import TrainingConfig
+from gdc.errors import DataError
+from gdc.losses import per_sequence, sample_losses, token_nll
+from gdc.models import target_logits
+from gdc.schema import CHECKPOINTS
+
+# A killed run loses at most about this many seconds of training.
+_CHECKPOINT_SECONDS: Final = float(os.environ.get("GDC_CHECKPOINT_SECONDS", "60"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training run's result, apart from the texts."""
+
+    config: TrainingConfig
+    block_size: int  # predicted tokens of a window at most
+    precision: str  # float32 or bfloat16
+    seed: int  # of the batches and of dropout
+    probes_per_epoch: int = 0  # frozen checkpoints at which every sample is probed
+    num_steps: int | None = None  # optimizer steps; None: those of `config.epochs` passes
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The samples of one run.
+
+    ``weights`` float64 (factor of a sample's loss) and ``copies`` int64 (times per epoch) have one
+    entry for each text; a sample with weight 0 or no copies is not trained on.
+    """
+
+    texts: TokenizedTexts
+    weights: NDArray[np.float64]
+    copies: NDArray[np.int64]
+    heldout: TokenizedTexts
+
+    @classmethod
+    def unweighted(cls, texts: TokenizedTexts, heldout: TokenizedTexts) -> "TrainingData":
+        """Every sample once an epoch with weight 1."""
+        return cls(texts, np.ones(len(texts)), np.ones(len(texts), dtype=np.int64), heldout)
+
+
+@dataclass
+class Recording:
+    """What a run has recorded so far.
+
+    ``checkpoints`` holds rows of ``CHECKPOINTS``; ``losses`` and ``heldout`` one float32 array
+    each, in text order, NaN where a sample was not seen; ``curve`` (step, loss in nats per token).
+    """
+
+    checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
+    losses: list[NDArray[np.float32]] = field(default_factory=list)
+    heldout: list[NDArray[np.float32]] = field(default_factory=list)
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def checkpoint_table(self) -> pl.DataFrame:
+        """The recorded checkpoints."""
+        return pl.DataFrame(self.checkpoints, schema=CHECKPOINTS, orient="row")
+
+
+def weighted_loss(nll_N: Tensor, weight_N: Tensor) -> Tensor:
+    """Sum of w nll over sum of |w|, both over predicted tokens; with unit weights the mean."""
+    return (weight_N * nll_N).sum() / weight_N.abs().sum()
+
+
+def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
+    """Rate of optimizer step ``step`` (from 0): linear warm-up, then constant or cosine to 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return float(config.learning_rate * 0.5 * (1 + np.cos(np.pi * progress)))
+
+
+def count_steps(data: TrainingData, recipe: Recipe) -> int:
+    """Optimizer steps of ``config.epochs`` passes over ``data``."""
+    windows = _used_windows(data, recipe.block_size)
+    return sum(len(_plan(windows, recipe, epoch)) for epoch in range(recipe.config.epochs))
+
+
+def train(
+    model: nn.Module, data: TrainingData, recipe: Recipe, *, checkpoints: Path, name: str
+) -> Recording:
+    """Train ``model`` in place and record losses on the way.
+
+    After every pass the loss that each sample had when it was trained on (before the update) makes
+    a checkpoint of mode ``online``: it costs nothing and lags equally for all. ``probe``
+    checkpoints ask a frozen model in evaluation mode. The held-out texts are always asked, frozen,
+    at both kinds.
+
+    Args:
+        model: A causal language model on the device to train on.
+        data: Texts, weights and copies.
+        recipe: Hyper-parameters and seed.
+        checkpoints: Folder for resuming; a killed run that is started again goes on from there,
+            and ends with the same bytes as one that was never killed.
+        name: What the progress bar says.
+
+    Raises:
+        DataError: No sample is left to train on, or the loss is no longer finite.
+    """
+    run = _Run(model, data, recipe)
+    store = _CheckpointStore(checkpoints, run)
+    store.restore()
+    with tqdm(
+        desc=name,
+        initial=run.step,
+        total=run.num_steps,
+        unit="step",
+        mininterval=1 if os.isatty(2) else 15,
+    ) as bar:
+        while run.step < run.num_steps:
+            num_tokens = run.advance()
+            bar.set_postfix_str(
+                f"{bar.format_sizeof(run.tokens_per_second(num_tokens))} tokens/s", refresh=False
+            )
+            bar.update()
+            store.save_if_due()
+    store.remove()
+    return run.recording
+
+
+class _Run:
+    """The state of a run between two optimizer steps."""
+
+    def __init__(self, model: nn.Module, data: TrainingData, recipe: Recipe) -> None:
+        self.model, self.data, self.recipe = model.train(), data, recipe
+        self.device = next(model.parameters()).device
+        self.windows = _used_windows(data, recipe.block_size)
+        self.num_steps = recipe.num_steps or count_steps(data, recipe)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=recipe.config.learning_rate,
+            weight_decay=recipe.config.weight_decay,
+            fused=True,
+        )
+        self.recording = Recording()
+        self.step = self.epoch = self.batch = 0
+        # Loss of each window in the current pass, nats; NaN: not seen yet.
+        self.window_nll = torch.full((len(self.windows),), torch.nan, device=self.device)
+        self.batches = _plan(self.windows, recipe, 0)
+        self.started = time.monotonic()
+        self.tokens_done = 0
+        torch.manual_seed(recipe.seed)
+
+    def advance(self) -> int:
+        """Take one optimizer step and record what is due; returns the tokens it predicted."""
+        chosen = self.batches[self.batch]
+        rate = learning_rate(self.recipe.config, self.step, self.num_steps)
+        loss, num_tokens = self._optimize(chosen, rate)
+        self.step += 1
+        self.batch += 1
+        self.recording.curve.append((self.step, loss))
+        self._probe_if_due(rate)
+        if self.batch == len(self.batches):
+            self._end_of_pass(rate)
+        return num_tokens
+
+    def tokens_per_second(self, num_tokens: int) -> float:
+        self.tokens_done += num_tokens
+        return self.tokens_done / (time.monotonic() - self.started)
+
+    def _optimize(self, chosen: NDArray[np.int64], rate: float) -> tuple[float, int]:
+        inputs, targets = padded(self.data.texts, self.windows, chosen)
+        targets_BT = torch.from_numpy(targets).to(self.device)
+        is_target_BT = targets_BT != PADDING
+        weights = torch.from_numpy(self.data.weights[self.windows.sequence[chosen]]).float()
+        row_N = is_target_BT.nonzero()[:, 0]
+        with self._autocast():
+            logits_NV = target_logits(
+                self.model, torch.from_numpy(inputs).to(self.device), is_target_BT
+            )
+        nll_N = token_nll(logits_NV, targets_BT[is_target_BT])
+        loss = weighted_loss(nll_N, weights.to(self.device)[row_N])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.config.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        # Reduced on the device: no work in Python per token or per sample.
+        sums = torch.zeros(len(chosen), device=self.device).index_add(0, row_N, nll_N.detach())
+        self.window_nll[torch.from_numpy(chosen).to(self.device)] = sums
+        return float(loss.detach()), len(row_N)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _probe_if_due(self, rate: float) -> None:
+        per_epoch, size = self.recipe.probes_per_epoch, len(self.batches)
+        before, now = (self.batch - 1) * per_epoch // size, self.batch * per_epoch // size
+        if now > before:
+            self._record("probe", rate, self._losses(self.data.texts))
+
+    def _end_of_pass(self, rate: float) -> None:
+        sums = self.window_nll.double().cpu().numpy()
+        used = _is_used(self.data)
+        # The windows of a copied sample were summed once for each copy.
+        online = per_sequence(self.windows, sums, self.data.texts) / np.maximum(self.data.copies, 1)
+        online[~used] = np.nan
+        if not np.isfinite(online[used]).all():
+            raise DataError(
+                f"training: the loss is no longer finite after step {self.step}. "
+                f"Lower training.learning_rate ({self.recipe.config.learning_rate}) or "
+                "training.clip_norm, or use model.precision: float32."
+            )
+        self._record("online", rate, online)
+        self.window_nll.fill_(torch.nan)
+        self.epoch += 1
+        self.batch = 0
+        self.batches = _plan(self.windows, self.recipe, self.epoch)
+
+    def _record(self, mode: str, rate: float, sample_loss: NDArray[np.float64]) -> None:
+        record = self.recording
+        epoch = self.epoch + self.batch / len(self.batches)
+        repeated = record.checkpoints and record.checkpoints[-1][1] == self.step
+        record.heldout.append(
+            record.heldout[-1] if repeated else self._losses(self.data.heldout).astype(np.float32)
+        )
+        record.checkpoints.append((len(record.checkpoints), self.step, epoch, mode, rate))
+        record.losses.append(sample_loss.astype(np.float32))
+
+    def _losses(self, texts: TokenizedTexts) -> NDArray[np.float64]:
+        with self._autocast():
+            return sample_losses(
+                self.model,
+                texts,
+                block_size=self.recipe.block_size,
+                batch_tokens=self.recipe.config.batch_tokens,
+            )
+
+
+class _CheckpointStore:
+    """Saves and restores a run; the file's name is a digest of all that decides its result."""
+
+    def __init__(self, folder: Path, run: _Run) -> None:
+        self.path = folder / f"{_digest(run)}.pt"
+        self.run = run
+        self.saved = time.monotonic()
+
+    def restore(self) -> None:
+        if not self.path.exists():
+            return
+        state = torch.load(self.path, weights_only=True, map_location=self.run.device)
+        run, record = self.run, self.run.recording
+        run.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.step, run.epoch, run.batch = state["step"], state["epoch"], state["batch"]
+        run.window_nll = state["window_nll"]
+        run.batches = _plan(run.windows, run.recipe, run.epoch)
+        torch.set_rng_state(state["rng"].cpu())
+        if run.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), run.device)
+        record.checkpoints = [tuple(row) for row in state["checkpoints"]]
+        record.curve = [tuple(point) for point in state["curve"]]
+        record.losses = [loss.cpu().numpy() for loss in state["losses"]]
+        record.heldout = [loss.cpu().numpy() for loss in state["heldout"]]
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self.saved < _CHECKPOINT_SECONDS:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        torch.save(self._state(), temporary)
+        temporary.replace(self.path)
+        self.saved = time.monotonic()
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Any]:
+        run, record = self.run, self.run.recording
+        return {
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "step": run.step,
+            "epoch": run.epoch,
+            "batch": run.batch,
+            "window_nll": run.window_nll,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
+            "checkpoints": record.checkpoints,
+            "curve": record.curve,
+            "losses": [torch.from_numpy(loss) for loss in record.losses],
+            "heldout": [torch.from_numpy(loss) for loss in record.heldout],
+        }
+
+
+def _digest(run: _Run) -> str:
+    """Of the inputs, the first weights, the code that trains, and torch's version."""
+    digest = blake2b(
+        repr((run.recipe, str(run.device), torch.__version__)).encode(), digest_size=16
+    )
+    for module in (batches, losses, models, sys.modules[__name__]):
+        digest.update(inspect.getsource(module).encode())
+    data = run.data
+    for texts in (data.texts, data.heldout):
+        digest.update(texts.ids.tobytes())
+        digest.update(texts.offsets.tobytes())
+    digest.update(data.weights.tobytes())
+    digest.update(data.copies.tobytes())
+    for parameter in run.model.parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_used(data: TrainingData) -> NDArray[np.bool_]:
+    return np.asarray((data.copies > 0) & (data.weights != 0))
+
+
+def _used_windows(data: TrainingData, block_size: int) -> Windows:
+    windows = windows_of(data.texts, block_size)
+    times = np.where(_is_used(data), data.copies, 0)[windows.sequence]
+    if not times.any():
+        raise DataError("training: no sample is left to train on. Drop fewer samples.")
+    # A copy repeats its windows, so the windows of one pass stay independent of each other.
+    repeated = np.repeat(np.arange(len(windows)), times)
+    return Windows(windows.sequence[repeated], windows.start[repeated], windows.length[repeated])
+
+
+def _plan(windows: Windows, recipe: Recipe, epoch: int) -> Sequence[NDArray[np.int64]]:
+    rng = np.random.default_rng([recipe.seed, epoch])
+    return plan_batches(windows.length, recipe.config.batch_tokens, rng)

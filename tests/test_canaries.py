@@ -1,0 +1,124 @@
+"""Canaries: counts, distinctness, twins, and refusals."""
+
+from itertools import pairwise
+
+import pytest
+
+from gdc.canaries import make_canaries
+from gdc.config import CanariesConfig, DigitCanaries, NaturalCanaries, WordCanaries
+from gdc.corpus import samples_from
+from gdc.errors import DataError
+from tests.builders import rows_of
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda sigma".split()
+TEXTS = [f"{a} {b} and {b} {a} of number {i}" for i, (a, b) in enumerate(pairwise(WORDS))]
+SAMPLES = samples_from(rows_of([*TEXTS, *(f"{t} again" for t in TEXTS)]), max_samples=None, seed=0)
+
+
+def digits(**changes: object) -> DigitCanaries:
+    values = {
+        "template": "Code {key} is",
+        "key_digits": 3,
+        "secret_digits": 4,
+        "repeats": (1, 2, 8),
+        "per_level": 2,
+        "num_twins": 3,
+    }
+    return DigitCanaries.model_validate({**values, **changes})
+
+
+def words(**changes: object) -> WordCanaries:
+    values = {"prefix_words": 2, "secret_words": 3, "repeats": (4,), "per_level": 5, "num_twins": 5}
+    return WordCanaries.model_validate({**values, **changes})
+
+
+def natural(**changes: object) -> NaturalCanaries:
+    values = {"min_words": 4, "max_words": 20, "repeats": (1, 4), "per_level": 3, "num_twins": 4}
+    return NaturalCanaries.model_validate({**values, **changes})
+
+
+def config(**families: object) -> CanariesConfig:
+    return CanariesConfig.model_validate(
+        {"digits": None, "words": None, "natural": None, **families}
+    )
+
+
+ALL = config(digits=digits(), words=words(), natural=natural())
+
+
+def test_every_level_has_its_number_and_twins_are_never_planted() -> None:
+    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    counts = canaries.group_by("family", "num_repeats").len().sort("family", "num_repeats").rows()
+    assert counts == [
+        ("digits", 0, 3), ("digits", 1, 2), ("digits", 2, 2), ("digits", 8, 2),
+        ("natural", 0, 4), ("natural", 1, 3), ("natural", 4, 3),
+        ("words", 0, 5), ("words", 4, 5),
+    ]  # fmt: skip
+    assert canaries["canary_id"].is_unique().all()
+    assert canaries["canary_id"][0] == "digits-1-00"
+
+
+def test_texts_and_prefixes_are_distinct_and_end_with_the_secret() -> None:
+    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    assert canaries["text"].is_unique().all()
+    assert canaries["prefix"].is_unique().all()
+    assert (canaries["prefix"] + canaries["secret"] == canaries["text"]).all()
+    assert canaries["secret"].str.contains(r"^\s\S").all()
+
+
+def test_planted_secrets_occur_nowhere_and_natural_ones_once() -> None:
+    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    for family, text in canaries.select("family", "text").iter_rows():
+        found = int((SAMPLES["text"] == text).sum())
+        assert found == (1 if family == "natural" else 0)
+        assert family == "natural" or not any(text in sample for sample in SAMPLES["text"])
+
+
+def test_a_digit_canary_fills_its_template() -> None:
+    canaries = make_canaries(config(digits=digits()), SAMPLES, seed=0)
+    assert canaries["prefix"].str.contains(r"^Code \d{3} is$").all()
+    assert canaries["secret"].str.contains(r"^ \d{4}$").all()
+
+
+def test_a_natural_canary_is_cut_between_its_middle_words() -> None:
+    canaries = make_canaries(config(natural=natural()), SAMPLES, seed=0)
+    num_prefix = canaries["prefix"].str.count_matches(r"\S+")
+    num_words = canaries["text"].str.count_matches(r"\S+")
+    assert (num_prefix == num_words // 2).all()
+
+
+def test_the_same_seed_gives_the_same_canaries_in_any_row_order() -> None:
+    first = make_canaries(ALL, SAMPLES, seed=0)
+    assert first.equals(make_canaries(ALL, SAMPLES.reverse(), seed=0))
+    assert set(first["text"]).isdisjoint(
+        make_canaries(config(digits=digits()), SAMPLES, seed=1)["text"]
+    )
+
+
+def test_no_family_makes_no_canary() -> None:
+    assert make_canaries(config(), SAMPLES, seed=0).is_empty()
+
+
+def test_too_few_digits_are_refused_with_both_numbers() -> None:
+    with pytest.raises(DataError, match=r"digits: expected 15 distinct .* only 10 are possible"):
+        make_canaries(config(digits=digits(secret_digits=1, per_level=4)), SAMPLES, seed=0)
+
+
+def test_too_few_texts_are_refused_with_both_numbers() -> None:
+    with pytest.raises(DataError, match=r"natural: expected 1004 .* but only \d+ are possible"):
+        make_canaries(config(natural=natural(per_level=500)), SAMPLES, seed=0)
+
+
+def test_a_canary_that_the_corpus_already_holds_is_refused() -> None:
+    small = digits(key_digits=1, secret_digits=1, per_level=1, num_twins=7)
+    planted = make_canaries(config(digits=small), SAMPLES, seed=0)
+    rows = rows_of([*planted["text"], "other"])
+    samples = samples_from(rows, max_samples=None, seed=0)
+    with pytest.raises(DataError, match="10 of 10 canaries occur in the corpus"):
+        make_canaries(config(digits=small), samples, seed=0)
+
+
+def test_copies_are_never_lent_to_natural_canaries() -> None:
+    samples = samples_from(rows_of(TEXTS * 2), max_samples=None, seed=0)
+    with pytest.raises(DataError, match="only 0 are possible"):
+        make_canaries(config(natural=natural()), samples, seed=0)

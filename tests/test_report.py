@@ -1,0 +1,500 @@
+"""The report against tables small enough to count by hand, and what must never stand in it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import escape
+from plotly.offline import get_plotlyjs
+from polars.testing import assert_frame_equal
+from rich.console import Console
+from rich.table import Table
+
+from gdc import console, plots, report, store, tracking
+from gdc.config import Params
+from gdc.errors import DataError, SchemaError
+from gdc.plots import MapFrame
+from gdc.report import ReportTables
+from gdc.schema import CANARIES, CORPUS, PLAN, QUADRANT_TABLE, QUADRANTS, QUARANTINE, SCORES
+from gdc.stages import report as stage
+from tests.builders import params_with
+
+EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
+
+# id, difficulty, memorization, quadrant, canary. Thresholds: 3 nats per token and 0.15.
+SAMPLES = (
+    ("a-0", 2.0, 0.0, "stable-easy", None),
+    ("b-0", 5.0, 0.1, "ambiguous-hard", None),
+    ("c-0", 2.5, 0.2, "hotspot-memorized", None),
+    ("d-0", 1.5, 0.2, "hotspot-memorized", None),
+    ("e-0", 1.0, 0.3, "hotspot-memorized", None),
+    ("f-0", 6.0, 0.4, "noisy-outlier", None),
+    ("g-0", 2.0, 0.4, "hotspot-memorized", "digits-1"),
+    ("g-1", 2.0, 0.0, "stable-easy", "digits-1"),
+)
+ORDINARY = tuple(sample for sample in SAMPLES if sample[4] is None)
+
+
+def params_of(
+    arms: Sequence[str] = ("none", "paper"), seeds: Sequence[int] = (1, 2), **shown: object
+) -> Params:
+    """The repository's parameters with these arms, seeds and report settings."""
+    base = params_with().model_dump(mode="json")
+    return params_with(
+        retrain=base["retrain"] | {"arms": list(arms), "seeds": list(seeds)},
+        report=base["report"] | shown,
+    )
+
+
+def corpus_of(samples: Sequence[tuple[Any, ...]], text: str) -> pl.DataFrame:
+    """The samples as the training split, and one held-out and one reserved row."""
+    planted = {row[0] for row in samples if row[4] is not None}
+    rows = [
+        (i, i[0], 2 if i in planted else 1, f"{text} {i}", 9, 3, f"file:{i}", "train", canary)
+        for i, *_, canary in samples
+    ]
+    held_out = [
+        ("y-0", "y", 1, "held out", 8, 3, "file:y", "validation", None),
+        ("z-0", "z", 1, "reserved", 8, 3, "file:z", "reserved", None),
+    ]
+    return pl.DataFrame([*rows, *held_out], schema=CORPUS, orient="row")
+
+
+def metrics_of(perplexity: float, rate: float | None) -> dict[str, Any]:
+    """What stage evaluate writes."""
+    return {
+        "heldout_loss": float(np.log(perplexity)),
+        "perplexity": perplexity,
+        "num_heldout_tokens": 1000,
+        "num_steps": 10,
+        "extraction_rate": rate,
+        "extraction": {} if rate is None else {"digits": {"0": 0.0, "2": rate}},
+    }
+
+
+def plan_of(ids: Sequence[str], **actions: str) -> pl.DataFrame:
+    """A plan that keeps every sample but those in ``actions``, by the first letter of their id."""
+    weights = {"keep": (1.0, 1), "drop": (0.0, 0), "weight": (0.5, 1), "copy": (1.0, 3)}
+    rows = [(i, a, *weights[a], "why") for i in ids for a in [actions.get(i[0], "keep")]]
+    return pl.DataFrame(rows, schema=PLAN, orient="row")
+
+
+def tables_of(
+    samples: Sequence[tuple[Any, ...]] = SAMPLES, text: str = "text of", num_quarantined: int = 0
+) -> ReportTables:
+    """Arms ``none`` and ``paper`` with seeds 1 and 2 on these samples."""
+    ids = [row[0] for row in samples]
+    has_canaries = any(row[4] for row in samples)
+    canaries = [
+        ("digits-0", "digits", "code is ", "12", "code is 12", 0),
+        ("digits-1", "digits", "code is ", "34", "code is 34", 2),
+    ]
+    rates = {("none", 1): 0.5, ("none", 2): 0.25, ("paper", 1): 0.25, ("paper", 2): 0.25}
+    losses = {("none", 1): 40.0, ("none", 2): 80.0, ("paper", 1): 50.0, ("paper", 2): 60.0}
+    return ReportTables(
+        corpus=corpus_of(samples, text),
+        canaries=pl.DataFrame(canaries if has_canaries else [], schema=CANARIES, orient="row"),
+        scores=pl.DataFrame(
+            [(i, d, m, 1.0, False) for i, d, m, *_ in samples], schema=SCORES, orient="row"
+        ),
+        quadrants=pl.DataFrame(
+            [(row[0], row[3]) for row in samples], schema=QUADRANT_TABLE, orient="row"
+        ),
+        plans={"none": plan_of(ids), "paper": plan_of(ids, f="drop", c="weight", d="weight")},
+        metrics={
+            key: metrics_of(losses[key], rates[key] if has_canaries else None) for key in losses
+        },
+        scores_summary={
+            "mode": "online",
+            "epsilon": 1.25,
+            "num_checkpoints": 11,
+            "num_early": 3,
+            "num_samples": len(ids),
+            "num_seeds": 1,
+            "num_never_learned": 0,
+            "num_distinct_memorization": 5,
+            "warnings": ["said twice"],
+        },
+        quadrants_summary={
+            "axis": "memorization",
+            "difficulty_threshold": 3.0,
+            "memorization_threshold": 0.15,
+            "counts": {q: sum(row[3] == q for row in samples) for q in QUADRANTS},
+            "warnings": ["said twice"],
+        },
+        num_quarantined=num_quarantined,
+    )
+
+
+def page_of(tables: ReportTables, params: Params) -> str:
+    """The HTML page."""
+    built = report.build_report(tables, params)
+    points = report.map_points(tables, show_text=params.report.show_text)
+    return report.render_html(built, plots.interactive_map(points, report.map_frame(built)))
+
+
+def frame_of(max_points: int = 100) -> MapFrame:
+    """The frame that fits ``tables_of``."""
+    return MapFrame("memorization", 3, 3.0, 0.15, max_points)
+
+
+def printed(table: Table, width: int = 200) -> str:
+    """A terminal table as plain text."""
+    output = StringIO()
+    Console(file=output, width=width).print(table)
+    return output.getvalue()
+
+
+def test_rows_of_the_corpus_are_counted_with_canaries_apart() -> None:
+    tables = tables_of([*ORDINARY, ("a-1", 2.0, 0.0, "stable-easy", None), *SAMPLES[6:]])
+    assert report.build_report(tables, params_of())["corpus"] == {
+        "num_samples": 9,
+        "num_train": 7,
+        "num_validation": 1,
+        "num_reserved": 1,
+        "num_exact_copies": 1,
+        "num_canary_rows": 2,
+        "num_quarantined": 0,
+    }
+
+
+def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_listed() -> None:
+    hotspots = report.build_report(tables_of(), params_of())["hotspots"]
+    assert [row["sample_id"] for row in hotspots] == ["e-0", "d-0", "c-0", "f-0"]
+    assert hotspots[0] == {
+        "sample_id": "e-0",
+        "source": "file:e-0",
+        "difficulty": 1.0,
+        "score": 0.3,
+        "quadrant": "hotspot-memorized",
+        "num_copies": 1,
+        "text": "text of e-0",
+    }
+
+
+def test_the_hotspot_list_has_the_length_asked_for() -> None:
+    hotspots = report.build_report(tables_of(), params_of(num_hotspots=2))["hotspots"]
+    assert [row["sample_id"] for row in hotspots] == ["e-0", "d-0"]
+
+
+def test_planted_rows_are_counted_in_every_quadrant() -> None:
+    assert report.build_report(tables_of(), params_of())["canaries_by_quadrant"] == {
+        "digits/2": {
+            "stable-easy": 1,
+            "ambiguous-hard": 0,
+            "hotspot-memorized": 1,
+            "noisy-outlier": 0,
+        }
+    }
+
+
+def test_arms_are_compared_seed_by_seed_and_then_averaged() -> None:
+    none, paper = report.build_report(tables_of(), params_of())["arms"]
+    assert none["perplexity"] == {"mean": 60.0, "per_seed": {"1": 40.0, "2": 80.0}}
+    assert none["extraction_rate"] == {"mean": 0.375, "per_seed": {"1": 0.5, "2": 0.25}}
+    assert (none["perplexity_ratio"], none["extraction_difference"]) == (1.0, 0.0)
+    # 50/40 and 60/80: the ratio of the means would be 55/60.
+    assert paper["perplexity_ratio"] == (1.25 + 0.75) / 2
+    assert paper["extraction_difference"] == (-0.25 + 0.0) / 2
+    assert paper["extraction"] == {"digits": {"0": 0.0, "2": 0.25}}
+    assert paper["summary"] == (
+        "paper: extraction 37.5 % -> 25 % (none -> paper, mean of 2 seeds), perplexity x1.00"
+    )
+
+
+def test_a_plan_is_counted_by_its_actions() -> None:
+    built = report.build_report(tables_of(), params_of())
+    counts = ("num_dropped", "num_weighted", "num_copied", "num_rows")
+    assert [[arm[name] for name in counts] for arm in built["arms"]] == [[0, 0, 0, 8], [1, 2, 0, 7]]
+    assert built["curated"]["actions"] == {"keep": 3, "weight": 2, "copy": 0, "drop": 1}
+    assert built["curated"]["by_quadrant"]["hotspot-memorized"] == {
+        "keep": 1,
+        "weight": 2,
+        "copy": 0,
+        "drop": 0,
+    }
+
+
+def test_arms_keep_the_order_of_the_parameters() -> None:
+    built = report.build_report(tables_of(), params_of(arms=["paper", "none"]))
+    assert [arm["arm"] for arm in built["arms"]] == ["paper", "none"]
+    assert built["baseline"] == "none"
+
+
+def test_without_a_keeping_arm_nothing_is_compared() -> None:
+    built = report.build_report(tables_of(), params_of(arms=["paper"]))
+    (paper,) = built["arms"]
+    assert (built["baseline"], paper["perplexity_ratio"]) == (None, None)
+    assert paper["summary"] == "paper: extraction 25 %, perplexity 55 (mean of 2 seeds)"
+    assert built["comparison"].startswith("No retrained arm keeps everything")
+
+
+def test_without_canaries_extraction_is_unknown_and_not_zero() -> None:
+    tables = tables_of(ORDINARY)
+    built = report.build_report(tables, params_of())
+    paper = built["arms"][1]
+    assert built["canaries_by_quadrant"] == {}
+    assert paper["extraction_rate"] == {"mean": None, "per_seed": {"1": None, "2": None}}
+    assert (paper["extraction"], paper["extraction_difference"]) == ({}, None)
+    assert paper["summary"] == (
+        "paper: extraction not measured, perplexity x1.00 (against none, mean of 2 seeds)"
+    )
+    assert "No canary is planted, so extraction is not measured." in built["warnings"]
+    assert "Extraction by family" not in page_of(tables, params_of())
+
+
+def test_warnings_are_gathered_once_each() -> None:
+    samples = [row for row in SAMPLES if row[3] != "ambiguous-hard"]
+    assert report.build_report(tables_of(samples, num_quarantined=3), params_of())["warnings"] == [
+        "said twice",
+        "Quadrant ambiguous-hard is empty.",
+        "3 bad rows left out: data/quarantine.parquet says why.",
+        "2 seeds: differences are not intervals.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ([1], "1 seed: differences are not intervals."),
+        ([1, 2], "2 seeds: differences are not intervals."),
+        ([1, 2, 3], None),
+    ],
+)
+def test_few_seeds_are_said_to_be_few(seeds: list[int], sentence: str | None) -> None:
+    metrics = {(arm, s): metrics_of(50.0, 0.5) for arm in ("none", "paper") for s in seeds}
+    built = report.build_report(replace(tables_of(), metrics=metrics), params_of(seeds=seeds))
+    assert [w for w in built["warnings"] if "seed" in w] == ([sentence] if sentence else [])
+    assert (sentence or ", then averaged.") in built["comparison"]
+
+
+def test_an_arm_that_changes_nothing_and_guessed_twins_are_warned_of() -> None:
+    tables = tables_of()
+    guessed = metrics_of(50.0, 0.5) | {"extraction": {"digits": {"0": 0.25, "2": 0.5}}}
+    tables = replace(
+        tables,
+        plans={**tables.plans, "paper": tables.plans["none"]},
+        metrics={**tables.metrics, ("paper", 1): guessed, ("paper", 2): guessed},
+    )
+    warnings = report.build_report(tables, params_of())["warnings"]
+    assert "Arm paper changes no sample: its differences are noise." in warnings
+    assert any("paper: up to 25 % of never-planted twins" in warning for warning in warnings)
+
+
+def test_samples_that_differ_between_tables_are_refused() -> None:
+    tables = tables_of()
+    with pytest.raises(DataError, match=r"expected the same samples .* 8 scored, 7 with.* gdc run"):
+        report.build_report(replace(tables, quadrants=tables.quadrants[1:]), params_of())
+
+
+def test_a_planted_canary_that_no_table_knows_is_refused() -> None:
+    tables = tables_of()
+    with pytest.raises(DataError, match=r"got 2 that are not, first digits-1"):
+        report.build_report(replace(tables, canaries=tables.canaries[:1]), params_of())
+
+
+def test_the_report_survives_json_and_then_gives_the_same_page() -> None:
+    built = report.build_report(tables_of(), params_of())
+    read_back = json.loads(json.dumps(built, sort_keys=True, allow_nan=False))
+    assert read_back == built
+    assert report.render_html(read_back, "map") == report.render_html(built, "map")
+
+
+def test_row_order_of_the_corpus_does_not_matter() -> None:
+    tables = tables_of()
+    shuffled = replace(tables, corpus=tables.corpus.sample(fraction=1, shuffle=True, seed=1))
+    assert report.build_report(shuffled, params_of()) == report.build_report(tables, params_of())
+
+
+def test_the_page_loads_nothing_carries_plotly_once_and_cannot_upload() -> None:
+    page = page_of(tables_of(), params_of())
+    assert page.count(get_plotlyjs()) == 1
+    rest = page.replace(get_plotlyjs(), "")
+    assert not re.findall(r"(?:src|href)\s*=|@import|url\(|https?:", rest)
+    assert '"showSendToCloud": false' in rest
+    assert "default-src 'none'" in rest
+    assert page == page_of(tables_of(), params_of())
+
+
+def test_sample_text_never_becomes_markup() -> None:
+    calm, evil = (page_of(tables_of(text=text), params_of()) for text in ("text of", EVIL))
+    assert evil.count("<script") == calm.count("<script")
+    assert evil.count("</script") == calm.count("</script")
+    assert "<img" not in evil.replace(get_plotlyjs(), "")
+    assert str(escape(EVIL)) in evil
+
+
+def test_text_that_is_not_to_be_shown_stands_nowhere() -> None:
+    tables, params = tables_of(text="private words"), params_of(show_text=False)
+    built = report.build_report(tables, params)
+    page = page_of(tables, params)
+    assert "private words" not in json.dumps(built) + page + printed(
+        console.hotspots_table(built, 9)
+    )
+    assert "e-0" in page
+    assert "private words" in page_of(tables, params_of())
+
+
+def test_a_long_text_is_cut_in_the_hover_and_folded_in_the_list() -> None:
+    page = page_of(tables_of(text="word " * 1000), params_of())
+    assert "<details><summary>word word" in page
+    assert "(5,004 characters)" in page
+    points = report.map_points(tables_of(text="wörd" * 1000), show_text=True)
+    shown = re.findall(r"(?:wörd)+w?ö?r?…|(?:wörd)+", plots.interactive_map(points, frame_of()))
+    assert max(map(len, shown)) <= 200
+
+
+def test_an_empty_quadrant_and_one_seed_still_make_a_page() -> None:
+    samples = [row for row in SAMPLES if row[3] in {"stable-easy", "ambiguous-hard"}]
+    tables, params = tables_of(samples), params_of(seeds=[1])
+    assert report.build_report(tables, params)["hotspots"] == []
+    page = page_of(tables, params)
+    assert "No ordinary training sample is above the threshold on memorization." in page
+    assert "hotspot-memorized (0)" in page
+    assert "mean of 1 seed)" in page
+
+
+def test_the_map_counts_every_point_and_says_when_it_is_thinned() -> None:
+    points = report.map_points(tables_of(), show_text=True)
+    drawn = plots.interactive_map(points, frame_of(max_points=3)).replace(get_plotlyjs(), "")
+    assert "3 of 8 training samples drawn" in drawn
+    assert "planted canary (2)" in drawn
+    assert "hotspot-memorized (3)" in drawn
+    assert sum(f'"{i}"' in drawn for i in points["sample_id"]) == 3
+
+
+@given(num=st.integers(1, 30), max_points=st.integers(1, 30), seed=st.integers(0, 99))
+def test_thinning_keeps_a_subset_in_order_that_depends_on_ids_alone(
+    num: int, max_points: int, seed: int
+) -> None:
+    points = pl.DataFrame({"sample_id": [f"s{i:02}" for i in range(num)]})
+    kept = plots.thin(points, max_points)
+    assert kept.height == min(num, max_points)
+    assert kept["sample_id"].to_list() == sorted(set(kept["sample_id"]) & set(points["sample_id"]))
+    shuffled = points.sample(fraction=1, shuffle=True, seed=seed)
+    assert_frame_equal(plots.thin(shuffled, max_points).sort("sample_id"), kept)
+
+
+@pytest.mark.parametrize(
+    ("scores", "height"),
+    [
+        pytest.param([0.0, 0.5, 0.75, 0.5], 0.4 * 0.25, id="two fifths of the smallest gap"),
+        pytest.param([0.5, 0.5], 0.0, id="one value has no gap"),
+        pytest.param(list(range(26)), 0.0, id="many values need none"),
+    ],
+)
+def test_jitter_never_mixes_two_values(scores: list[float], height: float) -> None:
+    assert plots.jitter_height(pl.Series(scores, dtype=pl.Float64)) == height
+
+
+def test_the_picture_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    points = report.map_points(tables_of(), show_text=False)
+    for name in ("a.png", "b.png"):
+        plots.data_map_png(points, frame_of(), tmp_path / name)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    assert first == second
+    assert first.startswith(b"\x89PNG")
+    assert b"Software" not in first
+
+
+def test_terminal_tables_show_the_numbers() -> None:
+    built = report.build_report(tables_of(), params_of())
+    arms = printed(console.arms_table(built))
+    assert re.search(r"paper .*drop 1, weight 2 .* 55 .*x1\.000 .* 25 % .*-12\.5 pt", arms)
+    assert "2 seeds: differences are not intervals." in " ".join(arms.split())
+    quadrants = printed(console.quadrants_table(built))
+    assert re.search(
+        r"hotspot-memorized .*memorization above 0\.15 .* 4 .*keep 1, weight 2", quadrants
+    )
+    hotspots = printed(console.hotspots_table(built, 1))
+    assert "1 of 4 listed" in hotspots
+    assert "text of e-0" in hotspots
+    assert "d-0" not in hotspots
+
+
+def test_terminal_text_carries_no_control_characters_and_no_markup() -> None:
+    built = report.build_report(tables_of(text="[red]a\x1b[2J\nb\u202e"), params_of())
+    shown = printed(console.hotspots_table(built, 9))
+    assert "[red]a\N{REPLACEMENT CHARACTER}[2J b\N{REPLACEMENT CHARACTER} e-0" in shown
+    assert "\x1b" not in shown
+
+
+def test_render_prints_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    console.render(console.quadrants_table(report.build_report(tables_of(), params_of())))
+    assert "noisy-outlier" in capsys.readouterr().out
+
+
+class FakeRun:
+    """Remembers what a stage logs."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float | None] = {}
+        self.artifacts: list[str] = []
+
+    def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
+        """Remember numbers."""
+        self.metrics |= metrics
+
+    def log_artifact(self, path: Path) -> None:
+        """Remember a file that exists."""
+        assert path.exists()
+        self.artifacts.append(str(path))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    """A folder with everything that stage report reads; the run that it opens is returned."""
+    monkeypatch.chdir(tmp_path)
+    tables = tables_of()
+    for name in ("corpus", "canaries", "scores", "quadrants"):
+        store.write(name, getattr(tables, name))
+    store.write("quarantine", pl.DataFrame(schema=QUARANTINE))
+    store.write_plans(tables.plans)
+    store.write_json(store.SCORES_SUMMARY, tables.scores_summary)
+    store.write_json(store.QUADRANTS_SUMMARY, tables.quadrants_summary)
+    for (arm, seed), metrics in tables.metrics.items():
+        store.write_json(store.metrics_path(arm, seed), metrics)
+    # JSON is YAML.
+    store.write_json(store.PARAMS, params_of().model_dump(mode="json"))
+    fake = FakeRun()
+
+    @contextmanager
+    def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[FakeRun]:
+        assert (stage, sorted(params)) == ("report", sorted(report.SECTIONS))
+        yield fake
+
+    monkeypatch.setattr(tracking, "stage_run", stage_run)
+    return fake
+
+
+def test_the_stage_writes_and_logs_its_three_files(workspace: FakeRun) -> None:
+    stage.main()
+    files = ["reports/report.json", "reports/report.html", "reports/data_map.png"]
+    assert workspace.artifacts == files
+    assert workspace.metrics == {
+        "none/perplexity": 60.0,
+        "none/extraction_rate": 0.375,
+        "paper/perplexity": 55.0,
+        "paper/extraction_rate": 0.25,
+    }
+    assert store.read_json(Path(files[0])) == report.build_report(tables_of(), params_of())
+    before = [Path(file).read_bytes() for file in files]
+    stage.main()
+    assert [Path(file).read_bytes() for file in files] == before
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_stage_names_a_missing_file() -> None:
+    store.metrics_path("paper", 2).unlink()
+    with pytest.raises(SchemaError, match=r"metrics/paper-2\.json: not found"):
+        stage.main()
