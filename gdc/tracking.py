@@ -21,6 +21,7 @@ from gdc.store import lineage_path, read_json, write_json
 if TYPE_CHECKING:
     import polars as pl
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 # Nothing that is started reports home, and MLflow says nothing but warnings.
 QUIET: Final[Mapping[str, str]] = {
@@ -196,16 +197,18 @@ def promote(model_id: str, name: str, alias: str) -> str:
 
     with _answering():
         client = _client()
+        model = client.get_logged_model(model_id)
         try:
             client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise
         versions = client.search_model_versions(f"name = '{name}'")
-        known = [version.version for version in versions if version.model_id == model_id]
-        version = known[0] if known else _new_version(client, name, model_id)
+        # A version that is read back does not know its model_id.
+        known = [entry.version for entry in versions if entry.source == model.artifact_location]
+        version = str(known[0] if known else _new_version(client, name, model))
         client.set_registered_model_alias(name, alias, version)
-    return str(version)
+    return version
 
 
 def tracking_uri() -> str:
@@ -305,10 +308,9 @@ def _end_killed_children(client: "MlflowClient", experiment_id: str, parent: str
         client.set_terminated(child.info.run_id, "KILLED")
 
 
-def _new_version(client: "MlflowClient", name: str, model_id: str) -> str:
-    model = client.get_logged_model(model_id)
+def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> str:
     version = client.create_model_version(
-        name, source=model.artifact_location, run_id=model.source_run_id, model_id=model_id
+        name, model.artifact_location, run_id=model.source_run_id, model_id=model.model_id
     )
     return str(version.version)
 
