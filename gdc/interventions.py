@@ -6,7 +6,7 @@ import polars as pl
 
 from gdc.config import Arm, NoneArm, QuadrantsArm, RandomArm, TopFractionArm
 from gdc.corpus import hash_order
-from gdc.errors import ConfigError
+from gdc.errors import ConfigError, DataError
 from gdc.schema import CURATED, PLAN, REMOVED
 
 _HELD_OUT = "held out, not scored"
@@ -58,6 +58,9 @@ def curate(
         ``CURATED`` table of the training split, ``CURATED`` table of all other text (its quadrant
         is null: it was not scored), and ``REMOVED`` table of what the plan drops. Together they
         hold every ordinary row of the corpus once.
+
+    Raises:
+        DataError: A training sample has no plan or no quadrant.
     """
     ordinary = corpus.filter(pl.col("canary_id").is_null())
     planned = (
@@ -65,6 +68,13 @@ def curate(
         .join(quadrants, on="sample_id", how="left", maintain_order="left")
         .join(plan, on="sample_id", how="left", maintain_order="left")
     )
+    unplanned = planned.filter(pl.col("action").is_null() | pl.col("quadrant").is_null())
+    if unplanned.height:
+        raise DataError(
+            "data/corpus.parquet: expected a plan and a quadrant for every training sample, "
+            f"got {unplanned.height} without, first {unplanned['sample_id'][0]}. "
+            "Re-run from stage train."
+        )
     others = ordinary.filter(pl.col("split") != "train").with_columns(
         weight=pl.lit(1.0),
         copies=pl.lit(1, pl.Int64),
@@ -92,13 +102,16 @@ def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
 
 
 def _top_fraction(arm: TopFractionArm, scored: pl.DataFrame) -> pl.DataFrame:
+    known = [name for name, dtype in scored.schema.items() if dtype.is_float()]
     for name in (arm.score, arm.tie_break):
-        if name not in scored.columns:
+        if name not in known:
             raise ConfigError(
-                f"intervene.arms: expected a score of data/scores.parquet, got {name!r}. "
+                f"intervene.arms: expected a score of data/scores.parquet {known}, got {name!r}. "
                 "Add it to score.enabled."
             )
-    ranking = scored.sort(arm.score, arm.tie_break, "sample_id", descending=[True, True, False])
+    ranking = scored.sort(
+        arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
+    )
     return _weigh_first(ranking, scored, arm, f"by {arm.score}")
 
 

@@ -64,7 +64,10 @@ def token_records(
     """Loss of every predicted token, and whether greedy decoding would choose it."""
     windows = windows_of(texts, block_size)
     first = windows.start - texts.offsets[windows.sequence]
-    parts: list[tuple[NDArray[np.generic], ...]] = []
+    # An empty part first: without texts there are no batches to join.
+    parts: list[tuple[NDArray[np.generic], ...]] = [
+        (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32), np.zeros(0, bool))
+    ]
     with _evaluating(model):
         for chosen, logits_NV, targets_N, row_N in _batches(model, texts, windows, batch_tokens):
             row = row_N.cpu().numpy()

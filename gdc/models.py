@@ -8,6 +8,8 @@ from typing import Final
 
 import torch
 import transformers
+from huggingface_hub import is_offline_mode
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
@@ -45,7 +47,9 @@ class LstmLanguageModel(nn.Module):
 
     def forward(self, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
         """Logits at the chosen positions, number of them x vocabulary."""
-        hidden_BTH, _ = self.lstm(self.dropout(self.embedding(ids_BT)))
+        # Most CPUs have no bfloat16 LSTM in oneDNN and would raise; other devices are not touched.
+        with torch.autocast("cpu", enabled=False):
+            hidden_BTH, _ = self.lstm(self.dropout(self.embedding(ids_BT)))
         return F.linear(self.dropout(hidden_BTH[is_target_BT]), self.embedding.weight, self.bias)
 
 
@@ -79,6 +83,14 @@ def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) 
     if isinstance(config, Gpt2Model):
         return _gpt2(config, vocab_size, end_of_text)
     return _pretrained(config, vocab_size)
+
+
+def settings_of(model: nn.Module) -> str:
+    """All of a model but its weights, as JSON: sizes, heads, dropout, version of transformers."""
+    if isinstance(model, LstmLanguageModel):
+        return json.dumps(model.settings, sort_keys=True)
+    assert isinstance(model, transformers.PreTrainedModel)  # noqa: S101 - only we build models
+    return str(model.config.to_json_string(use_diff=False))
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -138,19 +150,29 @@ def _pretrained(config: PretrainedModel, vocab_size: int) -> nn.Module:
     where = f"model.name: {config.name!r}"
     try:
         with _quiet():
-            settings = AutoConfig.from_pretrained(config.name, revision=config.revision)
+            # Nothing that a model's author wrote is executed: no code of theirs, no pickle.
+            settings = AutoConfig.from_pretrained(
+                config.name, revision=config.revision, trust_remote_code=False
+            ).get_text_config()
             model: nn.Module = AutoModelForCausalLM.from_pretrained(
-                config.name, revision=config.revision, use_safetensors=True, dtype=torch.float32
+                config.name,
+                revision=config.revision,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
             )
     except OSError as error:
-        if "connect" in str(error):
+        # Offline, transformers words a model that is not in the cache as a failure to connect.
+        if "connect" in str(error).replace(config.name, "") and not is_offline_mode():
             raise TransientError(f"{where}: the Hub did not answer: {error}") from None
         raise ConfigError(
-            f"{where}: expected a causal language model with safetensors weights, "
-            f"by Hub name or local folder: {error}"
+            f"{where}: expected a causal language model with safetensors weights, by local folder "
+            f"or Hub name (of the local cache only when HF_HUB_OFFLINE is set): {error}"
         ) from None
     except ValueError as error:
         raise ConfigError(f"{where}: not a causal language model: {error}") from None
+    except SafetensorError as error:
+        raise ConfigError(f"{where}: not valid safetensors weights: {error}") from None
     num_positions = getattr(settings, "max_position_embeddings", None)
     if num_positions is not None and num_positions < config.block_size:
         raise ConfigError(

@@ -32,7 +32,7 @@ def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFra
     if config.axis not in known:
         raise ConfigError(f"partition.axis: expected one of {known}, got {config.axis!r}")
     for axis in ("difficulty", config.axis):
-        missing = scores.filter(pl.col(axis).is_null())
+        missing = scores.filter(pl.col(axis).is_null() | pl.col(axis).is_nan())
         if missing.height:
             raise DataError(
                 f"data/scores.parquet: {missing.height} samples have no {axis}, first "

@@ -115,11 +115,17 @@ def score_samples(
 
     Raises:
         ConfigError: An enabled score is not registered.
-        DataError: The traces hold different samples.
+        DataError: The traces hold different samples, too few checkpoints or no loss.
     """
     unknown = sorted(set(config.enabled) - set(REGISTRY))
     if unknown:
         raise ConfigError(f"score.enabled: expected names of {sorted(REGISTRY)}, got {unknown}")
+    num_checkpoints = min(len(trace.columns(config.mode)) for trace in traces)
+    if num_checkpoints < 2:
+        raise DataError(
+            f"data/trace: expected at least 2 {config.mode} checkpoints, got {num_checkpoints}. "
+            "Re-run stage train or change score.mode."
+        )
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     tables = [_score_run(trace, copies, config, epsilon, seed) for trace in traces]
     if any(not table["sample_id"].equals(tables[0]["sample_id"]) for table in tables):
@@ -129,7 +135,11 @@ def score_samples(
 
 
 def epsilon_of(traces: Sequence[Trace], mode: str, threshold: Threshold) -> float:
-    """The forget threshold in nats per token: as given, or a quantile of all recorded losses."""
+    """The forget threshold in nats per token: as given, or a quantile of all recorded losses.
+
+    Raises:
+        DataError: A quantile is asked for and no loss is recorded.
+    """
     if threshold.kind == "absolute":
         return threshold.value
     losses = pl.concat(
@@ -140,7 +150,13 @@ def epsilon_of(traces: Sequence[Trace], mode: str, threshold: Threshold) -> floa
         ]
     )
     quantile = pl.col("loss").cast(pl.Float64).quantile(threshold.value, interpolation="linear")
-    return float(losses.select(quantile).collect().item())
+    epsilon = losses.select(quantile).collect().item()
+    if epsilon is None:
+        raise DataError(
+            f"data/trace: expected {mode} losses, got no loss in {len(traces)} run(s). "
+            "Re-run stage train or change score.mode."
+        )
+    return float(epsilon)
 
 
 def _score_run(

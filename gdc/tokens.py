@@ -74,18 +74,24 @@ def load_pretrained_tokenizer(name: str, revision: str | None) -> TextTokenizer:
     """Load the tokenizer of a pretrained model by Hub name or local path.
 
     Raises:
-        ConfigError: There is no such tokenizer, or it has no end-of-text token.
+        ConfigError: There is no such tokenizer (offline: none in the local cache), or it has no
+            end-of-text token.
         TransientError: The Hub did not answer and the tokenizer is not in the local cache.
     """
+    from huggingface_hub import is_offline_mode  # noqa: PLC0415 - as the next one
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only here needed
 
     where = f"ingest.tokenizer.name: {name!r}"
     try:
-        pretrained = AutoTokenizer.from_pretrained(name, revision=revision)
+        pretrained = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except OSError as error:
-        if "connect" in str(error):
+        # Offline, transformers words a name that is not in the cache as a failure to connect.
+        if "connect" in str(error).replace(name, "") and not is_offline_mode():
             raise TransientError(f"{where}: the Hub did not answer: {error}") from None
-        raise ConfigError(f"{where}: expected a Hub name or a local folder: {error}") from None
+        raise ConfigError(
+            f"{where}: expected a local folder or a Hub name (of the local cache only when "
+            f"HF_HUB_OFFLINE is set): {error}"
+        ) from None
     except ValueError as error:
         raise ConfigError(f"{where}: not a tokenizer that can be loaded: {error}") from None
     if pretrained.eos_token_id is None or not pretrained.is_fast:

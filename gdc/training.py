@@ -137,6 +137,9 @@ def train(
             )
             bar.update()
             store.save_if_due()
+    # The last update may have broken weights that no later loss can tell of.
+    for parameter in model.parameters():
+        run.require_finite(parameter.detach())
     store.remove()
     return run.recording
 
@@ -181,6 +184,15 @@ class _Run:
         self.tokens_done += num_tokens
         return self.tokens_done / (time.monotonic() - self.started)
 
+    def require_finite(self, values: Tensor) -> None:
+        if not bool(values.isfinite().all()):
+            config = self.recipe.config
+            raise DataError(
+                f"training: expected finite losses and weights, got others at step {self.step}. "
+                f"Lower training.learning_rate ({config.learning_rate}) or training.clip_norm "
+                f"({config.clip_norm}), or use model.precision: float32."
+            )
+
     def _optimize(self, chosen: NDArray[np.int64], rate: float) -> tuple[float, int]:
         inputs, targets = padded(self.data.texts, self.windows, chosen)
         targets_BT = torch.from_numpy(targets).to(self.device)
@@ -193,6 +205,7 @@ class _Run:
             )
         nll_N = token_nll(logits_NV, targets_BT[is_target_BT])
         loss = weighted_loss(nll_N, weights.to(self.device)[row_N])
+        self.require_finite(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.config.clip_norm)
@@ -216,16 +229,9 @@ class _Run:
 
     def _end_of_pass(self, rate: float) -> None:
         sums = self.window_nll.double().cpu().numpy()
-        used = _is_used(self.data)
         # The windows of a copied sample were summed once for each copy.
         online = per_sequence(self.windows, sums, self.data.texts) / np.maximum(self.data.copies, 1)
-        online[~used] = np.nan
-        if not np.isfinite(online[used]).all():
-            raise DataError(
-                f"training: the loss is no longer finite after step {self.step}. "
-                f"Lower training.learning_rate ({self.recipe.config.learning_rate}) or "
-                "training.clip_norm, or use model.precision: float32."
-            )
+        online[~_is_used(self.data)] = np.nan
         self._record("online", rate, online)
         self.window_nll.fill_(torch.nan)
         self.epoch += 1
@@ -288,7 +294,9 @@ class _CheckpointStore:
         self.saved = time.monotonic()
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        # With what a kill in the middle of a save has left.
+        for file in self.path.parent.glob(f"{self.path.stem}.*"):
+            file.unlink()
 
     def _state(self) -> dict[str, Any]:
         run, record = self.run, self.run.recording
@@ -309,7 +317,7 @@ class _CheckpointStore:
 
 
 def _digest(run: _Run) -> str:
-    """Of the inputs, the first weights, the code that trains, and torch's version."""
+    """Of the inputs, the model, its first weights, the code that trains, and torch's version."""
     digest = blake2b(
         repr((run.recipe, str(run.device), torch.__version__)).encode(), digest_size=16
     )
@@ -321,6 +329,7 @@ def _digest(run: _Run) -> str:
         digest.update(texts.offsets.tobytes())
     digest.update(data.weights.tobytes())
     digest.update(data.copies.tobytes())
+    digest.update(models.settings_of(run.model).encode())
     for parameter in run.model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""dvc.yaml -> the targets of each phase, and which of them have nothing to do."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from gdc.errors import ConfigError
+from tasks.stages import dvc_command, stage_environment
+
+# `dvc status` says this of a stage that always runs, changed or not.
+ALWAYS: Final = "always changed"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The stages of dvc.yaml: each target (``retrain@none-1``) with the targets it reads from."""
+
+    upstream: Mapping[str, frozenset[str]]
+
+    def cells(self, phase: str) -> list[str]:
+        """The targets of a phase, in the order of dvc.yaml: itself, or its matrix items."""
+        return [target for target in self.upstream if phase_of(target) == phase]
+
+    def unchanged(self, changed: Iterable[str]) -> frozenset[str]:
+        """Targets that are not changed and have no changed target anywhere upstream.
+
+        A target below a changed stage looks clean until that stage has run.
+        """
+        dirty = set(changed)
+        grew = True
+        while grew:
+            below = {t for t, above in self.upstream.items() if above & dirty} - dirty
+            dirty |= below
+            grew = bool(below)
+        return frozenset(self.upstream) - dirty
+
+
+def phase_of(target: str) -> str:
+    """``retrain`` of ``retrain@none-1``."""
+    return target.partition("@")[0]
+
+
+def load_graph(folder: Path) -> Graph:
+    """Read the graph of ``folder``'s dvc.yaml.
+
+    Raises:
+        ConfigError: The folder is no DVC workspace, or dvc.yaml does not resolve.
+    """
+    try:
+        with Repo(str(folder)) as repo:
+            graph = repo.index.graph
+            return Graph(
+                {
+                    stage.addressing: frozenset(above.addressing for above in graph.adj[stage])
+                    for stage in repo.index.stages
+                    if not stage.is_data_source
+                }
+            )
+    except DvcException as error:
+        raise ConfigError(f"dvc.yaml: {error}. Write a workspace with `gdc init docs`.") from None
+
+
+def changed_targets() -> frozenset[str]:
+    """Targets whose files, params or command differ from dvc.lock."""
+    done = subprocess.run(  # noqa: S603  # our own python, no outside arguments
+        dvc_command("status", "--json"),
+        env=stage_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ConfigError(f"dvc status: {done.stderr.strip()}")
+    return parse_status(done.stdout)
+
+
+def parse_status(text: str) -> frozenset[str]:
+    """Changed targets from the JSON of ``dvc status``."""
+    status = json.loads(text)
+    return frozenset(target for target, reasons in status.items() if reasons != [ALWAYS])
+
+
+def workers(num_threads: int) -> int:
+    """Cells that run side by side when each uses ``num_threads`` cores."""
+    return max(1, (os.cpu_count() or 1) // num_threads)

@@ -1,0 +1,125 @@
+"""A flow run -> its parent MLflow run: which code, which data, what ran, what came out."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+
+from gdc import store, tracking
+from tasks.stages import StageResult
+
+LOCK: Final = Path("dvc.lock")
+REPORT: Final = Path("reports/report.json")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The parent run that is open, and what the flow has done so far."""
+
+    run: tracking.Run
+    results: list[StageResult] = field(default_factory=list)
+
+    def log_state(self) -> None:
+        """Log what the flow did and what stands in the workspace; after a failure too."""
+        rows = [stage_row(result) for result in self.results]
+        self.run.log_table("stages", rows)
+        self.run.set_tags(code_tags() | data_tags() | origin_tags(rows))
+        for path in (LOCK, store.PARAMS):
+            if path.exists():
+                self.run.log_artifact(path)
+
+    def log_report(self) -> None:
+        """Log the report; only of a run that came to its end, or it would be an earlier one's."""
+        self.run.log_artifact(REPORT.parent)
+        self.run.log_metrics(headline(store.read_json(REPORT)))
+
+
+@contextmanager
+def recorded_run() -> Iterator[Record]:
+    """Open the parent run of a flow run; its stages become its children."""
+    with tracking.parent_run("curate", {"launcher": "prefect"}) as run:
+        record = Record(run)
+        try:
+            yield record
+            record.log_report()
+        finally:
+            record.log_state()
+
+
+def stage_row(result: StageResult) -> dict[str, Any]:
+    """One row of the stage table; the run is the one that made the files that stand there now."""
+    phase, _, cell = result.target.partition("@")
+    lineage = store.lineage_path(phase, cell or None)
+    known = result.error is None and lineage.exists()
+    run_id = store.read_json(lineage)["run_id"] if known else None
+    return {
+        "stage": result.target.replace("@", "/"),
+        "outcome": result.outcome,
+        "seconds": round(result.seconds, 1),
+        "run_id": run_id,
+    }
+
+
+def origin_tags(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """For stages that made no run this time: the run that made their files."""
+    return {
+        f"gdc.origin.{row['stage']}": row["run_id"]
+        for row in rows
+        if row["outcome"] in ("skipped", "restored") and row["run_id"]
+    }
+
+
+def code_tags() -> dict[str, str]:
+    """The commit of the workspace and whether tracked files differ from it."""
+    commit = git("rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return {"gdc.git.commit": "none"}
+    dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+    return {"gdc.git.commit": commit, "gdc.git.dirty": str(dirty).lower()}
+
+
+def data_tags() -> dict[str, str]:
+    """Digests of the source's content and of every stage's inputs and outputs."""
+    tags = {}
+    if store.MANIFEST.exists():
+        tags["gdc.manifest.digest"] = str(store.read_json(store.MANIFEST).get("digest", ""))
+    if LOCK.exists():
+        tags["gdc.dvc_lock.sha256"] = lock_digest(LOCK.read_text(encoding="utf-8"))
+    return tags
+
+
+def lock_digest(text: str) -> str:
+    """Sha256 of a dvc.lock, the same for every order of its stages (cells end in any order)."""
+    canonical = json.dumps(YAML(typ="safe").load(text), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
+    """The two numbers of every arm that decide: utility and leakage."""
+    return {
+        f"{arm['arm']}/{name}": arm[name]["mean"]
+        for arm in report["arms"]
+        for name in ("perplexity", "extraction_rate")
+    }
+
+
+def git(*arguments: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """Output of a git command in the workspace; None when it fails or there is no git."""
+    program = shutil.which("git")
+    if program is None:
+        return None
+    done = subprocess.run(  # noqa: S603  # arguments are ours, never a shell
+        [program, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,155 @@
+"""A finished workspace -> pushed data, a commit of dvc.lock, and a model that passed the gate."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from gdc import store, tracking
+from gdc.config import Params
+from gdc.errors import ConfigError, TransientError
+from tasks.graph import changed_targets
+from tasks.lineage import LOCK, REPORT, git
+from tasks.stages import dvc_command, stage_environment
+
+MODEL_NAME: Final = "gdc-curated"
+ALIAS: Final = "champion"
+# A choice, not a result: a curated model may be a little worse at its task, not visibly worse.
+MAX_PERPLEXITY_RATIO: Final = 1.05
+# Leakage must not grow; equal is good enough, so that a corpus without leaks can pass.
+MAX_EXTRACTION_DIFFERENCE: Final = 0.0
+IDENTITY: Final[Mapping[str, str]] = {
+    "GIT_AUTHOR_NAME": "gdc",
+    "GIT_AUTHOR_EMAIL": "gdc@localhost",
+    "GIT_COMMITTER_NAME": "gdc",
+    "GIT_COMMITTER_EMAIL": "gdc@localhost",
+}
+
+
+def require_publishable() -> None:
+    """Refuse, before any stage runs, a workspace that could not be published.
+
+    Raises:
+        ConfigError: There is no commit to build on, or no remote to push to.
+    """
+    if git("rev-parse", "--verify", "HEAD") is None:
+        raise ConfigError(
+            "publish: expected a git repository with a commit, got none. Commit once."
+        )
+    done = _dvc("config", "core.remote")
+    if done.returncode != 0 or not done.stdout.strip():
+        raise ConfigError(
+            "publish: expected a default DVC remote, got none. "
+            "Add one: dvc remote add --default storage <path or URL>."
+        )
+
+
+def publish(run: tracking.Run, params: Params, day: date) -> None:
+    """Push the data, commit dvc.lock to ``curation/<day>`` and let the gate decide.
+
+    Raises:
+        ConfigError: A stage is not up to date.
+        TransientError: The remote did not take the data.
+    """
+    changed = changed_targets()
+    if changed:
+        raise ConfigError(
+            f"publish: expected every stage up to date, got changed {sorted(changed)}. "
+            "Run the flow again; nothing was pushed."
+        )
+    push()
+    branch = f"curation/{day.isoformat()}"
+    run.set_tags({"gdc.published": f"{branch}:{commit_lock(branch)}"})
+    run.set_tags({"gdc.gate": decide(params)})
+
+
+@task(
+    name="push",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=30,
+)
+def push() -> None:
+    done = _dvc("push", "--run-cache")
+    if done.returncode != 0:
+        raise TransientError(f"dvc push: {done.stderr.strip()}")
+
+
+def commit_lock(branch: str) -> str:
+    """Commit dvc.lock on a branch without a look at the checkout or its index.
+
+    Returns:
+        The commit that holds it: a new one, or the branch's tip when that has it already.
+    """
+    reference = f"refs/heads/{branch}"
+    tip = git("rev-parse", "--verify", "--quiet", reference)
+    parent = tip or _git("rev-parse", "--verify", "HEAD")
+    blob = _git("hash-object", "-w", "--", str(LOCK))
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        _git("read-tree", parent, **index)
+        entry = f"100644,{blob},{_git('rev-parse', '--show-prefix')}{LOCK}"
+        _git("update-index", "--add", "--cacheinfo", entry, **index)
+        tree = _git("write-tree", **index)
+    if tree == _git("rev-parse", f"{parent}^{{tree}}"):
+        commit = parent
+    else:
+        message = f"Curate: data of {branch.rpartition('/')[2]}"
+        identity = {} if git("var", "GIT_COMMITTER_IDENT") else IDENTITY
+        commit = _git("commit-tree", tree, "-p", parent, "-m", message, **identity)
+    _git("update-ref", reference, commit, tip or "0" * len(commit))
+    return commit
+
+
+def decide(params: Params) -> str:
+    """Move the alias to the curated arm's model if it passed; say what was decided and why."""
+    arm = params.intervene.curated_arm
+    if arm not in params.retrain.arms:
+        return f"kept: arm {arm} was not retrained"
+    reason = objection(store.read_json(REPORT), arm)
+    if reason is not None:
+        return f"kept: {reason}"
+    lineage = store.lineage_path("retrain", f"{arm}-{params.retrain.seeds[0]}")
+    model_id = store.read_json(lineage)["model_id"]
+    try:
+        version = tracking.promote(model_id, MODEL_NAME, ALIAS)
+    except ConfigError as error:
+        return f"kept: {error}"
+    return f"passed: {ALIAS} is version {version}, {model_id}"
+
+
+def objection(report: Mapping[str, Any], arm: str) -> str | None:
+    """Why an arm's model must not become champion, or None."""
+    entry = next(entry for entry in report["arms"] if entry["arm"] == arm)
+    ratio, difference = entry["perplexity_ratio"], entry["extraction_difference"]
+    if ratio is None or difference is None:
+        return f"{arm} was not compared: no arm keeps everything, or no canaries"
+    if difference > MAX_EXTRACTION_DIFFERENCE:
+        return f"{arm} leaks more: extraction {difference:+.3f}"
+    if ratio > MAX_PERPLEXITY_RATIO:
+        return f"{arm} costs utility: perplexity x{ratio:.3f}, at most x{MAX_PERPLEXITY_RATIO}"
+    return None
+
+
+def _git(*arguments: str, **environment: str) -> str:
+    output = git(*arguments, environment={**os.environ, **environment})
+    if output is None:
+        raise ConfigError(f"publish: git {arguments[0]} failed. Look at the repository's state.")
+    return output
+
+
+def _dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  # our own python, no outside arguments
+        dvc_command(*arguments),
+        env=stage_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -1,0 +1,254 @@
+"""DVC target -> outcome: one ``dvc repro --single-item`` in a process group of its own."""
+
+import concurrent.futures
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, Any, ClassVar, Final, Literal
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectConcurrentFuture
+from prefect.logging import get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import Task
+
+from gdc import tracking
+from gdc.errors import GdcError, TransientError
+
+Outcome = Literal["executed", "restored", "skipped"]
+# What DVC prints for a stage, and what it means.
+OUTCOMES: Final[tuple[tuple[str, Outcome], ...]] = (
+    (r"^Running stage '", "executed"),
+    (r"^Stage '.*' is cached - skipping run", "restored"),
+    (r"^Stage '.*' didn't change, skipping", "skipped"),
+)
+# What DVC advises a person who runs it by hand.
+ADVICE: Final = re.compile(
+    r"To track the changes with git|git add |To enable auto staging|dvc config core\.autostage"
+    r"|Use `dvc push`|Data and pipelines are up to date"
+)
+PROGRESS_SECONDS: Final = 5.0  # a progress bar is logged at most this often
+GRACE_SECONDS: Final = 10.0  # between SIGTERM and SIGKILL
+NUM_LAST_LINES: Final = 3  # shown of a stage that failed without an `error:` line
+
+_running: Final[set[subprocess.Popen[bytes]]] = set()
+
+
+class StageFailedError(GdcError):
+    """A stage ended with an error; the message is the stage's own."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class StageTransientError(StageFailedError):
+    """A stage ended with the exit code of ``TransientError``; running it again may work."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one target."""
+
+    target: str
+    outcome: Outcome | Literal["failed"]
+    seconds: float
+    error: StageFailedError | None = None
+
+
+def dvc_command(*arguments: str) -> list[str]:
+    """A DVC command line that waits for another process's lock; the flag stands before the verb."""
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+
+
+def stage_environment(parent_run_id: str | None = None) -> dict[str, str]:
+    """The environment of a stage that belongs to a parent run."""
+    environment = tracking.child_environment() | {"PYTHONUNBUFFERED": "1"}
+    # It would take the place of the parent.
+    environment.pop("MLFLOW_RUN_ID", None)
+    if parent_run_id is not None:
+        environment[tracking.PARENT_VARIABLE] = parent_run_id
+    return environment
+
+
+def reproduce(target: str, parent_run_id: str | None, log: Callable[[str], None]) -> StageResult:
+    """Run one target and hand its lines to ``log``.
+
+    Raises:
+        StageFailedError: With the stage's error lines; ``StageTransientError`` for exit code 75.
+    """
+    started = time.monotonic()
+    lines = []
+    command = dvc_command("repro", "--single-item", target)
+    with process_group(command, stage_environment(parent_run_id)) as process:
+        assert process.stdout is not None  # noqa: S101  # opened as a pipe
+        for line in read_lines(process.stdout):
+            lines.append(line)
+            log(line)
+    if process.wait() != 0:
+        raise failure(target, lines)
+    return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
+
+
+def read_lines(stream: IO[bytes], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
+    r"""Lines of a program's output; of a progress bar (``\r``) one state every few seconds."""
+    shown = -PROGRESS_SECONDS
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="") as text:
+        for piece in text:
+            if piece.endswith("\r"):
+                if clock() - shown < PROGRESS_SECONDS:
+                    continue
+                shown = clock()
+            line = piece.rstrip()
+            if line and not ADVICE.search(line):
+                yield line
+
+
+def outcome_of(target: str, lines: Sequence[str]) -> Outcome:
+    """Read from DVC's output whether the stage ran."""
+    for line in lines:
+        for pattern, outcome in OUTCOMES:
+            if re.search(pattern, line):
+                return outcome
+    raise StageFailedError(f"{target}: DVC did not say what it did: {' / '.join(lines)!r}")
+
+
+def failure(target: str, lines: Sequence[str]) -> StageFailedError:
+    """The error of a stage that failed with this output."""
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    message = "\n".join(errors or lines[-NUM_LAST_LINES:] or ["stopped without a word"])
+    # DVC ends with 255 whatever the stage's exit code was.
+    transient = any(line.endswith(f"exited with {TransientError.exit_code}") for line in lines)
+    error = StageTransientError if transient else StageFailedError
+    return error(f"{target}: {message}")
+
+
+@contextmanager
+def process_group(
+    command: Sequence[str], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program and end whatever still runs of it on the way out.
+
+    A SIGTERM to DVC alone leaves the stage's python running, and it then overwrites outputs.
+    """
+    process = subprocess.Popen(  # noqa: S603  # our own python, arguments from dvc.yaml
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    _running.add(process)
+    try:
+        yield process
+        process.wait()
+    finally:
+        if process.poll() is None:
+            _end_group(process)
+        _running.discard(process)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def stop_stages() -> None:
+    """End every stage that runs in this process: first asked, then killed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in tuple(_running):
+            _signal(process, number)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while _running and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(process, number)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while _is_group_alive(process) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _is_group_alive(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()  # reaps the leader
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, StageTransientError)
+
+
+# A Prefect cache hit would skip DVC's look at the files.
+@task(
+    name="stage",
+    task_run_name="{target}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=_is_transient,
+)
+def run_stage(target: str, parent_run_id: str | None) -> StageResult:
+    return reproduce(target, parent_run_id, get_run_logger().info)
+
+
+def run_side_by_side(
+    targets: Sequence[str], parent_run_id: str | None, max_workers: int
+) -> list[StageResult]:
+    """Run targets at the same time; one that fails leaves the others running.
+
+    Returns:
+        One result per target, in order; a failed one carries its error.
+    """
+    with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
+        futures = [
+            runner.submit(run_stage, {"target": target, "parent_run_id": parent_run_id})
+            for target in targets
+        ]
+        try:
+            _wait(futures)
+        finally:
+            _stop(futures)
+        return [_result_of(t, future) for t, future in zip(targets, futures, strict=True)]
+
+
+def _result_of(target: str, future: PrefectConcurrentFuture[Any]) -> StageResult:
+    value = future.result(raise_on_failure=False)
+    if isinstance(value, StageFailedError):
+        return StageResult(target, "failed", 0.0, value)
+    if isinstance(value, BaseException):
+        raise value
+    assert isinstance(value, StageResult)  # noqa: S101  # what run_stage returns
+    return value
+
+
+def _wait(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+    waiting = {future.wrapped_future for future in futures}
+    while waiting:
+        # With a timeout: a Ctrl-C that another thread gets does not end a wait without one.
+        waiting = concurrent.futures.wait(waiting, timeout=0.5).not_done
+
+
+def _stop(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+    """After an interruption: nothing new starts, and what runs is ended."""
+    for future in futures:
+        future.wrapped_future.cancel()
+    while not all(future.wrapped_future.done() for future in futures):
+        stop_stages()
+        time.sleep(0.1)

@@ -1,0 +1,224 @@
+"""params.yaml: what the repository ships is accepted; every rule refuses and says both values."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from gdc import store
+from gdc.config import parse_params
+from gdc.errors import ConfigError
+from tests.builders import REPOSITORY, params_with
+
+PRESETS = sorted((REPOSITORY / "gdc/presets").glob("*.yaml"))
+SHIPPED = [REPOSITORY / store.PARAMS, *PRESETS]
+
+KEEP = {"rule": "none"}
+WORDS = {"prefix_words": 2, "secret_words": 2, "repeats": [1], "per_level": 1, "num_twins": 0}
+SIZES = {"block_size": 16, "precision": "float32"}
+GPT2 = {"kind": "gpt2", **SIZES, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "dropout": 0}
+PRETRAINED = {"kind": "pretrained", **SIZES, "name": "some/model", "revision": None}
+
+
+def values_of(path: Path = REPOSITORY / store.PARAMS) -> dict[str, Any]:
+    values: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    return values
+
+
+def changed(changes: Mapping[str, object]) -> dict[str, Any]:
+    """The repository's values with some replaced; a key is a path with dots."""
+    values = values_of()
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    return values
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_what_the_repository_ships_is_accepted(path: Path) -> None:
+    parse_params(values_of(path), name=path.name)
+
+
+def test_the_repository_runs_the_docs_preset() -> None:
+    docs = REPOSITORY / "gdc/presets/docs.yaml"
+    assert (REPOSITORY / store.PARAMS).read_bytes() == docs.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param(
+            {"ingest.canaries.words": {**WORDS, "repeats": [1, 4, 1]}},
+            r"ingest\.canaries\.words: .*repeats: expected distinct levels, got \[1, 4, 1\]",
+            id="a repeat level stands twice",
+        ),
+        pytest.param(
+            {"model": {**GPT2, "hidden_size": 130, "num_heads": 4}},
+            r"model\.hidden_size \(130\) must be a multiple of model\.num_heads \(4\)",
+            id="heads do not divide the width",
+        ),
+        pytest.param(
+            {"score.epsilon": {"kind": "quantile", "value": 1.5}},
+            r"score\.epsilon: .*a quantile must be in \[0, 1\], got 1\.5",
+            id="a quantile above one",
+        ),
+        pytest.param(
+            {"partition.difficulty": {"kind": "quantile", "value": -0.1}},
+            r"partition\.difficulty: .*a quantile must be in \[0, 1\], got -0\.1",
+            id="a quantile below zero",
+        ),
+        pytest.param(
+            {"intervene": {"curated_arm": "paper", "arms": {"none": KEEP}}},
+            r"intervene: .*curated_arm: expected one of \['none'\], got 'paper'",
+            id="the curated arm is not defined",
+        ),
+        pytest.param(
+            {"intervene": {"curated_arm": "tracked", "arms": {"tracked": KEEP}}},
+            r"intervene\.arms: 'tracked' names the models of stage train",
+            id="an arm takes the tracked run's name",
+        ),
+        pytest.param(
+            {
+                "intervene": {"curated_arm": "a", "arms": {"b": KEEP, "a": KEEP}},
+                "retrain.arms": ["a", "oracle"],
+            },
+            r"retrain\.arms: \['oracle'\] not defined; .* intervene\.arms: \['a', 'b'\]",
+            id="a retrained arm is not defined",
+        ),
+        pytest.param(
+            {"train.seeds": [0, 2], "retrain.seeds": [1, 2]},
+            r"retrain\.seeds: \[2\] also in train\.seeds",
+            id="a plan would be judged on its own run",
+        ),
+        pytest.param(
+            {"score.mode": "probe", "train.probes_per_epoch": 0},
+            r"score\.mode is 'probe' but train\.probes_per_epoch is 0",
+            id="probes are read but not recorded",
+        ),
+        pytest.param(
+            {"model": PRETRAINED, "ingest.tokenizer": {"kind": "bpe", "vocab_size": 300}},
+            r"needs its own tokenizer, expected \{kind: pretrained, name: some/model\}",
+            id="a pretrained model with a trained tokenizer",
+        ),
+        pytest.param(
+            {
+                "model": PRETRAINED,
+                "ingest.tokenizer": {"kind": "pretrained", "name": "other", "revision": None},
+            },
+            r"needs its own tokenizer, expected \{kind: pretrained, name: some/model\}",
+            id="a pretrained model with another's tokenizer",
+        ),
+        pytest.param(
+            {"training.epochs": 1, "score.mode": "online", "score.num_early": 1},
+            r"scores need 2 checkpoints, got 1",
+            id="one checkpoint has no step",
+        ),
+        pytest.param(
+            {"training.epochs": 2, "score.mode": "online", "score.num_early": 3},
+            r"score\.num_early \(3\) exceeds the number of online checkpoints \(2\)",
+            id="more early checkpoints than checkpoints",
+        ),
+        pytest.param(
+            {
+                "training.epochs": 2,
+                "train.probes_per_epoch": 2,
+                "score.mode": "probe",
+                "score.num_early": 5,
+            },
+            r"score\.num_early \(5\) exceeds the number of probe checkpoints \(4\)",
+            id="more early probes than probes",
+        ),
+    ],
+)
+def test_every_rule_across_fields_refuses_and_says_both_values(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_params(changed(changes), name="params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param(
+            {"training.epoch": 3},
+            r"training\.epoch: Extra inputs are not permitted, got 3",
+            id="misspelt",
+        ),
+        pytest.param(
+            {"training.epochs": "ten"},
+            r"training\.epochs: Input should be a valid integer.*, got 'ten'",
+            id="a word for a number",
+        ),
+        pytest.param(
+            {"training.learning_rate": 0},
+            r"training\.learning_rate: Input should be greater than 0, got 0",
+            id="out of bounds",
+        ),
+        pytest.param(
+            {"ingest.source.kind": "csv"},
+            r"ingest\.source: Input tag 'csv' .*'python-docs', 'jsonl'",
+            id="a source that does not exist",
+        ),
+        pytest.param(
+            {"intervene.arms.UPPER": KEEP},
+            r"intervene\.arms\.UPPER.*: String should match pattern .*, got 'UPPER'",
+            id="an arm that is no file name",
+        ),
+        pytest.param(
+            {"intervene.arms.control": {"rule": "random", "fraction": 1, "weight": 0}},
+            r"intervene\.arms\.control\.random\.fraction: Input should be less than 1, got 1",
+            id="an arm that drops everything",
+        ),
+        pytest.param(
+            {"score": None}, r"score: Input should be .*, got None", id="an empty section"
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_stands_there(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_params(changed(changes), name="params.yaml")
+
+
+def test_every_wrong_value_gets_its_line() -> None:
+    wrong = {"training.epochs": 0, "training.batch_tokens": "many", "evaluate.num_thread": 1}
+    with pytest.raises(ConfigError) as error:
+        parse_params(changed(wrong), name="my.yaml")
+    head, *lines = str(error.value).splitlines()
+    assert head == "my.yaml: 3 wrong value(s):"
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "training.epochs",
+        "training.batch_tokens",
+        "evaluate.num_thread",
+    ]
+
+
+def test_a_pretrained_model_with_its_own_tokenizer_is_accepted() -> None:
+    tokenizer = {"kind": "pretrained", "name": "some/model", "revision": None}
+    values = changed({"model": PRETRAINED, "ingest.tokenizer": tokenizer})
+    assert parse_params(values, name="params.yaml").model.kind == "pretrained"
+
+
+def test_every_key_of_every_section_is_required() -> None:
+    for section, value in values_of().items():
+        for key in value if isinstance(value, dict) else ():
+            lacking = {**values_of(), section: {k: v for k, v in value.items() if k != key}}
+            # A union is told by its tag, so without `kind` its message names the tag.
+            with pytest.raises(ConfigError, match=rf"{section}.*(Field required|discriminator)"):
+                parse_params(lacking, name="params.yaml")
+
+
+def test_params_cannot_be_changed() -> None:
+    params = params_with(seed=3)
+    with pytest.raises(ValidationError, match="frozen"):
+        params.seed = 4  # type: ignore[misc]  # what is tested
+    with pytest.raises(ValidationError, match="frozen"):
+        params.training.epochs = 4  # type: ignore[misc]  # what is tested

@@ -1,0 +1,158 @@
+"""Token records made by hand -> which secrets are extracted, and at what rate."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdc.extraction import audit_canaries, extraction_rates, secret_starts
+from gdc.losses import TokenRecords
+from gdc.schema import AUDIT, CANARIES
+
+# One token of a text: its loss in nats, and whether greedy decoding chooses it.
+Token = tuple[float, bool]
+
+
+def records_of(texts: Sequence[Sequence[Token]]) -> TokenRecords:
+    rows = [
+        (i, p, nll, greedy) for i, text in enumerate(texts) for p, (nll, greedy) in enumerate(text)
+    ]
+    sequence, position, nll, is_greedy = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return TokenRecords(
+        sequence=np.array(sequence, dtype=np.int64),
+        position=np.array(position, dtype=np.int64),
+        nll=np.array(nll, dtype=np.float32),
+        is_greedy=np.array(is_greedy, dtype=np.bool_),
+    )
+
+
+def canaries_of(num_repeats: Sequence[int], family: str = "digits") -> pl.DataFrame:
+    rows = [(f"{family}-{n}-{i:02d}", family, "p", "s", "ps", n) for i, n in enumerate(num_repeats)]
+    return pl.DataFrame(rows, schema=CANARIES, orient="row")
+
+
+def audit(
+    texts: Sequence[Sequence[Token]], spans: Sequence[tuple[int, int]]
+) -> list[tuple[int, float, bool]]:
+    """(num_secret_tokens, secret_nll, extracted) of each text with its secret's span."""
+    starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+    table = audit_canaries(canaries_of([1] * len(texts)), records_of(texts), starts, ends)
+    assert table.schema == AUDIT
+    return table.select("num_secret_tokens", "secret_nll", "extracted").rows()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "text", "start"),
+    [
+        pytest.param([1, 2, 3], [1, 2, 3, 4, 5], 3, id="the prefix's ids begin the text"),
+        pytest.param([1, 2, 3], [1, 2, 9, 5], 2, id="the boundary's bytes merged into one id"),
+        pytest.param([7], [8, 9], 0, id="the whole prefix merged"),
+        pytest.param([1, 2, 3], [1, 9, 3, 4], 1, id="equal ids after a difference do not count"),
+        pytest.param([], [4, 5], 0, id="no prefix"),
+        pytest.param([1, 2, 3], [1, 2], 2, id="a text that ends within its prefix"),
+    ],
+)
+def test_known_secret_starts(prefix: list[int], text: list[int], start: int) -> None:
+    assert secret_starts([prefix], [text]).tolist() == [start]
+
+
+@given(prefix=st.lists(st.integers(0, 3)), rest=st.lists(st.integers(0, 3)))
+def test_a_secret_starts_after_its_prefix_unless_ids_merge(
+    prefix: list[int], rest: list[int]
+) -> None:
+    starts = secret_starts([prefix, prefix], [prefix + rest, [9, *rest]])
+    assert starts.tolist() == [len(prefix), 0]
+
+
+YES, NO = True, False
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "expected"),
+    [
+        pytest.param(
+            [(4.0, NO), (2.0, NO), (0.25, YES), (0.5, YES), (3.0, NO)],
+            (2, 4),
+            (2, 0.75, True),
+            id="a prefix and an end of text that nobody guesses do not matter",
+        ),
+        pytest.param(
+            [(0.0, YES), (0.25, YES), (1.5, NO), (0.0, YES)],
+            (1, 3),
+            (2, 1.75, False),
+            id="one token missed",
+        ),
+        pytest.param(
+            [(0.5, YES), (0.25, YES), (9.0, NO)],
+            (0, 2),
+            (2, 0.75, True),
+            id="the whole text is secret",
+        ),
+        pytest.param(
+            [(0.5, YES), (8.0, YES), (0.5, NO)],
+            (1, 2),
+            (1, 8.0, True),
+            id="a likely token may have a high loss",
+        ),
+    ],
+)
+def test_known_audits(
+    text: list[Token], span: tuple[int, int], expected: tuple[int, float, bool]
+) -> None:
+    assert audit([text], [span]) == [expected]
+
+
+tokens = st.tuples(st.integers(0, 8).map(lambda quarters: quarters / 4), st.booleans())
+
+
+@given(texts=st.lists(st.lists(tokens, min_size=2, max_size=6), max_size=6), data=st.data())
+def test_audits_match_a_plain_loop(texts: list[list[Token]], data: st.DataObject) -> None:
+    spans = [(data.draw(st.integers(0, len(text) - 2)), len(text) - 1) for text in texts]
+    secrets = [text[a:b] for text, (a, b) in zip(texts, spans, strict=True)]
+    assert audit(texts, spans) == [
+        (len(secret), sum(nll for nll, _ in secret), all(greedy for _, greedy in secret))
+        for secret in secrets
+    ]
+
+
+def test_rates_are_by_family_and_level_and_leave_the_twins_out_of_the_total() -> None:
+    levels = [0, 0, 1, 1, 4, 4, 4, 4, 16]
+    extracted = [YES, NO, NO, NO, YES, YES, YES, NO, YES]
+    digits = canaries_of(levels).select("canary_id", "family", "num_repeats")
+    words = canaries_of([1], "words").select(digits.columns)
+    table = pl.concat([words, digits]).with_columns(
+        num_secret_tokens=pl.lit(2, pl.Int64),
+        secret_nll=1.0,
+        extracted=pl.Series([YES, *extracted]),
+    )
+    rates = extraction_rates(table.match_to_schema(AUDIT))
+    assert rates == {
+        "extraction_rate": 5 / 8,
+        "extraction": {
+            "digits": {"0": 0.5, "1": 0.0, "4": 0.75, "16": 1.0},
+            "words": {"1": 1.0},
+        },
+    }
+    assert list(rates["extraction"]["digits"]) == ["0", "1", "4", "16"]
+
+
+def test_without_canaries_there_is_no_rate() -> None:
+    assert extraction_rates(pl.DataFrame(schema=AUDIT)) == {
+        "extraction_rate": None,
+        "extraction": {},
+    }
+    assert audit([], []) == []
+
+
+def test_twins_alone_have_rates_but_no_total() -> None:
+    row = ("digits-0-00", "digits", 0, 2, 1.0, False)
+    rates = extraction_rates(pl.DataFrame([row], schema=AUDIT, orient="row"))
+    assert rates == {"extraction_rate": None, "extraction": {"digits": {"0": 0.0}}}
+
+
+def test_a_prefix_without_its_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        secret_starts([[1], [2]], [[1, 3]])

@@ -1,0 +1,240 @@
+"""Plans small enough to check by hand, and laws that every plan and curated data set obeys."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from gdc.config import Arm
+from gdc.errors import ConfigError, DataError
+from gdc.interventions import curate, make_plan
+from gdc.schema import CORPUS, CURATED, PLAN, QUADRANT_TABLE, QUADRANTS, REMOVED, SCORES
+
+NONE = {"rule": "none"}
+PAPER = {"rule": "quadrants", "hotspot_weight": 0.5, "drop_noisy": True, "hard_copies": 3}
+
+
+def top(fraction: float, weight: float = 0.0) -> dict[str, object]:
+    rule = {"rule": "top-fraction", "score": "memorization", "tie_break": "difficulty"}
+    return {**rule, "fraction": fraction, "weight": weight}
+
+
+def at_random(fraction: float, weight: float = 0.0) -> dict[str, object]:
+    return {"rule": "random", "fraction": fraction, "weight": weight}
+
+
+def plan(arm: Mapping[str, object], scored: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    return make_plan(TypeAdapter[Arm](Arm).validate_python(arm), scored, seed=seed)
+
+
+def scored_of(rows: Sequence[tuple[str, float, float | None, str]]) -> pl.DataFrame:
+    """SCORES and quadrant from (sample_id, difficulty, memorization, quadrant)."""
+    schema = pl.Schema([*SCORES.items(), ("quadrant", pl.String)])
+    filled = [(i, d, m, None, True, quadrant) for i, d, m, quadrant in rows]
+    return pl.DataFrame(filled, schema=schema, orient="row")
+
+
+FIVE = scored_of(
+    [
+        ("e", 1.0, 0.0, "stable-easy"),
+        ("a", 5.0, 0.0, "ambiguous-hard"),
+        ("d", 2.0, 0.5, "hotspot-memorized"),
+        ("c", 4.0, 0.5, "noisy-outlier"),
+        ("b", 2.0, 0.5, "hotspot-memorized"),
+    ]
+)
+
+quarters = st.integers(0, 4).map(lambda n: n / 4)
+points = st.tuples(quarters, st.one_of(st.none(), quarters), st.sampled_from(QUADRANTS))
+scored_tables = st.lists(points, min_size=1, max_size=12).map(
+    lambda drawn: scored_of([(f"s{(7 * i) % 13:02d}", *point) for i, point in enumerate(drawn)])
+)
+fractions = st.integers(0, 19).map(lambda n: n / 20)
+weights = st.sampled_from([0.0, 0.25, 0.5, 1.0])
+arms = st.one_of(
+    st.just(NONE),
+    st.builds(
+        lambda alpha, noisy, gamma: {
+            "rule": "quadrants",
+            "hotspot_weight": alpha,
+            "drop_noisy": noisy,
+            "hard_copies": gamma,
+        },
+        weights,
+        st.booleans(),
+        st.integers(1, 3),
+    ),
+    st.builds(top, fractions, weights),
+    st.builds(at_random, fractions, weights),
+)
+
+
+def test_no_rule_keeps_every_sample_once() -> None:
+    kept = plan(NONE, FIVE)
+    assert kept.schema == PLAN
+    assert kept.rows() == [(i, "keep", 1.0, 1, "no rule") for i in "eadcb"]
+
+
+def test_the_papers_rule_on_five_samples() -> None:
+    assert plan(PAPER, FIVE).rows() == [
+        ("e", "keep", 1.0, 1, "stable-easy"),
+        ("a", "copy", 1.0, 3, "ambiguous-hard"),
+        ("d", "weight", 0.5, 1, "hotspot-memorized"),
+        ("c", "drop", 0.0, 0, "noisy-outlier"),
+        ("b", "weight", 0.5, 1, "hotspot-memorized"),
+    ]
+
+
+def test_hotspots_of_weight_zero_are_dropped_and_noise_may_stay() -> None:
+    arm = {"rule": "quadrants", "hotspot_weight": 0, "drop_noisy": False, "hard_copies": 1}
+    assert plan(arm, FIVE)["action"].to_list() == ["keep", "keep", "drop", "keep", "drop"]
+
+
+def test_ties_are_broken_by_the_second_score_then_by_the_id() -> None:
+    # memorization ties c, d and b; difficulty puts c first; the id puts b before d.
+    assert plan(top(0.4), FIVE).rows() == [
+        ("e", "keep", 1.0, 1, "not chosen by memorization"),
+        ("a", "keep", 1.0, 1, "not chosen by memorization"),
+        ("d", "keep", 1.0, 1, "not chosen by memorization"),
+        ("c", "drop", 0.0, 0, "rank 1 of the 2 chosen by memorization"),
+        ("b", "drop", 0.0, 0, "rank 2 of the 2 chosen by memorization"),
+    ]
+
+
+def test_the_top_may_be_weighted_down() -> None:
+    chosen = plan(top(0.2, 0.25), FIVE).filter(pl.col("action") != "keep")
+    assert chosen.rows() == [("c", "weight", 0.25, 1, "rank 1 of the 1 chosen by memorization")]
+
+
+def test_a_sample_without_the_score_is_chosen_last() -> None:
+    scored = scored_of(
+        [
+            ("a", 9.0, None, "stable-easy"),
+            ("b", 1.0, 0.25, "stable-easy"),
+            ("c", 1.0, 0.5, "stable-easy"),
+        ]
+    )
+    assert plan(top(0.67), scored)["action"].to_list() == ["keep", "drop", "drop"]
+
+
+def test_a_random_plan_is_pinned() -> None:
+    dropped = plan(at_random(0.4), FIVE).filter(pl.col("action") == "drop")
+    assert dropped.rows() == [
+        ("d", "drop", 0.0, 0, "rank 2 of the 2 chosen at random"),
+        ("b", "drop", 0.0, 0, "rank 1 of the 2 chosen at random"),
+    ]
+
+
+@given(scored=scored_tables, fraction=fractions, weight=st.sampled_from([0.0, 0.5]))
+def test_the_budget_is_met_exactly(scored: pl.DataFrame, fraction: float, weight: float) -> None:
+    for arm in (top(fraction, weight), at_random(fraction, weight)):
+        changed = plan(arm, scored).filter(pl.col("weight") != 1)
+        assert changed.height == math.floor(fraction * scored.height + 0.5)
+
+
+@given(scored=scored_tables, fraction=fractions)
+def test_no_kept_sample_scores_higher_than_a_dropped_one(
+    scored: pl.DataFrame, fraction: float
+) -> None:
+    ranked = plan(top(fraction), scored).join(scored, on="sample_id")
+    keys = {
+        action: [(m if m is not None else -1.0, d) for d, m in part.iter_rows()]
+        for action in ("drop", "keep")
+        for part in [ranked.filter(pl.col("action") == action).select("difficulty", "memorization")]
+    }
+    assert min(keys["drop"], default=(9.0, 9.0)) >= max(keys["keep"], default=(-9.0, -9.0))
+
+
+@given(scored=scored_tables, arm=arms)
+def test_a_plan_has_one_sound_row_for_every_sample(
+    scored: pl.DataFrame, arm: dict[str, object]
+) -> None:
+    table = plan(arm, scored)
+    assert table.schema == PLAN
+    assert table["sample_id"].equals(scored["sample_id"])
+    assert table.null_count().sum_horizontal().item() == 0
+    assert (table["weight"] >= 0).all()
+    assert (table["reason"].str.len_chars() > 0).all()
+    dropped = table["action"] == "drop"
+    assert dropped.equals(table["weight"] == 0)
+    assert dropped.equals(table["copies"] == 0)
+
+
+@given(scored=scored_tables, arm=arms, seed=st.integers(0, 2**16))
+def test_row_order_does_not_matter(scored: pl.DataFrame, arm: dict[str, object], seed: int) -> None:
+    turned = plan(arm, scored.sample(fraction=1, shuffle=True, seed=seed))
+    assert turned.sort("sample_id").equals(plan(arm, scored).sort("sample_id"))
+
+
+@given(scored=scored_tables, seed=st.integers(0, 3))
+def test_a_random_plan_depends_on_ids_and_seed_alone(scored: pl.DataFrame, seed: int) -> None:
+    blank = scored.with_columns(difficulty=0.0, memorization=0.0, quadrant=pl.lit("stable-easy"))
+    assert plan(at_random(0.5), blank, seed).equals(plan(at_random(0.5), scored, seed))
+
+
+def test_another_seed_draws_another_random_plan() -> None:
+    scored = scored_of([(f"s{i:03d}", 1.0, 0.0, "stable-easy") for i in range(100)])
+    first, second = (plan(at_random(0.5), scored, seed)["action"] for seed in (0, 1))
+    assert 30 < (first == second).sum() < 70
+
+
+@pytest.mark.parametrize("name", ["exposure", "quadrant", "sample_id"])
+@pytest.mark.parametrize("key", ["score", "tie_break"])
+def test_an_unknown_score_is_refused(key: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"expected a score .*\['difficulty', .* got '{name}'"):
+        plan({**top(0.1), key: name}, FIVE)
+
+
+# ---- the curated data set
+
+
+def corpus_of(rows: Sequence[tuple[str, str, str | None]]) -> pl.DataFrame:
+    """A CORPUS table from (sample_id, split, canary_id)."""
+    filled = [(i, i, 1, f"text of {i}", 9, 3, "test:0", split, canary) for i, split, canary in rows]
+    return pl.DataFrame(filled, schema=CORPUS, orient="row")
+
+
+def quadrants_of(scored: pl.DataFrame) -> pl.DataFrame:
+    return scored.select(QUADRANT_TABLE.names())
+
+
+def test_a_known_curated_data_set() -> None:
+    canaries = {"c": "digits-1-00", "d": "digits-1-00"}
+    rows = [(i, "train", canaries.get(i)) for i in "abcde"]
+    corpus = corpus_of([*rows, ("v", "validation", None), ("w", "reserved", None)])
+    dropping = {**PAPER, "hotspot_weight": 0.0}
+    train, validation, removed = curate(corpus, quadrants_of(FIVE), plan(dropping, FIVE))
+    assert (train.schema, validation.schema, removed.schema) == (CURATED, CURATED, REMOVED)
+    assert train.rows() == [
+        ("a", "text of a", 1.0, 3, "ambiguous-hard", "ambiguous-hard"),
+        ("e", "text of e", 1.0, 1, "stable-easy", "stable-easy"),
+    ]
+    assert validation.rows() == [
+        ("v", "text of v", 1.0, 1, None, "held out, not scored"),
+        ("w", "text of w", 1.0, 1, None, "held out, not scored"),
+    ]
+    assert removed.rows() == [("b", "text of b", "hotspot-memorized", "hotspot-memorized")]
+
+
+@given(scored=scored_tables, arm=arms, planted=st.sets(st.integers(0, 11)))
+def test_no_planted_row_is_curated_and_every_ordinary_row_is_once(
+    scored: pl.DataFrame, arm: dict[str, object], planted: set[int]
+) -> None:
+    ids = scored["sample_id"].to_list()
+    rows = [(s, "train", f"words-1-{i:02d}" if i in planted else None) for i, s in enumerate(ids)]
+    corpus = corpus_of([*rows, ("v", "validation", None), ("w", "reserved", None)])
+    tables = curate(corpus, quadrants_of(scored), plan(arm, scored))
+    curated = [i for table in tables for i in table["sample_id"]]
+    assert sorted(curated) == sorted(corpus.filter(pl.col("canary_id").is_null())["sample_id"])
+
+
+def test_a_plan_that_lacks_a_sample_is_refused() -> None:
+    corpus = corpus_of([(i, "train", None) for i in "abcdef"])
+    with pytest.raises(
+        DataError, match=r"expected a plan and a quadrant .* got 1 without, first f\."
+    ):
+        curate(corpus, quadrants_of(FIVE), plan(NONE, FIVE))

@@ -1,0 +1,295 @@
+"""Tables and files on disk: what is written is read back, whole or not at all."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from gdc import store
+from gdc.errors import ConfigError, SchemaError
+from gdc.schema import AUDIT, PLAN, TRACE_INDEX
+from gdc.trace import Trace, loss_table
+from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of
+
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+VALUES: dict[pl.DataType, list[object]] = {
+    pl.String(): ["é\n", None],
+    pl.Int64(): [2**40, None],
+    pl.Float64(): [0.1, None],
+    pl.Boolean(): [True, None],
+}
+
+
+def table_of(schema: pl.Schema) -> pl.DataFrame:
+    """Two rows that hold a value and a null in every column."""
+    return pl.DataFrame({name: VALUES[dtype] for name, dtype in schema.items()}, schema=schema)
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", store.TABLES)
+def test_every_table_is_read_as_written(name: str) -> None:
+    path, schema = store.TABLES[name]
+    store.write(name, table_of(schema))
+    assert files() == {str(path)}
+    assert_frame_equal(store.read(name), table_of(schema))
+    store.write(name, pl.DataFrame(schema=schema))
+    assert store.read(name).is_empty()
+
+
+def test_audits_are_read_as_written() -> None:
+    store.write_audit("paper", 3, table_of(AUDIT))
+    assert files() == {"data/audits/paper-3.parquet"}
+    assert_frame_equal(store.read_audit("paper", 3), table_of(AUDIT))
+
+
+def test_plans_are_read_as_written_and_those_of_former_arms_disappear() -> None:
+    store.write_plans({"none": table_of(PLAN), "former": table_of(PLAN)})
+    store.write_plans({"none": table_of(PLAN).head(1), "paper": table_of(PLAN)})
+    assert files() == {"data/plans/none.parquet", "data/plans/paper.parquet"}
+    assert_frame_equal(store.read_plan("none"), table_of(PLAN).head(1))
+
+
+def test_score_columns_follow_the_contract() -> None:
+    scores = table_of(store.TABLES["scores"][1]).with_columns(final_loss=-1.0)
+    store.write("scores", scores)
+    assert_frame_equal(store.read("scores"), scores)
+
+
+def test_the_same_table_gives_the_same_bytes() -> None:
+    path, schema = store.TABLES["corpus"]
+    store.write("corpus", table_of(schema))
+    first = path.read_bytes()
+    store.write("corpus", table_of(schema))
+    assert path.read_bytes() == first
+
+
+# ---- refusals
+
+
+def test_a_missing_table_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: not found\. Run the stage"):
+        store.read("corpus")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda _: b"sample_id,text\n", id="another format"),
+        pytest.param(lambda whole: whole[:-20], id="cut off"),
+    ],
+)
+def test_a_damaged_table_is_refused(damage: Callable[[bytes], bytes]) -> None:
+    path, schema = store.TABLES["corpus"]
+    store.write("corpus", table_of(schema))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: not a Parquet file"):
+        store.read("corpus")
+
+
+def test_a_table_without_a_column_is_neither_read_nor_written() -> None:
+    path, schema = store.TABLES["corpus"]
+    lacking = table_of(schema).drop("split")
+    with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: expected .*'split'.*, got "):
+        store.write("corpus", lacking)
+    assert files() == set()
+    path.parent.mkdir()
+    lacking.write_parquet(path)
+    with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: expected .*'split'.*, got "):
+        store.read("corpus")
+
+
+# ---- a crash while writing
+
+
+class DiskFullError(OSError):
+    """What a test makes a writer raise."""
+
+
+def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_half(_: pl.DataFrame, file: Path, **_options: object) -> None:
+        file.write_bytes(b"half")
+        raise DiskFullError
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", write_half)
+
+
+def test_a_crash_leaves_the_old_table_and_no_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, schema = store.TABLES["canaries"]
+    store.write("canaries", table_of(schema))
+    before = path.read_bytes()
+    break_disk(monkeypatch)
+    with pytest.raises(DiskFullError):
+        store.write("canaries", table_of(schema).head(1))
+    assert files() == {str(path)}
+    assert path.read_bytes() == before
+
+
+def test_a_crash_leaves_no_new_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_disk(monkeypatch)
+    with pytest.raises(DiskFullError):
+        store.write("canaries", table_of(store.TABLES["canaries"][1]))
+    assert files() == set()
+
+
+def test_a_crash_leaves_the_old_folder_and_no_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_plans({"old": table_of(PLAN)})
+    break_disk(monkeypatch)
+    with pytest.raises(DiskFullError):
+        store.write_plans({"new": table_of(PLAN)})
+    assert list(Path("data").iterdir()) == [Path("data/plans")]
+    assert files() == {"data/plans/old.parquet"}
+
+
+# ---- the trace
+
+CURVES = {"b-0": [4.0, 2.0, NAN], "a-0": [0.5, 0.25, 0.125]}
+
+
+def trace_with_heldout() -> Trace:
+    index = pl.DataFrame([("v-0", 5)], schema=TRACE_INDEX, orient="row")
+    heldout = [np.array([loss], dtype=np.float32) for loss in (8.0, 4.0, 2.0)]
+    return replace(trace_of(CURVES), heldout_index=index, heldout_losses=loss_table(heldout).lazy())
+
+
+def test_a_trace_is_read_as_written_in_its_own_row_order() -> None:
+    trace = trace_with_heldout()
+    store.write_trace(7, trace)
+    read = store.read_trace(7)
+    for name in ("index", "checkpoints", "losses", "heldout_index", "heldout_losses"):
+        assert_frame_equal(getattr(read, name), getattr(trace, name))
+    assert read.columns("online") == ("loss_000", "loss_001", "loss_002")
+    assert read.columns("probe") == ()
+
+
+def test_a_trace_is_one_file_for_each_checkpoint_with_null_for_unseen() -> None:
+    store.write_trace(7, trace_with_heldout())
+    folder = store.trace_path(7)
+    assert np.array_equal(losses_by_numpy(folder), list(CURVES.values()), equal_nan=True)
+    assert losses_by_numpy(folder, "heldout").tolist() == [[8.0, 4.0, 2.0]]
+    assert pl.read_parquet(folder / "train/loss_002.parquet").to_series().is_null().sum() == 1
+
+
+def test_a_shorter_trace_leaves_no_column_of_the_former_one() -> None:
+    store.write_trace(7, trace_of(CURVES))
+    store.write_trace(7, trace_of({"a-0": [1.0, 2.0]}))
+    assert store.read_trace(7).losses.collect().rows() == [(1.0, 2.0)]
+    assert not (store.trace_path(7) / "train/loss_002.parquet").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_gap_in_a_trace_is_refused(split: str) -> None:
+    store.write_trace(7, trace_with_heldout())
+    (store.trace_path(7) / split / "loss_001.parquet").unlink()
+    with pytest.raises(SchemaError, match=rf"^data/trace/7/{split}/loss_001\.parquet: not found"):
+        store.read_trace(7)
+
+
+def test_a_checkpoint_of_another_height_is_refused() -> None:
+    store.write_trace(7, trace_with_heldout())
+    path = store.trace_path(7) / "train/loss_001.parquet"
+    pl.read_parquet(path).head(1).write_parquet(path)
+    with pytest.raises(SchemaError, match=r"loss_001\.parquet: expected 2 rows .*, got 1"):
+        store.read_trace(7)
+
+
+def test_a_missing_trace_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"^data/trace/7/checkpoints\.parquet: not found"):
+        store.read_trace(7)
+
+
+# ---- JSON
+
+JSON = Path("reports/report.json")
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(content=st.dictionaries(st.text(), values, max_size=4))
+def test_equal_content_gives_equal_bytes_in_any_key_order(content: dict[str, object]) -> None:
+    store.write_json(JSON, content)
+    first = JSON.read_bytes()
+    assert store.read_json(JSON) == content
+    store.write_json(JSON, dict(reversed(content.items())))
+    assert JSON.read_bytes() == first
+
+
+def test_known_json_bytes() -> None:
+    store.write_json(JSON, {"b": 0.1, "a": {"d": None, "c": "é"}})
+    expected = '{\n  "a": {\n    "c": "é",\n    "d": null\n  },\n  "b": 0.1\n}\n'
+    assert JSON.read_bytes() == expected.encode()
+
+
+def test_a_number_that_is_not_json_is_refused_and_nothing_is_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_json(JSON, {"loss": NAN})
+    assert files() == set()
+
+
+def test_a_missing_json_file_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"^reports/report\.json: not found"):
+        store.read_json(JSON)
+
+
+# ---- params.yaml
+
+
+def test_params_of_the_current_folder_are_read() -> None:
+    store.PARAMS.write_bytes((REPOSITORY / store.PARAMS).read_bytes())
+    assert store.load_params() == params_with()
+
+
+def test_a_number_with_an_exponent_is_a_number() -> None:
+    """YAML 1.1 reads `1e-3` as a string, YAML 1.2 and DVC as a number."""
+    text = (REPOSITORY / store.PARAMS).read_text(encoding="utf-8")
+    written, num_lines = re.subn(r"(?m)^  learning_rate: \S+", "  learning_rate: 1e-3", text)
+    assert num_lines == 1
+    store.PARAMS.write_text(written, encoding="utf-8")
+    assert store.load_params().training.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"seed: [0", r"params\.yaml: not valid YAML", id="not YAML"),
+        pytest.param(b"seed: 0\nseed: 1\n", r"not valid YAML: .*duplicate key", id="key twice"),
+        pytest.param(b"- seed\n", r"expected a mapping of sections, got list", id="a list"),
+        pytest.param(b"", r"expected a mapping of sections, got NoneType", id="empty"),
+        pytest.param(b"seed: \xff\n", r"not valid YAML: 'utf-8' codec", id="not UTF-8"),
+        pytest.param(b"seed: 0\n", r"params\.yaml: 10 wrong value\(s\)", id="sections missing"),
+        pytest.param(b"a: !!python/name:os.system\n", r"not valid YAML", id="a Python object"),
+    ],
+)
+def test_params_that_cannot_be_used_are_refused(content: bytes, message: str) -> None:
+    store.PARAMS.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        store.load_params()
+
+
+def test_missing_params_are_refused_and_the_folder_is_named(workspace: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"not found in {re.escape(str(workspace))}\. .*gdc init docs"
+    ):
+        store.load_params()

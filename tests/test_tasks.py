@@ -1,0 +1,548 @@
+"""Targets, outcomes, lineage and publishing in a toy workspace of three stages."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect import flow
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Failed
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.curate import PHASES, curate, only_run_here
+from gdc import store
+from gdc.errors import ConfigError, TransientError
+from tasks import lineage, publish, stages
+from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
+from tasks.stages import (
+    StageFailedError,
+    StageResult,
+    StageTransientError,
+    outcome_of,
+    process_group,
+    read_lines,
+    reproduce,
+)
+
+ROOT = Path(__file__).parent.parent
+
+# Writes its inputs to its output; an input that says so makes it fail.
+TOY_STAGE = """
+import sys
+from pathlib import Path
+
+target, *inputs = map(Path, sys.argv[1:])
+text = "".join(path.read_text() for path in inputs)
+for word, code in (("mistake", 2), ("outage", 75)):
+    if word in text:
+        sys.exit((sys.stderr.write(f"error: there was a {word}\\n"), code)[1])
+if "bug" in text:
+    raise RuntimeError("boom")
+target.parent.mkdir(parents=True, exist_ok=True)
+target.write_text(text)
+"""
+TOY_GRAPH = """
+stages:
+  manifest:
+    cmd: python toy.py data/manifest.txt source.txt
+    always_changed: true
+    outs:
+      - data/manifest.txt
+  retrain:
+    matrix:
+      arm: [none, paper]
+    cmd: python toy.py data/${item.arm}.txt data/manifest.txt ${item.arm}.txt
+    deps:
+      - data/manifest.txt
+      - ${item.arm}.txt
+    outs:
+      - data/${item.arm}.txt
+  report:
+    cmd: python toy.py data/report.txt data/none.txt data/paper.txt
+    deps:
+      - data/none.txt
+      - data/paper.txt
+    outs:
+      - data/report.txt
+"""
+
+
+def make_toy(folder: Path) -> None:
+    (folder / "toy.py").write_text(TOY_STAGE)
+    (folder / "dvc.yaml").write_text(TOY_GRAPH)
+    for name in ("source", "none", "paper"):
+        (folder / f"{name}.txt").write_text(f"{name}\n")
+    (folder / ".gitignore").write_text("/data\n/work\n")
+    git(folder, "init", "--initial-branch=main")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    git(folder, "add", ".")
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--message=Start")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture(scope="session")
+def pristine_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    make_toy(folder)
+    return folder
+
+
+@pytest.fixture
+def toy(pristine_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of the toy workspace, as the current folder."""
+    shutil.copytree(pristine_toy, tmp_path / "toy")
+    monkeypatch.chdir(tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=90):
+        yield
+
+
+def ignore(_line: str) -> None:
+    """A log that nobody reads."""
+
+
+# ---- graph
+
+CHAIN = Graph(
+    {
+        "ingest": frozenset(),
+        "retrain@none-1": frozenset({"ingest"}),
+        "retrain@paper-1": frozenset({"ingest"}),
+        "report": frozenset({"retrain@none-1", "retrain@paper-1"}),
+    }
+)
+
+
+def test_cells_of_a_phase_are_its_matrix_items_in_order() -> None:
+    assert CHAIN.cells("retrain") == ["retrain@none-1", "retrain@paper-1"]
+    assert CHAIN.cells("ingest") == ["ingest"]
+    assert CHAIN.cells("train") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "unchanged"),
+    [
+        pytest.param(set(), set(CHAIN.upstream), id="nothing changed"),
+        pytest.param({"ingest"}, set(), id="all below a change is suspect"),
+        pytest.param({"retrain@none-1"}, {"ingest", "retrain@paper-1"}, id="siblings are not"),
+    ],
+)
+def test_a_target_is_unchanged_only_with_all_its_ancestors(
+    changed: set[str], unchanged: set[str]
+) -> None:
+    assert CHAIN.unchanged(changed) == unchanged
+
+
+def test_a_stage_that_always_runs_counts_as_changed_only_when_its_files_are() -> None:
+    status = {
+        "manifest": ["always changed"],
+        "ingest": [{"changed outs": {"data/corpus.parquet": "deleted"}}, "always changed"],
+        "train@0": [{"changed deps": {"data/corpus.parquet": "modified"}}],
+    }
+    assert parse_status(json.dumps(status)) == {"ingest", "train@0"}
+
+
+def test_the_toy_graph_is_read_with_its_edges(toy: Path) -> None:
+    assert load_graph(toy).upstream == {
+        "manifest": frozenset(),
+        "retrain@none": {"manifest"},
+        "retrain@paper": {"manifest"},
+        "report": {"retrain@none", "retrain@paper"},
+    }
+
+
+def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not inside of a DVC repository.*gdc init"):
+        load_graph(tmp_path)
+
+
+def test_the_phases_of_the_flow_are_a_topological_order_of_our_graph_and_cover_it() -> None:
+    graph = load_graph(ROOT)
+    done: set[str] = set()
+    for phase in PHASES:
+        cells = graph.cells(phase)
+        assert cells
+        assert all(graph.upstream[cell] <= done for cell in cells)
+        done |= set(cells)
+    assert done == set(graph.upstream)
+
+
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [workers(threads) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]
+
+
+# ---- one stage
+
+
+def test_a_stage_is_executed_then_skipped_then_restored(toy: Path) -> None:
+    assert reproduce("manifest", None, ignore).outcome == "executed"
+    assert reproduce("retrain@none", None, ignore).outcome == "executed"
+    assert reproduce("retrain@none", None, ignore).outcome == "skipped"
+    assert changed_targets() == {"retrain@paper", "report"}
+    (toy / "none.txt").write_text("changed\n")
+    assert reproduce("retrain@none", None, ignore).outcome == "executed"
+    (toy / "none.txt").write_text("none\n")
+    assert reproduce("retrain@none", None, ignore).outcome == "restored"
+    assert (toy / "data/none.txt").read_text() == "source\nnone\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "message"),
+    [
+        pytest.param("mistake", StageFailedError, "^manifest: there was a mistake$", id="exit 2"),
+        pytest.param("outage", StageTransientError, "^manifest: there was a outage$", id="exit 75"),
+        pytest.param("bug", StageFailedError, "manifest: (.|\n)*RuntimeError: boom", id="exit 1"),
+    ],
+)
+def test_a_failed_stage_speaks_for_itself(
+    toy: Path, word: str, error: type[StageFailedError], message: str
+) -> None:
+    (toy / "source.txt").write_text(word)
+    with pytest.raises(StageFailedError, match=message) as caught:
+        reproduce("manifest", None, ignore)
+    assert type(caught.value) is error
+
+
+def test_a_progress_bar_is_logged_every_five_seconds_and_advice_never() -> None:
+    clock = iter(range(0, 100, 2))
+    output = b"start\r\n 10%\r 20%\r 30%\r 40%\r 99%\r\x0a\xff\nUse `dvc push` to send\nend"
+    # 10 % is shown at 0 and noted at 2; 20 % at 4 and 30 % at 6 are too early, 40 % at 8 is not.
+    assert list(read_lines(io.BytesIO(output), lambda: next(clock))) == [
+        "start", " 10%", " 40%", " 99%", "\ufffd", "end",
+    ]  # fmt: skip
+
+
+def test_an_outcome_that_dvc_does_not_tell_is_an_error() -> None:
+    with pytest.raises(StageFailedError, match="score: DVC did not say"):
+        outcome_of("score", ["something else"])
+
+
+def test_an_interrupted_stage_leaves_no_process_behind(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    sleep = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))"
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    command = [sys.executable, "-c", start, f"{sleep}; time.sleep(60)", str(pid_file)]
+    with suppress(KeyboardInterrupt), process_group(command, dict(os.environ)):
+        while not pid_file.exists() or not pid_file.read_text():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    assert not is_running(int(pid_file.read_text()))
+    assert not stages._running
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_stage_knows_its_parent_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "other")
+    environment = stages.stage_environment("parent")
+    assert environment["GDC_PARENT_RUN_ID"] == "parent"
+    assert "MLFLOW_RUN_ID" not in environment
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+# ---- stages side by side
+
+
+def test_only_a_transient_failure_is_tried_again() -> None:
+    condition = stages.run_stage.retry_condition_fn
+    assert condition is not None
+    for error, again in ((StageFailedError("a"), False), (StageTransientError("a"), True)):
+        state: State[Any] = Failed(data=error)
+        assert condition(stages.run_stage, TaskRun(task_key="a", dynamic_key="a"), state) is again
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_failed_cell_lets_its_siblings_finish(toy: Path) -> None:
+    reproduce("manifest", None, ignore)
+    (toy / "none.txt").write_text("mistake")
+
+    @flow
+    def both() -> list[StageResult]:
+        return stages.run_side_by_side(["retrain@none", "retrain@paper"], None, 2)
+
+    failed, done = both()
+    assert (failed.outcome, done.outcome) == ("failed", "executed")
+    assert str(failed.error) == "retrain@none: there was a mistake"
+
+
+# ---- the record of a run
+
+
+@given(order=st.permutations(["ingest", "train@0", "train@1"]))
+def test_the_digest_of_the_lock_does_not_depend_on_the_order_of_its_stages(
+    order: list[str],
+) -> None:
+    text = "stages:\n" + "".join(f"  {name}:\n    cmd: run {name}\n" for name in order)
+    canonical = (
+        b'{"stages": {"ingest": {"cmd": "run ingest"}, "train@0": {"cmd": "run train@0"}, '
+        b'"train@1": {"cmd": "run train@1"}}}'
+    )
+    assert lineage.lock_digest(text) == hashlib.sha256(canonical).hexdigest()
+
+
+@pytest.mark.usefixtures("toy")
+def test_skipped_and_restored_stages_point_to_the_run_that_made_their_files() -> None:
+    store.write_json(store.lineage_path("retrain", "none-1"), {"run_id": "first"})
+    store.write_json(store.lineage_path("score", None), {"run_id": "second"})
+    results = [
+        StageResult("manifest", "skipped", 0.0),
+        StageResult("retrain@none-1", "restored", 1.26),
+        StageResult("score", "executed", 2.0),
+    ]
+    rows = [lineage.stage_row(result) for result in results]
+    assert rows[1] == {
+        "stage": "retrain/none-1", "outcome": "restored", "seconds": 1.3, "run_id": "first",
+    }  # fmt: skip
+    assert lineage.origin_tags(rows) == {"gdc.origin.retrain/none-1": "first"}
+
+
+def test_the_code_is_dirty_once_a_tracked_file_changes(toy: Path) -> None:
+    head = git(toy, "rev-parse", "HEAD")
+    assert lineage.code_tags() == {"gdc.git.commit": head, "gdc.git.dirty": "false"}
+    (toy / "untracked").write_text("")
+    assert lineage.code_tags()["gdc.git.dirty"] == "false"
+    (toy / "toy.py").write_text("")
+    assert lineage.code_tags()["gdc.git.dirty"] == "true"
+
+
+# ---- publishing
+
+
+def arm_of(ratio: float | None, difference: float | None) -> dict[str, Any]:
+    return {"arm": "paper", "perplexity_ratio": ratio, "extraction_difference": difference}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "difference", "objection"),
+    [
+        pytest.param(1.0, -0.2, None, id="less leakage at no cost"),
+        pytest.param(1.05, 0.0, None, id="both exactly at their limits"),
+        pytest.param(1.06, -0.2, "paper costs utility: perplexity x1.060, ", id="cost"),
+        pytest.param(1.0, 0.01, "paper leaks more: extraction +0.010", id="leak"),
+        pytest.param(1.0, None, "paper was not compared", id="no canaries"),
+    ],
+)
+def test_the_gate(ratio: float | None, difference: float | None, objection: str | None) -> None:
+    said = publish.objection({"arms": [arm_of(ratio, difference)]}, "paper")
+    assert (said is None) == (objection is None)
+    assert objection is None or (said is not None and said.startswith(objection))
+
+
+def test_the_lock_is_committed_beside_the_checkout(toy: Path) -> None:
+    head = git(toy, "rev-parse", "HEAD")
+    (toy / "toy.py").write_text("work in progress")
+    git(toy, "add", "toy.py")
+    (toy / "dvc.lock").write_text("first")
+    before = git(toy, "status", "--porcelain")
+    commit = publish.commit_lock("curation/2026-01-02")
+    assert git(toy, "diff-tree", "-r", "--name-only", "--no-commit-id", commit) == "dvc.lock"
+    assert git(toy, "show", "curation/2026-01-02:dvc.lock") == "first"
+    assert git(toy, "rev-parse", "HEAD", f"{commit}^").split() == [head, head]
+    assert git(toy, "status", "--porcelain") == before
+    assert publish.commit_lock("curation/2026-01-02") == commit
+    (toy / "dvc.lock").write_text("second")
+    assert git(toy, "rev-parse", f"{publish.commit_lock('curation/2026-01-02')}^") == commit
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_workspace_without_a_remote_is_not_published() -> None:
+    with pytest.raises(ConfigError, match="expected a default DVC remote, got none"):
+        publish.require_publishable()
+
+
+def test_a_second_run_in_one_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refusal = pytest.raises(TransientError, match=f"got process {os.getpid()} here too")
+    with only_run_here(), refusal, only_run_here():
+        pass
+    with only_run_here():
+        pass
+
+
+# ---- the whole flow
+
+# A phase copies its inputs; `retrain` also logs a model, so that there is one to promote.
+PHASE_STAGE = """
+import sys
+from pathlib import Path
+
+stage, cell, target, *inputs = sys.argv[1:]
+text = "".join(Path(path).read_text() for path in inputs)
+if "mistake" in text:
+    sys.exit((sys.stderr.write("error: there was a mistake\\n"), 2)[1])
+Path(target).parent.mkdir(parents=True, exist_ok=True)
+Path(target).write_text(text)
+if stage == "retrain":
+    from gdc import tracking
+
+    with tracking.stage_run(stage, {}, cell=cell) as run:
+        run.log_model(Path("model"))
+"""
+ARMS = ("none", "paper")
+REPORT_OF_ARMS = {
+    "arms": [
+        {
+            "arm": arm,
+            "perplexity": {"mean": 10.0},
+            "extraction_rate": {"mean": rate},
+            "perplexity_ratio": 1.0,
+            "extraction_difference": rate - 0.5,
+        }
+        for arm, rate in (("none", 0.5), ("paper", 0.25))
+    ]
+}
+
+
+def phase_graph() -> dict[str, Any]:
+    """One toy stage for each phase of the flow, as dvc.yaml."""
+
+    def entry(stage: str, target: str, inputs: list[str], cell: str = "") -> dict[str, Any]:
+        command = f"python phase.py {stage} '{cell}' {target} {' '.join(inputs)}"
+        return {"cmd": command, "deps": inputs, "outs": [target]}
+
+    manifest = entry("manifest", "data/manifest.json", ["source.json"]) | {"always_changed": True}
+    del manifest["deps"]
+    graph = {"manifest": manifest}
+    before = "data/manifest.json"
+    for stage in ("ingest", "train", "score", "partition", "intervene"):
+        graph[stage] = entry(stage, f"data/{stage}", [before])
+        before = f"data/{stage}"
+    matrix = {"matrix": {"arm": list(ARMS), "seed": [1]}}
+    cell = "${item.arm}-${item.seed}"
+    graph["retrain"] = matrix | entry("retrain", f"data/{cell}", [before, "${item.arm}.txt"], cell)
+    graph["retrain"]["outs"].append(f"lineage/retrain-{cell}.json")
+    graph["evaluate"] = matrix | entry("evaluate", f"metrics/{cell}", [f"data/{cell}"])
+    deps = [f"metrics/{arm}-1" for arm in ARMS]
+    graph["report"] = entry("report", "reports/report.json", ["report.json"])
+    graph["report"]["deps"] += deps
+    return {"stages": graph}
+
+
+def make_pipeline(folder: Path) -> None:
+    params = (files("gdc") / "presets" / "docs.yaml").read_text(encoding="utf-8")
+    params = re.sub(r"(?m)^  arms: \[none.*$", "  arms: [none, paper]", params)
+    params = params.replace("seeds: [1, 2]", "seeds: [1]")
+    (folder / "params.yaml").write_text(params)
+    (folder / "dvc.yaml").write_text(json.dumps(phase_graph()))
+    (folder / "phase.py").write_text(PHASE_STAGE)
+    (folder / "source.json").write_text('{"digest": "abc"}')
+    (folder / "report.json").write_text(json.dumps(REPORT_OF_ARMS))
+    (folder / "model").mkdir()
+    (folder / "model/config.json").write_text("{}")
+    for arm in ARMS:
+        (folder / f"{arm}.txt").write_text(arm)
+    (folder / ".gitignore").write_text("/data\n/lineage\n/metrics\n/reports\n/work\n/ml*\n")
+    git(folder, "init", "--initial-branch=main")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    git(folder, "add", ".")
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--message=Start")
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A toy workspace with every phase of the flow, as the current folder."""
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    make_pipeline(folder)
+    monkeypatch.chdir(folder)
+    for name in ("MLFLOW_TRACKING_URI", "GDC_EXPERIMENT", "GDC_PARENT_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def last_parent() -> dict[str, Any]:
+    """Tags, metrics and stage table of the newest parent run, and the names of its children."""
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        run_id, status = database.execute(
+            "select run_uuid, status from runs where name = 'curate' order by start_time desc"
+        ).fetchone()
+        tags = database.execute("select key, value from tags where run_uuid = ?", (run_id,))
+        metrics = database.execute(
+            "select key, value from latest_metrics where run_uuid = ?", (run_id,)
+        )
+        children = database.execute(
+            "select name from runs join tags on runs.run_uuid = tags.run_uuid "
+            "where key = 'mlflow.parentRunId' and value = ? order by name",
+            (run_id,),
+        )
+        table = json.loads(Path(f"mlartifacts/{run_id}/artifacts/stages.json").read_text())
+        return {
+            "status": status,
+            "tags": dict(tags.fetchall()),
+            "metrics": dict(metrics.fetchall()),
+            "children": [name for (name,) in children],
+            "outcomes": {row["stage"]: row["outcome"] for row in table},
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> None:
+    curate()
+    first = last_parent()
+    assert first["status"] == "FINISHED"
+    assert set(first["outcomes"].values()) == {"executed"}
+    assert first["children"] == ["retrain/none-1", "retrain/paper-1"]
+    assert first["metrics"]["paper/extraction_rate"] == 0.25
+    assert first["tags"]["gdc.manifest.digest"] == "abc"
+    assert changed_targets() == set()
+
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "remote", "add", "--default", "near", "../remote"], check=True
+    )
+    curate(publish=True)
+    second = last_parent()
+    assert {t for t, outcome in second["outcomes"].items() if outcome == "executed"} == {"manifest"}
+    assert second["children"] == []
+    origin = store.read_json(store.lineage_path("retrain", "paper-1"))["run_id"]
+    assert second["tags"]["gdc.origin.retrain/paper-1"] == origin
+    assert second["tags"]["gdc.gate"].startswith("passed: champion is version 1")
+    branch, commit = second["tags"]["gdc.published"].split(":")
+    assert git(pipeline, "rev-parse", branch) == commit
+    assert (
+        git(pipeline, "show", f"{branch}:dvc.lock") == (pipeline / "dvc.lock").read_text().strip()
+    )
+    assert any((pipeline.parent / "remote").rglob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_failed_phase_stops_the_flow_and_is_recorded(pipeline: Path) -> None:
+    (pipeline / "source.json").write_text('"mistake"')
+    with pytest.raises(StageFailedError, match="1 of 1 in manifest failed\nmanifest: there was"):
+        curate()
+    parent = last_parent()
+    assert parent["status"] == "FAILED"
+    assert parent["outcomes"] == {"manifest": "failed"}
+    assert parent["metrics"] == {}
