@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 from filelock import FileLock, Timeout
@@ -17,6 +18,7 @@ from prefect.logging import get_run_logger
 
 from gdc import store
 from gdc.errors import GdcError, TransientError
+from gdc.tracking import load_mlflow
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import Record, recorded_run
 from tasks.publish import publish as publish_workspace
@@ -119,6 +121,8 @@ def main() -> None:
     arguments = parser.parse_args()
     # Prefect hands a SIGTERM on to what stood here; an exit also ends its temporary server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
+    Thread(target=load_mlflow, daemon=True).start()
     try:
         curate(max_workers=arguments.max_workers, publish=arguments.publish)
     except GdcError as error:

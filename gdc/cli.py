@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -48,6 +50,8 @@ FILES: Final[Mapping[str, str]] = {
     ".md": "text",
 }
 SERVER_SECONDS: Final = 60.0
+# Seven worker processes for jobs that we never start.
+SERVER_ENVIRONMENT: Final[Mapping[str, str]] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def main() -> None:
@@ -146,7 +150,6 @@ def ui(
     if uri.startswith("http"):
         open_page(uri)
         return
-    tracking.prepare_store()
     _serve(uri, port, open_page)
 
 
@@ -300,10 +303,10 @@ def _start(command: Sequence[str]) -> None:
     process = subprocess.Popen(command, env=tracking.child_environment())  # noqa: S603  # no shell
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
-        code = process.wait()
+        code = _wait(process)
     except KeyboardInterrupt:
         # Ctrl-C reached it too, and it ends its stages before it stops.
-        code = process.wait()
+        code = _wait(process)
     finally:
         signal.signal(signal.SIGTERM, before)
     if code != 0:
@@ -316,17 +319,29 @@ def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen(command, env=tracking.child_environment())  # noqa: S603  # no shell
+    environment = {**tracking.child_environment(), **SERVER_ENVIRONMENT}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
         if _answers(process, port):
             typer.echo(f"runs    {address}   (Ctrl-C ends)")
             open_page(address)
-        code = process.wait()
+        code = _wait(process)
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        return
+        code = 0
+    finally:
+        # The server's own children outlive it otherwise.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        _wait(process)
     raise SystemExit(code)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    while True:
+        # In short steps: a Ctrl-C that a thread of polars gets would not end a long wait.
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=0.2)
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -1,22 +1,23 @@
-"""Model parameters -> a causal language model: LSTM, GPT-2 from scratch, or pretrained."""
+"""Model parameters -> a causal language model: LSTM, GPT-2 from scratch, or pretrained.
+
+transformers takes seconds to import, so ``transformer_models`` is imported where it is needed.
+"""
+# ruff: noqa: PLC0415
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
-import transformers
-from huggingface_hub import is_offline_mode
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel
-from gdc.errors import ConfigError, SchemaError, TransientError
+from gdc.config import Gpt2Model, LstmModel, Model
+from gdc.errors import SchemaError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _LSTM_TYPE: Final = "gdc_lstm"
 _WEIGHTS: Final = "model.safetensors"
@@ -60,13 +61,10 @@ def target_logits(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> Ten
     """
     if isinstance(model, LstmLanguageModel):
         logits: Tensor = model(ids_BT, is_target_BT)
-    elif isinstance(model, GPT2LMHeadModel):
-        hidden_BTH = model.transformer(ids_BT, use_cache=False).last_hidden_state
-        logits = model.lm_head(hidden_BTH[is_target_BT])
-    else:
-        # A foreign head may scale or cap its logits, so the whole model is asked.
-        logits = model(ids_BT, use_cache=False).logits[is_target_BT]
-    return logits
+        return logits
+    from gdc import transformer_models
+
+    return transformer_models.target_logits(_of_transformers(model), ids_BT, is_target_BT)
 
 
 def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) -> nn.Module:
@@ -80,17 +78,18 @@ def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) 
     torch.manual_seed(seed)
     if isinstance(config, LstmModel):
         return LstmLanguageModel(vocab_size, config.hidden_size, config.num_layers, config.dropout)
+    from gdc import transformer_models
+
     if isinstance(config, Gpt2Model):
-        return _gpt2(config, vocab_size, end_of_text)
-    return _pretrained(config, vocab_size)
+        return transformer_models.gpt2(config, vocab_size=vocab_size, end_of_text=end_of_text)
+    return transformer_models.pretrained(config, vocab_size=vocab_size)
 
 
 def settings_of(model: nn.Module) -> str:
     """All of a model but its weights, as JSON: sizes, heads, dropout, version of transformers."""
     if isinstance(model, LstmLanguageModel):
         return json.dumps(model.settings, sort_keys=True)
-    assert isinstance(model, transformers.PreTrainedModel)  # noqa: S101 - only we build models
-    return str(model.config.to_json_string(use_diff=False))
+    return str(_of_transformers(model).config.to_json_string(use_diff=False))
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -101,9 +100,9 @@ def save_model(model: nn.Module, folder: Path) -> None:
         (folder / "config.json").write_text(text, encoding="utf-8")
         save_file(model.state_dict(), folder / _WEIGHTS)
     else:
-        assert isinstance(model, transformers.PreTrainedModel)  # noqa: S101 - only we build models
-        with _quiet():
-            model.save_pretrained(folder)
+        from gdc import transformer_models
+
+        transformer_models.save(_of_transformers(model), folder)
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -122,77 +121,14 @@ def load_model(folder: Path) -> nn.Module:
         model: nn.Module = LstmLanguageModel(**config)
         model.load_state_dict(load_file(folder / _WEIGHTS))
     else:
-        with _quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
+        from gdc import transformer_models
+
+        model = transformer_models.load(folder)
     return model.eval()
 
 
-def _gpt2(config: Gpt2Model, vocab_size: int, end_of_text: int) -> GPT2LMHeadModel:
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocab_size,
-            n_positions=config.block_size,
-            n_embd=config.hidden_size,
-            n_layer=config.num_layers,
-            n_head=config.num_heads,
-            resid_pdrop=config.dropout,
-            embd_pdrop=config.dropout,
-            attn_pdrop=config.dropout,
-            bos_token_id=end_of_text,
-            eos_token_id=end_of_text,
-        )
-    )
+def _of_transformers(model: nn.Module) -> "PreTrainedModel":
+    from transformers import PreTrainedModel
 
-
-def _pretrained(config: PretrainedModel, vocab_size: int) -> nn.Module:
-    where = f"model.name: {config.name!r}"
-    try:
-        with _quiet():
-            # Nothing that a model's author wrote is executed: no code of theirs, no pickle.
-            settings = AutoConfig.from_pretrained(
-                config.name, revision=config.revision, trust_remote_code=False
-            ).get_text_config()
-            model: nn.Module = AutoModelForCausalLM.from_pretrained(
-                config.name,
-                revision=config.revision,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-            )
-    except OSError as error:
-        # Offline, transformers words a model that is not in the cache as a failure to connect.
-        if "connect" in str(error).replace(config.name, "") and not is_offline_mode():
-            raise TransientError(f"{where}: the Hub did not answer: {error}") from None
-        raise ConfigError(
-            f"{where}: expected a causal language model with safetensors weights, by local folder "
-            f"or Hub name (of the local cache only when HF_HUB_OFFLINE is set): {error}"
-        ) from None
-    except ValueError as error:
-        raise ConfigError(f"{where}: not a causal language model: {error}") from None
-    except SafetensorError as error:
-        raise ConfigError(f"{where}: not valid safetensors weights: {error}") from None
-    num_positions = getattr(settings, "max_position_embeddings", None)
-    if num_positions is not None and num_positions < config.block_size:
-        raise ConfigError(
-            f"model.block_size: expected at most the {num_positions} positions of {config.name!r}, "
-            f"got {config.block_size}"
-        )
-    if settings.vocab_size < vocab_size:
-        raise ConfigError(
-            f"{where}: knows {settings.vocab_size} ids, but its tokenizer has {vocab_size}"
-        )
+    assert isinstance(model, PreTrainedModel)  # noqa: S101 - only we build models
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers between ours."""
-    was_on = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            transformers.utils.logging.enable_progress_bar()

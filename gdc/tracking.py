@@ -184,6 +184,12 @@ def parent_run(name: str, tags: Mapping[str, str]) -> Iterator[Run]:
             _end_killed_children(client, experiment_id, run_id)
 
 
+def load_mlflow() -> None:
+    """Import MLflow ahead of its use, in a thread while something else is waited for."""
+    _prepare_import()
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # the slowest part
+
+
 def prepare_store() -> None:
     """Create the database and the experiment once, before stages open runs side by side."""
     with _answering():

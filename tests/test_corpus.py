@@ -53,13 +53,11 @@ def test_copies_are_counted_and_linked() -> None:
     assert corpus.schema == CORPUS
 
 
-@given(st.lists(st.text("abcd", min_size=1, max_size=2), min_size=20, max_size=60))
+@given(st.lists(st.text("abcd", min_size=1, max_size=2), max_size=40))
 def test_no_row_is_lost_and_no_content_is_on_both_sides(texts: list[str]) -> None:
-    try:
-        corpus = corpus_of(texts)
-    except DataError as error:
-        assert "split is empty" in str(error) or "distinct texts" in str(error)
-        return
+    # 20 distinct texts of their own, so that neither split can be empty.
+    texts = [*texts, *(f"text {i}" for i in range(20))]
+    corpus = corpus_of(texts)
     assert sorted(corpus["text"]) == sorted(texts)
     assert corpus["sample_id"].is_unique().all()
     assert (corpus.group_by("content_id").agg(pl.col("split").n_unique())["split"] == 1).all()

@@ -237,7 +237,7 @@ def test_an_unknown_name_is_a_mistake_offline_and_transient_online(
 ) -> None:
     with pytest.raises(ConfigError, match=r"model.name: 'no-such-user/no-such-model': expected"):
         pretrained("no-such-user/no-such-model")
-    monkeypatch.setattr("gdc.models.is_offline_mode", lambda: False)
+    monkeypatch.setattr("gdc.transformer_models.is_offline_mode", lambda: False)
     with pytest.raises(TransientError, match="the Hub did not answer"):
         pretrained("no-such-user/no-such-model")
     with pytest.raises(ConfigError, match="expected a causal language model"):

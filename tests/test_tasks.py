@@ -280,6 +280,7 @@ def test_only_a_transient_failure_is_tried_again() -> None:
         assert condition(stages.run_stage, TaskRun(task_key="a", dynamic_key="a"), state) is again
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_failed_cell_lets_its_siblings_finish(toy: Path) -> None:
     reproduce("manifest", None, ignore)

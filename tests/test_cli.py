@@ -1,0 +1,339 @@
+"""The command line: what it writes into params.yaml, what it starts, how it refuses."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from http.client import HTTPConnection
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from ruamel.yaml import YAML
+
+from gdc import cli, console, store
+from gdc.errors import ConfigError, DataError
+
+OWN_TEXTS = {"kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None}
+SOURCES: Sequence[dict[str, Any]] = (
+    OWN_TEXTS,
+    {"kind": "python-docs"},
+    {"kind": "text", "path": "texts", "unit": "paragraph"},
+    {"kind": "parquet", "path": "true", "text_field": "text", "key_field": None},
+)
+
+
+def preset_text(name: str) -> str:
+    return (files("gdc") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def load(text: str) -> dict[str, Any]:
+    values: dict[str, Any] = YAML(typ="safe").load(text)
+    return values
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is no DVC workspace yet, as the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def call(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: exit code, output, errors."""
+    assert workspace.is_dir()
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gdc", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run
+
+
+# ---- the source
+
+
+def test_a_new_source_leaves_every_other_line_as_it_was() -> None:
+    text = (
+        "# head\n"
+        "ingest:\n"
+        "  source:              # where from\n"
+        "    kind: python-docs  # or jsonl\n"
+        "\n"
+        "  # at most\n"
+        "  max_samples: null\n"
+        "seed: 0\n"
+    )
+    assert cli.splice_source(text, OWN_TEXTS) == (
+        "# head\n"
+        "ingest:\n"
+        "  source:\n"
+        "    kind: jsonl        # or jsonl\n"
+        '    path: "my texts.jsonl"\n'
+        "    text_field: body\n"
+        "    key_field: null\n"
+        "\n"
+        "  # at most\n"
+        "  max_samples: null\n"
+        "seed: 0\n"
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source["kind"]))
+@pytest.mark.parametrize("preset", cli.preset_names())
+def test_only_the_source_changes_in_every_preset(preset: str, source: dict[str, Any]) -> None:
+    text = preset_text(preset)
+    spliced = cli.splice_source(text, source)
+    before, after = load(text), load(spliced)
+    assert after["ingest"].pop("source") == source
+    before["ingest"].pop("source")
+    assert after == before
+    assert cli.splice_source(spliced, source) == spliced
+
+
+def test_a_source_in_one_line_can_be_replaced_too() -> None:
+    text = "ingest:\n  source: {kind: python-docs}\nseed: 0\n"
+    assert load(cli.splice_source(text, OWN_TEXTS)) == {"ingest": {"source": OWN_TEXTS}, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "kind"),
+    [
+        pytest.param(["a.jsonl"], "a.jsonl", "jsonl", id="a jsonl file"),
+        pytest.param(["a.NDJSON"], "a.NDJSON", "jsonl", id="its other suffix, in capitals"),
+        pytest.param(["a.parquet"], "a.parquet", "parquet", id="a parquet file"),
+        pytest.param(["a.md"], "a.md", "text", id="a text"),
+        pytest.param(["f/a.txt", "f/b.txt"], "f", "text", id="a folder of texts"),
+        pytest.param(["f/deep/a.jsonl", "f/README"], "f", "jsonl", id="a folder, at any depth"),
+        pytest.param([], "python-docs", "python-docs", id="a name"),
+    ],
+)
+def test_a_source_is_known_by_its_files(
+    workspace: Path, names: list[str], source: str, kind: str
+) -> None:
+    for name in names:
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).touch()
+    assert cli.describe_source(source, "text")["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "got"),
+    [
+        pytest.param([], "a.jsonl", "nothing there", id="missing"),
+        pytest.param(["a.csv"], "a.csv", r"\.csv", id="another suffix"),
+        pytest.param(["f/x"], "f", "a folder with none of them", id="a folder of nothing"),
+        pytest.param(["f/a.txt", "f/a.jsonl"], "f", "a folder with jsonl and text", id="two kinds"),
+    ],
+)
+def test_another_source_is_refused(
+    workspace: Path, names: list[str], source: str, got: str
+) -> None:
+    for name in names:
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).touch()
+    with pytest.raises(DataError, match=rf"--source {source}: expected .* got {got}\. Other"):
+        cli.describe_source(source, "text")
+
+
+def test_a_source_that_would_break_params_is_not_written(workspace: Path) -> None:
+    broken = preset_text("docs").replace("seed: 0 ", "seed: -1 ")
+    (workspace / "params.yaml").write_text(broken)
+    with pytest.raises(ConfigError, match="seed"):
+        cli.write_source(OWN_TEXTS)
+    assert (workspace / "params.yaml").read_text() == broken
+
+
+# ---- commands
+
+
+def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
+    workspace: Path,
+    call: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (workspace / "params.yaml").write_text(preset_text("docs"))
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    (workspace / "mine.jsonl").touch()
+    store.write_json(cli.REPORT, {"arms": []})
+    started: list[Sequence[str]] = []
+    monkeypatch.setattr(cli, "_start", started.append)
+    monkeypatch.setattr(console, "arms_table", lambda report: f"table of {report}")
+    monkeypatch.setattr(console, "render", typer.echo)
+    code, output, _ = call("run", "--source", "mine.jsonl", "--text-field", "body",
+                           "--max-workers", "2", "--publish")  # fmt: skip
+    assert code == 0
+    assert started == [
+        [sys.executable, "-P", "-m", "flows.curate", "--max-workers", "2", "--publish"]
+    ]
+    assert store.load_params().ingest.source.model_dump() == OWN_TEXTS | {"path": "mine.jsonl"}
+    assert "table of {'arms': []}" in output
+    assert str(workspace / "reports" / "report.html") in output
+
+
+def test_run_checks_params_before_anything_starts(
+    workspace: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    (workspace / "params.yaml").write_text("seed: 0\n")
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    code, output, errors = call("run")
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: params.yaml")
+
+
+@pytest.mark.parametrize("command", [("run",), ("stage", "score")])
+def test_a_folder_that_is_no_workspace_is_refused(
+    call: Callable[..., tuple[int, str, str]], command: tuple[str, ...]
+) -> None:
+    code, _, errors = call(*command)
+    assert code == 2
+    assert re.fullmatch(r"error: params\.yaml: not found in .*\. Write it: gdc init docs\n", errors)
+
+
+def test_a_stage_is_started_by_its_name_or_the_names_are_told(
+    workspace: Path,
+    call: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (workspace / "params.yaml").touch()
+    (workspace / "dvc.yaml").write_text("stages:\n  score: {}\n  retrain: {}\n")
+    started: list[Sequence[str]] = []
+    monkeypatch.setattr(cli, "_start", started.append)
+    assert call("stage", "retrain@none-1")[0] == 0
+    assert started[0][2:] == ["dvc", "--wait-for-lock", "repro", "--single-item", "retrain@none-1"]
+    code, _, errors = call("stage", "retrian")
+    assert (code, errors) == (2, "error: stage: expected one of score, retrain, got 'retrian'.\n")
+
+
+def test_init_lists_its_presets_and_overwrites_only_when_told(
+    workspace: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert "expected one of docs, " in call("init", "nope")[2]
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    (workspace / "params.yaml").write_text("mine")
+    assert call("init", "docs")[0] == 2
+    assert (workspace / "params.yaml").read_text() == "mine"
+    assert call("init", "docs", "--force")[0] == 0
+    assert (workspace / "params.yaml").read_text() == preset_text("docs")
+
+
+def test_init_makes_an_empty_folder_a_workspace_that_knows_our_code(
+    workspace: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert call("init", "docs")[0] == 0
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, check=True
+    )
+    changes = json.loads(status.stdout)
+    assert set(changes) >= {"manifest", "ingest", "train@0", "retrain@none-1", "report"}
+    # `new`: a dependency that is there and was not recorded; a missing one would be `deleted`.
+    assert changes["manifest"][0]["changed deps"] == {"params.yaml": "new", "code.json": "new"}
+    graph = load((workspace / "dvc.yaml").read_text())["stages"]
+    assert not [dep for entry in graph.values() for dep in entry["deps"] if dep.startswith("gdc/")]
+    assert (workspace / ".git").is_dir()
+
+
+def test_a_changed_module_changes_its_digest_and_its_folders(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = workspace / "installed" / "gdc"
+    (package / "stages").mkdir(parents=True)
+    for name in ("scores.py", "stages/score.py", "stages/train.py"):
+        (package / name).write_text(name)
+    monkeypatch.setattr(cli, "_package_root", lambda: package.parent)
+    (workspace / "dvc.yaml").write_text("params: code.json")
+    cli.write_code_digests()
+    before = store.read_json(cli.CODE)
+    (package / "stages/score.py").write_text("changed")
+    cli.write_code_digests()
+    after = store.read_json(cli.CODE)
+    assert set(after) == {"scores", "stages", "stages/score", "stages/train"}
+    assert {key for key in after if after[key] != before[key]} == {"stages", "stages/score"}
+
+
+def test_a_workspace_with_the_source_needs_no_digests(workspace: Path) -> None:
+    (workspace / "dvc.yaml").write_text("stages:\n  score:\n    deps: [gdc/scores.py]\n")
+    cli.write_code_digests()
+    assert not cli.CODE.exists()
+
+
+def test_show_without_a_report_says_what_to_run(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, _, errors = call("show")
+    assert (code, errors) == (
+        2,
+        "error: reports/report.json: not found. Run the stage that writes it: gdc run.\n",
+    )
+
+
+# ---- what is started
+
+
+def test_a_program_that_fails_gives_its_exit_code() -> None:
+    cli._start([sys.executable, "-c", ""])
+    for program, code in (
+        ("raise SystemExit(75)", 75),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli._start([sys.executable, "-c", program])
+        assert ended.value.code == code
+
+
+def test_a_terminated_command_ends_what_it_started(tmp_path: Path) -> None:
+    child = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
+    program = "import sys; from gdc import cli; cli._start([sys.executable, '-c', *sys.argv[1:]])"
+    process = subprocess.Popen([sys.executable, "-c", program, child, str(tmp_path / "started")])
+    while not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+
+
+def test_help_is_fast_because_nothing_heavy_is_imported() -> None:
+    program = (
+        "import sys, gdc.cli; print(*{'polars', 'mlflow', 'torch', 'ruamel'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b""
+
+
+def status_of(port: int) -> int:
+    with closing(HTTPConnection("127.0.0.1", port)) as server:
+        server.request("GET", "/")
+        return server.getresponse().status
+
+
+@pytest.mark.slow
+def test_the_pages_are_served_until_ctrl_c(workspace: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from gdc.cli import main; main()"]
+    process = subprocess.Popen(
+        [*command, "ui", "--no-open", "--port", str(port)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        assert f"http://127.0.0.1:{port}" in next(line for line in output if line[:4] == "runs")
+        assert status_of(port) == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    with pytest.raises(ConnectionRefusedError):
+        status_of(port)
+    assert (workspace / "mlflow.db").exists()
