@@ -10,7 +10,20 @@ from gdc.corpus import samples_from
 from gdc.errors import DataError
 from tests.builders import rows_of
 
-WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "sigma",
+]
 TEXTS = [f"{a} {b} and {b} {a} of number {i}" for i, (a, b) in enumerate(pairwise(WORDS))]
 SAMPLES = samples_from(rows_of([*TEXTS, *(f"{t} again" for t in TEXTS)]), max_samples=None, seed=0)
 
