@@ -25,6 +25,7 @@ from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.curate import PHASES, curate, only_run_here
+from flows.serve import serve
 from gdc import store
 from gdc.errors import ConfigError, TransientError
 from tasks import lineage, publish, stages
@@ -389,6 +390,11 @@ def test_a_second_run_in_one_folder_is_refused(
         pass
     with only_run_here():
         pass
+
+
+def test_a_schedule_that_is_no_cron_line_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--cron: expected minute, .* got 'at night'"):
+        serve("at night", publish=False)
 
 
 # ---- the whole flow
