@@ -2,7 +2,7 @@
 
 import os
 
-from gdc.tracking import QUIET
+from gdc.environment import QUIET
 
 # Before anything imports Prefect, which reads its settings then.
 for _name, _value in QUIET.items():

@@ -20,10 +20,11 @@ from gdc import store
 from gdc.errors import GdcError, TransientError
 from gdc.tracking import load_mlflow
 from tasks.graph import Graph, changed_targets, load_graph, workers
+from tasks.lineage import LOCK as LOCK_FILE
 from tasks.lineage import Record, recorded_run
 from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
-from tasks.stages import StageFailedError, StageResult, run_side_by_side
+from tasks.stages import StageFailedError, StageResult, reproduce, run_side_by_side
 
 PHASES: Final = (
     "manifest",
@@ -51,6 +52,18 @@ def curate(max_workers: int | None = None, publish: bool = False) -> None:
         run_phases(record, load_graph(Path()), num_workers)
         if publish:
             publish_workspace(record.run, params, datetime.now().astimezone().date())
+
+
+def is_up_to_date() -> bool:
+    """Run ``manifest`` and tell whether anything else has to run; no flow is needed for that."""
+    if not LOCK_FILE.exists():
+        return False
+    with only_run_here():
+        try:
+            reproduce(PHASES[0], None, lambda _line: None)
+        except StageFailedError:
+            return False  # the flow meets it too, and records it
+        return not changed_targets()
 
 
 def run_phases(record: Record, graph: Graph, num_workers: int) -> None:
@@ -121,9 +134,12 @@ def main() -> None:
     arguments = parser.parse_args()
     # Prefect hands a SIGTERM on to what stood here; an exit also ends its temporary server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
-    Thread(target=load_mlflow, daemon=True).start()
     try:
+        if not arguments.publish and is_up_to_date():
+            sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
+            return
+        # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
+        Thread(target=load_mlflow, daemon=True).start()
         curate(max_workers=arguments.max_workers, publish=arguments.publish)
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -7,7 +7,6 @@ of a flow never share one, and ``MLFLOW_RUN_ID`` of an outer program has no effe
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from gdc.environment import QUIET
 from gdc.errors import ConfigError, TransientError
 from gdc.store import lineage_path, read_json, write_json
 
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-# Nothing that is started reports home, and MLflow says nothing but warnings.
-QUIET: Final[Mapping[str, str]] = {
-    "DO_NOT_TRACK": "true",
-    "DVC_NO_ANALYTICS": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-}
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
 
 
@@ -225,12 +215,6 @@ def tracking_uri() -> str:
 def experiment_name() -> str:
     """``GDC_EXPERIMENT``, or ``gdc``."""
     return os.environ.get("GDC_EXPERIMENT") or "gdc"
-
-
-def child_environment() -> dict[str, str]:
-    """The environment of what we start: this python first on the path, nothing reported home."""
-    path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    return {**os.environ, **QUIET, "PATH": os.pathsep.join(path)}
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

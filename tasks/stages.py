@@ -22,6 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from gdc import tracking
+from gdc.environment import child_environment
 from gdc.errors import GdcError, TransientError
 
 Outcome = Literal["executed", "restored", "skipped"]
@@ -70,7 +71,7 @@ def dvc_command(*arguments: str) -> list[str]:
 
 def stage_environment(parent_run_id: str | None = None) -> dict[str, str]:
     """The environment of a stage that belongs to a parent run."""
-    environment = tracking.child_environment() | {"PYTHONUNBUFFERED": "1"}
+    environment = child_environment() | {"PYTHONUNBUFFERED": "1"}
     # It would take the place of the parent.
     environment.pop("MLFLOW_RUN_ID", None)
     if parent_run_id is not None:

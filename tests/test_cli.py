@@ -20,6 +20,14 @@ from ruamel.yaml import YAML
 
 from gdc import cli, console, store
 from gdc.errors import ConfigError, DataError
+from gdc.workspace import (
+    CODE,
+    describe_source,
+    preset_names,
+    splice_source,
+    write_code_digests,
+    write_source,
+)
 
 OWN_TEXTS = {"kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None}
 SOURCES: Sequence[dict[str, Any]] = (
@@ -78,7 +86,7 @@ def test_a_new_source_leaves_every_other_line_as_it_was() -> None:
         "  max_samples: null\n"
         "seed: 0\n"
     )
-    assert cli.splice_source(text, OWN_TEXTS) == (
+    assert splice_source(text, OWN_TEXTS) == (
         "# head\n"
         "ingest:\n"
         "  source:\n"
@@ -94,20 +102,23 @@ def test_a_new_source_leaves_every_other_line_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source["kind"]))
-@pytest.mark.parametrize("preset", cli.preset_names())
+@pytest.mark.parametrize("preset", preset_names())
 def test_only_the_source_changes_in_every_preset(preset: str, source: dict[str, Any]) -> None:
     text = preset_text(preset)
-    spliced = cli.splice_source(text, source)
+    spliced = splice_source(text, source)
     before, after = load(text), load(spliced)
     assert after["ingest"].pop("source") == source
     before["ingest"].pop("source")
     assert after == before
-    assert cli.splice_source(spliced, source) == spliced
+    assert splice_source(spliced, source) == spliced
 
 
 def test_a_source_in_one_line_can_be_replaced_too() -> None:
     text = "ingest:\n  source: {kind: python-docs}\nseed: 0\n"
-    assert load(cli.splice_source(text, OWN_TEXTS)) == {"ingest": {"source": OWN_TEXTS}, "seed": 0}
+    assert load(splice_source(text, OWN_TEXTS)) == {
+        "ingest": {"source": OWN_TEXTS},
+        "seed": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -128,7 +139,7 @@ def test_a_source_is_known_by_its_files(
     for name in names:
         (workspace / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace / name).touch()
-    assert cli.describe_source(source, "text")["kind"] == kind
+    assert describe_source(source, "text")["kind"] == kind
 
 
 @pytest.mark.parametrize(
@@ -147,14 +158,14 @@ def test_another_source_is_refused(
         (workspace / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace / name).touch()
     with pytest.raises(DataError, match=rf"--source {source}: expected .* got {got}\. Other"):
-        cli.describe_source(source, "text")
+        describe_source(source, "text")
 
 
 def test_a_source_that_would_break_params_is_not_written(workspace: Path) -> None:
     broken = preset_text("docs").replace("seed: 0 ", "seed: -1 ")
     (workspace / "params.yaml").write_text(broken)
     with pytest.raises(ConfigError, match="seed"):
-        cli.write_source(OWN_TEXTS)
+        write_source(OWN_TEXTS)
     assert (workspace / "params.yaml").read_text() == broken
 
 
@@ -254,21 +265,21 @@ def test_a_changed_module_changes_its_digest_and_its_folders(
     (package / "stages").mkdir(parents=True)
     for name in ("scores.py", "stages/score.py", "stages/train.py"):
         (package / name).write_text(name)
-    monkeypatch.setattr(cli, "_package_root", lambda: package.parent)
+    monkeypatch.setattr("gdc.workspace._package_root", lambda: package.parent)
     (workspace / "dvc.yaml").write_text("params: code.json")
-    cli.write_code_digests()
-    before = store.read_json(cli.CODE)
+    write_code_digests()
+    before = store.read_json(CODE)
     (package / "stages/score.py").write_text("changed")
-    cli.write_code_digests()
-    after = store.read_json(cli.CODE)
+    write_code_digests()
+    after = store.read_json(CODE)
     assert set(after) == {"scores", "stages", "stages/score", "stages/train"}
     assert {key for key in after if after[key] != before[key]} == {"stages", "stages/score"}
 
 
 def test_a_workspace_with_the_source_needs_no_digests(workspace: Path) -> None:
     (workspace / "dvc.yaml").write_text("stages:\n  score:\n    deps: [gdc/scores.py]\n")
-    cli.write_code_digests()
-    assert not cli.CODE.exists()
+    write_code_digests()
+    assert not CODE.exists()
 
 
 def test_show_without_a_report_says_what_to_run(

@@ -1,0 +1,24 @@
+"""What the programs that we start find in their environment."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+# Nothing that is started reports home, and MLflow says nothing but warnings.
+QUIET: Final[Mapping[str, str]] = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of what we start: this python first on the path, nothing reported home."""
+    path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return {**os.environ, **QUIET, "PATH": os.pathsep.join(path)}

@@ -1,0 +1,219 @@
+"""The folder that a run works in: its params.yaml, its graph, its source of text."""
+# `gdc --help` must answer at once:
+# ruff: noqa: PLC0415
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from gdc.environment import child_environment
+from gdc.errors import ConfigError, DataError
+
+PARAMS: Final = Path("params.yaml")
+GRAPH: Final = Path("dvc.yaml")
+# Digests of gdc's modules, for workspaces that do not hold its source.
+CODE: Final = Path("code.json")
+IGNORED: Final = (
+    "/data/", "/lineage/", "/metrics/", "/reports/", "/work/", "/mlflow.db*", "/mlartifacts/",
+)  # fmt: skip
+# What a folder may hold, and the source that reads it.
+FOLDERS: Final[Mapping[str, str]] = {"*.jsonl": "jsonl", "*.parquet": "parquet", "*.txt": "text"}
+FILES: Final[Mapping[str, str]] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "text",
+}
+
+
+def require_workspace() -> None:
+    """Raise ``ConfigError`` unless params.yaml and dvc.yaml are here."""
+    for path in (PARAMS, GRAPH):
+        if not path.exists():
+            raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs")
+
+
+# ---- gdc run --source
+
+
+def describe_source(source: str, text_field: str) -> dict[str, Any]:
+    """The value of ``ingest.source`` that reads a file or folder.
+
+    Raises:
+        DataError: Nothing is there, or nothing that can be read.
+    """
+    if source == "python-docs":
+        return {"kind": "python-docs"}
+    path = Path(source)
+    if path.is_dir():
+        kinds = [kind for pattern, kind in FOLDERS.items() if next(path.rglob(pattern), None)]
+        found = f"a folder with {' and '.join(kinds) or 'none of them'}"
+    else:
+        kinds = [FILES[path.suffix.lower()]] if path.suffix.lower() in FILES else []
+        found = f"{path.suffix or 'no suffix'}" if path.exists() else "nothing there"
+    if not path.exists() or len(kinds) != 1:
+        raise DataError(
+            f"--source {source}: expected a file ({', '.join(FILES)}), a folder of one kind "
+            f"({', '.join(FOLDERS)}) or python-docs, got {found}. Other sources: ingest.source "
+            f"in {PARAMS}."
+        )
+    if kinds == ["text"]:
+        return {"kind": "text", "path": source, "unit": "paragraph"}
+    return {"kind": kinds[0], "path": source, "text_field": text_field, "key_field": None}
+
+
+def write_source(source: Mapping[str, Any]) -> None:
+    """Put ``source`` into params.yaml; every other line stays as it is, with its comments.
+
+    Raises:
+        ConfigError: The file would not be valid with it; it is left as it was.
+    """
+    from gdc import store
+    from gdc.config import parse_params
+
+    text = _read_text(PARAMS)
+    spliced = splice_source(text, source)
+    parse_params(_parse_yaml(spliced, PARAMS), name=str(PARAMS))
+    if spliced != text:
+        store.write_text(PARAMS, spliced)
+
+
+def splice_source(text: str, source: Mapping[str, Any]) -> str:
+    """Replace the block ``ingest.source`` of a params.yaml; keys that stay keep their comment."""
+    from ruamel.yaml import YAML
+
+    document = YAML().load(text)
+    lines = text.splitlines()
+    ingest = document["ingest"]
+    row, column = ingest.lc.key("source")
+    after = [ingest.lc.key(key)[0] for key in ingest] + [document.lc.key(k)[0] for k in document]
+    end = min((other for other in after if other > row), default=len(lines))
+    # The comments above the next key are its own.
+    while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
+        end -= 1
+    comments = {line.split(":")[0].strip(): line for line in lines[row + 1 : end] if " #" in line}
+    block = [lines[row] if lines[row].rstrip().endswith("source:") else f"{' ' * column}source:"]
+    for key, value in source.items():
+        entry = f"{' ' * (column + 2)}{key}: {_scalar(value)}"
+        old = comments.get(key, "")
+        block.append(f"{entry:{max(old.find(' #'), 0)}}{old[old.find(' #') :]}" if old else entry)
+    return "\n".join([*lines[:row], *block, *lines[end:]]) + "\n"
+
+
+# ---- gdc init
+
+
+def preset_names() -> list[str]:
+    """Names that ``gdc init`` knows."""
+    folder = files("gdc") / "presets"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def make_workspace() -> None:
+    """Make a folder without gdc's source a git and DVC workspace with our graph."""
+    from ruamel.yaml import YAML
+
+    graph = read_yaml(_packaged_graph())
+    for entry in graph["stages"].values():
+        modules = [dep for dep in entry["deps"] if dep.startswith("gdc/")]
+        entry["deps"] = [dep for dep in entry["deps"] if dep not in modules]
+        entry.setdefault("params", []).append({str(CODE): [_code_key(m) for m in modules]})
+    with GRAPH.open("w", encoding="utf-8") as file:
+        YAML(typ="rt").dump(graph, file)
+    write_code_digests()
+    if not Path(".gitignore").exists():
+        Path(".gitignore").write_text("\n".join(IGNORED) + "\n", encoding="utf-8")
+    _init_git_and_dvc()
+
+
+def write_code_digests() -> None:
+    """Bring code.json up to date, so that a new version of gdc runs its changed stages again."""
+    if CODE.name not in _read_text(GRAPH):
+        return
+    package = _package_root() / "gdc"
+    digests = {
+        _code_key(path.relative_to(package.parent).as_posix()): _digest(path)
+        for path in package.rglob("*")
+        if "__pycache__" not in path.parts
+    }
+    CODE.write_text(json.dumps(digests, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _package_root() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def _packaged_graph() -> Path:
+    installed = _package_root() / "gdc" / GRAPH
+    return installed if installed.exists() else _package_root() / GRAPH
+
+
+def _code_key(dependency: str) -> str:
+    # A dot would be a level of the file for DVC.
+    return dependency.removeprefix("gdc/").removesuffix(".py").replace(".", "_")
+
+
+def _digest(path: Path) -> str:
+    members = sorted(path.rglob("*")) if path.is_dir() else [path]
+    digest = sha256()
+    for member in members:
+        if member.is_file() and "__pycache__" not in member.parts:
+            digest.update(member.name.encode() + member.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _init_git_and_dvc() -> None:
+    program = shutil.which("git")
+    options = ["--no-scm"]
+    if program is not None:
+        if _quiet([program, "rev-parse", "--git-dir"]) != 0:
+            _quiet([program, "init"])
+        options = [] if Path(".git").exists() else ["--subdir"]
+    if not Path(".dvc").exists() and _quiet([sys.executable, "-m", "dvc", "init", *options]) != 0:
+        raise ConfigError(f"{Path.cwd()}: `dvc init` failed. Run it by hand to see why.")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs") from None
+
+
+def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping, got {type(value).__name__}")
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping."""
+    return _parse_yaml(_read_text(path), path)
+
+
+def _scalar(value: str | None) -> str:
+    plain = value is not None and re.fullmatch(r"[A-Za-z][\w./-]*", value)
+    keyword = value is not None and value.lower() in ("null", "true", "false")
+    return value if value is not None and plain and not keyword else json.dumps(value)
+
+
+def _quiet(command: Sequence[str]) -> int:
+    environment = child_environment()
+    return subprocess.run(  # noqa: S603  # no shell, arguments are ours
+        command, env=environment, capture_output=True, check=False
+    ).returncode
