@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from filelock import FileLock
+
 from gdc.environment import QUIET
 from gdc.errors import ConfigError, TransientError
-from gdc.store import lineage_path, read_json, write_json
+from gdc.store import lineage_path, new_file, read_json, write_json
 
 if TYPE_CHECKING:
     import polars as pl
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
+DATABASE: Final = "mlflow.db"
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
 
 
@@ -209,7 +212,7 @@ def promote(model_id: str, name: str, alias: str) -> str:
 
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI``, or the sqlite file of the current folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DATABASE}"
 
 
 def experiment_name() -> str:
@@ -266,7 +269,21 @@ def _client() -> "MlflowClient":
     _prepare_import()
     from mlflow import MlflowClient
 
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        _create_database(Path.cwd() / DATABASE)
     return MlflowClient(tracking_uri())
+
+
+def _create_database(path: Path) -> None:
+    """Migrate a new database beside its place: a kill in a migration would leave it unusable."""
+    from mlflow import MlflowClient
+
+    if path.exists():
+        return
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            with new_file(path) as temporary:
+                MlflowClient(f"sqlite:///{temporary}").search_experiments()
 
 
 def _experiment_id(client: "MlflowClient") -> str:

@@ -1,0 +1,281 @@
+"""The whole pipeline in a workspace of its own: what runs, what is recorded, what is published."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from tests.builders import REPOSITORY, losses_by_numpy
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "GDC_CHECKPOINT_SECONDS": "0",
+    "MLFLOW_TRACKING_URI": "",
+}
+WORDS = [
+    "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath",
+    "inlet", "jetty", "knoll", "ledge", "marsh", "north", "ocean", "pines",
+]  # fmt: skip
+# Every stage of the graph, with one tracked run and two arms of one seed.
+STAGES = [
+    "manifest", "ingest", "train@0", "score", "partition", "intervene",
+    "retrain@none-1", "retrain@paper-1", "evaluate@none-1", "evaluate@paper-1", "report",
+]  # fmt: skip
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "model": {"hidden_size": 8, "block_size": 16},
+    "training": {"epochs": 4, "batch_tokens": 128, "warmup_steps": 2},
+    "score": {"num_early": 2},
+    "retrain": {"arms": ["none", "paper"], "seeds": [1]},
+}
+
+
+def write_rows(folder: Path, count: int) -> None:
+    rows = [{"text": f"{WORDS[i % 16]} {WORDS[i % 7]} tells of number {i}"} for i in range(count)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "my.jsonl").write_text(lines, encoding="utf-8")
+
+
+def make_workspace(folder: Path) -> Path:
+    """A clone of the repository in small: its code, its graph, params for seconds, 80 rows."""
+    folder.mkdir()
+    for name in ("gdc", ".dvc", "dvc.yaml", ".gitignore", ".dvcignore"):
+        source = REPOSITORY / name
+        ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp")
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / name)
+    params = YAML(typ="safe").load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    for section, values in SMALL.items():
+        params[section] |= values
+    params["ingest"] |= {
+        "source": {"kind": "jsonl", "path": "my.jsonl", "text_field": "text", "key_field": None},
+        "tokenizer": {"kind": "bpe", "vocab_size": 280},
+    }
+    for family in params["ingest"]["canaries"].values():
+        family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 2}
+    params["ingest"]["canaries"]["natural"] |= {"min_words": 2}
+    write_params(folder, params)
+    write_rows(folder, 80)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "start"]):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", *identity, *command], cwd=folder, check=True)
+    return folder
+
+
+def read_params(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = YAML(typ="safe").load((folder / "params.yaml").read_text("utf-8"))
+    return values
+
+
+def write_params(folder: Path, params: Mapping[str, Any]) -> None:
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump(dict(params), file)
+
+
+def start_flow(folder: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "flows.curate", *options],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_flow(folder: Path, *options: str) -> str:
+    process = start_flow(folder, *options)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def last_parent(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Tags of the newest parent run, and the outcome of every stage in it."""
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("gdc")
+    assert experiment is not None
+    parents = client.search_runs([experiment.experiment_id], "attributes.run_name = 'curate'")
+    run = max(parents, key=lambda parent: parent.info.start_time)
+    location = run.info.artifact_uri.removeprefix("file://")
+    rows = json.loads((Path(location) / "stages.json").read_text(encoding="utf-8"))
+    children = client.search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    )
+    executed = sorted(row["stage"] for row in rows if row["outcome"] == "executed")
+    assert sorted(child.info.run_name for child in children) == [
+        stage for stage in executed if stage != "manifest"
+    ]
+    return run.data.tags, {row["stage"].replace("/", "@"): row["outcome"] for row in rows}
+
+
+def executed(folder: Path) -> list[str]:
+    outcomes = last_parent(folder)[1]
+    assert list(outcomes) == STAGES
+    return [stage for stage, outcome in outcomes.items() if outcome == "executed"]
+
+
+def assert_map_matches_numpy(folder: Path) -> None:
+    """Difficulty, memorization and quadrants from the trace alone, without any code of gdc."""
+    losses = losses_by_numpy(folder / "data/trace/0").astype(np.float64)
+    params, scores = read_params(folder), pl.read_parquet(folder / "data/scores.parquet")
+    index = pl.read_parquet(folder / "data/trace/0/train/index.parquet")
+    order = index["sample_id"].arg_sort().to_numpy()
+    epsilon = np.quantile(losses, params["score"]["epsilon"]["value"])
+    difficulty = losses[:, : params["score"]["num_early"]].mean(axis=1)[order]
+    events = (losses[:, :-1] < epsilon) & (losses[:, 1:] > epsilon)
+    memorization = events.mean(axis=1)[order]
+    assert scores["sample_id"].to_list() == index["sample_id"][order].to_list()
+    for name, ours in (("difficulty", difficulty), ("memorization", memorization)):
+        theirs = scores[name].to_numpy()
+        assert (theirs.astype(np.float32) == ours.astype(np.float32)).all()
+    hard = difficulty > np.quantile(difficulty, params["partition"]["difficulty"]["value"])
+    high = memorization > np.quantile(memorization, params["partition"]["memorization"]["value"])
+    names = np.array([["stable-easy", "hotspot-memorized"], ["ambiguous-hard", "noisy-outlier"]])
+    quadrants = pl.read_parquet(folder / "data/quadrants.parquet")["quadrant"].to_list()
+    assert quadrants == names[hard.astype(int), high.astype(int)].tolist()
+
+
+def assert_curated_holds_no_canary(folder: Path) -> None:
+    planted = set(
+        pl.read_parquet(folder / "data/canaries.parquet").filter(pl.col("family") != "natural")[
+            "text"
+        ]
+    )
+    tables = [pl.read_parquet(path) for path in (folder / "data/curated").glob("*.parquet")]
+    assert len(tables) == 3
+    assert sum(table.height for table in tables) == 80
+    assert planted.isdisjoint(text for table in tables for text in table["text"])
+
+
+def published_lock(folder: Path, tags: Mapping[str, str]) -> bytes:
+    branch, _, commit = tags["gdc.published"].partition(":")
+    assert branch.startswith("curation/")
+    command = ["git", "show", f"{commit}:dvc.lock"]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Hash of every result of a run."""
+    files = [*(folder / "data").rglob("*"), *(folder / "metrics").rglob("*")]
+    return {
+        str(file.relative_to(folder)): blake2b(file.read_bytes()).hexdigest()
+        for file in files
+        if file.is_file()
+    }
+
+
+def test_three_scheduled_runs_do_record_and_publish_only_what_changed(tmp_path: Path) -> None:
+    folder = make_workspace(tmp_path / "workspace")
+    dvc(folder, "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+
+    run_flow(folder, "--publish")
+    assert executed(folder) == STAGES
+    assert_map_matches_numpy(folder)
+    assert_curated_holds_no_canary(folder)
+    first_tags, _ = last_parent(folder)
+    assert published_lock(folder, first_tags) == (folder / "dvc.lock").read_bytes()
+    assert any((tmp_path / "storage").rglob("*"))
+
+    run_flow(folder, "--publish")
+    assert executed(folder) == ["manifest"]
+    tags, outcomes = last_parent(folder)
+    assert tags["gdc.published"] == first_tags["gdc.published"]
+    assert set(outcomes.values()) == {"executed", "skipped"}
+    assert (
+        tags["gdc.origin.train/0"]
+        == json.loads((folder / "lineage/train-0.json").read_text())["run_id"]
+    )
+
+    write_rows(folder, 90)
+    run_flow(folder, "--publish")
+    assert executed(folder) == STAGES
+    tags, _ = last_parent(folder)
+    assert tags["gdc.manifest.digest"] != first_tags["gdc.manifest.digest"]
+    assert tags["gdc.published"] != first_tags["gdc.published"]
+
+
+def test_a_source_that_was_seen_before_comes_back_from_the_cache(tmp_path: Path) -> None:
+    folder = make_workspace(tmp_path / "workspace")
+    dvc(folder, "repro")
+    before = digests(folder)
+    write_rows(folder, 90)
+    dvc(folder, "repro")
+    assert digests(folder) != before
+    write_rows(folder, 80)
+    run_flow(folder)
+    assert executed(folder) == ["manifest"]
+    assert set(last_parent(folder)[1].values()) == {"executed", "restored"}
+    assert digests(folder) == before
+    assert_map_matches_numpy(folder)
+
+
+def test_a_change_runs_what_follows_from_it_and_nothing_else(tmp_path: Path) -> None:
+    folder = make_workspace(tmp_path / "workspace")
+    dvc(folder, "repro")
+    assert "Nothing changed" in run_flow(folder)
+    assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
+
+    with (folder / "gdc/extraction.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+    run_flow(folder)
+    # The audits came out the same, so there is nothing new to report.
+    assert executed(folder) == ["manifest", "evaluate@none-1", "evaluate@paper-1"]
+
+    params = read_params(folder)
+    params["score"]["num_early"] = 3
+    write_params(folder, params)
+    run_flow(folder)
+    ran = executed(folder)
+    assert ran[:2] == ["manifest", "score"]
+    assert "train@0" not in ran
+    assert "retrain@none-1" not in ran
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    folder = make_workspace(tmp_path / "killed")
+    for seconds in (12, 16, 20):
+        process = start_flow(folder)
+        time.sleep(seconds)
+        kill_tree(process)
+    run_flow(folder)
+    whole = make_workspace(tmp_path / "whole")
+    dvc(whole, "repro")
+    assert digests(folder) == digests(whole)
+
+
+def kill_tree(process: subprocess.Popen[str]) -> None:
+    """As a power cut: the flow, DVC and the stages die without a word."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    for pid in [process.pid, *(child.pid for child in family)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
