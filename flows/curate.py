@@ -18,6 +18,7 @@ from prefect.logging import get_run_logger
 
 from gdc import store
 from gdc.errors import GdcError, TransientError
+from gdc.scores import require_registered
 from gdc.tracking import load_mlflow
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE
@@ -45,6 +46,7 @@ HOLDER: Final = Path("work/.lock.pid")
 def curate(max_workers: int | None = None, publish: bool = False) -> None:
     show_no_tracebacks()
     params = store.load_params()
+    require_registered(params.score.enabled)
     num_workers = max_workers or workers(params.training.num_threads)
     if publish:
         require_publishable()

@@ -58,12 +58,12 @@ def run(
     publish: Annotated[bool, typer.Option("--publish", help="Push, commit and judge.")] = False,
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
-    from gdc import console, store
+    from gdc import console, scores, store
 
     workspace.require_workspace()
     if source is not None:
         workspace.write_source(workspace.describe_source(source, text_field))
-    store.load_params()
+    scores.require_registered(store.load_params().score.enabled)
     workspace.write_code_digests()
     options = ["--max-workers", str(max_workers)] if max_workers else []
     options += ["--publish"] if publish else []

@@ -14,7 +14,7 @@ from gdc.errors import ConfigError
 class Section(BaseModel):
     """A stage's parameters: immutable, and a misspelt key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # ---- ingest: where the text comes from
@@ -138,6 +138,12 @@ class NaturalCanaries(CanaryFamily):
 
     min_words: int = Field(ge=2, description="Shorter texts are not used.")
     max_words: int = Field(ge=2, description="Longer texts are not used.")
+
+    @model_validator(mode="after")
+    def _some_length_is_left(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) exceeds max_words ({self.max_words})")
+        return self
 
 
 class CanariesConfig(Section):
@@ -366,6 +372,35 @@ class Params(Section):
     retrain: RetrainConfig
     evaluate: EvaluateConfig
     report: ReportConfig
+
+    @model_validator(mode="after")
+    def _nothing_is_listed_twice(self) -> Self:
+        lists: dict[str, tuple[object, ...]] = {
+            "train.seeds": self.train.seeds,
+            "retrain.seeds": self.retrain.seeds,
+            "retrain.arms": self.retrain.arms,
+            "score.enabled": self.score.enabled,
+        }
+        for name, values in lists.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: expected distinct entries, got {list(values)}")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_that_are_used_are_written(self) -> Self:
+        written = {"difficulty", "memorization", "first_learned", *self.score.enabled}
+        used = {"partition.axis": self.partition.axis}
+        for name, arm in self.intervene.arms.items():
+            if isinstance(arm, TopFractionArm):
+                used[f"intervene.arms.{name}.score"] = arm.score
+                used[f"intervene.arms.{name}.tie_break"] = arm.tie_break
+        for where, score in used.items():
+            if score not in written:
+                raise ValueError(
+                    f"{where}: expected one of {sorted(written)}, got {score!r}; "
+                    "other scores must stand in score.enabled"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -97,6 +97,13 @@ REGISTRY: Final[Mapping[str, Callable[[Columns], pl.Expr]]] = {
 }
 
 
+def require_registered(names: Sequence[str]) -> None:
+    """Raise ``ConfigError`` unless every name of ``score.enabled`` is registered."""
+    unknown = sorted(set(names) - set(REGISTRY))
+    if unknown:
+        raise ConfigError(f"score.enabled: expected names of {sorted(REGISTRY)}, got {unknown}")
+
+
 def score_samples(
     traces: Sequence[Trace], copies: pl.DataFrame, config: ScoreConfig, *, seed: int
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -117,9 +124,7 @@ def score_samples(
         ConfigError: An enabled score is not registered.
         DataError: The traces hold different samples, too few checkpoints or no loss.
     """
-    unknown = sorted(set(config.enabled) - set(REGISTRY))
-    if unknown:
-        raise ConfigError(f"score.enabled: expected names of {sorted(REGISTRY)}, got {unknown}")
+    require_registered(config.enabled)
     num_checkpoints = min(len(trace.columns(config.mode)) for trace in traces)
     if num_checkpoints < 2:
         raise DataError(

@@ -134,6 +134,26 @@ def test_the_repository_runs_the_docs_preset() -> None:
             r"score\.num_early \(5\) exceeds the number of probe checkpoints \(4\)",
             id="more early probes than probes",
         ),
+        pytest.param(
+            {"retrain.seeds": [1, 1]},
+            r"retrain\.seeds: expected distinct entries, got \[1, 1\]",
+            id="a cell stands twice",
+        ),
+        pytest.param(
+            {"ingest.canaries.natural.min_words": 50, "ingest.canaries.natural.max_words": 40},
+            r"min_words \(50\) exceeds max_words \(40\)",
+            id="no natural text has a length that is allowed",
+        ),
+        pytest.param(
+            {"partition.axis": "mean_los"},
+            r"partition\.axis: expected one of \[.*'mean_loss'.*\], got 'mean_los'",
+            id="an axis that is not written",
+        ),
+        pytest.param(
+            {"score.enabled": ["random"], "partition.axis": "memorization"},
+            r"intervene\.arms\..*: expected one of \[.*\], got 'final_loss'",
+            id="an arm ranks by a score that is not written",
+        ),
     ],
 )
 def test_every_rule_across_fields_refuses_and_says_both_values(
