@@ -346,6 +346,9 @@ class RetrainConfig(Section):
 class EvaluateConfig(Section):
     """Stage `evaluate`."""
 
+    num_members: int = Field(ge=1, description="Training samples audited at most.")
+    min_k_share: float = Field(gt=0, le=1, description="Share of tokens of the Min-K attacks.")
+
     batch_tokens: int = Field(ge=2, description="Padded tokens of a batch at most.")
     num_threads: int = Field(ge=1)
 

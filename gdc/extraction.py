@@ -1,6 +1,7 @@
-"""Token records of canaries -> which secrets greedy decoding gives away."""
+"""Token records of texts -> which secrets a model gives away, and how far they stand out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gdc.exposure import sampled_exposure
 from gdc.losses import TokenRecords
 from gdc.schema import AUDIT
 
@@ -28,57 +30,102 @@ def secret_starts(
     )
 
 
-def audit_canaries(
-    canaries: pl.DataFrame,
-    records: TokenRecords,
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-) -> pl.DataFrame:
-    """Loss of every secret and whether it is extracted.
+@dataclass(frozen=True)
+class Secrets:
+    """The part of each text that is asked for: positions ``starts`` to before ``ends``, int64.
 
-    Greedy decoding from the prefix gives the secret exactly if and only if each of its tokens is
-    the most likely one given the tokens before it, so one teacher-forced pass answers it.
+    ``records`` are those of the whole texts, sequence i being text i.
+    """
+
+    records: TokenRecords
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each secret."""
+        return self.ends - self.starts
+
+    @property
+    def nll(self) -> NDArray[np.float64]:
+        """Nats of each secret given all before it."""
+        return self._sum(self.records.nll)
+
+    @property
+    def is_extracted(self) -> NDArray[np.bool_]:
+        """Whether greedy decoding from what stands before it gives the whole secret.
+
+        It does if and only if each of its tokens is the most likely one given those before it, so
+        one teacher-forced pass answers it.
+
+        Source: Carlini et al. 2021, arXiv:2012.07805; 2023, arXiv:2202.07646.
+        """
+        return np.asarray(self._sum(self.records.is_greedy) == self.num_tokens)
+
+    def _sum(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+        sequence, position = self.records.sequence, self.records.position
+        chosen = (position >= self.starts[sequence]) & (position < self.ends[sequence])
+        return np.bincount(
+            sequence[chosen], weights=values[chosen], minlength=len(self.starts)
+        ).astype(np.float64)
+
+
+def audit_canaries(canaries: pl.DataFrame, secrets: Secrets, shifted: Secrets) -> pl.DataFrame:
+    """Loss, extraction and exposure of every canary and twin.
 
     Args:
         canaries: ``CANARIES`` table.
-        records: Token records of the canaries' texts, sequence i being row i.
-        starts: Position of the first token of each secret.
-        ends: Position after its last token.
+        secrets: Their secrets, one for each row.
+        shifted: The same secrets when another text stands before the prefix.
 
     Returns:
         ``AUDIT`` table in the row order of ``canaries``.
-
-    Source: Carlini et al. 2021, arXiv:2012.07805; 2023, arXiv:2202.07646.
     """
-    is_secret = (records.position >= starts[records.sequence]) & (
-        records.position < ends[records.sequence]
-    )
-    sequence, size = records.sequence[is_secret], canaries.height
-    nll = np.bincount(sequence, weights=records.nll[is_secret], minlength=size)
-    greedy = np.bincount(sequence, weights=records.is_greedy[is_secret], minlength=size)
-    num_tokens = ends - starts
     return (
         canaries.select("canary_id", "family", "num_repeats")
         .with_columns(
-            num_secret_tokens=pl.Series(num_tokens, dtype=pl.Int64),
-            secret_nll=pl.Series(nll, dtype=pl.Float64),
-            extracted=pl.Series(greedy == num_tokens, dtype=pl.Boolean),
+            num_secret_tokens=pl.Series(secrets.num_tokens, dtype=pl.Int64),
+            secret_nll=pl.Series(secrets.nll, dtype=pl.Float64),
+            extracted=pl.Series(secrets.is_extracted, dtype=pl.Boolean),
+            extracted_shifted=pl.Series(shifted.is_extracted, dtype=pl.Boolean),
         )
+        .with_columns(exposure=_exposure())
         .match_to_schema(AUDIT)
     )
 
 
-def extraction_rates(audit: pl.DataFrame) -> dict[str, Any]:
-    """Share of secrets extracted: of all planted canaries, and by family and repeat level.
+def _exposure() -> pl.Expr:
+    """Exposure of a planted canary among the twins of its family; null where there are none."""
+    is_twin = pl.col("num_repeats") == 0
+
+    def of_family(columns: Sequence[pl.Series]) -> pl.Series:
+        nll, twin = (column.to_numpy() for column in columns)
+        exposure = np.full(len(nll), np.nan)
+        if twin.any():
+            exposure[~twin] = sampled_exposure(nll[~twin], nll[twin])
+        return pl.Series(exposure, nan_to_null=True)
+
+    return pl.map_groups(
+        ["secret_nll", is_twin], of_family, return_dtype=pl.Float64, returns_scalar=False
+    ).over("family")
+
+
+def canary_metrics(audit: pl.DataFrame) -> dict[str, Any]:
+    """Share of secrets extracted and mean exposure: overall, by family and repeat level.
 
     Level 0 are the twins that were never planted: what no memory can explain.
     """
     planted = audit.filter(pl.col("num_repeats") > 0)
-    rates = audit.group_by("family", "num_repeats").agg(pl.col("extracted").mean())
-    by_family: dict[str, dict[str, float]] = {}
-    for family, level, rate in rates.sort("family", "num_repeats").iter_rows():
-        by_family.setdefault(family, {})[str(level)] = rate
-    overall: Mapping[str, Any] = {
-        "extraction_rate": planted["extracted"].mean() if planted.height else None
+    by_level = audit.group_by("family", "num_repeats").agg(pl.col("extracted", "exposure").mean())
+    extraction: dict[str, dict[str, float]] = {}
+    exposure: dict[str, dict[str, float]] = {}
+    for family, level, rate, bits in by_level.sort("family", "num_repeats").iter_rows():
+        extraction.setdefault(family, {})[str(level)] = rate
+        if bits is not None:
+            exposure.setdefault(family, {})[str(level)] = bits
+    return {
+        "extraction_rate": planted["extracted"].mean() if planted.height else None,
+        "extraction_rate_shifted": planted["extracted_shifted"].mean() if planted.height else None,
+        "extraction": extraction,
+        "exposure": exposure,
     }
-    return {**overall, "extraction": by_family}

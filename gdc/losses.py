@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from gdc.batches import PADDING, TokenizedTexts, Windows, group_by_tokens, padded, windows_of
 from gdc.models import target_logits
 
+# Logits whose moments are taken at once.
+_MOMENT_ELEMENTS: Final = 2**24
+
 
 @dataclass(frozen=True)
 class TokenRecords:
@@ -20,12 +24,28 @@ class TokenRecords:
 
     ``position`` p is the p-th id of the text (the last is its end of text). ``nll`` is float32,
     nats; ``is_greedy`` tells whether the token is the most likely one given all before it.
+    ``mean`` and ``std`` float32 are the expectation of the log-probability over the vocabulary at
+    that position and its standard deviation, nats.
     """
 
     sequence: NDArray[np.int64]
     position: NDArray[np.int64]
     nll: NDArray[np.float32]
     is_greedy: NDArray[np.bool_]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def of_sequences(self, first: int, last: int) -> "TokenRecords":
+        """Records of the sequences from ``first`` to before ``last``, counted from 0 again."""
+        rows = slice(*np.searchsorted(self.sequence, [first, last]))
+        return TokenRecords(
+            self.sequence[rows] - first,
+            self.position[rows],
+            self.nll[rows],
+            self.is_greedy[rows],
+            self.mean[rows],
+            self.std[rows],
+        )
 
 
 def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -61,12 +81,16 @@ def per_sequence(
 def token_records(
     model: nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
 ) -> TokenRecords:
-    """Loss of every predicted token, and whether greedy decoding would choose it."""
+    """One pass: all that the audits ask about every predicted token."""
     windows = windows_of(texts, block_size)
     first = windows.start - texts.offsets[windows.sequence]
     # An empty part first: without texts there are no batches to join.
     parts: list[tuple[NDArray[np.generic], ...]] = [
-        (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32), np.zeros(0, bool))
+        (
+            np.zeros(0, int),
+            np.zeros(0, int),
+            *_token_columns(torch.zeros(0, 1), torch.zeros(0).long()),
+        )
     ]
     with _evaluating(model):
         for chosen, logits_NV, targets_N, row_N in _batches(model, texts, windows, batch_tokens):
@@ -77,15 +101,35 @@ def token_records(
                 (
                     windows.sequence[chosen][row],
                     first[chosen][row] + within,
-                    token_nll(logits_NV, targets_N).cpu().numpy(),
-                    (logits_NV.argmax(dim=-1) == targets_N).cpu().numpy(),
+                    *_token_columns(logits_NV, targets_N),
                 )
             )
-    sequence, position, nll, is_greedy = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
-    order = np.lexsort((position, sequence))
-    return TokenRecords(sequence[order], position[order], nll[order], is_greedy[order])
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = np.lexsort((columns[1], columns[0]))
+    return TokenRecords(*(column[order] for column in columns))
+
+
+def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], ...]:
+    """The columns of ``TokenRecords`` after ``position``."""
+    parts = []
+    # In slices: the moments need several copies of the logits.
+    size = max(1, _MOMENT_ELEMENTS // logits_NV.shape[1])
+    for logits, targets in zip(
+        torch.split(logits_NV, size), torch.split(targets_N, size), strict=True
+    ):
+        log_p_NV = logits.float().log_softmax(dim=-1)
+        p_NV = log_p_NV.exp()
+        mean_N = (p_NV * log_p_NV).sum(dim=-1)
+        variance_N = (p_NV * (log_p_NV - mean_N[:, None]).square()).sum(dim=-1)
+        parts.append(
+            (
+                token_nll(logits, targets).cpu().numpy(),
+                (logits.argmax(dim=-1) == targets).cpu().numpy(),
+                mean_N.cpu().numpy(),
+                variance_N.sqrt().cpu().numpy(),
+            )
+        )
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 @contextmanager

@@ -101,6 +101,22 @@ AUDIT: Final = pl.Schema(
         "num_secret_tokens": pl.Int64,
         "secret_nll": pl.Float64,  # sum over the secret's tokens given the prefix, nats
         "extracted": pl.Boolean,  # greedy decoding from the prefix gives the secret exactly
+        "extracted_shifted": pl.Boolean,  # the same with another text before the prefix
+        "exposure": pl.Float64,  # bits among the twins of its family; null for a twin
+    }
+)
+
+# One row is an ordinary training sample (member) or a held-out one under one model. It is
+# followed by one Float64 column for every membership attack and blind baseline.
+MEMBERSHIP: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "is_member": pl.Boolean,
+        "num_tokens": pl.Int64,
+        "loss": pl.Float64,  # nats per token
+        "num_suffix_tokens": pl.Int64,  # the second half of the text
+        "suffix_nll": pl.Float64,  # sum over the suffix given the first half, nats
+        "suffix_extracted": pl.Boolean,  # greedy decoding of the first half gives the suffix
     }
 )
 

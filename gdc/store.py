@@ -23,6 +23,7 @@ from gdc.schema import (
     CHECKPOINTS,
     CORPUS,
     CURATED,
+    MEMBERSHIP,
     PLAN,
     QUADRANT_TABLE,
     QUARANTINE,
@@ -102,6 +103,11 @@ def audit_path(arm: str, seed: int) -> Path:
     return Path(f"data/audits/{arm}-{seed}.parquet")
 
 
+def membership_path(arm: str, seed: int) -> Path:
+    """Where the membership table of one model lies."""
+    return Path(f"data/membership/{arm}-{seed}.parquet")
+
+
 def metrics_path(arm: str, seed: int) -> Path:
     """Where the metrics of one model lie."""
     return Path(f"metrics/{arm}-{seed}.json")
@@ -132,6 +138,16 @@ def read_audit(arm: str, seed: int) -> pl.DataFrame:
 def write_audit(arm: str, seed: int, audit: pl.DataFrame) -> None:
     """Write the audit of one model."""
     _write_table(audit_path(arm, seed), audit, AUDIT)
+
+
+def read_membership(arm: str, seed: int) -> pl.DataFrame:
+    """Read the membership table of one model."""
+    return _read_table(membership_path(arm, seed), MEMBERSHIP)
+
+
+def write_membership(arm: str, seed: int, table: pl.DataFrame) -> None:
+    """Write the membership table of one model."""
+    _write_table(membership_path(arm, seed), table, MEMBERSHIP)
 
 
 def read_trace(seed: int) -> Trace:

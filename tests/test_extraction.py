@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdc.extraction import audit_canaries, extraction_rates, secret_starts
+from gdc.extraction import Secrets, audit_canaries, canary_metrics, secret_starts
 from gdc.losses import TokenRecords
 from gdc.schema import AUDIT, CANARIES
 
@@ -26,6 +26,8 @@ def records_of(texts: Sequence[Sequence[Token]]) -> TokenRecords:
         position=np.array(position, dtype=np.int64),
         nll=np.array(nll, dtype=np.float32),
         is_greedy=np.array(is_greedy, dtype=np.bool_),
+        mean=np.zeros(len(nll), dtype=np.float32),
+        std=np.ones(len(nll), dtype=np.float32),
     )
 
 
@@ -39,7 +41,8 @@ def audit(
 ) -> list[tuple[int, float, bool]]:
     """(num_secret_tokens, secret_nll, extracted) of each text with its secret's span."""
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
-    table = audit_canaries(canaries_of([1] * len(texts)), records_of(texts), starts, ends)
+    secrets = Secrets(records_of(texts), starts, ends)
+    table = audit_canaries(canaries_of([1] * len(texts)), secrets, secrets)
     assert table.schema == AUDIT
     return table.select("num_secret_tokens", "secret_nll", "extracted").rows()
 
@@ -127,10 +130,14 @@ def test_rates_are_by_family_and_level_and_leave_the_twins_out_of_the_total() ->
         num_secret_tokens=pl.lit(2, pl.Int64),
         secret_nll=1.0,
         extracted=pl.Series([YES, *extracted]),
+        extracted_shifted=pl.lit(value=False),
+        exposure=pl.when(pl.col("num_repeats") > 0).then(pl.col("num_repeats") / 2.0),
     )
-    rates = extraction_rates(table.match_to_schema(AUDIT))
+    rates = canary_metrics(table.match_to_schema(AUDIT))
     assert rates == {
         "extraction_rate": 5 / 8,
+        "extraction_rate_shifted": 0.0,
+        "exposure": {"digits": {"1": 0.5, "4": 2.0, "16": 8.0}, "words": {"1": 0.5}},
         "extraction": {
             "digits": {"0": 0.5, "1": 0.0, "4": 0.75, "16": 1.0},
             "words": {"1": 1.0},
@@ -140,17 +147,38 @@ def test_rates_are_by_family_and_level_and_leave_the_twins_out_of_the_total() ->
 
 
 def test_without_canaries_there_is_no_rate() -> None:
-    assert extraction_rates(pl.DataFrame(schema=AUDIT)) == {
+    assert canary_metrics(pl.DataFrame(schema=AUDIT)) == {
         "extraction_rate": None,
+        "extraction_rate_shifted": None,
         "extraction": {},
+        "exposure": {},
     }
     assert audit([], []) == []
 
 
 def test_twins_alone_have_rates_but_no_total() -> None:
-    row = ("digits-0-00", "digits", 0, 2, 1.0, False)
-    rates = extraction_rates(pl.DataFrame([row], schema=AUDIT, orient="row"))
-    assert rates == {"extraction_rate": None, "extraction": {"digits": {"0": 0.0}}}
+    row = ("digits-0-00", "digits", 0, 2, 1.0, False, False, None)
+    metrics = canary_metrics(pl.DataFrame([row], schema=AUDIT, orient="row"))
+    assert metrics["extraction_rate"] is None
+    assert metrics["extraction"] == {"digits": {"0": 0.0}}
+
+
+def test_a_canary_is_exposed_among_the_twins_of_its_own_family() -> None:
+    digits, words = canaries_of([0, 0, 0, 0, 8, 1]), canaries_of([0, 0, 4], "words")
+    losses = [4.0, 3.0, 2.0, 1.0, 0.5, 2.5, 9.0, 8.0, 8.5]
+    secrets = Secrets(
+        records_of([[(loss, NO), (0.0, NO)] for loss in losses]), np.zeros(9, int), np.ones(9, int)
+    )
+    table = audit_canaries(pl.concat([digits, words]), secrets, secrets)
+    # Before all of 4 twins: 2 bits. After 2 of 4: log2(4 / 3). After 1 of 2: 0 bits.
+    assert table["exposure"].to_list() == [
+        None, None, None, None, 2.0, pytest.approx(np.log2(4 / 3)), None, None, 0.0,
+    ]  # fmt: skip
+
+
+def test_a_family_without_twins_has_no_exposure() -> None:
+    secrets = Secrets(records_of([[(1.0, NO), (0.0, NO)]]), np.zeros(1, int), np.ones(1, int))
+    assert audit_canaries(canaries_of([4]), secrets, secrets)["exposure"].to_list() == [None]
 
 
 def test_a_prefix_without_its_text_is_refused() -> None:

@@ -1,0 +1,123 @@
+"""One pass over members and held-out texts -> the table of membership, extraction and loss."""
+
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from gdc import membership
+from gdc.corpus import hash_order
+from gdc.extraction import Secrets
+from gdc.losses import TokenRecords
+from gdc.membership import Evidence, TokenTable
+from gdc.schema import MEMBERSHIP
+
+# Those that need no reference model.
+ATTACKS: Final = ("zlib", "min_k", "min_k_plus_plus")
+BLIND: Final = ("length", "zlib_size")
+FALSE_POSITIVE_RATES: Final = {"tpr_at_1_percent_fpr": 0.01, "tpr_at_01_percent_fpr": 0.001}
+
+
+def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.DataFrame:
+    """Ordinary training samples, at most ``num_members``, and all held-out ones.
+
+    Both were drawn at random before any training, so nothing but a model can tell them apart. A
+    text with copies in its split stands here once: its copies are not independent.
+
+    Returns:
+        Table with ``sample_id``, ``text`` and ``is_member``, members first.
+    """
+    ordinary = corpus.filter(pl.col("canary_id").is_null()).unique(
+        "content_id", keep="first", maintain_order=True
+    )
+    members = ordinary.filter(pl.col("split") == "train")
+    draws = hash_order(members["content_id"].to_list(), seed=seed, purpose="members")
+    chosen = (
+        members.with_columns(draw=pl.Series(draws, dtype=pl.UInt64))
+        .sort("draw", "sample_id")
+        .head(num_members)
+        .drop("draw")
+        .sort("sample_id")
+    )
+    heldout = ordinary.filter(pl.col("split") == "validation")
+    return pl.concat([chosen, heldout]).select(
+        "sample_id", "text", is_member=pl.col("split") == "train"
+    )
+
+
+def audit_samples(
+    samples: pl.DataFrame, records: TokenRecords, *, min_k_share: float
+) -> pl.DataFrame:
+    """Loss, membership scores and the extraction of the second half of every sample.
+
+    Args:
+        samples: As ``choose_samples`` gives them.
+        records: Token records of their texts, sequence i being row i.
+        min_k_share: Share of the tokens that the Min-K attacks read.
+
+    Returns:
+        ``MEMBERSHIP`` table in the row order of ``samples``, with a column for each of ``ATTACKS``
+        and ``BLIND``; every attack is higher the more likely a sample is a member.
+    """
+    num_tokens = np.bincount(records.sequence, minlength=samples.height)
+    tokens = TokenTable(
+        records.sequence, -records.nll, records.mean, records.std, num_texts=samples.height
+    )
+    evidence = Evidence(
+        tokens,
+        zlib_sizes=membership.zlib_sizes(samples["text"].to_list()),
+        min_k_share=min_k_share,
+    )
+    # The last predicted token is the end of the text; it is no part of what can be extracted.
+    suffixes = Secrets(records, num_tokens // 2, num_tokens - 1)
+    return (
+        samples.select("sample_id", "is_member")
+        .with_columns(
+            num_tokens=pl.Series(num_tokens, dtype=pl.Int64),
+            loss=pl.Series(-membership.loss(tokens), dtype=pl.Float64),
+            num_suffix_tokens=pl.Series(suffixes.num_tokens, dtype=pl.Int64),
+            suffix_nll=pl.Series(suffixes.nll, dtype=pl.Float64),
+            suffix_extracted=pl.Series(suffixes.is_extracted & (suffixes.num_tokens > 0)),
+            **membership.attack_texts([*ATTACKS, *BLIND], evidence),
+        )
+        .select(*MEMBERSHIP.names(), *ATTACKS, *BLIND)
+    )
+
+
+def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
+    """How well each attack tells members from held-out samples, and the perplexity of the latter.
+
+    Blind baselines never ask the model: away from an AUC of 0.5 the two groups differ by more than
+    membership, and no attack on them proves a leak.
+    """
+    scored = audit.with_columns(loss_attack=-pl.col("loss"))
+    members = scored.filter("is_member")
+    heldout = scored.filter(~pl.col("is_member"))
+    names = {"loss": "loss_attack", **{name: name for name in (*ATTACKS, *BLIND)}}
+    attacks = {
+        name: _attack_metrics(members[column].to_numpy(), heldout[column].to_numpy())
+        for name, column in names.items()
+    }
+    heldout_loss = float(np.average(heldout["loss"], weights=heldout["num_tokens"]))
+    return {
+        "heldout_loss": heldout_loss,
+        "perplexity": float(np.exp(heldout_loss)),
+        "num_heldout_tokens": int(heldout["num_tokens"].sum()),
+        "membership": {name: attacks[name] for name in names if name not in BLIND},
+        "blind": {name: attacks[name] for name in BLIND},
+        "suffix_extraction": {
+            "members": members["suffix_extracted"].mean(),
+            "heldout": heldout["suffix_extracted"].mean(),
+        },
+    }
+
+
+def _attack_metrics(members: np.ndarray, heldout: np.ndarray) -> dict[str, Any]:
+    return {
+        "auc": membership.auc(members, heldout),
+        "leak": membership.leak_direction(members, heldout),
+        **{
+            name: membership.tpr_at_fpr(members, heldout, rate)
+            for name, rate in FALSE_POSITIVE_RATES.items()
+        },
+    }
