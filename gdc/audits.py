@@ -8,9 +8,9 @@ import polars as pl
 from gdc import membership
 from gdc.corpus import hash_order
 from gdc.extraction import Secrets
-from gdc.losses import TokenRecords
 from gdc.membership import Evidence, TokenTable
 from gdc.schema import MEMBERSHIP
+from gdc.token_records import TokenRecords
 
 # Those that need no reference model.
 ATTACKS: Final = ("zlib", "min_k", "min_k_plus_plus")

@@ -304,8 +304,24 @@ class RandomArm(Section):
     weight: float = Field(ge=0, le=1, description="0 drops.")
 
 
+class DedupArm(Section):
+    """Keep one of every group of near copies, which needs no model: the control of all scores."""
+
+    rule: Literal["dedup"]
+    threshold: float = Field(gt=0, le=1, description="Jaccard similarity; 1 drops exact copies.")
+    num_perm: int = Field(ge=16, description="Hash functions of a MinHash.")
+    shingle_chars: int = Field(ge=1, description="Characters of a shingle.")
+
+
+class OracleArm(Section):
+    """Drop the planted rows: the only rule that is told which they are, the best any could do."""
+
+    rule: Literal["oracle"]
+
+
+ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | RandomArm
 Arm = Annotated[
-    NoneArm | QuadrantsArm | TopFractionArm | RandomArm,
+    ScoreArm | DedupArm | OracleArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.

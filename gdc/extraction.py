@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.exposure import sampled_exposure
-from gdc.losses import TokenRecords
 from gdc.schema import AUDIT
+from gdc.token_records import TokenRecords
 
 
 def secret_starts(

@@ -4,15 +4,16 @@ import math
 
 import polars as pl
 
-from gdc.config import Arm, NoneArm, QuadrantsArm, RandomArm, TopFractionArm
+from gdc.config import DedupArm, NoneArm, QuadrantsArm, RandomArm, ScoreArm, TopFractionArm
 from gdc.corpus import hash_order
+from gdc.duplicates import near_duplicates
 from gdc.errors import ConfigError, DataError
 from gdc.schema import CURATED, PLAN, REMOVED
 
 _HELD_OUT = "held out, not scored"
 
 
-def make_plan(arm: Arm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """Apply one arm's rule.
 
     Args:
@@ -37,6 +38,38 @@ def make_plan(arm: Arm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     else:
         plan = _random(arm, scored, seed)
     return plan.with_columns(pl.col("copies").cast(pl.Int64)).match_to_schema(PLAN)
+
+
+def dedup_plan(
+    arm: DedupArm, scored: pl.DataFrame, texts: pl.DataFrame, *, seed: int
+) -> pl.DataFrame:
+    """Drop every sample that nearly copies a kept one; the reason names that twin.
+
+    Args:
+        arm: Threshold and size of the MinHash.
+        scored: Table with the ``sample_id`` of every training sample.
+        texts: Table with ``sample_id`` and ``text`` of the same samples.
+        seed: Of the hash functions.
+
+    Source: Lee et al. 2022, arXiv:2107.06499.
+    """
+    copies = near_duplicates(
+        texts,
+        threshold=arm.threshold,
+        num_perm=arm.num_perm,
+        shingle_chars=arm.shingle_chars,
+        seed=seed,
+    )
+    similarity = pl.col("similarity").round(3).cast(pl.String)
+    reason = pl.lit("near copy of ") + pl.col("twin_id") + ", similarity " + similarity
+    return _drop(scored, copies.select("sample_id", reason=reason))
+
+
+def oracle_plan(scored: pl.DataFrame, planted: pl.Series) -> pl.DataFrame:
+    """Drop the planted samples, whose ids no other rule may know: a bound, not a method."""
+    return _drop(
+        scored, pl.DataFrame({"sample_id": planted}).with_columns(reason=pl.lit("planted"))
+    )
 
 
 def budget(fraction: float, num_samples: int) -> int:
@@ -86,6 +119,22 @@ def curate(
         planned.filter(~dropped).select(CURATED.names()),
         others.select(CURATED.names()),
         planned.filter(dropped).select(REMOVED.names()),
+    )
+
+
+def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
+    is_dropped = pl.col("reason").is_not_null()
+    return (
+        scored.select("sample_id")
+        .join(dropped, on="sample_id", how="left", maintain_order="left")
+        .select(
+            "sample_id",
+            action=pl.when(is_dropped).then(pl.lit("drop")).otherwise(pl.lit("keep")),
+            weight=pl.when(is_dropped).then(0.0).otherwise(1.0),
+            copies=pl.when(is_dropped).then(0).otherwise(1).cast(pl.Int64),
+            reason=pl.col("reason").fill_null("not dropped"),
+        )
+        .match_to_schema(PLAN)
     )
 
 

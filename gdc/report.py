@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from statistics import fmean
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import polars as pl
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
+from gdc.comparison import baseline_arm
 from gdc.config import Params
 from gdc.errors import DataError
 from gdc.plots import COLOURS, POINTS, MapFrame
@@ -35,6 +37,8 @@ class ReportTables:
     scores_summary: dict[str, Any]
     quadrants_summary: dict[str, Any]
     num_quarantined: int
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.compare_arms``
+    groups: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.by_group``
 
 
 def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
@@ -48,15 +52,15 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         ``corpus``, ``scores``, ``quadrants``, ``definitions``, ``hotspots``,
         ``canaries_by_quadrant``, ``curated`` (the arm that makes the curated data set),
         ``baseline`` (the first retrained arm that keeps everything, or None), ``arms`` in their
-        order in ``retrain.arms``, ``comparison`` (how), ``summary`` and ``warnings``
-        (sentences), ``settings``.
+        order in ``retrain.arms``, ``evidence`` and ``groups`` as they came, ``comparison`` (how),
+        ``summary`` and ``warnings`` (sentences), ``settings``.
         Ratios and differences are paired by seed, then averaged.
 
     Raises:
         DataError: The tables hold different samples.
     """
     samples = _scored_samples(tables)
-    baseline = _baseline(params)
+    baseline = baseline_arm(params)
     report: dict[str, Any] = {
         "corpus": _corpus(tables),
         "scores": tables.scores_summary,
@@ -67,6 +71,8 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "curated": _curated(samples, tables.plans, params.intervene.curated_arm),
         "baseline": baseline,
         "arms": _arms(tables, params, baseline),
+        "evidence": tables.evidence,
+        "groups": tables.groups,
         "settings": settings(params),
     }
     return report | {
@@ -107,7 +113,7 @@ def render_html(report: Mapping[str, Any], map_html: str) -> str:
         map_html: What ``plots.interactive_map`` returns; inserted as it is.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": percent, "number": number}
+    environment.filters |= {"percent": percent, "number": number, "interval": interval}
     template = files("gdc").joinpath("templates/report.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         report=report,
@@ -128,6 +134,15 @@ def percent(share: float | None) -> str:
 def number(value: float | None) -> str:
     """Four significant digits, or a dash."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def interval(value: Mapping[str, Any] | None, form: Literal["percent", "number"]) -> Markup:
+    """A value and, in small print below it, the ends of its interval; or a dash."""
+    if value is None:
+        return Markup("-")
+    shown = {"percent": percent, "number": number}[form]
+    ends = f"[{shown(value['low'])}, {shown(value['high'])}]"
+    return Markup('{} <span class="soft">{}</span>').format(shown(value["value"]), ends)
 
 
 def _scored_samples(tables: ReportTables) -> pl.DataFrame:
@@ -162,11 +177,6 @@ def _scored_samples(tables: ReportTables) -> pl.DataFrame:
             f"that are not, first {unknown['canary_id'][0]}. Re-run: gdc run."
         )
     return samples
-
-
-def _baseline(params: Params) -> str | None:
-    arms = params.intervene.arms
-    return next((arm for arm in params.retrain.arms if arms[arm].rule == "none"), None)
 
 
 def _corpus(tables: ReportTables) -> dict[str, int]:
@@ -345,7 +355,7 @@ def _comparison(report: Mapping[str, Any]) -> str:
         if report["baseline"] is None
         else f"Ratio and change: against arm {report['baseline']}, same seed, then averaged."
     )
-    few = f" {_counted(num_seeds, 'seed')}: differences are not intervals."
+    few = f" {_counted(num_seeds, 'seed')}: too few to say much about other seeds."
     return against + (few if num_seeds < ENOUGH_SEEDS else "")
 
 
@@ -380,7 +390,7 @@ def _arm_warnings(report: Mapping[str, Any]) -> list[str]:
     num_seeds = len(arms[0]["perplexity"]["per_seed"])
     warnings = []
     if num_seeds < ENOUGH_SEEDS:
-        warnings.append(f"{_counted(num_seeds, 'seed')}: differences are not intervals.")
+        warnings.append(f"{_counted(num_seeds, 'seed')}: too few to say much about other seeds.")
     if report["baseline"] is None:
         warnings.append("No retrained arm keeps everything, so there is nothing to compare with.")
     for arm in arms:

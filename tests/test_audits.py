@@ -6,8 +6,8 @@ import pytest
 
 from gdc.audits import audit_samples, choose_samples, membership_metrics
 from gdc.corpus import build_corpus, samples_from
-from gdc.losses import TokenRecords
 from gdc.schema import CANARIES, MEMBERSHIP
+from gdc.token_records import TokenRecords
 from tests.builders import rows_of
 
 

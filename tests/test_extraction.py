@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.extraction import Secrets, audit_canaries, canary_metrics, secret_starts
-from gdc.losses import TokenRecords
 from gdc.schema import AUDIT, CANARIES
+from gdc.token_records import TokenRecords
 
 # One token of a text: its loss in nats, and whether greedy decoding chooses it.
 Token = tuple[float, bool]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from gdc.config import Arm
+from gdc.config import DedupArm, ScoreArm
 from gdc.errors import ConfigError, DataError
-from gdc.interventions import curate, make_plan
+from gdc.interventions import curate, dedup_plan, make_plan, oracle_plan
 from gdc.schema import CORPUS, CURATED, PLAN, QUADRANT_TABLE, QUADRANTS, REMOVED, SCORES
 
 NONE = {"rule": "none"}
@@ -28,7 +28,7 @@ def at_random(fraction: float, weight: float = 0.0) -> dict[str, object]:
 
 
 def plan(arm: Mapping[str, object], scored: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    return make_plan(TypeAdapter[Arm](Arm).validate_python(arm), scored, seed=seed)
+    return make_plan(TypeAdapter[ScoreArm](ScoreArm).validate_python(arm), scored, seed=seed)
 
 
 def scored_of(rows: Sequence[tuple[str, float, float | None, str]]) -> pl.DataFrame:
@@ -238,3 +238,32 @@ def test_a_plan_that_lacks_a_sample_is_refused() -> None:
         DataError, match=r"expected a plan and a quadrant .* got 1 without, first f\."
     ):
         curate(corpus, quadrants_of(FIVE), plan(NONE, FIVE))
+
+
+def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
+    texts = pl.DataFrame(
+        {
+            "sample_id": ["a", "b", "c", "d"],
+            "text": ["one two three four", "quite another", "one two three four!", "quite another"],
+        }
+    )
+    arm = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
+    plan = dedup_plan(arm, texts.select("sample_id"), texts, seed=0)
+    assert plan.schema == PLAN
+    assert plan["action"].to_list() == ["keep", "keep", "drop", "drop"]
+    assert plan["weight"].to_list() == [1.0, 1.0, 0.0, 0.0]
+    assert plan["reason"].to_list()[2:] == [
+        "near copy of a, similarity 0.938",
+        "near copy of b, similarity 1.0",
+    ]
+    exact = arm.model_copy(update={"threshold": 1.0})
+    plan = dedup_plan(exact, texts.select("sample_id"), texts, seed=0)
+    assert plan["action"].to_list() == ["keep", "keep", "keep", "drop"]
+
+
+def test_the_oracle_drops_what_is_planted_and_nothing_else() -> None:
+    plan = oracle_plan(FIVE, FIVE["sample_id"].head(2))
+    assert plan.schema == PLAN
+    assert plan["action"].to_list() == ["drop", "drop", "keep", "keep", "keep"]
+    assert plan["copies"].to_list() == [0, 0, 1, 1, 1]
+    assert plan["reason"].to_list() == ["planted"] * 2 + ["not dropped"] * 3

@@ -25,7 +25,17 @@ from gdc.config import Params
 from gdc.errors import DataError, SchemaError
 from gdc.plots import MapFrame
 from gdc.report import ReportTables
-from gdc.schema import CANARIES, CORPUS, PLAN, QUADRANT_TABLE, QUADRANTS, QUARANTINE, SCORES
+from gdc.schema import (
+    AUDIT,
+    CANARIES,
+    CORPUS,
+    MEMBERSHIP,
+    PLAN,
+    QUADRANT_TABLE,
+    QUADRANTS,
+    QUARANTINE,
+    SCORES,
+)
 from gdc.stages import report as stage
 from tests.builders import params_with
 
@@ -259,15 +269,15 @@ def test_warnings_are_gathered_once_each() -> None:
         "said twice",
         "Quadrant ambiguous-hard is empty.",
         "3 bad rows left out: data/quarantine.parquet says why.",
-        "2 seeds: differences are not intervals.",
+        "2 seeds: too few to say much about other seeds.",
     ]
 
 
 @pytest.mark.parametrize(
     ("seeds", "sentence"),
     [
-        ([1], "1 seed: differences are not intervals."),
-        ([1, 2], "2 seeds: differences are not intervals."),
+        ([1], "1 seed: too few to say much about other seeds."),
+        ([1, 2], "2 seeds: too few to say much about other seeds."),
         ([1, 2, 3], None),
     ],
 )
@@ -411,7 +421,7 @@ def test_terminal_tables_show_the_numbers() -> None:
     built = report.build_report(tables_of(), params_of())
     arms = printed(console.arms_table(built))
     assert re.search(r"paper .*drop 1, weight 2 .* 55 .*x1\.000 .* 25 % .*-12\.5 pt", arms)
-    assert "2 seeds: differences are not intervals." in " ".join(arms.split())
+    assert "2 seeds: too few to say much about other seeds." in " ".join(arms.split())
     quadrants = printed(console.quadrants_table(built))
     assert re.search(
         r"hotspot-memorized .*memorization above 0\.15 .* 4 .*keep 1, weight 2", quadrants
@@ -451,6 +461,24 @@ class FakeRun:
         self.artifacts.append(str(path))
 
 
+def audit_of(*, extracted: bool) -> pl.DataFrame:
+    rows = [
+        ("digits-0", "digits", 0, 2, 5.0, False, False, None),
+        ("digits-1", "digits", 2, 2, 1.0, extracted, False, 1.0),
+    ]
+    return pl.DataFrame(rows, schema=AUDIT, orient="row")
+
+
+def membership_of(loss: float) -> pl.DataFrame:
+    """Training sample ``c-0`` of the hotspots and the held-out one; the attack finds the first."""
+    rows = [("c-0", True, 4, 1.0, 2, 1.0, True), ("y-0", False, 4, loss, 2, 9.0, False)]
+    table = pl.DataFrame(rows, schema=MEMBERSHIP, orient="row")
+    score = -pl.col("loss")
+    return table.with_columns(
+        zlib=score, min_k=score, min_k_plus_plus=score, length=4.0, zlib_size=9.0
+    )
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A folder with everything that stage report reads; the run that it opens is returned."""
@@ -464,6 +492,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     store.write_json(store.QUADRANTS_SUMMARY, tables.quadrants_summary)
     for (arm, seed), metrics in tables.metrics.items():
         store.write_json(store.metrics_path(arm, seed), metrics)
+    for arm, seed in tables.metrics:
+        store.write_audit(arm, seed, audit_of(extracted=arm == "none"))
+        store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
     # JSON is YAML.
     store.write_json(store.PARAMS, params_of().model_dump(mode="json"))
     fake = FakeRun()
@@ -481,13 +512,25 @@ def test_the_stage_writes_and_logs_its_three_files(workspace: FakeRun) -> None:
     stage.main()
     files = ["reports/report.json", "reports/report.html", "reports/data_map.png"]
     assert workspace.artifacts == files
-    assert workspace.metrics == {
+    assert {name: n for name, n in workspace.metrics.items() if n is not None} == {
         "none/perplexity": 60.0,
         "none/extraction_rate": 0.375,
         "paper/perplexity": 55.0,
         "paper/extraction_rate": 0.25,
+        "quadrants/hotspot-memorized/auc": 1.0,
+        "deciles/4/auc": 1.0,
     }
-    assert store.read_json(Path(files[0])) == report.build_report(tables_of(), params_of())
+    built = store.read_json(Path(files[0]))
+    plain = report.build_report(tables_of(), params_of())
+    assert built | {"evidence": {}, "groups": {}} == plain
+    paper = built["evidence"]["paper"]
+    assert paper["extraction_change"] == {"value": -1.0, "low": -1.0, "high": -1.0, "num_seeds": 2}
+    assert paper["perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
+    assert paper["verdict"] == (
+        "paper reduces extraction: -100.0 points [-100.0, -100.0] at perplexity x1.649 "
+        "[1.649, 1.649]; no random arm of its size to compare with."
+    )
+    assert "paper reduces extraction" in Path(files[1]).read_text(encoding="utf-8")
     before = [Path(file).read_bytes() for file in files]
     stage.main()
     assert [Path(file).read_bytes() for file in files] == before

@@ -1,23 +1,29 @@
 """Stage `intervene`: scores and quadrants -> one plan per arm, and the curated data set."""
 
+import polars as pl
+
 from gdc import interventions, store, tracking
+from gdc.config import Arm, DedupArm, OracleArm
 from gdc.stages.runner import run
 
 
 def main() -> None:
-    """Plan every arm; the corpus is read only for the curated data set, never for a plan."""
+    """Plan every arm; of the corpus a plan sees the text at most, and never which rows are planted.
+
+    The one exception is the arm ``oracle``, which is a bound for the others.
+    """
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"seed", "intervene"})
     with tracking.stage_run("intervene", sections) as stage:
-        quadrants = store.read("quadrants")
+        quadrants, corpus = store.read("quadrants"), store.read("corpus")
         scored = store.read("scores").join(quadrants, on="sample_id", maintain_order="left")
         plans = {
-            name: interventions.make_plan(arm, scored, seed=params.seed)
+            name: _plan(arm, scored, corpus, params.seed)
             for name, arm in params.intervene.arms.items()
         }
         store.write_plans(plans)
         train, validation, removed = interventions.curate(
-            store.read("corpus"), quadrants, plans[params.intervene.curated_arm]
+            corpus, quadrants, plans[params.intervene.curated_arm]
         )
         store.write("curated/train", train)
         store.write("curated/validation", validation)
@@ -26,6 +32,16 @@ def main() -> None:
         stage.log_dataset("curated", train, store.TABLES["curated/train"][0], "curated")
         for arm in plans:
             stage.log_artifact(store.plan_path(arm))
+
+
+def _plan(arm: Arm, scored: pl.DataFrame, corpus: pl.DataFrame, seed: int) -> pl.DataFrame:
+    if isinstance(arm, DedupArm):
+        texts = corpus.filter(pl.col("split") == "train").select("sample_id", "text")
+        return interventions.dedup_plan(arm, scored, texts, seed=seed)
+    if isinstance(arm, OracleArm):
+        planted = corpus.filter(pl.col("canary_id").is_not_null())["sample_id"]
+        return interventions.oracle_plan(scored, planted)
+    return interventions.make_plan(arm, scored, seed=seed)
 
 
 if __name__ == "__main__":

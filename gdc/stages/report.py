@@ -1,9 +1,10 @@
 """Stage `report`: all tables -> report.json, report.html and data_map.png."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from gdc import plots, report, store, tracking
+from gdc import comparison, plots, report, store, tracking
 from gdc.config import Params
 from gdc.stages.runner import run
 
@@ -16,7 +17,7 @@ def main() -> None:
     """Write the three files and log every arm's perplexity and extraction rate."""
     params = store.load_params()
     with tracking.stage_run("report", report.settings(params)) as stage:
-        tables = read_tables(params)
+        tables = with_evidence(read_tables(params), params)
         built = report.build_report(tables, params)
         points = report.map_points(tables, show_text=params.report.show_text)
         frame = report.map_frame(built)
@@ -27,6 +28,9 @@ def main() -> None:
         for arm in built["arms"]:
             for metric in ("perplexity", "extraction_rate"):
                 stage.log_metrics({f"{arm['arm']}/{metric}": arm[metric]["mean"]})
+        for kind, groups in built["groups"].items():
+            for name, group in groups.items():
+                stage.log_metrics({f"{kind}/{name}/auc": group["auc"]})
         for path in (JSON, PAGE, PICTURE):
             stage.log_artifact(path)
 
@@ -48,6 +52,24 @@ def read_tables(params: Params) -> report.ReportTables:
         scores_summary=store.read_json(store.SCORES_SUMMARY),
         quadrants_summary=store.read_json(store.QUADRANTS_SUMMARY),
         num_quarantined=store.read("quarantine").height,
+    )
+
+
+def with_evidence(tables: report.ReportTables, params: Params) -> report.ReportTables:
+    """Add what the audits of all arms show."""
+    cells = [(arm, seed) for arm in params.retrain.arms for seed in params.retrain.seeds]
+    evidence = comparison.Evidence(
+        audits={cell: store.read_audit(*cell) for cell in cells},
+        memberships={cell: store.read_membership(*cell) for cell in cells},
+    )
+    baseline = comparison.baseline_arm(params)
+    scored = tables.scores.join(tables.quadrants, on="sample_id", maintain_order="left")
+    return replace(
+        tables,
+        evidence=comparison.compare_arms(evidence, params, baseline),
+        groups={}
+        if baseline is None
+        else comparison.by_group(evidence, baseline, scored, params.partition.axis),
     )
 
 
