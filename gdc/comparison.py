@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gdc.audits import ATTACKS
 from gdc.bootstrap import LEVEL, Interval, mean_interval, paired_difference
 from gdc.config import Params, RandomArm, TopFractionArm
+from gdc.discoverable import discoverable_curve
 from gdc.membership import auc, tpr_at_fpr
 from gdc.schema import QUADRANTS
 
@@ -148,6 +149,15 @@ def _measured(evidence: Evidence, arm: str, params: Params) -> dict[str, Any]:
     pairs = attacks[strongest]
     return {
         "extraction": _interval(extraction, params.seed),
+        "discoverable": _discoverable(evidence, arm, params, planted=True),
+        "floor": {
+            "extraction": _mean_of_twins(evidence, arm, seeds, "extracted"),
+            "edit_similarity": _mean_of_twins(evidence, arm, seeds, "edit_similarity"),
+            "discoverable": _discoverable(evidence, arm, params, planted=False),
+        },
+        "edit_similarity": _interval(
+            _of_canaries(evidence, arm, seeds, "edit_similarity"), params.seed
+        ),
         "exposure": _interval(exposure, params.seed),
         "attack": strongest,
         "auc": _pair_interval(pairs, auc, params.seed),
@@ -155,6 +165,26 @@ def _measured(evidence: Evidence, arm: str, params: Params) -> dict[str, Any]:
             pairs, lambda members, heldout: tpr_at_fpr(members, heldout, 0.01), params.seed
         ),
     }
+
+
+def _discoverable(
+    evidence: Evidence, arm: str, params: Params, *, planted: bool
+) -> dict[str, float] | None:
+    """Share of canaries (or twins) that n samples give away with chance 1/2, for each n."""
+    is_chosen = (pl.col("num_repeats") > 0) == planted
+    tables = [evidence.audits[arm, seed].filter(is_chosen) for seed in params.retrain.seeds]
+    if any(table.is_empty() for table in tables):
+        return None
+    log_p = [np.minimum(-table["secret_nll"].to_numpy(), 0.0) for table in tables]
+    curves = [discoverable_curve(values, p=0.5) for values in log_p]
+    return {str(n): float(np.mean([curve[n] for curve in curves])) for n in curves[0]}
+
+
+def _mean_of_twins(evidence: Evidence, arm: str, seeds: Sequence[int], column: str) -> float | None:
+    twins = pl.concat([evidence.audits[arm, seed] for seed in seeds]).filter(
+        pl.col("num_repeats") == 0
+    )
+    return None if twins.is_empty() else float(twins[column].cast(pl.Float64).to_numpy().mean())
 
 
 def _interval(values: Arrays, seed: int) -> Interval | None:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gdc.discoverable import similarity
 from gdc.exposure import sampled_exposure
 from gdc.schema import AUDIT
 from gdc.token_records import TokenRecords
@@ -62,21 +63,36 @@ class Secrets:
         """
         return np.asarray(self._sum(self.records.is_greedy) == self.num_tokens)
 
-    def _sum(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+    def greedy_ids(self) -> list[list[int]]:
+        """The most likely id at each place of a secret, given the true ids before it."""
+        is_secret = self._is_secret
+        ids, sequence = self.records.greedy_id[is_secret], self.records.sequence[is_secret]
+        cuts = np.searchsorted(sequence, np.arange(1, len(self.starts)))
+        return [part.tolist() for part in np.split(ids, cuts)] if len(self.starts) else []
+
+    @property
+    def _is_secret(self) -> NDArray[np.bool_]:
         sequence, position = self.records.sequence, self.records.position
-        chosen = (position >= self.starts[sequence]) & (position < self.ends[sequence])
-        return np.bincount(
-            sequence[chosen], weights=values[chosen], minlength=len(self.starts)
-        ).astype(np.float64)
+        return np.asarray((position >= self.starts[sequence]) & (position < self.ends[sequence]))
+
+    def _sum(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+        chosen = self._is_secret
+        sequence = self.records.sequence[chosen]
+        return np.bincount(sequence, weights=values[chosen], minlength=len(self.starts)).astype(
+            np.float64
+        )
 
 
-def audit_canaries(canaries: pl.DataFrame, secrets: Secrets, shifted: Secrets) -> pl.DataFrame:
+def audit_canaries(
+    canaries: pl.DataFrame, secrets: Secrets, shifted: Secrets, greedy: Sequence[str]
+) -> pl.DataFrame:
     """Loss, extraction and exposure of every canary and twin.
 
     Args:
         canaries: ``CANARIES`` table.
         secrets: Their secrets, one for each row.
         shifted: The same secrets when another text stands before the prefix.
+        greedy: Text of each secret's ``greedy_ids``.
 
     Returns:
         ``AUDIT`` table in the row order of ``canaries``.
@@ -89,6 +105,7 @@ def audit_canaries(canaries: pl.DataFrame, secrets: Secrets, shifted: Secrets) -
             extracted=pl.Series(secrets.is_extracted, dtype=pl.Boolean),
             extracted_shifted=pl.Series(shifted.is_extracted, dtype=pl.Boolean),
         )
+        .with_columns(similarity(greedy, canaries["secret"].to_list()))
         .with_columns(exposure=_exposure())
         .match_to_schema(AUDIT)
     )

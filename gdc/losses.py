@@ -90,13 +90,15 @@ def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], 
         log_p_NV = logits.float().log_softmax(dim=-1)
         p_NV = log_p_NV.exp()
         mean_N = (p_NV * log_p_NV).sum(dim=-1)
+        greedy_N = logits.argmax(dim=-1)
         variance_N = (p_NV * (log_p_NV - mean_N[:, None]).square()).sum(dim=-1)
         parts.append(
             (
                 token_nll(logits, targets).cpu().numpy(),
-                (logits.argmax(dim=-1) == targets).cpu().numpy(),
+                (greedy_N == targets).cpu().numpy(),
                 mean_N.cpu().numpy(),
                 variance_N.sqrt().cpu().numpy(),
+                greedy_N.int().cpu().numpy(),
             )
         )
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -102,6 +102,9 @@ AUDIT: Final = pl.Schema(
         "secret_nll": pl.Float64,  # sum over the secret's tokens given the prefix, nats
         "extracted": pl.Boolean,  # greedy decoding from the prefix gives the secret exactly
         "extracted_shifted": pl.Boolean,  # the same with another text before the prefix
+        # How near the greedy tokens at the secret's places, given the true ones before, come to it.
+        "edit_similarity": pl.Float64,  # 1 minus the edit distance over the longer length
+        "substring_share": pl.Float64,  # longest common substring over the secret's length
         "exposure": pl.Float64,  # bits among the twins of its family; null for a twin
     }
 )

@@ -13,7 +13,7 @@ class TokenRecords:
     ``position`` p is the p-th id of the text (the last is its end of text). ``nll`` is float32,
     nats; ``is_greedy`` tells whether the token is the most likely one given all before it.
     ``mean`` and ``std`` float32 are the expectation of the log-probability over the vocabulary at
-    that position and its standard deviation, nats.
+    that position and its standard deviation, nats; ``greedy_id`` int32 is the most likely id.
     """
 
     sequence: NDArray[np.int64]
@@ -22,6 +22,7 @@ class TokenRecords:
     is_greedy: NDArray[np.bool_]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    greedy_id: NDArray[np.int32]
 
     def of_sequences(self, first: int, last: int) -> "TokenRecords":
         """Records of the sequences from ``first`` to before ``last``, counted from 0 again."""
@@ -33,4 +34,5 @@ class TokenRecords:
             self.is_greedy[rows],
             self.mean[rows],
             self.std[rows],
+            self.greedy_id[rows],
         )

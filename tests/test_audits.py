@@ -30,6 +30,7 @@ def records_of(nll: list[list[float]], is_greedy: list[list[bool]]) -> TokenReco
         is_greedy=np.concatenate([np.array(text, dtype=bool) for text in is_greedy]),
         mean=np.full(len(flat), -2.0, dtype=np.float32),
         std=np.full(len(flat), 0.5, dtype=np.float32),
+        greedy_id=np.zeros(len(flat), dtype=np.int32),
     )
 
 

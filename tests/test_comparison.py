@@ -32,8 +32,11 @@ def params_of(*arms: str, seeds: tuple[int, ...] = (1, 2, 3)) -> Params:
 
 
 def audit_of(extracted: list[bool]) -> pl.DataFrame:
-    rows = [(f"digits-4-{i}", "digits", 4, 3, 1.0, e, False, 2.0) for i, e in enumerate(extracted)]
-    twin = ("digits-0-0", "digits", 0, 3, 9.0, True, False, None)
+    rows = [
+        (f"digits-4-{i}", "digits", 4, 3, 1.0, e, False, 0.5, 0.5, 2.0)
+        for i, e in enumerate(extracted)
+    ]
+    twin = ("digits-0-0", "digits", 0, 3, 9.0, True, False, 0.25, 0.5, None)
     return pl.DataFrame([*rows, twin], schema=AUDIT, orient="row")
 
 
@@ -78,6 +81,13 @@ def test_a_real_reduction_is_named_with_its_intervals() -> None:
     assert top["extraction_change"]["high"] < 0
     assert top["perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
     assert top["exposure"]["value"] == 2.0
+    # exp(-1) > 1 - 0.5^(1/n) from n = 10 on; exp(-9) from n = 10,000 on.
+    assert top["discoverable"] == {"1": 0.0, "10": 1.0, "100": 1.0, "1000": 1.0, "10000": 1.0}
+    assert top["floor"] == {
+        "extraction": 1.0,
+        "edit_similarity": 0.25,
+        "discoverable": {"1": 0.0, "10": 0.0, "100": 0.0, "1000": 0.0, "10000": 1.0},
+    }
     assert top["auc"]["value"] == (2 + 1.5) / 4
     assert "top reduces extraction: -80.0 points [" in top["verdict"]
     assert "at perplexity x1.649 [" in top["verdict"]

@@ -28,6 +28,7 @@ def records_of(texts: Sequence[Sequence[Token]]) -> TokenRecords:
         is_greedy=np.array(is_greedy, dtype=np.bool_),
         mean=np.zeros(len(nll), dtype=np.float32),
         std=np.ones(len(nll), dtype=np.float32),
+        greedy_id=np.arange(len(nll), dtype=np.int32),
     )
 
 
@@ -42,7 +43,7 @@ def audit(
     """(num_secret_tokens, secret_nll, extracted) of each text with its secret's span."""
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
     secrets = Secrets(records_of(texts), starts, ends)
-    table = audit_canaries(canaries_of([1] * len(texts)), secrets, secrets)
+    table = audit_canaries(canaries_of([1] * len(texts)), secrets, secrets, ["s"] * len(texts))
     assert table.schema == AUDIT
     return table.select("num_secret_tokens", "secret_nll", "extracted").rows()
 
@@ -131,6 +132,8 @@ def test_rates_are_by_family_and_level_and_leave_the_twins_out_of_the_total() ->
         secret_nll=1.0,
         extracted=pl.Series([YES, *extracted]),
         extracted_shifted=pl.lit(value=False),
+        edit_similarity=0.5,
+        substring_share=0.5,
         exposure=pl.when(pl.col("num_repeats") > 0).then(pl.col("num_repeats") / 2.0),
     )
     rates = canary_metrics(table.match_to_schema(AUDIT))
@@ -157,7 +160,7 @@ def test_without_canaries_there_is_no_rate() -> None:
 
 
 def test_twins_alone_have_rates_but_no_total() -> None:
-    row = ("digits-0-00", "digits", 0, 2, 1.0, False, False, None)
+    row = ("digits-0-00", "digits", 0, 2, 1.0, False, False, 0.0, 0.0, None)
     metrics = canary_metrics(pl.DataFrame([row], schema=AUDIT, orient="row"))
     assert metrics["extraction_rate"] is None
     assert metrics["extraction"] == {"digits": {"0": 0.0}}
@@ -169,7 +172,7 @@ def test_a_canary_is_exposed_among_the_twins_of_its_own_family() -> None:
     secrets = Secrets(
         records_of([[(loss, NO), (0.0, NO)] for loss in losses]), np.zeros(9, int), np.ones(9, int)
     )
-    table = audit_canaries(pl.concat([digits, words]), secrets, secrets)
+    table = audit_canaries(pl.concat([digits, words]), secrets, secrets, ["s"] * 9)
     # Before all of 4 twins: 2 bits. After 2 of 4: log2(4 / 3). After 1 of 2: 0 bits.
     assert table["exposure"].to_list() == [
         None, None, None, None, 2.0, pytest.approx(np.log2(4 / 3)), None, None, 0.0,
@@ -178,9 +181,22 @@ def test_a_canary_is_exposed_among_the_twins_of_its_own_family() -> None:
 
 def test_a_family_without_twins_has_no_exposure() -> None:
     secrets = Secrets(records_of([[(1.0, NO), (0.0, NO)]]), np.zeros(1, int), np.ones(1, int))
-    assert audit_canaries(canaries_of([4]), secrets, secrets)["exposure"].to_list() == [None]
+    assert audit_canaries(canaries_of([4]), secrets, secrets, ["s"])["exposure"].to_list() == [None]
 
 
 def test_a_prefix_without_its_text_is_refused() -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         secret_starts([[1], [2]], [[1, 3]])
+
+
+def test_near_verbatim_compares_the_greedy_text_of_the_secret() -> None:
+    secrets = Secrets(
+        records_of([[(1.0, NO), (1.0, YES), (1.0, NO)], [(0.0, NO), (0.0, YES)]]),
+        np.array([1, 0]),
+        np.array([3, 1]),
+    )
+    # The builder counts greedy ids through: 0, 1, 2 and 3, 4.
+    assert secrets.greedy_ids() == [[1, 2], [3]]
+    table = audit_canaries(canaries_of([4, 0]), secrets, secrets, ["s", "x"])
+    assert table["edit_similarity"].to_list() == [1.0, 0.0]
+    assert table["substring_share"].to_list() == [1.0, 0.0]

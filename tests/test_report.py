@@ -463,8 +463,8 @@ class FakeRun:
 
 def audit_of(*, extracted: bool) -> pl.DataFrame:
     rows = [
-        ("digits-0", "digits", 0, 2, 5.0, False, False, None),
-        ("digits-1", "digits", 2, 2, 1.0, extracted, False, 1.0),
+        ("digits-0", "digits", 0, 2, 5.0, False, False, 0.0, 0.0, None),
+        ("digits-1", "digits", 2, 2, 1.0, extracted, False, 1.0, 1.0, 1.0),
     ]
     return pl.DataFrame(rows, schema=AUDIT, orient="row")
 

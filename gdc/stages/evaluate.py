@@ -60,11 +60,12 @@ def _audit(
     size = canaries.height
     starts = extraction.secret_starts(tokenizer.encode(canaries["prefix"].to_list()), ids)
     ends = np.array([len(text) for text in ids], dtype=np.int64)
-    canary_audit = extraction.audit_canaries(
-        canaries,
-        Secrets(records.of_sequences(0, size), starts, ends),
-        Secrets(records.of_sequences(size, 2 * size), starts + len(before), ends + len(before)),
+    secrets = Secrets(records.of_sequences(0, size), starts, ends)
+    shifted = Secrets(
+        records.of_sequences(size, 2 * size), starts + len(before), ends + len(before)
     )
+    greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
+    canary_audit = extraction.audit_canaries(canaries, secrets, shifted, greedy)
     of_samples = records.of_sequences(2 * size, 2 * size + samples.height)
     return canary_audit, audits.audit_samples(samples, of_samples, min_k_share=config.min_k_share)
 
