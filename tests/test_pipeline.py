@@ -244,7 +244,7 @@ def test_a_change_runs_what_follows_from_it_and_nothing_else(tmp_path: Path) -> 
     assert "Nothing changed" in run_flow(folder)
     assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
 
-    with (folder / "gdc/extraction.py").open("a", encoding="utf-8") as file:
+    with (folder / "gdc/stages/evaluate.py").open("a", encoding="utf-8") as file:
         file.write("# edited\n")
     run_flow(folder)
     # The audits came out the same, so there is nothing new to report.
