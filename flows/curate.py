@@ -5,7 +5,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from tasks.lineage import LOCK as LOCK_FILE
 from tasks.lineage import Record, recorded_run
 from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
-from tasks.stages import StageFailedError, StageResult, reproduce, run_side_by_side
+from tasks.stages import StageFailedError, StageResult, not_run, reproduce, run_side_by_side
 
 PHASES: Final = (
     "manifest",
@@ -69,33 +70,49 @@ def is_up_to_date() -> bool:
 
 
 def run_phases(record: Record, graph: Graph, num_workers: int) -> None:
+    """Run what is stale; a target that fails takes only those along that need it.
+
+    Raises:
+        StageFailedError: After the last phase, with what every failed target said.
+    """
     unchanged: frozenset[str] = frozenset()
     for phase in PHASES:
         targets = graph.cells(phase)
-        stale = [target for target in targets if target not in unchanged]
-        record.results.extend(StageResult(t, "skipped", 0.0) for t in targets if t in unchanged)
-        results = run_side_by_side(stale, record.run.run_id, num_workers) if stale else []
+        blocked = blocked_by_failures(targets, graph, record.results)
+        ready = [target for target in targets if target not in blocked]
+        stale = [target for target in ready if target not in unchanged]
+        results = [StageResult(target, "skipped", 0.0) for target in ready if target in unchanged]
+        results += run_side_by_side(stale, record.run.run_id, num_workers)
+        results += blocked.values()
         record.results.extend(results)
-        tell(phase, targets, results)
+        tell(phase, results)
         if phase == PHASES[0]:
             # Only now is it known whether the source changed.
             unchanged = graph.unchanged(changed_targets())
+    require_success(record.results)
 
 
-def tell(phase: str, targets: list[str], results: list[StageResult]) -> None:
-    """Say what a phase did, and stop after one with a failed cell."""
-    failed = [result for result in results if result.error is not None]
-    if failed:
-        messages = "\n".join(str(result.error) for result in failed)
-        raise StageFailedError(f"{len(failed)} of {len(targets)} in {phase} failed\n{messages}")
-    done = [result.outcome for result in results]
-    get_run_logger().info(
-        "%s: %d executed, %d restored, %d unchanged",
-        phase,
-        done.count("executed"),
-        done.count("restored"),
-        len(targets) - done.count("executed") - done.count("restored"),
-    )
+def blocked_by_failures(
+    targets: Sequence[str], graph: Graph, results: Sequence[StageResult]
+) -> dict[str, StageResult]:
+    """The targets that need one that failed, each with its result."""
+    failed = {result.target for result in results if result.outcome == "failed"}
+    needs = {target: graph.above(target) & failed for target in targets}
+    return {target: not_run(target, missing) for target, missing in needs.items() if missing}
+
+
+def require_success(results: Sequence[StageResult]) -> None:
+    errors = [str(result.error) for result in results if result.error is not None]
+    if errors:
+        first = f"{len(errors)} of {len(results)} stages have no result"
+        raise StageFailedError("\n".join([first, *errors]))
+
+
+def tell(phase: str, results: list[StageResult]) -> None:
+    """Say what a phase did."""
+    counts = Counter(result.outcome for result in results)
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    get_run_logger().info("%s: %s", phase, summary)
 
 
 @contextmanager
@@ -107,14 +124,20 @@ def only_run_here() -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise TransientError(
-            f"{Path.cwd()}: expected to be the only run in this folder, got process "
-            f"{HOLDER.read_text(encoding='utf-8')} here too. Wait until it ends, or stop it."
+            f"{Path.cwd()}: expected to be the only run in this folder, got {holder()} here too. "
+            "Wait until it ends, or stop it."
         ) from None
     try:
         HOLDER.write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
         lock.release()
+
+
+def holder() -> str:
+    """Who holds the folder: its file appears a moment after the lock, and anyone may delete it."""
+    number = HOLDER.read_text(encoding="utf-8") if HOLDER.exists() else ""
+    return f"process {number}" if number else "another process"
 
 
 def show_no_tracebacks() -> None:

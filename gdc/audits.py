@@ -46,13 +46,14 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
 
 
 def audit_samples(
-    samples: pl.DataFrame, records: TokenRecords, *, min_k_share: float
+    samples: pl.DataFrame, records: TokenRecords, *, block_size: int, min_k_share: float
 ) -> pl.DataFrame:
     """Loss, membership scores and the extraction of the second half of every sample.
 
     Args:
         samples: As ``choose_samples`` gives them.
         records: Token records of their texts, sequence i being row i.
+        block_size: Tokens that the model saw at once.
         min_k_share: Share of the tokens that the Min-K attacks read.
 
     Returns:
@@ -68,8 +69,10 @@ def audit_samples(
         zlib_sizes=membership.zlib_sizes(samples["text"].to_list()),
         min_k_share=min_k_share,
     )
-    # The last predicted token is the end of the text; it is no part of what can be extracted.
-    suffixes = Secrets(records, num_tokens // 2, num_tokens - 1)
+    # Of a text longer than a window its first window is asked: later ones do not see what stands
+    # before them. The last predicted token is the end of the text, no part of what is extracted.
+    seen = np.minimum(num_tokens, block_size)
+    suffixes = Secrets(records, seen // 2, np.minimum(seen, num_tokens - 1))
     return (
         samples.select("sample_id", "is_member")
         .with_columns(
@@ -77,7 +80,7 @@ def audit_samples(
             loss=pl.Series(-membership.loss(tokens), dtype=pl.Float64),
             num_suffix_tokens=pl.Series(suffixes.num_tokens, dtype=pl.Int64),
             suffix_nll=pl.Series(suffixes.nll, dtype=pl.Float64),
-            suffix_extracted=pl.Series(suffixes.is_extracted & (suffixes.num_tokens > 0)),
+            suffix_extracted=pl.Series(suffixes.is_extracted),
             **membership.attack_texts([*ATTACKS, *BLIND], evidence),
         )
         .select(*MEMBERSHIP.names(), *ATTACKS, *BLIND)

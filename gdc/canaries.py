@@ -61,6 +61,48 @@ def num_canaries(family: CanaryFamily) -> int:
     return len(family.repeats) * family.per_level + family.num_twins
 
 
+def check_tokens(
+    canaries: pl.DataFrame,
+    prefix_ids: Sequence[Sequence[int]],
+    text_ids: Sequence[Sequence[int]],
+    *,
+    block_size: int,
+) -> None:
+    """Refuse canaries whose loss could not be measured in one window.
+
+    Args:
+        canaries: ``CANARIES`` table.
+        prefix_ids: Token ids of each prefix.
+        text_ids: Token ids of each text.
+        block_size: Tokens that a model predicts at once, the end of text included.
+
+    Raises:
+        DataError: A text is longer than ``block_size`` - 1 tokens, or its tokens are all those of
+            its prefix, so that its secret has none.
+    """
+    families = canaries["family"].to_list()
+    for family in dict.fromkeys(families):
+        pairs = [
+            (list(prefix), list(text))
+            for name, prefix, text in zip(families, prefix_ids, text_ids, strict=True)
+            if name == family
+        ]
+        longest = max(len(text) for _, text in pairs)
+        if longest > block_size - 1:
+            raise DataError(
+                f"ingest.canaries.{family}: expected at most {block_size - 1} tokens "
+                f"(model.block_size {block_size}, less the end of text), got one of {longest}. "
+                "Make the canaries shorter, or model.block_size larger."
+            )
+        num_empty = sum(prefix[: len(text)] == text for prefix, text in pairs)
+        if num_empty:
+            raise DataError(
+                f"ingest.canaries.{family}: expected a token of its own for every secret, got "
+                f"{num_empty} of {len(pairs)} that add none to their prefix. Make the secrets "
+                "longer, or choose another ingest.tokenizer."
+            )
+
+
 def _family_table(name: str, family: CanaryFamily, probes: Sequence[Probe]) -> pl.DataFrame:
     levels = [level for level in family.repeats for _ in range(family.per_level)]
     levels += [0] * family.num_twins

@@ -28,9 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-REPORT: Final = Path("reports/report.json")
-PAGE: Final = Path("reports/report.html")
-CURATED: Final = Path("data/curated")
+AUDIT: Final = Path("reports/audit")
 SERVER_SECONDS: Final = 60.0
 # Seven worker processes for jobs that we never start.
 SERVER_ENVIRONMENT: Final[Mapping[str, str]] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -69,8 +67,10 @@ def run(
     options += ["--publish"] if publish else []
     # -P: a folder called `flows` in the workspace must not take the place of ours.
     _start([sys.executable, "-P", "-m", "flows.curate", *options])
-    console.render(console.arms_table(store.read_json(REPORT)))
-    typer.echo(f"report        {PAGE.resolve()}\ncurated data  {CURATED.resolve()}")
+    console.render(console.arms_table(store.read_json(store.REPORT)))
+    typer.echo(
+        f"report        {store.PAGE.resolve()}\ncurated data  {store.CURATED_FOLDER.resolve()}"
+    )
     typer.echo("more          gdc show (hotspots), gdc ui (report and runs)")
 
 
@@ -93,16 +93,18 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite params.yaml.")] = False,
 ) -> None:
     """Write params.yaml from a preset, and make this folder a workspace if it is none."""
+    from gdc.store import PARAMS
+
     names = workspace.preset_names()
     if preset not in names:
         raise ConfigError(f"preset: expected one of {', '.join(names)}, got {preset!r}.")
-    if workspace.PARAMS.exists() and not force:
-        raise ConfigError(f"{workspace.PARAMS}: exists already. Add --force to overwrite it.")
+    if PARAMS.exists() and not force:
+        raise ConfigError(f"{PARAMS}: exists already. Add --force to overwrite it.")
     text = (files("gdc") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
-    workspace.PARAMS.write_text(text, encoding="utf-8")
+    PARAMS.write_text(text, encoding="utf-8")
     if not workspace.GRAPH.exists():
         workspace.make_workspace()
-    typer.echo(f"Wrote {workspace.PARAMS} from preset {preset}. Next: gdc run")
+    typer.echo(f"Wrote {PARAMS} from preset {preset}. Next: gdc run")
 
 
 @app.command()
@@ -112,7 +114,7 @@ def show(
     """Print the quadrants and the worst hotspots of the last run."""
     from gdc import console, store
 
-    report = store.read_json(REPORT)
+    report = store.read_json(store.REPORT)
     console.render(console.quadrants_table(report))
     console.render(console.hotspots_table(report, limit))
 
@@ -123,16 +125,55 @@ def ui(
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
 ) -> None:
     """Open the report and serve the MLflow pages of this folder until Ctrl-C."""
-    from gdc import tracking
+    from gdc import store, tracking
 
     open_page = typer.echo if no_open else webbrowser.open
-    if PAGE.exists():
-        open_page(PAGE.resolve().as_uri())
+    if store.PAGE.exists():
+        open_page(store.PAGE.resolve().as_uri())
     uri = tracking.tracking_uri()
     if uri.startswith("http"):
         open_page(uri)
         return
     _serve(uri, port, open_page)
+
+
+@app.command()
+def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
+    model: Annotated[str, typer.Option(help="A causal language model: a folder or a Hub name.")],
+    corpus: Annotated[str, typer.Option(help="Text it was trained on: a file or folder.")],
+    heldout: Annotated[
+        str | None, typer.Option(help="Text of the same kind that it was not trained on.")
+    ] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="Planted secrets and twins: Parquet or .jsonl.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or Hub name; else the model's own.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    out: Annotated[Path, typer.Option(help="Folder of the tables and the report.")] = AUDIT,
+    block_size: Annotated[
+        int | None, typer.Option(min=2, help="Tokens of a window; else what the model sees.")
+    ] = None,
+    num_members: Annotated[int, typer.Option(min=1, help="Training texts asked at most.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of that choice and of intervals.")] = 0,
+) -> None:
+    """Audit any model and text, without the pipeline: tables and a report."""
+    from gdc import standalone
+
+    request = standalone.Request(
+        model=model,
+        tokenizer=tokenizer or standalone.tokenizer_of(model),
+        corpus=workspace.source_of(corpus, text_field, "--corpus"),
+        heldout=None if heldout is None else workspace.source_of(heldout, text_field, "--heldout"),
+        canaries=canaries,
+        block_size=block_size,
+        seed=seed,
+    )
+    built = standalone.run_audit(request, num_members, out)
+    for sentence in [*built["summary"], *standalone.findings(built), *built["warnings"]]:
+        typer.echo(sentence)
+    typer.echo(f"report        {(out / 'report.html').resolve()}")
 
 
 # ---- what we start

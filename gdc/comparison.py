@@ -1,6 +1,7 @@
 """Audit tables of every arm and seed -> differences with intervals, and a verdict in words."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -8,59 +9,81 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audits import ATTACKS
-from gdc.bootstrap import LEVEL, Interval, mean_interval, paired_difference
-from gdc.config import Params, RandomArm, TopFractionArm
-from gdc.discoverable import discoverable_curve
-from gdc.membership import auc, tpr_at_fpr
-from gdc.schema import QUADRANTS
+from gdc import leakage
+from gdc.bootstrap import Interval, mean_interval, paired_difference
+from gdc.config import Params, RandomArm, ShuffledArm, TopFractionArm
 
 Cell = tuple[str, int]
 Arrays = list[NDArray[np.float64]]
-# AUCs are smooth, so fewer resamples than for a mean give the ends to two digits.
-NUM_AUC_RESAMPLES: Final = 300
-NUM_DECILES: Final = 10
+RARE_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """``AUDIT`` and ``MEMBERSHIP`` tables of every retrained arm and seed."""
+    """``AUDIT`` and ``MEMBERSHIP`` tables of every retrained arm and seed.
+
+    ``rare`` are the held-out sample ids that were hardest at the start: where a loss of utility
+    that spares ordinary text would show.
+    """
 
     audits: Mapping[Cell, pl.DataFrame]
     memberships: Mapping[Cell, pl.DataFrame]
+    rare: frozenset[str]
+
+    def audits_of(self, arm: str, seeds: Sequence[int]) -> list[pl.DataFrame]:
+        """One table for each seed."""
+        return [self.audits[arm, seed] for seed in seeds]
+
+    def memberships_of(self, arm: str, seeds: Sequence[int]) -> list[pl.DataFrame]:
+        """One table for each seed."""
+        return [self.memberships[arm, seed] for seed in seeds]
 
 
-def compare_arms(evidence: Evidence, params: Params, baseline: str | None) -> dict[str, Any]:
+def compare_arms(evidence: Evidence, params: Params) -> dict[str, Any]:
     """Every arm against the one that keeps everything and against a random arm of its size.
 
     Seeds are paired, canaries and held-out texts are paired within them; intervals are nested
-    bootstraps at 95 %.
+    bootstraps at 95 %. The membership attack is chosen once, on the models that saw everything.
 
     Returns:
-        For each arm ``extraction`` (share of planted canaries), ``exposure`` (mean bits), ``auc``
-        and ``tpr_at_1_percent_fpr`` of its strongest membership attack, ``perplexity_ratio``,
+        For each arm ``canaries``, ``samples`` and ``roc`` as ``leakage`` gives them,
+        ``perplexity``, ``perplexity_ratio`` and ``rare_perplexity_ratio`` (on rare texts),
         ``extraction_change``, ``extraction_against_random``, ``random`` (that arm's name), and
         ``verdict``. An interval is ``value``, ``low``, ``high``, ``num_seeds``; None: not measured.
     """
     arms, seeds = params.retrain.arms, params.retrain.seeds
-    compared = {arm: _measured(evidence, arm, params) for arm in arms}
+    baseline = baseline_arm(params)
+    attack = leakage.strongest_attack(evidence.memberships_of(asked_arm(params), seeds))
+    compared = {}
     for arm in arms:
+        memberships = evidence.memberships_of(arm, seeds)
         random = equal_random_arm(arm, params)
-        extraction = _of_canaries(evidence, arm, seeds, "extracted")
-        compared[arm] |= {
+        values = {
+            "canaries": leakage.of_canaries(evidence.audits_of(arm, seeds), seed=params.seed),
+            "samples": leakage.of_samples(memberships, attack, seed=params.seed),
+            "roc": leakage.roc_curves(memberships, attack),
+            "perplexity": _exponential(
+                mean_interval([token_losses(table) for table in memberships], seed=params.seed)
+            ),
             "random": random,
-            "extraction_change": _against(evidence, extraction, baseline, params),
-            "extraction_against_random": _against(evidence, extraction, random, params),
+            "extraction_change": _against(evidence, arm, baseline, params),
+            "extraction_against_random": _against(evidence, arm, random, params),
             "perplexity_ratio": _perplexity_ratio(evidence, arm, baseline, params),
+            "rare_perplexity_ratio": _perplexity_ratio(
+                evidence, arm, baseline, params, only=evidence.rare
+            ),
         }
-        compared[arm]["verdict"] = verdict(arm, compared[arm], baseline)
-    return {
-        arm: {
-            name: asdict(value) if isinstance(value, Interval) else value
-            for name, value in values.items()
-        }
-        for arm, values in compared.items()
-    }
+        compared[arm] = as_plain(values | {"verdict": verdict(arm, values, baseline)})
+    return compared
+
+
+def as_plain(value: Any) -> Any:  # noqa: ANN401 - any nesting of intervals
+    """The same with every ``Interval`` as a dictionary, ready for JSON."""
+    if isinstance(value, Interval):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {name: as_plain(inner) for name, inner in value.items()}
+    return [as_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def baseline_arm(params: Params) -> str | None:
@@ -69,16 +92,22 @@ def baseline_arm(params: Params) -> str | None:
     return next((arm for arm in params.retrain.arms if arms[arm].rule == "none"), None)
 
 
+def asked_arm(params: Params) -> str:
+    """Whose models are asked about single samples: the baseline's, or else the first arm's."""
+    return baseline_arm(params) or params.retrain.arms[0]
+
+
 def equal_random_arm(arm: str, params: Params) -> str | None:
-    """The retrained random arm that drops or weighs as many samples as a top-fraction arm."""
+    """The retrained arm that does by chance what this one does by choice, to as many samples."""
     rule = params.intervene.arms[arm]
-    if not isinstance(rule, TopFractionArm):
-        return None
     for name in params.retrain.arms:
         other = params.intervene.arms[name]
-        if isinstance(other, RandomArm) and (other.fraction, other.weight) == (
-            rule.fraction,
-            rule.weight,
+        if isinstance(other, ShuffledArm) and other.of == arm:
+            return name
+        if (
+            isinstance(rule, TopFractionArm)
+            and isinstance(other, RandomArm)
+            and (other.fraction, other.weight) == (rule.fraction, rule.weight)
         ):
             return name
     return None
@@ -103,186 +132,67 @@ def verdict(arm: str, values: Mapping[str, Any], baseline: str | None) -> str:
     return f"{sentence}; better than {values['random']}: {better} ({_points(against)})."
 
 
-def by_group(evidence: Evidence, arm: str, scored: pl.DataFrame, axis: str) -> dict[str, Any]:
-    """Is the hotspot quadrant in truth the leaky part? Members of each group against held-out text.
+def rarest(initial: pl.DataFrame, membership: pl.DataFrame) -> frozenset[str]:
+    """The tenth of the audited held-out texts that was hardest at the start.
 
     Args:
-        evidence: Tables of all arms.
-        arm: The arm whose models are asked; it should keep everything.
-        scored: ``sample_id``, ``quadrant`` and the column ``axis`` of the training split.
-        axis: The score whose deciles are compared.
-
-    Returns:
-        ``quadrants`` and ``deciles`` (1 is the lowest): for each group the number of audited
-        members, the AUC of the loss attack of its members against all held-out texts, and the share
-        of members whose second half is extracted from the first; means over seeds.
+        initial: ``sample_id`` and ``loss`` of held-out texts at the first checkpoint of a run that
+            is no part of the comparison.
+        membership: ``MEMBERSHIP`` table; it says which texts are audited.
     """
-    decile = (pl.col(axis).rank("ordinal") - 1) * NUM_DECILES // pl.len() + 1
-    groups = scored.select(
-        "sample_id", quadrants="quadrant", deciles=decile.cast(pl.Int64).cast(pl.String)
+    audited = membership.filter(~pl.col("is_member")).select("sample_id")
+    ranked = initial.join(audited, on="sample_id", how="semi").sort(
+        "loss", "sample_id", descending=[True, False], nulls_last=True
     )
-    tables = [
-        table.join(groups, on="sample_id", how="left", maintain_order="left")
-        for (name, _), table in evidence.memberships.items()
-        if name == arm
-    ]
-    names = {
-        "quadrants": list(QUADRANTS),
-        "deciles": [str(decile) for decile in range(1, NUM_DECILES + 1)],
-    }
-    return {
-        kind: {
-            name: _group([_members_and_heldout(table, kind, name) for table in tables])
-            for name in values
-        }
-        for kind, values in names.items()
-    }
+    return frozenset(ranked["sample_id"].head(math.ceil(ranked.height * RARE_SHARE)))
 
 
-def _measured(evidence: Evidence, arm: str, params: Params) -> dict[str, Any]:
-    seeds = params.retrain.seeds
-    extraction = _of_canaries(evidence, arm, seeds, "extracted")
-    exposure = _of_canaries(evidence, arm, seeds, "exposure")
-    tables = [evidence.memberships[arm, seed] for seed in seeds]
-    attacks = {name: _attack(tables, name) for name in ("loss", *ATTACKS)}
-    strongest = max(attacks, key=lambda name: np.mean([auc(*pair) for pair in attacks[name]]))
-    pairs = attacks[strongest]
-    return {
-        "extraction": _interval(extraction, params.seed),
-        "discoverable": _discoverable(evidence, arm, params, planted=True),
-        "floor": {
-            "extraction": _mean_of_twins(evidence, arm, seeds, "extracted"),
-            "edit_similarity": _mean_of_twins(evidence, arm, seeds, "edit_similarity"),
-            "discoverable": _discoverable(evidence, arm, params, planted=False),
-        },
-        "edit_similarity": _interval(
-            _of_canaries(evidence, arm, seeds, "edit_similarity"), params.seed
-        ),
-        "exposure": _interval(exposure, params.seed),
-        "attack": strongest,
-        "auc": _pair_interval(pairs, auc, params.seed),
-        "tpr_at_1_percent_fpr": _pair_interval(
-            pairs, lambda members, heldout: tpr_at_fpr(members, heldout, 0.01), params.seed
-        ),
-    }
-
-
-def _discoverable(
-    evidence: Evidence, arm: str, params: Params, *, planted: bool
-) -> dict[str, float] | None:
-    """Share of canaries (or twins) that n samples give away with chance 1/2, for each n."""
-    is_chosen = (pl.col("num_repeats") > 0) == planted
-    tables = [evidence.audits[arm, seed].filter(is_chosen) for seed in params.retrain.seeds]
-    if any(table.is_empty() for table in tables):
-        return None
-    log_p = [np.minimum(-table["secret_nll"].to_numpy(), 0.0) for table in tables]
-    curves = [discoverable_curve(values, p=0.5) for values in log_p]
-    return {str(n): float(np.mean([curve[n] for curve in curves])) for n in curves[0]}
-
-
-def _mean_of_twins(evidence: Evidence, arm: str, seeds: Sequence[int], column: str) -> float | None:
-    twins = pl.concat([evidence.audits[arm, seed] for seed in seeds]).filter(
-        pl.col("num_repeats") == 0
-    )
-    return None if twins.is_empty() else float(twins[column].cast(pl.Float64).to_numpy().mean())
-
-
-def _interval(values: Arrays, seed: int) -> Interval | None:
-    return mean_interval(values, seed=seed) if all(len(v) for v in values) else None
-
-
-def _of_canaries(evidence: Evidence, arm: str, seeds: Sequence[int], column: str) -> Arrays:
-    return [
-        evidence.audits[arm, seed]
-        .filter(pl.col("num_repeats") > 0)[column]
-        .cast(pl.Float64)
-        .drop_nulls()
-        .to_numpy()
-        for seed in seeds
-    ]
-
-
-def _against(
-    evidence: Evidence, ours: Arrays, other: str | None, params: Params
-) -> Interval | None:
-    if other is None or not all(len(values) for values in ours):
-        return None
-    theirs = _of_canaries(evidence, other, params.retrain.seeds, "extracted")
-    return paired_difference(ours, theirs, seed=params.seed)
-
-
-def _perplexity_ratio(
-    evidence: Evidence, arm: str, baseline: str | None, params: Params
-) -> Interval | None:
-    if baseline is None:
-        return None
-    ours, theirs = (
-        [_token_losses(evidence.memberships[name, seed]) for seed in params.retrain.seeds]
-        for name in (arm, baseline)
-    )
-    log_ratio = paired_difference(ours, theirs, seed=params.seed)
-    value, low, high = np.exp([log_ratio.value, log_ratio.low, log_ratio.high]).tolist()
-    return Interval(value, low, high, log_ratio.num_seeds)
-
-
-def _token_losses(table: pl.DataFrame) -> NDArray[np.float64]:
+def token_losses(membership: pl.DataFrame) -> NDArray[np.float64]:
     """Held-out losses, scaled so that their plain mean is the mean over tokens."""
-    heldout = table.filter(~pl.col("is_member"))
+    heldout = membership.filter(~pl.col("is_member"))
     weighted = heldout["loss"] * heldout["num_tokens"] / heldout["num_tokens"].mean()
     return weighted.to_numpy()
 
 
-def _attack(
-    tables: Sequence[pl.DataFrame], name: str
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    score = -pl.col("loss") if name == "loss" else pl.col(name)
+def _of_canaries(evidence: Evidence, arm: str, seeds: Sequence[int]) -> Arrays:
     return [
-        (
-            table.filter("is_member").select(score).to_series().to_numpy(),
-            table.filter(~pl.col("is_member")).select(score).to_series().to_numpy(),
-        )
-        for table in tables
+        table.filter(pl.col("num_repeats") > 0)["extracted"].cast(pl.Float64).to_numpy()
+        for table in evidence.audits_of(arm, seeds)
     ]
 
 
-def _pair_interval(
-    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
-    seed: int,
-) -> Interval:
-    """A statistic of members and held-out texts, both resampled within resampled seeds."""
-    rng = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(NUM_AUC_RESAMPLES):
-        drawn = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
-        resampled.append(
-            np.mean([statistic(*(rng.choice(side, len(side)) for side in pair)) for pair in drawn])
-        )
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = float(np.mean([statistic(*pair) for pair in pairs]))
-    return Interval(value, float(low), float(high), len(pairs))
+def _against(evidence: Evidence, arm: str, other: str | None, params: Params) -> Interval | None:
+    seeds = params.retrain.seeds
+    ours = _of_canaries(evidence, arm, seeds)
+    if other is None or not all(len(values) for values in ours):
+        return None
+    return paired_difference(ours, _of_canaries(evidence, other, seeds), seed=params.seed)
 
 
-def _members_and_heldout(
-    table: pl.DataFrame, kind: str, name: str
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    is_group = pl.col("is_member") & (pl.col(kind) == name)
-    return table.filter(is_group), table.filter(~pl.col("is_member"))
+def _perplexity_ratio(
+    evidence: Evidence,
+    arm: str,
+    baseline: str | None,
+    params: Params,
+    only: frozenset[str] | None = None,
+) -> Interval | None:
+    if baseline is None or only == frozenset():
+        return None
+    ours, theirs = (
+        [
+            token_losses(
+                table if only is None else table.filter(pl.col("sample_id").is_in(list(only)))
+            )
+            for table in evidence.memberships_of(name, params.retrain.seeds)
+        ]
+        for name in (arm, baseline)
+    )
+    return _exponential(paired_difference(ours, theirs, seed=params.seed))
 
 
-def _group(pairs: Sequence[tuple[pl.DataFrame, pl.DataFrame]]) -> dict[str, Any]:
-    num_members = pairs[0][0].height
-    if not num_members:
-        return {"num_members": 0, "auc": None, "suffix_extraction": None}
-    aucs = [
-        auc(-members["loss"].to_numpy(), -heldout["loss"].to_numpy()) for members, heldout in pairs
-    ]
-    extracted = [float(members["suffix_extracted"].mean()) for members, _ in pairs]  # type: ignore[arg-type]
-    return {
-        "num_members": num_members,
-        "auc": float(np.mean(aucs)),
-        "suffix_extraction": float(np.mean(extracted)),
-    }
+def _exponential(interval: Interval) -> Interval:
+    value, low, high = np.exp([interval.value, interval.low, interval.high]).tolist()
+    return Interval(value, low, high, interval.num_seeds)
 
 
 def _points(interval: Interval) -> str:

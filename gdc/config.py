@@ -122,8 +122,8 @@ class DigitCanaries(CanaryFamily):
     """A template with random digits: prefix ``template`` with its key filled in, secret digits."""
 
     template: str = Field(pattern=r"\{key\}", description="The prefix; {key} becomes digits.")
-    key_digits: int = Field(ge=1)
-    secret_digits: int = Field(ge=1)
+    key_digits: int = Field(ge=1, le=18)
+    secret_digits: int = Field(ge=1, le=18)
 
 
 class WordCanaries(CanaryFamily):
@@ -319,9 +319,16 @@ class OracleArm(Section):
     rule: Literal["oracle"]
 
 
+class ShuffledArm(Section):
+    """Another arm's plan dealt out to other samples by chance: its control, equal in size."""
+
+    rule: Literal["shuffled"]
+    of: str = Field(min_length=1, description="The arm whose plan is dealt out.")
+
+
 ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | RandomArm
 Arm = Annotated[
-    ScoreArm | DedupArm | OracleArm,
+    ScoreArm | DedupArm | OracleArm | ShuffledArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.
@@ -343,6 +350,16 @@ class InterveneConfig(Section):
                 f"intervene.curated_arm: expected one of {sorted(self.arms)}, "
                 f"got {self.curated_arm!r}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shuffled_arms_have_a_plan_to_deal(self) -> Self:
+        plans = sorted(name for name, arm in self.arms.items() if not isinstance(arm, ShuffledArm))
+        for name, arm in self.arms.items():
+            if isinstance(arm, ShuffledArm) and arm.of not in plans:
+                raise ValueError(
+                    f"intervene.arms.{name}.of: expected one of {plans}, got {arm.of!r}"
+                )
         return self
 
 
@@ -442,12 +459,17 @@ class Params(Section):
     @model_validator(mode="after")
     def _pretrained_model_brings_its_tokenizer(self) -> Self:
         model, tokenizer = self.model, self.ingest.tokenizer
-        if model.kind == "pretrained" and (
-            tokenizer.kind != "pretrained" or tokenizer.name != model.name
-        ):
+        if model.kind != "pretrained":
+            return self
+        if tokenizer.kind != "pretrained" or tokenizer.name != model.name:
             raise ValueError(
                 "ingest.tokenizer: a pretrained model needs its own tokenizer, expected "
                 f"{{kind: pretrained, name: {model.name}}}"
+            )
+        if tokenizer.revision != model.revision:
+            raise ValueError(
+                f"ingest.tokenizer.revision: expected {model.revision!r} as in model.revision, "
+                f"got {tokenizer.revision!r}"
             )
         return self
 

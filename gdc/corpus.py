@@ -46,7 +46,8 @@ def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> p
     Args:
         rows: ``SOURCE_ROWS`` table.
         max_samples: Rows to keep at most. Contents are taken in the order of their hash, each with
-            all of its copies, so the choice depends on no row order.
+            all of its copies, so the choice depends on no row order; one that no longer fits is
+            passed over.
         seed: Seed of that hash.
 
     Returns:
@@ -68,7 +69,8 @@ def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> p
     if samples["content_id"].n_unique() < 2:
         raise DataError(
             f"ingest.source: expected at least 2 distinct texts, got "
-            f"{samples['content_id'].n_unique()} in {rows.height} rows. Add text."
+            f"{samples['content_id'].n_unique()} in {rows.height} rows. Add text, "
+            "or raise ingest.max_samples."
         )
     return samples.select(SAMPLES.names()).sort("content_id", maintain_order=True)
 
@@ -91,7 +93,7 @@ def build_corpus(
         ``CORPUS`` table sorted by ``sample_id``, with ``num_tokens`` 0 until it is tokenized.
 
     Raises:
-        DataError: The training or the held-out split is empty.
+        DataError: The training or the held-out split has no text but planted one.
     """
     reserved = [content_id(text) for text in canaries["text"]]
     draws = hash_order(samples["content_id"].to_list(), seed=seed, purpose="split")
@@ -103,14 +105,14 @@ def build_corpus(
         .otherwise(pl.lit("train")),
         canary_id=pl.lit(None, pl.String),
     )
-    corpus = pl.concat([ordinary, _planted(canaries).select(ordinary.columns)])
     for split in ("train", "validation"):
-        if corpus.filter(pl.col("split") == split).is_empty():
+        if ordinary.filter(pl.col("split") == split).is_empty():
             raise DataError(
                 f"ingest.validation_fraction: the {split} split is empty with "
                 f"{samples.height} rows and a share of {validation_fraction}. "
                 "Add text or change the share."
             )
+    corpus = pl.concat([ordinary, _planted(canaries).select(ordinary.columns)])
     ordinal = pl.int_range(pl.len()).over("content_id").cast(pl.String)
     return (
         corpus.with_columns(
@@ -132,12 +134,13 @@ def with_num_tokens(corpus: pl.DataFrame, num_tokens: Sequence[int]) -> pl.DataF
 def _first_contents(samples: pl.DataFrame, max_samples: int, seed: int) -> pl.DataFrame:
     contents = samples.select("content_id", "num_copies").unique()
     draws = hash_order(contents["content_id"].to_list(), seed=seed, purpose="max_samples")
-    kept = (
-        contents.with_columns(draw=pl.Series(draws, dtype=pl.UInt64))
-        .sort("draw", "content_id")
-        .filter(pl.col("num_copies").cum_sum() <= max_samples)
-    )
-    return samples.filter(pl.col("content_id").is_in(kept["content_id"].to_list()))
+    drawn = contents.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw", "content_id")
+    kept, room = [], max_samples
+    for content, num_copies in drawn.select("content_id", "num_copies").iter_rows():
+        if num_copies <= room:
+            kept.append(content)
+            room -= num_copies
+    return samples.filter(pl.col("content_id").is_in(kept))
 
 
 def _planted(canaries: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """Scores and quadrants -> one plan per arm: keep, drop, weight or copy, and why."""
 
 import math
+from typing import Final
 
 import polars as pl
 
@@ -10,7 +11,10 @@ from gdc.duplicates import near_duplicates
 from gdc.errors import ConfigError, DataError
 from gdc.schema import CURATED, PLAN, REMOVED
 
-_HELD_OUT = "held out, not scored"
+_NOT_SCORED: Final = {
+    "validation": "held out, not scored",
+    "reserved": "text of a canary or its twin, not scored",
+}
 
 
 def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame:
@@ -72,14 +76,33 @@ def oracle_plan(scored: pl.DataFrame, planted: pl.Series) -> pl.DataFrame:
     )
 
 
+def shuffled_plan(plan: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """Deal another plan's rows out to samples by chance: what its choice of samples is worth.
+
+    As many samples are dropped, weighted and copied as in ``plan``.
+    """
+    draws = hash_order(plan["sample_id"].to_list(), seed=seed, purpose="shuffled arm")
+    dealt = (
+        plan.select("action", "weight", "copies")
+        .with_columns(draw=pl.Series(draws, dtype=pl.UInt64))
+        .sort("draw", maintain_order=True)
+        .drop("draw")
+    )
+    return (
+        plan.select("sample_id")
+        .with_columns(dealt, reason=pl.lit("dealt out by chance"))
+        .match_to_schema(PLAN)
+    )
+
+
 def budget(fraction: float, num_samples: int) -> int:
-    """Samples that a fraction stands for, rounded half up."""
-    return math.floor(fraction * num_samples + 0.5)
+    """Samples that a fraction below 1 stands for, rounded half up, but never all of them."""
+    return min(math.floor(fraction * num_samples + 0.5), num_samples - 1)
 
 
 def curate(
     corpus: pl.DataFrame, quadrants: pl.DataFrame, plan: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+) -> dict[str, pl.DataFrame]:
     """The data set to train on after ``plan``, without any planted canary.
 
     Args:
@@ -88,9 +111,10 @@ def curate(
         plan: ``PLAN`` table of the training split.
 
     Returns:
-        ``CURATED`` table of the training split, ``CURATED`` table of all other text (its quadrant
-        is null: it was not scored), and ``REMOVED`` table of what the plan drops. Together they
-        hold every ordinary row of the corpus once.
+        By name: ``train``, and ``removed`` with what the plan drops of it (a ``REMOVED`` table);
+        ``validation``, held-out text; ``reserved``, text that canaries or twins were made of, which
+        a model may have been trained on. Their quadrant is null: they were not scored. Together
+        the four hold every ordinary row of the corpus once.
 
     Raises:
         DataError: A training sample has no plan or no quadrant.
@@ -108,18 +132,21 @@ def curate(
             f"got {unplanned.height} without, first {unplanned['sample_id'][0]}. "
             "Re-run from stage train."
         )
-    others = ordinary.filter(pl.col("split") != "train").with_columns(
+    others = ordinary.with_columns(
         weight=pl.lit(1.0),
         copies=pl.lit(1, pl.Int64),
         quadrant=pl.lit(None, pl.String),
-        reason=pl.lit(_HELD_OUT),
+        reason=pl.col("split").replace_strict(_NOT_SCORED, default=None),
     )
     dropped = pl.col("action") == "drop"
-    return (
-        planned.filter(~dropped).select(CURATED.names()),
-        others.select(CURATED.names()),
-        planned.filter(dropped).select(REMOVED.names()),
-    )
+    return {
+        "train": planned.filter(~dropped).select(CURATED.names()),
+        "removed": planned.filter(dropped).select(REMOVED.names()),
+        **{
+            split: others.filter(pl.col("split") == split).select(CURATED.names())
+            for split in _NOT_SCORED
+        },
+    }
 
 
 def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from gdc.config import Gpt2Model, LstmModel, Model
-from gdc.errors import SchemaError
+from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel
+from gdc.errors import ConfigError, SchemaError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -125,6 +125,40 @@ def load_model(folder: Path) -> nn.Module:
 
         model = transformer_models.load(folder)
     return model.eval()
+
+
+def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
+    """Load a causal language model made here or anywhere, and the most tokens it can see at once.
+
+    Args:
+        name: A folder, or a name on the Hub.
+        vocab_size: Ids that its tokenizer has.
+
+    Returns:
+        The model in evaluation mode and float32, and its number of positions; None: any.
+
+    Raises:
+        ConfigError: It cannot be loaded without unpickling, or does not know all ids.
+        TransientError: The Hub did not answer.
+    """
+    settings = Path(name) / "config.json"
+    if settings.is_file() and _LSTM_TYPE in settings.read_text(encoding="utf-8"):
+        model = load_model(Path(name))
+        assert isinstance(model, LstmLanguageModel)  # noqa: S101 - its type stands in its settings
+        if model.settings["vocab_size"] != vocab_size:
+            raise ConfigError(
+                f"{name}: knows {model.settings['vocab_size']} ids, but its tokenizer has "
+                f"{vocab_size}. Give the tokenizer that it was trained with."
+            )
+        return model, None
+    from gdc import transformer_models
+
+    config = PretrainedModel(
+        kind="pretrained", name=name, revision=None, block_size=2, precision="float32"
+    )
+    pretrained = transformer_models.pretrained(config, vocab_size=vocab_size).eval()
+    positions = getattr(pretrained.config.get_text_config(), "max_position_embeddings", None)
+    return pretrained, positions
 
 
 def _of_transformers(model: nn.Module) -> "PreTrainedModel":

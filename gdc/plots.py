@@ -1,11 +1,12 @@
-"""Scored samples -> the data map: difficulty against memorization, interactive and as a picture."""
+"""Scored samples and compared arms -> the data map, ROC curves and bars."""
 
 import html
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
@@ -27,6 +28,12 @@ COLOURS: Final[Mapping[str, str]] = {
     "noisy-outlier": "#CC79A7",
     PLANTED: "#000000",
 }
+# Told apart without colour too.
+_LINES: Final = tuple(
+    (colour, style)
+    for style in ("-", "--", "-.")
+    for colour in ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
+)
 HOVER_CHARS: Final = 200
 # plotly.js has a button, on unless it is switched off, that uploads the chart and all text in it.
 _CONFIG: Final = {
@@ -125,6 +132,76 @@ def data_map_png(points: pl.DataFrame, frame: MapFrame, path: Path) -> None:
         loc="outside lower center", ncols=3, frameon=False, markerscale=1.6, fontsize="medium"
     )
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def roc_png(curves: Mapping[str, Mapping[str, list[float]]], attack: str, path: Path) -> None:
+    """Draw true against false positive rates on logarithmic axes, one line for each arm.
+
+    Args:
+        curves: For each arm ``fpr`` and ``tpr`` of equal length.
+        attack: The attack that they are of, for the title.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    lowest = min(0.5, *(min(curve["fpr"]) for curve in curves.values()))
+    for (arm, curve), (colour, line) in zip(curves.items(), cycle(_LINES), strict=False):
+        axes.plot(curve["fpr"], curve["tpr"], label=arm, linewidth=1.6, color=colour, ls=line)
+    axes.plot([lowest, 1], [lowest, 1], color="#555555", linewidth=0.9, linestyle=":")
+    # A rate of 0 has no place on a logarithmic axis; the lines end where it begins.
+    axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest / 2, 1.05))
+    axes.set_xlabel("false positive rate: held-out texts taken for members")
+    axes.set_ylabel("true positive rate: members found")
+    axes.set_title(f"Membership attack {attack}, mean over seeds", loc="left", fontsize=13)
+    _declutter(axes)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def groups_png(groups: Mapping[str, Mapping[str, Any]], axis: str, path: Path) -> None:
+    """Draw how well members of each quadrant and decile are told from held-out texts.
+
+    Args:
+        groups: ``quadrants`` and ``deciles``, for each group the intervals ``auc`` and
+            ``extracted`` or None.
+        axis: The score whose deciles they are.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    titles = {"quadrants": "By quadrant", "deciles": f"By decile of {axis} (1 is the lowest)"}
+    panels = figure.subplots(2, 2, sharey="row", width_ratios=(2, 3))
+    rows = (("auc", "AUC of the loss attack", 0.5), ("extracted", "second half extracted", 0.0))
+    for (measure, label, null), row in zip(rows, panels, strict=True):
+        for (kind, title), axes in zip(titles.items(), row, strict=True):
+            _bars(axes, groups[kind], measure, null)
+            axes.set_title(title, loc="left", fontsize=11)
+        row[0].set_ylabel(label)
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _bars(axes: Axes, groups: Mapping[str, Any], measure: str, null: float) -> None:
+    """One bar for each group that was measured, from the null to its value, with its interval."""
+    places = [place for place, group in enumerate(groups.values()) if group[measure]]
+    measured = [group[measure] for group in groups.values() if group[measure]]
+    values = np.array([interval["value"] for interval in measured])
+    ends = np.array([[i["low"], i["high"]] for i in measured]).reshape(-1, 2)
+    colours = [COLOURS.get(name, "#0072B2") for name, group in groups.items() if group[measure]]
+    axes.bar(places, values - null, bottom=null, color=colours, width=0.7)
+    # A percentile interval need not hold the value itself.
+    spread = np.abs(
+        np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)]) - values
+    )
+    axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="#1f2733", capsize=3, linewidth=1)
+    axes.axhline(null, color="#555555", linestyle=":", linewidth=0.9)
+    axes.set_xticks(range(len(groups)), [name.replace("-", "\n") for name in groups])
+    _declutter(axes)
+
+
+def _declutter(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
 
 
 def thin(points: pl.DataFrame, max_points: int) -> pl.DataFrame:
@@ -247,5 +324,4 @@ def _frame_axes(axes: Axes, frame: MapFrame, jitter: float) -> None:
     note = f"\n(drawn up to {jitter:.3g} too low, so that ties show)" if jitter else ""
     axes.set_xlabel(difficulty_label(frame.num_early))
     axes.set_ylabel(score_label(frame.axis) + note)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
+    _declutter(axes)

@@ -1,19 +1,22 @@
 """All tables -> what the user reads: one dictionary of numbers, and the page that shows it."""
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Any, Final, Literal
 
 import polars as pl
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from gdc.comparison import baseline_arm
+from gdc.comparison import asked_arm, baseline_arm
 from gdc.config import Params
+from gdc.discoverable import NUM_SAMPLES
 from gdc.errors import DataError
+from gdc.exposure import NULL_EXPOSURE
+from gdc.leakage import LEAKED
 from gdc.plots import COLOURS, POINTS, MapFrame
 from gdc.schema import QUADRANTS
 
@@ -37,8 +40,10 @@ class ReportTables:
     scores_summary: dict[str, Any]
     quadrants_summary: dict[str, Any]
     num_quarantined: int
+    num_left_out: int = 0  # rows beyond ``ingest.max_samples``
     evidence: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.compare_arms``
-    groups: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.by_group``
+    groups: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.by_group``
+    leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
 
 def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
@@ -51,8 +56,10 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
     Returns:
         ``corpus``, ``scores``, ``quadrants``, ``definitions``, ``hotspots``,
         ``canaries_by_quadrant``, ``curated`` (the arm that makes the curated data set),
-        ``baseline`` (the first retrained arm that keeps everything, or None), ``arms`` in their
-        order in ``retrain.arms``, ``evidence`` and ``groups`` as they came, ``comparison`` (how),
+        ``baseline`` (the first retrained arm that keeps everything, or None), ``asked`` (the arm
+        whose models are asked about single samples), ``arms`` in their order in ``retrain.arms``,
+        ``evidence`` and ``groups`` as they came,
+        ``leaked_samples``, ``comparison`` (how),
         ``summary`` and ``warnings`` (sentences), ``settings``.
         Ratios and differences are paired by seed, then averaged.
 
@@ -70,9 +77,16 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "canaries_by_quadrant": _canaries_by_quadrant(samples),
         "curated": _curated(samples, tables.plans, params.intervene.curated_arm),
         "baseline": baseline,
+        "asked": asked_arm(params),
         "arms": _arms(tables, params, baseline),
         "evidence": tables.evidence,
         "groups": tables.groups,
+        "leaked_samples": tables.leaked.join(
+            tables.quadrants, on="sample_id", maintain_order="left"
+        )
+        .join(tables.corpus.select("sample_id", "source"), on="sample_id", maintain_order="left")
+        .head(params.report.num_hotspots)
+        .to_dicts(),
         "settings": settings(params),
     }
     return report | {
@@ -105,24 +119,60 @@ def map_frame(report: Mapping[str, Any]) -> MapFrame:
     )
 
 
-def render_html(report: Mapping[str, Any], map_html: str) -> str:
+@dataclass(frozen=True)
+class Pictures:
+    """What is drawn: the HTML of ``plots.interactive_map``, and PNG files or None."""
+
+    map_html: str
+    roc: bytes | None = None
+    groups: bytes | None = None
+
+
+def render_html(report: Mapping[str, Any], pictures: Pictures) -> str:
     """The report as one page that loads nothing.
 
     Args:
         report: What ``build_report`` returns.
-        map_html: What ``plots.interactive_map`` returns; inserted as it is.
+        pictures: Inserted as they are.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": percent, "number": number, "interval": interval}
-    template = files("gdc").joinpath("templates/report.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        report=report,
-        map_html=map_html,
+    return _render(
+        "report.html",
+        report,
+        pictures,
+        map_html=pictures.map_html,
         quadrants=QUADRANTS,
         actions=ACTIONS,
-        colours=COLOURS,
         canary_rows=sorted(report["canaries_by_quadrant"].items(), key=_by_family_and_repeats),
-        extraction_rows=_extraction_rows(report["arms"]),
+    )
+
+
+def render_audit(report: Mapping[str, Any], roc: bytes | None) -> str:
+    """The audit of one model outside the pipeline as one page that loads nothing.
+
+    Args:
+        report: ``evidence`` with one entry, ``asked`` (its name), ``model``, ``leaked_samples``,
+            ``summary``, ``warnings`` and ``settings``.
+        roc: PNG, or None where no held-out text was given.
+    """
+    return _render("audit.html", report, Pictures("", roc))
+
+
+def _render(template: str, report: Mapping[str, Any], pictures: Pictures, **more: object) -> str:
+    environment = Environment(
+        loader=PackageLoader("gdc"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"percent": percent, "number": number, "interval": interval}
+    samples = _first_samples(report)
+    return environment.get_template(template).render(
+        report=report,
+        pictures={"roc": _data_uri(pictures.roc), "groups": _data_uri(pictures.groups)},
+        colours=COLOURS,
+        level_rows=_level_rows(report["evidence"]),
+        sample_counts=[str(n) for n in NUM_SAMPLES],
+        attack=attack_of(report),
+        blind=samples.get("blind", {}),
+        null_exposure=NULL_EXPOSURE,
+        **more,
     )
 
 
@@ -136,11 +186,18 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def interval(value: Mapping[str, Any] | None, form: Literal["percent", "number"]) -> Markup:
+def points(difference: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{100 * difference:+.1f}"
+
+
+def interval(
+    value: Mapping[str, Any] | None, form: Literal["percent", "number", "points"]
+) -> Markup:
     """A value and, in small print below it, the ends of its interval; or a dash."""
     if value is None:
         return Markup("-")
-    shown = {"percent": percent, "number": number}[form]
+    shown = {"percent": percent, "number": number, "points": points}[form]
     ends = f"[{shown(value['low'])}, {shown(value['high'])}]"
     return Markup('{} <span class="soft">{}</span>').format(shown(value["value"]), ends)
 
@@ -192,6 +249,7 @@ def _corpus(tables: ReportTables) -> dict[str, int]:
         "num_exact_copies": ordinary.height - ordinary["content_id"].n_unique(),
         "num_canary_rows": tables.corpus.height - ordinary.height,
         "num_quarantined": tables.num_quarantined,
+        "num_left_out": tables.num_left_out,
     }
 
 
@@ -292,7 +350,7 @@ def _compared(arm: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[st
     if base is None:
         return {"perplexity_ratio": None, "extraction_difference": None}
     perplexity = _pairs(arm["perplexity"], base["perplexity"])
-    ratio = fmean(mine / other for mine, other in perplexity)
+    ratio = geometric_mean(mine / other for mine, other in perplexity)
     if None in (arm["extraction_rate"]["mean"], base["extraction_rate"]["mean"]):
         return {"perplexity_ratio": ratio, "extraction_difference": None}
     extraction = _pairs(arm["extraction_rate"], base["extraction_rate"])
@@ -333,7 +391,8 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
     return [
         f"{_counted(corpus['num_samples'], 'sample')}: {corpus['num_train']:,} to train on, "
         f"{corpus['num_validation']:,} held out, {corpus['num_reserved']:,} reserved for canaries; "
-        f"{corpus['num_exact_copies']:,} of them repeat another one exactly. "
+        f"{corpus['num_exact_copies']:,} of them repeat another one exactly, "
+        f"{corpus['num_left_out']:,} of the source are left out (ingest.max_samples). "
         f"{_counted(corpus['num_canary_rows'], 'canary row')} planted in the training split.",
         f"Scored on {_counted(scores['num_seeds'], 'tracked run')} with "
         f"{scores['num_checkpoints']} {scores['mode']} checkpoints; "
@@ -367,6 +426,7 @@ def _warnings(report: Mapping[str, Any], tables: ReportTables) -> list[str]:
                 *tables.quadrants_summary["warnings"],
                 *_data_warnings(report),
                 *_arm_warnings(report),
+                *audit_warnings(report),
             ]
         )
     )
@@ -405,20 +465,47 @@ def _arm_warnings(report: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
+def audit_warnings(report: Mapping[str, Any]) -> list[str]:
+    """What makes the audits in ``report["evidence"]`` doubtful."""
+    blind = [
+        f"{name} alone tells members from held-out texts: membership attacks may see how the texts "
+        "differ and not what a model remembers."
+        for name in _first_samples(report).get("blind_leaks", [])
+    ]
+    beyond = {
+        arm: values["canaries"]["num_fits_beyond"] for arm, values in report["evidence"].items()
+    }
+    return blind + [
+        f"Arm {arm}: {_counted(num, 'fitted exposure')} more than 15 bits beyond what the twins "
+        "resolve: read as large, not as a number."
+        for arm, num in beyond.items()
+        if num
+    ]
+
+
 def _by_family_and_repeats(entry: tuple[str, Any]) -> tuple[str, int]:
     family, _, repeats = entry[0].rpartition("/")
     return family, int(repeats)
 
 
-def _extraction_rows(arms: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, list[float]]]:
-    """Family, times planted, and the rate of every arm."""
-    levels = {
-        (family, int(n))
-        for arm in arms
-        for family, rates in arm["extraction"].items()
-        for n in rates
-    }
+def _level_rows(evidence: Mapping[str, Any]) -> list[tuple[str, int, list[Mapping[str, Any]]]]:
+    """Family, times planted, and what every arm measured there."""
+    levels = [arm["canaries"]["levels"] for arm in evidence.values()]
     return [
-        (family, n, [arm["extraction"][family][str(n)] for arm in arms])
-        for family, n in sorted(levels)
+        (first["family"], first["num_repeats"], [arm[place] for arm in levels])
+        for place, first in enumerate(levels[0] if levels else [])
     ]
+
+
+def attack_of(report: Mapping[str, Any]) -> str:
+    """The membership attack that all arms are judged by, or nothing without audits."""
+    return str(_first_samples(report).get("attack", ""))
+
+
+def _first_samples(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was measured on ordinary samples of the first arm: attack and blind scores are alike."""
+    return next((arm["samples"] for arm in report["evidence"].values()), {})
+
+
+def _data_uri(png: bytes | None) -> str | None:
+    return None if png is None else f"data:image/png;base64,{b64encode(png).decode()}"

@@ -22,7 +22,7 @@ CORPUS: Final = pl.Schema(
     {
         "sample_id": pl.String,  # content_id, a dash, the ordinal of the copy
         "content_id": pl.String,  # hash of the normalised text, shared by exact copies
-        "num_copies": pl.Int64,  # rows of the corpus with this content_id, this one included
+        "num_copies": pl.Int64,  # rows of its split with this content_id, this one included
         "text": pl.String,
         "num_chars": pl.Int64,
         "num_tokens": pl.Int64,  # predicted tokens: the text's and one end of text
@@ -100,12 +100,18 @@ AUDIT: Final = pl.Schema(
         "num_repeats": pl.Int64,
         "num_secret_tokens": pl.Int64,
         "secret_nll": pl.Float64,  # sum over the secret's tokens given the prefix, nats
+        # The same with another text before the prefix; null where the model's window has no room.
+        "secret_nll_shifted": pl.Float64,
         "extracted": pl.Boolean,  # greedy decoding from the prefix gives the secret exactly
-        "extracted_shifted": pl.Boolean,  # the same with another text before the prefix
+        "extracted_shifted": pl.Boolean,  # the same with another text before the prefix, or null
         # How near the greedy tokens at the secret's places, given the true ones before, come to it.
         "edit_similarity": pl.Float64,  # 1 minus the edit distance over the longer length
         "substring_share": pl.Float64,  # longest common substring over the secret's length
         "exposure": pl.Float64,  # bits among the twins of its family; null for a twin
+        # Bits from a skew-normal fitted to the twins; null where they are too few.
+        "exposure_fitted": pl.Float64,
+        "fit_distance": pl.Float64,  # Kolmogorov-Smirnov distance of that fit from the twins
+        "fit_is_beyond": pl.Boolean,  # more than 15 bits above what the twins resolve: a guess
     }
 )
 

@@ -4,7 +4,6 @@ Every file appears under its name complete or not at all: it is written beside i
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gdc.config import Params, parse_params
-from gdc.errors import ConfigError, SchemaError
+from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.schema import (
     AUDIT,
     CANARIES,
@@ -36,19 +35,30 @@ from gdc.trace import Trace, loss_column
 
 PARAMS: Final = Path("params.yaml")
 MANIFEST: Final = Path("data/manifest.json")
+PRETRAINED: Final = Path("data/pretrained.json")
 TOKENIZER: Final = Path("data/tokenizer")
+CORPUS_SUMMARY: Final = Path("data/corpus.json")
 SCORES_SUMMARY: Final = Path("data/scores.json")
 QUADRANTS_SUMMARY: Final = Path("data/quadrants.json")
+CURATED_FOLDER: Final = Path("data/curated")
+REPORT: Final = Path("reports/report.json")
+PAGE: Final = Path("reports/report.html")
+PICTURE: Final = Path("reports/data_map.png")
+ROC: Final = Path("reports/roc.png")
+GROUPS: Final = Path("reports/leakage.png")
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "corpus": (Path("data/corpus.parquet"), CORPUS),
     "quarantine": (Path("data/quarantine.parquet"), QUARANTINE),
     "canaries": (Path("data/canaries.parquet"), CANARIES),
     "scores": (Path("data/scores.parquet"), SCORES),
     "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
-    "curated/train": (Path("data/curated/train.parquet"), CURATED),
-    "curated/validation": (Path("data/curated/validation.parquet"), CURATED),
-    "curated/removed": (Path("data/curated/removed.parquet"), REMOVED),
+    "curated/train": (CURATED_FOLDER / "train.parquet", CURATED),
+    "curated/validation": (CURATED_FOLDER / "validation.parquet", CURATED),
+    "curated/reserved": (CURATED_FOLDER / "reserved.parquet", CURATED),
+    "curated/removed": (CURATED_FOLDER / "removed.parquet", REMOVED),
 }
+# What makes a damaged trace again.
+_TRAIN: Final = "gdc stage train"
 
 
 def load_params() -> Params:
@@ -57,18 +67,39 @@ def load_params() -> Params:
     Raises:
         ConfigError: The file is missing, is not YAML, or has a wrong value.
     """
+    return parse_params(parse_yaml(read_text(PARAMS), PARAMS), name=str(PARAMS))
+
+
+def read_text(path: Path) -> str:
+    """Read a text of the workspace that a person may edit.
+
+    Raises:
+        ConfigError: There is none, or it is not UTF-8.
+    """
     try:
-        values = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"{PARAMS}: not found in {Path.cwd()}. Run this in the project folder, "
-            "or write one with `gdc init docs`."
+            f"{path}: not found in {Path.cwd()}. Run this in the project folder, "
+            "or write one: gdc init docs"
         ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{PARAMS}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{PARAMS}: expected a mapping of sections, got {type(values).__name__}")
-    return parse_params(values, name=str(PARAMS))
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path}: expected a file, got a folder. Move it away, then write one: gdc init docs"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8, got another encoding: {error}") from None
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """The mapping in ``text``, which stands in ``path``."""
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
+    return value
 
 
 def read(name: str) -> pl.DataFrame:
@@ -155,9 +186,10 @@ def read_trace(seed: int) -> Trace:
 
     Raises:
         SchemaError: A checkpoint's file is missing or has another number of rows than the index.
+        DataError: A file is damaged.
     """
     folder = trace_path(seed)
-    checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS)
+    checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
     index, losses = _read_losses(folder / "train", checkpoints)
     heldout_index, heldout_losses = _read_losses(folder / "heldout", checkpoints)
     return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
@@ -172,11 +204,22 @@ def write_trace(seed: int, trace: Trace) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
+    """Read a JSON object that a stage wrote.
+
+    Raises:
+        SchemaError: There is no such file.
+        DataError: It holds something else.
+    """
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SchemaError(f"{path}: not found. Run the stage that writes it: gdc run.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}. Make it again: gdc run.") from None
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path}: expected an object, got {type(value).__name__}. Make it again: gdc run."
+        )
     return value
 
 
@@ -195,8 +238,7 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and move it there on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -207,8 +249,7 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` and put it in its place on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -218,13 +259,26 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read_table(path: Path, schema: pl.Schema) -> pl.DataFrame:
+def _temporary(path: Path) -> Path:
+    """A free path beside ``path``, of a form that .dvcignore knows.
+
+    Always the same for a path, and what a kill has left there goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    if temporary.is_dir():
+        shutil.rmtree(temporary)
+    temporary.unlink(missing_ok=True)
+    return temporary
+
+
+def _read_table(path: Path, schema: pl.Schema, remedy: str = "gdc run") -> pl.DataFrame:
     try:
         table = pl.read_parquet(path)
     except FileNotFoundError:
-        raise SchemaError(f"{path}: not found. Run the stage that writes it: gdc run.") from None
+        raise SchemaError(f"{path}: not found. Run the stage that writes it: {remedy}.") from None
     except pl.exceptions.ComputeError as error:
-        raise SchemaError(f"{path}: not a Parquet file ({error}). Re-run its stage.") from None
+        raise DataError(f"{path}: not a Parquet file ({error}). Make it again: {remedy}.") from None
     require(table, schema, name=str(path))
     return table
 
@@ -236,15 +290,17 @@ def _write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
 
 
 def _read_losses(folder: Path, checkpoints: pl.DataFrame) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    index = _read_table(folder / "index.parquet", TRACE_INDEX)
+    index = _read_table(folder / "index.parquet", TRACE_INDEX, _TRAIN)
     names = [loss_column(checkpoint) for checkpoint in checkpoints["checkpoint"]]
     for name in names:
         path = folder / f"{name}.parquet"
-        if not path.exists():
-            raise SchemaError(f"{path}: not found, the trace has a gap. Re-run: gdc stage train.")
-        num_rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+        # Read in full, one at a time: a scan finds a damaged page only where the losses are used.
+        num_rows = _read_table(path, pl.Schema({name: pl.Float32()}), _TRAIN).height
         if num_rows != index.height:
-            raise SchemaError(f"{path}: expected {index.height} rows as in index, got {num_rows}")
+            raise SchemaError(
+                f"{path}: expected {index.height} rows as in index, got {num_rows}. "
+                f"Make it again: {_TRAIN}."
+            )
     return index, pl.concat(
         [pl.scan_parquet(folder / f"{name}.parquet") for name in names], how="horizontal"
     )

@@ -1,8 +1,6 @@
 """Texts, weights and a seed -> a trained model and every sample's loss at every checkpoint."""
 
-import inspect
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gdc import batches, losses, models
+from gdc import models
 from gdc.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
 from gdc.config import TrainingConfig
 from gdc.errors import DataError
@@ -27,6 +25,10 @@ from gdc.schema import CHECKPOINTS
 
 # A killed run loses at most about this many seconds of training.
 _CHECKPOINT_SECONDS: Final = float(os.environ.get("GDC_CHECKPOINT_SECONDS", "60"))
+# A run that was killed and not started again for so long, in seconds, will not be.
+_ABANDONED_SECONDS: Final = 7 * 24 * 3600.0
+# The code that trains; by name, as importing the last one takes seconds.
+_CODE: Final = ("batches.py", "losses.py", "models.py", "training.py", "transformer_models.py")
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,13 @@ def train(
         recipe: Hyper-parameters and seed.
         checkpoints: Folder for resuming; a killed run that is started again goes on from there,
             and ends with the same bytes as one that was never killed.
-        name: What the progress bar says.
+        name: What the progress bar says; no two runs at the same time may share it.
 
     Raises:
         DataError: No sample is left to train on, or the loss is no longer finite.
     """
     run = _Run(model, data, recipe)
-    store = _CheckpointStore(checkpoints, run)
+    store = _CheckpointStore(checkpoints, run, name)
     store.restore()
     with tqdm(
         desc=name,
@@ -261,8 +263,8 @@ class _Run:
 class _CheckpointStore:
     """Saves and restores a run; the file's name is a digest of all that decides its result."""
 
-    def __init__(self, folder: Path, run: _Run) -> None:
-        self.path = folder / f"{_digest(run)}.pt"
+    def __init__(self, folder: Path, run: _Run, name: str) -> None:
+        self.path = folder / f"{_digest(run, name)}.pt"
         self.run = run
         self.saved = time.monotonic()
 
@@ -294,9 +296,11 @@ class _CheckpointStore:
         self.saved = time.monotonic()
 
     def remove(self) -> None:
-        # With what a kill in the middle of a save has left.
-        for file in self.path.parent.glob(f"{self.path.stem}.*"):
-            file.unlink()
+        # With what a kill in the middle of a save has left, and with runs that nobody resumed: once
+        # params or code changed, no run has their name. One that runs now saves every minute.
+        for file in self.path.parent.glob("*"):
+            if file.stem.partition(".")[0] == self.path.stem or _is_abandoned(file):
+                file.unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
         run, record = self.run, self.run.recording
@@ -316,13 +320,23 @@ class _CheckpointStore:
         }
 
 
-def _digest(run: _Run) -> str:
-    """Of the inputs, the model, its first weights, the code that trains, and torch's version."""
+def _is_abandoned(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime > _ABANDONED_SECONDS
+    except FileNotFoundError:
+        return False  # another run was faster
+
+
+def _digest(run: _Run, name: str) -> str:
+    """Of the inputs, the model, its first weights, the code that trains, and torch's version.
+
+    And of the name: two arms that train on the same run side by side, each with its own file.
+    """
     digest = blake2b(
-        repr((run.recipe, str(run.device), torch.__version__)).encode(), digest_size=16
+        repr((name, run.recipe, str(run.device), torch.__version__)).encode(), digest_size=16
     )
-    for module in (batches, losses, models, sys.modules[__name__]):
-        digest.update(inspect.getsource(module).encode())
+    for module in _CODE:
+        digest.update(Path(__file__).with_name(module).read_bytes())
     data = run.data
     for texts in (data.texts, data.heldout):
         digest.update(texts.ids.tobytes())

@@ -11,18 +11,23 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gdc.environment import child_environment
 from gdc.errors import ConfigError, DataError
 
-PARAMS: Final = Path("params.yaml")
+if TYPE_CHECKING:
+    from gdc.config import Source
+
 GRAPH: Final = Path("dvc.yaml")
 # Digests of gdc's modules, for workspaces that do not hold its source.
 CODE: Final = Path("code.json")
 IGNORED: Final = (
-    "/data/", "/lineage/", "/metrics/", "/reports/", "/work/", "/mlflow.db*", "/mlartifacts/",
+    "/data/", "/lineage/", "/metrics/", "/reports/", "/work/", "/mlflow.db*", "/.mlflow.db*",
+    "/mlartifacts/",
 )  # fmt: skip
+# As `store` names them.
+TEMPORARIES: Final = ".*.tmp"
 # What a folder may hold, and the source that reads it.
 FOLDERS: Final[Mapping[str, str]] = {"*.jsonl": "jsonl", "*.parquet": "parquet", "*.txt": "text"}
 FILES: Final[Mapping[str, str]] = {
@@ -36,7 +41,9 @@ FILES: Final[Mapping[str, str]] = {
 
 def require_workspace() -> None:
     """Raise ``ConfigError`` unless params.yaml and dvc.yaml are here."""
-    for path in (PARAMS, GRAPH):
+    from gdc import store
+
+    for path in (store.PARAMS, GRAPH):
         if not path.exists():
             raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs")
 
@@ -44,12 +51,14 @@ def require_workspace() -> None:
 # ---- gdc run --source
 
 
-def describe_source(source: str, text_field: str) -> dict[str, Any]:
+def describe_source(source: str, text_field: str, option: str = "--source") -> dict[str, Any]:
     """The value of ``ingest.source`` that reads a file or folder.
 
     Raises:
         DataError: Nothing is there, or nothing that can be read.
     """
+    from gdc.store import PARAMS
+
     if source == "python-docs":
         return {"kind": "python-docs"}
     path = Path(source)
@@ -61,13 +70,23 @@ def describe_source(source: str, text_field: str) -> dict[str, Any]:
         found = f"{path.suffix or 'no suffix'}" if path.exists() else "nothing there"
     if not path.exists() or len(kinds) != 1:
         raise DataError(
-            f"--source {source}: expected a file ({', '.join(FILES)}), a folder of one kind "
+            f"{option} {source}: expected a file ({', '.join(FILES)}), a folder of one kind "
             f"({', '.join(FOLDERS)}) or python-docs, got {found}. Other sources: ingest.source "
             f"in {PARAMS}."
         )
     if kinds == ["text"]:
         return {"kind": "text", "path": source, "unit": "paragraph"}
     return {"kind": kinds[0], "path": source, "text_field": text_field, "key_field": None}
+
+
+def source_of(source: str, text_field: str, option: str) -> "Source":
+    """The same, typed; ``option`` is what an error names."""
+    from pydantic import TypeAdapter
+
+    from gdc import config
+
+    adapter: TypeAdapter[Source] = TypeAdapter(config.Source)
+    return adapter.validate_python(describe_source(source, text_field, option))
 
 
 def write_source(source: Mapping[str, Any]) -> None:
@@ -79,11 +98,11 @@ def write_source(source: Mapping[str, Any]) -> None:
     from gdc import store
     from gdc.config import parse_params
 
-    text = _read_text(PARAMS)
+    text = store.read_text(store.PARAMS)
     spliced = splice_source(text, source)
-    parse_params(_parse_yaml(spliced, PARAMS), name=str(PARAMS))
+    parse_params(store.parse_yaml(spliced, store.PARAMS), name=str(store.PARAMS))
     if spliced != text:
-        store.write_text(PARAMS, spliced)
+        store.write_text(store.PARAMS, spliced)
 
 
 def splice_source(text: str, source: Mapping[str, Any]) -> str:
@@ -132,11 +151,14 @@ def make_workspace() -> None:
     if not Path(".gitignore").exists():
         Path(".gitignore").write_text("\n".join(IGNORED) + "\n", encoding="utf-8")
     _init_git_and_dvc()
+    _ignore_temporaries()
 
 
 def write_code_digests() -> None:
     """Bring code.json up to date, so that a new version of gdc runs its changed stages again."""
-    if CODE.name not in _read_text(GRAPH):
+    from gdc import store
+
+    if CODE.name not in store.read_text(GRAPH):
         return
     package = _package_root() / "gdc"
     digests = {
@@ -170,6 +192,14 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def _ignore_temporaries() -> None:
+    # What a kill in the middle of a write leaves must not become a part of a data folder.
+    path = Path(".dvcignore")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if TEMPORARIES not in text.splitlines():
+        path.write_text(f"{text.rstrip()}\n{TEMPORARIES}\n".lstrip(), encoding="utf-8")
+
+
 def _init_git_and_dvc() -> None:
     program = shutil.which("git")
     options = ["--no-scm"]
@@ -181,35 +211,21 @@ def _init_git_and_dvc() -> None:
         raise ConfigError(f"{Path.cwd()}: `dvc init` failed. Run it by hand to see why.")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs") from None
-
-
-def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        value = YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping, got {type(value).__name__}")
-    return value
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping."""
-    return _parse_yaml(_read_text(path), path)
+    from gdc import store
+
+    return store.parse_yaml(store.read_text(path), path)
 
 
 def _scalar(value: str | None) -> str:
     plain = value is not None and re.fullmatch(r"[A-Za-z][\w./-]*", value)
     keyword = value is not None and value.lower() in ("null", "true", "false")
-    return value if value is not None and plain and not keyword else json.dumps(value)
+    if value is not None and plain and not keyword:
+        return value
+    # JSON's pairs of escapes for one character are two characters in YAML.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _quiet(command: Sequence[str]) -> int:

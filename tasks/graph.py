@@ -28,18 +28,18 @@ class Graph:
         """The targets of a phase, in the order of dvc.yaml: itself, or its matrix items."""
         return [target for target in self.upstream if phase_of(target) == phase]
 
+    def above(self, target: str) -> frozenset[str]:
+        """Every target that ``target`` depends on, directly or through others."""
+        direct = self.upstream.get(target, frozenset())
+        return direct.union(*(self.above(other) for other in direct))
+
     def unchanged(self, changed: Iterable[str]) -> frozenset[str]:
         """Targets that are not changed and have no changed target anywhere upstream.
 
         A target below a changed stage looks clean until that stage has run.
         """
-        dirty = set(changed)
-        grew = True
-        while grew:
-            below = {t for t, above in self.upstream.items() if above & dirty} - dirty
-            dirty |= below
-            grew = bool(below)
-        return frozenset(self.upstream) - dirty
+        dirty = frozenset(changed)
+        return frozenset(t for t in self.upstream if not dirty & ({t} | self.above(t)))
 
 
 def phase_of(target: str) -> str:

@@ -16,7 +16,6 @@ from gdc import store, tracking
 from tasks.stages import StageResult
 
 LOCK: Final = Path("dvc.lock")
-REPORT: Final = Path("reports/report.json")
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Record:
 
     def log_report(self) -> None:
         """Log the report; only of a run that came to its end, or it would be an earlier one's."""
-        self.run.log_artifact(REPORT.parent)
-        self.run.log_metrics(headline(store.read_json(REPORT)))
+        self.run.log_artifact(store.REPORT.parent)
+        self.run.log_metrics(headline(store.read_json(store.REPORT)))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from gdc import store, tracking
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
 from tasks.graph import changed_targets
-from tasks.lineage import LOCK, REPORT, git
+from tasks.lineage import LOCK, git
 from tasks.stages import dvc_command, stage_environment
 
 MODEL_NAME: Final = "gdc-curated"
@@ -24,6 +24,8 @@ ALIAS: Final = "champion"
 MAX_PERPLEXITY_RATIO: Final = 1.05
 # Leakage must not grow; equal is good enough, so that a corpus without leaks can pass.
 MAX_EXTRACTION_DIFFERENCE: Final = 0.0
+# New files that decide on the data; any other new file is nobody's business here.
+DECIDING: Final = (str(store.PARAMS), "dvc.yaml", "code.json", ".dvc", ".dvcignore", "gdc")
 IDENTITY: Final[Mapping[str, str]] = {
     "GIT_AUTHOR_NAME": "gdc",
     "GIT_AUTHOR_EMAIL": "gdc@localhost",
@@ -36,12 +38,14 @@ def require_publishable() -> None:
     """Refuse, before any stage runs, a workspace that could not be published.
 
     Raises:
-        ConfigError: There is no commit to build on, or no remote to push to.
+        ConfigError: There is no commit to build on, files differ from it, or there is no remote
+            to push to.
     """
     if git("rev-parse", "--verify", "HEAD") is None:
         raise ConfigError(
             "publish: expected a git repository with a commit, got none. Commit once."
         )
+    require_committed()
     done = _dvc("config", "core.remote")
     if done.returncode != 0 or not done.stdout.strip():
         raise ConfigError(
@@ -50,13 +54,31 @@ def require_publishable() -> None:
         )
 
 
+def require_committed() -> None:
+    """Refuse a lock that would stand beside other code or params than those that made the data.
+
+    Raises:
+        ConfigError: Tracked files differ from the commit, or files that decide are not tracked.
+    """
+    others = f":(exclude){LOCK}"
+    edited = _git("diff", "--name-only", "--relative", "HEAD", "--", ".", others).splitlines()
+    added = _git("ls-files", "--others", "--exclude-standard", "--", *DECIDING).splitlines()
+    if edited or added:
+        raise ConfigError(
+            f"publish: expected everything but {LOCK} as committed, got changes in "
+            f"{', '.join(sorted(edited + added))}. Commit or undo them, then run again; nothing "
+            "was pushed."
+        )
+
+
 def publish(run: tracking.Run, params: Params, day: date) -> None:
     """Push the data, commit dvc.lock to ``curation/<day>`` and let the gate decide.
 
     Raises:
-        ConfigError: A stage is not up to date.
+        ConfigError: A stage is not up to date, or its code is not committed.
         TransientError: The remote did not take the data.
     """
+    require_committed()
     changed = changed_targets()
     if changed:
         raise ConfigError(
@@ -85,25 +107,30 @@ def push() -> None:
 def commit_lock(branch: str) -> str:
     """Commit dvc.lock on a branch without a look at the checkout or its index.
 
+    Everything else in the commit is as in HEAD, whose code made the data.
+
     Returns:
-        The commit that holds it: a new one, or the branch's tip when that has it already.
+        The commit that holds it: a new one, or the one that has it already.
     """
     reference = f"refs/heads/{branch}"
+    head = _git("rev-parse", "--verify", "HEAD")
     tip = git("rev-parse", "--verify", "--quiet", reference)
-    parent = tip or _git("rev-parse", "--verify", "HEAD")
     blob = _git("hash-object", "-w", "--", str(LOCK))
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _git("read-tree", parent, **index)
+        _git("read-tree", head, **index)
         entry = f"100644,{blob},{_git('rev-parse', '--show-prefix')}{LOCK}"
         _git("update-index", "--add", "--cacheinfo", entry, **index)
         tree = _git("write-tree", **index)
-    if tree == _git("rev-parse", f"{parent}^{{tree}}"):
-        commit = parent
+    last = tip or head
+    if tree == _git("rev-parse", f"{last}^{{tree}}"):
+        commit = last
     else:
         message = f"Curate: data of {branch.rpartition('/')[2]}"
         identity = {} if git("var", "GIT_COMMITTER_IDENT") else IDENTITY
-        commit = _git("commit-tree", tree, "-p", parent, "-m", message, **identity)
+        is_merged = git("merge-base", "--is-ancestor", head, last) is not None
+        parents = ["-p", last] if is_merged else ["-p", last, "-p", head]
+        commit = _git("commit-tree", tree, *parents, "-m", message, **identity)
     _git("update-ref", reference, commit, tip or "0" * len(commit))
     return commit
 
@@ -113,7 +140,7 @@ def decide(params: Params) -> str:
     arm = params.intervene.curated_arm
     if arm not in params.retrain.arms:
         return f"kept: arm {arm} was not retrained"
-    reason = objection(store.read_json(REPORT), arm)
+    reason = objection(store.read_json(store.REPORT), arm)
     if reason is not None:
         return f"kept: {reason}"
     lineage = store.lineage_path("retrain", f"{arm}-{params.retrain.seeds[0]}")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar, Final, Literal
@@ -37,6 +37,8 @@ ADVICE: Final = re.compile(
     r"To track the changes with git|git add |To enable auto staging|dvc config core\.autostage"
     r"|Use `dvc push`|Data and pipelines are up to date"
 )
+# What DVC says of a stage that met a ``TransientError``.
+EXITED: Final = re.compile(rf"ERROR: failed to reproduce .* exited with {TransientError.exit_code}")
 PROGRESS_SECONDS: Final = 5.0  # a progress bar is logged at most this often
 GRACE_SECONDS: Final = 10.0  # between SIGTERM and SIGKILL
 NUM_LAST_LINES: Final = 3  # shown of a stage that failed without an `error:` line
@@ -59,9 +61,15 @@ class StageResult:
     """What became of one target."""
 
     target: str
-    outcome: Outcome | Literal["failed"]
+    outcome: Outcome | Literal["failed", "not run"]
     seconds: float
     error: StageFailedError | None = None
+
+
+def not_run(target: str, needs: Iterable[str]) -> StageResult:
+    """The result of a target when others that it depends on failed."""
+    message = f"{target}: not run: needs {', '.join(sorted(needs))}"
+    return StageResult(target, "not run", 0.0, StageFailedError(message))
 
 
 def dvc_command(*arguments: str) -> list[str]:
@@ -126,7 +134,7 @@ def failure(target: str, lines: Sequence[str]) -> StageFailedError:
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     message = "\n".join(errors or lines[-NUM_LAST_LINES:] or ["stopped without a word"])
     # DVC ends with 255 whatever the stage's exit code was.
-    transient = any(line.endswith(f"exited with {TransientError.exit_code}") for line in lines)
+    transient = any(EXITED.fullmatch(line) for line in lines)
     error = StageTransientError if transient else StageFailedError
     return error(f"{target}: {message}")
 
@@ -137,12 +145,14 @@ def process_group(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program and end whatever still runs of it on the way out.
 
-    A SIGTERM to DVC alone leaves the stage's python running, and it then overwrites outputs.
+    A SIGTERM to DVC alone leaves the stage's python running, and it then overwrites outputs. The
+    guard ends both also when this process dies without a way out.
     """
+    # -P: a folder called `tasks` in the workspace must not take the place of ours.
     process = subprocess.Popen(  # noqa: S603  # our own python, arguments from dvc.yaml
-        command,
+        [sys.executable, "-P", "-m", "tasks.guard", *command],
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -155,8 +165,9 @@ def process_group(
         if process.poll() is None:
             _end_group(process)
         _running.discard(process)
-        if process.stdout is not None:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 def stop_stages() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gdc import store
 from gdc.config import Params, parse_params
-from gdc.schema import CHECKPOINTS, SOURCE_ROWS
+from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS
 from gdc.trace import Trace, loss_table
 
 REPOSITORY = Path(__file__).parent.parent
@@ -48,3 +48,32 @@ def losses_by_numpy(folder: Path, split: str = "train") -> NDArray[np.float32]:
     """Losses of a trace folder, samples x checkpoints, read without any code of gdc."""
     files = sorted((folder / split).glob("loss_*.parquet"))
     return np.stack([pl.read_parquet(file).to_series().to_numpy() for file in files], axis=1)
+
+
+def audit_table(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    """An AUDIT table; what a row leaves out is that of a canary planted four times, unextracted."""
+    usual = {
+        "canary_id": "digits-4-00",
+        "family": "digits",
+        "num_repeats": 4,
+        "num_secret_tokens": 2,
+        "secret_nll": 1.0,
+        "secret_nll_shifted": 1.0,
+        "extracted": False,
+        "extracted_shifted": False,
+        "edit_similarity": 0.5,
+        "substring_share": 0.5,
+        "exposure": 2.0,
+    }
+    return pl.DataFrame([{**usual, **row} for row in rows], schema=AUDIT)
+
+
+def membership_of(members: Sequence[float], heldout: Sequence[float]) -> pl.DataFrame:
+    """A MEMBERSHIP table from losses, ids m0, m1, ... and h0, h1, ...; below 1 is extracted."""
+    rows = [(f"m{i}", True, 2, loss, 1, 1.0, loss < 1) for i, loss in enumerate(members)]
+    rows += [(f"h{i}", False, 2, loss, 1, 1.0, False) for i, loss in enumerate(heldout)]
+    table = pl.DataFrame(rows, schema=MEMBERSHIP, orient="row")
+    score = -pl.col("loss")
+    return table.with_columns(
+        zlib=score, min_k=score, min_k_plus_plus=score, length=1.0, zlib_size=1.0
+    )

@@ -59,7 +59,7 @@ def test_a_hand_made_table() -> None:
         [[1.0, 1.0, 0.5, 0.5, 2.0], [3.0, 1.0]],
         [[False, False, True, True, False], [False, True]],
     )
-    table = audit_samples(samples, records, min_k_share=0.4)
+    table = audit_samples(samples, records, block_size=64, min_k_share=0.4)
     assert pl.Schema(list(table.schema.items())[: len(MEMBERSHIP)]) == MEMBERSHIP
     # The suffix is the second half of the text without its end: positions 2 and 3, and none.
     assert table["num_tokens"].to_list() == [5, 2]
@@ -89,7 +89,7 @@ def test_a_model_that_knows_nobody_is_at_its_null() -> None:
         }
     )
     records = records_of(nll, [[False] * len(text) for text in nll])
-    metrics = membership_metrics(audit_samples(samples, records, min_k_share=0.2))
+    metrics = membership_metrics(audit_samples(samples, records, block_size=64, min_k_share=0.2))
     attacks = {**metrics["membership"], **metrics["blind"]}
     assert {attack["leak"] for attack in attacks.values()} == {"none"}
     assert all(abs(attack["auc"] - 0.5) < 0.08 for attack in attacks.values())

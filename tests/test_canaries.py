@@ -2,9 +2,11 @@
 
 from itertools import pairwise
 
+import polars as pl
 import pytest
+from pydantic import ValidationError
 
-from gdc.canaries import make_canaries
+from gdc.canaries import check_tokens, make_canaries
 from gdc.config import CanariesConfig, DigitCanaries, NaturalCanaries, WordCanaries
 from gdc.corpus import samples_from
 from gdc.errors import DataError
@@ -129,6 +131,36 @@ def test_a_canary_that_the_corpus_already_holds_is_refused() -> None:
     samples = samples_from(rows, max_samples=None, seed=0)
     with pytest.raises(DataError, match="10 of 10 canaries occur in the corpus"):
         make_canaries(config(digits=small), samples, seed=0)
+
+
+def test_a_canary_fits_one_window_with_its_end_of_text_or_is_refused() -> None:
+    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    prefix_ids, text_ids = ([[*text.encode()] for text in canaries[c]] for c in ("prefix", "text"))
+    longest = max(map(len, text_ids))
+    check_tokens(canaries, prefix_ids, text_ids, block_size=longest + 1)
+    words = canaries.filter(pl.col("family") == "words")
+    texts = [[7] * n for n in range(1, words.height + 1)]
+    with pytest.raises(
+        DataError, match=r"words: expected at most 8 tokens \(model.block_size 9.*got one of 10\."
+    ):
+        check_tokens(words, [[] for _ in texts], texts, block_size=9)
+
+
+def test_a_secret_without_a_token_of_its_own_is_refused() -> None:
+    two = make_canaries(config(digits=digits()), SAMPLES, seed=0).head(2)
+    check_tokens(two, [[1, 2], [3]], [[1, 5], [3, 4]], block_size=8)
+    with pytest.raises(DataError, match=r"digits: expected a token of its own .* got 1 of 2 that"):
+        check_tokens(two, [[1, 2], [3]], [[1, 2], [3, 4]], block_size=8)
+    with pytest.raises(DataError, match=r"digits: .* got 1 of 2 that add none to their prefix"):
+        check_tokens(two, [[1, 2], [3]], [[1], [3, 4]], block_size=8)
+
+
+@pytest.mark.parametrize("key", ["key_digits", "secret_digits"])
+def test_more_digits_than_an_index_holds_are_refused(key: str) -> None:
+    canaries = make_canaries(config(digits=digits(**{key: 18})), SAMPLES, seed=0)
+    assert canaries["text"].str.contains(r"\d{18}").all()
+    with pytest.raises(ValidationError, match="less than or equal to 18"):
+        digits(**{key: 19})
 
 
 def test_copies_are_never_lent_to_natural_canaries() -> None:

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 import typer
+from hypothesis import example, given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from gdc import cli, console, store
 from gdc.errors import ConfigError, DataError
 from gdc.workspace import (
     CODE,
+    TEMPORARIES,
     describe_source,
     preset_names,
     splice_source,
@@ -113,6 +116,14 @@ def test_only_the_source_changes_in_every_preset(preset: str, source: dict[str, 
     assert splice_source(spliced, source) == spliced
 
 
+@given(path=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@example(path="\U0001f600/\u2028/\x7f\x85\ufeff.txt")
+def test_any_path_of_a_source_is_read_as_written(path: str) -> None:
+    text = "ingest:\n  source: {kind: python-docs}\nseed: 0\n"
+    spliced = splice_source(text, OWN_TEXTS | {"path": path})
+    assert load(spliced)["ingest"]["source"]["path"] == path
+
+
 def test_a_source_in_one_line_can_be_replaced_too() -> None:
     text = "ingest:\n  source: {kind: python-docs}\nseed: 0\n"
     assert load(splice_source(text, OWN_TEXTS)) == {
@@ -180,7 +191,7 @@ def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     (workspace / "params.yaml").write_text(preset_text("docs"))
     (workspace / "dvc.yaml").write_text("stages: {}\n")
     (workspace / "mine.jsonl").touch()
-    store.write_json(cli.REPORT, {"arms": []})
+    store.write_json(store.REPORT, {"arms": []})
     started: list[Sequence[str]] = []
     monkeypatch.setattr(cli, "_start", started.append)
     monkeypatch.setattr(console, "arms_table", lambda report: f"table of {report}")
@@ -212,7 +223,7 @@ def test_a_folder_that_is_no_workspace_is_refused(
 ) -> None:
     code, _, errors = call(*command)
     assert code == 2
-    assert re.fullmatch(r"error: params\.yaml: not found in .*\. Write it: gdc init docs\n", errors)
+    assert re.fullmatch(r"error: params\.yaml: not found in .*: gdc init docs\n", errors)
 
 
 def test_a_stage_is_started_by_its_name_or_the_names_are_told(
@@ -256,6 +267,8 @@ def test_init_makes_an_empty_folder_a_workspace_that_knows_our_code(
     graph = load((workspace / "dvc.yaml").read_text())["stages"]
     assert not [dep for entry in graph.values() for dep in entry["deps"] if dep.startswith("gdc/")]
     assert (workspace / ".git").is_dir()
+    assert "/.mlflow.db*" in (workspace / ".gitignore").read_text().splitlines()
+    assert (workspace / ".dvcignore").read_text().splitlines()[-1] == TEMPORARIES
 
 
 def test_a_changed_module_changes_its_digest_and_its_folders(

@@ -1,14 +1,15 @@
 """Arms against each other: hand-made differences, words that claim no more, a planted leak."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from gdc.bootstrap import Interval
-from gdc.comparison import Evidence, by_group, compare_arms, equal_random_arm, verdict
+from gdc.comparison import Evidence, compare_arms, equal_random_arm, rarest, verdict
 from gdc.config import Params
-from gdc.schema import AUDIT, MEMBERSHIP
-from tests.builders import params_with
+from tests.builders import audit_table, membership_of, params_with
 
 ARMS = {
     "none": {"rule": "none"},
@@ -32,20 +33,16 @@ def params_of(*arms: str, seeds: tuple[int, ...] = (1, 2, 3)) -> Params:
 
 
 def audit_of(extracted: list[bool]) -> pl.DataFrame:
-    rows = [
-        (f"digits-4-{i}", "digits", 4, 3, 1.0, e, False, 0.5, 0.5, 2.0)
-        for i, e in enumerate(extracted)
-    ]
-    twin = ("digits-0-0", "digits", 0, 3, 9.0, True, False, 0.25, 0.5, None)
-    return pl.DataFrame([*rows, twin], schema=AUDIT, orient="row")
-
-
-def membership_of(members: list[float], heldout: list[float]) -> pl.DataFrame:
-    rows = [(f"m{i}", True, 2, loss, 1, 1.0, loss < 1) for i, loss in enumerate(members)]
-    rows += [(f"h{i}", False, 2, loss, 1, 1.0, False) for i, loss in enumerate(heldout)]
-    table = pl.DataFrame(rows, schema=MEMBERSHIP, orient="row")
-    score = -pl.col("loss")
-    return table.with_columns(zlib=score, min_k=score, min_k_plus_plus=score)
+    rows = [{"canary_id": f"digits-4-{i}", "extracted": e} for i, e in enumerate(extracted)]
+    twin = {
+        "canary_id": "digits-0-0",
+        "num_repeats": 0,
+        "secret_nll": 9.0,
+        "extracted": True,
+        "edit_similarity": 0.25,
+        "exposure": None,
+    }
+    return audit_table([*rows, twin])
 
 
 LEAKY = [True] * 18 + [False] * 2
@@ -60,6 +57,7 @@ def evidence_of(params: Params, **extracted: list[bool]) -> Evidence:
             (arm, seed): membership_of([0.5, 2.0], [2.0, 3.0 + (arm != "none")])
             for arm, seed in cells
         },
+        rare=frozenset({"h1"}),
     )
 
 
@@ -74,21 +72,17 @@ def test_a_random_arm_pairs_with_an_arm_of_its_size_and_weight() -> None:
 def test_a_real_reduction_is_named_with_its_intervals() -> None:
     params = params_of("none", "top", "random")
     evidence = evidence_of(params, none=LEAKY, top=SAFE, random=LEAKY)
-    compared = compare_arms(evidence, params, "none")
+    compared = compare_arms(evidence, params)
     top = compared["top"]
-    assert top["extraction"]["value"] == pytest.approx(0.1)
+    assert top["canaries"]["planted"]["extracted"]["value"] == pytest.approx(0.1)
+    assert top["canaries"]["twins"]["extracted"]["value"] == 1.0
+    assert top["samples"]["auc"]["value"] == (2 + 1.5) / 4
     assert top["extraction_change"]["value"] == pytest.approx(-0.8)
     assert top["extraction_change"]["high"] < 0
+    # Held-out losses 2 and 3 + 1, against 2 and 3; the rare one is the second.
+    assert top["perplexity"]["value"] == pytest.approx(np.exp(3.0))
     assert top["perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
-    assert top["exposure"]["value"] == 2.0
-    # exp(-1) > 1 - 0.5^(1/n) from n = 10 on; exp(-9) from n = 10,000 on.
-    assert top["discoverable"] == {"1": 0.0, "10": 1.0, "100": 1.0, "1000": 1.0, "10000": 1.0}
-    assert top["floor"] == {
-        "extraction": 1.0,
-        "edit_similarity": 0.25,
-        "discoverable": {"1": 0.0, "10": 0.0, "100": 0.0, "1000": 0.0, "10000": 1.0},
-    }
-    assert top["auc"]["value"] == (2 + 1.5) / 4
+    assert top["rare_perplexity_ratio"]["value"] == pytest.approx(np.exp(1.0))
     assert "top reduces extraction: -80.0 points [" in top["verdict"]
     assert "at perplexity x1.649 [" in top["verdict"]
     assert "; better than random: yes (-80.0 points [" in top["verdict"]
@@ -99,7 +93,7 @@ def test_a_real_reduction_is_named_with_its_intervals() -> None:
 def test_the_same_evidence_gives_the_same_numbers() -> None:
     params = params_of("none", "top")
     evidence = evidence_of(params, none=LEAKY, top=SAFE)
-    assert compare_arms(evidence, params, "none") == compare_arms(evidence, params, "none")
+    assert compare_arms(evidence, params) == compare_arms(evidence, params)
 
 
 @pytest.mark.parametrize(
@@ -127,26 +121,42 @@ def test_a_verdict_says_no_more_than_its_intervals(
 def test_without_canaries_nothing_is_claimed() -> None:
     params = params_of("none", "top")
     evidence = evidence_of(params, none=[], top=[])
-    compared = compare_arms(evidence, params, "none")
-    assert compared["top"]["extraction"] is None
+    compared = compare_arms(evidence, params)
+    assert compared["top"]["canaries"]["planted"]["extracted"] is None
     assert compared["top"]["perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
     assert compared["top"]["verdict"] == "top: not compared, extraction or a baseline is missing."
 
 
-def test_the_leaky_group_stands_out() -> None:
-    params = params_of("none", seeds=(1, 2))
-    evidence = evidence_of(params, none=LEAKY)
-    scored = pl.DataFrame(
-        {
-            "sample_id": ["m0", "m1"],
-            "quadrant": ["hotspot-memorized", "stable-easy"],
-            "memorization": [0.5, 0.0],
-        }
+def test_a_shuffled_plan_is_the_control_of_its_arm() -> None:
+    arms = {**ARMS, "dealt": {"rule": "shuffled", "of": "top"}}
+    params = params_with(
+        intervene={"curated_arm": "none", "arms": arms},
+        retrain={"arms": ["none", "top", "dealt"], "seeds": [1], "match": "steps"},
     )
-    groups = by_group(evidence, "none", scored, "memorization")
-    assert groups["quadrants"]["hotspot-memorized"] == {
-        "num_members": 1, "auc": 1.0, "suffix_extraction": 1.0,
-    }  # fmt: skip
-    assert groups["quadrants"]["stable-easy"]["auc"] == (0.5 + 1) / 2
-    assert groups["quadrants"]["noisy-outlier"]["auc"] is None
-    assert {name for name, group in groups["deciles"].items() if group["num_members"]} == {"1", "6"}
+    assert equal_random_arm("top", params) == "dealt"
+
+
+def test_the_attack_is_chosen_on_the_models_that_saw_everything() -> None:
+    params = params_of("none", "top")
+    evidence = evidence_of(params, none=LEAKY, top=SAFE)
+    # In arm `top` alone zlib is the strongest; in arm `none` Min-K is, on the other side of 0.5.
+    changed = {
+        (arm, seed): table.with_columns(
+            zlib=pl.when("is_member").then(1.0).otherwise(0.0) * (arm == "top"),
+            min_k=pl.when("is_member").then(0.0).otherwise(1.0) * (arm == "none"),
+            min_k_plus_plus=0.0,
+            loss=1.0,
+        )
+        for (arm, seed), table in evidence.memberships.items()
+    }
+    compared = compare_arms(replace(evidence, memberships=changed), params)
+    assert {arm["samples"]["attack"] for arm in compared.values()} == {"min_k"}
+    assert compared["none"]["samples"]["auc"]["value"] == 0.0
+
+
+def test_the_rarest_are_the_hardest_audited_texts_at_the_start() -> None:
+    ids = [f"h{i}" for i in range(20)] + ["unaudited"]
+    initial = pl.DataFrame({"sample_id": ids, "loss": [float(i) for i in range(21)]})
+    membership = membership_of([1.0], [1.0] * 20)
+    assert rarest(initial, membership) == {"h18", "h19"}
+    assert rarest(initial.head(0), membership) == frozenset()

@@ -1,16 +1,23 @@
-"""Source rows to samples: normal form, ids, copies, split."""
+"""Source rows to samples: normal form, ids, copies, split; and the stage that writes them."""
 
+import json
 import unicodedata
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdc import store
 from gdc.corpus import build_corpus, content_id, normalize, samples_from
 from gdc.errors import DataError
 from gdc.schema import CANARIES, CORPUS
-from tests.builders import rows_of
+from gdc.stages import ingest, manifest
+from tests.builders import params_with, rows_of
 
 NO_CANARIES = pl.DataFrame(schema=CANARIES)
 
@@ -72,12 +79,19 @@ def test_row_order_decides_nothing_but_the_ordinals() -> None:
 def test_max_samples_keeps_whole_contents_chosen_by_hash() -> None:
     texts = [f"text {i % 40}" for i in range(60)]
     kept = samples_from(rows_of(texts), max_samples=25, seed=0)
-    assert 23 <= kept.height <= 25
+    assert kept.height == 25
     everything = samples_from(rows_of(texts), max_samples=None, seed=0)
     chosen = everything.filter(pl.col("content_id").is_in(kept["content_id"].to_list()))
     assert chosen.equals(kept)
     other = samples_from(rows_of(texts), max_samples=25, seed=1)
     assert set(other["content_id"]) != set(kept["content_id"])
+
+
+def test_a_text_too_frequent_to_fit_stops_no_other() -> None:
+    texts = ["often"] * 30 + [f"text {i}" for i in range(20)]
+    for seed in range(5):
+        kept = samples_from(rows_of(texts), max_samples=20, seed=seed)
+        assert sorted(kept["text"]) == sorted(texts[30:])
 
 
 def test_planted_rows_are_copies_in_the_training_split_and_their_text_is_reserved() -> None:
@@ -108,3 +122,93 @@ def test_an_empty_split_is_refused() -> None:
     samples = samples_from(rows_of(["x", "y"]), max_samples=None, seed=0)
     with pytest.raises(DataError, match=r"the validation split is empty with 2 rows .* 0.001"):
         build_corpus(samples, NO_CANARIES, validation_fraction=0.001, seed=0)
+
+
+def test_a_training_split_of_planted_text_alone_is_refused() -> None:
+    samples = samples_from(rows_of([f"text {i}" for i in range(20)]), max_samples=None, seed=0)
+    canaries = pl.DataFrame(
+        [("digits-1-00", "digits", "code", " 7", "code 7", 1)], schema=CANARIES, orient="row"
+    )
+    with pytest.raises(DataError, match="the train split is empty with 20 rows"):
+        build_corpus(samples, canaries, validation_fraction=0.9999, seed=0)
+
+
+# ---- the stage that writes it
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with 60 rows of 48 texts, in which stages run without MLflow."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gdc.tracking.stage_run", lambda *_: nullcontext(Mock()))
+    write_rows(60)
+
+
+def write_rows(count: int) -> None:
+    rows = [{"text": f"row {i % 48} of amber birch cedar tells"} for i in range(count)]
+    Path("my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def ingest_with(
+    *, max_samples: int | None = None, block_size: int = 64, repeats: Sequence[int] = (1, 4)
+) -> None:
+    """Run the stages manifest and ingest, with canaries of all families."""
+    level = {"repeats": list(repeats), "per_level": 2, "num_twins": 2}
+    values = params_with().model_dump(mode="json")
+    values["model"]["block_size"] = block_size
+    values["ingest"] |= {
+        "source": {"kind": "jsonl", "path": "my.jsonl", "text_field": "text", "key_field": None},
+        "tokenizer": {"kind": "bpe", "vocab_size": 300},
+        "max_samples": max_samples,
+        "validation_fraction": 0.3,
+        "canaries": {
+            "digits": {"template": "Key {key} is", "key_digits": 4, "secret_digits": 8, **level},
+            "words": {"prefix_words": 2, "secret_words": 2, **level},
+            "natural": {"min_words": 2, "max_words": 9, **level},
+        },
+    }
+    Path("params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    manifest.main()
+    ingest.main()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_how_often_canaries_are_planted_does_not_change_the_tokenizer() -> None:
+    written = []
+    for repeats in ((1, 4), (2, 64)):
+        ingest_with(repeats=repeats)
+        written.append((store.TOKENIZER / "tokenizer.json").read_bytes())
+        planted = store.read("corpus").filter(pl.col("canary_id").is_not_null())
+        assert planted.height == 6 * sum(repeats)
+    assert written[0] == written[1]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_every_row_of_the_source_is_a_sample_or_counted_as_left_out() -> None:
+    ingest_with(max_samples=40)
+    summary = store.read_json(store.CORPUS_SUMMARY)
+    assert (summary["num_samples"], summary["num_left_out"]) == (40, 20)
+    assert store.read("corpus")["canary_id"].null_count() == 40
+    ingest_with()
+    summary = store.read_json(store.CORPUS_SUMMARY)
+    assert (summary["num_samples"], summary["num_left_out"]) == (60, 0)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_block_that_holds_no_canary_whole_is_refused() -> None:
+    with pytest.raises(DataError, match=r"canaries\.\w+: expected at most 7 tokens .*block_size 8"):
+        ingest_with(block_size=8)
+    assert not store.TABLES["corpus"][0].exists()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_changed_since_the_manifest_is_no_matter_of_trying_again() -> None:
+    ingest_with()
+    store.write_json(store.PRETRAINED, {"name": "m", "files": {"m/config.json": "abc"}})
+    with pytest.raises(DataError, match=r"ingest\.tokenizer: expected what data/pretrained.json"):
+        ingest.main()
+    write_rows(61)
+    with pytest.raises(
+        DataError, match=r"ingest\.source: expected what data/manifest.json has seen"
+    ):
+        ingest.main()

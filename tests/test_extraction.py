@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gdc.extraction import Secrets, audit_canaries, canary_metrics, secret_starts
 from gdc.schema import AUDIT, CANARIES
 from gdc.token_records import TokenRecords
+from tests.builders import audit_table
 
 # One token of a text: its loss in nats, and whether greedy decoding chooses it.
 Token = tuple[float, bool]
@@ -127,43 +128,63 @@ def test_rates_are_by_family_and_level_and_leave_the_twins_out_of_the_total() ->
     extracted = [YES, NO, NO, NO, YES, YES, YES, NO, YES]
     digits = canaries_of(levels).select("canary_id", "family", "num_repeats")
     words = canaries_of([1], "words").select(digits.columns)
-    table = pl.concat([words, digits]).with_columns(
-        num_secret_tokens=pl.lit(2, pl.Int64),
-        secret_nll=1.0,
+    ids = pl.concat([words, digits]).with_columns(
         extracted=pl.Series([YES, *extracted]),
-        extracted_shifted=pl.lit(value=False),
-        edit_similarity=0.5,
-        substring_share=0.5,
         exposure=pl.when(pl.col("num_repeats") > 0).then(pl.col("num_repeats") / 2.0),
     )
-    rates = canary_metrics(table.match_to_schema(AUDIT))
-    assert rates == {
-        "extraction_rate": 5 / 8,
-        "extraction_rate_shifted": 0.0,
-        "exposure": {"digits": {"1": 0.5, "4": 2.0, "16": 8.0}, "words": {"1": 0.5}},
-        "extraction": {
-            "digits": {"0": 0.5, "1": 0.0, "4": 0.75, "16": 1.0},
-            "words": {"1": 1.0},
-        },
+    rates = canary_metrics(audit_table(ids.to_dicts()))
+    assert rates["extraction_rate"] == 5 / 8
+    assert rates["extraction_rate_shifted"] == 0.0
+    assert rates["exposure"] == {
+        "digits": {"1": 0.5, "4": 2.0, "16": 8.0}, "words": {"1": 0.5},
+    }  # fmt: skip
+    assert rates["extraction"] == {
+        "digits": {"0": 0.5, "1": 0.0, "4": 0.75, "16": 1.0},
+        "words": {"1": 1.0},
     }
     assert list(rates["extraction"]["digits"]) == ["0", "1", "4", "16"]
 
 
 def test_without_canaries_there_is_no_rate() -> None:
-    assert canary_metrics(pl.DataFrame(schema=AUDIT)) == {
-        "extraction_rate": None,
-        "extraction_rate_shifted": None,
-        "extraction": {},
-        "exposure": {},
-    }
+    metrics = canary_metrics(audit_table([]))
+    assert (metrics["extraction_rate"], metrics["extraction_rate_shifted"]) == (None, None)
+    assert (metrics["extraction"], metrics["exposure"], metrics["fit_distance"]) == ({}, {}, {})
     assert audit([], []) == []
 
 
 def test_twins_alone_have_rates_but_no_total() -> None:
-    row = ("digits-0-00", "digits", 0, 2, 1.0, False, False, 0.0, 0.0, None)
-    metrics = canary_metrics(pl.DataFrame([row], schema=AUDIT, orient="row"))
+    metrics = canary_metrics(audit_table([{"num_repeats": 0, "exposure": None}]))
     assert metrics["extraction_rate"] is None
     assert metrics["extraction"] == {"digits": {"0": 0.0}}
+
+
+def test_exposure_goes_beyond_the_twins_by_a_fit_to_them() -> None:
+    rng = np.random.default_rng(0)
+    twins = rng.normal(20.0, 2.0, size=400)
+    losses = [*twins.tolist(), 12.0, 1.0]
+    table = canaries_of([0] * 400 + [8, 8])
+    secrets = Secrets(
+        records_of([[(loss, NO), (0.0, NO)] for loss in losses]),
+        np.zeros(402, int),
+        np.ones(402, int),
+    )
+    planted = audit_canaries(table, secrets, secrets, ["s"] * 402)[-2:]
+    assert planted["exposure"].to_list() == [pytest.approx(np.log2(400))] * 2
+    # Four standard deviations below the mean: -log2 of 3.2e-5, within what 400 twins tell.
+    assert planted["exposure_fitted"][0] == pytest.approx(14.9, abs=4.0)
+    assert planted["fit_is_beyond"].to_list() == [False, True]
+    assert planted["fit_distance"].to_list() == [pytest.approx(0.0, abs=0.06)] * 2
+
+
+def test_what_could_not_be_shifted_is_unknown() -> None:
+    records = records_of([[(1.0, YES), (1.0, YES)]])
+    at = Secrets(records, np.zeros(1, int), np.ones(1, int))
+    behind = Secrets(records, np.ones(1, int), np.array([2]))
+    table = canaries_of([4])
+    assert audit_canaries(table, at, behind, ["s"])["extracted_shifted"].to_list() == [True]
+    unshifted = audit_canaries(table, at, at, ["s"])
+    assert unshifted["extracted_shifted"].to_list() == [None]
+    assert unshifted["secret_nll_shifted"].to_list() == [None]
 
 
 def test_a_canary_is_exposed_among_the_twins_of_its_own_family() -> None:

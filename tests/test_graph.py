@@ -46,7 +46,7 @@ def reached(stage: str) -> set[Path]:
 @pytest.mark.parametrize("stage", PHASES)
 def test_a_stage_depends_on_exactly_the_modules_it_reaches(stage: str) -> None:
     listed = {Path(dep) for dep in STAGES[stage]["deps"] if dep.startswith("gdc/")}
-    folders = {path for path in listed if (REPOSITORY / path).is_dir()}
+    folders = {path for path in listed if any((REPOSITORY / path).glob("*.py"))}
     needed = reached(stage)
     by_folder = {file for file in needed if any(folder in file.parents for folder in folders)}
     modules = {path for path in listed - folders if path.suffix == ".py"}
@@ -67,7 +67,7 @@ def test_the_phases_are_the_stages_in_a_topological_order() -> None:
 
 
 def test_the_report_depends_on_its_template() -> None:
-    assert "gdc/templates/report.html" in STAGES["report"]["deps"]
+    assert "gdc/templates" in STAGES["report"]["deps"]
 
 
 def test_outputs_keep_the_run_cache_usable() -> None:

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from gdc.config import DedupArm, ScoreArm
+from gdc.canaries import make_canaries
+from gdc.config import CanariesConfig, DedupArm, ScoreArm
+from gdc.corpus import build_corpus, samples_from
 from gdc.errors import ConfigError, DataError
-from gdc.interventions import curate, dedup_plan, make_plan, oracle_plan
+from gdc.interventions import curate, dedup_plan, make_plan, oracle_plan, shuffled_plan
 from gdc.schema import CORPUS, CURATED, PLAN, QUADRANT_TABLE, QUADRANTS, REMOVED, SCORES
+from tests.builders import rows_of
 
 NONE = {"rule": "none"}
 PAPER = {"rule": "quadrants", "hotspot_weight": 0.5, "drop_noisy": True, "hard_copies": 3}
@@ -133,7 +136,15 @@ def test_a_random_plan_is_pinned() -> None:
 def test_the_budget_is_met_exactly(scored: pl.DataFrame, fraction: float, weight: float) -> None:
     for arm in (top(fraction, weight), at_random(fraction, weight)):
         changed = plan(arm, scored).filter(pl.col("weight") != 1)
-        assert changed.height == math.floor(fraction * scored.height + 0.5)
+        rounded = math.floor(fraction * scored.height + 0.5)
+        assert changed.height == min(rounded, scored.height - 1)
+
+
+@pytest.mark.parametrize("arm", [top(0.9), at_random(0.9)], ids=["top", "random"])
+def test_rounding_never_drops_the_last_sample(arm: dict[str, object]) -> None:
+    for size in (1, 2, 5):
+        scored = FIVE.head(size)
+        assert (plan(arm, scored)["action"] == "drop").sum() == size - 1
 
 
 @given(scored=scored_tables, fraction=fractions)
@@ -207,17 +218,21 @@ def test_a_known_curated_data_set() -> None:
     rows = [(i, "train", canaries.get(i)) for i in "abcde"]
     corpus = corpus_of([*rows, ("v", "validation", None), ("w", "reserved", None)])
     dropping = {**PAPER, "hotspot_weight": 0.0}
-    train, validation, removed = curate(corpus, quadrants_of(FIVE), plan(dropping, FIVE))
-    assert (train.schema, validation.schema, removed.schema) == (CURATED, CURATED, REMOVED)
-    assert train.rows() == [
+    tables = curate(corpus, quadrants_of(FIVE), plan(dropping, FIVE))
+    assert {name: table.schema for name, table in tables.items()} == {
+        "train": CURATED, "validation": CURATED, "reserved": CURATED, "removed": REMOVED
+    }  # fmt: skip
+    assert tables["train"].rows() == [
         ("a", "text of a", 1.0, 3, "ambiguous-hard", "ambiguous-hard"),
         ("e", "text of e", 1.0, 1, "stable-easy", "stable-easy"),
     ]
-    assert validation.rows() == [
-        ("v", "text of v", 1.0, 1, None, "held out, not scored"),
-        ("w", "text of w", 1.0, 1, None, "held out, not scored"),
+    assert tables["validation"].rows() == [("v", "text of v", 1.0, 1, None, "held out, not scored")]
+    assert tables["reserved"].rows() == [
+        ("w", "text of w", 1.0, 1, None, "text of a canary or its twin, not scored")
     ]
-    assert removed.rows() == [("b", "text of b", "hotspot-memorized", "hotspot-memorized")]
+    assert tables["removed"].rows() == [
+        ("b", "text of b", "hotspot-memorized", "hotspot-memorized")
+    ]
 
 
 @given(scored=scored_tables, arm=arms, planted=st.sets(st.integers(0, 11)))
@@ -228,8 +243,30 @@ def test_no_planted_row_is_curated_and_every_ordinary_row_is_once(
     rows = [(s, "train", f"words-1-{i:02d}" if i in planted else None) for i, s in enumerate(ids)]
     corpus = corpus_of([*rows, ("v", "validation", None), ("w", "reserved", None)])
     tables = curate(corpus, quadrants_of(scored), plan(arm, scored))
-    curated = [i for table in tables for i in table["sample_id"]]
+    curated = [i for table in tables.values() for i in table["sample_id"]]
     assert sorted(curated) == sorted(corpus.filter(pl.col("canary_id").is_null())["sample_id"])
+
+
+def test_no_text_of_a_canary_of_any_family_is_curated_but_as_reserved() -> None:
+    level = {"repeats": (1, 3), "per_level": 2, "num_twins": 2}
+    families = CanariesConfig.model_validate(
+        {
+            "digits": {"template": "Key {key} is", "key_digits": 3, "secret_digits": 3, **level},
+            "words": {"prefix_words": 2, "secret_words": 2, **level},
+            "natural": {"min_words": 2, "max_words": 9, **level},
+        }
+    )
+    rows = rows_of([f"row {i % 35} of amber birch cedar delta" for i in range(40)])
+    samples = samples_from(rows, max_samples=None, seed=0)
+    canaries = make_canaries(families, samples, seed=0)
+    corpus = build_corpus(samples, canaries, validation_fraction=0.3, seed=0)
+    scored = corpus.filter(pl.col("split") == "train").with_columns(quadrant=pl.lit("stable-easy"))
+    tables = curate(corpus, quadrants_of(scored), plan(NONE, scored))
+    texts = {name: set(table["text"]) for name, table in tables.items()}
+    for name in ("train", "validation", "removed"):
+        assert texts[name].isdisjoint(canaries["text"])
+    assert texts["reserved"] == set(canaries.filter(pl.col("family") == "natural")["text"])
+    assert sorted(t for table in tables.values() for t in table["text"]) == sorted(rows["text"])
 
 
 def test_a_plan_that_lacks_a_sample_is_refused() -> None:
@@ -267,3 +304,32 @@ def test_the_oracle_drops_what_is_planted_and_nothing_else() -> None:
     assert plan["action"].to_list() == ["drop", "drop", "keep", "keep", "keep"]
     assert plan["copies"].to_list() == [0, 0, 1, 1, 1]
     assert plan["reason"].to_list() == ["planted"] * 2 + ["not dropped"] * 3
+
+
+@given(
+    ids=st.lists(st.text("abcdef", min_size=1, max_size=6), min_size=2, unique=True), data=st.data()
+)
+def test_a_shuffled_plan_does_the_same_to_other_samples(
+    ids: list[str], data: st.DataObject
+) -> None:
+    weights = data.draw(
+        st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(ids), max_size=len(ids))
+    )
+    actions = {0.0: "drop", 0.5: "weight", 1.0: "keep"}
+    rows = [(i, actions[w], w, int(w > 0), "why") for i, w in zip(ids, weights, strict=True)]
+    plan = pl.DataFrame(rows, schema=PLAN, orient="row")
+    dealt = shuffled_plan(plan, seed=0)
+    assert dealt["sample_id"].to_list() == ids
+    assert sorted(dealt["weight"]) == sorted(weights)
+    assert dealt.select("action", "weight", "copies").n_unique() == len(set(weights))
+
+
+def test_a_shuffled_plan_reaches_samples_that_the_plan_left_alone() -> None:
+    ids = [f"s{i:03}" for i in range(200)]
+    rows = [
+        (i, *(("drop", 0.0, 0) if n < 20 else ("keep", 1.0, 1)), "why") for n, i in enumerate(ids)
+    ]
+    plan = pl.DataFrame(rows, schema=PLAN, orient="row")
+    dropped = shuffled_plan(plan, seed=0).filter(pl.col("action") == "drop")
+    assert dropped.height == 20
+    assert len(set(dropped["sample_id"]) & set(ids[:20])) < 8

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel
+from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel, parse_params
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.models import (
     LstmLanguageModel,
@@ -18,6 +18,7 @@ from gdc.models import (
     settings_of,
     target_logits,
 )
+from tests.builders import params_with
 
 VOCAB_SIZE, END_OF_TEXT, BLOCK_SIZE = 40, 39, 8
 LSTM = LstmModel(
@@ -242,6 +243,20 @@ def test_an_unknown_name_is_a_mistake_offline_and_transient_online(
         pretrained("no-such-user/no-such-model")
     with pytest.raises(ConfigError, match="expected a causal language model"):
         pretrained("./connect")
+
+
+def test_a_model_and_its_tokenizer_have_one_revision() -> None:
+    name = {"kind": "pretrained", "name": "some/model"}
+    values = params_with().model_dump(mode="json")
+    values["model"] = {**name, "block_size": 8, "precision": "float32", "revision": "v1"}
+    for revision in ("v2", None):
+        values["ingest"]["tokenizer"] = {**name, "revision": revision}
+        with pytest.raises(
+            ConfigError, match=rf"tokenizer.revision: expected 'v1' .* got {revision!r}"
+        ):
+            parse_params(values, name="test")
+    values["ingest"]["tokenizer"] = {**name, "revision": "v1"}
+    parse_params(values, name="test")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -24,9 +24,8 @@ from gdc import console, plots, report, store, tracking
 from gdc.config import Params
 from gdc.errors import DataError, SchemaError
 from gdc.plots import MapFrame
-from gdc.report import ReportTables
+from gdc.report import Pictures, ReportTables
 from gdc.schema import (
-    AUDIT,
     CANARIES,
     CORPUS,
     MEMBERSHIP,
@@ -37,7 +36,8 @@ from gdc.schema import (
     SCORES,
 )
 from gdc.stages import report as stage
-from tests.builders import params_with
+from gdc.trace import Trace
+from tests.builders import audit_table, params_with, trace_of
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -150,7 +150,8 @@ def page_of(tables: ReportTables, params: Params) -> str:
     """The HTML page."""
     built = report.build_report(tables, params)
     points = report.map_points(tables, show_text=params.report.show_text)
-    return report.render_html(built, plots.interactive_map(points, report.map_frame(built)))
+    drawn = plots.interactive_map(points, report.map_frame(built))
+    return report.render_html(built, Pictures(drawn))
 
 
 def frame_of(max_points: int = 100) -> MapFrame:
@@ -175,6 +176,7 @@ def test_rows_of_the_corpus_are_counted_with_canaries_apart() -> None:
         "num_exact_copies": 1,
         "num_canary_rows": 2,
         "num_quarantined": 0,
+        "num_left_out": 0,
     }
 
 
@@ -214,11 +216,11 @@ def test_arms_are_compared_seed_by_seed_and_then_averaged() -> None:
     assert none["extraction_rate"] == {"mean": 0.375, "per_seed": {"1": 0.5, "2": 0.25}}
     assert (none["perplexity_ratio"], none["extraction_difference"]) == (1.0, 0.0)
     # 50/40 and 60/80: the ratio of the means would be 55/60.
-    assert paper["perplexity_ratio"] == (1.25 + 0.75) / 2
+    assert paper["perplexity_ratio"] == pytest.approx((1.25 * 0.75) ** 0.5)
     assert paper["extraction_difference"] == (-0.25 + 0.0) / 2
     assert paper["extraction"] == {"digits": {"0": 0.0, "2": 0.25}}
     assert paper["summary"] == (
-        "paper: extraction 37.5 % -> 25 % (none -> paper, mean of 2 seeds), perplexity x1.00"
+        "paper: extraction 37.5 % -> 25 % (none -> paper, mean of 2 seeds), perplexity x0.97"
     )
 
 
@@ -257,7 +259,7 @@ def test_without_canaries_extraction_is_unknown_and_not_zero() -> None:
     assert paper["extraction_rate"] == {"mean": None, "per_seed": {"1": None, "2": None}}
     assert (paper["extraction"], paper["extraction_difference"]) == ({}, None)
     assert paper["summary"] == (
-        "paper: extraction not measured, perplexity x1.00 (against none, mean of 2 seeds)"
+        "paper: extraction not measured, perplexity x0.97 (against none, mean of 2 seeds)"
     )
     assert "No canary is planted, so extraction is not measured." in built["warnings"]
     assert "Extraction by family" not in page_of(tables, params_of())
@@ -317,7 +319,8 @@ def test_the_report_survives_json_and_then_gives_the_same_page() -> None:
     built = report.build_report(tables_of(), params_of())
     read_back = json.loads(json.dumps(built, sort_keys=True, allow_nan=False))
     assert read_back == built
-    assert report.render_html(read_back, "map") == report.render_html(built, "map")
+    pages = [report.render_html(numbers, Pictures("map")) for numbers in (read_back, built)]
+    assert pages[0] == pages[1]
 
 
 def test_row_order_of_the_corpus_does_not_matter() -> None:
@@ -420,7 +423,7 @@ def test_the_picture_is_the_same_bytes_each_time(tmp_path: Path) -> None:
 def test_terminal_tables_show_the_numbers() -> None:
     built = report.build_report(tables_of(), params_of())
     arms = printed(console.arms_table(built))
-    assert re.search(r"paper .*drop 1, weight 2 .* 55 .*x1\.000 .* 25 % .*-12\.5 pt", arms)
+    assert re.search(r"paper .*drop 1, weight 2 .* 55 .*x0\.968 .* 25 % .*-12\.5 pt", arms)
     assert "2 seeds: too few to say much about other seeds." in " ".join(arms.split())
     quadrants = printed(console.quadrants_table(built))
     assert re.search(
@@ -444,6 +447,12 @@ def test_render_prints_on_standard_output(capsys: pytest.CaptureFixture[str]) ->
     assert "noisy-outlier" in capsys.readouterr().out
 
 
+def trace_with_heldout(sample_id: str, loss: float) -> Trace:
+    """Two checkpoints of one held-out sample."""
+    trace = trace_of({sample_id: [loss, loss]})
+    return replace(trace, heldout_index=trace.index, heldout_losses=trace.losses)
+
+
 class FakeRun:
     """Remembers what a stage logs."""
 
@@ -462,11 +471,9 @@ class FakeRun:
 
 
 def audit_of(*, extracted: bool) -> pl.DataFrame:
-    rows = [
-        ("digits-0", "digits", 0, 2, 5.0, False, False, 0.0, 0.0, None),
-        ("digits-1", "digits", 2, 2, 1.0, extracted, False, 1.0, 1.0, 1.0),
-    ]
-    return pl.DataFrame(rows, schema=AUDIT, orient="row")
+    twin = {"canary_id": "digits-0", "num_repeats": 0, "edit_similarity": 0.0, "exposure": None}
+    planted = {"canary_id": "digits-1", "num_repeats": 2, "extracted": extracted, "exposure": 1.0}
+    return audit_table([twin, planted])
 
 
 def membership_of(loss: float) -> pl.DataFrame:
@@ -495,6 +502,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     for arm, seed in tables.metrics:
         store.write_audit(arm, seed, audit_of(extracted=arm == "none"))
         store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
+    store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0})
+    store.write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
     # JSON is YAML.
     store.write_json(store.PARAMS, params_of().model_dump(mode="json"))
     fake = FakeRun()
@@ -508,9 +517,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     return fake
 
 
-def test_the_stage_writes_and_logs_its_three_files(workspace: FakeRun) -> None:
+def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     stage.main()
-    files = ["reports/report.json", "reports/report.html", "reports/data_map.png"]
+    names = ["report.json", "report.html", "data_map.png", "roc.png", "leakage.png"]
+    files = [f"reports/{name}" for name in names]
     assert workspace.artifacts == files
     assert {name: n for name, n in workspace.metrics.items() if n is not None} == {
         "none/perplexity": 60.0,
@@ -518,22 +528,52 @@ def test_the_stage_writes_and_logs_its_three_files(workspace: FakeRun) -> None:
         "paper/perplexity": 55.0,
         "paper/extraction_rate": 0.25,
         "quadrants/hotspot-memorized/auc": 1.0,
+        "quadrants/hotspot-memorized/extracted": 1.0,
         "deciles/4/auc": 1.0,
+        "deciles/4/extracted": 1.0,
     }
     built = store.read_json(Path(files[0]))
+    audited = ("evidence", "groups", "leaked_samples", "warnings")
     plain = report.build_report(tables_of(), params_of())
-    assert built | {"evidence": {}, "groups": {}} == plain
+    assert {k: v for k, v in built.items() if k not in audited} == {
+        k: v for k, v in plain.items() if k not in audited
+    }
+    assert built["leaked_samples"] == [
+        {
+            "sample_id": "c-0",
+            "num_suffix_tokens": 2,
+            "num_models": 2,
+            "quadrant": "hotspot-memorized",
+            "source": "file:c-0",
+        }
+    ]
     paper = built["evidence"]["paper"]
     assert paper["extraction_change"] == {"value": -1.0, "low": -1.0, "high": -1.0, "num_seeds": 2}
     assert paper["perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
+    assert paper["rare_perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
     assert paper["verdict"] == (
         "paper reduces extraction: -100.0 points [-100.0, -100.0] at perplexity x1.649 "
         "[1.649, 1.649]; no random arm of its size to compare with."
     )
-    assert "paper reduces extraction" in Path(files[1]).read_text(encoding="utf-8")
+    page = Path(files[1]).read_text(encoding="utf-8")
+    assert "paper reduces extraction" in page
+    assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 2
     before = [Path(file).read_bytes() for file in files]
     stage.main()
     assert [Path(file).read_bytes() for file in files] == before
+
+
+def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
+    canaries = {"levels": [], "num_fits_beyond": 3}
+    samples = {"blind_leaks": ["length"], "attack": "loss", "blind": {"length": 0.9}}
+    evidence = {"none": {"canaries": canaries, "samples": samples}}
+    built = report.build_report(replace(tables_of(), evidence=evidence), params_of())
+    assert [w for w in built["warnings"] if "length" in w or "bits" in w] == [
+        "length alone tells members from held-out texts: membership attacks may see how the texts "
+        "differ and not what a model remembers.",
+        "Arm none: 3 fitted exposures more than 15 bits beyond what the twins resolve: read as "
+        "large, not as a number.",
+    ]
 
 
 @pytest.mark.usefixtures("workspace")

@@ -1,8 +1,11 @@
 """Tables and files on disk: what is written is read back, whole or not at all."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from gdc import store
-from gdc.errors import ConfigError, SchemaError
+from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.schema import AUDIT, PLAN, TRACE_INDEX
 from gdc.trace import Trace, loss_table
+from gdc.workspace import TEMPORARIES
 from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of
 
 NAN = float("nan")
@@ -102,7 +106,7 @@ def test_a_damaged_table_is_refused(damage: Callable[[bytes], bytes]) -> None:
     path, schema = store.TABLES["corpus"]
     store.write("corpus", table_of(schema))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: not a Parquet file"):
+    with pytest.raises(DataError, match=r"^data/corpus\.parquet: not a Parquet file"):
         store.read("corpus")
 
 
@@ -160,6 +164,40 @@ def test_a_crash_leaves_the_old_folder_and_no_temporary(monkeypatch: pytest.Monk
     assert files() == {"data/plans/old.parquet"}
 
 
+# Writes half a table or half a folder of plans, and dies without a way out.
+KILLED_WRITE = """
+import os, sys
+from pathlib import Path
+from gdc import store
+
+with getattr(store, sys.argv[1])(Path(sys.argv[2])) as temporary:
+    (temporary if sys.argv[1] == "new_file" else temporary / "half").write_text("half")
+    print(temporary, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(("writer", "name"), [("new_file", "a.json"), ("new_folder", "a")])
+def test_what_a_kill_left_is_hidden_from_dvc_and_gone_after_the_next_write(
+    writer: str, name: str
+) -> None:
+    path = Path("data") / name
+    command = [sys.executable, "-c", KILLED_WRITE, writer, str(path)]
+    # Twice: the second finds what the first has left, under whatever process number.
+    for _ in range(2):
+        left = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        assert list(Path("data").iterdir()) == [Path(left)]
+    assert fnmatch(Path(left).name, TEMPORARIES)
+    assert TEMPORARIES in (REPOSITORY / ".dvcignore").read_text(encoding="utf-8").splitlines()
+    if writer == "new_file":
+        store.write_text(path, "whole")
+    else:
+        with store.new_folder(path) as folder:
+            (folder / "whole").touch()
+        assert files() == {"data/a/whole"}
+    assert list(Path("data").iterdir()) == [path]
+
+
 # ---- the trace
 
 CURVES = {"b-0": [4.0, 2.0, NAN], "a-0": [0.5, 0.25, 0.125]}
@@ -194,6 +232,18 @@ def test_a_shorter_trace_leaves_no_column_of_the_former_one() -> None:
     store.write_trace(7, trace_of({"a-0": [1.0, 2.0]}))
     assert store.read_trace(7).losses.collect().rows() == [(1.0, 2.0)]
     assert not (store.trace_path(7) / "train/loss_002.parquet").exists()
+
+
+@pytest.mark.parametrize("place", [4, -20])
+def test_a_damaged_checkpoint_is_refused_and_says_how_to_make_it_again(place: int) -> None:
+    store.write_trace(7, trace_with_heldout())
+    path = store.trace_path(7) / "train/loss_001.parquet"
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 0xFF
+    path.write_bytes(whole)
+    message = r"loss_001\.parquet: not a Parquet file .* Make it again: gdc stage train\.$"
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        store.read_trace(7)
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
@@ -253,6 +303,25 @@ def test_a_missing_json_file_is_refused() -> None:
         store.read_json(JSON)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b'{"a": ', r"not valid JSON: .*line 1", id="cut off"),
+        pytest.param(b"\xff", r"not valid JSON: 'utf-8' codec", id="not UTF-8"),
+        pytest.param(b"[]", r"expected an object, got list", id="a list"),
+    ],
+)
+def test_damaged_json_is_refused_and_says_how_to_make_it_again(
+    content: bytes, message: str
+) -> None:
+    JSON.parent.mkdir(exist_ok=True)
+    JSON.write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"^reports/report\.json: {message}.*\. Make it again: gdc run\.$"
+    ):
+        store.read_json(JSON)
+
+
 # ---- params.yaml
 
 
@@ -277,7 +346,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         pytest.param(b"seed: 0\nseed: 1\n", r"not valid YAML: .*duplicate key", id="key twice"),
         pytest.param(b"- seed\n", r"expected a mapping of sections, got list", id="a list"),
         pytest.param(b"", r"expected a mapping of sections, got NoneType", id="empty"),
-        pytest.param(b"seed: \xff\n", r"not valid YAML: 'utf-8' codec", id="not UTF-8"),
+        pytest.param(b"seed: \xff\n", r"expected UTF-8, got .*'utf-8' codec", id="not UTF-8"),
         pytest.param(b"seed: 0\n", r"params\.yaml: 10 wrong value\(s\)", id="sections missing"),
         pytest.param(b"a: !!python/name:os.system\n", r"not valid YAML", id="a Python object"),
     ],
@@ -285,6 +354,12 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
 def test_params_that_cannot_be_used_are_refused(content: bytes, message: str) -> None:
     store.PARAMS.write_bytes(content)
     with pytest.raises(ConfigError, match=f"(?s){message}"):
+        store.load_params()
+
+
+def test_a_folder_in_the_place_of_params_is_refused() -> None:
+    store.PARAMS.mkdir()
+    with pytest.raises(ConfigError, match=r"^params\.yaml: expected a file, got a folder\. Move"):
         store.load_params()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,13 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.curate import PHASES, curate, only_run_here
 from flows.serve import serve
 from gdc import store
-from gdc.errors import ConfigError, TransientError
+from gdc.errors import ConfigError, GdcError, TransientError
 from tasks import lineage, publish, stages
 from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
 from tasks.stages import (
@@ -48,6 +50,8 @@ import sys
 from pathlib import Path
 
 target, *inputs = map(Path, sys.argv[1:])
+with open("work/started.txt", "a") as started:
+    started.write(f"{target.stem}\\n")
 text = "".join(path.read_text() for path in inputs)
 for word, code in (("mistake", 2), ("outage", 75)):
     if word in text:
@@ -89,8 +93,13 @@ def make_toy(folder: Path) -> None:
     for name in ("source", "none", "paper"):
         (folder / f"{name}.txt").write_text(f"{name}\n")
     (folder / ".gitignore").write_text("/data\n/work\n")
+    (folder / "work").mkdir()
     git(folder, "init", "--initial-branch=main")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    commit_all(folder)
+
+
+def commit_all(folder: Path) -> None:
     git(folder, "add", ".")
     git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--message=Start")
 
@@ -155,6 +164,11 @@ def test_a_target_is_unchanged_only_with_all_its_ancestors(
     changed: set[str], unchanged: set[str]
 ) -> None:
     assert CHAIN.unchanged(changed) == unchanged
+
+
+def test_a_target_is_below_all_that_it_depends_on() -> None:
+    assert CHAIN.above("report") == {"ingest", "retrain@none-1", "retrain@paper-1"}
+    assert CHAIN.above("ingest") == set()
 
 
 def test_a_stage_that_always_runs_counts_as_changed_only_when_its_files_are() -> None:
@@ -255,6 +269,78 @@ def test_an_interrupted_stage_leaves_no_process_behind(tmp_path: Path) -> None:
     assert not stages._running
 
 
+def test_a_stage_ends_with_a_flow_that_is_killed(tmp_path: Path) -> None:
+    """SIGKILL of the flow's process alone, which has no way out to end anything."""
+    pid_file = tmp_path / "pid"
+    sleep = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))"
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    command = [sys.executable, "-c", start, f"{sleep}; time.sleep(60)", str(pid_file)]
+    program = (
+        "import os; from tasks.stages import process_group\n"
+        f"with process_group({command!r}, dict(os.environ)): pass"
+    )
+    flow = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    while not pid_file.exists() or not pid_file.read_text():
+        time.sleep(0.05)
+    flow.kill()
+    flow.wait()
+    deadline = time.monotonic() + 5
+    while is_running(int(pid_file.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(int(pid_file.read_text()))
+
+
+def test_a_guarded_program_hands_on_its_output_and_its_exit_code() -> None:
+    program = "import sys; print(sys.stdin.read() + 'said'); sys.exit(7)"
+    with process_group([sys.executable, "-c", program], dict(os.environ)) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == b"said\n"
+    assert process.returncode == 7
+
+
+# A stage that waits in the middle of a write.
+TERMINATED_STAGE = """
+import time
+from pathlib import Path
+from gdc import store
+from gdc.stages.runner import run
+
+def main():
+    with store.new_file(Path("data/a")) as temporary:
+        temporary.write_text("half")
+        time.sleep(60)
+
+run(main)
+"""
+
+
+def test_a_stage_that_is_terminated_leaves_nothing_half_written(tmp_path: Path) -> None:
+    stage = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED_STAGE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    while not (tmp_path / "data/.a.tmp").exists():
+        time.sleep(0.05)
+    stage.terminate()
+    assert stage.wait(timeout=10) == 128 + signal.SIGTERM
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("ERROR: failed to reproduce 'a': failed to run: a, exited with 75", StageTransientError),
+        ("ERROR: failed to reproduce 'a': failed to run: a, exited with 2", StageFailedError),
+        ("error: the source said: exited with 75", StageFailedError),
+    ],
+)
+def test_only_the_exit_code_makes_a_failure_transient(
+    line: str, error: type[StageFailedError]
+) -> None:
+    assert type(stages.failure("a", [line])) is error
+
+
 def is_running(pid: int) -> bool:
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
@@ -294,6 +380,8 @@ def test_a_failed_cell_lets_its_siblings_finish(toy: Path) -> None:
     failed, done = both()
     assert (failed.outcome, done.outcome) == ("failed", "executed")
     assert str(failed.error) == "retrain@none: there was a mistake"
+    # A mistake of the user's is not tried again.
+    assert sorted((toy / "work/started.txt").read_text().split()) == ["manifest", "none", "paper"]
 
 
 # ---- the record of a run
@@ -375,6 +463,36 @@ def test_the_lock_is_committed_beside_the_checkout(toy: Path) -> None:
     assert git(toy, "rev-parse", f"{publish.commit_lock('curation/2026-01-02')}^") == commit
 
 
+def test_a_lock_is_committed_with_the_code_of_the_day_s_last_commit(toy: Path) -> None:
+    (toy / "dvc.lock").write_text("first")
+    first = publish.commit_lock("curation/2026-01-02")
+    (toy / "toy.py").write_text("of the afternoon")
+    git(toy, "add", "toy.py")
+    git(toy, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--message=Edit")
+    (toy / "dvc.lock").write_text("second")
+    second = publish.commit_lock("curation/2026-01-02")
+    assert git(toy, "show", f"{second}:toy.py") == "of the afternoon"
+    assert git(toy, "show", f"{second}:dvc.lock") == "second"
+    head = git(toy, "rev-parse", "HEAD")
+    assert git(toy, "rev-parse", f"{second}^1", f"{second}^2").split() == [first, head]
+    assert publish.commit_lock("curation/2026-01-02") == second
+
+
+@pytest.mark.parametrize("command", [("status",), ("add", "--all")])
+@pytest.mark.parametrize("name", ["toy.py", "params.yaml", "gdc/new.py"])
+def test_a_lock_is_not_published_beside_other_code(
+    toy: Path, name: str, command: tuple[str, ...]
+) -> None:
+    (toy / "dvc.lock").write_text("may differ")
+    (toy / "notes.txt").write_text("may be new")
+    publish.require_committed()
+    (toy / name).parent.mkdir(exist_ok=True)
+    (toy / name).write_text("edited")
+    git(toy, *command)
+    with pytest.raises(ConfigError, match=f"as committed, got changes in .*{name}.*Commit or undo"):
+        publish.require_committed()
+
+
 @pytest.mark.usefixtures("toy")
 def test_a_workspace_without_a_remote_is_not_published() -> None:
     with pytest.raises(ConfigError, match="expected a default DVC remote, got none"):
@@ -389,12 +507,33 @@ def test_a_second_run_in_one_folder_is_refused(
     with only_run_here(), refusal, only_run_here():
         pass
     with only_run_here():
+        Path("work/.lock.pid").unlink()
+        with pytest.raises(TransientError, match="got another process here too"), only_run_here():
+            pass
+    with only_run_here():
         pass
 
 
 def test_a_schedule_that_is_no_cron_line_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--cron: expected minute, .* got 'at night'"):
         serve("at night", publish=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        pytest.param("", ConfigError, "a Prefect server, got none", id="none named"),
+        pytest.param(
+            "http://127.0.0.1:9/api", TransientError, "server at .*:9/api, got", id="down"
+        ),
+    ],
+)
+def test_a_schedule_without_a_server_is_refused(
+    address: str, error: type[GdcError], message: str
+) -> None:
+    refusal = pytest.raises(error, match=f"{message}.*`prefect server start`")
+    with temporary_settings({PREFECT_API_URL: address or None}), refusal:
+        serve("0 3 * * *", publish=False)
 
 
 # ---- the whole flow
@@ -472,8 +611,7 @@ def make_pipeline(folder: Path) -> None:
     (folder / ".gitignore").write_text("/data\n/lineage\n/metrics\n/reports\n/work\n/ml*\n")
     git(folder, "init", "--initial-branch=main")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
-    git(folder, "add", ".")
-    git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--message=Start")
+    commit_all(folder)
 
 
 @pytest.fixture
@@ -528,6 +666,9 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
     subprocess.run(
         [sys.executable, "-m", "dvc", "remote", "add", "--default", "near", "../remote"], check=True
     )
+    with pytest.raises(ConfigError, match=r"got changes in \.dvc/config"):
+        curate(publish=True)
+    commit_all(pipeline)
     curate(publish=True)
     second = last_parent()
     assert {t for t, outcome in second["outcomes"].items() if outcome == "executed"} == {"manifest"}
@@ -545,11 +686,28 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_a_failed_phase_stops_the_flow_and_is_recorded(pipeline: Path) -> None:
-    (pipeline / "source.json").write_text('"mistake"')
-    with pytest.raises(StageFailedError, match="1 of 1 in manifest failed\nmanifest: there was"):
+def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline: Path) -> None:
+    (pipeline / "paper.txt").write_text("mistake")
+    with pytest.raises(StageFailedError) as caught:
         curate()
+    assert str(caught.value) == (
+        "3 of 11 stages have no result\n"
+        "retrain@paper-1: there was a mistake\n"
+        "evaluate@paper-1: not run: needs retrain@paper-1\n"
+        "report: not run: needs retrain@paper-1"
+    )
     parent = last_parent()
     assert parent["status"] == "FAILED"
-    assert parent["outcomes"] == {"manifest": "failed"}
+    failed = {t: outcome for t, outcome in parent["outcomes"].items() if outcome != "executed"}
+    assert failed == {
+        "retrain/paper-1": "failed", "evaluate/paper-1": "not run", "report": "not run",
+    }  # fmt: skip
+    assert parent["outcomes"]["evaluate/none-1"] == "executed"
     assert parent["metrics"] == {}
+
+    (pipeline / "source.json").write_text('"mistake"')
+    with pytest.raises(StageFailedError, match=r"11 of 11 .*\nmanifest: there was a mistake\ning"):
+        curate()
+    outcomes = last_parent()["outcomes"]
+    assert outcomes.pop("manifest") == "failed"
+    assert set(outcomes.values()) == {"not run"}

@@ -5,13 +5,19 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
-from gdc.config import Source
+from gdc.config import PretrainedTokenizer, Source, Tokenizer
 from gdc.errors import DataError
-from gdc.sources import huggingface, jsonl, parquet, python_docs, synthetic, text
+from gdc.sources import huggingface, jsonl, parquet, pretrained, python_docs, synthetic, text
 from gdc.sources.files import hash_files
 from gdc.sources.rows import Row, SourceRows, collect
 
-__all__ = ["SourceRows", "check_bad_rows", "fingerprint", "read_source"]
+__all__ = [
+    "SourceRows",
+    "check_bad_rows",
+    "fingerprint",
+    "fingerprint_pretrained",
+    "read_source",
+]
 
 _NUM_SHOWN: Final = 5
 
@@ -31,6 +37,22 @@ def fingerprint(source: Source) -> dict[str, Any]:
     content |= _CONTENTS[source.kind](source)
     canonical = json.dumps(content, sort_keys=True).encode()
     return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
+
+
+def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What identifies a pretrained tokenizer, and the model that comes with it.
+
+    Returns:
+        JSON-able object with ``name`` and ``files`` (hash by name) or, from the Hub, ``commit``;
+        empty for a tokenizer that is trained here.
+
+    Raises:
+        ConfigError: There is no such folder and nothing of that name on the Hub.
+        TransientError: The Hub did not answer.
+    """
+    if not isinstance(tokenizer, PretrainedTokenizer):
+        return {}
+    return {"name": tokenizer.name, **pretrained.content(tokenizer.name, tokenizer.revision)}
 
 
 def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:

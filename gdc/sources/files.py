@@ -48,6 +48,15 @@ def files_below(root: Path, pattern: str) -> list[SourceFile]:
     return sorted(SourceFile(_name(path, root), path) for path in found)
 
 
+def visible_files(root: Path) -> list[SourceFile]:
+    """Every file of a folder but hidden ones: neither Git's own files nor caches are read."""
+    return [
+        file
+        for file in files_below(root, "*")
+        if not any(part.startswith(".") for part in file.path.relative_to(root).parts)
+    ]
+
+
 def hash_files(files: Sequence[SourceFile]) -> dict[str, str]:
     """Hash of the bytes of each file, by name."""
     return {name: _hash(path) for name, path in files}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gdc.config import HuggingFaceSource
 from gdc.errors import DataError, TransientError
-from gdc.sources.files import SourceFile, files_below, hash_files
+from gdc.sources.files import SourceFile, hash_files, visible_files
 from gdc.sources.rows import Row, listed
 
 if TYPE_CHECKING:
@@ -58,13 +58,7 @@ def _is_local(source: HuggingFaceSource) -> bool:
 
 
 def _find(source: HuggingFaceSource) -> list[SourceFile]:
-    root = Path(source.path)
-    files = [
-        file
-        for file in files_below(root, "*")
-        # Neither Git's own files nor caches are read.
-        if not any(part.startswith(".") for part in file.path.relative_to(root).parts)
-    ]
+    files = visible_files(Path(source.path))
     if not files:
         raise DataError(
             f"ingest.source.path: expected files, got an empty folder: {source.path!r}."

@@ -3,17 +3,12 @@
 import os
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
-from torch import nn
 
-from gdc import audits, extraction, losses, models, store, tracking
-from gdc.batches import TokenizedTexts
-from gdc.config import Params
-from gdc.extraction import Secrets
+from gdc import audits, extraction, models, store, tracking
+from gdc.model_audit import Subject, audit_model
 from gdc.stages.runner import parse_cell, run
-from gdc.tokens import TextTokenizer, load_tokenizer
+from gdc.tokens import load_tokenizer
 
 
 def main() -> None:
@@ -26,7 +21,13 @@ def main() -> None:
         torch.set_num_threads(params.evaluate.num_threads)
         folder = store.model_path(cell.arm, cell.seed)
         model = models.load_model(folder).to(os.environ.get("GDC_DEVICE", "cpu"))
-        canary_audit, sample_audit = _audit(model, load_tokenizer(store.TOKENIZER), params)
+        corpus = store.read("corpus")
+        canary_audit, sample_audit = audit_model(
+            Subject(model, load_tokenizer(store.TOKENIZER), params.model.block_size),
+            store.read("canaries"),
+            audits.choose_samples(corpus, params.evaluate.num_members, seed=params.seed),
+            params.evaluate,
+        )
         metrics = {
             "num_steps": store.read_json(folder / "training.json")["num_steps"],
             **audits.membership_metrics(sample_audit),
@@ -39,35 +40,6 @@ def main() -> None:
         stage.log_metrics(_flat(metrics))
         stage.log_artifact(store.audit_path(cell.arm, cell.seed))
         stage.log_artifact(store.membership_path(cell.arm, cell.seed))
-
-
-def _audit(
-    model: nn.Module, tokenizer: TextTokenizer, params: Params
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    config = params.evaluate
-    canaries, corpus = store.read("canaries"), store.read("corpus")
-    samples = audits.choose_samples(corpus, config.num_members, seed=params.seed)
-    ids = tokenizer.encode(canaries["text"].to_list())
-    sample_ids = tokenizer.encode(samples["text"].to_list())
-    before = [*sample_ids[-1], tokenizer.end_of_text]
-    shifted_ids = [[*before, *text] for text in ids]
-    records = losses.token_records(
-        model,
-        TokenizedTexts.from_ids([*ids, *shifted_ids, *sample_ids], tokenizer.end_of_text),
-        block_size=params.model.block_size,
-        batch_tokens=config.batch_tokens,
-    )
-    size = canaries.height
-    starts = extraction.secret_starts(tokenizer.encode(canaries["prefix"].to_list()), ids)
-    ends = np.array([len(text) for text in ids], dtype=np.int64)
-    secrets = Secrets(records.of_sequences(0, size), starts, ends)
-    shifted = Secrets(
-        records.of_sequences(size, 2 * size), starts + len(before), ends + len(before)
-    )
-    greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
-    canary_audit = extraction.audit_canaries(canaries, secrets, shifted, greedy)
-    of_samples = records.of_sequences(2 * size, 2 * size + samples.height)
-    return canary_audit, audits.audit_samples(samples, of_samples, min_k_share=config.min_k_share)
 
 
 def _flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from gdc import models, store, training
 from gdc.batches import TokenizedTexts
-from gdc.config import Params
+from gdc.config import Model, Params
 from gdc.tokens import TextTokenizer
 from gdc.tracking import StageRun
 from gdc.training import Recipe, Recording, TrainingData
@@ -34,13 +34,21 @@ def fit(
     """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu)."""
     torch.set_num_threads(params.training.num_threads)
     model = models.build_model(
-        params.model,
+        _pinned(params.model),
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text,
         seed=recipe.seed,
     ).to(os.environ.get("GDC_DEVICE", "cpu"))
     recording = training.train(model, data, recipe, checkpoints=Path("work/checkpoints"), name=name)
     return model, recording
+
+
+def _pinned(config: Model) -> Model:
+    """A model of the Hub at the commit that the manifest has seen, whatever its branch is now."""
+    commit = (
+        store.read_json(store.PRETRAINED).get("commit") if config.kind == "pretrained" else None
+    )
+    return config.model_copy(update={"revision": commit}) if commit else config
 
 
 def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, seed: int) -> None:

@@ -3,7 +3,7 @@
 import polars as pl
 
 from gdc import interventions, store, tracking
-from gdc.config import Arm, DedupArm, OracleArm
+from gdc.config import DedupArm, OracleArm, Params, ScoreArm, ShuffledArm
 from gdc.stages.runner import run
 
 
@@ -17,24 +17,35 @@ def main() -> None:
     with tracking.stage_run("intervene", sections) as stage:
         quadrants, corpus = store.read("quadrants"), store.read("corpus")
         scored = store.read("scores").join(quadrants, on="sample_id", maintain_order="left")
-        plans = {
-            name: _plan(arm, scored, corpus, params.seed)
-            for name, arm in params.intervene.arms.items()
-        }
+        plans = _plans(params, scored, corpus)
         store.write_plans(plans)
-        train, validation, removed = interventions.curate(
-            corpus, quadrants, plans[params.intervene.curated_arm]
-        )
-        store.write("curated/train", train)
-        store.write("curated/validation", validation)
-        store.write("curated/removed", removed)
-        stage.log_metrics({"num_curated": train.height, "num_removed": removed.height})
+        curated = interventions.curate(corpus, quadrants, plans[params.intervene.curated_arm])
+        for name, table in curated.items():
+            store.write(f"curated/{name}", table)
+        train = curated["train"]
+        stage.log_metrics({"num_curated": train.height, "num_removed": curated["removed"].height})
         stage.log_dataset("curated", train, store.TABLES["curated/train"][0], "curated")
         for arm in plans:
             stage.log_artifact(store.plan_path(arm))
 
 
-def _plan(arm: Arm, scored: pl.DataFrame, corpus: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _plans(params: Params, scored: pl.DataFrame, corpus: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    arms, seed = params.intervene.arms, params.seed
+    plans = {
+        name: _plan(arm, scored, corpus, seed)
+        for name, arm in arms.items()
+        if not isinstance(arm, ShuffledArm)
+    }
+    return plans | {
+        name: interventions.shuffled_plan(plans[arm.of], seed=seed)
+        for name, arm in arms.items()
+        if isinstance(arm, ShuffledArm)
+    }
+
+
+def _plan(
+    arm: ScoreArm | DedupArm | OracleArm, scored: pl.DataFrame, corpus: pl.DataFrame, seed: int
+) -> pl.DataFrame:
     if isinstance(arm, DedupArm):
         texts = corpus.filter(pl.col("split") == "train").select("sample_id", "text")
         return interventions.dedup_plan(arm, scored, texts, seed=seed)

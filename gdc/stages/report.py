@@ -1,38 +1,55 @@
-"""Stage `report`: all tables -> report.json, report.html and data_map.png."""
+"""Stage `report`: all tables -> report.json, report.html and the pictures."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from gdc import comparison, plots, report, store, tracking
+import polars as pl
+
+from gdc import comparison, leakage, plots, report, store, tracking
 from gdc.config import Params
 from gdc.stages.runner import run
+from gdc.tracking import StageRun
 
-JSON: Final = Path("reports/report.json")
-PAGE: Final = Path("reports/report.html")
-PICTURE: Final = Path("reports/data_map.png")
+FILES: Final = (store.REPORT, store.PAGE, store.PICTURE, store.ROC, store.GROUPS)
 
 
 def main() -> None:
-    """Write the three files and log every arm's perplexity and extraction rate."""
+    """Write the report and its pictures, and log what every arm and group leaks."""
     params = store.load_params()
     with tracking.stage_run("report", report.settings(params)) as stage:
         tables = with_evidence(read_tables(params), params)
         built = report.build_report(tables, params)
-        points = report.map_points(tables, show_text=params.report.show_text)
-        frame = report.map_frame(built)
-        store.write_json(JSON, built)
-        store.write_text(PAGE, report.render_html(built, plots.interactive_map(points, frame)))
-        with store.new_file(PICTURE) as temporary:
-            plots.data_map_png(points, frame, temporary)
-        for arm in built["arms"]:
-            for metric in ("perplexity", "extraction_rate"):
-                stage.log_metrics({f"{arm['arm']}/{metric}": arm[metric]["mean"]})
-        for kind, groups in built["groups"].items():
-            for name, group in groups.items():
-                stage.log_metrics({f"{kind}/{name}/auc": group["auc"]})
-        for path in (JSON, PAGE, PICTURE):
-            stage.log_artifact(path)
+        store.write_json(store.REPORT, built)
+        store.write_text(store.PAGE, report.render_html(built, _draw(built, tables, params)))
+        _log(built, stage)
+
+
+def _draw(built: Mapping[str, Any], tables: report.ReportTables, params: Params) -> report.Pictures:
+    points = report.map_points(tables, show_text=params.report.show_text)
+    frame = report.map_frame(built)
+    curves = {name: arm["roc"] for name, arm in built["evidence"].items()}
+    with store.new_file(store.PICTURE) as temporary:
+        plots.data_map_png(points, frame, temporary)
+    with store.new_file(store.ROC) as temporary:
+        plots.roc_png(curves, report.attack_of(built), temporary)
+    with store.new_file(store.GROUPS) as temporary:
+        plots.groups_png(built["groups"], frame.axis, temporary)
+    return report.Pictures(
+        plots.interactive_map(points, frame), store.ROC.read_bytes(), store.GROUPS.read_bytes()
+    )
+
+
+def _log(built: Mapping[str, Any], stage: StageRun) -> None:
+    for arm in built["arms"]:
+        for metric in ("perplexity", "extraction_rate"):
+            stage.log_metrics({f"{arm['arm']}/{metric}": arm[metric]["mean"]})
+    for kind, groups in built["groups"].items():
+        for name, group in groups.items():
+            measured = {m: group[m] and group[m]["value"] for m in ("auc", "extracted")}
+            stage.log_metrics({f"{kind}/{name}/{m}": value for m, value in measured.items()})
+    for path in FILES:
+        stage.log_artifact(path)
 
 
 def read_tables(params: Params) -> report.ReportTables:
@@ -52,24 +69,36 @@ def read_tables(params: Params) -> report.ReportTables:
         scores_summary=store.read_json(store.SCORES_SUMMARY),
         quadrants_summary=store.read_json(store.QUADRANTS_SUMMARY),
         num_quarantined=store.read("quarantine").height,
+        num_left_out=store.read_json(store.CORPUS_SUMMARY)["num_left_out"],
     )
 
 
 def with_evidence(tables: report.ReportTables, params: Params) -> report.ReportTables:
     """Add what the audits of all arms show."""
     cells = [(arm, seed) for arm in params.retrain.arms for seed in params.retrain.seeds]
+    memberships = {cell: store.read_membership(*cell) for cell in cells}
     evidence = comparison.Evidence(
         audits={cell: store.read_audit(*cell) for cell in cells},
-        memberships={cell: store.read_membership(*cell) for cell in cells},
+        memberships=memberships,
+        rare=comparison.rarest(_initial_losses(params), memberships[cells[0]]),
     )
-    baseline = comparison.baseline_arm(params)
+    asked = evidence.memberships_of(comparison.asked_arm(params), params.retrain.seeds)
     scored = tables.scores.join(tables.quadrants, on="sample_id", maintain_order="left")
+    groups = leakage.by_group(asked, scored, params.partition.axis, seed=params.seed)
     return replace(
         tables,
-        evidence=comparison.compare_arms(evidence, params, baseline),
-        groups={}
-        if baseline is None
-        else comparison.by_group(evidence, baseline, scored, params.partition.axis),
+        evidence=comparison.compare_arms(evidence, params),
+        groups=comparison.as_plain(groups),
+        leaked=leakage.verbatim_samples(asked),
+    )
+
+
+def _initial_losses(params: Params) -> pl.DataFrame:
+    """``sample_id`` and ``loss`` of the held-out texts at the first checkpoint of a tracked run."""
+    trace = store.read_trace(params.train.seeds[0])
+    first = trace.columns(params.score.mode)[0]
+    return trace.heldout_index.select("sample_id").with_columns(
+        trace.heldout_losses.select(loss=first).collect()
     )
 
 

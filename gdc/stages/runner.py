@@ -1,6 +1,7 @@
 """How a stage starts, and how it fails: a message and an exit code, no traceback."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 
@@ -8,7 +9,11 @@ from gdc.errors import GdcError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's ``main``; a ``GdcError`` becomes its message and its exit code."""
+    """Run a stage's ``main``; a ``GdcError`` becomes its message and its exit code.
+
+    A SIGTERM becomes an exit, so that what is half written is removed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()
     except GdcError as error:

@@ -1,0 +1,94 @@
+"""A model, its tokenizer, canaries and samples -> the two audit tables, from one pass."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from torch import nn
+
+from gdc import audits, extraction, losses
+from gdc.batches import TokenizedTexts
+from gdc.config import EvaluateConfig
+from gdc.errors import DataError
+from gdc.extraction import Secrets
+from gdc.tokens import TextTokenizer
+
+# The ids that every text is given besides its own: an end of text before it and after it, of
+# which the last alone is predicted.
+_ENDS = 1
+
+
+class Subject(NamedTuple):
+    """What is asked: a causal language model that sees ``block_size`` tokens at once."""
+
+    model: nn.Module
+    tokenizer: TextTokenizer
+    block_size: int
+
+
+def audit_model(
+    subject: Subject, canaries: pl.DataFrame, samples: pl.DataFrame, config: EvaluateConfig
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Ask a model about canaries, their twins, members and held-out texts.
+
+    Args:
+        subject: The model, on the device it is to run on.
+        canaries: ``CANARIES`` table; may be empty.
+        samples: ``sample_id``, ``text`` and ``is_member``, at least one row.
+        config: Batch size and the share of Min-K.
+
+    Returns:
+        The ``AUDIT`` table of the canaries and the ``MEMBERSHIP`` table of the samples, both in
+        their row order.
+
+    Raises:
+        DataError: A canary is longer than the model sees at once.
+    """
+    tokenizer = subject.tokenizer
+    ids = tokenizer.encode(canaries["text"].to_list())
+    sample_ids = tokenizer.encode(samples["text"].to_list())
+    _require_that_they_fit(ids, subject.block_size)
+    before = [_shift(text, sample_ids[-1], subject) for text in ids]
+    shifted_ids = [[*shift, *text] for shift, text in zip(before, ids, strict=True)]
+    records = losses.token_records(
+        subject.model,
+        TokenizedTexts.from_ids([*ids, *shifted_ids, *sample_ids], tokenizer.end_of_text),
+        block_size=subject.block_size,
+        batch_tokens=config.batch_tokens,
+    )
+    size = canaries.height
+    starts = extraction.secret_starts(tokenizer.encode(canaries["prefix"].to_list()), ids)
+    ends, shifts = _lengths(ids), _lengths(before)
+    secrets = Secrets(records.of_sequences(0, size), starts, ends)
+    shifted = Secrets(records.of_sequences(size, 2 * size), starts + shifts, ends + shifts)
+    greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
+    return (
+        extraction.audit_canaries(canaries, secrets, shifted, greedy),
+        audits.audit_samples(
+            samples,
+            records.of_sequences(2 * size, 2 * size + samples.height),
+            block_size=subject.block_size,
+            min_k_share=config.min_k_share,
+        ),
+    )
+
+
+def _shift(text: Sequence[int], filler: Sequence[int], subject: Subject) -> list[int]:
+    """The end of another text, as long as the whole canary still fits behind it."""
+    room = subject.block_size - len(text) - _ENDS - 1
+    return [*filler[-room:], subject.tokenizer.end_of_text] if room > 0 else []
+
+
+def _require_that_they_fit(ids: Sequence[Sequence[int]], block_size: int) -> None:
+    longest = max((len(text) for text in ids), default=0)
+    if longest + _ENDS > block_size:
+        raise DataError(
+            f"canaries: expected at most {block_size - _ENDS} tokens, what the model sees at once "
+            f"(block_size {block_size}), got one of {longest}. Use shorter ones."
+        )
+
+
+def _lengths(texts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    return np.array([len(text) for text in texts], dtype=np.int64)

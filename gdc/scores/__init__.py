@@ -1,0 +1,18 @@
+"""Loss trace -> difficulty, memorization and every enabled score, one row per sample.
+
+Every registered score is higher the more a sample is taken to be memorized.
+"""
+
+from gdc.scores.references import REFERENCES
+from gdc.scores.registry import REGISTRY, needs_of, require_registered
+from gdc.scores.samples import HYSTERESIS_BAND, epsilon_of, score_samples
+
+__all__ = [
+    "HYSTERESIS_BAND",
+    "REFERENCES",
+    "REGISTRY",
+    "epsilon_of",
+    "needs_of",
+    "require_registered",
+    "score_samples",
+]

@@ -1,0 +1,107 @@
+"""Losses under models that did not see a sample -> how much lower the tracked run's loss is.
+
+A reference model was trained on a random part of the corpus, so each sample has models that did not
+see it. Exact copies of a text must be seen by the same models, or they leak into its loss.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from gdc.errors import DataError
+from gdc.schema import require
+from gdc.scores.trace_scores import Columns, losses
+
+# One row is a sample; both lists have an entry for every reference model, in one order.
+REFERENCES: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "loss": pl.List(pl.Float32),  # nats per token
+        "seen": pl.List(pl.Boolean),  # whether that model was trained on the sample
+    }
+)
+
+
+@dataclass(frozen=True)
+class References:
+    """One row of ``table`` is a sample: mean and variance of its losses where it was not seen.
+
+    ``reference_loss`` (nats per token) is null for a sample that all models saw,
+    ``reference_variance`` (divisor: models - 1) where fewer than two did not. ``usual_variance`` is
+    the median of the variances, null without any.
+    """
+
+    table: pl.DataFrame
+    usual_variance: float | None
+
+    @property
+    def loss(self) -> pl.Expr:
+        """``reference_loss`` in a table that ``table`` was joined to."""
+        return pl.col("reference_loss")
+
+    @property
+    def variance(self) -> pl.Expr:
+        """``reference_variance`` in a table that ``table`` was joined to."""
+        return pl.col("reference_variance")
+
+
+def references_of(table: pl.DataFrame) -> References:
+    """Summarise a ``REFERENCES`` table, whose rows may be in any order.
+
+    Raises:
+        SchemaError: It has other columns.
+        DataError: A sample has not as many entries in ``seen`` as in ``loss``.
+    """
+    require(table, REFERENCES, name="references")
+    num_odd = table.filter(pl.col("loss").list.len() != pl.col("seen").list.len()).height
+    if num_odd:
+        raise DataError(
+            f"references: expected as many losses as entries of seen, got {num_odd} samples with "
+            "other numbers. Re-run the stage that writes it."
+        )
+    per_model = table.explode("loss", "seen").with_columns(pl.col("loss").cast(pl.Float64))
+    unseen = pl.col("loss").filter(~pl.col("seen"))
+    summary = (
+        per_model.group_by("sample_id")
+        .agg(reference_loss=unseen.mean(), reference_variance=unseen.var())
+        .sort("sample_id")
+    )
+    usual = summary.select(pl.col("reference_variance").median()).item()
+    return References(summary, usual)
+
+
+def reference_gap(columns: Columns, references: References) -> pl.Expr:
+    """Mean loss under the models that did not see the sample, minus its last loss.
+
+    Nats per token, any sign. Null: every model saw it. Needs: the trace and the references. Cost:
+    training the reference models, none once they are there.
+
+    Source: counterfactual memorization, Zhang et al. 2021, arXiv:2112.12938, with the tracked run
+    for the models that saw the sample; Watson et al. 2022, arXiv:2111.08440.
+    """
+    return references.loss - losses(columns)[-1]
+
+
+def reference_gap_calibrated(columns: Columns, references: References) -> pl.Expr:
+    """``reference_gap`` in standard deviations of what the models that did not see it say.
+
+    The gap over sqrt(s^2 + v), any sign, no unit: v is the variance of the sample's losses under
+    the models that did not see it, and s^2 the median v of all samples, so that two models that
+    happen to agree make no huge score; it also stands in for v where one model alone did not see
+    the sample. Needs and cost: as ``reference_gap``, two models that did not see the sample.
+
+    Source: Carlini et al. 2022, arXiv:2112.03570, with a shrunk variance.
+
+    Raises:
+        DataError: No sample has a variance, or the usual one is 0.
+    """
+    usual = references.usual_variance
+    if not usual:
+        raise DataError(
+            f"reference_gap_calibrated: expected losses that differ between at least 2 models that "
+            f"did not see a sample, got a median variance of {usual}. Train more reference models "
+            "or take it out of score.enabled."
+        )
+    spread = (usual + references.variance.fill_null(usual)).sqrt()
+    return reference_gap(columns, references) / spread

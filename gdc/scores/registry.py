@@ -1,0 +1,126 @@
+"""The registered scores, what each is called with, and what must be at hand for it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from gdc.errors import ConfigError
+from gdc.scores import baselines, calibrated, references, trace_scores
+from gdc.trace import Trace
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the samples of one run; a score asks for the fields that it names.
+
+    Attributes:
+        columns: Loss columns of the chosen mode, in checkpoint order, at least 2.
+        trace: The trace they are columns of.
+        epsilon: Nats per token; learned below it.
+        band: Nats per token on either side of epsilon in which nothing is decided.
+        num_tokens: Predicted tokens of the sample, at least 1.
+        draw: A uniform number in [0, 1) for each sample.
+        num_copies: Rows of the training split with the same text.
+        zlib_size: Bytes of the compressed text.
+        heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, ``zlib_size``
+            where the texts are at hand, and the loss columns.
+        references: Losses under models that did not see the sample.
+    """
+
+    columns: tuple[str, ...]
+    trace: Trace
+    epsilon: float
+    band: float
+    num_tokens: pl.Expr
+    draw: pl.Expr
+    num_copies: pl.Expr | None
+    zlib_size: pl.Expr | None
+    heldout: pl.DataFrame | None
+    references: references.References | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score and the fields of ``Evidence`` it is called with, in order.
+
+    It gives one number for each sample; higher: more memorized.
+    """
+
+    function: Callable[..., pl.Expr]
+    arguments: tuple[str, ...] = ("columns",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be at hand besides the trace of the training split."""
+        return frozenset(self.arguments) & frozenset(REMEDIES)
+
+
+_EPSILON: Final = ("columns", "epsilon")
+_CALIBRATED: Final = ("columns", "num_tokens", "zlib_size", "heldout")
+
+REGISTRY: Final[Mapping[str, Score]] = {
+    "final_loss": Score(baselines.final_loss),
+    "initial_loss": Score(baselines.initial_loss),
+    "mean_loss": Score(baselines.mean_loss),
+    "min_loss": Score(baselines.min_loss),
+    "ever_below_eps": Score(baselines.ever_below_eps, _EPSILON),
+    "num_copies": Score(baselines.num_copies, ("num_copies",)),
+    "zlib": Score(baselines.zlib, ("columns", "num_tokens", "zlib_size")),
+    "random": Score(baselines.random, ("draw",)),
+    "forget": Score(trace_scores.memorization, _EPSILON),
+    "forget_hysteresis": Score(trace_scores.forget_hysteresis, (*_EPSILON, "band")),
+    "forget_adaptive": Score(trace_scores.forget_adaptive),
+    "forget_magnitude": Score(trace_scores.forget_magnitude),
+    "iqr": Score(trace_scores.iqr),
+    "std": Score(trace_scores.std),
+    "total_drop": Score(trace_scores.total_drop),
+    "total_drop_sum": Score(trace_scores.total_drop_sum, ("columns", "num_tokens")),
+    "late_drop": Score(calibrated.late_drop, ("columns", "heldout")),
+    "late_drop_sum": Score(calibrated.late_drop_sum, ("columns", "heldout", "num_tokens")),
+    "relative_area": Score(calibrated.relative_area, ("columns", "trace")),
+    "calibrated_drop": Score(calibrated.calibrated_drop, _CALIBRATED),
+    "calibrated_drop_log_p": Score(calibrated.calibrated_drop_log_p, _CALIBRATED),
+    "reference_gap": Score(references.reference_gap, ("columns", "references")),
+    "reference_gap_calibrated": Score(
+        references.reference_gap_calibrated, ("columns", "references")
+    ),
+}
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "num_copies": "Pass the corpus with its column num_copies",
+    "zlib_size": "Pass the corpus with its column text",
+    "heldout": "Raise ingest.validation_fraction and re-run stage train",
+    "references": "Pass the losses of reference models",
+}
+"""Every need of a score, and how it comes to hand."""
+
+
+def require_registered(names: Sequence[str]) -> None:
+    """Raise ``ConfigError`` unless every name of ``score.enabled`` is registered."""
+    unknown = sorted(set(names) - set(REGISTRY))
+    if unknown:
+        raise ConfigError(f"score.enabled: expected names of {list(REGISTRY)}, got {unknown}")
+
+
+def needs_of(names: Sequence[str]) -> frozenset[str]:
+    """What must be at hand for the scores ``names``: keys of ``REMEDIES``."""
+    return frozenset().union(*(REGISTRY[name].needs for name in names))
+
+
+def require_given(names: Sequence[str], evidence: Evidence) -> None:
+    """Raise ``ConfigError`` unless what the scores ``names`` need is at hand."""
+    for name in names:
+        for need in sorted(REGISTRY[name].needs):
+            if getattr(evidence, need) is None:
+                raise ConfigError(
+                    f"score.enabled: {name} needs {need}, got none. {REMEDIES[need]}, or take "
+                    f"{name} out of score.enabled."
+                )
+
+
+def expression(name: str, evidence: Evidence) -> pl.Expr:
+    """The score ``name`` of the samples of one run."""
+    score = REGISTRY[name]
+    return score.function(*(getattr(evidence, argument) for argument in score.arguments))

@@ -1,0 +1,227 @@
+"""Any causal language model, its training text, held-out text and canaries -> tables and report."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import torch
+
+from gdc import audits, comparison, corpus, leakage, models, plots, report, sources, store, tokens
+from gdc.config import EvaluateConfig, Source
+from gdc.errors import ConfigError, DataError
+from gdc.model_audit import Subject, audit_model
+from gdc.schema import CANARIES
+
+# A model that names no limit, or a far one, is asked in windows of this size.
+MAX_BLOCK_SIZE: Final = 1024
+BATCH_TOKENS: Final = 8192
+MIN_K_SHARE: Final = 0.2  # the best of Shi et al. 2023, arXiv:2310.16789
+MAX_CHARS: Final = 1_000_000
+_CANARY_FIELDS: Final = ("canary_id", "family", "prefix", "secret", "num_repeats")
+_NAME: Final = "model"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to audit."""
+
+    model: str  # folder or Hub name
+    tokenizer: str  # folder or Hub name
+    corpus: Source  # texts the model was trained on
+    heldout: Source | None  # texts of the same kind it was not trained on
+    canaries: Path | None  # Parquet or JSON lines with the fields of ``CANARIES`` but ``text``
+    block_size: int | None  # tokens of a window; None: what the model sees at most
+    seed: int
+
+
+def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any]:
+    """Audit a model and write ``membership.parquet``, ``audit.parquet`` and the report.
+
+    Args:
+        request: The model and the texts.
+        num_members: Members asked at most, chosen by hash.
+        folder: Where the files are written.
+
+    Returns:
+        What stands in ``report.json``.
+
+    Raises:
+        ConfigError: The model or its tokenizer cannot be used.
+        DataError: A source or the canaries cannot be used.
+        TransientError: The Hub did not answer.
+    """
+    trained = _read(request.corpus, "corpus", request)
+    samples, num_shared = _samples(trained, request, num_members)
+    canaries = _read_canaries(request.canaries)
+    subject = _subject(request)
+    config = EvaluateConfig(
+        num_members=num_members,
+        min_k_share=MIN_K_SHARE,
+        batch_tokens=BATCH_TOKENS,
+        num_threads=torch.get_num_threads(),
+    )
+    canary_audit, sample_audit = audit_model(subject, canaries, samples, config)
+    built = _report([canary_audit], [sample_audit], request)
+    leaked = leakage.verbatim_samples([sample_audit])
+    built["leaked_samples"] = leaked.join(
+        trained.select("source", sample_id="content_id"), on="sample_id", maintain_order="left"
+    ).to_dicts()
+    built["summary"] = _summary(samples, canaries, subject)
+    if num_shared:
+        built["warnings"].append(
+            f"{num_shared} held-out texts stand in the corpus too and were left out."
+        )
+    for name, table in (("audit", canary_audit), ("membership", sample_audit)):
+        with store.new_file(folder / f"{name}.parquet") as temporary:
+            table.write_parquet(temporary)
+    roc = _draw_roc(sample_audit, built, folder) if request.heldout else None
+    store.write_json(folder / "report.json", built)
+    store.write_text(folder / "report.html", report.render_audit(built, roc))
+    return built
+
+
+def tokenizer_of(model: str) -> str:
+    """The folder of a model that brings its tokenizer, else the pipeline's, else a Hub name."""
+    folder = Path(model)
+    if (folder / "tokenizer_config.json").exists() or not folder.is_dir():
+        return model
+    if store.TOKENIZER.exists():
+        return str(store.TOKENIZER)
+    raise ConfigError(f"{model}: has no tokenizer, and there is no {store.TOKENIZER}. Name one.")
+
+
+def findings(built: Mapping[str, Any]) -> list[str]:
+    """What an audit found, one sentence for each kind of leak that was measured."""
+    samples, canaries = (built["evidence"][_NAME][kind] for kind in ("samples", "canaries"))
+    found = [
+        ("planted secrets extracted", canaries["planted"]["extracted"], report.percent),
+        (
+            "second halves of training texts extracted",
+            samples["members"]["extracted"],
+            report.percent,
+        ),
+        (
+            "second halves of held-out texts extracted",
+            samples["heldout"]["extracted"],
+            report.percent,
+        ),
+        (f"AUC of membership attack {samples['attack']}", samples["auc"], report.number),
+    ]
+    return [
+        f"{name}: {form(value['value'])} [{form(value['low'])}, {form(value['high'])}]"
+        for name, value, form in found
+        if value is not None
+    ]
+
+
+def _samples(trained: pl.DataFrame, request: Request, num_members: int) -> tuple[pl.DataFrame, int]:
+    """Members, chosen by hash, then all held-out texts that are none; and how many were some."""
+    heldout = trained.head(0)
+    num_shared = 0
+    if request.heldout is not None:
+        given = _read(request.heldout, "heldout", request)
+        heldout = given.join(trained, on="content_id", how="anti", maintain_order="left")
+        num_shared = given.height - heldout.height
+        if heldout.is_empty():
+            raise DataError("--heldout: every text of it stands in the corpus too. Give others.")
+    table = pl.concat(
+        [
+            trained.with_columns(split=pl.lit("train")),
+            heldout.with_columns(split=pl.lit("validation")),
+        ]
+    ).with_columns(sample_id="content_id", canary_id=pl.lit(None, pl.String))
+    return audits.choose_samples(table, num_members, seed=request.seed), num_shared
+
+
+def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
+    """``content_id``, ``text`` and ``source`` of every distinct text of a source."""
+    rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed)
+    try:
+        sources.check_bad_rows(rows, on_bad_row="fail")
+    except DataError as error:
+        raise DataError(f"--{name}: {error}") from None
+    texts = [corpus.normalize(text) for text in rows.rows["text"]]
+    ids = [corpus.content_id(text) for text in texts]
+    return (
+        rows.rows.select("source")
+        .with_columns(
+            content_id=pl.Series(ids, dtype=pl.String), text=pl.Series(texts, dtype=pl.String)
+        )
+        .unique("content_id", keep="first", maintain_order=True)
+    )
+
+
+def _read_canaries(path: Path | None) -> pl.DataFrame:
+    if path is None:
+        return pl.DataFrame(schema=CANARIES)
+    fields = pl.Schema({name: CANARIES[name] for name in _CANARY_FIELDS})
+    try:
+        read = pl.read_ndjson if path.suffix == ".jsonl" else pl.read_parquet
+        table = read(path).select(fields.names()).cast(fields)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"--canaries {path}: expected Parquet or .jsonl with {', '.join(fields)}, got {error}"
+        ) from None
+    if table.null_count().sum_horizontal().item() or table["canary_id"].is_duplicated().any():
+        raise DataError(f"--canaries {path}: expected no null and every canary_id once.")
+    return table.with_columns(text=pl.col("prefix") + pl.col("secret")).select(CANARIES.names())
+
+
+def _subject(request: Request) -> Subject:
+    tokenizer = tokens.load_pretrained_tokenizer(request.tokenizer, None)
+    model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)
+    most = min(positions or MAX_BLOCK_SIZE, MAX_BLOCK_SIZE)
+    block_size = request.block_size or most
+    if positions is not None and block_size > positions:
+        raise DataError(
+            f"--block-size: expected at most the {positions} positions of {request.model}, "
+            f"got {block_size}"
+        )
+    return Subject(model.to(os.environ.get("GDC_DEVICE", "cpu")), tokenizer, block_size)
+
+
+def _report(
+    audit: list[pl.DataFrame], memberships: list[pl.DataFrame], request: Request
+) -> dict[str, Any]:
+    has_heldout = request.heldout is not None
+    attack = leakage.strongest_attack(memberships) if has_heldout else "loss"
+    evidence = {
+        "canaries": leakage.of_canaries(audit, seed=request.seed),
+        "samples": leakage.of_samples(memberships, attack, seed=request.seed),
+    }
+    built: dict[str, Any] = {
+        "model": request.model,
+        "asked": _NAME,
+        "evidence": {_NAME: comparison.as_plain(evidence)},
+        "settings": {
+            name: value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+            for name, value in vars(request).items()
+        },
+    }
+    built["warnings"] = report.audit_warnings(built)
+    if not has_heldout:
+        built["warnings"].append(
+            "No held-out text was given (--heldout): membership is not measured, and extraction "
+            "of training samples has no floor to compare with."
+        )
+    return built
+
+
+def _summary(samples: pl.DataFrame, canaries: pl.DataFrame, subject: Subject) -> list[str]:
+    num_members = int(samples["is_member"].sum())
+    return [
+        f"{num_members:,} distinct training texts and {samples.height - num_members:,} held-out "
+        f"ones, {(canaries['num_repeats'] > 0).sum():,} planted canaries and "
+        f"{(canaries['num_repeats'] == 0).sum():,} twins, "
+        f"in windows of {subject.block_size:,} tokens."
+    ]
+
+
+def _draw_roc(membership: pl.DataFrame, built: Mapping[str, Any], folder: Path) -> bytes:
+    path, attack = folder / "roc.png", report.attack_of(built)
+    with store.new_file(path) as temporary:
+        plots.roc_png({_NAME: leakage.roc_curves([membership], attack)}, attack, temporary)
+    return path.read_bytes()

@@ -1,0 +1,62 @@
+"""Files of runs that were killed: kept while they may go on, gone once nobody will."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from gdc import training
+from gdc.batches import TokenizedTexts
+from gdc.models import LstmLanguageModel
+from gdc.training import TrainingData, train
+from tests.builders import params_with
+
+DAY = 24 * 3600
+
+
+def train_anew(folder: Path, name: str = "test") -> None:
+    texts = TokenizedTexts.from_ids([[1, 2, 3], [3, 2, 1]], 0)
+    params = params_with()
+    config = params.training.model_copy(update={"epochs": 1})
+    recipe = training.Recipe(config, 4, "float32", 0)
+    model = LstmLanguageModel(5, 4, 1, 0.0)
+    train(model, TrainingData.unweighted(texts, texts), recipe, checkpoints=folder, name=name)
+
+
+def test_a_finished_run_removes_what_was_abandoned_a_week_ago(tmp_path: Path) -> None:
+    for name, days in (("young.pt", 6), ("old.pt", 8), ("old.12.tmp", 8)):
+        (tmp_path / name).touch()
+        changed = time.time() - days * DAY
+        os.utime(tmp_path / name, (changed, changed))
+    train_anew(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["young.pt"]
+
+
+@pytest.fixture
+def _kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every step, which stays as after a kill."""
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(training._CheckpointStore, "remove", lambda _self: None)
+
+
+@pytest.mark.usefixtures("_kept")
+def test_two_arms_that_are_the_same_do_not_share_a_checkpoint(tmp_path: Path) -> None:
+    for name in ("retrain@none-1", "retrain@paper-1", "retrain@none-1"):
+        train_anew(tmp_path, name)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("_kept")
+def test_a_checkpoint_belongs_to_all_the_code_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "transformer_models.py" in training._CODE
+    for name in training._CODE:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(training, "__file__", str(tmp_path / "training.py"))
+    train_anew(tmp_path / "checkpoints")
+    for name in training._CODE:
+        (tmp_path / name).write_text("edited")
+        train_anew(tmp_path / "checkpoints")
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1 + len(training._CODE)

@@ -1,0 +1,160 @@
+"""An audit outside the pipeline: its files, its nulls, an over-trained model, refusals."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from gdc import models, standalone, tokens
+from gdc.batches import TokenizedTexts
+from gdc.config import JsonlSource, LstmModel, TrainingConfig
+from gdc.errors import DataError
+from gdc.schema import AUDIT, MEMBERSHIP
+from gdc.standalone import Request
+from gdc.training import Recipe, TrainingData, train
+
+MODEL = LstmModel(
+    kind="lstm", block_size=64, precision="float32", hidden_size=32, num_layers=1, dropout=0.0
+)
+TRAINING = TrainingConfig(
+    epochs=120, batch_tokens=256, learning_rate=1e-2, schedule="constant", warmup_steps=5,
+    weight_decay=0.0, clip_norm=1.0, num_threads=1,
+)  # fmt: skip
+TEXTS = [f"note {i}: the {'blue' if i % 3 else 'red'} box holds {i * i} parts" for i in range(60)]
+# Every other one, so that nothing but a model tells them apart.
+MEMBERS, HELDOUT = TEXTS[::2], TEXTS[1::2]
+
+
+def jsonl(path: Path, texts: Sequence[str]) -> JsonlSource:
+    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), encoding="utf-8")
+    return JsonlSource(kind="jsonl", path=str(path), text_field="text", key_field=None)
+
+
+def save_lstm(folder: Path, texts: Sequence[str]) -> None:
+    """A small model trained on the texts until it knows them, and its tokenizer."""
+    torch.set_num_threads(1)
+    tokenizer = tokens.train_tokenizer(texts, 300)
+    model = models.build_model(
+        MODEL, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text, seed=0
+    )
+    ids = TokenizedTexts.from_ids(tokenizer.encode(texts), tokenizer.end_of_text)
+    data = TrainingData.unweighted(ids, ids)
+    recipe = Recipe(TRAINING, MODEL.block_size, MODEL.precision, 0)
+    train(model, data, recipe, checkpoints=folder / "checkpoints", name="test")
+    models.save_model(model, folder)
+    tokens.save_tokenizer(tokenizer, folder / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def request_of_lstm(tmp_path_factory: pytest.TempPathFactory) -> Request:
+    """The first half of the texts was trained on, sixteen copies of a canary among them."""
+    folder = tmp_path_factory.mktemp("model")
+    planted = ["the code of ann is 48151623"] * 16
+    save_lstm(folder, [*MEMBERS, *planted])
+    rows = [("c16", "codes", "the code of ann is", " 48151623", 16)]
+    rows += [(f"t{i}", "codes", f"the code of {i} is", f" {i * 7919:08d}", 0) for i in range(9)]
+    fields = ["canary_id", "family", "prefix", "secret", "num_repeats"]
+    canaries = folder / "canaries.parquet"
+    pl.DataFrame(rows, schema=fields, orient="row").write_parquet(canaries)
+    return Request(
+        model=str(folder),
+        tokenizer=str(folder / "tokenizer"),
+        corpus=jsonl(folder / "corpus.jsonl", MEMBERS),
+        heldout=jsonl(folder / "heldout.jsonl", [*HELDOUT, MEMBERS[0]]),
+        canaries=canaries,
+        block_size=None,
+        seed=0,
+    )
+
+
+def test_an_over_trained_model_gives_everything_away(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    built = standalone.run_audit(request_of_lstm, 100, tmp_path)
+    evidence = built["evidence"]["model"]
+    assert evidence["canaries"]["planted"]["extracted"]["value"] == 1.0
+    assert evidence["canaries"]["twins"]["extracted"]["value"] == 0.0
+    assert evidence["samples"]["auc"]["value"] > 0.9
+    assert "1 held-out texts stand in the corpus too and were left out." in built["warnings"]
+    names = ["audit.parquet", "membership.parquet", "report.html", "report.json", "roc.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    audit, members = (pl.read_parquet(tmp_path / name) for name in names[:2])
+    assert (audit.schema, audit.height) == (AUDIT, 10)
+    assert members.columns[: len(MEMBERSHIP)] == MEMBERSHIP.names()
+    assert members["is_member"].to_list() == [True] * 30 + [False] * 30
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "30 distinct training texts and 30 held-out ones, 1 planted canaries" in page
+    assert "note 3" not in page + (tmp_path / "report.json").read_text(encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    standalone.run_audit(request_of_lstm, 100, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_heldout_text_membership_is_not_measured(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    alone = replace(request_of_lstm, heldout=None, canaries=None)
+    built = standalone.run_audit(alone, 100, tmp_path)
+    samples = built["evidence"]["model"]["samples"]
+    assert (samples["auc"], samples["epsilon"], samples["blind"]) == (None, None, {})
+    leaked = built["leaked_samples"]
+    assert samples["members"]["extracted"]["value"] == pytest.approx(len(leaked) / len(MEMBERS))
+    assert leaked
+    assert all("corpus.jsonl:" in row["source"] for row in leaked)
+    assert any("No held-out text was given" in warning for warning in built["warnings"])
+    assert not (tmp_path / "roc.png").exists()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No canary is planted, so extraction of secrets is not measured." in page
+
+
+def test_any_causal_model_of_transformers_is_audited(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - slow, only here
+
+    folder = tmp_path / "gpt2"
+    config = GPT2Config(
+        vocab_size=300,
+        n_positions=48,
+        n_embd=8,
+        n_layer=1,
+        n_head=1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    foreign = replace(request_of_lstm, model=str(folder), canaries=None)
+    built = standalone.run_audit(foreign, 100, tmp_path / "out")
+    assert "in windows of 48 tokens" in built["summary"][0]
+    auc = built["evidence"]["model"]["samples"]["auc"]
+    assert auc["low"] < 0.5 < auc["high"]
+    with pytest.raises(DataError, match="at most the 48 positions"):
+        standalone.run_audit(replace(foreign, block_size=64), 100, tmp_path / "out")
+
+
+def test_heldout_texts_that_are_all_members_are_refused(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    same = replace(request_of_lstm, heldout=request_of_lstm.corpus)
+    with pytest.raises(DataError, match="every text of it stands in the corpus"):
+        standalone.run_audit(same, 100, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("not json", "expected Parquet or .jsonl with canary_id, family", id="no JSON"),
+        pytest.param('{"canary_id": "a"}', "expected Parquet or .jsonl", id="missing fields"),
+    ],
+)
+def test_canaries_that_cannot_be_read_are_refused(
+    request_of_lstm: Request, tmp_path: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "canaries.jsonl"
+    path.write_text(content + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        standalone.run_audit(replace(request_of_lstm, canaries=path), 100, tmp_path)
