@@ -260,6 +260,9 @@ class ScoreConfig(Section):
     mode: Literal["online", "probe"] = Field(description="Which checkpoints are read.")
     num_early: int = Field(ge=1, description="First checkpoints averaged into difficulty (T_e).")
     epsilon: Threshold = Field(description="Nats/token; learned below it. Quantile: of all losses.")
+    hysteresis: float = Field(
+        ge=0, description="Nats/token beside epsilon in which forget_hysteresis decides nothing."
+    )
     enabled: tuple[str, ...] = Field(description="Scores of the registry to write.")
 
 

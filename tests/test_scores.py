@@ -27,6 +27,7 @@ def config(**changes: object) -> ScoreConfig:
     values = {
         "mode": "online",
         "num_early": 1,
+        "hysteresis": 0.1,
         "epsilon": {"kind": "absolute", "value": 1.0},
         "enabled": (),
     }

@@ -5,10 +5,9 @@ Every registered score is higher the more a sample is taken to be memorized.
 
 from gdc.scores.references import REFERENCES
 from gdc.scores.registry import REGISTRY, needs_of, require_registered
-from gdc.scores.samples import HYSTERESIS_BAND, epsilon_of, score_samples
+from gdc.scores.samples import epsilon_of, score_samples
 
 __all__ = [
-    "HYSTERESIS_BAND",
     "REFERENCES",
     "REGISTRY",
     "epsilon_of",

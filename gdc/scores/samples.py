@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from zlib import compress
 
 import polars as pl
@@ -20,9 +20,6 @@ from gdc.scores.registry import (
 )
 from gdc.scores.trace_scores import difficulty, first_learned, memorization
 from gdc.trace import Trace
-
-HYSTERESIS_BAND: Final = 0.1
-"""Nats per token on either side of epsilon in which ``forget_hysteresis`` decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def _evidence_of(trace: Trace, inputs: _Inputs) -> Evidence:
         columns=trace.columns(inputs.config.mode),
         trace=trace,
         epsilon=inputs.epsilon,
-        band=HYSTERESIS_BAND,
+        band=inputs.config.hysteresis,
         num_tokens=pl.col("num_tokens"),
         draw=pl.col("draw"),
         heldout=_heldout_of(trace, inputs),

@@ -10,8 +10,8 @@ def main() -> None:
     sections = params.model_dump(mode="json", include={"seed", "train", "score"})
     with tracking.stage_run("score", sections) as stage:
         traces = [store.read_trace(seed) for seed in params.train.seeds]
-        copies = store.read("corpus").select("sample_id", "num_copies")
-        table, summary = scores.score_samples(traces, copies, params.score, seed=params.seed)
+        corpus = store.read("corpus").select("sample_id", "num_copies", "text")
+        table, summary = scores.score_samples(traces, corpus, params.score, seed=params.seed)
         store.write("scores", table)
         store.write_json(store.SCORES_SUMMARY, summary)
         stage.log_metrics(
