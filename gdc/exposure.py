@@ -26,7 +26,8 @@ class Extrapolation:
     """Exposure from a skew-normal fit, ``exposure`` float64 and ``is_beyond`` bool, both (S,).
 
     ``ks_distance`` is the Kolmogorov-Smirnov distance of the fit from the references;
-    ``is_beyond`` flags values above log2 N + 15 bits.
+    ``is_beyond`` flags values above log2 N + 15 bits, which are given as that limit: so far out the
+    fit is a guess, and its tail underflows.
     """
 
     exposure: NDArray[np.float64]
@@ -76,8 +77,9 @@ def extrapolated_exposure(
         )
     fit = skewnorm(*skewnorm.fit(np.sort(reference_losses)))
     exposure = -fit.logcdf(secret_losses) / np.log(2)
+    limit = np.log2(size) + MAX_EXTRAPOLATED_BITS
     return Extrapolation(
-        exposure=np.asarray(exposure, dtype=np.float64),
+        exposure=np.minimum(exposure, limit, dtype=np.float64),
         ks_distance=float(kstest(reference_losses, fit.cdf).statistic),
-        is_beyond=np.asarray(exposure > np.log2(size) + MAX_EXTRAPOLATED_BITS),
+        is_beyond=np.asarray(exposure > limit),
     )

@@ -477,7 +477,7 @@ def audit_warnings(report: Mapping[str, Any]) -> list[str]:
     }
     return blind + [
         f"Arm {arm}: {_counted(num, 'fitted exposure')} more than 15 bits beyond what the twins "
-        "resolve: read as large, not as a number."
+        "resolve, and counted as 15: a fit says no more there."
         for arm, num in beyond.items()
         if num
     ]

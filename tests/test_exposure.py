@@ -65,8 +65,10 @@ def test_the_fit_extends_the_sampled_exposure() -> None:
 
 def test_a_value_far_beyond_the_references_is_flagged_and_finite() -> None:
     references = skewnorm(3, loc=40, scale=8).rvs(500, random_state=1)
-    fitted = extrapolated_exposure(np.array([0.0, 40.0]), references)
-    assert fitted.is_beyond.tolist() == [True, False]
+    # So far out the fit's own probability underflows to 0.
+    fitted = extrapolated_exposure(np.array([-1e4, 0.0, 40.0]), references)
+    assert fitted.exposure[:2].tolist() == [np.log2(500) + 15] * 2
+    assert fitted.is_beyond.tolist() == [True, True, False]
     assert np.isfinite(fitted.exposure).all()
 
 
