@@ -9,10 +9,10 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui
+.PHONY: help install run test check ui paper-lstm paper-gpt2
 
 help:  ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 install: $(STAMP)  ## Make .venv and install everything through requirements.lock.
 
@@ -33,6 +33,9 @@ check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+paper-lstm paper-gpt2: $(STAMP)  ## Run an experiment of the paper in work/ and print its tables.
+	$(BIN)/python benchmarks/paper.py $@
 
 ui: $(STAMP)  ## Open the report and the MLflow pages.
 	$(BIN)/gdc ui

@@ -28,16 +28,18 @@ from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
 from tasks.stages import StageFailedError, StageResult, not_run, reproduce, run_side_by_side
 
-PHASES: Final = (
-    "manifest",
-    "ingest",
-    "train",
-    "score",
-    "partition",
-    "intervene",
-    "retrain",
-    "evaluate",
-    "report",
+# The stages of a phase run side by side.
+PHASES: Final[tuple[tuple[str, ...], ...]] = (
+    ("manifest",),
+    ("ingest",),
+    ("halves",),
+    ("train", "reference"),
+    ("score",),
+    ("partition",),
+    ("intervene",),
+    ("retrain",),
+    ("evaluate",),
+    ("report",),
 )
 LOCK: Final = Path("work/.lock")
 HOLDER: Final = Path("work/.lock.pid")
@@ -63,7 +65,7 @@ def is_up_to_date() -> bool:
         return False
     with only_run_here():
         try:
-            reproduce(PHASES[0], None, lambda _line: None)
+            reproduce("manifest", None, lambda _line: None)
         except StageFailedError:
             return False  # the flow meets it too, and records it
         return not changed_targets()
@@ -77,7 +79,7 @@ def run_phases(record: Record, graph: Graph, num_workers: int) -> None:
     """
     unchanged: frozenset[str] = frozenset()
     for phase in PHASES:
-        targets = graph.cells(phase)
+        targets = [target for stage in phase for target in graph.cells(stage)]
         blocked = blocked_by_failures(targets, graph, record.results)
         ready = [target for target in targets if target not in blocked]
         stale = [target for target in ready if target not in unchanged]
@@ -108,11 +110,11 @@ def require_success(results: Sequence[StageResult]) -> None:
         raise StageFailedError("\n".join([first, *errors]))
 
 
-def tell(phase: str, results: list[StageResult]) -> None:
+def tell(phase: Sequence[str], results: list[StageResult]) -> None:
     """Say what a phase did."""
     counts = Counter(result.outcome for result in results)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    get_run_logger().info("%s: %s", phase, summary)
+    get_run_logger().info("%s: %s", " and ".join(phase), summary)
 
 
 @contextmanager

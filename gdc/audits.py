@@ -4,17 +4,20 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc import membership
 from gdc.corpus import hash_order
 from gdc.extraction import Secrets
-from gdc.membership import Evidence, TokenTable
+from gdc.membership import Evidence, Population, References, TokenTable
 from gdc.schema import MEMBERSHIP
 from gdc.token_records import TokenRecords
 
-# Those that need no reference model.
-ATTACKS: Final = ("zlib", "min_k", "min_k_plus_plus")
-BLIND: Final = ("length", "zlib_size")
+# With one variance for all texts LiRA needs a text with two models that did not see it.
+MODELS_OF_LIRA: Final = 4
+# Source: Zarifzadeh et al. 2024, arXiv:2312.03262, who find both to matter little.
+RMIA_GAMMA: Final = 1.0
+RMIA_OFFLINE: Final = 1.0
 FALSE_POSITIVE_RATES: Final = {"tpr_at_1_percent_fpr": 0.01, "tpr_at_01_percent_fpr": 0.001}
 
 
@@ -45,8 +48,29 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
     )
 
 
+def references_of(samples: pl.DataFrame, table: pl.DataFrame | None) -> References | None:
+    """What reference models say of the samples, a row for each.
+
+    Args:
+        samples: As ``choose_samples`` gives them.
+        table: ``REFERENCES`` table that holds them, or None.
+    """
+    if table is None:
+        return None
+    chosen = samples.select("sample_id").join(
+        table, on="sample_id", how="left", maintain_order="left"
+    )
+    loss, seen = (np.array(chosen[name].to_list()) for name in ("loss", "seen"))
+    return References(loss.astype(np.float64), seen.astype(np.bool_))
+
+
 def audit_samples(
-    samples: pl.DataFrame, records: TokenRecords, *, block_size: int, min_k_share: float
+    samples: pl.DataFrame,
+    records: TokenRecords,
+    *,
+    block_size: int,
+    min_k_share: float,
+    references: References | None = None,
 ) -> pl.DataFrame:
     """Loss, membership scores and the extraction of the second half of every sample.
 
@@ -55,10 +79,13 @@ def audit_samples(
         records: Token records of their texts, sequence i being row i.
         block_size: Tokens that the model saw at once.
         min_k_share: Share of the tokens that the Min-K attacks read.
+        references: What reference models say of the samples. The held-out ones among them are also
+            the population that RMIA compares with.
 
     Returns:
-        ``MEMBERSHIP`` table in the row order of ``samples``, with a column for each of ``ATTACKS``
-        and ``BLIND``; every attack is higher the more likely a sample is a member.
+        ``MEMBERSHIP`` table in the row order of ``samples``, with a column for every attack and
+        blind baseline that can be computed; every attack is higher the more likely a sample is a
+        member.
     """
     num_tokens = np.bincount(records.sequence, minlength=samples.height)
     tokens = TokenTable(
@@ -68,7 +95,9 @@ def audit_samples(
         tokens,
         zlib_sizes=membership.zlib_sizes(samples["text"].to_list()),
         min_k_share=min_k_share,
+        **_of_references(tokens, references, ~samples["is_member"].to_numpy()),
     )
+    names = _computable(references)
     # Of a text longer than a window its first window is asked: later ones do not see what stands
     # before them. The last predicted token is the end of the text, no part of what is extracted.
     seen = np.minimum(num_tokens, block_size)
@@ -81,10 +110,48 @@ def audit_samples(
             num_suffix_tokens=pl.Series(suffixes.num_tokens, dtype=pl.Int64),
             suffix_nll=pl.Series(suffixes.nll, dtype=pl.Float64),
             suffix_extracted=pl.Series(suffixes.is_extracted),
-            **membership.attack_texts([*ATTACKS, *BLIND], evidence),
+            **membership.attack_texts(names, evidence),
         )
-        .select(*MEMBERSHIP.names(), *ATTACKS, *BLIND)
+        .select(*MEMBERSHIP.names(), *names)
     )
+
+
+def attacks_in(table: pl.DataFrame) -> list[str]:
+    """The membership attacks that a ``MEMBERSHIP`` table has scores of; ``loss`` is always one."""
+    return [name for name in membership.ATTACKS if name == "loss" or name in table.columns]
+
+
+def blind_in(table: pl.DataFrame) -> list[str]:
+    """The blind baselines that a ``MEMBERSHIP`` table has scores of."""
+    return [name for name in membership.BLIND if name in table.columns]
+
+
+def _computable(references: References | None) -> list[str]:
+    names = ["zlib", "min_k", "min_k_plus_plus"]
+    blind = ["length", "zlib_size"]
+    if references is not None:
+        names += ["reference_ratio", "rmia"]
+        names += ["lira"] if references.loss.shape[1] >= MODELS_OF_LIRA else []
+        blind += ["reference_loss"]
+    return names + blind
+
+
+def _of_references(
+    tokens: TokenTable, references: References | None, is_heldout: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The fields of ``Evidence`` that come from reference models."""
+    if references is None:
+        return {}
+    unseen = np.where(references.seen, np.nan, references.loss)
+    population = References(references.loss[is_heldout], references.seen[is_heldout])
+    return {
+        "references": references,
+        "population": Population(-membership.loss(tokens)[is_heldout], population),
+        "reference_loss": np.nanmean(unseen, axis=1),
+        "is_variance_fixed": True,
+        "rmia_gamma": RMIA_GAMMA,
+        "rmia_offline": RMIA_OFFLINE,
+    }
 
 
 def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
@@ -96,18 +163,19 @@ def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
     scored = audit.with_columns(loss_attack=-pl.col("loss"))
     members = scored.filter("is_member")
     heldout = scored.filter(~pl.col("is_member"))
-    names = {"loss": "loss_attack", **{name: name for name in (*ATTACKS, *BLIND)}}
+    names = attacks_in(audit)
     attacks = {
         name: _attack_metrics(members[column].to_numpy(), heldout[column].to_numpy())
-        for name, column in names.items()
+        for name in (*names, *blind_in(audit))
+        for column in ["loss_attack" if name == "loss" else name]
     }
     heldout_loss = float(np.average(heldout["loss"], weights=heldout["num_tokens"]))
     return {
         "heldout_loss": heldout_loss,
         "perplexity": float(np.exp(heldout_loss)),
         "num_heldout_tokens": int(heldout["num_tokens"].sum()),
-        "membership": {name: attacks[name] for name in names if name not in BLIND},
-        "blind": {name: attacks[name] for name in BLIND},
+        "membership": {name: attacks[name] for name in names},
+        "blind": {name: attacks[name] for name in blind_in(audit)},
         "suffix_extraction": {
             "members": members["suffix_extracted"].mean(),
             "heldout": heldout["suffix_extracted"].mean(),

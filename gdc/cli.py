@@ -110,11 +110,17 @@ def init(
 @app.command()
 def show(
     limit: Annotated[int, typer.Option(min=1, help="Hotspots listed.")] = 20,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Arms and the paper's claims as Markdown instead.")
+    ] = False,
 ) -> None:
     """Print the quadrants and the worst hotspots of the last run."""
     from gdc import console, store
 
     report = store.read_json(store.REPORT)
+    if markdown:
+        typer.echo(console.markdown(report))
+        return
     console.render(console.quadrants_table(report))
     console.render(console.hotspots_table(report, limit))
 

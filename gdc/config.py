@@ -238,6 +238,25 @@ class TrainConfig(Section):
     )
 
 
+class ReferenceConfig(Section):
+    """Stages `halves` and `reference`: models that did not see a sample say what it costs them."""
+
+    models: tuple[int, ...] = Field(
+        description="0, 1, ...: an even number of models, each pair on two halves; [] trains none."
+    )
+    threshold: float = Field(gt=0, le=1, description="Jaccard similarity of near copies.")
+    num_perm: int = Field(ge=16, description="Hash functions of a MinHash.")
+    shingle_chars: int = Field(ge=1, description="Characters of a shingle.")
+
+    @model_validator(mode="after")
+    def _models_are_pairs(self) -> Self:
+        if self.models != tuple(range(len(self.models))) or len(self.models) % 2:
+            raise ValueError(
+                f"models: expected [] or [0, 1] or [0, 1, 2, 3] and so on, got {list(self.models)}"
+            )
+        return self
+
+
 # ---- map and act
 
 
@@ -405,6 +424,7 @@ class Params(Section):
     model: Model
     training: TrainingConfig
     train: TrainConfig
+    reference: ReferenceConfig
     score: ScoreConfig
     partition: PartitionConfig
     intervene: InterveneConfig
@@ -433,6 +453,12 @@ class Params(Section):
             if isinstance(arm, TopFractionArm):
                 used[f"intervene.arms.{name}.score"] = arm.score
                 used[f"intervene.arms.{name}.tie_break"] = arm.tie_break
+        if not self.reference.models:
+            gaps = sorted(name for name in self.score.enabled if name.startswith("reference_"))
+            if gaps:
+                raise ValueError(
+                    f"score.enabled: {gaps} need reference models, got reference.models: []"
+                )
         for where, score in used.items():
             if score not in written:
                 raise ValueError(

@@ -33,6 +33,40 @@ def arms_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def markdown(report: Mapping[str, Any]) -> str:
+    """Arms and claims as Markdown tables, every number with its 95 % interval."""
+    arms = [
+        "| arm | extraction | twins | change, points | against random, points | exposure, bits | "
+        f"AUC of {next(iter(report['evidence'].values()))['samples']['attack']} | "
+        "perplexity ratio | of the rare tenth |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, arm in report["evidence"].items():
+        canaries = arm["canaries"]
+        cells = [
+            _ranged(canaries["planted"]["extracted"], _percent),
+            _ranged(canaries["twins"]["extracted"], _percent),
+            _ranged(arm["extraction_change"], _points),
+            _ranged(arm["extraction_against_random"], _points),
+            _ranged(canaries["planted"]["exposure"], _number),
+            _ranged(arm["samples"]["auc"], _number),
+            _ranged(arm["perplexity_ratio"], _number),
+            _ranged(arm["rare_perplexity_ratio"], _number),
+        ]
+        arms.append(f"| {name} | {' | '.join(cells)} |")
+    claims = [
+        "",
+        "| the paper says | arm | at most | measured | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    claims += [
+        f"| {c['claim']} | {c['arm']} | {_number(c['paper'])} | {_ranged(c['measured'], _number)} "
+        f"| {c['verdict']} |"
+        for c in report["claims"]
+    ]
+    return "\n".join(arms + (claims if report["claims"] else []))
+
+
 def quadrants_table(report: Mapping[str, Any]) -> Table:
     """One row per quadrant: its definition, its samples, what the curated arm does to them."""
     curated = report["curated"]
@@ -107,6 +141,17 @@ def _ratio(arm: Mapping[str, Any], baseline: str | None) -> str:
 def _change(arm: Mapping[str, Any], baseline: str | None) -> str:
     change = arm["extraction_difference"]
     return "-" if change is None or arm["arm"] == baseline else f"{100 * change:+.1f} pt"
+
+
+def _ranged(value: Mapping[str, float] | None, form: Callable[[float | None], str]) -> str:
+    """A value and its interval on one line."""
+    if value is None:
+        return "-"
+    return f"{form(value['value'])} [{form(value['low'])}, {form(value['high'])}]"
+
+
+def _points(difference: float | None) -> str:
+    return "-" if difference is None else f"{100 * difference:+.1f}"
 
 
 def _number(value: float | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audits import ATTACKS, BLIND
+from gdc.audits import attacks_in, blind_in
 from gdc.bootstrap import LEVEL, Interval, mean_interval
 from gdc.discoverable import NUM_SAMPLES, is_discoverable
 from gdc.membership import auc, leak_direction, tpr_at_fpr
@@ -100,7 +100,7 @@ def of_samples(memberships: Tables, attack: str, *, seed: int) -> dict[str, Any]
     blind: dict[str, Groups] = {}
     if all(table.height for table in heldout):
         measured = _attack_measures(scores_of(memberships, attack), seed)
-        blind = {name: scores_of(memberships, name)[0] for name in BLIND}
+        blind = {name: scores_of(memberships, name)[0] for name in blind_in(memberships[0])}
     return {
         "attack": attack,
         **measured,
@@ -123,7 +123,7 @@ def roc_curves(memberships: Tables, attack: str) -> dict[str, list[float]]:
 def strongest_attack(memberships: Tables) -> str:
     """The attack whose AUC is farthest from 0.5, on either side; the first of equals."""
     return max(
-        ("loss", *ATTACKS),
+        attacks_in(memberships[0]),
         key=lambda name: abs(
             np.mean([auc(*pair) for pair in scores_of(memberships, name)]).item() - 0.5
         ),

@@ -117,7 +117,7 @@ class Evidence:
     Attributes:
         tokens: Of the audited texts; every other array has a row for each of them.
         zlib_sizes: Bytes of the compressed text.
-        initial_loss: Loss before the audited model learned: it knows nothing of membership.
+        reference_loss: Mean loss under models that did not see the text: it never asks the model.
         references: Losses under the reference models.
         population: Texts that nobody was trained on.
         min_k_share: Share of the tokens, in (0, 1], that ``min_k`` and ``min_k_plus_plus`` read.
@@ -128,7 +128,7 @@ class Evidence:
 
     tokens: TokenTable
     zlib_sizes: NDArray[np.int64] | None = None
-    initial_loss: NDArray[np.floating] | None = None
+    reference_loss: NDArray[np.floating] | None = None
     references: References | None = None
     population: Population | None = None
     min_k_share: float | None = None
@@ -262,9 +262,9 @@ def zlib_size(zlib_sizes: NDArray[np.int64]) -> Scores:
     return zlib_sizes.astype(np.float64)
 
 
-def initial_loss(initial_loss: NDArray[np.floating]) -> Scores:
-    """Loss before the model learned: blind, it predates every member."""
-    return initial_loss.astype(np.float64)
+def reference_loss(reference_loss: NDArray[np.floating]) -> Scores:
+    """Mean loss under models that did not see the text: blind, it never asks the audited one."""
+    return reference_loss.astype(np.float64)
 
 
 ATTACKS: Final[Mapping[str, Attack]] = {
@@ -282,7 +282,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
 BLIND: Final[Mapping[str, Attack]] = {
     "length": Attack(length, ("tokens",)),
     "zlib_size": Attack(zlib_size, ("zlib_sizes",)),
-    "initial_loss": Attack(initial_loss, ("initial_loss",)),
+    "reference_loss": Attack(reference_loss, ("reference_loss",)),
 }
 
 

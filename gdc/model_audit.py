@@ -13,6 +13,7 @@ from gdc.batches import TokenizedTexts
 from gdc.config import EvaluateConfig
 from gdc.errors import DataError
 from gdc.extraction import Secrets
+from gdc.membership import References
 from gdc.tokens import TextTokenizer
 
 # The ids that every text is given besides its own: an end of text before it and after it, of
@@ -29,7 +30,11 @@ class Subject(NamedTuple):
 
 
 def audit_model(
-    subject: Subject, canaries: pl.DataFrame, samples: pl.DataFrame, config: EvaluateConfig
+    subject: Subject,
+    canaries: pl.DataFrame,
+    samples: pl.DataFrame,
+    config: EvaluateConfig,
+    references: References | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Ask a model about canaries, their twins, members and held-out texts.
 
@@ -38,6 +43,7 @@ def audit_model(
         canaries: ``CANARIES`` table; may be empty.
         samples: ``sample_id``, ``text`` and ``is_member``, at least one row.
         config: Batch size and the share of Min-K.
+        references: What reference models say of the samples; without, fewer attacks are made.
 
     Returns:
         The ``AUDIT`` table of the canaries and the ``MEMBERSHIP`` table of the samples, both in
@@ -71,6 +77,7 @@ def audit_model(
             records.of_sequences(2 * size, 2 * size + samples.height),
             block_size=subject.block_size,
             min_k_share=config.min_k_share,
+            references=references,
         ),
     )
 

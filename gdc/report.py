@@ -11,6 +11,7 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from gdc.claims import check_claims
 from gdc.comparison import asked_arm, baseline_arm
 from gdc.config import Params
 from gdc.discoverable import NUM_SAMPLES
@@ -58,7 +59,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         ``canaries_by_quadrant``, ``curated`` (the arm that makes the curated data set),
         ``baseline`` (the first retrained arm that keeps everything, or None), ``asked`` (the arm
         whose models are asked about single samples), ``arms`` in their order in ``retrain.arms``,
-        ``evidence`` and ``groups`` as they came,
+        ``evidence`` and ``groups`` as they came, ``claims`` of the paper,
         ``leaked_samples``, ``comparison`` (how),
         ``summary`` and ``warnings`` (sentences), ``settings``.
         Ratios and differences are paired by seed, then averaged.
@@ -81,6 +82,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "arms": _arms(tables, params, baseline),
         "evidence": tables.evidence,
         "groups": tables.groups,
+        "claims": check_claims(tables.evidence, params, baseline) if tables.evidence else [],
         "leaked_samples": tables.leaked.join(
             tables.quadrants, on="sample_id", maintain_order="left"
         )

@@ -57,6 +57,19 @@ CHECKPOINTS: Final = pl.Schema(
     }
 )
 
+# One row is a training or held-out sample. `seen` has an entry for each reference model: whether
+# the sample fell to its half. No model is trained on a held-out sample, whatever it says.
+HALVES: Final = pl.Schema({"sample_id": pl.String(), "seen": pl.List(pl.Boolean)})
+REFERENCE_LOSS: Final = pl.Schema({"sample_id": pl.String, "loss": pl.Float32})  # nats per token
+# The same for all reference models; both lists have their order.
+REFERENCES: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "loss": pl.List(pl.Float32),
+        "seen": pl.List(pl.Boolean),
+    }
+)
+
 # SCORES is followed by one Float64 column for every enabled score of the registry.
 SCORES: Final = pl.Schema(
     {

@@ -5,7 +5,7 @@ Every file appears under its name complete or not at all: it is written beside i
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +22,12 @@ from gdc.schema import (
     CHECKPOINTS,
     CORPUS,
     CURATED,
+    HALVES,
     MEMBERSHIP,
     PLAN,
     QUADRANT_TABLE,
     QUARANTINE,
+    REFERENCE_LOSS,
     REMOVED,
     SCORES,
     TRACE_INDEX,
@@ -46,10 +48,12 @@ PAGE: Final = Path("reports/report.html")
 PICTURE: Final = Path("reports/data_map.png")
 ROC: Final = Path("reports/roc.png")
 GROUPS: Final = Path("reports/leakage.png")
+REFERENCE_FOLDER: Final = Path("data/reference")
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "corpus": (Path("data/corpus.parquet"), CORPUS),
     "quarantine": (Path("data/quarantine.parquet"), QUARANTINE),
     "canaries": (Path("data/canaries.parquet"), CANARIES),
+    "halves": (REFERENCE_FOLDER / "halves.parquet", HALVES),
     "scores": (Path("data/scores.parquet"), SCORES),
     "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
     "curated/train": (CURATED_FOLDER / "train.parquet", CURATED),
@@ -179,6 +183,32 @@ def read_membership(arm: str, seed: int) -> pl.DataFrame:
 def write_membership(arm: str, seed: int, table: pl.DataFrame) -> None:
     """Write the membership table of one model."""
     _write_table(membership_path(arm, seed), table, MEMBERSHIP)
+
+
+def write_reference(number: int, table: pl.DataFrame) -> None:
+    """Write the losses under one reference model."""
+    _write_table(REFERENCE_FOLDER / f"{number}.parquet", table, REFERENCE_LOSS)
+
+
+def read_references(numbers: Sequence[int]) -> pl.DataFrame | None:
+    """The ``REFERENCES`` table of these models, sorted by ``sample_id``; None without models."""
+    if not numbers:
+        return None
+    table = read("halves").sort("sample_id")
+    for number in numbers:
+        path = REFERENCE_FOLDER / f"{number}.parquet"
+        losses = _read_table(path, REFERENCE_LOSS, "gdc stage reference")
+        table = table.join(
+            losses.rename({"loss": f"loss_{number}"}), on="sample_id", how="left",
+            maintain_order="left",
+        )  # fmt: skip
+    columns = [f"loss_{number}" for number in numbers]
+    if table.select(pl.any_horizontal(pl.col(columns).is_null().any())).item():
+        raise SchemaError(
+            f"{REFERENCE_FOLDER}: expected the samples of halves.parquet in every model's losses, "
+            "got fewer. Re-run: gdc stage reference."
+        )
+    return table.select("sample_id", pl.concat_list(columns).alias("loss"), "seen")
 
 
 def read_trace(seed: int) -> Trace:

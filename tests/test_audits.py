@@ -4,9 +4,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gdc.audits import audit_samples, choose_samples, membership_metrics
+from gdc.audits import (
+    attacks_in,
+    audit_samples,
+    blind_in,
+    choose_samples,
+    membership_metrics,
+    references_of,
+)
 from gdc.corpus import build_corpus, samples_from
-from gdc.schema import CANARIES, MEMBERSHIP
+from gdc.schema import CANARIES, MEMBERSHIP, REFERENCES
 from gdc.token_records import TokenRecords
 from tests.builders import rows_of
 
@@ -94,3 +101,38 @@ def test_a_model_that_knows_nobody_is_at_its_null() -> None:
     assert {attack["leak"] for attack in attacks.values()} == {"none"}
     assert all(abs(attack["auc"] - 0.5) < 0.08 for attack in attacks.values())
     assert all(attack["tpr_at_1_percent_fpr"] < 0.06 for attack in attacks.values())
+
+
+def test_reference_models_add_attacks_and_a_blind_baseline() -> None:
+    samples = pl.DataFrame(
+        {"sample_id": ["a", "b", "c"], "text": ["x", "y", "z"], "is_member": [True, False, False]}
+    )
+    records = records_of([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], [[False, False]] * 3)
+    rows = [("c", [3.5, 9.0], [False, True]), ("a", [8.0, 4.0], [True, False])]
+    rows += [("b", [2.5, 9.0], [False, True])]
+    table = pl.DataFrame(rows, schema=REFERENCES, orient="row")
+    references = references_of(samples, table)
+    audit = audit_samples(samples, records, block_size=64, min_k_share=0.2, references=references)
+    # What the one model that did not see the text says, minus what the audited one says.
+    assert audit["reference_ratio"].to_list() == [3.0, 0.5, 0.5]
+    assert audit["reference_loss"].to_list() == [4.0, 2.5, 3.5]
+    assert audit["rmia"].to_list() == [1.0, 1.0, 1.0]
+    assert attacks_in(audit) == [
+        "loss", "zlib", "reference_ratio", "min_k", "min_k_plus_plus", "rmia",
+    ]  # fmt: skip
+    assert blind_in(audit) == ["length", "zlib_size", "reference_loss"]
+
+
+def test_four_reference_models_allow_lira() -> None:
+    samples = pl.DataFrame(
+        {"sample_id": ["a", "b"], "text": ["x", "y"], "is_member": [True, False]}
+    )
+    records = records_of([[1.0], [2.0]], [[False], [False]])
+    rows = [("a", [9.0, 4.0, 9.0, 6.0], [True, False, True, False])]
+    rows += [("b", [2.0, 9.0, 4.0, 9.0], [False, True, False, True])]
+    table = pl.DataFrame(rows, schema=REFERENCES, orient="row")
+    audit = audit_samples(
+        samples, records, block_size=64, min_k_share=0.2, references=references_of(samples, table)
+    )
+    # Means 5 and 3, losses 1 and 2, one standard deviation of 1 for all.
+    assert audit["lira"].to_list() == pytest.approx([4.0, 1.0])

@@ -98,7 +98,7 @@ def evidence_of(
             num_texts=num_texts,
         ),
         zlib_sizes=rng.integers(9, 40, num_texts),
-        initial_loss=rng.exponential(3, num_texts),
+        reference_loss=rng.exponential(3, num_texts),
         references=References(rng.exponential(3, seen.shape).astype(np.float32), seen),
         population=Population(
             rng.exponential(3, num_population), References(rng.exponential(3, unseen.shape), unseen)
@@ -115,7 +115,7 @@ def reordered(evidence: Evidence, order: NDArray[np.int64]) -> Evidence:
     tokens, references = evidence.tokens, evidence.references
     assert references is not None
     assert evidence.zlib_sizes is not None
-    assert evidence.initial_loss is not None
+    assert evidence.reference_loss is not None
     rows = np.concatenate([np.flatnonzero(tokens.text == text) for text in order])
     return replace(
         evidence,
@@ -127,7 +127,7 @@ def reordered(evidence: Evidence, order: NDArray[np.int64]) -> Evidence:
             num_texts=tokens.num_texts,
         ),
         zlib_sizes=evidence.zlib_sizes[order],
-        initial_loss=evidence.initial_loss[order],
+        reference_loss=evidence.reference_loss[order],
         references=References(references.loss[order], references.seen[order]),
     )
 
@@ -368,12 +368,14 @@ def test_needs_are_the_parameters_of_the_score_and_fields_of_the_evidence(name: 
 
 def test_blind_baselines_are_given_numbers() -> None:
     tokens = tokens_of([[-1.0, -2.0], [], [-3.0]])
-    evidence = Evidence(tokens, zlib_sizes=np.array([9, 8, 11]), initial_loss=np.array([5, 6, 7.5]))
+    evidence = Evidence(
+        tokens, zlib_sizes=np.array([9, 8, 11]), reference_loss=np.array([5, 6, 7.5])
+    )
     found = {name: values.tolist() for name, values in attack_texts(list(BLIND), evidence).items()}
     assert found == {
         "length": [2.0, 0.0, 1.0],
         "zlib_size": [9.0, 8.0, 11.0],
-        "initial_loss": [5.0, 6.0, 7.5],
+        "reference_loss": [5.0, 6.0, 7.5],
     }
 
 

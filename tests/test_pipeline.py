@@ -36,8 +36,9 @@ WORDS = [
 ]  # fmt: skip
 # Every stage of the graph, with one tracked run and two arms of one seed.
 STAGES = [
-    "manifest", "ingest", "train@0", "score", "partition", "intervene",
-    "retrain@none-1", "retrain@paper-1", "evaluate@none-1", "evaluate@paper-1", "report",
+    "manifest", "ingest", "halves", "train@0", "reference@0", "reference@1", "score",
+    "partition", "intervene", "retrain@none-1", "retrain@paper-1",
+    "evaluate@none-1", "evaluate@paper-1", "report",
 ]  # fmt: skip
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "model": {"hidden_size": 8, "block_size": 64},

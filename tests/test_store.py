@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 
 from gdc import store
 from gdc.errors import ConfigError, DataError, SchemaError
-from gdc.schema import AUDIT, PLAN, TRACE_INDEX
+from gdc.schema import AUDIT, HALVES, PLAN, REFERENCE_LOSS, TRACE_INDEX
 from gdc.trace import Trace, loss_table
 from gdc.workspace import TEMPORARIES
 from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of
@@ -37,6 +37,7 @@ VALUES: dict[pl.DataType, list[object]] = {
     pl.Int64(): [2**40, None],
     pl.Float64(): [0.1, None],
     pl.Boolean(): [True, None],
+    pl.List(pl.Boolean): [[True, False], None],
 }
 
 
@@ -347,7 +348,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         pytest.param(b"- seed\n", r"expected a mapping of sections, got list", id="a list"),
         pytest.param(b"", r"expected a mapping of sections, got NoneType", id="empty"),
         pytest.param(b"seed: \xff\n", r"expected UTF-8, got .*'utf-8' codec", id="not UTF-8"),
-        pytest.param(b"seed: 0\n", r"params\.yaml: 10 wrong value\(s\)", id="sections missing"),
+        pytest.param(b"seed: 0\n", r"params\.yaml: 11 wrong value\(s\)", id="sections missing"),
         pytest.param(b"a: !!python/name:os.system\n", r"not valid YAML", id="a Python object"),
     ],
 )
@@ -368,3 +369,26 @@ def test_missing_params_are_refused_and_the_folder_is_named(workspace: Path) -> 
         ConfigError, match=rf"not found in {re.escape(str(workspace))}\. .*gdc init docs"
     ):
         store.load_params()
+
+
+def halves_of(**seen: list[bool]) -> pl.DataFrame:
+    return pl.DataFrame({"sample_id": list(seen), "seen": list(seen.values())}, schema=HALVES)
+
+
+def test_references_join_the_losses_of_all_models() -> None:
+    store.write("halves", halves_of(b=[True, False], a=[False, True]))
+    for number, losses in enumerate(([1.0, 2.0], [3.0, 4.0])):
+        table = pl.DataFrame({"sample_id": ["a", "b"], "loss": losses}, schema=REFERENCE_LOSS)
+        store.write_reference(number, table)
+    references = store.read_references([0, 1])
+    assert references is not None
+    assert references.rows() == [("a", [1.0, 3.0], [False, True]), ("b", [2.0, 4.0], [True, False])]
+    assert store.read_references([]) is None
+
+
+def test_references_that_miss_a_sample_are_refused() -> None:
+    store.write("halves", halves_of(a=[True], b=[False]))
+    table = pl.DataFrame({"sample_id": ["a"], "loss": [1.0]}, schema=REFERENCE_LOSS)
+    store.write_reference(0, table)
+    with pytest.raises(SchemaError, match=r"got fewer\. Re-run: gdc stage reference"):
+        store.read_references([0])

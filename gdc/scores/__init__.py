@@ -3,7 +3,7 @@
 Every registered score is higher the more a sample is taken to be memorized.
 """
 
-from gdc.scores.references import REFERENCES
+from gdc.schema import REFERENCES
 from gdc.scores.registry import REGISTRY, needs_of, require_registered
 from gdc.scores.samples import epsilon_of, score_samples
 

@@ -5,22 +5,12 @@ see it. Exact copies of a text must be seen by the same models, or they leak int
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import polars as pl
 
 from gdc.errors import DataError
-from gdc.schema import require
+from gdc.schema import REFERENCES, require
 from gdc.scores.trace_scores import Columns, losses
-
-# One row is a sample; both lists have an entry for every reference model, in one order.
-REFERENCES: Final = pl.Schema(
-    {
-        "sample_id": pl.String(),
-        "loss": pl.List(pl.Float32),  # nats per token
-        "seen": pl.List(pl.Boolean),  # whether that model was trained on the sample
-    }
-)
 
 
 @dataclass(frozen=True)

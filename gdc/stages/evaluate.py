@@ -21,12 +21,15 @@ def main() -> None:
         torch.set_num_threads(params.evaluate.num_threads)
         folder = store.model_path(cell.arm, cell.seed)
         model = models.load_model(folder).to(os.environ.get("GDC_DEVICE", "cpu"))
-        corpus = store.read("corpus")
+        samples = audits.choose_samples(
+            store.read("corpus"), params.evaluate.num_members, seed=params.seed
+        )
         canary_audit, sample_audit = audit_model(
             Subject(model, load_tokenizer(store.TOKENIZER), params.model.block_size),
             store.read("canaries"),
-            audits.choose_samples(corpus, params.evaluate.num_members, seed=params.seed),
+            samples,
             params.evaluate,
+            audits.references_of(samples, store.read_references(params.reference.models)),
         )
         metrics = {
             "num_steps": store.read_json(folder / "training.json")["num_steps"],

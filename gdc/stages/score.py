@@ -7,11 +7,17 @@ from gdc.stages.runner import run
 def main() -> None:
     """Score the training split; which rows are canaries is not read."""
     params = store.load_params()
-    sections = params.model_dump(mode="json", include={"seed", "train", "score"})
+    sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
     with tracking.stage_run("score", sections) as stage:
         traces = [store.read_trace(seed) for seed in params.train.seeds]
         corpus = store.read("corpus").select("sample_id", "num_copies", "text")
-        table, summary = scores.score_samples(traces, corpus, params.score, seed=params.seed)
+        table, summary = scores.score_samples(
+            traces,
+            corpus,
+            params.score,
+            seed=params.seed,
+            references=store.read_references(params.reference.models),
+        )
         store.write("scores", table)
         store.write_json(store.SCORES_SUMMARY, summary)
         stage.log_metrics(
