@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from gdc.errors import DataError
 
@@ -28,17 +27,19 @@ class Interval:
     high: float
     num_seeds: int
 
-    def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside."""
-        return not self.low <= value <= self.high
 
-
-def mean_interval(values_by_seed: Sequence[NDArray[np.floating]], *, seed: int) -> Interval:
+def mean_interval(
+    values_by_seed: Sequence[NDArray[np.floating]],
+    *,
+    seed: int,
+    weights_by_seed: Sequence[NDArray[np.number]] | None = None,
+) -> Interval:
     """Mean over seeds of the mean over units.
 
     Args:
         values_by_seed: One array of unit values for each seed; lengths may differ.
         seed: Seed of the resampling.
+        weights_by_seed: Positive weights alike; a unit is resampled with its weight.
 
     Raises:
         DataError: There is no seed, or a seed without units.
@@ -47,18 +48,25 @@ def mean_interval(values_by_seed: Sequence[NDArray[np.floating]], *, seed: int) 
         raise DataError(
             f"bootstrap: expected values for every seed, got {[len(v) for v in values_by_seed]}"
         )
+    weights_by_seed = weights_by_seed or [np.ones(len(values)) for values in values_by_seed]
     rng = np.random.default_rng(seed)
     num_seeds = len(values_by_seed)
     # Means of resampled units, one fresh resample for every drawn seed: resamples x seeds.
     drawn = rng.integers(num_seeds, size=(NUM_RESAMPLES, num_seeds))
     means = np.empty(drawn.shape)
-    for index, values in enumerate(values_by_seed):
+    for index, (values, weights) in enumerate(zip(values_by_seed, weights_by_seed, strict=True)):
         chosen = drawn == index
         units = rng.integers(len(values), size=(int(chosen.sum()), len(values)))
-        means[chosen] = np.asarray(values, dtype=np.float64)[units].mean(axis=1)
+        weighted = np.asarray(values, dtype=np.float64) * weights
+        means[chosen] = weighted[units].sum(axis=1) / weights[units].sum(axis=1)
     low, high = np.quantile(means.mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = float(np.mean([np.mean(values, dtype=np.float64) for values in values_by_seed]))
-    return Interval(value, float(low), float(high), num_seeds)
+    value = np.mean(
+        [
+            np.average(np.asarray(values, dtype=np.float64), weights=weights)
+            for values, weights in zip(values_by_seed, weights_by_seed, strict=True)
+        ]
+    )
+    return Interval(float(value), float(low), float(high), num_seeds)
 
 
 def paired_difference(
@@ -66,8 +74,9 @@ def paired_difference(
     baseline_by_seed: Sequence[NDArray[np.floating]],
     *,
     seed: int,
+    weights_by_seed: Sequence[NDArray[np.number]] | None = None,
 ) -> Interval:
-    """Mean of ours minus baseline, paired by seed and by unit.
+    """Mean of ours minus baseline, paired by seed and by unit; weights as in ``mean_interval``.
 
     Raises:
         DataError: The two do not pair.
@@ -80,10 +89,4 @@ def paired_difference(
         np.asarray(a, dtype=np.float64) - b
         for a, b in zip(ours_by_seed, baseline_by_seed, strict=True)
     ]
-    return mean_interval(differences, seed=seed)
-
-
-def clopper_pearson(num_successes: int, num_trials: int) -> tuple[float, float]:
-    """Exact interval of a proportion. Source: Clopper & Pearson 1934."""
-    interval = binomtest(num_successes, num_trials).proportion_ci(LEVEL, method="exact")
-    return float(interval.low), float(interval.high)
+    return mean_interval(differences, seed=seed, weights_by_seed=weights_by_seed)

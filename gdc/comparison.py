@@ -62,9 +62,7 @@ def compare_arms(evidence: Evidence, params: Params) -> dict[str, Any]:
             "canaries": leakage.of_canaries(evidence.audits_of(arm, seeds), seed=params.seed),
             "samples": leakage.of_samples(memberships, attack, seed=params.seed),
             "roc": leakage.roc_curves(memberships, attack),
-            "perplexity": _exponential(
-                mean_interval([token_losses(table) for table in memberships], seed=params.seed)
-            ),
+            "perplexity": _perplexity(memberships, params.seed),
             "random": random,
             "extraction_change": _against(evidence, arm, baseline, params),
             "extraction_against_random": _against(evidence, arm, random, params),
@@ -147,13 +145,6 @@ def rarest(initial: pl.DataFrame, membership: pl.DataFrame) -> frozenset[str]:
     return frozenset(ranked["sample_id"].head(math.ceil(ranked.height * RARE_SHARE)))
 
 
-def token_losses(membership: pl.DataFrame) -> NDArray[np.float64]:
-    """Held-out losses, scaled so that their plain mean is the mean over tokens."""
-    heldout = membership.filter(~pl.col("is_member"))
-    weighted = heldout["loss"] * heldout["num_tokens"] / heldout["num_tokens"].mean()
-    return weighted.to_numpy()
-
-
 def _of_canaries(evidence: Evidence, arm: str, seeds: Sequence[int]) -> Arrays:
     return [
         table.filter(pl.col("num_repeats") > 0)["extracted"].cast(pl.Float64).to_numpy()
@@ -178,16 +169,31 @@ def _perplexity_ratio(
 ) -> Interval | None:
     if baseline is None or only == frozenset():
         return None
+    chosen = pl.lit(value=True) if only is None else pl.col("sample_id").is_in(list(only))
     ours, theirs = (
         [
-            token_losses(
-                table if only is None else table.filter(pl.col("sample_id").is_in(list(only)))
-            )
+            table.filter(~pl.col("is_member"), chosen)
             for table in evidence.memberships_of(name, params.retrain.seeds)
         ]
         for name in (arm, baseline)
     )
-    return _exponential(paired_difference(ours, theirs, seed=params.seed))
+    log_ratio = paired_difference(
+        [table["loss"].to_numpy() for table in ours],
+        [table["loss"].to_numpy() for table in theirs],
+        seed=params.seed,
+        weights_by_seed=[table["num_tokens"].to_numpy() for table in ours],
+    )
+    return _exponential(log_ratio)
+
+
+def _perplexity(memberships: Sequence[pl.DataFrame], seed: int) -> Interval:
+    heldout = [table.filter(~pl.col("is_member")) for table in memberships]
+    log_perplexity = mean_interval(
+        [table["loss"].to_numpy() for table in heldout],
+        seed=seed,
+        weights_by_seed=[table["num_tokens"].to_numpy() for table in heldout],
+    )
+    return _exponential(log_perplexity)
 
 
 def _exponential(interval: Interval) -> Interval:

@@ -1,4 +1,4 @@
-"""Corpus -> the rows that repeat another one, exactly or nearly, each with the id of its twin.
+"""Corpus -> the rows that nearly repeat another one, each with the id of its twin.
 
 Near-duplicates are texts whose sets of character shingles overlap: their Jaccard similarity
 |A & B| / |A | B| reaches a threshold. MinHash LSH proposes pairs, the exact similarity decides.
@@ -13,34 +13,12 @@ from datasketch import MinHash, MinHashLSH
 
 from gdc.errors import ConfigError, DataError
 
-EXACT_DUPLICATES: Final = pl.Schema({"sample_id": pl.String, "twin_id": pl.String})
 NEAR_DUPLICATES: Final = pl.Schema(
     {"sample_id": pl.String, "twin_id": pl.String, "similarity": pl.Float64}
 )
 
 # Least chance that LSH proposes a pair whose similarity is the threshold; above it, it is higher.
 RECALL: Final = 0.999
-
-
-def exact_duplicates(table: pl.DataFrame) -> pl.DataFrame:
-    """Every copy of a content but the one with the smallest ``sample_id``, which is its twin.
-
-    Args:
-        table: Unique ``sample_id`` and ``content_id``, rows in any order.
-
-    Returns:
-        ``EXACT_DUPLICATES`` table sorted by ``sample_id``.
-
-    Raises:
-        DataError: A ``sample_id`` occurs twice.
-    """
-    _require_unique_ids(table)
-    return (
-        table.select("sample_id", twin_id=pl.col("sample_id").min().over("content_id"))
-        .filter(pl.col("sample_id") != pl.col("twin_id"))
-        .sort("sample_id")
-        .match_to_schema(EXACT_DUPLICATES)
-    )
 
 
 def near_duplicates(

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from gdc.duplicates import (
-    EXACT_DUPLICATES,
     NEAR_DUPLICATES,
-    exact_duplicates,
     jaccard,
     near_duplicates,
     shingles,
@@ -67,34 +65,6 @@ def mutated_texts(seed: int) -> dict[str, str]:
             texts.append("".join(copy))
     rng.shuffle(texts)
     return {f"{i:02d}": text for i, text in enumerate(texts)}
-
-
-def test_every_copy_but_the_first_names_the_first() -> None:
-    table = pl.DataFrame(
-        {
-            "sample_id": ["c-1", "b-0", "c-0", "a-0", "c-2"],
-            "content_id": ["c", "b", "c", "a", "c"],
-        }
-    )
-    duplicates = exact_duplicates(table)
-    assert duplicates.rows() == [("c-1", "c-0"), ("c-2", "c-0")]
-    assert duplicates.schema == EXACT_DUPLICATES
-
-
-@given(contents=st.lists(st.sampled_from("abcd"), max_size=12), order=st.randoms())
-def test_dropping_exact_duplicates_leaves_each_content_once(
-    contents: list[str], order: random.Random
-) -> None:
-    rows = [(f"{i:02d}", content) for i, content in enumerate(contents)]
-    order.shuffle(rows)
-    schema = {"sample_id": pl.String, "content_id": pl.String}
-    table = pl.DataFrame(rows, schema=schema, orient="row")
-    duplicates = exact_duplicates(table)
-    kept = table.join(duplicates, on="sample_id", how="anti")
-    assert sorted(kept["content_id"]) == sorted(set(contents))
-    assert set(duplicates["twin_id"]) <= set(kept["sample_id"])
-    content_of = dict(rows)
-    assert all(content_of[sample] == content_of[twin] for sample, twin in duplicates.rows())
 
 
 @pytest.mark.parametrize(
@@ -213,7 +183,6 @@ def test_a_seed_beyond_32_bits_is_taken() -> None:
 
 def test_no_rows_have_no_duplicates() -> None:
     empty = pl.DataFrame(schema=dict.fromkeys(("sample_id", "content_id", "text"), pl.String))
-    assert exact_duplicates(empty).schema == EXACT_DUPLICATES
     duplicates = near_duplicates(empty, threshold=0.8, num_perm=128, shingle_chars=5, seed=0)
     assert duplicates.is_empty()
     assert duplicates.schema == NEAR_DUPLICATES
@@ -222,8 +191,6 @@ def test_no_rows_have_no_duplicates() -> None:
 def test_a_repeated_id_is_refused() -> None:
     table = pl.DataFrame({"sample_id": ["a", "a"], "content_id": ["x", "y"], "text": ["x", "y"]})
     with pytest.raises(DataError, match="every sample_id once, got 1 again in 2 rows"):
-        exact_duplicates(table)
-    with pytest.raises(DataError, match="every sample_id once"):
         near_duplicates(table, threshold=0.8, num_perm=128, shingle_chars=5, seed=0)
 
 
