@@ -18,6 +18,11 @@ QUIET: Final[Mapping[str, str]] = {
 }
 
 
+def device() -> str:
+    """Where models run: ``GDC_DEVICE``, or the processor."""
+    return os.environ.get("GDC_DEVICE", "cpu")
+
+
 def child_environment() -> dict[str, str]:
     """The environment of what we start: this python first on the path, nothing reported home."""
     path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]

@@ -1,6 +1,5 @@
 """Any causal language model, its training text, held-out text and canaries -> tables and report."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from gdc import audits, comparison, corpus, leakage, models, plots, report, sources, store, tokens
 from gdc.config import EvaluateConfig, Source
+from gdc.environment import device
 from gdc.errors import ConfigError, DataError
 from gdc.model_audit import Subject, audit_model
 from gdc.schema import CANARIES
@@ -180,7 +180,7 @@ def _subject(request: Request) -> Subject:
             f"--block-size: expected at most the {positions} positions of {request.model}, "
             f"got {block_size}"
         )
-    return Subject(model.to(os.environ.get("GDC_DEVICE", "cpu")), tokenizer, block_size)
+    return Subject(model.to(device()), tokenizer, block_size)
 
 
 def _report(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -78,6 +79,8 @@ def test_an_over_trained_model_gives_everything_away(
     evidence = built["evidence"]["model"]
     assert evidence["canaries"]["planted"]["extracted"]["value"] == 1.0
     assert evidence["canaries"]["twins"]["extracted"]["value"] == 0.0
+    # Its cap: as likely as none of the nine twins.
+    assert evidence["canaries"]["planted"]["exposure"]["value"] == pytest.approx(np.log2(9))
     assert evidence["samples"]["auc"]["value"] > 0.9
     assert "1 held-out texts stand in the corpus too and were left out." in built["warnings"]
     names = ["audit.parquet", "membership.parquet", "report.html", "report.json", "roc.png"]

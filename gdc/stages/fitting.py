@@ -1,6 +1,5 @@
 """What `train` and `retrain` share: tokenized splits, a fitted model, its curves and files."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import nn
 from gdc import models, store, training
 from gdc.batches import TokenizedTexts
 from gdc.config import Model, Params
+from gdc.environment import device
 from gdc.tokens import TextTokenizer
 from gdc.tracking import StageRun
 from gdc.training import Recipe, Recording, TrainingData
@@ -38,7 +38,7 @@ def fit(
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text,
         seed=recipe.seed,
-    ).to(os.environ.get("GDC_DEVICE", "cpu"))
+    ).to(device())
     recording = training.train(model, data, recipe, checkpoints=Path("work/checkpoints"), name=name)
     return model, recording
 
