@@ -20,6 +20,8 @@ def main() -> None:
     folder = SOURCE / "work" / preset
     folder.mkdir(parents=True, exist_ok=True)
     gdc = [str(Path(sys.executable).parent / "gdc")]
+    # A repository of its own: DVC works in no folder that git ignores.
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     started = time.monotonic()
     subprocess.run([*gdc, "init", preset, "--force"], cwd=folder, check=True, stdout=sys.stderr)
     subprocess.run([*gdc, "run"], cwd=folder, check=True, stdout=sys.stderr)
