@@ -68,9 +68,9 @@ def main() -> None:
     seconds = [(timed(one_pass), timed(all_audits)) for _ in range(NUM_RUNS)]
     alone, everything = (statistics.median(column) for column in zip(*seconds, strict=True))
     sys.stdout.write(
-        f"{machine()}, one thread, GPT-2 4 x 256, {int(sequences.num_tokens.sum()):,} tokens\\n"
+        f"{machine()}, one thread, GPT-2 4 x 256, {int(sequences.num_tokens.sum()):,} tokens\n"
         f"one pass {alone:.2f} s, pass and all audits {everything:.2f} s: "
-        f"x{everything / alone:.2f} (limit x{LIMIT})\\n"
+        f"x{everything / alone:.2f} (limit x{LIMIT})\n"
     )
 
 

@@ -1,8 +1,10 @@
-"""Values per seed and unit -> a mean with its percentile bootstrap interval, nested in seeds.
+"""Values per seed and unit -> a mean with its percentile bootstrap interval.
 
-Seeds are resampled first, then units (canaries, texts) within each drawn seed, so the interval
-covers both kinds of chance. With one seed it covers the units alone, and says so.
-Source: Efron & Tibshirani 1993, chapter 13; Davison & Hinkley 1997, section 3.8 (nested).
+Seeds and units (canaries, texts) are both resampled. Every seed is asked about the same units, so a
+replicate draws its units once for all of its seeds. Few seeds make a percentile interval narrow:
+where seeds differ more than units it covers the truth in about 83 of 100 cases with five seeds and
+59 with two, not 95; with one seed it covers the units alone.
+Source: Efron & Tibshirani 1993, chapter 13; Owen 2007, arXiv:0712.1111 (crossed effects).
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from gdc.errors import DataError
 
@@ -37,36 +40,47 @@ def mean_interval(
     """Mean over seeds of the mean over units.
 
     Args:
-        values_by_seed: One array of unit values for each seed; lengths may differ.
+        values_by_seed: One array of unit values for each seed, of the same units.
         seed: Seed of the resampling.
         weights_by_seed: Positive weights alike; a unit is resampled with its weight.
 
     Raises:
-        DataError: There is no seed, or a seed without units.
+        DataError: There is no seed or no unit, or seeds have different numbers of them.
     """
-    if not values_by_seed or any(len(values) == 0 for values in values_by_seed):
+    lengths = {len(values) for values in values_by_seed}
+    if len(lengths) != 1 or lengths == {0}:
         raise DataError(
-            f"bootstrap: expected values for every seed, got {[len(v) for v in values_by_seed]}"
+            "bootstrap: expected values of the same units for every seed, got "
+            f"{[len(v) for v in values_by_seed]}"
         )
-    weights_by_seed = weights_by_seed or [np.ones(len(values)) for values in values_by_seed]
+    values = np.stack([np.asarray(v, dtype=np.float64) for v in values_by_seed])
+    weights = np.ones_like(values) if weights_by_seed is None else np.stack(weights_by_seed)
+    num_seeds, num_units = values.shape
     rng = np.random.default_rng(seed)
-    num_seeds = len(values_by_seed)
-    # Means of resampled units, one fresh resample for every drawn seed: resamples x seeds.
-    drawn = rng.integers(num_seeds, size=(NUM_RESAMPLES, num_seeds))
-    means = np.empty(drawn.shape)
-    for index, (values, weights) in enumerate(zip(values_by_seed, weights_by_seed, strict=True)):
-        chosen = drawn == index
-        units = rng.integers(len(values), size=(int(chosen.sum()), len(values)))
-        weighted = np.asarray(values, dtype=np.float64) * weights
-        means[chosen] = weighted[units].sum(axis=1) / weights[units].sum(axis=1)
-    low, high = np.quantile(means.mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = np.mean(
-        [
-            np.average(np.asarray(values, dtype=np.float64), weights=weights)
-            for values, weights in zip(values_by_seed, weights_by_seed, strict=True)
-        ]
-    )
+    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=NUM_RESAMPLES)
+    units = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=NUM_RESAMPLES)
+    # Replicates x seeds: the mean of each seed over the units drawn, as often as they were drawn.
+    means = (units @ (values * weights).T) / (units @ weights.T)
+    resampled = (means * seeds).sum(axis=1) / num_seeds
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = np.average(values, weights=weights, axis=1).mean()
     return Interval(float(value), float(low), float(high), num_seeds)
+
+
+def share_interval(values_by_seed: Sequence[NDArray[np.bool_]], *, seed: int) -> Interval:
+    """Mean of yes and no; where all are alike, no resample differs, and the units bound the rest.
+
+    Raises:
+        DataError: As ``mean_interval``.
+
+    Source: Clopper & Pearson 1934 for the share of units where it is none or all.
+    """
+    interval = mean_interval([v.astype(np.float64) for v in values_by_seed], seed=seed)
+    if 0.0 < interval.value < 1.0:
+        return interval
+    num_units = len(values_by_seed[0])
+    exact = binomtest(round(interval.value * num_units), num_units).proportion_ci(LEVEL, "exact")
+    return Interval(interval.value, float(exact.low), float(exact.high), interval.num_seeds)
 
 
 def paired_difference(

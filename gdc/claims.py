@@ -110,7 +110,7 @@ def _measured(
     if claim.measure == "perplexity":
         return _scaled(arm["perplexity_ratio"], 0.0, 1.0)
     if claim.measure == "auc":
-        return _scaled(arm["samples"]["auc"], 0.0, _value(baseline["samples"]["auc"]))
+        return _scaled(arm["trained"]["auc"], 0.0, _value(baseline["samples"]["auc"]))
     base = _value(baseline["canaries"]["planted"]["extracted"])
     return _scaled(arm["extraction_change"], base, base)
 

@@ -75,6 +75,26 @@ def run(
 
 
 @app.command()
+def benchmark(
+    num_models: Annotated[
+        int, typer.Option(help="Half-models trained for the truth: an even number, at least 4.")
+    ] = 16,
+    max_workers: Annotated[int | None, typer.Option(min=1, help="Models trained at once.")] = None,
+) -> None:
+    """Judge every score of this folder by further half-models: reports/leaderboard.*."""
+    from gdc import benchmark as files
+    from gdc import store
+
+    workspace.require_workspace()
+    files.require_num_models(num_models)
+    options = ["--num-models", str(num_models)]
+    options += ["--max-workers", str(max_workers)] if max_workers else []
+    # -P: a folder called `flows` in the workspace must not take the place of ours.
+    _start([sys.executable, "-P", "-m", "flows.benchmark", *options])
+    typer.echo(store.read_text(files.TABLE))
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="A stage, or one cell of it: retrain@none-1.")],
 ) -> None:
@@ -176,6 +196,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         block_size=block_size,
         seed=seed,
     )
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: expected a folder, got a file. Name another.")
     built = standalone.run_audit(request, num_members, out)
     for sentence in [*built["summary"], *standalone.findings(built), *built["warnings"]]:
         typer.echo(sentence)

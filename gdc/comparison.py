@@ -23,12 +23,13 @@ class Evidence:
     """``AUDIT`` and ``MEMBERSHIP`` tables of every retrained arm and seed.
 
     ``rare`` are the held-out sample ids that were hardest at the start: where a loss of utility
-    that spares ordinary text would show.
+    that spares ordinary text would show. ``trained`` are, for each arm, the ids it trained on.
     """
 
     audits: Mapping[Cell, pl.DataFrame]
     memberships: Mapping[Cell, pl.DataFrame]
     rare: frozenset[str]
+    trained: Mapping[str, frozenset[str]]
 
     def audits_of(self, arm: str, seeds: Sequence[int]) -> list[pl.DataFrame]:
         """One table for each seed."""
@@ -42,14 +43,18 @@ class Evidence:
 def compare_arms(evidence: Evidence, params: Params) -> dict[str, Any]:
     """Every arm against the one that keeps everything and against a random arm of its size.
 
-    Seeds are paired, canaries and held-out texts are paired within them; intervals are nested
-    bootstraps at 95 %. The membership attack is chosen once, on the models that saw everything.
+    Seeds are paired, canaries and texts are paired within them; intervals are bootstraps at 95 %.
+    The membership attack is chosen once, on the models that saw everything.
 
     Returns:
-        For each arm ``canaries``, ``samples`` and ``roc`` as ``leakage`` gives them,
-        ``perplexity``, ``perplexity_ratio`` and ``rare_perplexity_ratio`` (on rare texts),
-        ``extraction_change``, ``extraction_against_random``, ``random`` (that arm's name), and
-        ``verdict``. An interval is ``value``, ``low``, ``high``, ``num_seeds``; None: not measured.
+        For each arm ``canaries``, ``samples`` and ``roc`` as ``leakage`` gives them; ``trained``,
+        as ``samples`` but of those members alone that the arm trained on (a dropped sample is a
+        member no more, so an arm that drops lowers the first without protecting anybody);
+        ``perplexity``, ``perplexity_ratio``, ``rare_perplexity_ratio`` (on rare texts) and
+        ``perplexity_against_random``; ``extraction_change``, ``extraction_against_random``,
+        ``exposure_change`` and ``auc_change`` against the baseline; ``random`` (the equal-size
+        random arm) and ``verdict``. An interval is ``value``, ``low``, ``high``, ``num_seeds``;
+        None: not measured.
     """
     arms, seeds = params.retrain.arms, params.retrain.seeds
     baseline = baseline_arm(params)
@@ -61,12 +66,24 @@ def compare_arms(evidence: Evidence, params: Params) -> dict[str, Any]:
         values = {
             "canaries": leakage.of_canaries(evidence.audits_of(arm, seeds), seed=params.seed),
             "samples": leakage.of_samples(memberships, attack, seed=params.seed),
+            "trained": leakage.of_samples(
+                [_only(table, evidence.trained[arm]) for table in memberships],
+                attack,
+                seed=params.seed,
+            ),
             "roc": leakage.roc_curves(memberships, attack),
             "perplexity": _perplexity(memberships, params.seed),
             "random": random,
             "extraction_change": _against(evidence, arm, baseline, params),
             "extraction_against_random": _against(evidence, arm, random, params),
+            "exposure_change": _against(evidence, arm, baseline, params, "exposure"),
+            "auc_change": None
+            if baseline is None
+            else leakage.auc_change(
+                memberships, evidence.memberships_of(baseline, seeds), attack, seed=params.seed
+            ),
             "perplexity_ratio": _perplexity_ratio(evidence, arm, baseline, params),
+            "perplexity_against_random": _perplexity_ratio(evidence, arm, random, params),
             "rare_perplexity_ratio": _perplexity_ratio(
                 evidence, arm, baseline, params, only=evidence.rare
             ),
@@ -119,9 +136,10 @@ def verdict(arm: str, values: Mapping[str, Any], baseline: str | None) -> str:
     if change is None or ratio is None:
         return f"{arm}: not compared, extraction or a baseline is missing."
     did = "reduces" if change.high < 0 else "raises" if change.low > 0 else "is not shown to change"
+    seeds = f"{change.num_seeds} seed{'s' if change.num_seeds > 1 else ''}"
     sentence = (
         f"{arm} {did} extraction: {_points(change)} at perplexity x{ratio.value:.3f} "
-        f"[{ratio.low:.3f}, {ratio.high:.3f}]"
+        f"[{ratio.low:.3f}, {ratio.high:.3f}], {seeds}"
     )
     against = values["extraction_against_random"]
     if against is None:
@@ -145,19 +163,24 @@ def rarest(initial: pl.DataFrame, membership: pl.DataFrame) -> frozenset[str]:
     return frozenset(ranked["sample_id"].head(math.ceil(ranked.height * RARE_SHARE)))
 
 
-def _of_canaries(evidence: Evidence, arm: str, seeds: Sequence[int]) -> Arrays:
-    return [
-        table.filter(pl.col("num_repeats") > 0)["extracted"].cast(pl.Float64).to_numpy()
-        for table in evidence.audits_of(arm, seeds)
-    ]
+def _only(membership: pl.DataFrame, trained: frozenset[str]) -> pl.DataFrame:
+    is_trained = pl.col("sample_id").is_in(list(trained))
+    return membership.filter(~pl.col("is_member") | is_trained)
 
 
-def _against(evidence: Evidence, arm: str, other: str | None, params: Params) -> Interval | None:
+def _of_canaries(evidence: Evidence, arm: str, seeds: Sequence[int], column: str) -> Arrays:
+    planted = [table.filter(pl.col("num_repeats") > 0) for table in evidence.audits_of(arm, seeds)]
+    return [table[column].drop_nulls().cast(pl.Float64).to_numpy() for table in planted]
+
+
+def _against(
+    evidence: Evidence, arm: str, other: str | None, params: Params, column: str = "extracted"
+) -> Interval | None:
     seeds = params.retrain.seeds
-    ours = _of_canaries(evidence, arm, seeds)
+    ours = _of_canaries(evidence, arm, seeds, column)
     if other is None or not all(len(values) for values in ours):
         return None
-    return paired_difference(ours, _of_canaries(evidence, other, seeds), seed=params.seed)
+    return paired_difference(ours, _of_canaries(evidence, other, seeds, column), seed=params.seed)
 
 
 def _perplexity_ratio(

@@ -273,6 +273,13 @@ class Threshold(Section):
         return self
 
 
+class ConformalThreshold(Section):
+    """A cut that Benjamini-Hochberg chooses from the conformal p-values of one tracked run."""
+
+    kind: Literal["conformal"]
+    value: float = Field(gt=0, lt=1, description="Share of false finds among the high, expected.")
+
+
 class ScoreConfig(Section):
     """Stage `score`."""
 
@@ -290,7 +297,16 @@ class PartitionConfig(Section):
 
     axis: str = Field(min_length=1, description="The score on the memorization axis.")
     difficulty: Threshold
-    memorization: Threshold
+    memorization: Annotated[Threshold | ConformalThreshold, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _conformal_cut_has_its_p_values(self) -> Self:
+        if self.memorization.kind == "conformal" and self.axis != "calibrated_drop_log_p":
+            raise ValueError(
+                "a conformal cut needs p-values: expected axis: calibrated_drop_log_p (in "
+                f"score.enabled too), got {self.axis!r}"
+            )
+        return self
 
 
 class NoneArm(Section):
@@ -483,6 +499,23 @@ class Params(Section):
             )
         if self.score.mode == "probe" and self.train.probes_per_epoch == 0:
             raise ValueError("score.mode is 'probe' but train.probes_per_epoch is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _conformal_cut_is_valid(self) -> Self:
+        if self.partition.memorization.kind != "conformal":
+            return self
+        if len(self.train.seeds) > 1:
+            raise ValueError(
+                "partition.memorization: a conformal cut needs one tracked run, as a mean of log "
+                f"p-values is none; expected one of train.seeds, got {list(self.train.seeds)}"
+            )
+        if self.score.mode != "probe":
+            raise ValueError(
+                "partition.memorization: a conformal cut compares with held-out samples, which are "
+                "asked later than an online loss is taken; expected score.mode: probe, got "
+                f"{self.score.mode!r}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -90,22 +90,22 @@ def quadrants_table(report: Mapping[str, Any]) -> Table:
 
 
 def hotspots_table(report: Mapping[str, Any], limit: int) -> Table:
-    """The first ``limit`` hotspots: numbers, full id, and the start of the text or the source."""
+    """The first ``limit`` hotspots: numbers, cause, id, text or source, twins; and the remedies."""
     hotspots: Sequence[Mapping[str, Any]] = report["hotspots"][:limit]
     title = f"Hotspots ({len(hotspots)} of {len(report['hotspots'])} listed)"
-    table = Table(title=title, box=SIMPLE_HEAD)
-    table.add_column("quadrant", no_wrap=True)
+    table = Table(title=title, caption=_remedies(report), box=SIMPLE_HEAD, caption_justify="left")
+    table.add_column("quadrant, cause", no_wrap=True)
     for name in ("difficulty", report["quadrants"]["axis"], "copies"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("sample", overflow="fold")
     for row in hotspots:
         shown = row["source"] if row["text"] is None else row["text"]
         table.add_row(
-            row["quadrant"],
+            f"{row['quadrant']}\n{row['cause']}",
             _number(row["difficulty"]),
             _number(row["score"]),
             f"{row['num_copies']:,}",
-            Text.assemble((row["sample_id"], "bold"), "\n", plain(shown)),
+            Text.assemble((row["sample_id"], "bold"), "\n", plain(shown), _twins(row["twin_ids"])),
         )
     return table
 
@@ -120,6 +120,16 @@ def plain(text: str) -> str:
     line = " ".join(text.split())
     cut = line if len(line) <= TEXT_CHARS else line[: TEXT_CHARS - 1] + "…"
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
+
+
+def _remedies(report: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"{row['cause']} ({row['num_hotspots']:,}): {row['remedy']}" for row in report["causes"]
+    )
+
+
+def _twins(twin_ids: Sequence[str]) -> str:
+    return "".join(f"\ntwin {twin}" for twin in twin_ids)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -1,19 +1,20 @@
 """Audit tables of one arm's seeds -> how much it leaks, every number with its interval.
 
-A list holds one table for each seed; intervals are bootstraps nested in them.
+A list holds one table for each seed, all of the same canaries or texts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audits import attacks_in, blind_in
-from gdc.bootstrap import LEVEL, Interval, mean_interval
+from gdc.audits import MIN_SUFFIX_TOKENS, attacks_in, blind_in
+from gdc.bootstrap import LEVEL, Interval, mean_interval, share_interval
 from gdc.discoverable import NUM_SAMPLES, is_discoverable
-from gdc.membership import auc, leak_direction, tpr_at_fpr
+from gdc.membership import auc, tpr_at_fpr
 from gdc.privacy import best_epsilon
 from gdc.schema import QUADRANTS
 
@@ -25,6 +26,15 @@ NUM_DECILES: Final = 10
 NUM_ROC_POINTS: Final = 40
 # Chance with which n samples must contain a secret to count as giving it away.
 CHANCE: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A membership attack by name; ``is_turned``: members score lower, so its sign is changed."""
+
+    name: str
+    is_turned: bool = False
+
 
 # One row is a training sample that at least one model of an arm gives away.
 LEAKED: Final = pl.Schema(
@@ -60,24 +70,25 @@ def of_canaries(audits: Tables, *, seed: int) -> dict[str, Any]:
         [table.filter((pl.col("num_repeats") > 0) == is_planted) for table in audits]
         for is_planted in (True, False)
     )
-    levels = pl.concat(audits).select("family", "num_repeats").unique().sort(pl.all())
+    counts = audits[0].group_by("family", "num_repeats").agg(num_canaries=pl.len())
+    levels = counts.sort("family", "num_repeats")
     return {
         "planted": _measures(planted, seed),
         "twins": _measures(twins, seed),
         "num_fits_beyond": sum(int(table["fit_is_beyond"].sum()) for table in planted),
         "levels": [
-            {"family": family, "num_repeats": num_repeats}
+            {"family": family, "num_repeats": num_repeats, "num_canaries": num_canaries}
             | _means(
                 [t.filter(family=family, num_repeats=num_repeats) for t in audits],
                 ("extracted", "exposure", "exposure_fitted"),
                 seed,
             )
-            for family, num_repeats in levels.iter_rows()
+            for family, num_repeats, num_canaries in levels.iter_rows()
         ],
     }
 
 
-def of_samples(memberships: Tables, attack: str, *, seed: int) -> dict[str, Any]:
+def of_samples(memberships: Tables, attack: Attack, *, seed: int) -> dict[str, Any]:
     """What an attack and a prefix tell of ordinary training samples, beside held-out texts.
 
     Args:
@@ -86,32 +97,46 @@ def of_samples(memberships: Tables, attack: str, *, seed: int) -> dict[str, Any]
         seed: Seed of the resampling.
 
     Returns:
-        ``attack``, ``auc``, ``tpr_at_1_percent_fpr`` and ``tpr_at_01_percent_fpr``; ``epsilon``,
-        the mean over seeds of a lower bound at 95 %; ``members`` and ``heldout``, each with the
-        share of second halves that greedy decoding ``extracted`` and their ``discoverable`` curve;
-        ``blind``, AUCs of scores that never ask a model, and ``blind_leaks``, which of them tell
-        the two groups apart, so that an attack may see the texts and not the model.
+        ``attack`` (its name), ``auc``, ``tpr_at_1_percent_fpr`` and ``tpr_at_01_percent_fpr`` (None
+        where the held-out texts are too few to see such a rate); ``epsilon``, the mean over seeds
+        of a lower bound at 95 %; ``members`` and ``heldout``, each with the share of second halves
+        that greedy decoding ``extracted`` and their ``discoverable`` curve, of those with at least
+        ``MIN_SUFFIX_TOKENS``.
     """
     members, heldout = (
         [table.filter(pl.col("is_member") == value) for table in memberships]
         for value in (True, False)
     )
     measured: Mapping[str, Any] = dict.fromkeys(_ATTACK_MEASURES)
-    blind: dict[str, Groups] = {}
     if all(table.height for table in heldout):
-        measured = _attack_measures(scores_of(memberships, attack), seed)
-        blind = {name: scores_of(memberships, name)[0] for name in blind_in(memberships[0])}
+        measured = attack_measures(scores_of(memberships, attack), seed)
     return {
-        "attack": attack,
+        "attack": attack.name,
         **measured,
         "members": _suffixes(members, seed),
         "heldout": _suffixes(heldout, seed),
-        "blind": {name: auc(*pair) for name, pair in blind.items()},
-        "blind_leaks": [name for name, pair in blind.items() if leak_direction(*pair) != "none"],
     }
 
 
-def roc_curves(memberships: Tables, attack: str) -> dict[str, list[float]]:
+def of_attacks(memberships: Tables, *, seed: int) -> dict[str, Any]:
+    """Every attack and every blind baseline, which never asks the model; empty without held-out.
+
+    Returns:
+        ``attacks`` and ``blind``, by name: ``auc``, two ``tpr`` and ``epsilon`` as in
+        ``of_samples``; and ``blind_leaks``, the blind ones whose interval excludes 0.5: an attack
+        may then see how the texts differ and not what a model remembers.
+    """
+    if not all((~table["is_member"]).any() for table in memberships):
+        return {"attacks": {}, "blind": {}, "blind_leaks": []}
+    attacks, blind = (
+        {name: attack_measures(scores_of(memberships, Attack(name)), seed) for name in names}
+        for names in (attacks_in(memberships[0]), blind_in(memberships[0]))
+    )
+    leaks = [name for name, m in blind.items() if not m["auc"].low <= 0.5 <= m["auc"].high]
+    return {"attacks": attacks, "blind": blind, "blind_leaks": leaks}
+
+
+def roc_curves(memberships: Tables, attack: Attack) -> dict[str, list[float]]:
     """``fpr`` from one held-out text up to all of them, and the mean ``tpr`` over seeds there."""
     groups = scores_of(memberships, attack)
     rates = np.geomspace(1 / len(groups[0][1]), 1, NUM_ROC_POINTS)
@@ -120,19 +145,24 @@ def roc_curves(memberships: Tables, attack: str) -> dict[str, list[float]]:
     return {"fpr": rates.tolist(), "tpr": np.mean(tpr, axis=0).tolist()}
 
 
-def strongest_attack(memberships: Tables) -> str:
-    """The attack whose AUC is farthest from 0.5, on either side; the first of equals."""
-    return max(
-        attacks_in(memberships[0]),
-        key=lambda name: abs(
-            np.mean([auc(*pair) for pair in scores_of(memberships, name)]).item() - 0.5
-        ),
-    )
+def strongest_attack(memberships: Tables) -> Attack:
+    """The attack whose AUC is farthest from 0.5, turned round if it is below; the first of equals.
+
+    It is chosen on the texts that it is then judged on, which favours it a little.
+    """
+    aucs = {
+        name: np.mean([auc(*pair) for pair in scores_of(memberships, Attack(name))]).item()
+        for name in attacks_in(memberships[0])
+    }
+    name = max(aucs, key=lambda attack: abs(aucs[attack] - 0.5))
+    return Attack(name, is_turned=aucs[name] < 0.5)
 
 
-def scores_of(memberships: Tables, attack: str) -> list[Groups]:
+def scores_of(memberships: Tables, attack: Attack) -> list[Groups]:
     """Scores of members and of held-out texts, for each seed."""
-    score = _LOSS if attack == "loss" else pl.col(attack)
+    score = _LOSS if attack.name == "loss" else pl.col(attack.name)
+    if attack.is_turned:
+        score = -score
     return [
         (
             table.filter("is_member").select(score).to_series().to_numpy(),
@@ -142,6 +172,20 @@ def scores_of(memberships: Tables, attack: str) -> list[Groups]:
     ]
 
 
+def auc_change(ours: Tables, theirs: Tables, attack: Attack, *, seed: int) -> Interval:
+    """AUC of ours minus AUC of theirs, paired by seed and by text."""
+    pairs = zip(scores_of(ours, attack), scores_of(theirs, attack), strict=True)
+    stacked = [
+        (np.stack([mine[0], other[0]], axis=1), np.stack([mine[1], other[1]], axis=1))
+        for mine, other in pairs
+    ]
+
+    def difference(members: NDArray[np.float64], heldout: NDArray[np.float64]) -> float:
+        return auc(members[:, 0], heldout[:, 0]) - auc(members[:, 1], heldout[:, 1])
+
+    return group_interval(stacked, difference, seed)
+
+
 def verbatim_samples(memberships: Tables) -> pl.DataFrame:
     """Training samples whose second half greedy decoding of the first gives: a ``LEAKED`` table.
 
@@ -149,7 +193,7 @@ def verbatim_samples(memberships: Tables) -> pl.DataFrame:
     """
     return (
         pl.concat(memberships)
-        .filter("is_member", "suffix_extracted")
+        .filter("is_member", "suffix_extracted", pl.col("num_suffix_tokens") >= MIN_SUFFIX_TOKENS)
         .group_by("sample_id", "num_suffix_tokens")
         .agg(num_models=pl.len().cast(pl.Int64))
         .sort("num_suffix_tokens", "num_models", "sample_id", descending=[True, True, False])
@@ -168,10 +212,12 @@ def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int)
 
     Returns:
         ``quadrants`` and ``deciles`` (1 is the lowest): for each group the number of audited
-        members, the AUC of the loss attack of its members against all held-out texts, and the share
-        of members whose second half is extracted from the first.
+        members, ``auc`` of its members against all held-out texts and ``extracted``, the share of
+        members whose second half is extracted from the first; and ``attack``: the reference ratio
+        where there are reference models, for it knows how hard a text is, else the loss.
     """
-    decile = (pl.col(axis).rank("ordinal") - 1) * NUM_DECILES // pl.len() + 1
+    # Samples with equal scores share a decile, that of their middle, and leave others empty.
+    decile = (pl.col(axis).rank("average") - 0.5) * NUM_DECILES // pl.len() + 1
     groups = scored.sort("sample_id").select(
         "sample_id", quadrants="quadrant", deciles=decile.cast(pl.Int64).cast(pl.String)
     )
@@ -183,10 +229,13 @@ def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int)
         "quadrants": list(QUADRANTS),
         "deciles": [str(decile) for decile in range(1, NUM_DECILES + 1)],
     }
-    return {
-        kind: {name: _group(tables, pl.col(kind) == name, seed) for name in values}
+    known = attacks_in(memberships[0])
+    attack = Attack("reference_ratio" if "reference_ratio" in known else "loss")
+    found = {
+        kind: {name: _group(tables, pl.col(kind) == name, attack, seed) for name in values}
         for kind, values in names.items()
     }
+    return {**found, "attack": attack.name}
 
 
 def group_interval(
@@ -194,26 +243,32 @@ def group_interval(
     statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
     seed: int,
 ) -> Interval:
-    """A statistic of members and held-out texts, both resampled within resampled seeds."""
+    """A statistic of members and held-out texts, mean over seeds; all three are resampled.
+
+    Every seed is asked about the same texts, so a replicate draws them once for all of its seeds.
+    """
     rng = np.random.default_rng(seed)
+    num_members, num_heldout = (len(side) for side in groups[0])
     resampled = []
     for _ in range(NUM_AUC_RESAMPLES):
-        drawn = [groups[i] for i in rng.integers(len(groups), size=len(groups))]
-        resampled.append(
-            np.mean([statistic(*(rng.choice(side, len(side)) for side in pair)) for pair in drawn])
-        )
+        drawn = rng.integers(len(groups), size=len(groups))
+        members = rng.integers(num_members, size=num_members)
+        heldout = rng.integers(num_heldout, size=num_heldout)
+        values = {i: statistic(groups[i][0][members], groups[i][1][heldout]) for i in set(drawn)}
+        resampled.append(np.mean([values[i] for i in drawn]))
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     value = float(np.mean([statistic(*pair) for pair in groups]))
     return Interval(value, float(low), float(high), len(groups))
 
 
-def _attack_measures(groups: Sequence[Groups], seed: int) -> Mapping[str, Any]:
-    measures = (
-        group_interval(groups, auc, seed),
-        group_interval(groups, _tpr(0.01), seed),
-        group_interval(groups, _tpr(0.001), seed),
-        _epsilon(groups, seed),
-    )
+def attack_measures(groups: Sequence[Groups], seed: int) -> dict[str, Any]:
+    """AUC, true positive rates and epsilon of one attack."""
+    num_heldout = len(groups[0][1])
+    rates = [
+        group_interval(groups, _tpr(rate), seed) if num_heldout * rate >= 1 else None
+        for rate in (0.01, 0.001)
+    ]
+    measures = (group_interval(groups, auc, seed), *rates, _epsilon(groups, seed))
     return dict(zip(_ATTACK_MEASURES, measures, strict=True))
 
 
@@ -233,14 +288,14 @@ def _measures(audits: Tables, seed: int) -> dict[str, Any]:
 
 
 def _suffixes(memberships: Tables, seed: int) -> dict[str, Any]:
-    asked = [table.filter(pl.col("num_suffix_tokens") > 0) for table in memberships]
+    asked = [t.filter(pl.col("num_suffix_tokens") >= MIN_SUFFIX_TOKENS) for t in memberships]
     return {
         "extracted": _mean([table["suffix_extracted"] for table in asked], seed),
         "discoverable": _curve([table["suffix_nll"] for table in asked], seed),
     }
 
 
-def _group(tables: Tables, is_group: pl.Expr, seed: int) -> dict[str, Any]:
+def _group(tables: Tables, is_group: pl.Expr, attack: Attack, seed: int) -> dict[str, Any]:
     members = [table.filter("is_member", is_group) for table in tables]
     num_members = members[0].height
     if not num_members:
@@ -249,8 +304,8 @@ def _group(tables: Tables, is_group: pl.Expr, seed: int) -> dict[str, Any]:
     pairs = [pl.concat(pair) for pair in zip(members, heldout, strict=True)]
     return {
         "num_members": num_members,
-        "auc": group_interval(scores_of(pairs, "loss"), auc, seed),
-        "extracted": _mean([table["suffix_extracted"] for table in members], seed),
+        "auc": group_interval(scores_of(pairs, attack), auc, seed),
+        "extracted": _suffixes(members, seed)["extracted"],
     }
 
 
@@ -259,8 +314,12 @@ def _means(tables: Tables, columns: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def _mean(columns: Sequence[pl.Series], seed: int) -> Interval | None:
-    values = [column.drop_nulls().cast(pl.Float64).to_numpy() for column in columns]
-    return mean_interval(values, seed=seed) if all(len(v) for v in values) else None
+    known = [column.drop_nulls() for column in columns]
+    if not all(len(column) for column in known):
+        return None
+    if known[0].dtype == pl.Boolean:
+        return share_interval([column.to_numpy() for column in known], seed=seed)
+    return mean_interval([column.to_numpy() for column in known], seed=seed)
 
 
 def _curve(nll: Sequence[pl.Series], seed: int) -> dict[str, Interval | None]:

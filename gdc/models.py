@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
@@ -109,7 +110,7 @@ def load_model(folder: Path) -> nn.Module:
     """Read what ``save_model`` wrote, in evaluation mode and float32.
 
     Raises:
-        SchemaError: The folder holds no model.
+        SchemaError: The folder holds no model, or a damaged one.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -119,7 +120,13 @@ def load_model(folder: Path) -> nn.Module:
         ) from None
     if config.pop("model_type") == _LSTM_TYPE:
         model: nn.Module = LstmLanguageModel(**config)
-        model.load_state_dict(load_file(folder / _WEIGHTS))
+        try:
+            model.load_state_dict(load_file(folder / _WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise SchemaError(
+                f"{folder / _WEIGHTS}: expected the weights that config.json describes, got "
+                f"{type(error).__name__}. Make the model again."
+            ) from None
     else:
         from gdc import transformer_models
 

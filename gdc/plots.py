@@ -159,12 +159,12 @@ def roc_png(curves: Mapping[str, Mapping[str, list[float]]], attack: str, path: 
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def groups_png(groups: Mapping[str, Mapping[str, Any]], axis: str, path: Path) -> None:
+def groups_png(groups: Mapping[str, Any], axis: str, path: Path) -> None:
     """Draw how well members of each quadrant and decile are told from held-out texts.
 
     Args:
         groups: ``quadrants`` and ``deciles``, for each group the intervals ``auc`` and
-            ``extracted`` or None.
+            ``extracted`` or None; ``attack``, the name of that of ``auc``.
         axis: The score whose deciles they are.
         path: The PNG file to write.
     """
@@ -172,7 +172,7 @@ def groups_png(groups: Mapping[str, Mapping[str, Any]], axis: str, path: Path) -
     FigureCanvasAgg(figure)
     titles = {"quadrants": "By quadrant", "deciles": f"By decile of {axis} (1 is the lowest)"}
     panels = figure.subplots(2, 2, sharey="row", width_ratios=(2, 3))
-    rows = (("auc", "AUC of the loss attack", 0.5), ("extracted", "second half extracted", 0.0))
+    rows = (("auc", f"AUC of {groups['attack']}", 0.5), ("extracted", "second half extracted", 0.0))
     for (measure, label, null), row in zip(rows, panels, strict=True):
         for (kind, title), axes in zip(titles.items(), row, strict=True):
             _bars(axes, groups[kind], measure, null)

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
-from gdc.config import PartitionConfig, Threshold
+from gdc.config import ConformalThreshold, PartitionConfig, Threshold
 from gdc.errors import ConfigError, DataError
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
 
@@ -17,7 +20,7 @@ def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFra
 
     Args:
         scores: ``SCORES`` table with the column that ``config.axis`` names.
-        config: The memorization axis and both thresholds.
+        config: The memorization axis and both thresholds. A conformal one wants scores of one run.
 
     Returns:
         ``QUADRANT_TABLE`` in the row order of ``scores``, and a summary for ``quadrants.json``.
@@ -63,16 +66,39 @@ def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFra
     }
 
 
-def threshold_value(values: pl.Series, threshold: Threshold) -> float:
-    """The cut: as given, or a quantile with linear interpolation (numpy's default)."""
+def threshold_value(values: pl.Series, threshold: Threshold | ConformalThreshold) -> float:
+    """The cut: as given, a quantile with linear interpolation (numpy's default), or conformal."""
     if threshold.kind == "absolute":
         return threshold.value
+    if threshold.kind == "conformal":
+        return conformal_cut(values.to_numpy(), threshold.value)
     value = values.quantile(threshold.value, interpolation="linear")
     assert value is not None  # noqa: S101 - no values are missing
     return float(value)
 
 
-def _warnings(axis: str, values: pl.Series, threshold: Threshold, cut: float) -> list[str]:
+def conformal_cut(log_ps: NDArray[np.float64], rate: float) -> float:
+    """The largest value that Benjamini-Hochberg leaves: strictly above it is found; 0: all are.
+
+    Args:
+        log_ps: Minus log10 of the conformal p-values of one run, at least 0, in any order.
+        rate: False discovery rate: the expected share of unmemorized samples among the found ones
+            is at most this, where unmemorized and held-out samples are exchangeable.
+
+    A mean over runs is no p-value, and times e it is one but not of the dependence that
+    Benjamini-Hochberg allows, so there is no cut for several runs.
+
+    Source: Benjamini & Hochberg 1995; for conformal p-values Bates et al. 2023, arXiv:2104.08279.
+    """
+    adjusted = false_discovery_control(10.0**-log_ps, method="bh")
+    # Rounded: p-values are ratios of counts and often equal their bound, but for the last bit.
+    left = log_ps[np.round(adjusted, 12) > rate]
+    return float(left.max(initial=0.0)) + 0.0  # no minus zero
+
+
+def _warnings(
+    axis: str, values: pl.Series, threshold: Threshold | ConformalThreshold, cut: float
+) -> list[str]:
     warnings = []
     num_distinct = values.n_unique()
     if num_distinct < 5:
@@ -82,5 +108,13 @@ def _warnings(axis: str, values: pl.Series, threshold: Threshold, cut: float) ->
         warnings.append(
             f"{axis}: its quantile {threshold.value} is its smallest or largest value ({cut:.4g}), "
             f"so {num_high} of {len(values)} samples are above it, not the share asked for."
+        )
+    if threshold.kind == "conformal" and num_high == 0:
+        smallest = 10 ** -float(values.to_numpy().max())
+        warnings.append(
+            f"{axis}: no sample is found at a false discovery rate of {threshold.value}. Finding k "
+            f"of {len(values)} takes p-values of at most {threshold.value} k / {len(values)}, and "
+            f"the smallest is {smallest:.4g}; more held-out samples "
+            "(ingest.validation_fraction) allow smaller ones."
         )
     return warnings

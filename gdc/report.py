@@ -11,12 +11,14 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from gdc.audits import MIN_SUFFIX_TOKENS
+from gdc.causes import REMEDIES
 from gdc.claims import check_claims
 from gdc.comparison import asked_arm, baseline_arm
 from gdc.config import Params
 from gdc.discoverable import NUM_SAMPLES
 from gdc.errors import DataError
-from gdc.exposure import NULL_EXPOSURE
+from gdc.exposure import null_exposure
 from gdc.leakage import LEAKED
 from gdc.plots import COLOURS, POINTS, MapFrame
 from gdc.schema import QUADRANTS
@@ -44,6 +46,7 @@ class ReportTables:
     num_left_out: int = 0  # rows beyond ``ingest.max_samples``
     evidence: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.compare_arms``
     groups: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.by_group``
+    attacks: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.of_attacks``
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
 
@@ -55,12 +58,12 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         params: Its parameters; only the sections ``SECTIONS`` are read.
 
     Returns:
-        ``corpus``, ``scores``, ``quadrants``, ``definitions``, ``hotspots``,
-        ``canaries_by_quadrant``, ``curated`` (the arm that makes the curated data set),
-        ``baseline`` (the first retrained arm that keeps everything, or None), ``asked`` (the arm
-        whose models are asked about single samples), ``arms`` in their order in ``retrain.arms``,
-        ``evidence`` and ``groups`` as they came, ``claims`` of the paper,
-        ``leaked_samples``, ``comparison`` (how),
+        ``corpus``, ``scores``, ``quadrants``, ``definitions``, ``hotspots``, ``causes`` (how many
+        ordinary samples have each, and its remedy), ``canaries_by_quadrant``, ``curated`` (the
+        arm that makes the curated data set), ``baseline`` (the first retrained arm that keeps
+        everything, or None), ``asked`` (the arm whose models are asked about single samples),
+        ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups`` and ``attacks`` as
+        they came, ``claims`` of the paper, ``leaked_samples``, ``comparison`` (how),
         ``summary`` and ``warnings`` (sentences), ``settings``.
         Ratios and differences are paired by seed, then averaged.
 
@@ -75,6 +78,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "quadrants": tables.quadrants_summary,
         "definitions": _definitions(tables.quadrants_summary),
         "hotspots": _hotspots(samples, params),
+        "causes": _causes(samples),
         "canaries_by_quadrant": _canaries_by_quadrant(samples),
         "curated": _curated(samples, tables.plans, params.intervene.curated_arm),
         "baseline": baseline,
@@ -82,6 +86,8 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "arms": _arms(tables, params, baseline),
         "evidence": tables.evidence,
         "groups": tables.groups,
+        "attacks": tables.attacks,
+        "num_leaked": tables.leaked.height,
         "claims": check_claims(tables.evidence, params, baseline) if tables.evidence else [],
         "leaked_samples": tables.leaked.join(
             tables.quadrants, on="sample_id", maintain_order="left"
@@ -164,7 +170,6 @@ def _render(template: str, report: Mapping[str, Any], pictures: Pictures, **more
         loader=PackageLoader("gdc"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"percent": percent, "number": number, "interval": interval}
-    samples = _first_samples(report)
     return environment.get_template(template).render(
         report=report,
         pictures={"roc": _data_uri(pictures.roc), "groups": _data_uri(pictures.groups)},
@@ -172,8 +177,8 @@ def _render(template: str, report: Mapping[str, Any], pictures: Pictures, **more
         level_rows=_level_rows(report["evidence"]),
         sample_counts=[str(n) for n in NUM_SAMPLES],
         attack=attack_of(report),
-        blind=samples.get("blind", {}),
-        null_exposure=NULL_EXPOSURE,
+        nulls=_null_exposures(report["evidence"]),
+        min_suffix_tokens=MIN_SUFFIX_TOKENS,
         **more,
     )
 
@@ -205,11 +210,11 @@ def interval(
 
 
 def _scored_samples(tables: ReportTables) -> pl.DataFrame:
-    """One row per scored sample, in the order of the scores: ``POINTS`` and ``source``."""
+    """One row per scored sample, in the order of the scores: ``POINTS``, source and cause."""
     axis = tables.quadrants_summary["axis"]
     label = pl.col("family") + "/" + pl.col("num_repeats").cast(pl.String)
     samples = (
-        tables.scores.select("sample_id", "difficulty", score=axis)
+        tables.scores.select("sample_id", "difficulty", "cause", "twin_ids", score=axis)
         .join(tables.quadrants, on="sample_id", maintain_order="left")
         .join(
             tables.corpus.select("sample_id", "source", "text", "num_copies", "canary_id"),
@@ -270,18 +275,40 @@ def _definitions(quadrants_summary: Mapping[str, Any]) -> dict[str, str]:
 def _hotspots(samples: pl.DataFrame, params: Params) -> list[dict[str, Any]]:
     """Ordinary samples above the memorization threshold, the quadrant of hotspots first."""
     text = pl.col("text") if params.report.show_text else pl.lit(None, pl.String)
-    columns = ("sample_id", "source", "difficulty", "score", "quadrant", "num_copies", "text")
+    columns = (
+        "sample_id", "source", "difficulty", "score", "quadrant", "num_copies", "cause", "twin_ids",
+        "text",
+    )  # fmt: skip
     hotspot = pl.col("quadrant") == "hotspot-memorized"
     return (
-        samples.filter(
-            pl.col("canary").is_null() & (hotspot | (pl.col("quadrant") == "noisy-outlier"))
-        )
+        samples.filter(pl.col("canary").is_null() & _is_hot())
         .sort(hotspot, "score", "difficulty", "sample_id", descending=[True, True, False, False])
         .head(params.report.num_hotspots)
         .with_columns(text=text)
         .select(columns)
         .to_dicts()
     )
+
+
+def _is_hot() -> pl.Expr:
+    """Whether a sample is above the memorization threshold."""
+    return pl.col("quadrant").is_in(["hotspot-memorized", "noisy-outlier"])
+
+
+def _causes(samples: pl.DataFrame) -> list[dict[str, Any]]:
+    """By precedence: ordinary samples with each cause, in all and above the threshold."""
+    ordinary = samples.filter(pl.col("canary").is_null())
+    num_samples = Counter(ordinary["cause"])
+    num_hotspots = Counter(ordinary.filter(_is_hot())["cause"])
+    return [
+        {
+            "cause": cause,
+            "num_samples": num_samples[cause],
+            "num_hotspots": num_hotspots[cause],
+            "remedy": remedy,
+        }
+        for cause, remedy in REMEDIES.items()
+    ]
 
 
 def _canaries_by_quadrant(samples: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -472,7 +499,7 @@ def audit_warnings(report: Mapping[str, Any]) -> list[str]:
     blind = [
         f"{name} alone tells members from held-out texts: membership attacks may see how the texts "
         "differ and not what a model remembers."
-        for name in _first_samples(report).get("blind_leaks", [])
+        for name in report["attacks"].get("blind_leaks", [])
     ]
     beyond = {
         arm: values["canaries"]["num_fits_beyond"] for arm, values in report["evidence"].items()
@@ -497,6 +524,17 @@ def _level_rows(evidence: Mapping[str, Any]) -> list[tuple[str, int, list[Mappin
         (first["family"], first["num_repeats"], [arm[place] for arm in levels])
         for place, first in enumerate(levels[0] if levels else [])
     ]
+
+
+def _null_exposures(evidence: Mapping[str, Any]) -> dict[str, float]:
+    """Mean exposure by family that a model which saw no canary would have."""
+    first = next(iter(evidence.values()), None)
+    levels = first["canaries"]["levels"] if first else []
+    return {
+        level["family"]: null_exposure(level["num_canaries"])
+        for level in levels
+        if level["num_repeats"] == 0
+    }
 
 
 def attack_of(report: Mapping[str, Any]) -> str:

@@ -53,6 +53,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
         DataError: A source or the canaries cannot be used.
         TransientError: The Hub did not answer.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     trained = _read(request.corpus, "corpus", request)
     samples, num_shared = _samples(trained, request, num_members)
     canaries = _read_canaries(request.canaries)
@@ -69,6 +70,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
     built["leaked_samples"] = leaked.join(
         trained.select("source", sample_id="content_id"), on="sample_id", maintain_order="left"
     ).to_dicts()
+    built["num_leaked"] = leaked.height
     built["summary"] = _summary(samples, canaries, subject)
     if num_shared:
         built["warnings"].append(
@@ -77,20 +79,22 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
     for name, table in (("audit", canary_audit), ("membership", sample_audit)):
         with store.new_file(folder / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
-    roc = _draw_roc(sample_audit, built, folder) if request.heldout else None
+    roc = _draw_roc(sample_audit, folder) if request.heldout else None
     store.write_json(folder / "report.json", built)
     store.write_text(folder / "report.html", report.render_audit(built, roc))
     return built
 
 
 def tokenizer_of(model: str) -> str:
-    """The folder of a model that brings its tokenizer, else the pipeline's, else a Hub name."""
+    """A model's own tokenizer; of a model that the pipeline made here, the pipeline's."""
     folder = Path(model)
-    if (folder / "tokenizer_config.json").exists() or not folder.is_dir():
+    if not folder.is_dir() or any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
         return model
-    if store.TOKENIZER.exists():
+    if folder.resolve().parent == store.model_path("", 0).parent.resolve():
         return str(store.TOKENIZER)
-    raise ConfigError(f"{model}: has no tokenizer, and there is no {store.TOKENIZER}. Name one.")
+    raise ConfigError(
+        f"--model {model}: expected a folder with its tokenizer, got none. Name it: --tokenizer."
+    )
 
 
 def findings(built: Mapping[str, Any]) -> list[str]:
@@ -162,11 +166,16 @@ def _read_canaries(path: Path | None) -> pl.DataFrame:
         read = pl.read_ndjson if path.suffix == ".jsonl" else pl.read_parquet
         table = read(path).select(fields.names()).cast(fields)
     except (OSError, pl.exceptions.PolarsError) as error:
+        # The message of polars may quote a secret.
         raise DataError(
-            f"--canaries {path}: expected Parquet or .jsonl with {', '.join(fields)}, got {error}"
+            f"--canaries {path}: expected Parquet or .jsonl with the fields {dict(fields)}, got "
+            f"{type(error).__name__}. Write it so."
         ) from None
-    if table.null_count().sum_horizontal().item() or table["canary_id"].is_duplicated().any():
-        raise DataError(f"--canaries {path}: expected no null and every canary_id once.")
+    is_odd = table["canary_id"].is_duplicated() | (table["num_repeats"] < 0)
+    if table.null_count().sum_horizontal().item() or is_odd.any():
+        raise DataError(
+            f"--canaries {path}: expected no null, every canary_id once and num_repeats >= 0."
+        )
     return table.with_columns(text=pl.col("prefix") + pl.col("secret")).select(CANARIES.names())
 
 
@@ -187,7 +196,7 @@ def _report(
     audit: list[pl.DataFrame], memberships: list[pl.DataFrame], request: Request
 ) -> dict[str, Any]:
     has_heldout = request.heldout is not None
-    attack = leakage.strongest_attack(memberships) if has_heldout else "loss"
+    attack = leakage.strongest_attack(memberships) if has_heldout else leakage.Attack("loss")
     evidence = {
         "canaries": leakage.of_canaries(audit, seed=request.seed),
         "samples": leakage.of_samples(memberships, attack, seed=request.seed),
@@ -196,6 +205,7 @@ def _report(
         "model": request.model,
         "asked": _NAME,
         "evidence": {_NAME: comparison.as_plain(evidence)},
+        "attacks": comparison.as_plain(leakage.of_attacks(memberships, seed=request.seed)),
         "settings": {
             name: value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
             for name, value in vars(request).items()
@@ -220,8 +230,9 @@ def _summary(samples: pl.DataFrame, canaries: pl.DataFrame, subject: Subject) ->
     ]
 
 
-def _draw_roc(membership: pl.DataFrame, built: Mapping[str, Any], folder: Path) -> bytes:
-    path, attack = folder / "roc.png", report.attack_of(built)
+def _draw_roc(membership: pl.DataFrame, folder: Path) -> bytes:
+    path, attack = folder / "roc.png", leakage.strongest_attack([membership])
+    curves = {_NAME: leakage.roc_curves([membership], attack)}
     with store.new_file(path) as temporary:
-        plots.roc_png({_NAME: leakage.roc_curves([membership], attack)}, attack, temporary)
+        plots.roc_png(curves, attack.name, temporary)
     return path.read_bytes()

@@ -70,8 +70,8 @@ def audit_table(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
 
 def membership_of(members: Sequence[float], heldout: Sequence[float]) -> pl.DataFrame:
     """A MEMBERSHIP table from losses, ids m0, m1, ... and h0, h1, ...; below 1 is extracted."""
-    rows = [(f"m{i}", True, 2, loss, 1, 1.0, loss < 1) for i, loss in enumerate(members)]
-    rows += [(f"h{i}", False, 2, loss, 1, 1.0, False) for i, loss in enumerate(heldout)]
+    rows = [(f"m{i}", True, 2, loss, 10, 1.0, loss < 1) for i, loss in enumerate(members)]
+    rows += [(f"h{i}", False, 2, loss, 10, 1.0, False) for i, loss in enumerate(heldout)]
     table = pl.DataFrame(rows, schema=MEMBERSHIP, orient="row")
     score = -pl.col("loss")
     return table.with_columns(

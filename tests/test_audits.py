@@ -116,23 +116,27 @@ def test_reference_models_add_attacks_and_a_blind_baseline() -> None:
     # What the one model that did not see the text says, minus what the audited one says.
     assert audit["reference_ratio"].to_list() == [3.0, 0.5, 0.5]
     assert audit["reference_loss"].to_list() == [4.0, 2.5, 3.5]
+    # Both held-out texts are alike, and neither counts itself.
     assert audit["rmia"].to_list() == [1.0, 1.0, 1.0]
+    later = records_of([[1.0, 1.0], [2.0, 2.0], [3.25, 3.25]], [[False, False]] * 3)
+    again = audit_samples(samples, later, block_size=64, min_k_share=0.2, references=references)
+    assert again["rmia"].to_list() == [1.0, 1.0, 0.0]
     assert attacks_in(audit) == [
         "loss", "zlib", "reference_ratio", "min_k", "min_k_plus_plus", "rmia",
     ]  # fmt: skip
     assert blind_in(audit) == ["length", "zlib_size", "reference_loss"]
 
 
-def test_four_reference_models_allow_lira() -> None:
+def test_eight_reference_models_allow_lira() -> None:
     samples = pl.DataFrame(
         {"sample_id": ["a", "b"], "text": ["x", "y"], "is_member": [True, False]}
     )
     records = records_of([[1.0], [2.0]], [[False], [False]])
-    rows = [("a", [9.0, 4.0, 9.0, 6.0], [True, False, True, False])]
-    rows += [("b", [2.0, 9.0, 4.0, 9.0], [False, True, False, True])]
+    rows = [("a", [9.0, 4.0, 9.0, 6.0, 9.0, 4.0, 9.0, 6.0], [True, False] * 4)]
+    rows += [("b", [0.0, 9.0, 4.0, 9.0, 0.0, 9.0, 4.0, 9.0], [False, True] * 4)]
     table = pl.DataFrame(rows, schema=REFERENCES, orient="row")
     audit = audit_samples(
         samples, records, block_size=64, min_k_share=0.2, references=references_of(samples, table)
     )
-    # Means 5 and 3, losses 1 and 2, one standard deviation of 1 for all.
-    assert audit["lira"].to_list() == pytest.approx([4.0, 1.0])
+    # Means 5 and 2, standard deviations 1 and 2, losses 1 and 2.
+    assert audit["lira"].to_list() == pytest.approx([4.0, 0.0])

@@ -16,6 +16,7 @@ def arm_of(change: tuple[float, float, float], ratio: tuple[float, float, float]
     return {
         "canaries": {"planted": {"extracted": interval(0.8, 0.7, 0.9)}},
         "samples": {"auc": interval(0.6, 0.55, 0.65)},
+        "trained": {"auc": interval(0.6, 0.55, 0.65)},
         "extraction_change": interval(*change),
         "perplexity_ratio": interval(*ratio),
     }

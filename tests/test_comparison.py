@@ -58,6 +58,7 @@ def evidence_of(params: Params, **extracted: list[bool]) -> Evidence:
             for arm, seed in cells
         },
         rare=frozenset({"h1"}),
+        trained={arm: frozenset({"m0"} if arm == "top" else {"m0", "m1"}) for arm in ARMS},
     )
 
 
@@ -77,6 +78,11 @@ def test_a_real_reduction_is_named_with_its_intervals() -> None:
     assert top["canaries"]["planted"]["extracted"]["value"] == pytest.approx(0.1)
     assert top["canaries"]["twins"]["extracted"]["value"] == 1.0
     assert top["samples"]["auc"]["value"] == (2 + 1.5) / 4
+    # Of the two members it trained on the first alone.
+    assert top["trained"]["auc"]["value"] == 1.0
+    assert top["auc_change"]["value"] == 0.0
+    assert top["exposure_change"]["value"] == 0.0
+    assert top["perplexity_against_random"]["value"] == 1.0
     assert top["extraction_change"]["value"] == pytest.approx(-0.8)
     assert top["extraction_change"]["high"] < 0
     # Held-out losses 2 and 3 + 1, against 2 and 3; the rare one is the second.
@@ -85,7 +91,7 @@ def test_a_real_reduction_is_named_with_its_intervals() -> None:
     assert top["rare_perplexity_ratio"]["value"] == pytest.approx(np.exp(1.0))
     assert "top reduces extraction: -80.0 points [" in top["verdict"]
     assert "at perplexity x1.649 [" in top["verdict"]
-    assert "; better than random: yes (-80.0 points [" in top["verdict"]
+    assert "], 3 seeds; better than random: yes (-80.0 points [" in top["verdict"]
     assert "random is not shown to change extraction" in compared["random"]["verdict"]
     assert "arm that the others are compared with" in compared["none"]["verdict"]
 
@@ -151,7 +157,8 @@ def test_the_attack_is_chosen_on_the_models_that_saw_everything() -> None:
     }
     compared = compare_arms(replace(evidence, memberships=changed), params)
     assert {arm["samples"]["attack"] for arm in compared.values()} == {"min_k"}
-    assert compared["none"]["samples"]["auc"]["value"] == 0.0
+    # Turned round, for members score lower there.
+    assert compared["none"]["samples"]["auc"]["value"] == 1.0
 
 
 def test_the_rarest_are_the_hardest_audited_texts_at_the_start() -> None:

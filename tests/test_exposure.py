@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import skewnorm
 
 from gdc.errors import DataError
-from gdc.exposure import NULL_EXPOSURE, extrapolated_exposure, sampled_exposure
+from gdc.exposure import extrapolated_exposure, null_exposure, sampled_exposure
 
 REFERENCES = np.arange(1.0, 17.0)
 losses = st.lists(st.integers(0, 200).map(lambda quarters: quarters / 4), min_size=1, max_size=30)
@@ -37,8 +37,14 @@ def test_a_model_that_saw_no_canary_exposes_log2_e_bits_on_average() -> None:
     rng = np.random.default_rng(0)
     exposure = sampled_exposure(rng.normal(size=4000), rng.normal(size=4000))
     error = exposure.std() / np.sqrt(len(exposure))
-    assert abs(exposure.mean() - NULL_EXPOSURE) < 4 * error
-    assert pytest.approx(1.4426950408889634) == NULL_EXPOSURE
+    assert abs(exposure.mean() - null_exposure(4000)) < 4 * error
+    assert null_exposure(10**9) == pytest.approx(1.4426950408889634, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 14, 100])
+def test_the_null_is_the_mean_over_all_ranks(size: int) -> None:
+    ranks = sampled_exposure(np.arange(size + 1.0), np.arange(0.5, size))
+    assert null_exposure(size) == pytest.approx(ranks.mean())
 
 
 @given(secrets=losses, references=losses)

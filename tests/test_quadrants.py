@@ -1,6 +1,11 @@
-"""Two thresholds cut the map: known points, numpy's quantile, and laws of the four quadrants."""
+"""Two thresholds cut the map: known points, numpy's quantile, and laws of the four quadrants.
+
+A conformal one against Benjamini-Hochberg by hand, and on simulated corpora, from traces to
+quadrants, where what is memorized is known.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,8 +15,14 @@ from hypothesis import strategies as st
 
 from gdc.config import PartitionConfig
 from gdc.errors import ConfigError, DataError
-from gdc.quadrants import partition, threshold_value
+from gdc.quadrants import conformal_cut, partition, threshold_value
 from gdc.schema import QUADRANT_TABLE, QUADRANTS, SCORES
+from gdc.scores import score_samples
+from gdc.trace import Trace
+from tests.builders import params_with, trace_of
+from tests.test_scores import config as score_config
+
+LOG_P = "calibrated_drop_log_p"
 
 Points = Sequence[tuple[float | None, float | None]]
 
@@ -217,3 +228,174 @@ def test_a_sample_without_a_value_is_refused_and_named(axis: str, missing: float
     point = (missing, 0.0) if axis == "difficulty" else (1.0, missing)
     with pytest.raises(DataError, match=rf"scores.parquet: 1 samples have no {axis}, first s1\."):
         partition(scores_of([(1.0, 0.0), point]), config(quantile(0.5), quantile(0.5)))
+
+
+def conformal(rate: float) -> dict[str, object]:
+    return {"kind": "conformal", "value": rate}
+
+
+def found(p_values: Sequence[float], rate: float) -> list[bool]:
+    log_ps = -np.log10(p_values)
+    return [bool(log_p > conformal_cut(log_ps, rate)) for log_p in log_ps]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "rate", "expected"),
+    [
+        pytest.param([0.01, 0.04, 0.03, 0.5], 0.1, [1, 1, 1, 0], id="0.04 is at most 0.1 x 3 / 4"),
+        pytest.param([0.01, 0.04, 0.03, 0.5], 0.05, [1, 0, 0, 0], id="0.04 is above 0.05 x 3 / 4"),
+        pytest.param([0.05, 0.05, 0.9, 0.9], 0.1, [1, 1, 0, 0], id="equal to 0.1 x 2 / 4"),
+        pytest.param([0.05, 0.06, 0.9, 0.9], 0.1, [0, 0, 0, 0], id="above 0.1 x 2 / 4"),
+        pytest.param([0.04, 0.06, 0.07, 0.9], 0.1, [1, 1, 1, 0], id="carried by a larger one"),
+        pytest.param([0.1, 0.05, 0.1], 0.1, [1, 1, 1], id="all"),
+        pytest.param([1.0, 1.0], 0.9, [0, 0], id="none"),
+        pytest.param([0.2], 0.2, [1], id="one"),
+    ],
+)
+def test_known_discoveries(p_values: list[float], rate: float, expected: list[int]) -> None:
+    assert found(p_values, rate) == [bool(e) for e in expected]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "cut"),
+    [
+        pytest.param([0.01, 0.1, 1.0], 1.0, id="the largest that is left"),
+        pytest.param([0.1, 1.0, 1.0], 1.0, id="the largest, so none is above"),
+        pytest.param([0.01, 0.01], 0.0, id="a p-value of one, so all are above"),
+    ],
+)
+def test_a_conformal_cut_is_the_largest_value_that_is_left(
+    p_values: list[float], cut: float
+) -> None:
+    assert conformal_cut(-np.log10(p_values), 0.05) == pytest.approx(cut)
+
+
+# Conformal p-values of 39 held-out samples.
+p_value_lists = st.lists(st.integers(1, 40).map(lambda n: n / 40), min_size=1, max_size=40)
+rates = st.integers(1, 19).map(lambda n: n / 20)
+
+
+@given(p_values=p_value_lists, rate=rates)
+def test_discoveries_match_a_plain_loop_in_whole_numbers(
+    p_values: list[float], rate: float
+) -> None:
+    """p = a / 40 <= (b / 20) k / m, times 40 m."""
+    a, b, m = [round(40 * p) for p in p_values], round(20 * rate), len(p_values)
+    passing = [p for k, p in enumerate(sorted(a), 1) if p * m <= 2 * b * k]
+    assert found(p_values, rate) == [p <= max(passing, default=0) for p in a]
+
+
+@given(p_values=p_value_lists, low=rates, high=rates)
+def test_a_higher_rate_finds_no_fewer(p_values: list[float], low: float, high: float) -> None:
+    few, many = found(p_values, min(low, high)), found(p_values, max(low, high))
+    assert all(m or not f for f, m in zip(few, many, strict=True))
+
+
+@given(p_values=p_value_lists, rate=rates, seed=st.integers(0, 2**16))
+def test_what_is_found_does_not_depend_on_the_order(
+    p_values: list[float], rate: float, seed: int
+) -> None:
+    order = np.random.default_rng(seed).permutation(len(p_values))
+    turned = found([p_values[i] for i in order], rate)
+    assert turned == [found(p_values, rate)[i] for i in order]
+
+
+def simulated(seed: int, *, num_members: int, num_heldout: int, num_memorized: int = 0) -> Trace:
+    """Members and held-out samples of one world; the last loss of memorized members is 2 lower."""
+    rng = np.random.default_rng(seed)
+    first = rng.normal(5, 1, num_members + num_heldout)
+    last = 1 + 0.6 * first + rng.normal(0, 0.3, len(first))
+    last[:num_memorized] -= 2
+    curves = list(zip(first.tolist(), last.tolist(), strict=True))
+    members = {f"s{i:03d}": curve for i, curve in enumerate(curves[:num_members])}
+    heldout = {f"h{i:03d}": curve for i, curve in enumerate(curves[num_members:])}
+    other = trace_of(heldout, mode="probe")
+    return replace(
+        trace_of(members, mode="probe"), heldout_index=other.index, heldout_losses=other.losses
+    )
+
+
+def found_in(trace: Trace, rate: float) -> list[bool]:
+    """From the trace to the quadrants; in the order of the members' names."""
+    ids = pl.concat([trace.index, trace.heldout_index]).select("sample_id", text=pl.lit("a text"))
+    rules = score_config(mode="probe", enabled=(LOG_P,))
+    scores, _ = score_samples([trace], ids, rules, seed=0)
+    table, summary = partition(scores, config(quantile(0.5), conformal(rate), axis=LOG_P))
+    high = table["quadrant"].is_in(["hotspot-memorized", "noisy-outlier"])
+    assert high.equals(scores[LOG_P] > summary["memorization_threshold"], check_names=False)
+    return high.to_list()
+
+
+def test_where_nothing_is_memorized_at_most_the_promised_share_of_corpora_has_a_find() -> None:
+    """All finds are false there, so the rate bounds the chance of any: 40 of 200, and not idly."""
+    corpora = [simulated(seed, num_members=10, num_heldout=100) for seed in range(200)]
+    num_with_finds = sum(any(found_in(trace, 0.2)) for trace in corpora)
+    assert 20 <= num_with_finds <= 40
+
+
+def test_memorized_samples_are_found_and_few_others() -> None:
+    """15 of 100 members in each of 20 corpora; at a rate of 0.1."""
+    worlds = [
+        simulated(seed, num_members=100, num_heldout=200, num_memorized=15) for seed in range(20)
+    ]
+    finds = np.array([found_in(trace, 0.1) for trace in worlds])
+    assert finds[:, :15].all()
+    assert np.mean(finds[:, 15:].sum(axis=1) / finds.sum(axis=1)) <= 0.1
+
+
+def test_a_conformal_cut_that_finds_nobody_is_told() -> None:
+    log_ps = [1.0, *[k / 10 for k in range(9)]]
+    scores = scores_of([(float(k), 0.0) for k in range(10)]).with_columns(pl.Series(LOG_P, log_ps))
+    table, summary = partition(scores, config(absolute(4), conformal(0.05), axis=LOG_P))
+    assert summary["counts"] == dict(zip(QUADRANTS, [5, 5, 0, 0], strict=True))
+    assert table.height == 10
+    assert summary["memorization_threshold"] == 1.0
+    assert summary["warnings"] == [
+        "calibrated_drop_log_p: no sample is found at a false discovery rate of 0.05. Finding k of "
+        "10 takes p-values of at most 0.05 k / 10, and the smallest is 0.1; more held-out samples "
+        "(ingest.validation_fraction) allow smaller ones."
+    ]
+
+
+CONFORMAL = {"axis": LOG_P, "difficulty": quantile(0.5), "memorization": conformal(0.1)}
+PROBED = {"mode": "probe", "num_early": 1, "hysteresis": 0.1, "epsilon": quantile(0.3)}
+USED_BY_ARMS = ("final_loss", "random")
+
+
+def params_of(seeds: Sequence[int] = (0,), **score: object) -> None:
+    params_with(
+        partition=CONFORMAL,
+        score={**PROBED, "enabled": [LOG_P, *USED_BY_ARMS], **score},
+        train={"seeds": seeds, "probes_per_epoch": 1},
+        retrain={"arms": ["none"], "seeds": [8, 9], "match": "steps"},
+    )
+
+
+def test_a_conformal_cut_of_one_probed_run_is_accepted() -> None:
+    params_of()
+
+
+def test_a_conformal_cut_without_its_score_is_refused() -> None:
+    with pytest.raises(ConfigError, match=rf"partition\.axis: .* got '{LOG_P}'; .*score\.enabled"):
+        params_of(enabled=USED_BY_ARMS)
+
+
+def test_a_conformal_cut_of_two_runs_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected one of train\.seeds, got \[0, 1\]"):
+        params_of(seeds=(0, 1))
+
+
+def test_a_conformal_cut_of_online_losses_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected score\.mode: probe, got 'online'"):
+        params_of(mode="online")
+
+
+def test_a_conformal_cut_of_another_axis_is_refused() -> None:
+    with pytest.raises(ConfigError, match=rf"partition: .*axis: {LOG_P} .*, got 'final_loss'"):
+        params_with(partition={**CONFORMAL, "axis": "final_loss"})
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1])
+def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
+    with pytest.raises(ConfigError, match=r"partition\.memorization\.conformal\.value: .* than"):
+        params_with(partition={**CONFORMAL, "memorization": conformal(rate)})

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gdc import console, plots, report, store, tracking
+from gdc.causes import CAUSES, REMEDIES
 from gdc.config import Params
 from gdc.errors import DataError, SchemaError
 from gdc.plots import MapFrame
@@ -51,6 +52,20 @@ SAMPLES = (
     ("f-0", 6.0, 0.4, "noisy-outlier", None),
     ("g-0", 2.0, 0.4, "hotspot-memorized", "digits-1"),
     ("g-1", 2.0, 0.0, "stable-easy", "digits-1"),
+)
+CAUSED = pl.DataFrame(
+    [
+        ("a-0", "none", []),
+        ("b-0", "template", []),
+        ("c-0", "near-copies", ["d-0"]),
+        ("d-0", "near-copies", ["c-0", "d-1"]),
+        ("e-0", "secret", []),
+        ("f-0", "none", []),
+        ("g-0", "exact-copies", ["g-1"]),
+        ("g-1", "exact-copies", ["g-0"]),
+    ],
+    schema=CAUSES,
+    orient="row",
 )
 ORDINARY = tuple(sample for sample in SAMPLES if sample[4] is None)
 
@@ -116,7 +131,7 @@ def tables_of(
         canaries=pl.DataFrame(canaries if has_canaries else [], schema=CANARIES, orient="row"),
         scores=pl.DataFrame(
             [(i, d, m, 1.0, False) for i, d, m, *_ in samples], schema=SCORES, orient="row"
-        ),
+        ).join(CAUSED, on="sample_id", how="left", maintain_order="left"),
         quadrants=pl.DataFrame(
             [(row[0], row[3]) for row in samples], schema=QUADRANT_TABLE, orient="row"
         ),
@@ -190,8 +205,42 @@ def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_list
         "score": 0.3,
         "quadrant": "hotspot-memorized",
         "num_copies": 1,
+        "cause": "secret",
+        "twin_ids": [],
         "text": "text of e-0",
     }
+    assert [row["twin_ids"] for row in hotspots[1:]] == [["c-0", "d-1"], ["d-0"], []]
+
+
+def test_causes_are_counted_by_precedence_without_canaries_and_bring_their_remedy() -> None:
+    causes = report.build_report(tables_of(), params_of(num_hotspots=1))["causes"]
+    assert [tuple(row.values()) for row in causes] == [
+        ("exact-copies", 0, 0, REMEDIES["exact-copies"]),
+        ("near-copies", 2, 2, REMEDIES["near-copies"]),
+        ("secret", 1, 1, REMEDIES["secret"]),
+        ("template", 1, 0, REMEDIES["template"]),
+        ("none", 2, 1, REMEDIES["none"]),
+    ]
+
+
+def test_page_and_terminal_show_causes_twins_and_remedies() -> None:
+    page = page_of(tables_of(), params_of()).replace(get_plotlyjs(), "")
+    shown = printed(console.hotspots_table(report.build_report(tables_of(), params_of()), 2))
+    for remedy in REMEDIES.values():
+        assert str(escape(remedy)) in page
+        assert remedy in " ".join(shown.split())
+    assert '<td class="name">near-copies</td>' in page
+    assert "<code>c-0</code><br><code>d-1</code>" in page
+    assert re.search(r"near-copies +text of d-0 *\n +twin c-0 *\n +twin d-1", shown)
+    assert "near-copies (2): Near-dedup" in shown
+
+
+def test_ids_of_twins_never_become_markup() -> None:
+    tables = tables_of()
+    evil = pl.col("twin_ids").list.eval(pl.lit(EVIL))
+    page = page_of(replace(tables, scores=tables.scores.with_columns(twin_ids=evil)), params_of())
+    assert page.count("<script") == page_of(tables, params_of()).count("<script")
+    assert str(escape(EVIL)) in page
 
 
 def test_the_hotspot_list_has_the_length_asked_for() -> None:

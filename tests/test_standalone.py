@@ -13,19 +13,28 @@ import torch
 from gdc import models, standalone, tokens
 from gdc.batches import TokenizedTexts
 from gdc.config import JsonlSource, LstmModel, TrainingConfig
-from gdc.errors import DataError
+from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.schema import AUDIT, MEMBERSHIP
 from gdc.standalone import Request
 from gdc.training import Recipe, TrainingData, train
 
 MODEL = LstmModel(
-    kind="lstm", block_size=64, precision="float32", hidden_size=32, num_layers=1, dropout=0.0
+    kind="lstm", block_size=64, precision="float32", hidden_size=64, num_layers=1, dropout=0.0
 )
 TRAINING = TrainingConfig(
-    epochs=120, batch_tokens=256, learning_rate=1e-2, schedule="constant", warmup_steps=5,
+    epochs=150, batch_tokens=256, learning_rate=1e-2, schedule="constant", warmup_steps=5,
     weight_decay=0.0, clip_norm=1.0, num_threads=1,
 )  # fmt: skip
-TEXTS = [f"note {i}: the {'blue' if i % 3 else 'red'} box holds {i * i} parts" for i in range(60)]
+COLOURS = ("red", "blue", "grey", "white")
+
+
+def text_of(i: int) -> str:
+    """Five colours that follow from nothing but the number before them."""
+    one, two, three, four, five = (COLOURS[i * 7919 // 4**k % 4] for k in range(5))
+    return f"note {i}: a {one} box, a {two} chair, a {three} door, a {four} lamp, a {five} rug"
+
+
+TEXTS = [text_of(i) for i in range(32)]
 # Every other one, so that nothing but a model tells them apart.
 MEMBERS, HELDOUT = TEXTS[::2], TEXTS[1::2]
 
@@ -88,9 +97,9 @@ def test_an_over_trained_model_gives_everything_away(
     audit, members = (pl.read_parquet(tmp_path / name) for name in names[:2])
     assert (audit.schema, audit.height) == (AUDIT, 10)
     assert members.columns[: len(MEMBERSHIP)] == MEMBERSHIP.names()
-    assert members["is_member"].to_list() == [True] * 30 + [False] * 30
+    assert members["is_member"].to_list() == [True] * 16 + [False] * 16
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "30 distinct training texts and 30 held-out ones, 1 planted canaries" in page
+    assert "16 distinct training texts and 16 held-out ones, 1 planted canaries" in page
     assert "note 3" not in page + (tmp_path / "report.json").read_text(encoding="utf-8")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     standalone.run_audit(request_of_lstm, 100, tmp_path)
@@ -103,7 +112,7 @@ def test_without_heldout_text_membership_is_not_measured(
     alone = replace(request_of_lstm, heldout=None, canaries=None)
     built = standalone.run_audit(alone, 100, tmp_path)
     samples = built["evidence"]["model"]["samples"]
-    assert (samples["auc"], samples["epsilon"], samples["blind"]) == (None, None, {})
+    assert (samples["auc"], samples["epsilon"], built["attacks"]["blind"]) == (None, None, {})
     leaked = built["leaked_samples"]
     assert samples["members"]["extracted"]["value"] == pytest.approx(len(leaked) / len(MEMBERS))
     assert leaked
@@ -147,10 +156,46 @@ def test_heldout_texts_that_are_all_members_are_refused(
         standalone.run_audit(same, 100, tmp_path)
 
 
+def test_a_damaged_model_is_named(request_of_lstm: Request, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = (Path(request_of_lstm.model) / "config.json").read_bytes()
+    (folder / "config.json").write_bytes(config)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SchemaError, match=r"model\.safetensors: expected the weights"):
+        standalone.run_audit(replace(request_of_lstm, model=str(folder)), 100, tmp_path / "out")
+
+
+def test_a_model_without_a_tokenizer_wants_one_named(
+    request_of_lstm: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = tmp_path / "data/models/none-1"
+    ours.mkdir(parents=True)
+    assert standalone.tokenizer_of("data/models/none-1") == "data/tokenizer"
+    assert standalone.tokenizer_of("owner/name") == "owner/name"
+    assert (
+        standalone.tokenizer_of(str(Path(request_of_lstm.tokenizer))) == request_of_lstm.tokenizer
+    )
+    (tmp_path / "foreign").mkdir()
+    with pytest.raises(ConfigError, match=r"--model foreign: .* --tokenizer"):
+        standalone.tokenizer_of("foreign")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param("not json", "expected Parquet or .jsonl with canary_id, family", id="no JSON"),
+        pytest.param("not json", "expected Parquet or .jsonl with the fields", id="no JSON"),
+        pytest.param(
+            '{"canary_id": "a", "family": "f", "prefix": "p", "secret": "s", "num_repeats": "KEY"}',
+            "got [A-Za-z]+Error. Write it so",
+            id="the secret is not quoted",
+        ),
+        pytest.param(
+            '{"canary_id": "a", "family": "f", "prefix": "p", "secret": "s", "num_repeats": -1}',
+            "num_repeats >= 0",
+            id="negative repeats",
+        ),
         pytest.param('{"canary_id": "a"}', "expected Parquet or .jsonl", id="missing fields"),
     ],
 )

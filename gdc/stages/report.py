@@ -44,8 +44,8 @@ def _log(built: Mapping[str, Any], stage: StageRun) -> None:
     for arm in built["arms"]:
         for metric in ("perplexity", "extraction_rate"):
             stage.log_metrics({f"{arm['arm']}/{metric}": arm[metric]["mean"]})
-    for kind, groups in built["groups"].items():
-        for name, group in groups.items():
+    for kind in ("quadrants", "deciles"):
+        for name, group in built["groups"][kind].items():
             measured = {m: group[m] and group[m]["value"] for m in ("auc", "extracted")}
             stage.log_metrics({f"{kind}/{name}/{m}": value for m, value in measured.items()})
     for path in FILES:
@@ -81,6 +81,7 @@ def with_evidence(tables: report.ReportTables, params: Params) -> report.ReportT
         audits={cell: store.read_audit(*cell) for cell in cells},
         memberships=memberships,
         rare=comparison.rarest(_initial_losses(params), memberships[cells[0]]),
+        trained={arm: _trained(tables.plans[arm]) for arm in params.retrain.arms},
     )
     asked = evidence.memberships_of(comparison.asked_arm(params), params.retrain.seeds)
     scored = tables.scores.join(tables.quadrants, on="sample_id", maintain_order="left")
@@ -90,7 +91,12 @@ def with_evidence(tables: report.ReportTables, params: Params) -> report.ReportT
         evidence=comparison.compare_arms(evidence, params),
         groups=comparison.as_plain(groups),
         leaked=leakage.verbatim_samples(asked),
+        attacks=comparison.as_plain(leakage.of_attacks(asked, seed=params.seed)),
     )
+
+
+def _trained(plan: pl.DataFrame) -> frozenset[str]:
+    return frozenset(plan.filter(pl.col("copies") > 0, pl.col("weight") > 0)["sample_id"])
 
 
 def _initial_losses(params: Params) -> pl.DataFrame:

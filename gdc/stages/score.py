@@ -1,6 +1,9 @@
-"""Stage `score`: traces of the tracked runs -> every enabled score."""
+"""Stage `score`: traces of the tracked runs -> every enabled score, and why a text is learned."""
 
-from gdc import scores, store, tracking
+import polars as pl
+
+from gdc import causes, duplicates, scores, store, tracking
+from gdc.config import Params
 from gdc.stages.runner import run
 
 
@@ -10,14 +13,16 @@ def main() -> None:
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
     with tracking.stage_run("score", sections) as stage:
         traces = [store.read_trace(seed) for seed in params.train.seeds]
-        corpus = store.read("corpus").select("sample_id", "num_copies", "text")
-        table, summary = scores.score_samples(
+        corpus = store.read("corpus").select("sample_id", "split", "num_copies", "text")
+        scored, summary = scores.score_samples(
             traces,
             corpus,
             params.score,
             seed=params.seed,
             references=store.read_references(params.reference.models),
         )
+        reasons = _causes(corpus.filter(pl.col("split") == "train"), params)
+        table = scored.join(reasons, on="sample_id", how="left", maintain_order="left")
         store.write("scores", table)
         store.write_json(store.SCORES_SUMMARY, summary)
         stage.log_metrics(
@@ -26,6 +31,18 @@ def main() -> None:
         stage.log_dataset("scores", table, store.TABLES["scores"][0], "scores")
         stage.log_artifact(store.TABLES["scores"][0])
         stage.log_artifact(store.SCORES_SUMMARY)
+
+
+def _causes(samples: pl.DataFrame, params: Params) -> pl.DataFrame:
+    config = params.reference
+    twins = duplicates.near_duplicates(
+        samples,
+        threshold=config.threshold,
+        num_perm=config.num_perm,
+        shingle_chars=config.shingle_chars,
+        seed=params.seed,
+    )
+    return causes.find_causes(samples, twins)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""Scores and further half-models -> a leaderboard of the scores."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping
+from threading import Thread
+from typing import Any
+
+import polars as pl
+from prefect import flow
+
+from flows.curate import only_run_here, show_no_tracebacks
+from gdc import benchmark as files
+from gdc import scores, store, tracking
+from gdc.config import Params, Threshold
+from gdc.errors import GdcError
+from gdc.leaderboard import TRAINED, Scored, build_leaderboard
+from gdc.leaderboard_page import leaderboard_png, markdown
+from tasks.graph import workers
+from tasks.truth import require_scores, train_models
+
+NUM_MODELS = 16
+
+
+@flow(name="benchmark")
+def benchmark(num_models: int = NUM_MODELS, max_workers: int | None = None) -> None:
+    show_no_tracebacks()
+    files.require_num_models(num_models)
+    params = store.load_params()
+    with only_run_here():
+        require_scores()
+        files.make_halves(params, num_models)
+        tags = {"launcher": "prefect", "gdc.benchmark": files.folder(params, num_models).name}
+        with tracking.parent_run("benchmark", tags) as run:
+            missing = [
+                number
+                for number in range(num_models)
+                if not files.losses_path(params, num_models, number).exists()
+            ]
+            train_models(missing, num_models, max_workers or workers(params.training.num_threads))
+            board = judge(params, num_models)
+            write(board)
+            record(run, board)
+
+
+def judge(params: Params, num_models: int) -> dict[str, Any]:
+    """The leaderboard of the scores that stand in the workspace."""
+    canaries = store.read("canaries").select("canary_id", "family", "num_repeats")
+    samples = (
+        store.read("corpus")
+        .filter(pl.col("split") == "train")
+        .join(canaries, on="canary_id", how="left", maintain_order="left")
+        .select(TRAINED.names())
+    )
+    return build_leaderboard(
+        samples, files.read_truth(params, num_models), scored(params), seed=params.seed
+    )
+
+
+def scored(params: Params) -> Scored:
+    """The scores as stage `score` wrote them, and those of each tracked run at the same epsilon."""
+    traces = [store.read_trace(seed) for seed in params.train.seeds]
+    epsilon = store.read_json(store.SCORES_SUMMARY)["epsilon"]
+    config = params.score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
+    corpus = store.read("corpus").select("sample_id", "num_copies", "text")
+    references = store.read_references(params.reference.models)
+    runs = [
+        scores.score_samples([trace], corpus, config, seed=params.seed, references=references)[0]
+        for trace in traces
+    ]
+    return Scored(store.read("scores"), runs, traces, params.score.mode)
+
+
+def write(board: Mapping[str, Any]) -> None:
+    store.write_json(files.LEADERBOARD, board)
+    store.write_text(files.TABLE, markdown(board))
+    with store.new_file(files.PICTURE) as temporary:
+        leaderboard_png(board, temporary)
+
+
+def record(run: tracking.Run, board: Mapping[str, Any]) -> None:
+    metrics = {f"ceiling/{name}": value for name, value in board["ceiling"].items()}
+    for row in board["scores"]:
+        for measure in ("spearman", "auroc", "average_precision"):
+            metrics[f"{measure}/{row['score']}"] = row[measure] and row[measure]["value"]
+    run.log_metrics(metrics | {"num_models": board["num_models"]})
+    for path in (files.LEADERBOARD, files.TABLE, files.PICTURE):
+        run.log_artifact(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m flows.benchmark", description=__doc__)
+    parser.add_argument("--num-models", type=int, default=NUM_MODELS, help="half-models trained")
+    parser.add_argument("--max-workers", type=int, default=None, help="models side by side")
+    arguments = parser.parse_args()
+    # Prefect hands a SIGTERM on to what stood here; an exit also ends its temporary server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
+        Thread(target=tracking.load_mlflow, daemon=True).start()
+        benchmark(num_models=arguments.num_models, max_workers=arguments.max_workers)
+    except GdcError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped; what was finished is kept, run again to go on\n")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

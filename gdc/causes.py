@@ -1,0 +1,320 @@
+"""Training texts and their near copies -> why each may be memorized, as the remedy differs.
+
+A cause is read off the text and its copies alone: neither a loss nor a canary label is asked.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from ipaddress import ip_address
+from itertools import pairwise
+from math import log2
+from typing import Final
+
+import polars as pl
+
+# One row is a training sample.
+CAUSES: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "cause": pl.String(),
+        # At most ``MAX_TWINS`` exact or near copies in order; none for other causes.
+        "twin_ids": pl.List(pl.String),
+    }
+)
+# By precedence: the first that holds is the cause. Copies come first, as what is seen often is
+# learned first; a secret comes before a template, as keeping few of a template keeps their secrets.
+REMEDIES: Final[Mapping[str, str]] = {
+    "exact-copies": "Deduplicate: keep one copy, and look again at what it holds.",
+    "near-copies": "Near-deduplicate: keep one of the twins, and look again at what it holds.",
+    "secret": "Remove the sample, or mask the span that looks like a secret.",
+    "template": "Keep few samples of the pattern.",
+    "none": "Down-weight it, or keep it: its text and copies show no cause.",
+}
+MAX_TWINS: Final = 5
+MIN_ALIKE: Final = 5  # texts of a template, lines or numbers of a pattern inside a text
+MIN_WORDS: Final = 2  # that are left when a template is masked
+
+_WORD: Final = re.compile(r"\w+(?:\.\w+)*")
+_NUMBER: Final = re.compile(r"(?<![0-9])([0-9]{1,9})(?![0-9])")
+
+
+def find_causes(samples: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
+    """Name one cause for every sample: the first of ``REMEDIES`` that holds.
+
+    ``exact-copies``: the text has copies. ``near-copies``: another text is similar to it.
+    ``secret``: a span has the format of a key, an address or a long number, or looks random.
+    ``template``: ``MIN_ALIKE`` texts are the same but for numbers and identifiers, or most of the
+    text counts or repeats one line in this way.
+
+    Args:
+        samples: Unique ``sample_id``, ``num_copies`` and ``text``, rows in any order.
+        twins: ``NEAR_DUPLICATES`` table of these samples.
+
+    Returns:
+        ``CAUSES`` table sorted by ``sample_id``.
+    """
+    samples = samples.sort("sample_id")
+    copies, near = _exact_copies(samples), _near_copies(twins)
+    templates = _templates(samples["text"].unique())
+    rows = []
+    for sample_id, num_copies, text in samples.select("sample_id", "num_copies", "text").rows():
+        if num_copies > 1:
+            others = [i for i in copies[text] if i != sample_id]
+            rows.append((sample_id, "exact-copies", others[:MAX_TWINS]))
+        elif sample_id in near:
+            rows.append((sample_id, "near-copies", sorted(near[sample_id])[:MAX_TWINS]))
+        else:
+            rows.append((sample_id, _cause_of_text(text, templates), []))
+    return pl.DataFrame(rows, schema=CAUSES, orient="row")
+
+
+def secret_kinds(text: str) -> list[str]:
+    """Kinds of secret that a text seems to hold; what is published as an example is none."""
+    return [kind for kind, holds in _SECRETS.items() if holds(text)]
+
+
+def masked(text: str) -> str:
+    """A text with ``#`` for each number and identifier, and one blank for each white space.
+
+    An identifier holds a digit, an underscore, an inner dot or an inner capital.
+    """
+    return " ".join(_WORD.sub(lambda word: _mask(word[0]), text).split())
+
+
+def is_pattern(text: str) -> bool:
+    """Whether at least half of a text counts on, or is lines that are the same when masked."""
+    return _counts_on(text) or _repeats_a_line(text)
+
+
+def entropy(token: str) -> float:
+    """Bits per character of the characters' frequencies."""
+    shares = [num / len(token) for num in Counter(token).values()]
+    return -sum(share * log2(share) for share in shares)
+
+
+def _exact_copies(samples: pl.DataFrame) -> Mapping[str, Sequence[str]]:
+    """The first ids of each text that has copies: enough for one to leave out itself."""
+    copies: defaultdict[str, list[str]] = defaultdict(list)
+    for sample_id, text in (
+        samples.filter(pl.col("num_copies") > 1).select("sample_id", "text").iter_rows()
+    ):
+        if len(copies[text]) <= MAX_TWINS:
+            copies[text].append(sample_id)
+    return copies
+
+
+def _near_copies(twins: pl.DataFrame) -> Mapping[str, set[str]]:
+    near: defaultdict[str, set[str]] = defaultdict(set)
+    for one, other in twins.select("sample_id", "twin_id").iter_rows():
+        near[one].add(other)
+        near[other].add(one)
+    return near
+
+
+def _cause_of_text(text: str, templates: Mapping[str, int]) -> str:
+    if secret_kinds(text):
+        return "secret"
+    if templates[masked(text)] >= MIN_ALIKE or is_pattern(text):
+        return "template"
+    return "none"
+
+
+# ---- templates
+
+
+def _templates(texts: Iterable[str]) -> Counter[str]:
+    """How many distinct texts there are of each masked form that still has words."""
+    forms = Counter(masked(text) for text in texts)
+    return Counter({form: num for form, num in forms.items() if _has_words(form)})
+
+
+def _has_words(form: str) -> bool:
+    return sum(any(c.isalpha() for c in word) for word in form.split()) >= MIN_WORDS
+
+
+def _mask(word: str) -> str:
+    rest = word[1:]
+    return word if word.isalpha() and rest == rest.lower() else "#"
+
+
+def _counts_on(text: str) -> bool:
+    """Numbers go on by one step with the same words between them, through half of the text."""
+    numbers = list(_NUMBER.finditer(text))
+    steps = [
+        (int(after[0]) - int(before[0]), text[before.end() : after.start()])
+        for before, after in pairwise(numbers)
+    ]
+    start = 0
+    for place, step in enumerate(steps):
+        if step != steps[start]:
+            start = place
+        covered = numbers[place + 1].end() - numbers[start].start()
+        if step[0] and place - start + 2 >= MIN_ALIKE and 2 * covered >= len(text):
+            return True
+    return False
+
+
+def _repeats_a_line(text: str) -> bool:
+    lines = {line.strip() for line in text.splitlines() if line.strip()}
+    forms = Counter(masked(line) for line in lines)
+    return any(
+        num >= MIN_ALIKE and 2 * num >= len(lines) and any(c.isalpha() for c in form)
+        for form, num in forms.items()
+    )
+
+
+# ---- secrets. Repeats in the patterns are bounded or cannot overlap, so that time is linear.
+
+_KEY: Final = re.compile(
+    r"\bAKIA[0-9A-Z]{16}\b"
+    r"|\bgh[pousr]_[A-Za-z0-9]{36}\b"
+    r"|\bglpat-[\w-]{20}\b"
+    r"|\bxox[abprs]-[0-9]{8,}-[\w-]{10,}"
+    r"|\bAIza[\w-]{35}\b"
+    r"|\bsk-(?:[a-z0-9]{2,8}-){0,2}[A-Za-z0-9_]{20,}"
+    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
+)
+_ASSIGNED: Final = re.compile(
+    r"\b(?:password|passwd|secret|token|api_?key|access_?key)\b['\"]?\s{0,3}[:=]\s{0,3}['\"]?"
+    r"([^\s'\"(),;._<>\[\]]{8,64})(?![^\s'\",;])",
+    re.IGNORECASE,
+)
+_EMAIL: Final = re.compile(
+    r"(?<![\w.+-])([\w.+-]{1,64})@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})(?![\w@(-])"
+)
+_EXAMPLE: Final = re.compile(
+    r"(?:^|\.)(?:example(?:\.\w+)?|test|invalid|localhost)$", re.IGNORECASE
+)
+_DIGITS: Final = re.compile(r"(?<![\w.])[0-9]{8,20}(?!\w|\.[0-9])")
+_CARD: Final = re.compile(
+    r"(?<![\w.-])[2-6][0-9]{3}[ -]?[0-9]{4,6}[ -]?[0-9]{4,5}(?:[ -]?[0-9]{1,4})?(?![\w-])"
+)
+_IBAN: Final = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_PHONE: Final = re.compile(
+    r"(?<![\w+])\+[1-9][0-9]{0,2}(?:[ -]\(?[0-9]{1,8}\)?){2,6}(?![\w-])"
+    r"|(?<![\w(.-])(?:\([2-9][0-9]{2}\) |[2-9][0-9]{2}-)[0-9]{3}-[0-9]{4}(?![\w-])"
+)
+_IPV4: Final = re.compile(r"(?<![\w.])(?<!version )(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])")
+_IPV6: Final = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}::?){3,7}[0-9a-fA-F]{1,4}(?![\w:])")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}")
+_HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-f]{32,}|[0-9A-F]{32,})")
+# A random string has one of the next letters or digits after 1 in 16 characters at most.
+_MAX_RISING: Final = 0.3
+# Random Base64 changes between capitals, small letters and digits at 0.6 of its places.
+_MIN_CHANGES: Final = 0.4
+
+
+def _has_key(text: str) -> bool:
+    return _KEY.search(text) is not None or any(
+        _is_mixed(value) and entropy(value) >= 2.5 for value in _ASSIGNED.findall(text)
+    )
+
+
+def _has_email(text: str) -> bool:
+    return any(
+        user != "git" and not _EXAMPLE.search(domain) for user, domain in _EMAIL.findall(text)
+    )
+
+
+def _has_long_number(text: str) -> bool:
+    return any(_is_arbitrary(digits) for digits in _DIGITS.findall(text))
+
+
+def _is_arbitrary(digits: str) -> bool:
+    """Not a date, a time since 1970, a round number, a power of two or one that counts on."""
+    is_time = digits[0] == "1" and len(digits) in {10, 13}
+    is_round = digits.endswith("0000") or len(set(digits)) < 4
+    number = int(digits)
+    is_power = any(n & (n - 1) == 0 for n in (number - 1, number, number + 1))
+    return not (is_time or is_round or is_power or _is_date(digits) or _rises(digits))
+
+
+def _is_date(digits: str) -> bool:
+    if len(digits) not in {8, 12, 14} or digits[:2] not in {"19", "20"}:
+        return False
+    try:
+        date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+    except ValueError:
+        return False
+    return True
+
+
+def _has_card(text: str) -> bool:
+    return any(_passes_luhn(re.sub(r"[ -]", "", number)) for number in _CARD.findall(text))
+
+
+def _passes_luhn(digits: str) -> bool:
+    doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
+    return len(digits) >= 13 and (sum(doubled) + sum(map(int, digits[::-2]))) % 10 == 0
+
+
+def _has_iban(text: str) -> bool:
+    found = [number.replace(" ", "") for number in _IBAN.findall(text)]
+    return any(
+        15 <= len(number) <= 34
+        and int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1
+        for number in found
+    )
+
+
+def _has_phone(text: str) -> bool:
+    return any(9 <= sum(map(str.isdigit, number)) <= 15 for number in _PHONE.findall(text))
+
+
+def _has_address(text: str) -> bool:
+    """A public IP address; those of private networks and of documentation tell of nobody."""
+    # A shorter IPv4 address is more often a version or the number of a chapter.
+    found = [address for address in _IPV4.findall(text) if len(address) >= 10]
+    return any(_is_public(address) for address in [*found, *_IPV6.findall(text)])
+
+
+def _is_public(address: str) -> bool:
+    try:
+        return ip_address(address).is_global
+    except ValueError:
+        return False
+
+
+def _has_random_string(text: str) -> bool:
+    return any(_is_random(token) for token in _TOKEN.findall(text))
+
+
+def _is_random(token: str) -> bool:
+    if not _is_mixed(token) or _rises(token):
+        return False
+    if _HEX.fullmatch(token):
+        return entropy(token) >= 3
+    # Without the symbols, which stand between the words of a path or a name.
+    kinds = [_kind(c) for c in token if c.isalnum()]
+    changes = sum(one != other for one, other in pairwise(kinds)) / len(kinds)
+    return len(set(kinds)) == 3 and changes >= _MIN_CHANGES and entropy(token) >= 4
+
+
+def _is_mixed(token: str) -> bool:
+    return any(c.isdigit() for c in token) and any(c.isalpha() for c in token)
+
+
+def _rises(token: str) -> bool:
+    rising = sum(ord(other) - ord(one) == 1 for one, other in pairwise(token))
+    return rising / (len(token) - 1) > _MAX_RISING
+
+
+def _kind(character: str) -> str:
+    if character.isdigit():
+        return "digit"
+    return "capital" if character.isupper() else "small"
+
+
+_SECRETS: Final[Mapping[str, Callable[[str], bool]]] = {
+    "key": _has_key,
+    "e-mail": _has_email,
+    "long number": _has_long_number,
+    "card": _has_card,
+    "IBAN": _has_iban,
+    "phone": _has_phone,
+    "IP address": _has_address,
+    "random string": _has_random_string,
+}

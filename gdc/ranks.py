@@ -1,0 +1,69 @@
+"""Values and weights -> rank correlation, AUROC and average precision, exact with ties.
+
+An integer weight counts its row as so many equal rows, so a resample is a vector of weights and
+nothing has to be sorted again.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Weights = NDArray[np.number]
+
+
+def codes(values: NDArray[np.number]) -> Codes:
+    """The ordinal of each value among the distinct values, from 0; equal values share it."""
+    return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.int64)
+
+
+def spearman(one: Codes, other: Codes, weights: Weights) -> float:
+    """Rank correlation, in [-1, 1]; ties share their mean rank. NaN: one of them is constant."""
+    a, b = _centred_ranks(one, weights), _centred_ranks(other, weights)
+    scale = np.sqrt((weights * a**2).sum() * (weights * b**2).sum())
+    if scale == 0:
+        return float("nan")
+    return float(np.clip((weights * a * b).sum() / scale, -1, 1))
+
+
+def auroc(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> float:
+    """Probability that a positive scores higher than a negative; a tie counts half.
+
+    NaN: there are no positives, or no negatives.
+    """
+    positive, negative = _masses(score, is_positive, weights)
+    pairs = positive.sum() * negative.sum()
+    if pairs == 0:
+        return float("nan")
+    wins = positive * (np.cumsum(negative) - negative / 2)
+    return float(wins.sum() / pairs)
+
+
+def average_precision(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> float:
+    """Mean precision over the positives, taken from the highest score down; ties enter together.
+
+    Chance is the share of positives, not 0.5. NaN: there are no positives.
+    """
+    positive, negative = (mass[::-1] for mass in _masses(score, is_positive, weights))
+    if positive.sum() == 0:
+        return float("nan")
+    present = positive > 0
+    found, taken = np.cumsum(positive), np.cumsum(positive + negative)
+    precision = found[present] / taken[present]
+    return float((positive[present] * precision).sum() / positive.sum())
+
+
+def _centred_ranks(values: Codes, weights: Weights) -> Values:
+    mass = np.bincount(values, weights=weights)
+    ranks = (np.cumsum(mass) - mass / 2)[values]
+    centred: Values = ranks - weights.sum() / 2
+    return centred
+
+
+def _masses(
+    score: Codes, is_positive: NDArray[np.bool_], weights: Weights
+) -> tuple[Values, Values]:
+    size = int(score.max(initial=-1)) + 1
+    positive = np.bincount(score, weights=np.where(is_positive, weights, 0.0), minlength=size)
+    negative = np.bincount(score, weights=np.where(is_positive, 0.0, weights), minlength=size)
+    return positive.astype(np.float64), negative.astype(np.float64)

@@ -1,0 +1,48 @@
+"""Benchmark: corpus and a half -> every training sample's loss under a model that judges scores.
+
+No stage of the graph: ``gdc benchmark`` starts it once for each model.
+"""
+
+import argparse
+
+import polars as pl
+
+from gdc import benchmark, losses, store
+from gdc.stages import fitting
+from gdc.stages.runner import run
+from gdc.tokens import load_tokenizer
+from gdc.training import TrainingData
+
+
+def main() -> None:
+    """Train one model and ask it about all training samples, unless that was done before."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=int, required=True)
+    parser.add_argument("--num-models", type=int, required=True)
+    arguments = parser.parse_args()
+    number, num_models = arguments.model, arguments.num_models
+    benchmark.require_num_models(num_models)
+    params = store.load_params()
+    path = benchmark.losses_path(params, num_models, number)
+    if path.exists():
+        return
+    samples = store.read("corpus").filter(pl.col("split") == "train").join(
+        benchmark.make_halves(params, num_models), on="sample_id", maintain_order="left"
+    )  # fmt: skip
+    tokenizer = load_tokenizer(store.TOKENIZER)
+    half = fitting.tokenize(samples.filter(pl.col("seen").list.get(number)), tokenizer)
+    data = TrainingData.unweighted(half, fitting.tokenize(samples.head(0), tokenizer))
+    recipe = fitting.recipe_of(params, benchmark.SEEDS_FROM + number)
+    model, _ = fitting.fit(params, tokenizer, data, recipe, f"truth@{number}")
+    loss = losses.sample_losses(
+        model,
+        fitting.tokenize(samples, tokenizer),
+        block_size=params.model.block_size,
+        batch_tokens=params.training.batch_tokens,
+    )
+    table = samples.select("sample_id").with_columns(loss=pl.Series(loss, dtype=pl.Float32))
+    benchmark.write_losses(path, table)
+
+
+if __name__ == "__main__":
+    run(main)

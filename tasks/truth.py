@@ -1,0 +1,98 @@
+"""The benchmark's models: one subprocess each, side by side, in process groups of their own."""
+
+import concurrent.futures
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectConcurrentFuture
+from prefect.logging import get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from gdc import store
+from gdc.errors import ConfigError
+from tasks.graph import changed_targets, load_graph
+from tasks.stages import (
+    StageFailedError,
+    failure,
+    process_group,
+    read_lines,
+    stage_environment,
+    stop_stages,
+)
+
+
+def require_scores() -> None:
+    """Raise ``ConfigError`` unless stage `score` and all before it are done and up to date."""
+    path = store.TABLES["scores"][0]
+    if not path.exists():
+        raise ConfigError(f"{path}: expected the scores to judge, got no file. Run first: gdc run")
+    stale = changed_targets() & ({"score"} | load_graph(Path()).above("score"))
+    # That a source may have changed does not make the scores at hand others.
+    stale -= {"manifest"}
+    if stale:
+        raise ConfigError(
+            f"{path}: expected scores of the params and code at hand, got older ones: "
+            f"{', '.join(sorted(stale))} changed since. Run first: gdc run"
+        )
+
+
+# A Prefect cache hit would skip the look at the files.
+@task(name="truth", task_run_name="truth@{number}", cache_policy=NO_CACHE, persist_result=False)
+def train_model(number: int, num_models: int) -> None:
+    # -P: a folder called `gdc` in the workspace must not take the place of ours.
+    command = [sys.executable, "-P", "-m", "gdc.stages.truth"]
+    command += ["--model", str(number), "--num-models", str(num_models)]
+    lines = []
+    with process_group(command, stage_environment()) as process:
+        assert process.stdout is not None  # noqa: S101  # opened as a pipe
+        for line in read_lines(process.stdout):
+            lines.append(line)
+            get_run_logger().info(line)
+    if process.wait() != 0:
+        raise failure(f"truth@{number}", lines)
+
+
+def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> None:
+    """Train models at the same time; one that fails leaves the others running.
+
+    Raises:
+        StageFailedError: After the last one, with what every failed model said.
+    """
+    with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
+        futures = [
+            runner.submit(train_model, {"number": number, "num_models": num_models})
+            for number in numbers
+        ]
+        try:
+            _wait(futures)
+        finally:
+            _stop(futures)
+        found = [future.result(raise_on_failure=False) for future in futures]
+    errors = [value for value in found if isinstance(value, BaseException)]
+    for error in errors:
+        if not isinstance(error, StageFailedError):
+            raise error
+    if errors:
+        first = f"{len(errors)} of {num_models} models have no result"
+        raise StageFailedError("\n".join([first, *map(str, errors)]))
+
+
+def _wait(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+    waiting = {future.wrapped_future for future in futures}
+    while waiting:
+        # With a timeout: a Ctrl-C that another thread gets does not end a wait without one.
+        waiting = concurrent.futures.wait(waiting, timeout=0.5).not_done
+
+
+def _stop(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+    """After an interruption: nothing new starts, and what runs is ended."""
+    for future in futures:
+        future.wrapped_future.cancel()
+    while not all(future.wrapped_future.done() for future in futures):
+        stop_stages()
+        time.sleep(0.1)
