@@ -70,7 +70,8 @@ REFERENCES: Final = pl.Schema(
     }
 )
 
-# SCORES is followed by one Float64 column for every enabled score of the registry.
+# SCORES is followed by one Float64 column for every enabled score of the registry, then by `cause`
+# and `twin_ids` of gdc.causes.
 SCORES: Final = pl.Schema(
     {
         "sample_id": pl.String,

@@ -229,8 +229,7 @@ def test_page_and_terminal_show_causes_twins_and_remedies() -> None:
     for remedy in REMEDIES.values():
         assert str(escape(remedy)) in page
         assert remedy in " ".join(shown.split())
-    assert '<td class="name">near-copies</td>' in page
-    assert "<code>c-0</code><br><code>d-1</code>" in page
+    assert '<td class="id">near-copies<br><code>c-0</code><br><code>d-1</code></td>' in page
     assert re.search(r"near-copies +text of d-0 *\n +twin c-0 *\n +twin d-1", shown)
     assert "near-copies (2): Near-dedup" in shown
 
@@ -527,7 +526,7 @@ def audit_of(*, extracted: bool) -> pl.DataFrame:
 
 def membership_of(loss: float) -> pl.DataFrame:
     """Training sample ``c-0`` of the hotspots and the held-out one; the attack finds the first."""
-    rows = [("c-0", True, 4, 1.0, 2, 1.0, True), ("y-0", False, 4, loss, 2, 9.0, False)]
+    rows = [("c-0", True, 4, 1.0, 10, 1.0, True), ("y-0", False, 4, loss, 10, 9.0, False)]
     table = pl.DataFrame(rows, schema=MEMBERSHIP, orient="row")
     score = -pl.col("loss")
     return table.with_columns(
@@ -578,11 +577,11 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "paper/extraction_rate": 0.25,
         "quadrants/hotspot-memorized/auc": 1.0,
         "quadrants/hotspot-memorized/extracted": 1.0,
-        "deciles/4/auc": 1.0,
-        "deciles/4/extracted": 1.0,
+        "deciles/6/auc": 1.0,
+        "deciles/6/extracted": 1.0,
     }
     built = store.read_json(Path(files[0]))
-    audited = ("evidence", "groups", "leaked_samples", "warnings")
+    audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings")
     plain = report.build_report(tables_of(), params_of())
     assert {k: v for k, v in built.items() if k not in audited} == {
         k: v for k, v in plain.items() if k not in audited
@@ -590,7 +589,7 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     assert built["leaked_samples"] == [
         {
             "sample_id": "c-0",
-            "num_suffix_tokens": 2,
+            "num_suffix_tokens": 10,
             "num_models": 2,
             "quadrant": "hotspot-memorized",
             "source": "file:c-0",
@@ -602,7 +601,7 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     assert paper["rare_perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
     assert paper["verdict"] == (
         "paper reduces extraction: -100.0 points [-100.0, -100.0] at perplexity x1.649 "
-        "[1.649, 1.649]; no random arm of its size to compare with."
+        "[1.649, 1.649], 2 seeds; no random arm of its size to compare with."
     )
     page = Path(files[1]).read_text(encoding="utf-8")
     assert "paper reduces extraction" in page
@@ -614,9 +613,9 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
 
 def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
     canaries = {"levels": [], "num_fits_beyond": 3}
-    samples = {"blind_leaks": ["length"], "attack": "loss", "blind": {"length": 0.9}}
-    evidence = {"none": {"canaries": canaries, "samples": samples}}
-    built = report.build_report(replace(tables_of(), evidence=evidence), params_of())
+    evidence = {"none": {"canaries": canaries, "samples": {"attack": "loss"}}}
+    tables = replace(tables_of(), evidence=evidence, attacks={"blind_leaks": ["length"]})
+    built = report.build_report(tables, params_of())
     assert [w for w in built["warnings"] if "length" in w or "bits" in w] == [
         "length alone tells members from held-out texts: membership attacks may see how the texts "
         "differ and not what a model remembers.",
