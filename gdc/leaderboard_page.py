@@ -16,6 +16,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "reference models": "#D55E00",
 }
 CHANCE: Final = "#555555"
+MIN_CANARIES: Final = 10
 
 
 def markdown(board: Mapping[str, Any]) -> str:
@@ -85,12 +86,13 @@ def _notes(board: Mapping[str, Any]) -> str:
         f"Brackets: {100 * board['level']:.0f} % bootstrap over samples, exact copies together; "
         "the chance of models and runs is not in them.",
         f"Chance: Spearman 0, AUROC 0.5, average precision {share:.3f}.",
-        "Best possible: the root of the truth's split-half reliability. Runs agree: mean Spearman "
-        f"between {board['num_runs']} tracked run(s).",
+        "Best possible: the root of the truth's split-half reliability, itself an estimate that "
+        "chance can exceed. More models raise it.",
+        f"Runs agree: mean Spearman between {board['num_runs']} tracked run(s).",
     ]
     lines += [
         f"AUROC, {name}: {family['num_most']} canaries planted {family['num_repeats']} times "
-        f"against {family['num_once']} planted once."
+        f"against {family['num_once']} planted once{_few(family)}."
         for name, family in board["families"].items()
     ]
     partial = [row for row in board["scores"] if row["num_samples"] < board["num_samples"]]
@@ -99,6 +101,13 @@ def _notes(board: Mapping[str, Any]) -> str:
         for row in partial
     ]
     return "".join(f"- {line}\n" for line in lines)
+
+
+def _few(family: Mapping[str, int]) -> str:
+    """A perfect order of two canaries has an interval of no width, and says little."""
+    if min(family["num_most"], family["num_once"]) >= MIN_CANARIES:
+        return ""
+    return f" (fewer than {MIN_CANARIES} of either say little, whatever the interval)"
 
 
 def _ranged(interval: Mapping[str, float] | None) -> str:

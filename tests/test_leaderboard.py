@@ -281,7 +281,7 @@ def test_the_table_holds_the_ceiling_first_and_every_score(board: dict[str, Any]
     assert first.startswith("| `final_loss` | one run | 1.000 [1.000, 1.000] |")
     assert len(others) == len(board["scores"]) - 1
     assert "`reference_gap` is defined for 104 samples" in page
-    assert "2 canaries planted 4 times against 2 planted once" in page
+    assert "2 canaries planted 4 times against 2 planted once (fewer than 10 of either" in page
 
 
 def test_the_picture_has_the_same_bytes_each_time(board: dict[str, Any], tmp_path: Path) -> None:
