@@ -233,10 +233,7 @@ def run_side_by_side(
             runner.submit(run_stage, {"target": target, "parent_run_id": parent_run_id})
             for target in targets
         ]
-        try:
-            _wait(futures)
-        finally:
-            _stop(futures)
+        wait_for_all(futures)
         return [_result_of(t, future) for t, future in zip(targets, futures, strict=True)]
 
 
@@ -250,17 +247,16 @@ def _result_of(target: str, future: PrefectConcurrentFuture[Any]) -> StageResult
     return value
 
 
-def _wait(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+def wait_for_all(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+    """Wait until all have ended; after an interruption nothing new starts, what runs is stopped."""
     waiting = {future.wrapped_future for future in futures}
-    while waiting:
-        # With a timeout: a Ctrl-C that another thread gets does not end a wait without one.
-        waiting = concurrent.futures.wait(waiting, timeout=0.5).not_done
-
-
-def _stop(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
-    """After an interruption: nothing new starts, and what runs is ended."""
-    for future in futures:
-        future.wrapped_future.cancel()
-    while not all(future.wrapped_future.done() for future in futures):
-        stop_stages()
-        time.sleep(0.1)
+    try:
+        while waiting:
+            # With a timeout: a Ctrl-C that another thread gets does not end a wait without one.
+            waiting = concurrent.futures.wait(waiting, timeout=0.5).not_done
+    finally:
+        for future in futures:
+            future.wrapped_future.cancel()
+        while not all(future.wrapped_future.done() for future in futures):
+            stop_stages()
+            time.sleep(0.1)

@@ -1,15 +1,12 @@
 """The benchmark's models: one subprocess each, side by side, in process groups of their own."""
 
-import concurrent.futures
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectConcurrentFuture
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -22,7 +19,7 @@ from tasks.stages import (
     process_group,
     read_lines,
     stage_environment,
-    stop_stages,
+    wait_for_all,
 )
 
 
@@ -68,10 +65,7 @@ def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> N
             runner.submit(train_model, {"number": number, "num_models": num_models})
             for number in numbers
         ]
-        try:
-            _wait(futures)
-        finally:
-            _stop(futures)
+        wait_for_all(futures)
         found = [future.result(raise_on_failure=False) for future in futures]
     errors = [value for value in found if isinstance(value, BaseException)]
     for error in errors:
@@ -80,19 +74,3 @@ def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> N
     if errors:
         first = f"{len(errors)} of {num_models} models have no result"
         raise StageFailedError("\n".join([first, *map(str, errors)]))
-
-
-def _wait(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
-    waiting = {future.wrapped_future for future in futures}
-    while waiting:
-        # With a timeout: a Ctrl-C that another thread gets does not end a wait without one.
-        waiting = concurrent.futures.wait(waiting, timeout=0.5).not_done
-
-
-def _stop(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
-    """After an interruption: nothing new starts, and what runs is ended."""
-    for future in futures:
-        future.wrapped_future.cancel()
-    while not all(future.wrapped_future.done() for future in futures):
-        stop_stages()
-        time.sleep(0.1)
