@@ -25,7 +25,7 @@ run: $(STAMP)  ## Run the whole pipeline of params.yaml and say where to look.
 	$(BIN)/gdc run
 
 test: $(STAMP)  ## Run all tests, the slow ones included.
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 	$(BIN)/ruff check .

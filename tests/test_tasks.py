@@ -691,7 +691,7 @@ def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline
     with pytest.raises(StageFailedError) as caught:
         curate()
     assert str(caught.value) == (
-        "3 of 11 stages have no result\n"
+        "3 of 13 stages have no result\n"
         "retrain@paper-1: there was a mistake\n"
         "evaluate@paper-1: not run: needs retrain@paper-1\n"
         "report: not run: needs retrain@paper-1"
@@ -706,7 +706,7 @@ def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline
     assert parent["metrics"] == {}
 
     (pipeline / "source.json").write_text('"mistake"')
-    with pytest.raises(StageFailedError, match=r"11 of 11 .*\nmanifest: there was a mistake\ning"):
+    with pytest.raises(StageFailedError, match=r"13 of 13 .*\nmanifest: there was a mistake\ning"):
         curate()
     outcomes = last_parent()["outcomes"]
     assert outcomes.pop("manifest") == "failed"
