@@ -581,9 +581,12 @@ def phase_graph() -> dict[str, Any]:
     del manifest["deps"]
     graph = {"manifest": manifest}
     before = "data/manifest.json"
-    for stage in ("ingest", "halves", "train", "reference", "score", "partition", "intervene"):
+    for stage in ("ingest", "halves", "train", "score", "partition", "intervene"):
         graph[stage] = entry(stage, f"data/{stage}", [before])
         before = f"data/{stage}"
+    # Beside `train`, from what it reads too.
+    graph["reference"] = entry("reference", "data/reference", ["data/halves"])
+    graph["score"] = entry("score", "data/score", ["data/train", "data/reference"])
     matrix = {"matrix": {"arm": list(ARMS), "seed": [1]}}
     cell = "${item.arm}-${item.seed}"
     graph["retrain"] = matrix | entry("retrain", f"data/{cell}", [before, "${item.arm}.txt"], cell)
