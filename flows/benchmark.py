@@ -1,8 +1,6 @@
 """Scores and further half-models -> a leaderboard of the scores."""
 
 import argparse
-import signal
-import sys
 from collections.abc import Mapping
 from threading import Thread
 from typing import Any
@@ -10,11 +8,10 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
-from flows.curate import only_run_here, show_no_tracebacks
+from flows.curate import as_command, only_run_here, show_no_tracebacks
 from gdc import benchmark as files
 from gdc import scores, store, tracking
 from gdc.config import Params, Threshold
-from gdc.errors import GdcError
 from gdc.leaderboard import TRAINED, Scored, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
 from tasks.graph import workers
@@ -94,18 +91,10 @@ def main() -> None:
     parser.add_argument("--num-models", type=int, default=NUM_MODELS, help="half-models trained")
     parser.add_argument("--max-workers", type=int, default=None, help="models side by side")
     arguments = parser.parse_args()
-    # Prefect hands a SIGTERM on to what stood here; an exit also ends its temporary server.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
+    with as_command():
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=tracking.load_mlflow, daemon=True).start()
         benchmark(num_models=arguments.num_models, max_workers=arguments.max_workers)
-    except GdcError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("error: stopped; what was finished is kept, run again to go on\n")
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -154,26 +154,33 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.curate", description=__doc__)
-    parser.add_argument("--max-workers", type=int, default=None, help="cells side by side")
-    parser.add_argument("--publish", action="store_true", help="push, commit and judge the result")
-    arguments = parser.parse_args()
+@contextmanager
+def as_command() -> Iterator[None]:
+    """Run a flow as a program: a mistake is one message and its exit code."""
     # Prefect hands a SIGTERM on to what stood here; an exit also ends its temporary server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        if not arguments.publish and is_up_to_date():
-            sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
-            return
-        # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
-        Thread(target=load_mlflow, daemon=True).start()
-        curate(max_workers=arguments.max_workers, publish=arguments.publish)
+        yield
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         sys.stderr.write("error: stopped; what was finished is kept, run again to go on\n")
         raise SystemExit(130) from None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m flows.curate", description=__doc__)
+    parser.add_argument("--max-workers", type=int, default=None, help="cells side by side")
+    parser.add_argument("--publish", action="store_true", help="push, commit and judge the result")
+    arguments = parser.parse_args()
+    with as_command():
+        if not arguments.publish and is_up_to_date():
+            sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
+            return
+        # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
+        Thread(target=load_mlflow, daemon=True).start()
+        curate(max_workers=arguments.max_workers, publish=arguments.publish)
 
 
 if __name__ == "__main__":

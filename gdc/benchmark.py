@@ -49,18 +49,11 @@ def make_halves(params: Params, num_models: int) -> pl.DataFrame:
     if path.exists():
         return _read(path, HALVES)
     samples = store.read("corpus").filter(pl.col("split") == "train")
-    config = params.reference
-    near_copies = duplicates.near_duplicates(
-        samples,
-        threshold=config.threshold,
-        num_perm=config.num_perm,
-        shingle_chars=config.shingle_chars,
-        seed=params.seed,
-    )
+    twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
     table = halves.assign_halves(
-        samples, near_copies, num_models=num_models, seed=SEEDS_FROM + params.seed
+        samples, twins, num_models=num_models, seed=SEEDS_FROM + params.seed
     )
-    _write(path, table)
+    store.write_table(path, table, HALVES)
     return table
 
 
@@ -71,8 +64,7 @@ def losses_path(params: Params, num_models: int, number: int) -> Path:
 
 def write_losses(path: Path, table: pl.DataFrame) -> None:
     """Write the losses under one model."""
-    require(table, REFERENCE_LOSS, name=str(path))
-    _write(path, table)
+    store.write_table(path, table, REFERENCE_LOSS)
 
 
 def read_truth(params: Params, num_models: int) -> pl.DataFrame:
@@ -81,20 +73,16 @@ def read_truth(params: Params, num_models: int) -> pl.DataFrame:
     Raises:
         DataError: A model has no losses, or not those of all training samples.
     """
-    table = make_halves(params, num_models).sort("sample_id")
-    columns = [f"loss_{number}" for number in range(num_models)]
-    for number, name in enumerate(columns):
-        losses = _read(losses_path(params, num_models, number), REFERENCE_LOSS)
-        table = table.join(
-            losses.rename({"loss": name}), on="sample_id", how="left", maintain_order="left"
-        )
-    num_missing = table.select(pl.any_horizontal(pl.col(columns).is_null()).sum()).item()
+    paths = [losses_path(params, num_models, number) for number in range(num_models)]
+    table, num_missing = store.with_losses(
+        make_halves(params, num_models), [_read(path, REFERENCE_LOSS) for path in paths]
+    )
     if num_missing:
         raise DataError(
             f"{folder(params, num_models)}: expected every training sample in each model's losses, "
             f"got {num_missing} samples that are not. Delete the folder, then run: gdc benchmark"
         )
-    return table.select("sample_id", pl.concat_list(columns).alias("loss"), "seen")
+    return table
 
 
 def _inputs() -> Iterator[Path]:
@@ -113,8 +101,3 @@ def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
         ) from None
     require(table, schema, name=str(path))
     return table
-
-
-def _write(path: Path, table: pl.DataFrame) -> None:
-    with store.new_file(path) as temporary:
-        table.write_parquet(temporary, compression="zstd", statistics=True)

@@ -223,7 +223,6 @@ def _start(command: Sequence[str]) -> None:
 
 
 def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
-
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

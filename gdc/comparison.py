@@ -62,15 +62,15 @@ def compare_arms(evidence: Evidence, params: Params) -> dict[str, Any]:
     compared = {}
     for arm in arms:
         memberships = evidence.memberships_of(arm, seeds)
+        kept = [_only(table, evidence.trained[arm]) for table in memberships]
+        of_all = leakage.of_samples(memberships, attack, seed=params.seed)
         random = equal_random_arm(arm, params)
         values = {
             "canaries": leakage.of_canaries(evidence.audits_of(arm, seeds), seed=params.seed),
-            "samples": leakage.of_samples(memberships, attack, seed=params.seed),
-            "trained": leakage.of_samples(
-                [_only(table, evidence.trained[arm]) for table in memberships],
-                attack,
-                seed=params.seed,
-            ),
+            "samples": of_all,
+            "trained": of_all
+            if kept[0].height == memberships[0].height
+            else leakage.of_samples(kept, attack, seed=params.seed),
             "roc": leakage.roc_curves(memberships, attack),
             "perplexity": _perplexity(memberships, params.seed),
             "random": random,

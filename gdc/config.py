@@ -238,15 +238,20 @@ class TrainConfig(Section):
     )
 
 
-class ReferenceConfig(Section):
+class NearCopies(Section):
+    """Which texts are near copies of each other."""
+
+    threshold: float = Field(gt=0, le=1, description="Jaccard similarity; 1 is exact copies.")
+    num_perm: int = Field(ge=16, description="Hash functions of a MinHash.")
+    shingle_chars: int = Field(ge=1, description="Characters of a shingle.")
+
+
+class ReferenceConfig(NearCopies):
     """Stages `halves` and `reference`: models that did not see a sample say what it costs them."""
 
     models: tuple[int, ...] = Field(
         description="0, 1, ...: an even number of models, each pair on two halves; [] trains none."
     )
-    threshold: float = Field(gt=0, le=1, description="Jaccard similarity of near copies.")
-    num_perm: int = Field(ge=16, description="Hash functions of a MinHash.")
-    shingle_chars: int = Field(ge=1, description="Characters of a shingle.")
 
     @model_validator(mode="after")
     def _models_are_pairs(self) -> Self:
@@ -342,13 +347,10 @@ class RandomArm(Section):
     weight: float = Field(ge=0, le=1, description="0 drops.")
 
 
-class DedupArm(Section):
+class DedupArm(NearCopies):
     """Keep one of every group of near copies, which needs no model: the control of all scores."""
 
     rule: Literal["dedup"]
-    threshold: float = Field(gt=0, le=1, description="Jaccard similarity; 1 drops exact copies.")
-    num_perm: int = Field(ge=16, description="Hash functions of a MinHash.")
-    shingle_chars: int = Field(ge=1, description="Characters of a shingle.")
 
 
 class OracleArm(Section):

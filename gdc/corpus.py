@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
+from zlib import compress
 
 import polars as pl
 
@@ -40,6 +41,21 @@ def hash_order(ids: Sequence[str], *, seed: int, purpose: str) -> list[int]:
     ]
 
 
+def contents_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """``content_id``, normalised ``text`` and ``source`` of each row of ``SOURCE_ROWS``."""
+    texts = [normalize(text) for text in rows["text"]]
+    ids = [content_id(text) for text in texts]
+    return pl.DataFrame(
+        {"content_id": ids, "text": texts, "source": rows["source"]},
+        schema={"content_id": pl.String, "text": pl.String, "source": pl.String},
+    )
+
+
+def zlib_size(text: str) -> int:
+    """Bytes of a text's UTF-8 form, compressed by zlib."""
+    return len(compress(text.encode()))
+
+
 def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> pl.DataFrame:
     """Normalise the texts of a source and link their exact copies.
 
@@ -56,14 +72,8 @@ def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> p
     Raises:
         DataError: Fewer than two distinct texts are left, too few to hold one out.
     """
-    texts = [normalize(text) for text in rows["text"]]
-    samples = pl.DataFrame(
-        {
-            "content_id": [content_id(text) for text in texts],
-            "text": texts,
-            "source": rows["source"],
-        }
-    ).with_columns(num_copies=pl.len().over("content_id").cast(pl.Int64))
+    num_copies = pl.len().over("content_id").cast(pl.Int64)
+    samples = contents_of(rows).with_columns(num_copies=num_copies)
     if max_samples is not None:
         samples = _first_contents(samples, max_samples, seed)
     if samples["content_id"].n_unique() < 2:

@@ -11,6 +11,7 @@ from typing import Final
 import polars as pl
 from datasketch import MinHash, MinHashLSH
 
+from gdc.config import NearCopies
 from gdc.errors import ConfigError, DataError
 
 NEAR_DUPLICATES: Final = pl.Schema(
@@ -61,6 +62,17 @@ def near_duplicates(
         else:
             index.insert(row, minhash, check_duplication=False)
     return pl.DataFrame(duplicates, schema=NEAR_DUPLICATES, orient="row")
+
+
+def near_copies(table: pl.DataFrame, config: NearCopies, *, seed: int) -> pl.DataFrame:
+    """``near_duplicates`` as a section of params.yaml asks for them."""
+    return near_duplicates(
+        table,
+        threshold=config.threshold,
+        num_perm=config.num_perm,
+        shingle_chars=config.shingle_chars,
+        seed=seed,
+    )
 
 
 def shingles(text: str, size: int) -> frozenset[str]:

@@ -7,7 +7,7 @@ import polars as pl
 
 from gdc.config import DedupArm, NoneArm, QuadrantsArm, RandomArm, ScoreArm, TopFractionArm
 from gdc.corpus import hash_order
-from gdc.duplicates import near_duplicates
+from gdc.duplicates import near_copies
 from gdc.errors import ConfigError, DataError
 from gdc.schema import CURATED, PLAN, REMOVED
 
@@ -57,13 +57,7 @@ def dedup_plan(
 
     Source: Lee et al. 2022, arXiv:2107.06499.
     """
-    copies = near_duplicates(
-        texts,
-        threshold=arm.threshold,
-        num_perm=arm.num_perm,
-        shingle_chars=arm.shingle_chars,
-        seed=seed,
-    )
+    copies = near_copies(texts, arm, seed=seed)
     similarity = pl.col("similarity").round(3).cast(pl.String)
     reason = pl.lit("near copy of ") + pl.col("twin_id") + ", similarity " + similarity
     return _drop(scored, copies.select("sample_id", reason=reason))

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc import ranks, truth
+from gdc.bootstrap import LEVEL
 from gdc.config import Threshold
 from gdc.errors import DataError
 from gdc.schema import REFERENCES, SCORES, require
@@ -20,7 +21,6 @@ from gdc.scores.trace_scores import memorization
 from gdc.trace import Trace
 
 NUM_RESAMPLES: Final = 500
-LEVEL: Final = 0.95
 # Shares of all recorded losses.
 QUANTILES: Final = (
     0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75,

@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-from zlib import compress
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
+from gdc import corpus
 from gdc.errors import ConfigError, DataError
 
 Scores = NDArray[np.float64]
@@ -302,7 +302,7 @@ def attack_texts(names: Sequence[str], evidence: Evidence) -> dict[str, Scores]:
 
 def zlib_sizes(texts: Sequence[str]) -> NDArray[np.int64]:
     """Bytes of each text's UTF-8 form, compressed by zlib."""
-    return np.array([len(compress(text.encode())) for text in texts], dtype=np.int64)
+    return np.array([corpus.zlib_size(text) for text in texts], dtype=np.int64)
 
 
 def fit_gaussians(

@@ -65,7 +65,10 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
         num_threads=torch.get_num_threads(),
     )
     canary_audit, sample_audit = audit_model(subject, canaries, samples, config)
-    built = _report([canary_audit], [sample_audit], request)
+    attack = leakage.Attack("loss")
+    if request.heldout is not None:
+        attack = leakage.strongest_attack([sample_audit])
+    built = _report([canary_audit], [sample_audit], attack, request)
     leaked = leakage.verbatim_samples([sample_audit])
     built["leaked_samples"] = leaked.join(
         trained.select("source", sample_id="content_id"), on="sample_id", maintain_order="left"
@@ -79,7 +82,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
     for name, table in (("audit", canary_audit), ("membership", sample_audit)):
         with store.new_file(folder / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
-    roc = _draw_roc(sample_audit, folder) if request.heldout else None
+    roc = _draw_roc(sample_audit, attack, folder) if request.heldout else None
     store.write_json(folder / "report.json", built)
     store.write_text(folder / "report.html", report.render_audit(built, roc))
     return built
@@ -147,15 +150,7 @@ def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
         sources.check_bad_rows(rows, on_bad_row="fail")
     except DataError as error:
         raise DataError(f"--{name}: {error}") from None
-    texts = [corpus.normalize(text) for text in rows.rows["text"]]
-    ids = [corpus.content_id(text) for text in texts]
-    return (
-        rows.rows.select("source")
-        .with_columns(
-            content_id=pl.Series(ids, dtype=pl.String), text=pl.Series(texts, dtype=pl.String)
-        )
-        .unique("content_id", keep="first", maintain_order=True)
-    )
+    return corpus.contents_of(rows.rows).unique("content_id", keep="first", maintain_order=True)
 
 
 def _read_canaries(path: Path | None) -> pl.DataFrame:
@@ -193,10 +188,11 @@ def _subject(request: Request) -> Subject:
 
 
 def _report(
-    audit: list[pl.DataFrame], memberships: list[pl.DataFrame], request: Request
+    audit: list[pl.DataFrame],
+    memberships: list[pl.DataFrame],
+    attack: leakage.Attack,
+    request: Request,
 ) -> dict[str, Any]:
-    has_heldout = request.heldout is not None
-    attack = leakage.strongest_attack(memberships) if has_heldout else leakage.Attack("loss")
     evidence = {
         "canaries": leakage.of_canaries(audit, seed=request.seed),
         "samples": leakage.of_samples(memberships, attack, seed=request.seed),
@@ -212,7 +208,7 @@ def _report(
         },
     }
     built["warnings"] = report.audit_warnings(built)
-    if not has_heldout:
+    if request.heldout is None:
         built["warnings"].append(
             "No held-out text was given (--heldout): membership is not measured, and extraction "
             "of training samples has no floor to compare with."
@@ -230,8 +226,8 @@ def _summary(samples: pl.DataFrame, canaries: pl.DataFrame, subject: Subject) ->
     ]
 
 
-def _draw_roc(membership: pl.DataFrame, folder: Path) -> bytes:
-    path, attack = folder / "roc.png", leakage.strongest_attack([membership])
+def _draw_roc(membership: pl.DataFrame, attack: leakage.Attack, folder: Path) -> bytes:
+    path = folder / "roc.png"
     curves = {_NAME: leakage.roc_curves([membership], attack)}
     with store.new_file(path) as temporary:
         plots.roc_png(curves, attack.name, temporary)

@@ -115,7 +115,7 @@ def read(name: str) -> pl.DataFrame:
 def write(name: str, table: pl.DataFrame) -> None:
     """Check and write the table ``name``, a key of ``TABLES``."""
     path, schema = TABLES[name]
-    _write_table(path, table, schema)
+    write_table(path, table, schema)
 
 
 def plan_path(arm: str) -> Path:
@@ -162,7 +162,7 @@ def write_plans(plans: Mapping[str, pl.DataFrame]) -> None:
     """Write the plans of all arms; those of former arms disappear."""
     with new_folder(plan_path("any").parent) as folder:
         for arm, plan in plans.items():
-            _write_table(folder / plan_path(arm).name, plan, PLAN)
+            write_table(folder / plan_path(arm).name, plan, PLAN)
 
 
 def read_audit(arm: str, seed: int) -> pl.DataFrame:
@@ -172,7 +172,7 @@ def read_audit(arm: str, seed: int) -> pl.DataFrame:
 
 def write_audit(arm: str, seed: int, audit: pl.DataFrame) -> None:
     """Write the audit of one model."""
-    _write_table(audit_path(arm, seed), audit, AUDIT)
+    write_table(audit_path(arm, seed), audit, AUDIT)
 
 
 def read_membership(arm: str, seed: int) -> pl.DataFrame:
@@ -182,33 +182,48 @@ def read_membership(arm: str, seed: int) -> pl.DataFrame:
 
 def write_membership(arm: str, seed: int, table: pl.DataFrame) -> None:
     """Write the membership table of one model."""
-    _write_table(membership_path(arm, seed), table, MEMBERSHIP)
+    write_table(membership_path(arm, seed), table, MEMBERSHIP)
 
 
 def write_reference(number: int, table: pl.DataFrame) -> None:
     """Write the losses under one reference model."""
-    _write_table(REFERENCE_FOLDER / f"{number}.parquet", table, REFERENCE_LOSS)
+    write_table(REFERENCE_FOLDER / f"{number}.parquet", table, REFERENCE_LOSS)
 
 
 def read_references(numbers: Sequence[int]) -> pl.DataFrame | None:
     """The ``REFERENCES`` table of these models, sorted by ``sample_id``; None without models."""
     if not numbers:
         return None
-    table = read("halves").sort("sample_id")
-    for number in numbers:
-        path = REFERENCE_FOLDER / f"{number}.parquet"
-        losses = _read_table(path, REFERENCE_LOSS, "gdc stage reference")
-        table = table.join(
-            losses.rename({"loss": f"loss_{number}"}), on="sample_id", how="left",
-            maintain_order="left",
-        )  # fmt: skip
-    columns = [f"loss_{number}" for number in numbers]
-    if table.select(pl.any_horizontal(pl.col(columns).is_null().any())).item():
+    paths = [REFERENCE_FOLDER / f"{number}.parquet" for number in numbers]
+    losses = [_read_table(path, REFERENCE_LOSS, "gdc stage reference") for path in paths]
+    table, num_missing = with_losses(read("halves"), losses)
+    if num_missing:
         raise SchemaError(
             f"{REFERENCE_FOLDER}: expected the samples of halves.parquet in every model's losses, "
             "got fewer. Re-run: gdc stage reference."
         )
-    return table.select("sample_id", pl.concat_list(columns).alias("loss"), "seen")
+    return table
+
+
+def with_losses(table: pl.DataFrame, losses: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, int]:
+    """Put the losses under all models beside the halves.
+
+    Args:
+        table: ``HALVES`` table.
+        losses: A ``REFERENCE_LOSS`` table for each model, in the order of ``seen``.
+
+    Returns:
+        ``REFERENCES`` table sorted by ``sample_id``, and the number of its samples that a model
+        has no loss of.
+    """
+    table = table.sort("sample_id")
+    columns = [f"loss_{number}" for number in range(len(losses))]
+    for name, of_model in zip(columns, losses, strict=True):
+        table = table.join(
+            of_model.rename({"loss": name}), on="sample_id", how="left", maintain_order="left"
+        )
+    num_missing = table.select(pl.any_horizontal(pl.col(columns).is_null()).sum()).item()
+    return table.select("sample_id", pl.concat_list(columns).alias("loss"), "seen"), num_missing
 
 
 def read_trace(seed: int) -> Trace:
@@ -228,7 +243,7 @@ def read_trace(seed: int) -> Trace:
 def write_trace(seed: int, trace: Trace) -> None:
     """Write the trace of a tracked run."""
     with new_folder(trace_path(seed)) as folder:
-        _write_table(folder / "checkpoints.parquet", trace.checkpoints, CHECKPOINTS)
+        write_table(folder / "checkpoints.parquet", trace.checkpoints, CHECKPOINTS)
         _write_losses(folder / "train", trace.index, trace.losses)
         _write_losses(folder / "heldout", trace.heldout_index, trace.heldout_losses)
 
@@ -313,7 +328,12 @@ def _read_table(path: Path, schema: pl.Schema, remedy: str = "gdc run") -> pl.Da
     return table
 
 
-def _write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
+def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
+    """Write a table, whole or not at all.
+
+    Raises:
+        SchemaError: It has other columns.
+    """
     require(table, schema, name=str(path))
     with new_file(path) as temporary:
         table.write_parquet(temporary, compression="zstd", statistics=True)
@@ -337,8 +357,8 @@ def _read_losses(folder: Path, checkpoints: pl.DataFrame) -> tuple[pl.DataFrame,
 
 
 def _write_losses(folder: Path, index: pl.DataFrame, losses: pl.LazyFrame) -> None:
-    _write_table(folder / "index.parquet", index, TRACE_INDEX)
+    write_table(folder / "index.parquet", index, TRACE_INDEX)
     table = losses.collect()
     for name, dtype in table.schema.items():
         column = pl.Schema({name: dtype})
-        _write_table(folder / f"{name}.parquet", table.select(name), column)
+        write_table(folder / f"{name}.parquet", table.select(name), column)

@@ -23,7 +23,7 @@ GRAPH: Final = Path("dvc.yaml")
 # Digests of gdc's modules, for workspaces that do not hold its source.
 CODE: Final = Path("code.json")
 IGNORED: Final = (
-    "/data/", "/lineage/", "/metrics/", "/reports/", "/work/", "/mlflow.db*", "/.mlflow.db*",
+    "/data/", "/lineage/", "/metrics/", "/reports/", "work/", "/mlflow.db*", "/.mlflow.db*",
     "/mlartifacts/",
 )  # fmt: skip
 # As `store` names them.

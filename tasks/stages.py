@@ -94,16 +94,28 @@ def reproduce(target: str, parent_run_id: str | None, log: Callable[[str], None]
         StageFailedError: With the stage's error lines; ``StageTransientError`` for exit code 75.
     """
     started = time.monotonic()
-    lines = []
     command = dvc_command("repro", "--single-item", target)
-    with process_group(command, stage_environment(parent_run_id)) as process:
+    lines = run_program(target, command, stage_environment(parent_run_id), log)
+    return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
+
+
+def run_program(
+    name: str, command: Sequence[str], environment: dict[str, str], log: Callable[[str], None]
+) -> list[str]:
+    """Run a program to its end, hand its lines to ``log`` and return them.
+
+    Raises:
+        StageFailedError: As ``failure`` words it for ``name``.
+    """
+    lines = []
+    with process_group(command, environment) as process:
         assert process.stdout is not None  # noqa: S101  # opened as a pipe
         for line in read_lines(process.stdout):
             lines.append(line)
             log(line)
     if process.wait() != 0:
-        raise failure(target, lines)
-    return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
+        raise failure(name, lines)
+    return lines
 
 
 def read_lines(stream: IO[bytes], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:

@@ -15,9 +15,7 @@ from gdc.errors import ConfigError
 from tasks.graph import changed_targets, load_graph
 from tasks.stages import (
     StageFailedError,
-    failure,
-    process_group,
-    read_lines,
+    run_program,
     stage_environment,
     wait_for_all,
 )
@@ -44,14 +42,7 @@ def train_model(number: int, num_models: int) -> None:
     # -P: a folder called `gdc` in the workspace must not take the place of ours.
     command = [sys.executable, "-P", "-m", "gdc.stages.truth"]
     command += ["--model", str(number), "--num-models", str(num_models)]
-    lines = []
-    with process_group(command, stage_environment()) as process:
-        assert process.stdout is not None  # noqa: S101  # opened as a pipe
-        for line in read_lines(process.stdout):
-            lines.append(line)
-            get_run_logger().info(line)
-    if process.wait() != 0:
-        raise failure(f"truth@{number}", lines)
+    run_program(f"truth@{number}", command, stage_environment(), get_run_logger().info)
 
 
 def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
-from zlib import compress
 
 import polars as pl
 
 from gdc.config import ScoreConfig, Threshold
-from gdc.corpus import hash_order
+from gdc.corpus import hash_order, zlib_size
 from gdc.errors import DataError
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
@@ -113,12 +112,8 @@ def _corpus_columns(corpus: pl.DataFrame, needs: Collection[str]) -> pl.DataFram
     if "num_copies" in needs and "num_copies" in corpus.columns:
         columns.append(pl.col("num_copies"))
     if "zlib_size" in needs and "text" in corpus.columns:
-        columns.append(pl.col("text").map_elements(_zlib_size, pl.Int64).alias("zlib_size"))
+        columns.append(pl.col("text").map_elements(zlib_size, pl.Int64).alias("zlib_size"))
     return corpus.select(columns)
-
-
-def _zlib_size(text: str) -> int:
-    return len(compress(text.encode()))
 
 
 def _score_run(trace: Trace, inputs: _Inputs) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""What `train` and `retrain` share: tokenized splits, a fitted model, its curves and files."""
+"""What the stages that train share: tokenized splits, a fitted model, its curves and files."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import polars as pl
 import torch
 from torch import nn
 
-from gdc import models, store, training
+from gdc import losses, models, store, training
 from gdc.batches import TokenizedTexts
 from gdc.config import Model, Params
 from gdc.environment import device
-from gdc.tokens import TextTokenizer
+from gdc.tokens import TextTokenizer, load_tokenizer
 from gdc.tracking import StageRun
 from gdc.training import Recipe, Recording, TrainingData
 
@@ -43,6 +43,30 @@ def fit(
     return model, recording
 
 
+def fit_half(
+    params: Params, samples: pl.DataFrame, is_trained: pl.Series, recipe: Recipe, name: str
+) -> tuple[pl.DataFrame, Recording]:
+    """Train a fresh model on some of the samples and ask it about all of them.
+
+    Returns:
+        ``REFERENCE_LOSS`` table in the row order of ``samples``, and what the run has recorded.
+    """
+    tokenizer = load_tokenizer(store.TOKENIZER)
+    # All texts are asked once, at the end: no held-out curve.
+    data = TrainingData.unweighted(
+        tokenize(samples.filter(is_trained), tokenizer), tokenize(samples.head(0), tokenizer)
+    )
+    model, recording = fit(params, tokenizer, data, recipe, name)
+    loss = losses.sample_losses(
+        model,
+        tokenize(samples, tokenizer),
+        block_size=params.model.block_size,
+        batch_tokens=params.training.batch_tokens,
+    )
+    table = samples.select("sample_id").with_columns(loss=pl.Series(loss, dtype=pl.Float32))
+    return table, recording
+
+
 def _pinned(config: Model) -> Model:
     """A model of the Hub at the commit that the manifest has seen, whatever its branch is now."""
     commit = (
@@ -54,8 +78,8 @@ def _pinned(config: Model) -> Model:
 def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, seed: int) -> None:
     """Write the model folder; log it with the curves by step."""
     heldout = [
-        (step, float(np.mean(losses, dtype=np.float64)))
-        for (_, step, *_), losses in zip(recording.checkpoints, recording.heldout, strict=True)
+        (step, float(np.mean(of_samples, dtype=np.float64)))
+        for (_, step, *_), of_samples in zip(recording.checkpoints, recording.heldout, strict=True)
     ]
     num_steps = recording.curve[-1][0]
     path = store.model_path(arm, seed)

@@ -24,16 +24,9 @@ def main() -> None:
 
 
 def _near_copies(samples: pl.DataFrame, params: Params) -> pl.DataFrame:
-    config = params.reference
-    if not config.models:
+    if not params.reference.models:
         return pl.DataFrame(schema=duplicates.NEAR_DUPLICATES)
-    return duplicates.near_duplicates(
-        samples,
-        threshold=config.threshold,
-        num_perm=config.num_perm,
-        shingle_chars=config.shingle_chars,
-        seed=params.seed,
-    )
+    return duplicates.near_copies(samples, params.reference, seed=params.seed)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import polars as pl
 
 from gdc import causes, duplicates, scores, store, tracking
-from gdc.config import Params
 from gdc.stages.runner import run
 
 
@@ -21,7 +20,9 @@ def main() -> None:
             seed=params.seed,
             references=store.read_references(params.reference.models),
         )
-        reasons = _causes(corpus.filter(pl.col("split") == "train"), params)
+        samples = corpus.filter(pl.col("split") == "train")
+        twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
+        reasons = causes.find_causes(samples, twins)
         table = scored.join(reasons, on="sample_id", how="left", maintain_order="left")
         store.write("scores", table)
         store.write_json(store.SCORES_SUMMARY, summary)
@@ -31,18 +32,6 @@ def main() -> None:
         stage.log_dataset("scores", table, store.TABLES["scores"][0], "scores")
         stage.log_artifact(store.TABLES["scores"][0])
         stage.log_artifact(store.SCORES_SUMMARY)
-
-
-def _causes(samples: pl.DataFrame, params: Params) -> pl.DataFrame:
-    config = params.reference
-    twins = duplicates.near_duplicates(
-        samples,
-        threshold=config.threshold,
-        num_perm=config.num_perm,
-        shingle_chars=config.shingle_chars,
-        seed=params.seed,
-    )
-    return causes.find_causes(samples, twins)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ import argparse
 
 import polars as pl
 
-from gdc import benchmark, losses, store
+from gdc import benchmark, store
 from gdc.stages import fitting
 from gdc.stages.runner import run
-from gdc.tokens import load_tokenizer
-from gdc.training import TrainingData
 
 
 def main() -> None:
@@ -29,18 +27,9 @@ def main() -> None:
     samples = store.read("corpus").filter(pl.col("split") == "train").join(
         benchmark.make_halves(params, num_models), on="sample_id", maintain_order="left"
     )  # fmt: skip
-    tokenizer = load_tokenizer(store.TOKENIZER)
-    half = fitting.tokenize(samples.filter(pl.col("seen").list.get(number)), tokenizer)
-    data = TrainingData.unweighted(half, fitting.tokenize(samples.head(0), tokenizer))
+    is_trained = samples["seen"].list.get(number)
     recipe = fitting.recipe_of(params, benchmark.SEEDS_FROM + number)
-    model, _ = fitting.fit(params, tokenizer, data, recipe, f"truth@{number}")
-    loss = losses.sample_losses(
-        model,
-        fitting.tokenize(samples, tokenizer),
-        block_size=params.model.block_size,
-        batch_tokens=params.training.batch_tokens,
-    )
-    table = samples.select("sample_id").with_columns(loss=pl.Series(loss, dtype=pl.Float32))
+    table, _ = fitting.fit_half(params, samples, is_trained, recipe, f"truth@{number}")
     benchmark.write_losses(path, table)
 
 
