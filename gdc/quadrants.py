@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import scipy  # loads scipy.stats, which takes a second, when it is needed
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from gdc.config import ConformalThreshold, PartitionConfig, Threshold
 from gdc.errors import ConfigError, DataError
@@ -90,7 +90,7 @@ def conformal_cut(log_ps: NDArray[np.float64], rate: float) -> float:
 
     Source: Benjamini & Hochberg 1995; for conformal p-values Bates et al. 2023, arXiv:2104.08279.
     """
-    adjusted = false_discovery_control(10.0**-log_ps, method="bh")
+    adjusted = scipy.stats.false_discovery_control(10.0**-log_ps, method="bh")
     # Rounded: p-values are ratios of counts and often equal their bound, but for the last bit.
     left = log_ps[np.round(adjusted, 12) > rate]
     return float(left.max(initial=0.0)) + 0.0  # no minus zero

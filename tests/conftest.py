@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -9,3 +10,9 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("ci")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: no worker is left alone with one when all the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

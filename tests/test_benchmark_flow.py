@@ -61,12 +61,8 @@ def test_without_scores_there_is_nothing_to_judge(
 
 
 def killed_benchmark(folder: Path) -> Path:
-    """A small workspace without reference models: stage `score` is done, and one model of four."""
+    """A small workspace where stage `score` is done, and one model of four."""
     make_workspace(folder)
-    params = read_params(folder)
-    params["reference"]["models"] = []
-    params["score"]["enabled"].remove("reference_gap")
-    write_params(folder, params)
     done = run(folder, sys.executable, "-c", STAGES)
     assert done.returncode == 0, done.stderr
     dvc(folder, "commit", "--force", "manifest", "ingest", "halves", "train@0", "score")
