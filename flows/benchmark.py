@@ -63,7 +63,9 @@ def scored(params: Params) -> Scored:
     corpus = store.read("corpus").select("sample_id", "num_copies", "text")
     references = store.read_references(params.reference.models)
     runs = [
-        scores.score_samples([trace], corpus, config, seed=params.seed, references=references)[0]
+        scores.score_samples(
+            [trace], corpus, config, seed=params.seed, references=references
+        ).samples
         for trace in traces
     ]
     return Scored(store.read("scores"), runs, traces, params.score.mode)

@@ -12,7 +12,9 @@ from gdc.errors import ConfigError, DataError
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
 
 
-def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFrame, dict[str, Any]]:
+def partition(
+    scores: pl.DataFrame, by_run: pl.DataFrame, config: PartitionConfig
+) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Give every sample its quadrant: strictly above a threshold is high.
 
     Low difficulty: ``stable-easy`` or, with a high axis, ``hotspot-memorized``; high difficulty:
@@ -20,6 +22,8 @@ def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFra
 
     Args:
         scores: ``SCORES`` table with the column that ``config.axis`` names.
+        by_run: ``SCORES_BY_RUN`` table of the same samples, with no row where there was one run.
+            Each run is cut at its own thresholds, by the same rule.
         config: The memorization axis and both thresholds. A conformal one wants scores of one run.
 
     Returns:
@@ -41,10 +45,36 @@ def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFra
                 f"data/scores.parquet: {missing.height} samples have no {axis}, first "
                 f"{missing['sample_id'][0]}. Choose a score that all samples have."
             )
-    difficulty_cut = threshold_value(scores["difficulty"], config.difficulty)
-    memorization_cut = threshold_value(scores[config.axis], config.memorization)
+    difficulty_cut, memorization_cut = _cuts(scores, config)
+    quadrants = _cut(scores, config)
+    stability = _stability(quadrants, by_run, config)
+    quadrants = quadrants.join(
+        stability, on="sample_id", how="left", maintain_order="left"
+    ).match_to_schema(QUADRANT_TABLE)
+    return quadrants, {
+        "axis": config.axis,
+        "difficulty_threshold": difficulty_cut,
+        "memorization_threshold": memorization_cut,
+        "counts": {q: int((quadrants["quadrant"] == q).sum()) for q in QUADRANTS},
+        "num_unstable": int((quadrants["stability"] < 1).sum()) if by_run.height else None,
+        "warnings": [
+            *_warnings("difficulty", scores["difficulty"], config.difficulty, difficulty_cut),
+            *_warnings(config.axis, scores[config.axis], config.memorization, memorization_cut),
+        ],
+    }
+
+
+def _cuts(scores: pl.DataFrame, config: PartitionConfig) -> tuple[float, float]:
+    return (
+        threshold_value(scores["difficulty"], config.difficulty),
+        threshold_value(scores[config.axis], config.memorization),
+    )
+
+
+def _cut(scores: pl.DataFrame, config: PartitionConfig) -> pl.DataFrame:
+    difficulty_cut, memorization_cut = _cuts(scores, config)
     hard, memorized = pl.col("difficulty") > difficulty_cut, pl.col(config.axis) > memorization_cut
-    quadrants = scores.select(
+    return scores.select(
         "sample_id",
         quadrant=pl.when(hard & memorized)
         .then(pl.lit("noisy-outlier"))
@@ -53,17 +83,21 @@ def partition(scores: pl.DataFrame, config: PartitionConfig) -> tuple[pl.DataFra
         .when(memorized)
         .then(pl.lit("hotspot-memorized"))
         .otherwise(pl.lit("stable-easy")),
-    ).match_to_schema(QUADRANT_TABLE)
-    return quadrants, {
-        "axis": config.axis,
-        "difficulty_threshold": difficulty_cut,
-        "memorization_threshold": memorization_cut,
-        "counts": {q: int((quadrants["quadrant"] == q).sum()) for q in QUADRANTS},
-        "warnings": [
-            *_warnings("difficulty", scores["difficulty"], config.difficulty, difficulty_cut),
-            *_warnings(config.axis, scores[config.axis], config.memorization, memorization_cut),
-        ],
-    }
+    )
+
+
+def _stability(
+    quadrants: pl.DataFrame, by_run: pl.DataFrame, config: PartitionConfig
+) -> pl.DataFrame:
+    """``sample_id`` and the share of runs whose own map says what the map of the means says."""
+    runs = [
+        _cut(table, config).join(quadrants, on=["sample_id"], suffix="_of_means")
+        for table in by_run.partition_by("run", maintain_order=True)
+    ]
+    if not runs:
+        return quadrants.select("sample_id", stability=pl.lit(None, pl.Float64))
+    same = pl.col("quadrant") == pl.col("quadrant_of_means")
+    return pl.concat(runs).group_by("sample_id").agg(stability=same.mean())
 
 
 def threshold_value(values: pl.Series, threshold: Threshold | ConformalThreshold) -> float:

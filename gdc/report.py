@@ -90,7 +90,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "num_leaked": tables.leaked.height,
         "claims": check_claims(tables.evidence, params, baseline) if tables.evidence else [],
         "leaked_samples": tables.leaked.join(
-            tables.quadrants, on="sample_id", maintain_order="left"
+            tables.quadrants.select("sample_id", "quadrant"), on="sample_id", maintain_order="left"
         )
         .join(tables.corpus.select("sample_id", "source"), on="sample_id", maintain_order="left")
         .head(params.report.num_hotspots)
@@ -276,8 +276,8 @@ def _hotspots(samples: pl.DataFrame, params: Params) -> list[dict[str, Any]]:
     """Ordinary samples above the memorization threshold, the quadrant of hotspots first."""
     text = pl.col("text") if params.report.show_text else pl.lit(None, pl.String)
     columns = (
-        "sample_id", "source", "difficulty", "score", "quadrant", "num_copies", "cause", "twin_ids",
-        "text",
+        "sample_id", "source", "difficulty", "score", "quadrant", "stability", "num_copies",
+        "cause", "twin_ids", "text",
     )  # fmt: skip
     hotspot = pl.col("quadrant") == "hotspot-memorized"
     return (
@@ -427,12 +427,24 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
         f"{scores['num_checkpoints']} {scores['mode']} checkpoints; "
         f"learned below {number(scores['epsilon'])} nats per token. "
         f"Hard: difficulty above {number(quadrants['difficulty_threshold'])} nats per token. "
-        f"High: {quadrants['axis']} above {number(quadrants['memorization_threshold'])}.",
+        f"High: {quadrants['axis']} above {number(quadrants['memorization_threshold'])}."
+        + _unstable(report),
         f"Arm {curated['arm']} makes the curated data set: of "
         f"{_counted(curated['num_samples'], 'ordinary training sample')} it removes "
         f"{actions['drop']:,}, down-weights {actions['weight']:,}, repeats {actions['copy']:,} and "
         f"leaves {actions['keep']:,} as they are.",
     ]
+
+
+def _unstable(report: Mapping[str, Any]) -> str:
+    """How many samples lie elsewhere on the map of a single run; nothing where there is one."""
+    num_unstable, scores = report["quadrants"]["num_unstable"], report["scores"]
+    if num_unstable is None:
+        return ""
+    return (
+        f" {num_unstable:,} of {scores['num_samples']:,} samples lie in another quadrant in at "
+        f"least one of the {scores['num_seeds']} runs."
+    )
 
 
 def _comparison(report: Mapping[str, Any]) -> str:

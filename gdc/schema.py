@@ -81,7 +81,24 @@ SCORES: Final = pl.Schema(
         "never_learned": pl.Boolean,
     }
 )
-QUADRANT_TABLE: Final = pl.Schema({"sample_id": pl.String, "quadrant": pl.String})
+# One row is a sample in one of several tracked runs, `run` its place in train.seeds. The table is
+# followed by one Float64 column for every enabled score.
+SCORES_BY_RUN: Final = pl.Schema(
+    {
+        "run": pl.Int64,
+        "sample_id": pl.String,
+        "difficulty": pl.Float64,
+        "memorization": pl.Float64,
+    }
+)
+QUADRANT_TABLE: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "quadrant": pl.String,
+        # Share of the tracked runs whose own map puts the sample there; null with one run.
+        "stability": pl.Float64,
+    }
+)
 
 PLAN: Final = pl.Schema(
     {

@@ -30,6 +30,7 @@ from gdc.schema import (
     REFERENCE_LOSS,
     REMOVED,
     SCORES,
+    SCORES_BY_RUN,
     TRACE_INDEX,
     require,
 )
@@ -55,6 +56,7 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "canaries": (Path("data/canaries.parquet"), CANARIES),
     "halves": (REFERENCE_FOLDER / "halves.parquet", HALVES),
     "scores": (Path("data/scores.parquet"), SCORES),
+    "scores_by_run": (Path("data/scores_by_run.parquet"), SCORES_BY_RUN),
     "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
     "curated/train": (CURATED_FOLDER / "train.parquet", CURATED),
     "curated/validation": (CURATED_FOLDER / "validation.parquet", CURATED),

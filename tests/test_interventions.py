@@ -14,7 +14,7 @@ from gdc.config import CanariesConfig, DedupArm, ScoreArm
 from gdc.corpus import build_corpus, samples_from
 from gdc.errors import ConfigError, DataError
 from gdc.interventions import curate, dedup_plan, make_plan, oracle_plan, shuffled_plan
-from gdc.schema import CORPUS, CURATED, PLAN, QUADRANT_TABLE, QUADRANTS, REMOVED, SCORES
+from gdc.schema import CORPUS, CURATED, PLAN, QUADRANTS, REMOVED, SCORES
 from tests.builders import rows_of
 
 NONE = {"rule": "none"}
@@ -210,7 +210,7 @@ def corpus_of(rows: Sequence[tuple[str, str, str | None]]) -> pl.DataFrame:
 
 
 def quadrants_of(scored: pl.DataFrame) -> pl.DataFrame:
-    return scored.select(QUADRANT_TABLE.names())
+    return scored.select("sample_id", "quadrant", stability=pl.lit(None, pl.Float64))
 
 
 def test_a_known_curated_data_set() -> None:

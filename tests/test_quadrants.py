@@ -6,6 +6,7 @@ quadrants, where what is memorized is known.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from gdc.config import PartitionConfig
 from gdc.errors import ConfigError, DataError
 from gdc.quadrants import conformal_cut, partition, threshold_value
-from gdc.schema import QUADRANT_TABLE, QUADRANTS, SCORES
+from gdc.schema import QUADRANT_TABLE, QUADRANTS, SCORES, SCORES_BY_RUN
 from gdc.scores import score_samples
 from gdc.trace import Trace
 from tests.builders import params_with, trace_of
@@ -49,8 +50,12 @@ def config(
     )
 
 
+def of_one_run(scores: pl.DataFrame, rules: PartitionConfig) -> tuple[pl.DataFrame, dict[str, Any]]:
+    return partition(scores, pl.DataFrame(schema=SCORES_BY_RUN), rules)
+
+
 def cut(points: Points, difficulty: float, memorization: float) -> list[str]:
-    table, _ = partition(scores_of(points), config(absolute(difficulty), absolute(memorization)))
+    table, _ = of_one_run(scores_of(points), config(absolute(difficulty), absolute(memorization)))
     return table["quadrant"].to_list()
 
 
@@ -77,14 +82,14 @@ def test_known_points(difficulty: float, memorization: float, quadrant: str) -> 
 
 def test_a_known_map() -> None:
     points = [(4.0, 0.0), (1.0, 0.0), (2.0, 0.5), (3.0, 0.0), (5.0, 0.25)]
-    table, summary = partition(scores_of(points), config(quantile(0.5), quantile(0.75)))
+    table, summary = of_one_run(scores_of(points), config(quantile(0.5), quantile(0.75)))
     assert table.schema == QUADRANT_TABLE
     assert table.rows() == [
-        ("s0", "ambiguous-hard"),
-        ("s1", "stable-easy"),
-        ("s2", "hotspot-memorized"),
-        ("s3", "stable-easy"),
-        ("s4", "ambiguous-hard"),
+        ("s0", "ambiguous-hard", None),
+        ("s1", "stable-easy", None),
+        ("s2", "hotspot-memorized", None),
+        ("s3", "stable-easy", None),
+        ("s4", "ambiguous-hard", None),
     ]
     assert {**summary, "warnings": len(summary["warnings"])} == {
         "axis": "memorization",
@@ -96,6 +101,7 @@ def test_a_known_map() -> None:
             "hotspot-memorized": 1,
             "noisy-outlier": 0,
         },
+        "num_unstable": None,
         "warnings": 1,
     }
 
@@ -112,7 +118,7 @@ def test_every_sample_gets_exactly_one_quadrant(
     points: Points, difficulty: float, memorization: float
 ) -> None:
     rules = config(quantile(difficulty), quantile(memorization))
-    table, summary = partition(scores_of(points), rules)
+    table, summary = of_one_run(scores_of(points), rules)
     assert table["sample_id"].to_list() == [f"s{i}" for i in range(len(points))]
     assert table["quadrant"].is_in(QUADRANTS).all()
     assert list(summary["counts"]) == list(QUADRANTS)
@@ -131,7 +137,7 @@ def test_quadrants_match_a_plain_loop(
         (False, True): "hotspot-memorized",
         (True, True): "noisy-outlier",
     }
-    table, _ = partition(scores_of(points), config(quantile(difficulty), quantile(memorization)))
+    table, _ = of_one_run(scores_of(points), config(quantile(difficulty), quantile(memorization)))
     assert table["quadrant"].to_list() == [
         names[bool(d > d_cut), bool(m > m_cut)] for d, m in points
     ]
@@ -153,39 +159,39 @@ def test_a_strictly_increasing_map_of_a_score_changes_no_quadrant(
     memorization: float,
 ) -> None:
     rules = config(quantile(difficulty), quantile(memorization))
-    table, _ = partition(scores_of(points), rules)
+    table, _ = of_one_run(scores_of(points), rules)
     for moved in (
         [(increasing(d), m) for d, m in points],
         [(d, increasing(m)) for d, m in points],
     ):
-        assert partition(scores_of(moved), rules)[0].equals(table)
+        assert of_one_run(scores_of(moved), rules)[0].equals(table)
 
 
 @given(points=clouds, seed=st.integers(0, 2**16))
 def test_row_order_does_not_matter(points: Points, seed: int) -> None:
     scores, rules = scores_of(points), config(quantile(0.5), quantile(0.75))
-    turned, summary = partition(scores.sample(fraction=1, shuffle=True, seed=seed), rules)
-    table, expected = partition(scores, rules)
+    turned, summary = of_one_run(scores.sample(fraction=1, shuffle=True, seed=seed), rules)
+    table, expected = of_one_run(scores, rules)
     assert turned.sort("sample_id").equals(table.sort("sample_id"))
     assert summary == expected
 
 
 def test_the_axis_may_be_any_score() -> None:
     scores = scores_of([(1.0, 0.5), (1.0, 0.0)]).with_columns(final_loss=pl.Series([-3.0, -1.0]))
-    table, summary = partition(scores, config(absolute(2.0), absolute(-2.0), axis="final_loss"))
+    table, summary = of_one_run(scores, config(absolute(2.0), absolute(-2.0), axis="final_loss"))
     assert table["quadrant"].to_list() == ["stable-easy", "hotspot-memorized"]
     assert summary["axis"] == "final_loss"
 
 
 def test_equal_values_are_all_low_and_the_empty_quadrants_are_counted() -> None:
-    table, summary = partition(scores_of([(2.0, 0.0)] * 6), config(quantile(0.5), quantile(0.9)))
+    table, summary = of_one_run(scores_of([(2.0, 0.0)] * 6), config(quantile(0.5), quantile(0.9)))
     assert table["quadrant"].unique().to_list() == ["stable-easy"]
     assert list(summary["counts"].values()) == [6, 0, 0, 0]
 
 
 def warnings_of(memorization: Sequence[float], threshold: dict[str, object]) -> list[str]:
     points = [(float(i), m) for i, m in enumerate(memorization)]
-    warnings: list[str] = partition(scores_of(points), config(absolute(2), threshold))[1][
+    warnings: list[str] = of_one_run(scores_of(points), config(absolute(2), threshold))[1][
         "warnings"
     ]
     return warnings
@@ -219,7 +225,7 @@ def test_five_distinct_values_and_a_cut_between_them_are_not_told() -> None:
 def test_an_axis_that_is_no_score_is_refused(axis: str) -> None:
     known = r"\['difficulty', 'memorization', 'first_learned'\]"
     with pytest.raises(ConfigError, match=f"partition.axis: expected one of {known}, got '{axis}'"):
-        partition(scores_of([(1.0, 0.0)]), config(absolute(0), absolute(0), axis=axis))
+        of_one_run(scores_of([(1.0, 0.0)]), config(absolute(0), absolute(0), axis=axis))
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
@@ -227,7 +233,7 @@ def test_an_axis_that_is_no_score_is_refused(axis: str) -> None:
 def test_a_sample_without_a_value_is_refused_and_named(axis: str, missing: float | None) -> None:
     point = (missing, 0.0) if axis == "difficulty" else (1.0, missing)
     with pytest.raises(DataError, match=rf"scores.parquet: 1 samples have no {axis}, first s1\."):
-        partition(scores_of([(1.0, 0.0), point]), config(quantile(0.5), quantile(0.5)))
+        of_one_run(scores_of([(1.0, 0.0), point]), config(quantile(0.5), quantile(0.5)))
 
 
 def conformal(rate: float) -> dict[str, object]:
@@ -319,8 +325,8 @@ def found_in(trace: Trace, rate: float) -> list[bool]:
     """From the trace to the quadrants; in the order of the members' names."""
     ids = pl.concat([trace.index, trace.heldout_index]).select("sample_id", text=pl.lit("a text"))
     rules = score_config(mode="probe", enabled=(LOG_P,))
-    scores, _ = score_samples([trace], ids, rules, seed=0)
-    table, summary = partition(scores, config(quantile(0.5), conformal(rate), axis=LOG_P))
+    scores = score_samples([trace], ids, rules, seed=0).samples
+    table, summary = of_one_run(scores, config(quantile(0.5), conformal(rate), axis=LOG_P))
     high = table["quadrant"].is_in(["hotspot-memorized", "noisy-outlier"])
     assert high.equals(scores[LOG_P] > summary["memorization_threshold"], check_names=False)
     return high.to_list()
@@ -346,7 +352,7 @@ def test_memorized_samples_are_found_and_few_others() -> None:
 def test_a_conformal_cut_that_finds_nobody_is_told() -> None:
     log_ps = [1.0, *[k / 10 for k in range(9)]]
     scores = scores_of([(float(k), 0.0) for k in range(10)]).with_columns(pl.Series(LOG_P, log_ps))
-    table, summary = partition(scores, config(absolute(4), conformal(0.05), axis=LOG_P))
+    table, summary = of_one_run(scores, config(absolute(4), conformal(0.05), axis=LOG_P))
     assert summary["counts"] == dict(zip(QUADRANTS, [5, 5, 0, 0], strict=True))
     assert table.height == 10
     assert summary["memorization_threshold"] == 1.0
@@ -399,3 +405,38 @@ def test_a_conformal_cut_of_another_axis_is_refused() -> None:
 def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match=r"partition\.memorization\.conformal\.value: .* than"):
         params_with(partition={**CONFORMAL, "memorization": conformal(rate)})
+
+
+def test_stability_is_the_share_of_runs_whose_own_map_agrees() -> None:
+    # Hand-made: medians of difficulty are 2, 2 and, of the means, 2; memorization is cut at 0.5.
+    runs = [[(1.0, 0.0), (2.0, 1.0), (3.0, 0.0)], [(1.0, 1.0), (3.0, 1.0), (2.0, 0.25)]]
+    tables = [
+        scores_of(points).select(pl.lit(run, pl.Int64).alias("run"), *SCORES_BY_RUN.names()[1:])
+        for run, points in enumerate(runs)
+    ]
+    means = scores_of([(1.0, 0.5), (2.5, 1.0), (2.5, 0.125)])
+    table, summary = partition(means, pl.concat(tables), config(quantile(0.5), absolute(0.5)))
+    assert table.rows() == [
+        ("s0", "stable-easy", 0.5),  # hotspot-memorized in the second run
+        ("s1", "hotspot-memorized", 0.5),  # noisy-outlier in the second run
+        ("s2", "stable-easy", 0.5),  # ambiguous-hard in the first run
+    ]
+    assert summary["num_unstable"] == 3
+
+
+@given(points=clouds, num_runs=st.integers(2, 4))
+def test_runs_that_agree_are_stable_and_the_order_of_rows_does_not_matter(
+    points: Points, num_runs: int
+) -> None:
+    rules = config(quantile(0.5), quantile(0.75))
+    scores = scores_of(points)
+    by_run = pl.concat(
+        scores.select(pl.lit(run, pl.Int64).alias("run"), *SCORES_BY_RUN.names()[1:])
+        for run in range(num_runs)
+    )
+    table, summary = partition(scores, by_run.sample(fraction=1, shuffle=True, seed=0), rules)
+    alone, _ = of_one_run(scores, rules)
+    assert table["stability"].to_list() == [1.0] * len(points)
+    assert summary["num_unstable"] == 0
+    assert table.drop("stability").equals(alone.drop("stability"))
+    assert alone["stability"].null_count() == len(points)

@@ -133,7 +133,7 @@ def tables_of(
             [(i, d, m, 1.0, False) for i, d, m, *_ in samples], schema=SCORES, orient="row"
         ).join(CAUSED, on="sample_id", how="left", maintain_order="left"),
         quadrants=pl.DataFrame(
-            [(row[0], row[3]) for row in samples], schema=QUADRANT_TABLE, orient="row"
+            [(row[0], row[3], None) for row in samples], schema=QUADRANT_TABLE, orient="row"
         ),
         plans={"none": plan_of(ids), "paper": plan_of(ids, f="drop", c="weight", d="weight")},
         metrics={
@@ -155,6 +155,7 @@ def tables_of(
             "difficulty_threshold": 3.0,
             "memorization_threshold": 0.15,
             "counts": {q: sum(row[3] == q for row in samples) for q in QUADRANTS},
+            "num_unstable": None,
             "warnings": ["said twice"],
         },
         num_quarantined=num_quarantined,
@@ -204,12 +205,29 @@ def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_list
         "difficulty": 1.0,
         "score": 0.3,
         "quadrant": "hotspot-memorized",
+        "stability": None,
         "num_copies": 1,
         "cause": "secret",
         "twin_ids": [],
         "text": "text of e-0",
     }
     assert [row["twin_ids"] for row in hotspots[1:]] == [["c-0", "d-1"], ["d-0"], []]
+
+
+def test_of_several_tracked_runs_the_page_says_which_samples_change_their_quadrant() -> None:
+    tables = tables_of()
+    assert "runs that agree" not in page_of(tables, params_of())
+    several = replace(
+        tables,
+        quadrants=tables.quadrants.with_columns(stability=pl.lit(0.75)),
+        quadrants_summary=tables.quadrants_summary | {"num_unstable": 5},
+        scores_summary=tables.scores_summary | {"num_seeds": 4},
+    )
+    page = page_of(several, params_of())
+    assert "runs that agree" in page
+    assert '<td class="num">75 %</td>' in page
+    assert "5 of " in page
+    assert "samples lie in another quadrant in at least one of the 4 runs." in page
 
 
 def test_causes_are_counted_by_precedence_without_canaries_and_bring_their_remedy() -> None:

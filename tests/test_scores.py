@@ -39,7 +39,7 @@ def score(
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     traces = [run if isinstance(run, Trace) else trace_of(run) for run in runs]
     num_copies = traces[0].index.select("sample_id", num_copies=pl.lit(copies, pl.Int64))
-    return score_samples(traces, num_copies, config(**changes), seed=seed)
+    return score_samples(traces, num_copies, config(**changes), seed=seed)[:2]
 
 
 def shuffled(trace: Trace, seed: int) -> Trace:
@@ -281,6 +281,24 @@ def test_five_distinct_values_among_learned_samples_are_not_told() -> None:
     scores, summary = score(forgotten)
     assert scores["memorization"].to_list() == [0.0, 1 / 7, 2 / 7, 3 / 7, 4 / 7]
     assert summary["warnings"] == []
+
+
+def test_what_the_mean_hides_is_kept_by_run() -> None:
+    runs = [
+        trace_of({"a": [1.0, 3.0], "b": [2.0, 2.0]}),
+        trace_of({"a": [3.0, 1.0], "b": [4.0, 4.0]}),
+    ]
+    rules = config(num_early=1, enabled=("final_loss",))
+    ids = runs[0].index.select("sample_id")
+    table = score_samples(runs, ids, rules, seed=0).by_run
+    assert table.select("run", "sample_id", "difficulty", "final_loss").rows() == [
+        (0, "a", 1.0, -3.0),
+        (0, "b", 2.0, -2.0),
+        (1, "a", 3.0, -1.0),
+        (1, "b", 4.0, -4.0),
+    ]
+    alone = score_samples(runs[:1], ids, rules, seed=0).by_run
+    assert (alone.height, alone.schema) == (0, table.schema)
 
 
 def test_runs_with_different_samples_are_refused() -> None:

@@ -35,7 +35,7 @@ def corpus_of(trace: Trace, text: str = "the same text") -> pl.DataFrame:
 
 def scores_of(curves: Curves, heldout: Curves, *names: str) -> pl.DataFrame:
     trace = trace_with_heldout(curves, heldout)
-    table, _ = score_samples([trace], corpus_of(trace), config(enabled=names), seed=0)
+    table, *_ = score_samples([trace], corpus_of(trace), config(enabled=names), seed=0)
     return table.select(names)
 
 
@@ -95,7 +95,7 @@ def test_length_and_compressed_size_are_expected_too() -> None:
     )
     ids = pl.concat([trace.index["sample_id"], trace.heldout_index["sample_id"]])
     corpus = pl.DataFrame({"sample_id": ids, "text": ["abcdefghabcdefgh", *texts]})
-    table, _ = score_samples([trace], corpus, config(enabled=("calibrated_drop",)), seed=0)
+    table, *_ = score_samples([trace], corpus, config(enabled=("calibrated_drop",)), seed=0)
     expected = 0.1 * 15 + 0.5 * len(compress(b"abcdefghabcdefgh")) / 15
     assert table["calibrated_drop"].item() == pytest.approx(expected - 1, abs=1e-5)
 
@@ -160,8 +160,8 @@ def test_no_score_depends_on_the_order_of_any_rows(seed: int) -> None:
     )
     mixed = corpus.sample(fraction=1, shuffle=True, seed=seed)
     rules = config(enabled=WITHOUT_REFERENCES)
-    before, _ = score_samples([trace], corpus, rules, seed=0)
-    after, _ = score_samples([other], mixed, rules, seed=0)
+    before, *_ = score_samples([trace], corpus, rules, seed=0)
+    after, *_ = score_samples([other], mixed, rules, seed=0)
     assert after.equals(before)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -19,6 +19,21 @@ from gdc.scores.registry import (
 )
 from gdc.scores.trace_scores import difficulty, first_learned, memorization
 from gdc.trace import Trace
+
+
+class Scored(NamedTuple):
+    """What the tracked runs say of every sample.
+
+    Attributes:
+        samples: ``SCORES`` with one more column for every enabled score, sorted by ``sample_id``:
+            means over the runs; ``never_learned`` holds in all of them.
+        summary: For ``scores.json``.
+        by_run: ``SCORES_BY_RUN`` with the same columns; no row where there is one run.
+    """
+
+    samples: pl.DataFrame
+    summary: dict[str, Any]
+    by_run: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ def score_samples(
     *,
     seed: int,
     references: pl.DataFrame | None = None,
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+) -> Scored:
     """Score every sample of the tracked runs.
 
     Args:
@@ -49,11 +64,6 @@ def score_samples(
         config: Checkpoints to read, epsilon, the early checkpoints, scores to write.
         seed: Seed of the score ``random``.
         references: ``REFERENCES`` table, for the scores that need it.
-
-    Returns:
-        The ``SCORES`` table with one more column for every enabled score, sorted by ``sample_id``,
-        and a summary for ``scores.json``. Scores are means over the runs; ``never_learned`` holds
-        in all of them.
 
     Raises:
         ConfigError: An enabled score is not registered, or what it needs is not at hand.
@@ -77,8 +87,9 @@ def score_samples(
     tables = [_score_run(trace, inputs) for trace in traces]
     if any(not table["sample_id"].equals(tables[0]["sample_id"]) for table in tables):
         raise DataError("data/trace: the tracked runs hold different samples. Re-run stage train.")
-    scores = _mean_over_runs(tables)
-    return scores, _summary(scores, traces, config, epsilon)
+    samples = _mean_over_runs(tables)
+    summary = _summary(samples, traces, config, epsilon)
+    return Scored(samples, summary, _by_run(tables))
 
 
 def epsilon_of(traces: Sequence[Trace], mode: str, threshold: Threshold) -> float:
@@ -190,6 +201,15 @@ def _mean_over_runs(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
         .select(tables[0].columns)
         .sort("sample_id")
     )
+
+
+def _by_run(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Everything that the mean hides; nothing where it hides nothing."""
+    rows = pl.concat(
+        table.select(pl.lit(run, pl.Int64).alias("run"), pl.all())
+        for run, table in enumerate(tables)
+    )
+    return rows.drop("first_learned", "never_learned").head(rows.height if len(tables) > 1 else 0)
 
 
 def _summary(

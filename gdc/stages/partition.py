@@ -8,10 +8,14 @@ def main() -> None:
     """Cut the map."""
     params = store.load_params()
     with tracking.stage_run("partition", params.model_dump(include={"partition"})) as stage:
-        table, summary = quadrants.partition(store.read("scores"), params.partition)
+        table, summary = quadrants.partition(
+            store.read("scores"), store.read("scores_by_run"), params.partition
+        )
         store.write("quadrants", table)
         store.write_json(store.QUADRANTS_SUMMARY, summary)
         stage.log_metrics({f"num/{name}": count for name, count in summary["counts"].items()})
+        if summary["num_unstable"] is not None:
+            stage.log_metrics({"num_unstable": summary["num_unstable"]})
         stage.log_artifact(store.TABLES["quadrants"][0])
         stage.log_artifact(store.QUADRANTS_SUMMARY)
 

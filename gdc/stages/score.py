@@ -13,7 +13,7 @@ def main() -> None:
     with tracking.stage_run("score", sections) as stage:
         traces = [store.read_trace(seed) for seed in params.train.seeds]
         corpus = store.read("corpus").select("sample_id", "split", "num_copies", "text")
-        scored, summary = scores.score_samples(
+        scored = scores.score_samples(
             traces,
             corpus,
             params.score,
@@ -23,12 +23,12 @@ def main() -> None:
         samples = corpus.filter(pl.col("split") == "train")
         twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
         reasons = causes.find_causes(samples, twins)
-        table = scored.join(reasons, on="sample_id", how="left", maintain_order="left")
+        table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         store.write("scores", table)
-        store.write_json(store.SCORES_SUMMARY, summary)
-        stage.log_metrics(
-            {name: value for name, value in summary.items() if isinstance(value, int | float)}
-        )
+        store.write("scores_by_run", scored.by_run)
+        store.write_json(store.SCORES_SUMMARY, scored.summary)
+        numbers = {k: v for k, v in scored.summary.items() if isinstance(v, int | float)}
+        stage.log_metrics(numbers)
         stage.log_dataset("scores", table, store.TABLES["scores"][0], "scores")
         stage.log_artifact(store.TABLES["scores"][0])
         stage.log_artifact(store.SCORES_SUMMARY)
