@@ -41,7 +41,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "perplexity ratio | of the rare tenth |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, arm in report["evidence"].items():
+    for name in [arm["arm"] for arm in report["arms"]]:  # JSON has them by name
+        arm = report["evidence"][name]
         canaries = arm["canaries"]
         cells = [
             _ranged(canaries["planted"]["extracted"], _percent),
