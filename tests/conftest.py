@@ -14,9 +14,17 @@ settings.load_profile("ci")
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow ones first: no worker is left alone with one when all the others are done."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """The slow ones first: no worker is left alone with one when all the others are done.
+
+    Of these the ones that share a first run: one worker makes it while the other has fast tests.
+    """
+    items.sort(
+        key=lambda item: (
+            "first_run" not in item.fixturenames,
+            item.get_closest_marker("slow") is None,
+        )
+    )
 
 
 @pytest.fixture(autouse=True)
