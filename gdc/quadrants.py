@@ -45,8 +45,8 @@ def partition(
                 f"data/scores.parquet: {missing.height} samples have no {axis}, first "
                 f"{missing['sample_id'][0]}. Choose a score that all samples have."
             )
-    difficulty_cut, memorization_cut = _cuts(scores, config)
-    quadrants = _cut(scores, config)
+    difficulty_cut, memorization_cut = cuts = _cuts(scores, config)
+    quadrants = _cut(scores, config.axis, cuts)
     stability = _stability(quadrants, by_run, config)
     quadrants = quadrants.join(
         stability, on="sample_id", how="left", maintain_order="left"
@@ -71,9 +71,8 @@ def _cuts(scores: pl.DataFrame, config: PartitionConfig) -> tuple[float, float]:
     )
 
 
-def _cut(scores: pl.DataFrame, config: PartitionConfig) -> pl.DataFrame:
-    difficulty_cut, memorization_cut = _cuts(scores, config)
-    hard, memorized = pl.col("difficulty") > difficulty_cut, pl.col(config.axis) > memorization_cut
+def _cut(scores: pl.DataFrame, axis: str, cuts: tuple[float, float]) -> pl.DataFrame:
+    hard, memorized = pl.col("difficulty") > cuts[0], pl.col(axis) > cuts[1]
     return scores.select(
         "sample_id",
         quadrant=pl.when(hard & memorized)
@@ -91,7 +90,9 @@ def _stability(
 ) -> pl.DataFrame:
     """``sample_id`` and the share of runs whose own map says what the map of the means says."""
     runs = [
-        _cut(table, config).join(quadrants, on=["sample_id"], suffix="_of_means")
+        _cut(table, config.axis, _cuts(table, config)).join(
+            quadrants, on="sample_id", suffix="_of_means"
+        )
         for table in by_run.partition_by("run", maintain_order=True)
     ]
     if not runs:

@@ -408,7 +408,7 @@ def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
 
 
 def test_stability_is_the_share_of_runs_whose_own_map_agrees() -> None:
-    # Hand-made: medians of difficulty are 2, 2 and, of the means, 2; memorization is cut at 0.5.
+    # Hand-made: medians of difficulty are 2, 2 and, of the means, 2.5; memorization is cut at 0.5.
     runs = [[(1.0, 0.0), (2.0, 1.0), (3.0, 0.0)], [(1.0, 1.0), (3.0, 1.0), (2.0, 0.25)]]
     tables = [
         scores_of(points).select(pl.lit(run, pl.Int64).alias("run"), *SCORES_BY_RUN.names()[1:])

@@ -205,11 +205,13 @@ def _mean_over_runs(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _by_run(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Everything that the mean hides; nothing where it hides nothing."""
-    rows = pl.concat(
-        table.select(pl.lit(run, pl.Int64).alias("run"), pl.all())
-        for run, table in enumerate(tables)
+    hidden = tables if len(tables) > 1 else [tables[0].clear()]
+    return pl.concat(
+        table.select(
+            pl.lit(run, pl.Int64).alias("run"), pl.all().exclude("first_learned", "never_learned")
+        )
+        for run, table in enumerate(hidden)
     )
-    return rows.drop("first_learned", "never_learned").head(rows.height if len(tables) > 1 else 0)
 
 
 def _summary(
