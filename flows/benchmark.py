@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
-from flows.curate import as_command, only_run_here, show_no_tracebacks
+from flows.program import as_command, only_run_here, show_no_tracebacks
 from gdc import benchmark as files
-from gdc import scores, store, tracking
-from gdc.config import Params, Threshold
+from gdc import store, tracking
+from gdc.config import Params
 from gdc.leaderboard import TRAINED, Scored, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
 from tasks.graph import workers
@@ -56,19 +56,11 @@ def judge(params: Params, num_models: int) -> dict[str, Any]:
 
 
 def scored(params: Params) -> Scored:
-    """The scores as stage `score` wrote them, and those of each tracked run at the same epsilon."""
+    """The scores as stage `score` wrote them, of one tracked run or of several and their mean."""
+    mean = store.read("scores")
+    runs = store.read("scores_by_run").partition_by("run", maintain_order=True) or [mean]
     traces = [store.read_trace(seed) for seed in params.train.seeds]
-    epsilon = store.read_json(store.SCORES_SUMMARY)["epsilon"]
-    config = params.score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
-    corpus = store.read("corpus").select("sample_id", "num_copies", "text")
-    references = store.read_references(params.reference.models)
-    runs = [
-        scores.score_samples(
-            [trace], corpus, config, seed=params.seed, references=references
-        ).samples
-        for trace in traces
-    ]
-    return Scored(store.read("scores"), runs, traces, params.score.mode)
+    return Scored(mean, runs, traces, params.score.mode)
 
 
 def write(board: Mapping[str, Any]) -> None:

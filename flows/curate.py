@@ -1,24 +1,19 @@
 """Source -> report: the pipeline as a sentence."""
 
 import argparse
-import logging
-import os
-import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
 from typing import Final
 
-from filelock import FileLock, Timeout
 from prefect import flow
 from prefect.logging import get_run_logger
 
+from flows.program import as_command, only_run_here, show_no_tracebacks
 from gdc import store
-from gdc.errors import GdcError, TransientError
 from gdc.scores import require_registered
 from gdc.tracking import load_mlflow
 from tasks.graph import Graph, changed_targets, load_graph, workers
@@ -41,8 +36,6 @@ PHASES: Final[tuple[tuple[str, ...], ...]] = (
     ("evaluate",),
     ("report",),
 )
-LOCK: Final = Path("work/.lock")
-HOLDER: Final = Path("work/.lock.pid")
 
 
 @flow(name="curate")
@@ -115,58 +108,6 @@ def tell(phase: Sequence[str], results: list[StageResult]) -> None:
     counts = Counter(result.outcome for result in results)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     get_run_logger().info("%s: %s", " and ".join(phase), summary)
-
-
-@contextmanager
-def only_run_here() -> Iterator[None]:
-    """Hold the folder for this flow run; two would overwrite each other's outputs."""
-    LOCK.parent.mkdir(exist_ok=True)
-    lock = FileLock(LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise TransientError(
-            f"{Path.cwd()}: expected to be the only run in this folder, got {holder()} here too. "
-            "Wait until it ends, or stop it."
-        ) from None
-    try:
-        HOLDER.write_text(str(os.getpid()), encoding="utf-8")
-        yield
-    finally:
-        lock.release()
-
-
-def holder() -> str:
-    """Who holds the folder: its file appears a moment after the lock, and anyone may delete it."""
-    number = HOLDER.read_text(encoding="utf-8") if HOLDER.exists() else ""
-    return f"process {number}" if number else "another process"
-
-
-def show_no_tracebacks() -> None:
-    """Prefect logs a traceback of every failure; of ours the message says it all."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], GdcError):
-        record.exc_info = None
-    return True
-
-
-@contextmanager
-def as_command() -> Iterator[None]:
-    """Run a flow as a program: a mistake is one message and its exit code."""
-    # Prefect hands a SIGTERM on to what stood here; an exit also ends its temporary server.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    except GdcError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("error: stopped; what was finished is kept, run again to go on\n")
-        raise SystemExit(130) from None
 
 
 def main() -> None:

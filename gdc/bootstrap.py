@@ -9,6 +9,7 @@ Source: Efron & Tibshirani 1993, chapter 13; Owen 2007, arXiv:0712.1111 (crossed
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -55,16 +56,28 @@ def mean_interval(
         )
     values = np.stack([np.asarray(v, dtype=np.float64) for v in values_by_seed])
     weights = np.ones_like(values) if weights_by_seed is None else np.stack(weights_by_seed)
-    num_seeds, num_units = values.shape
-    rng = np.random.default_rng(seed)
-    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=NUM_RESAMPLES)
-    units = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=NUM_RESAMPLES)
+    num_seeds = len(values)
+    seeds, units = _draws(*values.shape, seed)
     # Replicates x seeds: the mean of each seed over the units drawn, as often as they were drawn.
     means = (units @ (values * weights).T) / (units @ weights.T)
     resampled = (means * seeds).sum(axis=1) / num_seeds
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     value = np.average(values, weights=weights, axis=1).mean()
     return Interval(float(value), float(low), float(high), num_seeds)
+
+
+# A report asks for hundreds of intervals over the same few numbers of seeds and units in a row.
+@lru_cache(maxsize=2)
+def _draws(
+    num_seeds: int, num_units: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each replicate draws each seed and each unit."""
+    rng = np.random.default_rng(seed)
+    seeds, units = (
+        rng.multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES).astype(np.float64)
+        for n in (num_seeds, num_units)
+    )
+    return seeds, units
 
 
 def share_interval(values_by_seed: Sequence[NDArray[np.bool_]], *, seed: int) -> Interval:

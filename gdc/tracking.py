@@ -183,12 +183,6 @@ def load_mlflow() -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # the slowest part
 
 
-def prepare_store() -> None:
-    """Create the database and the experiment once, before stages open runs side by side."""
-    with _answering():
-        _experiment_id(_client())
-
-
 def promote(model_id: str, name: str, alias: str) -> str:
     """Point ``alias`` of the registered model ``name`` at a logged model; return its version."""
     from mlflow.exceptions import MlflowException

@@ -26,7 +26,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.curate import PHASES, curate, only_run_here
+from flows.curate import PHASES, curate
+from flows.program import only_run_here
 from flows.serve import serve
 from gdc import store
 from gdc.errors import ConfigError, GdcError, TransientError

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from mlflow import MlflowClient  # noqa: TID251  # a store that is nobody's yet
 
 from gdc import store, tracking
 from gdc.errors import ConfigError, SchemaError, TransientError
@@ -22,11 +23,7 @@ from gdc.errors import ConfigError, SchemaError, TransientError
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables and no experiment of ours; its migration takes seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("GDC_EXPERIMENT", "elsewhere")
-        tracking.prepare_store()
+    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
     return folder / "mlflow.db"
 
 
@@ -220,8 +217,10 @@ def test_the_alias_moves_and_a_model_is_registered_once() -> None:
 @pytest.mark.usefixtures("workspace")
 def test_the_experiment_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDC_EXPERIMENT", "nightly")
-    tracking.prepare_store()
-    tracking.prepare_store()
+    with tracking.parent_run("first", {}):
+        pass
+    with tracking.parent_run("first", {}):
+        pass
     (location,) = rows("select artifact_location from experiments where name = 'nightly'")[0]
     assert location == (Path.cwd() / "mlartifacts").as_uri()
 
@@ -232,8 +231,9 @@ def test_a_server_that_does_not_answer_may_be_tried_again_and_its_password_is_no
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1/mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TransientError, match=r"http://127\.0\.0\.1:1/mlflow") as caught:
-        tracking.prepare_store()
+    refusal = pytest.raises(TransientError, match=r"http://127\.0\.0\.1:1/mlflow")
+    with refusal as caught, tracking.parent_run("first", {}):
+        pass
     assert "secret" not in str(caught.value)
 
 
@@ -242,8 +242,9 @@ def test_a_uri_that_mlflow_does_not_know_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "carrier-pigeon://coop")
-    with pytest.raises(ConfigError, match=r"carrier-pigeon.*Check MLFLOW_TRACKING_URI"):
-        tracking.prepare_store()
+    refusal = pytest.raises(ConfigError, match=r"carrier-pigeon.*Check MLFLOW_TRACKING_URI")
+    with refusal, tracking.parent_run("first", {}):
+        pass
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:
