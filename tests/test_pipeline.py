@@ -159,8 +159,10 @@ def executed(folder: Path) -> list[str]:
 
 def assert_map_matches_numpy(folder: Path) -> None:
     """Difficulty, memorization and quadrants from the trace alone, without any code of gdc."""
-    losses = losses_by_numpy(folder / "data/trace/0").astype(np.float64)
     params, scores = read_params(folder), pl.read_parquet(folder / "data/scores.parquet")
+    modes = pl.read_parquet(folder / "data/trace/0/checkpoints.parquet")["mode"]
+    losses = losses_by_numpy(folder / "data/trace/0").astype(np.float64)
+    losses = losses[:, (modes == params["score"]["mode"]).to_numpy()]
     index = pl.read_parquet(folder / "data/trace/0/train/index.parquet")
     order = index["sample_id"].arg_sort().to_numpy()
     epsilon = np.quantile(losses, params["score"]["epsilon"]["value"])

@@ -515,7 +515,7 @@ def test_render_prints_on_standard_output(capsys: pytest.CaptureFixture[str]) ->
 
 def trace_with_heldout(sample_id: str, loss: float) -> Trace:
     """Two checkpoints of one held-out sample."""
-    trace = trace_of({sample_id: [loss, loss]})
+    trace = trace_of({sample_id: [loss, loss]}, mode=params_of().score.mode)
     return replace(trace, heldout_index=trace.index, heldout_losses=trace.losses)
 
 
