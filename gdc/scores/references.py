@@ -19,11 +19,14 @@ class References:
 
     ``reference_loss`` (nats per token) is null for a sample that all models saw,
     ``reference_variance`` (divisor: models - 1) where fewer than two did not. ``usual_variance`` is
-    the median of the variances, null without any.
+    the median of the variances, null without any. ``pair_out_loss`` and ``pair_in_loss`` list, for
+    models 2k and 2k + 1, the loss under the one that did not see the sample and under the one that
+    did; ``num_pairs`` is 0 and they are null where not all pairs have complementary halves.
     """
 
     table: pl.DataFrame
     usual_variance: float | None
+    num_pairs: int
 
     @property
     def loss(self) -> pl.Expr:
@@ -58,7 +61,35 @@ def references_of(table: pl.DataFrame) -> References:
         .sort("sample_id")
     )
     usual = summary.select(pl.col("reference_variance").median()).item()
-    return References(summary, usual)
+    pairs, num_pairs = _pairs(table)
+    return References(summary.join(pairs, on="sample_id", how="left"), usual, num_pairs)
+
+
+def _pairs(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """``sample_id``, ``pair_out_loss`` and ``pair_in_loss``, and the number of pairs."""
+    num_models = table.select(pl.col("seen").list.len().max()).item() or 0
+    evens, odds = (
+        [pl.col("seen").list.get(i, null_on_oob=True) for i in range(first, num_models, 2)]
+        for first in (0, 1)
+    )
+    is_paired = len(evens) == len(odds) and all(
+        table.select((even != odd).fill_null(value=False).all()).item()
+        for even, odd in zip(evens, odds, strict=True)
+    )
+    if not is_paired:
+        nothing = pl.lit(None, pl.List(pl.Float64))
+        return table.select("sample_id", pair_out_loss=nothing, pair_in_loss=nothing), 0
+    # Of each pair exactly one model saw the sample, so both lists are in the order of the pairs.
+    columns = [pl.col("loss").list.get(i).cast(pl.Float64) for i in range(num_models)]
+    pairs = list(zip(evens, columns[::2], columns[1::2], strict=True))
+    return (
+        table.select(
+            "sample_id",
+            pair_out_loss=pl.concat_list(pl.when(s).then(b).otherwise(a) for s, a, b in pairs),
+            pair_in_loss=pl.concat_list(pl.when(s).then(a).otherwise(b) for s, a, b in pairs),
+        ),
+        len(pairs),
+    )
 
 
 def reference_gap(columns: Columns, references: References) -> pl.Expr:

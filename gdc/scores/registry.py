@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from gdc.errors import ConfigError
-from gdc.scores import baselines, calibrated, references, trace_scores
+from gdc.scores import baselines, calibrated, distilled, references, trace_scores
 from gdc.trace import Trace
 
 
@@ -24,6 +24,7 @@ class Evidence:
         draw: A uniform number in [0, 1) for each sample.
         num_copies: Rows of the training split with the same text.
         zlib_size: Bytes of the compressed text.
+        content_id: The same for samples with the same text.
         heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, ``zlib_size``
             where the texts are at hand, and the loss columns.
         references: Losses under models that did not see the sample.
@@ -37,6 +38,7 @@ class Evidence:
     draw: pl.Expr
     num_copies: pl.Expr | None
     zlib_size: pl.Expr | None
+    content_id: pl.Expr | None
     heldout: pl.DataFrame | None
     references: references.References | None
 
@@ -86,11 +88,16 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "reference_gap_calibrated": Score(
         references.reference_gap_calibrated, ("columns", "references")
     ),
+    "in_out_gap": Score(distilled.in_out_gap, ("references",)),
+    "distilled_gap": Score(
+        distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
+    ),
 }
 
 REMEDIES: Final[Mapping[str, str]] = {
     "num_copies": "Pass the corpus with its column num_copies",
     "zlib_size": "Pass the corpus with its column text",
+    "content_id": "Pass the corpus with its column content_id",
     "heldout": "Raise ingest.validation_fraction and re-run stage train",
     "references": "Pass the losses of reference models",
 }

@@ -118,10 +118,13 @@ def epsilon_of(traces: Sequence[Trace], mode: str, threshold: Threshold) -> floa
 
 
 def _corpus_columns(corpus: pl.DataFrame, needs: Collection[str]) -> pl.DataFrame:
-    """``sample_id`` and those of ``num_copies`` and ``zlib_size`` that are needed and at hand."""
+    """``sample_id`` and those columns of the corpus that are needed and at hand."""
     columns = [pl.col("sample_id")]
-    if "num_copies" in needs and "num_copies" in corpus.columns:
-        columns.append(pl.col("num_copies"))
+    columns += [
+        pl.col(name)
+        for name in ("num_copies", "content_id")
+        if name in needs and name in corpus.columns
+    ]
     if "zlib_size" in needs and "text" in corpus.columns:
         columns.append(pl.col("text").map_elements(zlib_size, pl.Int64).alias("zlib_size"))
     return corpus.select(columns)
@@ -150,7 +153,7 @@ def _score_run(trace: Trace, inputs: _Inputs) -> pl.DataFrame:
 def _evidence_of(trace: Trace, inputs: _Inputs) -> Evidence:
     given = {
         name: pl.col(name) if name in inputs.corpus.columns else None
-        for name in ("num_copies", "zlib_size")
+        for name in ("num_copies", "zlib_size", "content_id")
     }
     return Evidence(
         columns=trace.columns(inputs.config.mode),

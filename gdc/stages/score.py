@@ -1,9 +1,14 @@
 """Stage `score`: traces of the tracked runs -> every enabled score, and why a text is learned."""
 
+from typing import Final
+
 import polars as pl
 
 from gdc import causes, duplicates, scores, store, tracking
 from gdc.stages.runner import run
+
+# All that scores and causes are told of a sample: not the canary it may be.
+CORPUS_COLUMNS: Final = ("sample_id", "content_id", "split", "num_copies", "text")
 
 
 def main() -> None:
@@ -12,7 +17,9 @@ def main() -> None:
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
     with tracking.stage_run("score", sections) as stage:
         traces = [store.read_trace(seed) for seed in params.train.seeds]
-        corpus = store.read("corpus").select("sample_id", "split", "num_copies", "text")
+        corpus = store.read("corpus").select(
+            "sample_id", "content_id", "split", "num_copies", "text"
+        )
         scored = scores.score_samples(
             traces,
             corpus,

@@ -1,0 +1,186 @@
+"""Gaps of pairs of reference models, and the trace -> a gap with less noise.
+
+One pair's gap between the model that did not see a sample and the one that did is an unbiased but
+noisy measure of counterfactual memorization. A regression on it from what *other* models and the
+trace say of a sample cannot learn its noise, so what it predicts is less noisy.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from gdc.errors import DataError
+from gdc.scores.references import References
+from gdc.scores.trace_scores import Columns, iqr, losses, std
+
+FOLDS: Final = 5
+"""Parts of the contents; a sample is scored by fits to other contents."""
+
+MIN_CONTENTS: Final = 50
+"""On fewer, a fold's leaves would be single texts."""
+
+LINEAR_SHARE: Final = 0.5
+"""Part of the least-squares slope on the gaps that no tree has to find."""
+
+# Shallow and slow: the targets are mostly noise.
+_FIT: Final[Mapping[str, Any]] = {
+    "max_iter": 150,
+    "learning_rate": 0.05,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 20,
+    "early_stopping": False,
+}
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """One row is a sample; gaps are samples x pairs, nats per token."""
+
+    content: NDArray[np.int64]
+    last: Values  # loss of the tracked run at its last checkpoint
+    trace: Values  # samples x features of the trace and the text
+    out_loss: Values  # under the model of each pair that did not see the sample
+    in_loss: Values  # under the one that did
+
+
+def in_out_gap(references: References) -> pl.Expr:
+    """Mean over the pairs of reference models: loss where the sample was not seen minus where seen.
+
+    Nats per token, any sign: counterfactual memorization itself, with the error of few models. It
+    knows nothing of the tracked run. Null: not known to every model. Needs: the references in
+    complementary pairs. Cost: training them.
+
+    Source: Zhang et al. 2021, arXiv:2112.12938.
+
+    Raises:
+        DataError: There is no complementary pair.
+    """
+    _require_pairs("in_out_gap", references, 1)
+    return pl.col("pair_out_loss").list.mean() - pl.col("pair_in_loss").list.mean()
+
+
+def distilled_gap(
+    columns: Columns,
+    num_tokens: pl.Expr,
+    zlib_size: pl.Expr,
+    content_id: pl.Expr,
+    references: References,
+) -> pl.Expr:
+    """What the gap of one more pair of reference models is expected to be.
+
+    Nats per token, any sign. Boosted trees predict each pair's gap from the trace, the text's
+    length and compressed size, the gap of the *other* pairs and theirs to the tracked run, never
+    falling in either gap. They are fitted to the other contents (``FOLDS``) and asked with all
+    pairs. Trees say the same of all that lies beyond what they were fitted to, such as canaries
+    among ordinary text, and of the few that share a leaf; so a part of the dependence on the mean
+    of both gaps is a straight line, and the score rises with the gaps everywhere.
+
+    Null: no last loss, or not known to every reference model. Needs: the trace, four reference
+    models in complementary pairs, the corpus columns ``text`` and ``content_id``. Cost: training
+    the reference models; ``FOLDS`` times the number of pairs small fits.
+
+    Source: our own; regression on noisy counterfactual labels.
+
+    Raises:
+        DataError: There are fewer than two complementary pairs, or fewer than ``MIN_CONTENTS``
+            contents that all models know.
+    """
+    _require_pairs("distilled_gap", references, 2)
+    first, *_, last = losses(columns)
+    features = {
+        "first": first,
+        "last": last,
+        "mean": pl.mean_horizontal(*losses(columns)),
+        "lowest": pl.min_horizontal(*losses(columns)),
+        "late_drop": losses(columns)[len(columns) // 2] - last,
+        "std": std(columns),
+        "iqr": iqr(columns),
+        "log_tokens": num_tokens.log(),
+        "zlib_rate": zlib_size / num_tokens,
+    }
+    asked = pl.struct(
+        pl.col("sample_id").alias("id"),
+        content_id.alias("content"),
+        pl.col("pair_out_loss", "pair_in_loss"),
+        *(feature.alias(name) for name, feature in features.items()),
+    )
+
+    def score(rows: pl.Series) -> pl.Series:
+        # Sorted by id, since sums of floats depend on their order.
+        table = rows.struct.unnest().with_row_index("row").sort("id")
+        is_known = pl.all_horizontal(pl.col("last", "pair_out_loss").is_not_null())
+        known = table.filter(is_known)
+        found = known.select("row", score=pl.Series(_distil(_known(known, list(features)))))
+        return table.select("row").join(found, on="row", how="left").sort("row")["score"]
+
+    return asked.map_batches(score, return_dtype=pl.Float64)
+
+
+def _known(table: pl.DataFrame, features: list[str]) -> _Known:
+    return _Known(
+        content=table["content"].rank("dense").to_numpy().astype(np.int64),
+        last=table["last"].to_numpy(),
+        trace=table.select(features).to_numpy(),
+        out_loss=np.array(table["pair_out_loss"].to_list(), dtype=np.float64),
+        in_loss=np.array(table["pair_in_loss"].to_list(), dtype=np.float64),
+    )
+
+
+def _distil(known: _Known) -> Values:
+    num_contents: int = len(np.unique(known.content))
+    if num_contents < MIN_CONTENTS:
+        raise DataError(
+            f"distilled_gap: expected at least {MIN_CONTENTS} contents that every reference model "
+            f"knows, got {num_contents}. Add text or take distilled_gap out of score.enabled."
+        )
+    num_pairs: int = known.out_loss.shape[1]
+    asked = _features(known, range(num_pairs))
+    predictions: Values = np.zeros(len(known.last))
+    for pair in range(num_pairs):
+        others = [other for other in range(num_pairs) if other != pair]
+        fitted, target = _features(known, others), known.out_loss[:, pair] - known.in_loss[:, pair]
+        for chosen in _folds(known.content):
+            predictions[chosen] += _predict(fitted[~chosen], target[~chosen], asked[chosen])
+    return predictions / num_pairs
+
+
+def _features(known: _Known, pairs: range | list[int]) -> Values:
+    """The gap of ``pairs`` to the tracked run, their own gap, and the trace."""
+    out_loss = known.out_loss[:, pairs].mean(axis=1)
+    in_loss = known.in_loss[:, pairs].mean(axis=1)
+    return np.column_stack([out_loss - known.last, out_loss - in_loss, known.trace])
+
+
+def _folds(content: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    # Contents are hashes in order, so every FOLDS-th one is as good as one by chance.
+    for part in range(FOLDS):
+        yield content % FOLDS == part
+
+
+def _predict(fitted: Values, target: Values, asked: Values) -> Values:
+    from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415  # takes a second
+
+    line, asked_line = (table[:, :2].mean(axis=1) for table in (fitted, asked))
+    slope = LINEAR_SHARE * max(0.0, np.polyfit(line, target, 1)[0])
+    rises = [1, 1] + [0] * (fitted.shape[1] - 2)
+    # Where other work runs beside it, its threads wait for each other: measured 8 times slower.
+    with threadpool_limits(1):
+        model = HistGradientBoostingRegressor(**_FIT, monotonic_cst=rises)
+        model.fit(fitted, target - slope * line)
+    return np.asarray(model.predict(asked) + slope * asked_line, dtype=np.float64)
+
+
+def _require_pairs(score: str, references: References, minimum: int) -> None:
+    if references.num_pairs < minimum:
+        raise DataError(
+            f"{score}: expected at least {minimum} pair(s) of reference models on complementary "
+            f"halves, got {references.num_pairs}. Set reference.models to "
+            f"{list(range(2 * minimum))} or take {score} out of score.enabled."
+        )
