@@ -97,10 +97,15 @@ def blocked_by_failures(
 
 
 def require_success(results: Sequence[StageResult]) -> None:
-    errors = [str(result.error) for result in results if result.error is not None]
-    if errors:
-        first = f"{len(errors)} of {len(results)} stages have no result"
-        raise StageFailedError("\n".join([first, *errors]))
+    failed = [str(result.error) for result in results if result.outcome == "failed"]
+    if not failed:
+        return
+    lines = [f"{len(failed)} of {len(results)} stages failed"]
+    waiting = [result.target for result in results if result.outcome == "not run"]
+    if waiting:
+        lines.append(f"not run, as they need one that failed: {', '.join(waiting)}")
+    # The cause last, where a reader of a terminal looks first.
+    raise StageFailedError("\n".join([*lines, *failed]))
 
 
 def tell(phase: Sequence[str], results: list[StageResult]) -> None:

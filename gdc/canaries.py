@@ -92,7 +92,8 @@ def check_tokens(
             raise DataError(
                 f"ingest.canaries.{family}: expected at most {block_size - 1} tokens "
                 f"(model.block_size {block_size}, less the end of text), got one of {longest}. "
-                "Make the canaries shorter, or model.block_size larger."
+                "Make the canaries shorter, or model.block_size larger, or plant none: set "
+                f"ingest.canaries.{family} to null."
             )
         num_empty = sum(prefix[: len(text)] == text for prefix, text in pairs)
         if num_empty:
@@ -183,7 +184,8 @@ def _check_enough(family: str, needed: int, possible: int, what_to_do: str) -> N
     if possible < needed:
         raise DataError(
             f"ingest.canaries.{family}: expected {needed} distinct canaries and twins, "
-            f"but only {possible} are possible. Ask for fewer, or {what_to_do}."
+            f"but only {possible} are possible. Ask for fewer, or {what_to_do}, or plant none: set "
+            f"ingest.canaries.{family} to null."
         )
 
 

@@ -223,6 +223,8 @@ def _start(command: Sequence[str]) -> None:
 
 
 def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
+    from gdc import tracking
+
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -231,8 +233,10 @@ def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
     process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
         if _answers(process, port):
-            typer.echo(f"runs    {address}   (Ctrl-C ends)")
-            open_page(address)
+            # Its front page is for something else.
+            page = f"{address}/#/experiments/{tracking.experiment_id()}/runs"
+            typer.echo(f"runs    {page}   (Ctrl-C ends)")
+            open_page(page)
         code = _wait(process)
     except KeyboardInterrupt:
         code = 0

@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, geometric_mean
 from typing import Any, Final, Literal
@@ -351,20 +351,21 @@ def _arm(arm: str, tables: ReportTables, seeds: Sequence[int]) -> dict[str, Any]
         "num_weighted": int((action == "weight").sum()),
         "num_copied": int((action == "copy").sum()),
         "num_rows": int(tables.plans[arm]["copies"].sum()),
-        "perplexity": _over_seeds(runs, "perplexity"),
+        # The intervals beside it are of the mean loss, so the mean is that of the logarithms.
+        "perplexity": _over_seeds(runs, "perplexity", geometric_mean),
         "extraction_rate": _over_seeds(runs, "extraction_rate"),
         "extraction": _mean_extraction([run["extraction"] for run in runs.values()]),
     }
 
 
-def _over_seeds(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[str, Any]:
+def _over_seeds(
+    runs: Mapping[int, Mapping[str, Any]],
+    metric: str,
+    mean: Callable[[Sequence[float]], float] = fmean,
+) -> dict[str, Any]:
     per_seed = {str(seed): run[metric] for seed, run in runs.items()}
-    return {"mean": _mean(list(per_seed.values())), "per_seed": per_seed}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
+    known = [value for value in per_seed.values() if value is not None]
+    return {"mean": mean(known) if len(known) == len(per_seed) else None, "per_seed": per_seed}
 
 
 def _mean_extraction(rates: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:

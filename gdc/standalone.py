@@ -89,12 +89,16 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
 
 
 def tokenizer_of(model: str) -> str:
-    """A model's own tokenizer; of a model that the pipeline made here, the pipeline's."""
+    """A model's own tokenizer; of a model that the pipeline made, the one beside its folder."""
     folder = Path(model)
+    # A name of the Hub has one slash at most and no leading dot.
+    if not folder.is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise ConfigError(f"--model {model}: expected a folder or a Hub name, got no such folder.")
     if not folder.is_dir() or any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
         return model
-    if folder.resolve().parent == store.model_path("", 0).parent.resolve():
-        return str(store.TOKENIZER)
+    beside = folder.resolve().parent.parent / store.TOKENIZER.name
+    if beside.is_dir():
+        return str(beside)
     raise ConfigError(
         f"--model {model}: expected a folder with its tokenizer, got none. Name it: --tokenizer."
     )

@@ -183,6 +183,12 @@ def load_mlflow() -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # the slowest part
 
 
+def experiment_id() -> str:
+    """Id of the experiment that runs go to, made when missing."""
+    with _answering():
+        return _experiment_id(_client())
+
+
 def promote(model_id: str, name: str, alias: str) -> str:
     """Point ``alias`` of the registered model ``name`` at a logged model; return its version."""
     from mlflow.exceptions import MlflowException

@@ -278,7 +278,8 @@ def test_planted_rows_are_counted_in_every_quadrant() -> None:
 
 def test_arms_are_compared_seed_by_seed_and_then_averaged() -> None:
     none, paper = report.build_report(tables_of(), params_of())["arms"]
-    assert none["perplexity"] == {"mean": 60.0, "per_seed": {"1": 40.0, "2": 80.0}}
+    per_seed = {"1": 40.0, "2": 80.0}
+    assert none["perplexity"] == {"mean": pytest.approx(3200**0.5), "per_seed": per_seed}
     assert none["extraction_rate"] == {"mean": 0.375, "per_seed": {"1": 0.5, "2": 0.25}}
     assert (none["perplexity_ratio"], none["extraction_difference"]) == (1.0, 0.0)
     # 50/40 and 60/80: the ratio of the means would be 55/60.
@@ -313,7 +314,7 @@ def test_without_a_keeping_arm_nothing_is_compared() -> None:
     built = report.build_report(tables_of(), params_of(arms=["paper"]))
     (paper,) = built["arms"]
     assert (built["baseline"], paper["perplexity_ratio"]) == (None, None)
-    assert paper["summary"] == "paper: extraction 25 %, perplexity 55 (mean of 2 seeds)"
+    assert paper["summary"] == "paper: extraction 25 %, perplexity 54.77 (mean of 2 seeds)"
     assert built["comparison"].startswith("No retrained arm keeps everything")
 
 
@@ -489,7 +490,7 @@ def test_the_picture_is_the_same_bytes_each_time(tmp_path: Path) -> None:
 def test_terminal_tables_show_the_numbers() -> None:
     built = report.build_report(tables_of(), params_of())
     arms = printed(console.arms_table(built))
-    assert re.search(r"paper .*drop 1, weight 2 .* 55 .*x0\.968 .* 25 % .*-12\.5 pt", arms)
+    assert re.search(r"paper .*drop 1, weight 2 .* 54\.77 .*x0\.968 .* 25 % .*-12\.5 pt", arms)
     assert "2 seeds: too few to say much about other seeds." in " ".join(arms.split())
     quadrants = printed(console.quadrants_table(built))
     assert re.search(
@@ -589,9 +590,9 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     files = [f"reports/{name}" for name in names]
     assert workspace.artifacts == files
     assert {name: n for name, n in workspace.metrics.items() if n is not None} == {
-        "none/perplexity": 60.0,
+        "none/perplexity": pytest.approx(3200**0.5),
         "none/extraction_rate": 0.375,
-        "paper/perplexity": 55.0,
+        "paper/perplexity": pytest.approx(3000**0.5),
         "paper/extraction_rate": 0.25,
         "quadrants/hotspot-memorized/auc": 1.0,
         "quadrants/hotspot-memorized/extracted": 1.0,

@@ -173,12 +173,19 @@ def test_a_model_without_a_tokenizer_wants_one_named(
     monkeypatch.chdir(tmp_path)
     ours = tmp_path / "data/models/none-1"
     ours.mkdir(parents=True)
-    assert standalone.tokenizer_of("data/models/none-1") == "data/tokenizer"
+    (tmp_path / "data/tokenizer").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    assert standalone.tokenizer_of("models/none-1") == str(tmp_path / "data/tokenizer")
     assert standalone.tokenizer_of("owner/name") == "owner/name"
     assert (
         standalone.tokenizer_of(str(Path(request_of_lstm.tokenizer))) == request_of_lstm.tokenizer
     )
-    (tmp_path / "foreign").mkdir()
+    for missing in ("./nope", str(tmp_path / "nope"), "data/models/nope"):
+        with pytest.raises(
+            ConfigError, match="expected a folder or a Hub name, got no such folder"
+        ):
+            standalone.tokenizer_of(missing)
+    Path("foreign").mkdir()
     with pytest.raises(ConfigError, match=r"--model foreign: .* --tokenizer"):
         standalone.tokenizer_of("foreign")
 

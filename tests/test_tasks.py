@@ -695,10 +695,9 @@ def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline
     with pytest.raises(StageFailedError) as caught:
         curate()
     assert str(caught.value) == (
-        "3 of 13 stages have no result\n"
-        "retrain@paper-1: there was a mistake\n"
-        "evaluate@paper-1: not run: needs retrain@paper-1\n"
-        "report: not run: needs retrain@paper-1"
+        "1 of 13 stages failed\n"
+        "not run, as they need one that failed: evaluate@paper-1, report\n"
+        "retrain@paper-1: there was a mistake"
     )
     parent = last_parent()
     assert parent["status"] == "FAILED"
