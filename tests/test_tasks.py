@@ -709,7 +709,9 @@ def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline
     assert parent["metrics"] == {}
 
     (pipeline / "source.json").write_text('"mistake"')
-    with pytest.raises(StageFailedError, match=r"1 of 13 .*\n.*ingest, halves.*\nmanifest: there was a mistake"):
+    with pytest.raises(
+        StageFailedError, match=r"1 of 13 .*\n.*halves.*\nmanifest: there was a mistake"
+    ):
         curate()
     outcomes = last_parent()["outcomes"]
     assert outcomes.pop("manifest") == "failed"
