@@ -21,7 +21,7 @@ from tasks.lineage import LOCK as LOCK_FILE
 from tasks.lineage import Record, recorded_run
 from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
-from tasks.stages import StageFailedError, StageResult, not_run, reproduce, run_side_by_side
+from tasks.stages import StageFailedError, StageResult, reproduce, run_side_by_side
 
 # The stages of a phase run side by side.
 PHASES: Final[tuple[tuple[str, ...], ...]] = (
@@ -90,10 +90,13 @@ def run_phases(record: Record, graph: Graph, num_workers: int) -> None:
 def blocked_by_failures(
     targets: Sequence[str], graph: Graph, results: Sequence[StageResult]
 ) -> dict[str, StageResult]:
-    """The targets that need one that failed, each with its result."""
+    """The targets that need one that failed, each with its result: not run."""
     failed = {result.target for result in results if result.outcome == "failed"}
-    needs = {target: graph.above(target) & failed for target in targets}
-    return {target: not_run(target, missing) for target, missing in needs.items() if missing}
+    return {
+        target: StageResult(target, "not run", 0.0)
+        for target in targets
+        if graph.above(target) & failed
+    }
 
 
 def require_success(results: Sequence[StageResult]) -> None:

@@ -91,10 +91,14 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
 def tokenizer_of(model: str) -> str:
     """A model's own tokenizer; of a model that the pipeline made, the one beside its folder."""
     folder = Path(model)
-    # A name of the Hub has one slash at most and no leading dot.
-    if not folder.is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise ConfigError(f"--model {model}: expected a folder or a Hub name, got no such folder.")
-    if not folder.is_dir() or any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
+    if not folder.is_dir():
+        # A name of the Hub has one slash at most and no leading dot.
+        if model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise ConfigError(
+                f"--model {model}: expected a folder or a Hub name, got no such folder."
+            )
+        return model
+    if any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
         return model
     beside = folder.resolve().parent.parent / store.TOKENIZER.name
     if beside.is_dir():

@@ -56,7 +56,7 @@ def stage_row(result: StageResult) -> dict[str, Any]:
     """One row of the stage table; the run is the one that made the files that stand there now."""
     phase, _, cell = result.target.partition("@")
     lineage = store.lineage_path(phase, cell or None)
-    known = result.error is None and lineage.exists()
+    known = result.outcome not in ("failed", "not run") and lineage.exists()
     run_id = store.read_json(lineage)["run_id"] if known else None
     return {
         "stage": result.target.replace("@", "/"),

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar, Final, Literal
@@ -64,12 +64,6 @@ class StageResult:
     outcome: Outcome | Literal["failed", "not run"]
     seconds: float
     error: StageFailedError | None = None
-
-
-def not_run(target: str, needs: Iterable[str]) -> StageResult:
-    """The result of a target when others that it depends on failed."""
-    message = f"{target}: not run: needs {', '.join(sorted(needs))}"
-    return StageResult(target, "not run", 0.0, StageFailedError(message))
 
 
 def dvc_command(*arguments: str) -> list[str]:

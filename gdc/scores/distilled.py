@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from gdc.errors import DataError
-from gdc.scores.references import References
+from gdc.scores.references import References, require_pairs
 from gdc.scores.trace_scores import Columns, iqr, losses, std
 
 FOLDS: Final = 5
@@ -50,22 +50,6 @@ class _Known:
     in_loss: Values  # under the one that did
 
 
-def in_out_gap(references: References) -> pl.Expr:
-    """Mean over the pairs of reference models: loss where the sample was not seen minus where seen.
-
-    Nats per token, any sign: counterfactual memorization itself, with the error of few models. It
-    knows nothing of the tracked run. Null: not known to every model. Needs: the references in
-    complementary pairs. Cost: training them.
-
-    Source: Zhang et al. 2021, arXiv:2112.12938.
-
-    Raises:
-        DataError: There is no complementary pair.
-    """
-    _require_pairs("in_out_gap", references, 1)
-    return pl.col("pair_out_loss").list.mean() - pl.col("pair_in_loss").list.mean()
-
-
 def distilled_gap(
     columns: Columns,
     num_tokens: pl.Expr,
@@ -92,7 +76,7 @@ def distilled_gap(
         DataError: There are fewer than two complementary pairs, or fewer than ``MIN_CONTENTS``
             contents that all models know.
     """
-    _require_pairs("distilled_gap", references, 2)
+    require_pairs("distilled_gap", references, 2)
     first, *_, last = losses(columns)
     features = {
         "first": first,
@@ -175,12 +159,3 @@ def _predict(fitted: Values, target: Values, asked: Values) -> Values:
         model = HistGradientBoostingRegressor(**_FIT, monotonic_cst=rises)
         model.fit(fitted, target - slope * line)
     return np.asarray(model.predict(asked) + slope * asked_line, dtype=np.float64)
-
-
-def _require_pairs(score: str, references: References, minimum: int) -> None:
-    if references.num_pairs < minimum:
-        raise DataError(
-            f"{score}: expected at least {minimum} pair(s) of reference models on complementary "
-            f"halves, got {references.num_pairs}. Set reference.models to "
-            f"{list(range(2 * minimum))} or take {score} out of score.enabled."
-        )

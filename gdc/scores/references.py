@@ -126,3 +126,29 @@ def reference_gap_calibrated(columns: Columns, references: References) -> pl.Exp
         )
     spread = (usual + references.variance.fill_null(usual)).sqrt()
     return reference_gap(columns, references) / spread
+
+
+def in_out_gap(references: References) -> pl.Expr:
+    """Mean over the pairs of reference models: loss where the sample was not seen minus where seen.
+
+    Nats per token, any sign: counterfactual memorization itself, with the error of few models. It
+    knows nothing of the tracked run. Null: not known to every model. Needs: the references in
+    complementary pairs. Cost: training them.
+
+    Source: Zhang et al. 2021, arXiv:2112.12938.
+
+    Raises:
+        DataError: There is no complementary pair.
+    """
+    require_pairs("in_out_gap", references, 1)
+    return pl.col("pair_out_loss").list.mean() - pl.col("pair_in_loss").list.mean()
+
+
+def require_pairs(score: str, references: References, minimum: int) -> None:
+    """Raise ``DataError`` unless ``score`` has that many pairs of reference models."""
+    if references.num_pairs < minimum:
+        raise DataError(
+            f"{score}: expected at least {minimum} pair(s) of reference models on complementary "
+            f"halves, got {references.num_pairs}. Set reference.models to "
+            f"{list(range(2 * minimum))} or take {score} out of score.enabled."
+        )

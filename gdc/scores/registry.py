@@ -88,7 +88,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "reference_gap_calibrated": Score(
         references.reference_gap_calibrated, ("columns", "references")
     ),
-    "in_out_gap": Score(distilled.in_out_gap, ("references",)),
+    "in_out_gap": Score(references.in_out_gap, ("references",)),
     "distilled_gap": Score(
         distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
     ),

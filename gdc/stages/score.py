@@ -17,9 +17,7 @@ def main() -> None:
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
     with tracking.stage_run("score", sections) as stage:
         traces = [store.read_trace(seed) for seed in params.train.seeds]
-        corpus = store.read("corpus").select(
-            "sample_id", "content_id", "split", "num_copies", "text"
-        )
+        corpus = store.read("corpus").select(CORPUS_COLUMNS)
         scored = scores.score_samples(
             traces,
             corpus,
