@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from paper import machine
+from machine import machine
 
 from gdc import audits, losses, models, tokens
 from gdc.batches import TokenizedTexts
