@@ -561,7 +561,7 @@ def parse_params(values: Mapping[str, Any], *, name: str) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}"
+            f"  {'.'.join(map(str, e['loc'])) or 'params'}: {e['msg'].removeprefix('Value error, ')}"
             + ("" if e["type"] in {"missing", "value_error"} else f", got {e['input']!r}")
             for e in error.errors()
         ]
