@@ -165,6 +165,7 @@ def build_leaderboard(
         "reliability": reliabilities,
         "ceiling": {name: truth.ceiling(value) for name, value in reliabilities.items()},
         "truth": _truth_rows(judge, measured.standard_error),
+        "truth_canaries": judge_score(judge.memorization, judge)["canaries"],
         "families": {
             name: {
                 "num_repeats": family.num_repeats,
@@ -234,7 +235,7 @@ def cost_class(name: str) -> str:
     arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
     if "references" in arguments:
         return "reference models"
-    return "one run" if {"columns", "trace"} & set(arguments) else "no model"
+    return "one run" if {"columns", "both_modes", "trace"} & set(arguments) else "no model"
 
 
 def epsilon_curve(scored: Scored, judge: Judge) -> list[dict[str, float | None]]:

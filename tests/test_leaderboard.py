@@ -202,6 +202,7 @@ def test_the_board_says_what_it_rests_on(board: dict[str, Any]) -> None:
     assert board["num_ordinary"] == NUM_ORDINARY
     assert board["num_top"] == (measured > np.quantile(measured, 0.9)).sum()
     assert board["families"] == {"digits": {"num_repeats": 4, "num_most": 2, "num_once": 2}}
+    assert board["truth_canaries"]["digits"]["value"] == 1
     assert 0.8 < board["ceiling"]["ordinary"] <= board["ceiling"]["all"] < 1
     levels = [(row["family"], row["num_repeats"], row["num_samples"]) for row in board["truth"]]
     assert levels == [(None, None, 300), ("digits", 1, 2), ("digits", 2, 2), ("digits", 4, 8)]
@@ -279,6 +280,7 @@ def test_the_table_holds_the_ceiling_first_and_every_score(board: dict[str, Any]
     header, _, best, first, *others = rows[start:]
     assert header.count("|") == best.count("|") == first.count("|")
     assert best.startswith(f"| *best possible* | - | - | {board['ceiling']['all']:.3f} |")
+    assert best.endswith("| - | - | 1.000 [1.000, 1.000] | - |")
     share = f"{1 / board['ceiling']['ordinary']:.2f}"
     assert first.startswith(
         f"| `final_loss` | one run | 0.0123 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | {share}"

@@ -17,6 +17,7 @@ class Evidence:
 
     Attributes:
         columns: Loss columns of the chosen mode, in checkpoint order, at least 2.
+        both_modes: The online and the probe columns, where there are 2 of the former and a probe.
         trace: The trace they are columns of.
         epsilon: Nats per token; learned below it.
         band: Nats per token on either side of epsilon in which nothing is decided.
@@ -31,6 +32,7 @@ class Evidence:
     """
 
     columns: tuple[str, ...]
+    both_modes: tuple[tuple[str, ...], tuple[str, ...]] | None
     trace: Trace
     epsilon: float
     band: float
@@ -79,6 +81,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "std": Score(trace_scores.std),
     "total_drop": Score(trace_scores.total_drop),
     "total_drop_sum": Score(trace_scores.total_drop_sum, ("columns", "num_tokens")),
+    "online_probe_gap": Score(trace_scores.online_probe_gap, ("both_modes",)),
     "late_drop": Score(calibrated.late_drop, ("columns", "heldout")),
     "late_drop_sum": Score(calibrated.late_drop_sum, ("columns", "heldout", "num_tokens")),
     "relative_area": Score(calibrated.relative_area, ("columns", "trace")),
@@ -95,6 +98,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
 }
 
 REMEDIES: Final[Mapping[str, str]] = {
+    "both_modes": "Raise train.probes_per_epoch and training.epochs and re-run stage train",
     "num_copies": "Pass the corpus with its column num_copies",
     "zlib_size": "Pass the corpus with its column text",
     "content_id": "Pass the corpus with its column content_id",
