@@ -48,7 +48,7 @@ class Scored:
 
     Attributes:
         table: ``SCORES`` table with its further columns, means over the tracked runs.
-        runs: The same of each tracked run alone.
+        runs: The same of each tracked run alone, ``first_learned`` aside.
         traces: Of the same runs.
         mode: Of the checkpoints that the scores read.
         seconds: What each column takes to compute, with the training of what it needs besides the
@@ -186,11 +186,13 @@ def rank_scores(scored: Scored, judge: Judge) -> list[dict[str, Any]]:
         SchemaError: The scores are no ``SCORES`` table.
         DataError: They are of other samples than the truth.
     """
-    for table in (scored.table, *scored.runs):
-        require(table, SCORES, name="scores")
+    require(scored.table, SCORES, name="scores")
     names = [name for name, dtype in scored.table.schema.items() if dtype == pl.Float64]
     values = {name: _values(scored.table, name, judge) for name in names}
-    runs = {name: [_values(run, name, judge) for run in scored.runs] for name in names}
+    runs = {
+        name: [_values(run, name, judge) for run in scored.runs if name in run.columns]
+        for name in names
+    }
     rows = [
         {"score": name, "cost": cost_class(name), "seconds": scored.seconds.get(name)}
         | judge_score(values[name], judge)

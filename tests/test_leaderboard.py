@@ -143,13 +143,15 @@ def board() -> dict[str, Any]:
     measured = measured_of(references)
     partial = [None if i % 3 else value for i, value in enumerate(measured)]
     draws = np.random.default_rng(5).random((2, samples.height))
-    runs = [
+    tables = [
         scores_of(samples, {"final_loss": measured, "random": draw, "reference_gap": partial})
         for draw in draws
     ]
+    # As stage `score` writes them.
+    runs = [table.drop("first_learned", "never_learned") for table in tables]
     shuffled = samples.sample(fraction=1, shuffle=True, seed=3)
     trace = trace_with_truth(samples)
-    mixed = runs[0].sample(fraction=1, shuffle=True, seed=1)
+    mixed = tables[0].sample(fraction=1, shuffle=True, seed=1)
     scored = Scored(mixed, runs, [trace], "online", {"final_loss": 0.0123})
     return build_leaderboard(shuffled, references, scored, seed=0)
 
