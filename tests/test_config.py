@@ -74,18 +74,22 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a quantile below zero",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "paper", "arms": {"none": KEEP}}},
+            {"intervene": {"curated_arm": "paper", "recommend": None, "arms": {"none": KEEP}}},
             r"intervene: .*curated_arm: expected one of \['none'\], got 'paper'",
             id="the curated arm is not defined",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "tracked", "arms": {"tracked": KEEP}}},
+            {"intervene": {"curated_arm": "tracked", "recommend": None, "arms": {"tracked": KEEP}}},
             r"intervene\.arms: 'tracked' names the models of stage train",
             id="an arm takes the tracked run's name",
         ),
         pytest.param(
             {
-                "intervene": {"curated_arm": "a", "arms": {"b": KEEP, "a": KEEP}},
+                "intervene": {
+                    "curated_arm": "a",
+                    "recommend": None,
+                    "arms": {"b": KEEP, "a": KEEP},
+                },
                 "retrain.arms": ["a", "oracle"],
             },
             r"retrain\.arms: \['oracle'\] not defined; .* intervene\.arms: \['a', 'b'\]",
