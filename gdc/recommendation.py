@@ -88,8 +88,8 @@ def _answer(verdict: str, plan: Mapping[str, Any] | None, target: Target, num_pl
     }[verdict]
     seeds = plan["extraction"]["num_seeds"]
     return (
-        f"{said} ({plan['num_changed']:,} samples changed, {plan['num_dropped']:,} of them dropped;"
-        f" extraction {_percent(plan['extraction'], '.1f')}, "
+        f"{said} (samples changed: {plan['num_changed']:,}, dropped: {plan['num_dropped']:,}; "
+        f"extraction {_percent(plan['extraction'], '.1f')}, "
         f"perplexity {_percent(plan['perplexity_change'], '+.1f')}; "
         f"{seeds} seed{'s' if seeds > 1 else ''}, {num_plans} plans compared)"
     )
