@@ -348,7 +348,7 @@ class RandomArm(Section):
 
 
 class WeightByScoreArm(Section):
-    """Weight 1 / (1 + s), s being the score where it is above 0: one unit of it halves the loss."""
+    """Weight 1 / (1 + s), s being the score where above 0: one unit of it halves the weight."""
 
     rule: Literal["weight-by-score"]
     score: str = Field(min_length=1)

@@ -199,7 +199,7 @@ def front_png(points: Sequence[Mapping[str, Any]], path: Path) -> None:
     ):
         _front_line(axes, name, line, {"color": colour, "linestyle": style, "marker": marker})
     for label, is_ringed, colour in (
-        ("no arm is lower in both", "is_on_front", "#009E73"),
+        ("not dominated", "is_on_front", "#009E73"),
         ("keeps everything", "is_baseline", "#555555"),
     ):
         ringed = [_place(point) for point in points if point[is_ringed]]
