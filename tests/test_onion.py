@@ -86,7 +86,12 @@ def test_an_arm_that_leaves_nothing_alone_or_has_no_control_is_not_compared() ->
     assert alone["of_control"] is alone["change_against_control"] is None
     assert (alone["answer"], alone["change"].value) == ("not compared", 0.875)
     assert "arm: not compared, it has no random arm of its size; 33.3 % of" in alone["verdict"]
-    changed = layers(dict(THREE.scores), none=[True] * 5, arm=[False] * 5, control=[True] * 5)
+    changed = layers(
+        {"none": BASE, "arm": ARM, "control": CONTROL},
+        none=[True] * 5,
+        arm=[False] * 5,
+        control=[True] * 5,
+    )
     (none,) = compare_layers(changed, {"arm": "control"}, "none", quantile=0.5, seed=0)["arms"]
     assert (none["num_unchanged"], none["change"], none["next_layer"]) == (0, None, None)
     assert none["verdict"] == (

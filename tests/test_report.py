@@ -566,7 +566,9 @@ HALVES_OF_TWO = pl.DataFrame(
 
 
 def reference_of(loss: float) -> pl.DataFrame:
-    return HALVES_OF_TWO.select("sample_id", loss=pl.lit(loss)).cast(dict(REFERENCE_LOSS))
+    return HALVES_OF_TWO.select("sample_id", loss=pl.lit(loss, pl.Float32)).match_to_schema(
+        REFERENCE_LOSS
+    )
 
 
 @pytest.fixture
