@@ -4,7 +4,7 @@ Values live only in params.yaml, because DVC tracks that file and not the defaul
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -347,10 +347,25 @@ class RandomArm(Section):
     weight: float = Field(ge=0, le=1, description="0 drops.")
 
 
+class WeightByScoreArm(Section):
+    """Weight 1 / (1 + s), s being the score where above 0: one unit of it halves the weight."""
+
+    rule: Literal["weight-by-score"]
+    score: str = Field(min_length=1)
+
+
+class CapCopiesArm(NearCopies):
+    """Keep at most ``max_copies`` of every group of near copies."""
+
+    rule: Literal["cap-copies"]
+    max_copies: int = Field(ge=1)
+
+
 class DedupArm(NearCopies):
     """Keep one of every group of near copies, which needs no model: the control of all scores."""
 
     rule: Literal["dedup"]
+    max_copies: ClassVar[int] = 1
 
 
 class OracleArm(Section):
@@ -366,19 +381,29 @@ class ShuffledArm(Section):
     of: str = Field(min_length=1, description="The arm whose plan is dealt out.")
 
 
-ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | RandomArm
+ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm
 Arm = Annotated[
-    ScoreArm | DedupArm | OracleArm | ShuffledArm,
+    ScoreArm | CapCopiesArm | DedupArm | OracleArm | ShuffledArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.
 ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 
+class Target(Section):
+    """What a plan must reach to be recommended."""
+
+    max_extraction: float = Field(ge=0, le=1, description="Share of the planted secrets.")
+    max_perplexity_increase: float = Field(ge=0, description="Percent over the baseline arm.")
+
+
 class InterveneConfig(Section):
     """Stage `intervene`: every arm gets a plan; one of them makes the curated data set."""
 
     curated_arm: ArmName
+    recommend: Target | None = Field(
+        description="Name the arm that reaches this with the fewest samples changed; null: none."
+    )
     arms: dict[ArmName, Arm] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -468,8 +493,9 @@ class Params(Section):
         written = {"difficulty", "memorization", "first_learned", *self.score.enabled}
         used = {"partition.axis": self.partition.axis}
         for name, arm in self.intervene.arms.items():
-            if isinstance(arm, TopFractionArm):
+            if isinstance(arm, TopFractionArm | WeightByScoreArm):
                 used[f"intervene.arms.{name}.score"] = arm.score
+            if isinstance(arm, TopFractionArm):
                 used[f"intervene.arms.{name}.tie_break"] = arm.tie_break
         if not self.reference.models:
             gaps = sorted(name for name in self.score.enabled if name.startswith("reference_"))

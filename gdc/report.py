@@ -19,8 +19,10 @@ from gdc.config import Params
 from gdc.discoverable import NUM_SAMPLES
 from gdc.errors import DataError
 from gdc.exposure import null_exposure
+from gdc.front import front_of
 from gdc.leakage import LEAKED
 from gdc.plots import COLOURS, POINTS, MapFrame
+from gdc.recommendation import recommend
 from gdc.schema import QUADRANTS
 
 # The sections of params.yaml that the report reads.
@@ -47,6 +49,7 @@ class ReportTables:
     evidence: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.compare_arms``
     groups: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.by_group``
     attacks: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.of_attacks``
+    onion: Mapping[str, Any] = field(default_factory=dict)  # of ``onion.compare_layers``
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
 
@@ -62,9 +65,10 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         ordinary samples have each, and its remedy), ``canaries_by_quadrant``, ``curated`` (the
         arm that makes the curated data set), ``baseline`` (the first retrained arm that keeps
         everything, or None), ``asked`` (the arm whose models are asked about single samples),
-        ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups`` and ``attacks`` as
-        they came, ``claims`` of the paper, ``leaked_samples``, ``comparison`` (how),
-        ``summary`` and ``warnings`` (sentences), ``settings``.
+        ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups``, ``attacks`` and
+        ``onion`` as they came, ``claims`` of the paper, ``leaked_samples``, ``front``,
+        ``recommendation`` (None where none is asked for), ``comparison`` (how), ``summary`` and
+        ``warnings`` (sentences), ``settings``.
         Ratios and differences are paired by seed, then averaged.
 
     Raises:
@@ -87,6 +91,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "evidence": tables.evidence,
         "groups": tables.groups,
         "attacks": tables.attacks,
+        "onion": tables.onion,
         "num_leaked": tables.leaked.height,
         "claims": check_claims(tables.evidence, params, baseline) if tables.evidence else [],
         "leaked_samples": tables.leaked.join(
@@ -97,7 +102,10 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         .to_dicts(),
         "settings": settings(params),
     }
+    front, target = front_of(report), params.intervene.recommend
     return report | {
+        "front": front,
+        "recommendation": None if target is None else recommend(front, target),
         "comparison": _comparison(report),
         "summary": _summary(report),
         "warnings": _warnings(report, tables),
@@ -134,6 +142,7 @@ class Pictures:
     map_html: str
     roc: bytes | None = None
     groups: bytes | None = None
+    front: bytes | None = None
 
 
 def render_html(report: Mapping[str, Any], pictures: Pictures) -> str:
@@ -172,7 +181,11 @@ def _render(template: str, report: Mapping[str, Any], pictures: Pictures, **more
     environment.filters |= {"percent": percent, "number": number, "interval": interval}
     return environment.get_template(template).render(
         report=report,
-        pictures={"roc": _data_uri(pictures.roc), "groups": _data_uri(pictures.groups)},
+        pictures={
+            "roc": _data_uri(pictures.roc),
+            "groups": _data_uri(pictures.groups),
+            "front": _data_uri(pictures.front),
+        },
         colours=COLOURS,
         level_rows=_level_rows(report["evidence"]),
         sample_counts=[str(n) for n in NUM_SAMPLES],
@@ -350,6 +363,7 @@ def _arm(arm: str, tables: ReportTables, seeds: Sequence[int]) -> dict[str, Any]
         "num_dropped": int((action == "drop").sum()),
         "num_weighted": int((action == "weight").sum()),
         "num_copied": int((action == "copy").sum()),
+        "num_changed": int((action != "keep").sum()),
         "num_rows": int(tables.plans[arm]["copies"].sum()),
         # The intervals beside it are of the mean loss, so the mean is that of the logarithms.
         "perplexity": _over_seeds(runs, "perplexity", geometric_mean),

@@ -49,6 +49,7 @@ PAGE: Final = Path("reports/report.html")
 PICTURE: Final = Path("reports/data_map.png")
 ROC: Final = Path("reports/roc.png")
 GROUPS: Final = Path("reports/leakage.png")
+FRONT: Final = Path("reports/front.png")
 REFERENCE_FOLDER: Final = Path("data/reference")
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "corpus": (Path("data/corpus.parquet"), CORPUS),

@@ -74,18 +74,22 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a quantile below zero",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "paper", "arms": {"none": KEEP}}},
+            {"intervene": {"curated_arm": "paper", "recommend": None, "arms": {"none": KEEP}}},
             r"intervene: .*curated_arm: expected one of \['none'\], got 'paper'",
             id="the curated arm is not defined",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "tracked", "arms": {"tracked": KEEP}}},
+            {"intervene": {"curated_arm": "tracked", "recommend": None, "arms": {"tracked": KEEP}}},
             r"intervene\.arms: 'tracked' names the models of stage train",
             id="an arm takes the tracked run's name",
         ),
         pytest.param(
             {
-                "intervene": {"curated_arm": "a", "arms": {"b": KEEP, "a": KEEP}},
+                "intervene": {
+                    "curated_arm": "a",
+                    "recommend": None,
+                    "arms": {"b": KEEP, "a": KEEP},
+                },
                 "retrain.arms": ["a", "oracle"],
             },
             r"retrain\.arms: \['oracle'\] not defined; .* intervene\.arms: \['a', 'b'\]",
@@ -154,6 +158,11 @@ def test_the_repository_runs_the_docs_preset() -> None:
             r"intervene\.arms\..*: expected one of \[.*\], got 'final_loss'",
             id="an arm ranks by a score that is not written",
         ),
+        pytest.param(
+            {"intervene.arms.weight": {"rule": "weight-by-score", "score": "std_of_loss"}},
+            r"intervene\.arms\.weight\.score: expected one of \[.*\], got 'std_of_loss'",
+            id="an arm weighs by a score that is not written",
+        ),
     ],
 )
 def test_every_rule_across_fields_refuses_and_says_both_values(
@@ -195,6 +204,11 @@ def test_every_rule_across_fields_refuses_and_says_both_values(
             {"intervene.arms.control": {"rule": "random", "fraction": 1, "weight": 0}},
             r"intervene\.arms\.control\.random\.fraction: Input should be less than 1, got 1",
             id="an arm that drops everything",
+        ),
+        pytest.param(
+            {"intervene.recommend": {"max_extraction": 10, "max_perplexity_increase": 5}},
+            r"intervene\.recommend\.max_extraction: Input should be less .* to 1, got 10",
+            id="a percentage for a share",
         ),
         pytest.param(
             {"score": None}, r"score: Input should be .*, got None", id="an empty section"

@@ -29,11 +29,13 @@ from gdc.report import Pictures, ReportTables
 from gdc.schema import (
     CANARIES,
     CORPUS,
+    HALVES,
     MEMBERSHIP,
     PLAN,
     QUADRANT_TABLE,
     QUADRANTS,
     QUARANTINE,
+    REFERENCE_LOSS,
     SCORES,
 )
 from gdc.stages import report as stage
@@ -71,11 +73,15 @@ ORDINARY = tuple(sample for sample in SAMPLES if sample[4] is None)
 
 
 def params_of(
-    arms: Sequence[str] = ("none", "paper"), seeds: Sequence[int] = (1, 2), **shown: object
+    arms: Sequence[str] = ("none", "paper"),
+    seeds: Sequence[int] = (1, 2),
+    target: Mapping[str, float] | None = None,
+    **shown: object,
 ) -> Params:
-    """The repository's parameters with these arms, seeds and report settings."""
+    """The repository's parameters with these arms, seeds, target and report settings."""
     base = params_with().model_dump(mode="json")
     return params_with(
+        intervene=base["intervene"] | {"recommend": target},
         retrain=base["retrain"] | {"arms": list(arms), "seeds": list(seeds)},
         report=base["report"] | shown,
     )
@@ -553,6 +559,18 @@ def membership_of(loss: float) -> pl.DataFrame:
     )
 
 
+# The first model saw both; the second did not.
+HALVES_OF_TWO = pl.DataFrame(
+    {"sample_id": ["c-0", "y-0"], "seen": [[True, False]] * 2}, schema=HALVES
+)
+
+
+def reference_of(loss: float) -> pl.DataFrame:
+    return HALVES_OF_TWO.select("sample_id", loss=pl.lit(loss, pl.Float32)).match_to_schema(
+        REFERENCE_LOSS
+    )
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A folder with everything that stage report reads; the run that it opens is returned."""
@@ -571,6 +589,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
     store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0})
     store.write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
+    store.write("halves", HALVES_OF_TWO)
+    for number, loss in enumerate((0.5, 3.0)):
+        store.write_reference(number, reference_of(loss))
     # JSON is YAML.
     store.write_json(store.PARAMS, params_of().model_dump(mode="json"))
     fake = FakeRun()
@@ -586,7 +607,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
 
 def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     stage.main()
-    names = ["report.json", "report.html", "data_map.png", "roc.png", "leakage.png"]
+    names = [
+        "report.json", "report.html", "data_map.png", "roc.png", "leakage.png", "front.png",
+    ]  # fmt: skip
     files = [f"reports/{name}" for name in names]
     assert workspace.artifacts == files
     assert {name: n for name, n in workspace.metrics.items() if n is not None} == {
@@ -600,7 +623,8 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "deciles/6/extracted": 1.0,
     }
     built = store.read_json(Path(files[0]))
-    audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings")
+    audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings",
+               "front", "onion")  # fmt: skip
     plain = report.build_report(tables_of(), params_of())
     assert {k: v for k, v in built.items() if k not in audited} == {
         k: v for k, v in plain.items() if k not in audited
@@ -622,16 +646,20 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "paper reduces extraction: -100.0 points [-100.0, -100.0] at perplexity x1.649 "
         "[1.649, 1.649], 2 seeds; no random arm of its size to compare with."
     )
+    assert [(p["arm"], p["num_changed"], p["is_on_front"]) for p in built["front"]] == [
+        ("none", 0, True),
+        ("paper", 3, True),
+    ]
     page = Path(files[1]).read_text(encoding="utf-8")
     assert "paper reduces extraction" in page
-    assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 2
+    assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 3
     before = [Path(file).read_bytes() for file in files]
     stage.main()
     assert [Path(file).read_bytes() for file in files] == before
 
 
 def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
-    canaries = {"levels": [], "num_fits_beyond": 3}
+    canaries = {"levels": [], "num_fits_beyond": 3, "planted": {"extracted": None}}
     evidence = {"none": {"canaries": canaries, "samples": {"attack": "loss"}}}
     tables = replace(tables_of(), evidence=evidence, attacks={"blind_leaks": ["length"]})
     built = report.build_report(tables, params_of())
@@ -648,3 +676,56 @@ def test_the_stage_names_a_missing_file() -> None:
     store.metrics_path("paper", 2).unlink()
     with pytest.raises(SchemaError, match=r"metrics/paper-2\.json: not found"):
         stage.main()
+
+
+def test_the_page_names_the_plan_that_reaches_the_target(workspace: FakeRun) -> None:
+    target = {"max_extraction": 0.5, "max_perplexity_increase": 70.0}
+    store.write_json(store.PARAMS, params_of(target=target).model_dump(mode="json"))
+    stage.main()
+    built = store.read_json(store.REPORT)
+    found = built["recommendation"]
+    # One canary that is not extracted may be extracted all the same in up to 97.5 %.
+    assert (found["verdict"], found["arm"], found["target"]) == ("on average", "paper", target)
+    page = store.PAGE.read_text(encoding="utf-8")
+    assert found["sentence"] in page.replace("&#39;", "'")
+    assert "not dominated" in page
+    assert console.findings(built)[0] == found["sentence"]
+    assert "reports/front.png" in workspace.artifacts
+
+
+def test_without_canaries_a_target_is_not_answered() -> None:
+    target = {"max_extraction": 0.5, "max_perplexity_increase": 5.0}
+    params = params_of(target=target)
+    built = report.build_report(tables_of(ORDINARY), params)
+    assert (built["front"], built["recommendation"]["verdict"]) == ([], "not measured")
+    assert built["recommendation"]["sentence"] in page_of(tables_of(ORDINARY), params).replace(
+        "&#39;", "'"
+    )
+    assert "Leakage against perplexity" not in page_of(tables_of(), params_of())
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_an_arm_leaves_alone_is_compared_by_its_gap_to_the_references() -> None:
+    store.write_plans({"none": plan_of(["c-0"]), "paper": plan_of(["c-0", "f-0"], f="drop")})
+    tables = stage.with_evidence(stage.read_tables(params_of()), params_of())
+    (arm,) = tables.onion["arms"]
+    assert tables.onion["has_references"]
+    # The second model alone did not see it: 3 - 1.
+    assert (tables.onion["cut"], tables.onion["quantile"]) == (2.0, 0.9)
+    assert (arm["arm"], arm["control"], arm["num_unchanged"]) == ("paper", None, 1)
+    assert (arm["change"]["value"], arm["next_layer"]["value"]) == (0.0, 0.0)
+    page = page_of(replace(tables_of(), onion=tables.onion), params_of())
+    assert str(escape(arm["verdict"])) in page
+    assert "With equal optimizer steps the samples that stay are seen more often" in page
+    assert "mean loss under the reference models" in page
+    built = report.build_report(replace(tables_of(), onion=tables.onion), params_of())
+    assert console.findings(built) == ["After the removal: paper not compared."]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_without_a_keeping_arm_or_a_removal_there_is_no_next_layer() -> None:
+    alone = params_of(arms=["paper"])
+    assert stage.with_evidence(stage.read_tables(alone), alone).onion == {}
+    store.write_plans({arm: plan_of(["c-0"]) for arm in ("none", "paper")})
+    assert stage.with_evidence(stage.read_tables(params_of()), params_of()).onion == {}
+    assert console.findings(report.build_report(tables_of(), params_of())) == []

@@ -3,7 +3,7 @@
 import polars as pl
 
 from gdc import interventions, store, tracking
-from gdc.config import DedupArm, OracleArm, Params, ScoreArm, ShuffledArm
+from gdc.config import CapCopiesArm, DedupArm, OracleArm, Params, ScoreArm, ShuffledArm
 from gdc.stages.runner import run
 
 
@@ -44,11 +44,14 @@ def _plans(params: Params, scored: pl.DataFrame, corpus: pl.DataFrame) -> dict[s
 
 
 def _plan(
-    arm: ScoreArm | DedupArm | OracleArm, scored: pl.DataFrame, corpus: pl.DataFrame, seed: int
+    arm: ScoreArm | CapCopiesArm | DedupArm | OracleArm,
+    scored: pl.DataFrame,
+    corpus: pl.DataFrame,
+    seed: int,
 ) -> pl.DataFrame:
-    if isinstance(arm, DedupArm):
+    if isinstance(arm, CapCopiesArm | DedupArm):
         texts = corpus.filter(pl.col("split") == "train").select("sample_id", "text")
-        return interventions.dedup_plan(arm, scored, texts, seed=seed)
+        return interventions.cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
         planted = corpus.filter(pl.col("canary_id").is_not_null())["sample_id"]
         return interventions.oracle_plan(scored, planted)
