@@ -593,9 +593,12 @@ def parse_params(values: Mapping[str, Any], *, name: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}"
-            + ("" if e["type"] in {"missing", "value_error"} else f", got {e['input']!r}")
-            for e in error.errors()
-        ]
+        lines = [f"  {_wrong_value(dict(e))}" for e in error.errors()]
         raise ConfigError(f"{name}: {len(lines)} wrong value(s):\n" + "\n".join(lines)) from None
+
+
+def _wrong_value(error: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, error["loc"])) or "params"
+    ours = error["type"] in {"missing", "value_error"}  # says itself what it got
+    got = "" if ours else f", got {error['input']!r}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}{got}"

@@ -1,7 +1,7 @@
 """Scores and the truth of half-models -> which score finds what is memorized, with intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Final
@@ -51,12 +51,15 @@ class Scored:
         runs: The same of each tracked run alone.
         traces: Of the same runs.
         mode: Of the checkpoints that the scores read.
+        seconds: What each column takes to compute, with the training of what it needs besides the
+            tracked runs; None: not known.
     """
 
     table: pl.DataFrame
     runs: Sequence[pl.DataFrame]
     traces: Sequence[Trace]
     mode: str
+    seconds: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,8 @@ def rank_scores(scored: Scored, judge: Judge) -> list[dict[str, Any]]:
     values = {name: _values(scored.table, name, judge) for name in names}
     runs = {name: [_values(run, name, judge) for run in scored.runs] for name in names}
     rows = [
-        {"score": name, "cost": cost_class(name), **judge_score(values[name], judge)}
+        {"score": name, "cost": cost_class(name), "seconds": scored.seconds.get(name)}
+        | judge_score(values[name], judge)
         | {"agreement": agreement(runs[name])}
         for name in names
     ]

@@ -149,7 +149,8 @@ def board() -> dict[str, Any]:
     ]
     shuffled = samples.sample(fraction=1, shuffle=True, seed=3)
     trace = trace_with_truth(samples)
-    scored = Scored(runs[0].sample(fraction=1, shuffle=True, seed=1), runs, [trace], "online")
+    mixed = runs[0].sample(fraction=1, shuffle=True, seed=1)
+    scored = Scored(mixed, runs, [trace], "online", {"final_loss": 0.0123})
     return build_leaderboard(shuffled, references, scored, seed=0)
 
 
@@ -277,8 +278,13 @@ def test_the_table_holds_the_ceiling_first_and_every_score(board: dict[str, Any]
     start = rows.index(next(row for row in rows if row.startswith("| score")))
     header, _, best, first, *others = rows[start:]
     assert header.count("|") == best.count("|") == first.count("|")
-    assert best.startswith(f"| *best possible* | - | {board['ceiling']['all']:.3f} |")
-    assert first.startswith("| `final_loss` | one run | 1.000 [1.000, 1.000] |")
+    assert best.startswith(f"| *best possible* | - | - | {board['ceiling']['all']:.3f} |")
+    share = f"{1 / board['ceiling']['ordinary']:.2f}"
+    assert first.startswith(
+        f"| `final_loss` | one run | 0.0123 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | {share}"
+    )
+    (gap,) = [row for row in others if row.startswith("| `reference_gap`")]
+    assert gap.startswith("| `reference_gap` | reference models | - |")
     assert len(others) == len(board["scores"]) - 1
     assert "`reference_gap` is defined for 104 samples" in page
     assert "2 canaries planted 4 times against 2 planted once (fewer than 10 of either" in page
