@@ -144,11 +144,14 @@ def calibrate(
         else dict.fromkeys(usable, "report")
     )
     families = [
-        Family(tables[name], role, (seed, place)) for place, (name, role) in enumerate(roles.items())
+        Family(tables[name], role, (seed, place))
+        for place, (name, role) in enumerate(roles.items())
     ]
     cards = sorted((_card(scores[name], families, config) for name in names), key=_best_first)
     return {
-        "families": {name: family | {"role": roles.get(name)} for name, family in described.items()},
+        "families": {
+            name: family | {"role": roles.get(name)} for name, family in described.items()
+        },
         "cards": cards,
         "auto": choose_axis(cards, described),
     }

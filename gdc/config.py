@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gdc.errors import ConfigError
 
-
 # The memorization axis that the calibration chooses.
 AUTO: Final = "auto"
 # A canary beats all its twins by chance in one of (twins + 1) cases; with fewer twins than this in
