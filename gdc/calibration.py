@@ -1,9 +1,10 @@
 """Scores and probes -> a calibration card for each score, and the axis that ``auto`` stands for.
 
-A probe is a planted canary. It counts as memorized when the tracked models find its secret likelier
-than those of all never-planted twins of its family, so however often it was planted: a twin does so
-by chance in one of (twins + 1) cases. Label and score are of the same runs, so a loss has an easy
-task; a family of secrets that differ much in how likely they are to any model favours it further.
+A probe is a planted canary. It counts as memorized when the tracked models find its secret likelier,
+per token, than those of all never-planted twins of its family, however often it was planted; one that
+no model knows does so by chance in one of (twins + 1) cases. Per token, because secrets of a family
+differ in length and a short one is likely to any model. Label and score are of the same runs, which
+favours scores that read the last loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,13 +78,13 @@ class Family:
         return ranks.auroc(self.codes(score), self.is_memorized, weights)
 
 
-def label_probes(canaries: pl.DataFrame, secret_nll: Sequence[Values]) -> pl.DataFrame:
+def label_probes(canaries: pl.DataFrame, secret_losses: Sequence[Values]) -> pl.DataFrame:
     """Which planted canaries the tracked models know.
 
     Args:
         canaries: ``CANARIES`` table.
-        secret_nll: For each tracked model the nats of every secret, in the order of ``canaries``;
-            their mean decides.
+        secret_losses: For each tracked model the nats per token of every secret, in the order of
+            ``canaries``; their mean decides.
 
     Returns:
         ``PROBES`` table, the planted canaries alone; without twins they have no label.
@@ -91,7 +92,7 @@ def label_probes(canaries: pl.DataFrame, secret_nll: Sequence[Values]) -> pl.Dat
     Source:
         Exposure, here at its cap: Carlini et al. 2019, arXiv:1802.08232.
     """
-    asked = canaries.with_columns(nll=pl.Series(np.mean(secret_nll, axis=0), dtype=pl.Float64))
+    asked = canaries.with_columns(loss=pl.Series(np.mean(secret_losses, axis=0), dtype=pl.Float64))
     families = [_label_family(table) for table in asked.partition_by("family", maintain_order=True)]
     return pl.concat([pl.DataFrame(schema=PROBES), *families])
 
@@ -191,13 +192,13 @@ def choose_axis(cards: Sequence[Mapping[str, Any]], families: Mapping[str, Any])
 
 def _label_family(family: pl.DataFrame) -> pl.DataFrame:
     is_twin = pl.col("num_repeats") == 0
-    planted, twins = family.filter(~is_twin), family.filter(is_twin)["nll"].to_numpy()
-    nll = planted["nll"].to_numpy()
-    known = {
-        "exposure": pl.Series(sampled_exposure(nll, twins)),
-        "is_memorized": pl.Series(nll < twins.min()),
-    } if len(twins) else {"exposure": None, "is_memorized": None}  # fmt: skip
-    return planted.with_columns(num_twins=pl.lit(len(twins), pl.Int64), **known).select(
+    planted, twins = family.filter(~is_twin), family.filter(is_twin)["loss"].to_numpy()
+    loss = planted["loss"].to_numpy()
+    labels: dict[str, pl.Series | None] = {"exposure": None, "is_memorized": None}
+    if len(twins):
+        labels["exposure"] = pl.Series(sampled_exposure(loss, twins))
+        labels["is_memorized"] = pl.Series(loss < twins.min())
+    return planted.with_columns(num_twins=pl.lit(len(twins)), **labels).select(
         pl.col(name).cast(dtype) for name, dtype in PROBES.items()
     )
 

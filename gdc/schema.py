@@ -93,8 +93,8 @@ SCORES_BY_RUN: Final = pl.Schema(
         "memorization": pl.Float64,
     }
 )
-# One row is a planted canary, as the tracked models know it: the mean over them of the nats of its
-# secret, among those of the never-planted twins of its family.
+# One row is a planted canary as the tracked models know it: its secret's nats per token, mean over
+# them, among those of the never-planted twins of its family.
 PROBES: Final = pl.Schema(
     {
         "canary_id": pl.String,

@@ -19,8 +19,8 @@ def main() -> None:
     with tracking.stage_run("calibrate", sections) as stage:
         canaries, scores = store.read("canaries"), store.read("scores")
         planted = store.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
-        secret_nll = [_ask(seed, canaries, params) for seed in params.train.seeds]
-        probes = calibration.label_probes(canaries, secret_nll)
+        secret_losses = [_ask(seed, canaries, params) for seed in params.train.seeds]
+        probes = calibration.label_probes(canaries, secret_losses)
         calibrated = calibration.calibrate(
             scores, planted, probes, params.partition, seed=params.seed
         )
@@ -39,7 +39,8 @@ def _ask(seed: int, canaries: pl.DataFrame, params: Params) -> Values:
     torch.set_num_threads(params.evaluate.num_threads)
     model = models.load_model(store.model_path("tracked", seed)).to(device())
     subject = Subject(model, load_tokenizer(store.TOKENIZER), params.model.block_size)
-    return ask_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens).nll
+    secrets = ask_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
+    return secrets.nll / secrets.num_tokens
 
 
 if __name__ == "__main__":
