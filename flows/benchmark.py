@@ -13,9 +13,9 @@ from flows.program import as_command, only_run_here, show_no_tracebacks
 from gdc import benchmark as files
 from gdc import store, tracking
 from gdc.config import Params
-from gdc.leaderboard import TRAINED, Scored, build_leaderboard, cost_class
+from gdc.leaderboard import TRAINED, Scored, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
-from gdc.scores import score_samples
+from gdc.scores import cost_class, score_samples
 from gdc.stages.score import CORPUS_COLUMNS
 from gdc.trace import Trace
 from tasks.graph import workers

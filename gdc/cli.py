@@ -134,7 +134,7 @@ def show(
         bool, typer.Option("--markdown", help="Arms and the paper's claims as Markdown instead.")
     ] = False,
 ) -> None:
-    """Print the quadrants and the worst hotspots of the last run."""
+    """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
     from gdc import console, store
 
     report = store.read_json(store.REPORT)
@@ -142,6 +142,7 @@ def show(
         typer.echo(console.markdown(report))
     else:
         console.render(console.quadrants_table(report))
+        typer.echo(report["calibration"]["verdict"])
         console.render(console.hotspots_table(report, limit))
     for sentence in console.findings(report):
         typer.echo(f"\n{sentence}")

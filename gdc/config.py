@@ -4,11 +4,17 @@ Values live only in params.yaml, because DVC tracks that file and not the defaul
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gdc.errors import ConfigError
+
+# The memorization axis that the calibration chooses.
+AUTO: Final = "auto"
+# A canary beats all its twins by chance in one of (twins + 1) cases; with fewer twins than this in
+# more than a tenth of them, too often to call it memorized.
+MIN_TWINS: Final = 9
 
 
 class Section(BaseModel):
@@ -300,7 +306,11 @@ class ScoreConfig(Section):
 class PartitionConfig(Section):
     """Stage `partition`: a sample above a threshold (strictly) is high."""
 
-    axis: str = Field(min_length=1, description="The score on the memorization axis.")
+    axis: str = Field(
+        min_length=1,
+        description="The score on the memorization axis; auto: the best that stage calibrate shows "
+        "to predict memorization, else memorization.",
+    )
     difficulty: Threshold
     memorization: Annotated[Threshold | ConformalThreshold, Field(discriminator="kind")]
 
@@ -310,6 +320,15 @@ class PartitionConfig(Section):
             raise ValueError(
                 "a conformal cut needs p-values: expected axis: calibrated_drop_log_p (in "
                 f"score.enabled too), got {self.axis!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _auto_axis_has_a_relative_cut(self) -> Self:
+        if self.axis == AUTO and self.memorization.kind == "absolute":
+            raise ValueError(
+                "memorization: a value is in the units of one score, and axis: auto may take any; "
+                f"expected kind: quantile, got {self.memorization.value} of kind: absolute"
             )
         return self
 
@@ -491,7 +510,8 @@ class Params(Section):
     @model_validator(mode="after")
     def _scores_that_are_used_are_written(self) -> Self:
         written = {"difficulty", "memorization", "first_learned", *self.score.enabled}
-        used = {"partition.axis": self.partition.axis}
+        axis = self.partition.axis
+        used = {} if axis == AUTO else {"partition.axis": axis}
         for name, arm in self.intervene.arms.items():
             if isinstance(arm, TopFractionArm | WeightByScoreArm):
                 used[f"intervene.arms.{name}.score"] = arm.score
@@ -509,6 +529,18 @@ class Params(Section):
                     f"{where}: expected one of {sorted(written)}, got {score!r}; "
                     "other scores must stand in score.enabled"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _auto_axis_has_a_family_to_choose_and_one_to_report(self) -> Self:
+        families: dict[str, CanaryFamily | None] = dict(self.ingest.canaries)
+        usable = [n for n, family in families.items() if family and family.num_twins >= MIN_TWINS]
+        if self.partition.axis == AUTO and len(usable) < 2:
+            raise ValueError(
+                "partition.axis: auto chooses by one family of canaries and reports by another, "
+                f"expected at least 2 in ingest.canaries with num_twins of at least {MIN_TWINS}, "
+                f"got {usable}. Plant a second family, or name a score"
+            )
         return self
 
     @model_validator(mode="after")

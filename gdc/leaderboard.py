@@ -15,7 +15,7 @@ from gdc.bootstrap import LEVEL
 from gdc.config import Threshold
 from gdc.errors import DataError
 from gdc.schema import REFERENCES, SCORES, require
-from gdc.scores import REGISTRY, epsilon_of
+from gdc.scores import cost_class, epsilon_of
 from gdc.scores.baselines import ever_below_eps
 from gdc.scores.trace_scores import memorization
 from gdc.trace import Trace
@@ -230,14 +230,6 @@ def agreement(runs: Sequence[Values]) -> float | None:
         codes = [ranks.codes(values[both]) for values in (one, other)]
         found.append(ranks.spearman(codes[0], codes[1], np.ones(int(both.sum()))))
     return _or_none(float(np.mean(found))) if found else None
-
-
-def cost_class(name: str) -> str:
-    """What a score needs to be computed: no model, one tracked run, or reference models too."""
-    arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
-    if "references" in arguments:
-        return "reference models"
-    return "one run" if {"columns", "both_modes", "trace"} & set(arguments) else "no model"
 
 
 def epsilon_curve(scored: Scored, judge: Judge) -> list[dict[str, float | None]]:

@@ -15,7 +15,7 @@ from gdc.audits import MIN_SUFFIX_TOKENS
 from gdc.causes import REMEDIES
 from gdc.claims import check_claims
 from gdc.comparison import asked_arm, baseline_arm
-from gdc.config import Params
+from gdc.config import AUTO, Params
 from gdc.discoverable import NUM_SAMPLES
 from gdc.errors import DataError
 from gdc.exposure import null_exposure
@@ -28,6 +28,12 @@ from gdc.schema import QUADRANTS
 # The sections of params.yaml that the report reads.
 SECTIONS: Final = ("intervene", "partition", "report", "retrain", "score")
 ACTIONS: Final = ("keep", "weight", "copy", "drop")
+# What a card says, in a sentence.
+VERDICTS: Final[Mapping[str, str]] = {
+    "predicts memorization here": "predicts memorization here",
+    "does not": "does not predict memorization here",
+    "not shown": "is not shown to predict memorization here",
+}
 # With fewer seeds a difference between arms says little about other seeds.
 ENOUGH_SEEDS: Final = 3
 
@@ -50,6 +56,7 @@ class ReportTables:
     groups: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.by_group``
     attacks: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.of_attacks``
     onion: Mapping[str, Any] = field(default_factory=dict)  # of ``onion.compare_layers``
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # of ``calibration.calibrate``
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
 
@@ -65,6 +72,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         ordinary samples have each, and its remedy), ``canaries_by_quadrant``, ``curated`` (the
         arm that makes the curated data set), ``baseline`` (the first retrained arm that keeps
         everything, or None), ``asked`` (the arm whose models are asked about single samples),
+        ``calibration`` as it came and two sentences on the axis in use, ``verdict`` and ``why``,
         ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups``, ``attacks`` and
         ``onion`` as they came, ``claims`` of the paper, ``leaked_samples``, ``front``,
         ``recommendation`` (None where none is asked for), ``comparison`` (how), ``summary`` and
@@ -83,6 +91,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "definitions": _definitions(tables.quadrants_summary),
         "hotspots": _hotspots(samples, params),
         "causes": _causes(samples),
+        "calibration": _calibration(tables, params),
         "canaries_by_quadrant": _canaries_by_quadrant(samples),
         "curated": _curated(samples, tables.plans, params.intervene.curated_arm),
         "baseline": baseline,
@@ -324,6 +333,36 @@ def _causes(samples: pl.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def _calibration(tables: ReportTables, params: Params) -> dict[str, Any]:
+    """The cards, what they say of the axis in use, and why it is in use."""
+    calibration, axis = tables.calibration, tables.quadrants_summary["axis"]
+    if not calibration:
+        return {}
+    card = next(card for card in calibration["cards"] if card["score"] == axis)
+    auto = calibration["auto"]
+    why = f"partition.axis names {axis}. "
+    if params.partition.axis == AUTO:
+        why = "partition.axis: auto chose it. "
+    elif auto["is_validated"]:
+        why += f"auto would take {auto['axis']}. "
+    return {
+        **calibration,
+        "verdict": f"Axis {axis} {VERDICTS[card['verdict']]}: {_card_sentence(card)}",
+        "is_validated": card["verdict"] == "predicts memorization here",
+        "why": why + auto["reason"],
+    }
+
+
+def _card_sentence(card: Mapping[str, Any]) -> str:
+    auroc = card["auroc_report"]
+    if auroc is None:
+        return str(card["why"])
+    return (
+        f"AUROC {auroc['value']:.2f} [{auroc['low']:.2f}, {auroc['high']:.2f}] of "
+        f"{card['num_memorized']:,} memorized against {card['num_unmemorized']:,} other canaries."
+    )
+
+
 def _canaries_by_quadrant(samples: pl.DataFrame) -> dict[str, dict[str, int]]:
     planted = samples.drop_nulls("canary")
     counts = Counter(planted.select("canary", "quadrant").iter_rows())
@@ -494,6 +533,10 @@ def _data_warnings(report: Mapping[str, Any]) -> list[str]:
         for quadrant in QUADRANTS
         if not report["quadrants"]["counts"][quadrant]
     ]
+    # With axis: auto and none validated, stage partition has said so.
+    calibration, asked = report["calibration"], report["settings"]["partition"]["axis"]
+    if calibration and not calibration["is_validated"] and asked != AUTO:
+        warnings.append(calibration["verdict"])
     if num := report["corpus"]["num_quarantined"]:
         warnings.append(f"{_counted(num, 'bad row')} left out: data/quarantine.parquet says why.")
     if not report["corpus"]["num_canary_rows"]:

@@ -25,6 +25,7 @@ from gdc.schema import (
     HALVES,
     MEMBERSHIP,
     PLAN,
+    PROBES,
     QUADRANT_TABLE,
     QUARANTINE,
     REFERENCE_LOSS,
@@ -42,6 +43,7 @@ PRETRAINED: Final = Path("data/pretrained.json")
 TOKENIZER: Final = Path("data/tokenizer")
 CORPUS_SUMMARY: Final = Path("data/corpus.json")
 SCORES_SUMMARY: Final = Path("data/scores.json")
+CALIBRATION: Final = Path("data/calibration.json")
 QUADRANTS_SUMMARY: Final = Path("data/quadrants.json")
 CURATED_FOLDER: Final = Path("data/curated")
 REPORT: Final = Path("reports/report.json")
@@ -58,6 +60,7 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "halves": (REFERENCE_FOLDER / "halves.parquet", HALVES),
     "scores": (Path("data/scores.parquet"), SCORES),
     "scores_by_run": (Path("data/scores_by_run.parquet"), SCORES_BY_RUN),
+    "probes": (Path("data/probes.parquet"), PROBES),
     "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
     "curated/train": (CURATED_FOLDER / "train.parquet", CURATED),
     "curated/validation": (CURATED_FOLDER / "validation.parquet", CURATED),
@@ -127,8 +130,12 @@ def plan_path(arm: str) -> Path:
 
 
 def model_path(arm: str, seed: int) -> Path:
-    """Where a trained model lies; the tracked run's arm is ``tracked``."""
-    return Path(f"data/models/{arm}-{seed}")
+    """Where a trained model lies; the tracked run's arm is ``tracked``.
+
+    Tracked models lie apart: the stage that reads all of them must not wait for retrained ones.
+    """
+    folder = "data/tracked" if arm == "tracked" else "data/models"
+    return Path(folder) / f"{arm}-{seed}"
 
 
 def trace_path(seed: int) -> Path:

@@ -45,6 +45,10 @@ def test_what_the_repository_ships_is_accepted(path: Path) -> None:
     parse_params(values_of(path), name=path.name)
 
 
+def test_an_axis_may_be_left_to_the_calibration() -> None:
+    assert parse_params(changed({"partition.axis": "auto"}), name="test").partition.axis == "auto"
+
+
 def test_the_repository_runs_the_docs_preset() -> None:
     docs = REPOSITORY / "gdc/presets/docs.yaml"
     assert (REPOSITORY / store.PARAMS).read_bytes() == docs.read_bytes()
@@ -152,6 +156,21 @@ def test_the_repository_runs_the_docs_preset() -> None:
             {"partition.axis": "mean_los"},
             r"partition\.axis: expected one of \[.*'mean_loss'.*\], got 'mean_los'",
             id="an axis that is not written",
+        ),
+        pytest.param(
+            {
+                "partition.axis": "auto",
+                "ingest.canaries.words": None,
+                "ingest.canaries.digits.num_twins": 8,
+            },
+            r"partition\.axis: auto .*expected at least 2 .* num_twins of at least 9, got "
+            r"\['natural'\]\. Plant a second family, or name a score",
+            id="an axis is to be chosen by one family",
+        ),
+        pytest.param(
+            {"partition.axis": "auto", "partition.memorization": {"kind": "absolute", "value": 2}},
+            r"axis: auto may take any; expected kind: quantile, got 2\.0 of kind: absolute",
+            id="a value for a score that is not chosen yet",
         ),
         pytest.param(
             {"score.enabled": ["random"], "partition.axis": "memorization"},

@@ -19,7 +19,7 @@ from gdc import benchmark, leaderboard, ranks, scores, store
 from gdc.config import Params
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.halves import assign_halves
-from gdc.leaderboard import Judge, Scored, agreement, build_leaderboard, cost_class
+from gdc.leaderboard import Judge, Scored, agreement, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
 from gdc.schema import CORPUS, REFERENCES
 from gdc.trace import Trace
@@ -269,7 +269,7 @@ def test_agreement_needs_two_runs() -> None:
 
 
 def test_every_score_has_a_cost() -> None:
-    costs = {name: cost_class(name) for name in [*scores.REGISTRY, "difficulty"]}
+    costs = {name: scores.cost_class(name) for name in [*scores.REGISTRY, "difficulty"]}
     assert costs["difficulty"] == costs["forget"] == costs["zlib"] == "one run"
     assert costs["num_copies"] == costs["random"] == "no model"
     assert costs["reference_gap"] == costs["reference_gap_calibrated"] == "reference models"

@@ -582,6 +582,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     store.write_plans(tables.plans)
     store.write_json(store.SCORES_SUMMARY, tables.scores_summary)
     store.write_json(store.QUADRANTS_SUMMARY, tables.quadrants_summary)
+    store.write_json(store.CALIBRATION, tables.calibration)
     for (arm, seed), metrics in tables.metrics.items():
         store.write_json(store.metrics_path(arm, seed), metrics)
     for arm, seed in tables.metrics:
@@ -656,6 +657,92 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     before = [Path(file).read_bytes() for file in files]
     stage.main()
     assert [Path(file).read_bytes() for file in files] == before
+
+
+def card_of(score: str, auroc: tuple[float, float, float] | None, verdict: str) -> dict[str, Any]:
+    interval = None if auroc is None else dict(zip(("value", "low", "high"), auroc, strict=True))
+    return {
+        "score": score,
+        "cost": "one run",
+        "auroc_choose": 0.875,
+        "auroc_report": interval,
+        "precision": None,
+        "recall": interval,
+        "num_memorized": 8,
+        "num_unmemorized": 7,
+        "verdict": verdict,
+        "why": "No canary is above the cut.",
+    }
+
+
+def calibration_of(*cards: dict[str, Any], is_validated: bool) -> dict[str, Any]:
+    counts = {"num_memorized": 8, "num_unmemorized": 7, "num_twins": 20}
+    return {
+        "families": {
+            EVIL: counts | {"role": None, "why": "none is known"},
+            "digits": counts | {"role": "report", "why": None},
+        },
+        "cards": list(cards),
+        "auto": {"axis": "iqr", "is_validated": is_validated, "reason": "iqr is best."},
+    }
+
+
+HALF = (0.5, 0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "verdict", "sentence", "warns"),
+    [
+        pytest.param(
+            HALF, "not shown",
+            "Axis memorization is not shown to predict memorization here: AUROC 0.50 [0.25, 0.75] "
+            "of 8 memorized against 7 other canaries.", True, id="not shown",
+        ),
+        pytest.param(
+            (0.25, 0.0, 0.5), "does not",
+            "Axis memorization does not predict memorization here: AUROC 0.25 [0.00, 0.50] of "
+            "8 memorized against 7 other canaries.", True, id="does not",
+        ),
+        pytest.param(
+            (0.75, 0.625, 1.0), "predicts memorization here",
+            "Axis memorization predicts memorization here: AUROC 0.75 [0.62, 1.00] of "
+            "8 memorized against 7 other canaries.", False, id="predicts",
+        ),
+        pytest.param(
+            None, "not shown",
+            "Axis memorization is not shown to predict memorization here: No canary is above the "
+            "cut.", True, id="no answer",
+        ),
+    ],
+)  # fmt: skip
+def test_the_page_says_what_the_axis_is_worth(
+    auroc: tuple[float, float, float] | None, verdict: str, sentence: str, *, warns: bool
+) -> None:
+    cards = [card_of("iqr", HALF, "not shown"), card_of("memorization", auroc, verdict)]
+    tables = replace(tables_of(), calibration=calibration_of(*cards, is_validated=True))
+    built = report.build_report(tables, params_of())
+    assert built["calibration"]["verdict"] == sentence
+    assert built["calibration"]["why"] == (
+        "partition.axis names memorization. auto would take iqr. iqr is best."
+    )
+    assert (sentence in built["warnings"]) == warns
+    page = page_of(tables, params_of()).replace(get_plotlyjs(), "")
+    assert str(escape(sentence)) in page
+    assert '<td class="name">memorization (axis)</td>' in page
+    assert f"<td>{verdict}<span" in page
+    assert EVIL not in page
+
+
+def test_with_auto_the_page_says_why_and_does_not_warn_twice() -> None:
+    card = card_of("memorization", HALF, "not shown")
+    tables = replace(tables_of(), calibration=calibration_of(card, is_validated=False))
+    partition = params_with().partition.model_dump(mode="json") | {"axis": "auto"}
+    params = params_of().model_copy(
+        update={"partition": params_with(partition=partition).partition}
+    )
+    built = report.build_report(tables, params)
+    assert built["calibration"]["why"] == "partition.axis: auto chose it. iqr is best."
+    assert built["calibration"]["verdict"] not in built["warnings"]
 
 
 def test_what_makes_the_audits_doubtful_is_warned_of() -> None:

@@ -120,6 +120,14 @@ def needs_of(names: Sequence[str]) -> frozenset[str]:
     return frozenset().union(*(REGISTRY[name].needs for name in names))
 
 
+def cost_class(name: str) -> str:
+    """What a score needs to be computed: no model, one tracked run, or reference models too."""
+    arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
+    if "references" in arguments:
+        return "reference models"
+    return "one run" if {"columns", "both_modes", "trace"} & set(arguments) else "no model"
+
+
 def require_given(names: Sequence[str], evidence: Evidence) -> None:
     """Raise ``ConfigError`` unless what the scores ``names`` need is at hand."""
     for name in names:

@@ -72,6 +72,7 @@ def read_tables(params: Params) -> report.ReportTables:
         },
         scores_summary=store.read_json(store.SCORES_SUMMARY),
         quadrants_summary=store.read_json(store.QUADRANTS_SUMMARY),
+        calibration=store.read_json(store.CALIBRATION),
         num_quarantined=store.read("quarantine").height,
         num_left_out=store.read_json(store.CORPUS_SUMMARY)["num_left_out"],
     )
@@ -89,7 +90,8 @@ def with_evidence(tables: report.ReportTables, params: Params) -> report.ReportT
     )
     asked = evidence.memberships_of(comparison.asked_arm(params), params.retrain.seeds)
     scored = tables.scores.join(tables.quadrants, on="sample_id", maintain_order="left")
-    groups = leakage.by_group(asked, scored, params.partition.axis, seed=params.seed)
+    axis = tables.quadrants_summary["axis"]
+    groups = leakage.by_group(asked, scored, axis, seed=params.seed)
     return replace(
         tables,
         evidence=comparison.compare_arms(evidence, params),
