@@ -31,6 +31,7 @@ PHASES: Final[tuple[tuple[str, ...], ...]] = (
     ("train", "reference"),
     ("score",),
     ("partition",),
+    ("spans",),
     ("intervene",),
     ("retrain",),
     ("evaluate",),

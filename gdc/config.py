@@ -314,6 +314,15 @@ class PartitionConfig(Section):
         return self
 
 
+class SpansConfig(Section):
+    """Stage `spans`: which tokens of a flagged sample are memorized."""
+
+    p_value: float = Field(
+        gt=0, lt=1, description="Share of like held-out tokens that may fall as low."
+    )
+    min_tokens: int = Field(ge=1, description="Memorized tokens of a span at least.")
+
+
 class NoneArm(Section):
     """Keep everything."""
 
@@ -353,6 +362,12 @@ class DedupArm(NearCopies):
     rule: Literal["dedup"]
 
 
+class MaskSpansArm(Section):
+    """Keep every sample and leave the memorized spans of the flagged ones out of the loss."""
+
+    rule: Literal["mask-spans"]
+
+
 class OracleArm(Section):
     """Drop the planted rows: the only rule that is told which they are, the best any could do."""
 
@@ -360,7 +375,10 @@ class OracleArm(Section):
 
 
 class ShuffledArm(Section):
-    """Another arm's plan dealt out to other samples by chance: its control, equal in size."""
+    """Another arm's plan dealt out to other samples by chance: its control, equal in size.
+
+    Masked spans move to random places, as many and as long in tokens.
+    """
 
     rule: Literal["shuffled"]
     of: str = Field(min_length=1, description="The arm whose plan is dealt out.")
@@ -368,7 +386,7 @@ class ShuffledArm(Section):
 
 ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | RandomArm
 Arm = Annotated[
-    ScoreArm | DedupArm | OracleArm | ShuffledArm,
+    ScoreArm | DedupArm | MaskSpansArm | OracleArm | ShuffledArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.
@@ -445,6 +463,7 @@ class Params(Section):
     reference: ReferenceConfig
     score: ScoreConfig
     partition: PartitionConfig
+    spans: SpansConfig
     intervene: InterveneConfig
     retrain: RetrainConfig
     evaluate: EvaluateConfig

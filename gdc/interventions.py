@@ -1,15 +1,18 @@
-"""Scores and quadrants -> one plan per arm: keep, drop, weight or copy, and why."""
+"""Scores and quadrants -> one plan per arm: keep, drop, weight, copy or mask, and why."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from gdc.config import DedupArm, NoneArm, QuadrantsArm, RandomArm, ScoreArm, TopFractionArm
 from gdc.corpus import hash_order
 from gdc.duplicates import near_copies
 from gdc.errors import ConfigError, DataError
-from gdc.schema import CURATED, PLAN, REMOVED
+from gdc.schema import CURATED, MASKED, PLAN, REMOVED
+from gdc.spans import Places, masked_tokens, placed_at_random, run_lengths
 
 _NOT_SCORED: Final = {
     "validation": "held out, not scored",
@@ -41,7 +44,7 @@ def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame
         plan = _top_fraction(arm, scored)
     else:
         plan = _random(arm, scored, seed)
-    return plan.with_columns(pl.col("copies").cast(pl.Int64)).match_to_schema(PLAN)
+    return _unmasked(plan.with_columns(pl.col("copies").cast(pl.Int64)))
 
 
 def dedup_plan(
@@ -70,10 +73,76 @@ def oracle_plan(scored: pl.DataFrame, planted: pl.Series) -> pl.DataFrame:
     )
 
 
+def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
+    """Keep every sample and mask what it has memorized.
+
+    Args:
+        scored: Table with the ``sample_id`` of every training sample.
+        spans: ``SPANS`` table.
+    """
+    of_samples = spans.group_by("sample_id", maintain_order=True).agg(
+        masked=pl.struct("start", "end"), num_tokens=pl.col("num_tokens").sum()
+    )
+    reason = pl.lit("memorized spans of ") + pl.col("num_tokens").cast(pl.String) + " tokens"
+    return (
+        scored.select("sample_id")
+        .join(of_samples, on="sample_id", how="left", maintain_order="left")
+        .select(
+            "sample_id",
+            action=pl.when(pl.col("masked").is_null()).then(pl.lit("keep")).otherwise(
+                pl.lit("mask")
+            ),
+            weight=1.0,
+            copies=pl.lit(1, pl.Int64),
+            reason=reason.fill_null("no memorized span"),
+            masked=pl.col("masked").fill_null([]),
+        )
+        .match_to_schema(PLAN)
+    )
+
+
+def shuffled_mask_plan(
+    plan: pl.DataFrame, places: Sequence[Places], *, seed: int
+) -> pl.DataFrame:
+    """Deal masked spans out to samples and places by chance: what the choice of tokens is worth.
+
+    The spans of a sample go to another one together, drawn among those with tokens enough, and to
+    random places of it. As many samples are masked as in ``plan``, in spans of as many tokens; a
+    token that shares a character with a span is masked with it, in both plans.
+
+    Args:
+        plan: ``PLAN`` table of ``mask_plan``.
+        places: Of each sample's tokens, in the row order of ``plan``.
+        seed: Of all draws.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = [
+        run_lengths(masked_tokens(of_sample, masked))
+        for of_sample, masked in zip(places, plan["masked"].to_list(), strict=True)
+    ]
+    # The longest first: whatever was drawn before, one with tokens enough is left.
+    givers = sorted(filter(None, lengths), key=sum, reverse=True)
+    takers = sorted(range(len(places)), key=lambda row: len(places[row]))
+    dealt: list[list[dict[str, int]]] = [[] for _ in places]
+    drawn: list[int] = []
+    for spans in givers:
+        while takers and len(places[takers[-1]]) >= sum(spans):
+            drawn.append(takers.pop())
+        row = drawn.pop(int(rng.integers(len(drawn))))
+        dealt[row] = placed_at_random(spans, places[row], rng)
+    masked = pl.Series("masked", dealt, dtype=MASKED)
+    return plan.with_columns(
+        masked,
+        action=pl.Series(["mask" if spans else "keep" for spans in dealt], dtype=pl.String),
+        reason=pl.lit("dealt out by chance"),
+    )
+
+
 def shuffled_plan(plan: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """Deal another plan's rows out to samples by chance: what its choice of samples is worth.
 
-    As many samples are dropped, weighted and copied as in ``plan``.
+    As many samples are dropped, weighted and copied as in ``plan``, which may mask none: see
+    ``shuffled_mask_plan``.
     """
     draws = hash_order(plan["sample_id"].to_list(), seed=seed, purpose="shuffled arm")
     dealt = (
@@ -82,10 +151,8 @@ def shuffled_plan(plan: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         .sort("draw", maintain_order=True)
         .drop("draw")
     )
-    return (
-        plan.select("sample_id")
-        .with_columns(dealt, reason=pl.lit("dealt out by chance"))
-        .match_to_schema(PLAN)
+    return _unmasked(
+        plan.select("sample_id").with_columns(dealt, reason=pl.lit("dealt out by chance"))
     )
 
 
@@ -131,6 +198,7 @@ def curate(
         copies=pl.lit(1, pl.Int64),
         quadrant=pl.lit(None, pl.String),
         reason=pl.col("split").replace_strict(_NOT_SCORED, default=None),
+        masked=pl.lit([], MASKED),
     )
     dropped = pl.col("action") == "drop"
     return {
@@ -145,7 +213,7 @@ def curate(
 
 def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
     is_dropped = pl.col("reason").is_not_null()
-    return (
+    return _unmasked(
         scored.select("sample_id")
         .join(dropped, on="sample_id", how="left", maintain_order="left")
         .select(
@@ -155,8 +223,11 @@ def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
             copies=pl.when(is_dropped).then(0).otherwise(1).cast(pl.Int64),
             reason=pl.col("reason").fill_null("not dropped"),
         )
-        .match_to_schema(PLAN)
     )
+
+
+def _unmasked(plan: pl.DataFrame) -> pl.DataFrame:
+    return plan.with_columns(masked=pl.lit([], MASKED)).match_to_schema(PLAN)
 
 
 def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:

@@ -31,6 +31,7 @@ from gdc.schema import (
     REMOVED,
     SCORES,
     SCORES_BY_RUN,
+    SPANS,
     TRACE_INDEX,
     require,
 )
@@ -43,6 +44,7 @@ TOKENIZER: Final = Path("data/tokenizer")
 CORPUS_SUMMARY: Final = Path("data/corpus.json")
 SCORES_SUMMARY: Final = Path("data/scores.json")
 QUADRANTS_SUMMARY: Final = Path("data/quadrants.json")
+SPANS_SUMMARY: Final = Path("data/spans.json")
 CURATED_FOLDER: Final = Path("data/curated")
 REPORT: Final = Path("reports/report.json")
 PAGE: Final = Path("reports/report.html")
@@ -58,6 +60,7 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "scores": (Path("data/scores.parquet"), SCORES),
     "scores_by_run": (Path("data/scores_by_run.parquet"), SCORES_BY_RUN),
     "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
+    "spans": (Path("data/spans.parquet"), SPANS),
     "curated/train": (CURATED_FOLDER / "train.parquet", CURATED),
     "curated/validation": (CURATED_FOLDER / "validation.parquet", CURATED),
     "curated/reserved": (CURATED_FOLDER / "reserved.parquet", CURATED),

@@ -44,6 +44,18 @@ class TextTokenizer:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Where each token of each text stands: start and end in characters, half open.
+
+        Blanks count to their token. A token that is a part of a character has the place of the
+        whole one, so neighbours may overlap.
+        """
+        bare = TextTokenizer(Tokenizer.from_str(self.tokenizer.to_str()), self.end_of_text)
+        # It may cut blanks off the places.
+        bare.tokenizer.post_processor = None
+        encodings = bare.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.offsets for encoding in encodings]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens are spelled out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gdc import models
-from gdc.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
+from gdc.batches import (
+    PADDING,
+    TokenizedTexts,
+    Windows,
+    padded,
+    plan_batches,
+    target_places,
+    windows_of,
+)
 from gdc.config import TrainingConfig
 from gdc.errors import DataError
 from gdc.losses import per_sequence, sample_losses, token_nll
@@ -48,13 +56,16 @@ class TrainingData:
     """The samples of one run.
 
     ``weights`` float64 (factor of a sample's loss) and ``copies`` int64 (times per epoch) have one
-    entry for each text; a sample with weight 0 or no copies is not trained on.
+    entry for each text; a sample with weight 0 or no copies is not trained on. ``masked`` has one
+    for each id of ``texts``: predicting it carries no loss, though later tokens see it; None masks
+    nothing.
     """
 
     texts: TokenizedTexts
     weights: NDArray[np.float64]
     copies: NDArray[np.int64]
     heldout: TokenizedTexts
+    masked: NDArray[np.bool_] | None = None
 
     @classmethod
     def unweighted(cls, texts: TokenizedTexts, heldout: TokenizedTexts) -> "TrainingData":
@@ -81,8 +92,13 @@ class Recording:
 
 
 def weighted_loss(nll_N: Tensor, weight_N: Tensor) -> Tensor:
-    """Sum of w nll over sum of |w|, both over predicted tokens; with unit weights the mean."""
-    return (weight_N * nll_N).sum() / weight_N.abs().sum()
+    """Sum of w nll over sum of |w|, both over predicted tokens; with unit weights the mean.
+
+    0 where all weights are, as when a whole batch is masked.
+    """
+    return (weight_N * nll_N).sum() / weight_N.abs().sum().clamp(
+        min=torch.finfo(weight_N.dtype).tiny
+    )
 
 
 def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
@@ -199,14 +215,13 @@ class _Run:
         inputs, targets = padded(self.data.texts, self.windows, chosen)
         targets_BT = torch.from_numpy(targets).to(self.device)
         is_target_BT = targets_BT != PADDING
-        weights = torch.from_numpy(self.data.weights[self.windows.sequence[chosen]]).float()
         row_N = is_target_BT.nonzero()[:, 0]
         with self._autocast():
             logits_NV = target_logits(
                 self.model, torch.from_numpy(inputs).to(self.device), is_target_BT
             )
         nll_N = token_nll(logits_NV, targets_BT[is_target_BT])
-        loss = weighted_loss(nll_N, weights.to(self.device)[row_N])
+        loss = weighted_loss(nll_N, self._token_weights(chosen, row_N))
         self.require_finite(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -218,6 +233,14 @@ class _Run:
         sums = torch.zeros(len(chosen), device=self.device).index_add(0, row_N, nll_N.detach())
         self.window_nll[torch.from_numpy(chosen).to(self.device)] = sums
         return float(loss.detach()), len(row_N)
+
+    def _token_weights(self, chosen: NDArray[np.int64], row_N: Tensor) -> Tensor:
+        of_window = torch.from_numpy(self.data.weights[self.windows.sequence[chosen]]).float()
+        weight_N = of_window.to(self.device)[row_N]
+        if self.data.masked is None:
+            return weight_N
+        is_masked = self.data.masked[target_places(self.windows, chosen)]
+        return weight_N.masked_fill(torch.from_numpy(is_masked).to(self.device), 0.0)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
@@ -343,6 +366,7 @@ def _digest(run: _Run, name: str) -> str:
         digest.update(texts.offsets.tobytes())
     digest.update(data.weights.tobytes())
     digest.update(data.copies.tobytes())
+    digest.update(b"" if data.masked is None else data.masked.tobytes())
     digest.update(models.settings_of(run.model).encode())
     for parameter in run.model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
