@@ -6,13 +6,14 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc.config import DedupArm, NoneArm, QuadrantsArm, RandomArm, ScoreArm, TopFractionArm
 from gdc.corpus import hash_order
 from gdc.duplicates import near_copies
 from gdc.errors import ConfigError, DataError
 from gdc.schema import CURATED, MASKED, PLAN, REMOVED
-from gdc.spans import Places, masked_tokens, placed_at_random, run_lengths
+from gdc.tokens import Places, masked_tokens
 
 _NOT_SCORED: Final = {
     "validation": "held out, not scored",
@@ -89,9 +90,9 @@ def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
         .join(of_samples, on="sample_id", how="left", maintain_order="left")
         .select(
             "sample_id",
-            action=pl.when(pl.col("masked").is_null()).then(pl.lit("keep")).otherwise(
-                pl.lit("mask")
-            ),
+            action=pl.when(pl.col("masked").is_null())
+            .then(pl.lit("keep"))
+            .otherwise(pl.lit("mask")),
             weight=1.0,
             copies=pl.lit(1, pl.Int64),
             reason=reason.fill_null("no memorized span"),
@@ -101,9 +102,7 @@ def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def shuffled_mask_plan(
-    plan: pl.DataFrame, places: Sequence[Places], *, seed: int
-) -> pl.DataFrame:
+def shuffled_mask_plan(plan: pl.DataFrame, places: Sequence[Places], *, seed: int) -> pl.DataFrame:
     """Deal masked spans out to samples and places by chance: what the choice of tokens is worth.
 
     The spans of a sample go to another one together, drawn among those with tokens enough, and to
@@ -117,7 +116,7 @@ def shuffled_mask_plan(
     """
     rng = np.random.default_rng(seed)
     lengths = [
-        run_lengths(masked_tokens(of_sample, masked))
+        _run_lengths(masked_tokens(of_sample, masked))
         for of_sample, masked in zip(places, plan["masked"].to_list(), strict=True)
     ]
     # The longest first: whatever was drawn before, one with tokens enough is left.
@@ -129,7 +128,7 @@ def shuffled_mask_plan(
         while takers and len(places[takers[-1]]) >= sum(spans):
             drawn.append(takers.pop())
         row = drawn.pop(int(rng.integers(len(drawn))))
-        dealt[row] = placed_at_random(spans, places[row], rng)
+        dealt[row] = _placed_at_random(spans, places[row], rng)
     masked = pl.Series("masked", dealt, dtype=MASKED)
     return plan.with_columns(
         masked,
@@ -228,6 +227,27 @@ def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
 
 def _unmasked(plan: pl.DataFrame) -> pl.DataFrame:
     return plan.with_columns(masked=pl.lit([], MASKED)).match_to_schema(PLAN)
+
+
+def _run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs of masked tokens, in order."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_masked, [False]])))
+    return [int(length) for length in edges[1::2] - edges[::2]]
+
+
+def _placed_at_random(
+    lengths: Sequence[int], places: Places, rng: np.random.Generator
+) -> list[dict[str, int]]:
+    """Spans of so many tokens, in random order and without a common token."""
+    shuffled = rng.permutation(np.array(lengths, dtype=np.int64))
+    num_free = len(places) - int(shuffled.sum())
+    # A span before each of the chosen ones among the free tokens and the spans themselves.
+    slots = np.sort(rng.choice(num_free + len(lengths), size=len(lengths), replace=False))
+    firsts = slots - np.arange(len(lengths)) + shuffled.cumsum() - shuffled
+    return [
+        {"start": places[first][0], "end": places[first + length - 1][1]}
+        for first, length in zip(firsts.tolist(), shuffled.tolist(), strict=True)
+    ]
 
 
 def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:

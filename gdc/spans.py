@@ -1,6 +1,6 @@
 """Losses of tokens -> the spans of flagged samples that a model has memorized."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from gdc.config import SpansConfig
 from gdc.errors import DataError
 from gdc.schema import SPANS
-
-# Start and end of each token of a text in characters, as ``TextTokenizer.offsets`` gives them.
-Places = Sequence[tuple[int, int]]
+from gdc.tokens import Places
 
 # Held-out tokens of a bin that are expected to pass for memorized: with fewer, the cut is chance.
 _NUM_BELOW: Final = 5
@@ -78,47 +76,6 @@ def nothing_recorded() -> tuple[pl.DataFrame, dict[str, Any]]:
         "train.token_losses: true and run again."
     )
     return pl.DataFrame(schema=SPANS), {"num_flagged": 0, "warnings": [warning]}
-
-
-def masked_tokens(places: Places, masked: Sequence[Mapping[str, int]]) -> NDArray[np.bool_]:
-    """Whether each token of a text shares a character with a span.
-
-    Args:
-        places: Of the text's tokens.
-        masked: Spans with ``start`` and ``end`` in characters.
-    """
-    start, end = np.array(places, dtype=np.int64).reshape(-1, 2).T
-    is_masked = np.zeros(len(start), dtype=bool)
-    for span in masked:
-        is_masked |= (start < span["end"]) & (end > span["start"])
-    return is_masked
-
-
-def run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
-    """Lengths of the runs of masked tokens, in order."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_masked, [False]])))
-    return [int(length) for length in edges[1::2] - edges[::2]]
-
-
-def placed_at_random(
-    lengths: Sequence[int], places: Places, rng: np.random.Generator
-) -> list[dict[str, int]]:
-    """Spans of so many tokens at random places of a text, in random order and without overlap.
-
-    Args:
-        lengths: Tokens of each span; together at most those of the text.
-        places: Of the text's tokens.
-        rng: Draws order and places.
-    """
-    shuffled = rng.permutation(np.array(lengths, dtype=np.int64))
-    num_free = len(places) - int(shuffled.sum())
-    # A span before each of the chosen ones among the free tokens and the spans themselves.
-    slots = np.sort(rng.choice(num_free + len(lengths), size=len(lengths), replace=False))
-    firsts = slots - np.arange(len(lengths)) + shuffled.cumsum() - shuffled
-    return [
-        {"start": places[first][0], "end": places[first + length - 1][1]}
-        for first, length in zip(firsts.tolist(), shuffled.tolist(), strict=True)
-    ]
 
 
 def _flat(runs: Sequence[pl.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

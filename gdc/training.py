@@ -79,12 +79,14 @@ class Recording:
 
     ``checkpoints`` holds rows of ``CHECKPOINTS``; ``losses`` and ``heldout`` one float32 array
     each, in text order, NaN where a sample was not seen; ``curve`` (step, loss in nats per token).
+    Losses of samples are over all of their tokens, masked ones too; the curve is what was trained.
     """
 
     checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
     losses: list[NDArray[np.float32]] = field(default_factory=list)
     heldout: list[NDArray[np.float32]] = field(default_factory=list)
     curve: list[tuple[int, float]] = field(default_factory=list)
+    num_masked_tokens: int = 0
 
     def checkpoint_table(self) -> pl.DataFrame:
         """The recorded checkpoints."""
@@ -176,7 +178,8 @@ class _Run:
             weight_decay=recipe.config.weight_decay,
             fused=True,
         )
-        self.recording = Recording()
+        num_masked = 0 if data.masked is None else int(data.masked.sum())
+        self.recording = Recording(num_masked_tokens=num_masked)
         self.step = self.epoch = self.batch = 0
         # Loss of each window in the current pass, nats; NaN: not seen yet.
         self.window_nll = torch.full((len(self.windows),), torch.nan, device=self.device)

@@ -69,6 +69,8 @@ def read_tables(params: Params) -> report.ReportTables:
         scores_summary=store.read_json(store.SCORES_SUMMARY),
         quadrants_summary=store.read_json(store.QUADRANTS_SUMMARY),
         num_quarantined=store.read("quarantine").height,
+        spans=store.read("spans"),
+        spans_summary=store.read_json(store.SPANS_SUMMARY),
         num_left_out=store.read_json(store.CORPUS_SUMMARY)["num_left_out"],
     )
 

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from gdc import store, tracking
 from gdc.batches import TokenizedTexts
-from gdc.spans import masked_tokens
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
-from gdc.tokens import TextTokenizer, load_tokenizer
+from gdc.tokens import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.training import TrainingData, count_steps
 
 
