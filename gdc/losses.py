@@ -58,8 +58,8 @@ def mean_of_tokens(
     """What ``sample_losses`` gives, bit by bit on a CPU, from what ``token_losses`` gave."""
     windows = windows_of(texts, block_size)
     window = np.repeat(np.arange(len(windows)), windows.length)
-    sums = np.bincount(window, weights=nll.astype(np.float64), minlength=len(windows))
-    return per_sequence(windows, sums, texts)
+    sums = np.bincount(window, weights=nll, minlength=len(windows))
+    return per_sequence(windows, np.asarray(sums, dtype=np.float64), texts)
 
 
 def per_sequence(
