@@ -230,7 +230,8 @@ def cost_class(name: str) -> str:
     arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
     if "references" in arguments:
         return "reference models"
-    return "one run" if {"columns", "trace"} & set(arguments) else "no model"
+    of_run = {"columns", "trace", "tokens", "gain"}
+    return "one run" if of_run & set(arguments) else "no model"
 
 
 def epsilon_curve(scored: Scored, judge: Judge) -> list[dict[str, float | None]]:

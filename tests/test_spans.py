@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gdc.config import SpansConfig
 from gdc.errors import DataError
-from gdc.schema import SPANS
+from gdc.schema import SPANS, TOKEN_LOSSES
 from gdc.spans import find_spans, nothing_recorded
 from gdc.tokens import Places, masked_tokens, train_tokenizer
 
@@ -21,12 +21,7 @@ Losses = tuple[Sequence[float], Sequence[float]]
 def losses_of(*samples: Losses) -> pl.DataFrame:
     """A TOKEN_LOSSES table from early and late losses, ids s0, s1, ..."""
     rows = [(f"s{i}", early, late) for i, (early, late) in enumerate(samples)]
-    schema = {
-        "sample_id": pl.String(),
-        "early": pl.List(pl.Float32),
-        "late": pl.List(pl.Float32),
-    }
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=TOKEN_LOSSES, orient="row")
 
 
 def letters(num_tokens: int) -> Places:
@@ -42,7 +37,7 @@ HELDOUT = losses_of(
 
 
 def late_losses(memorized: str) -> Losses:
-    """Hard tokens that ended at 0.5 where there is an x and at 3.5 elsewhere, and an end of text."""
+    """Hard tokens that ended at 0.5 where there is an x, else at 3.5, and an end of text at 0.5."""
     return [6.0] * (len(memorized) + 1), [0.5 if c == "x" else 3.5 for c in memorized] + [0.5]
 
 
@@ -75,9 +70,7 @@ def test_one_token_is_a_span_where_one_is_enough() -> None:
 
 
 def test_nats_are_the_drop_beyond_held_out_tokens_that_were_as_hard() -> None:
-    table, summary = find_spans(
-        [losses_of(late_losses("-xx-"))], [HELDOUT], [letters(4)], CONFIG
-    )
+    table, summary = find_spans([losses_of(late_losses("-xx-"))], [HELDOUT], [letters(4)], CONFIG)
     # Held-out tokens end at 3.5 on average, these two at 0.5.
     assert table["nats"].to_list() == pytest.approx([6.0])
     assert summary == {
@@ -134,7 +127,7 @@ def test_tokens_match_p_values_by_a_plain_loop(
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_of_tokens_like_the_held_out_ones_at_most_the_p_value_is_flagged(ties: bool) -> None:  # noqa: FBT001 - a case
+def test_of_tokens_like_the_held_out_ones_at_most_the_p_value_is_flagged(ties: bool) -> None:
     rng = np.random.default_rng(0)
 
     def drawn(num_samples: int) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from gdc.errors import ConfigError
-from gdc.scores import baselines, calibrated, distilled, references, trace_scores
+from gdc.scores import baselines, calibrated, distilled, recorded, references, trace_scores
 from gdc.trace import Trace
 
 
@@ -28,6 +28,8 @@ class Evidence:
         heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, ``zlib_size``
             where the texts are at hand, and the loss columns.
         references: Losses under models that did not see the sample.
+        tokens: Early loss and drop of the hardest tokens.
+        gain: What the steps with the sample gained on it.
     """
 
     columns: tuple[str, ...]
@@ -41,6 +43,8 @@ class Evidence:
     content_id: pl.Expr | None
     heldout: pl.DataFrame | None
     references: references.References | None
+    tokens: recorded.HardTokens | None
+    gain: pl.Expr | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "distilled_gap": Score(
         distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
     ),
+    "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
+    "self_influence": Score(recorded.self_influence, ("gain",)),
 }
 
 REMEDIES: Final[Mapping[str, str]] = {
@@ -100,6 +106,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "content_id": "Pass the corpus with its column content_id",
     "heldout": "Raise ingest.validation_fraction and re-run stage train",
     "references": "Pass the losses of reference models",
+    "tokens": "Set train.token_losses: true and re-run stage train",
+    "gain": "Set train.self_influence: true and re-run stage train",
 }
 """Every need of a score, and how it comes to hand."""
 
