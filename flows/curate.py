@@ -32,6 +32,7 @@ PHASES: Final[tuple[tuple[str, ...], ...]] = (
     ("score",),
     ("calibrate",),
     ("partition",),
+    ("spans",),
     ("intervene",),
     ("retrain",),
     ("evaluate",),

@@ -242,6 +242,12 @@ class TrainConfig(Section):
     probes_per_epoch: int = Field(
         ge=0, description="Frozen checkpoints per epoch at which every sample is probed; 0: none."
     )
+    token_losses: bool = Field(
+        description="Record the loss of every token at the first frozen look and at the end."
+    )
+    self_influence: bool = Field(
+        description="Record how much each step lowers the losses of its own samples."
+    )
 
 
 class NearCopies(Section):
@@ -333,6 +339,15 @@ class PartitionConfig(Section):
         return self
 
 
+class SpansConfig(Section):
+    """Stage `spans`: which tokens of a flagged sample are memorized."""
+
+    p_value: float = Field(
+        gt=0, lt=1, description="Share of like held-out tokens that may fall as low."
+    )
+    min_tokens: int = Field(ge=1, description="Memorized tokens of a span at least.")
+
+
 class NoneArm(Section):
     """Keep everything."""
 
@@ -387,6 +402,12 @@ class DedupArm(NearCopies):
     max_copies: ClassVar[int] = 1
 
 
+class MaskSpansArm(Section):
+    """Keep every sample and leave the memorized spans of the flagged ones out of the loss."""
+
+    rule: Literal["mask-spans"]
+
+
 class OracleArm(Section):
     """Drop the planted rows: the only rule that is told which they are, the best any could do."""
 
@@ -394,7 +415,10 @@ class OracleArm(Section):
 
 
 class ShuffledArm(Section):
-    """Another arm's plan dealt out to other samples by chance: its control, equal in size."""
+    """Another arm's plan dealt out to other samples by chance: its control, equal in size.
+
+    Masked spans move to random places, as many and as long in tokens.
+    """
 
     rule: Literal["shuffled"]
     of: str = Field(min_length=1, description="The arm whose plan is dealt out.")
@@ -402,7 +426,7 @@ class ShuffledArm(Section):
 
 ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm
 Arm = Annotated[
-    ScoreArm | CapCopiesArm | DedupArm | OracleArm | ShuffledArm,
+    ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm | ShuffledArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.
@@ -489,6 +513,7 @@ class Params(Section):
     reference: ReferenceConfig
     score: ScoreConfig
     partition: PartitionConfig
+    spans: SpansConfig
     intervene: InterveneConfig
     retrain: RetrainConfig
     evaluate: EvaluateConfig
@@ -559,6 +584,27 @@ class Params(Section):
             )
         if self.score.mode == "probe" and self.train.probes_per_epoch == 0:
             raise ValueError("score.mode is 'probe' but train.probes_per_epoch is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _what_scores_read_is_recorded(self) -> Self:
+        recorded = {
+            "hard_token_drop": ("token_losses", self.train.token_losses),
+            "self_influence": ("self_influence", self.train.self_influence),
+        }
+        for score in self.score.enabled:
+            switch, is_on = recorded.get(score, ("", True))
+            if not is_on:
+                raise ValueError(f"score.enabled: {score} needs train.{switch}: true, got false")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_have_spans(self) -> Self:
+        for name, arm in self.intervene.arms.items():
+            if isinstance(arm, MaskSpansArm) and not self.train.token_losses:
+                raise ValueError(
+                    f"intervene.arms.{name}: mask-spans needs train.token_losses: true, got false"
+                )
         return self
 
     @model_validator(mode="after")

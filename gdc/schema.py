@@ -11,7 +11,7 @@ from gdc.errors import SchemaError
 
 Split = Literal["train", "validation", "reserved"]
 Quadrant = Literal["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"]
-Action = Literal["keep", "drop", "weight", "copy"]
+Action = Literal["keep", "drop", "weight", "copy", "mask"]
 QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
 # What a calibration card says of a score.
 Verdict = Literal["predicts memorization here", "does not", "not shown"]
@@ -56,6 +56,21 @@ CHECKPOINTS: Final = pl.Schema(
         "epoch": pl.Float64,
         "mode": pl.String,  # `online` (in the training pass) or `probe` (frozen, eval mode)
         "learning_rate": pl.Float64,
+    }
+)
+# An entry is a predicted token, so there are num_tokens; nats, frozen model in evaluation mode.
+TOKEN_LOSSES: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "early": pl.List(pl.Float32),  # at the first probe, without probes after the first pass
+        "late": pl.List(pl.Float32),  # after the last step
+    }
+)
+SELF_INFLUENCE: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        # Loss before minus loss after each step with the sample, summed; null: never trained on.
+        "gain": pl.Float64,
     }
 )
 
@@ -114,23 +129,39 @@ QUADRANT_TABLE: Final = pl.Schema(
     }
 )
 
-PLAN: Final = pl.Schema(
+# One row is a span of a training text that a model has memorized. `start` and `end` are places of
+# characters (code points) of the corpus's text, `end` the first after the span.
+SPANS: Final = pl.Schema(
     {
         "sample_id": pl.String,
-        "action": pl.String,
-        "weight": pl.Float64,  # factor of the sample's loss; 0 for a dropped sample
-        "copies": pl.Int64,  # times per epoch; 0 for a dropped sample
-        "reason": pl.String,
+        "start": pl.Int64,
+        "end": pl.Int64,
+        "num_tokens": pl.Int64,
+        "nats": pl.Float64,  # how far its loss fell beyond that of held-out tokens, summed
+    }
+)
+
+# Spans whose tokens carry no loss, though the tokens after them still see them.
+MASKED: Final = pl.List(pl.Struct({"start": pl.Int64(), "end": pl.Int64()}))
+PLAN: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "action": pl.String(),
+        "weight": pl.Float64(),  # factor of the sample's loss; 0 for a dropped sample
+        "copies": pl.Int64(),  # times per epoch; 0 for a dropped sample
+        "reason": pl.String(),
+        "masked": MASKED,
     }
 )
 CURATED: Final = pl.Schema(
     {
-        "sample_id": pl.String,
-        "text": pl.String,
-        "weight": pl.Float64,
-        "copies": pl.Int64,
-        "quadrant": pl.String,
-        "reason": pl.String,
+        "sample_id": pl.String(),
+        "text": pl.String(),
+        "weight": pl.Float64(),
+        "copies": pl.Int64(),
+        "quadrant": pl.String(),
+        "reason": pl.String(),
+        "masked": MASKED,
     }
 )
 REMOVED: Final = pl.Schema(

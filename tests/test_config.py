@@ -17,6 +17,7 @@ PRESETS = sorted((REPOSITORY / "gdc/presets").glob("*.yaml"))
 SHIPPED = [REPOSITORY / store.PARAMS, *PRESETS]
 
 KEEP = {"rule": "none"}
+MASK = {"rule": "mask-spans"}
 WORDS = {"prefix_words": 2, "secret_words": 2, "repeats": [1], "per_level": 1, "num_twins": 0}
 SIZES = {"block_size": 16, "precision": "float32"}
 GPT2 = {"kind": "gpt2", **SIZES, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "dropout": 0}
@@ -98,6 +99,11 @@ def test_the_repository_runs_the_docs_preset() -> None:
             },
             r"retrain\.arms: \['oracle'\] not defined; .* intervene\.arms: \['a', 'b'\]",
             id="a retrained arm is not defined",
+        ),
+        pytest.param(
+            {"train.token_losses": False, "intervene.arms.paper": MASK},
+            r"intervene\.arms\.paper: mask-spans needs train\.token_losses: true, got false",
+            id="spans are masked but not found",
         ),
         pytest.param(
             {"train.seeds": [0, 2], "retrain.seeds": [1, 2]},

@@ -37,7 +37,9 @@ from gdc.schema import (
     QUARANTINE,
     REFERENCE_LOSS,
     SCORES,
+    SPANS,
 )
+from gdc.spans import nothing_recorded
 from gdc.stages import report as stage
 from gdc.trace import Trace
 from tests.builders import audit_table, params_with, trace_of
@@ -108,6 +110,7 @@ def metrics_of(perplexity: float, rate: float | None) -> dict[str, Any]:
         "perplexity": perplexity,
         "num_heldout_tokens": 1000,
         "num_steps": 10,
+        "num_masked_tokens": 0,
         "extraction_rate": rate,
         "extraction": {} if rate is None else {"digits": {"0": 0.0, "2": rate}},
     }
@@ -115,8 +118,12 @@ def metrics_of(perplexity: float, rate: float | None) -> dict[str, Any]:
 
 def plan_of(ids: Sequence[str], **actions: str) -> pl.DataFrame:
     """A plan that keeps every sample but those in ``actions``, by the first letter of their id."""
-    weights = {"keep": (1.0, 1), "drop": (0.0, 0), "weight": (0.5, 1), "copy": (1.0, 3)}
-    rows = [(i, a, *weights[a], "why") for i in ids for a in [actions.get(i[0], "keep")]]
+    weights = {"drop": (0.0, 0), "weight": (0.5, 1), "copy": (1.0, 3)}
+    rows: list[tuple[Any, ...]] = [
+        (i, a, *weights.get(a, (1.0, 1)), "why", [])
+        for i in ids
+        for a in [actions.get(i[0], "keep")]
+    ]
     return pl.DataFrame(rows, schema=PLAN, orient="row")
 
 
@@ -215,6 +222,7 @@ def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_list
         "num_copies": 1,
         "cause": "secret",
         "twin_ids": [],
+        "spans": [],
         "text": "text of e-0",
     }
     assert [row["twin_ids"] for row in hotspots[1:]] == [["c-0", "d-1"], ["d-0"], []]
@@ -239,9 +247,9 @@ def test_of_several_tracked_runs_the_page_says_which_samples_change_their_quadra
 def test_causes_are_counted_by_precedence_without_canaries_and_bring_their_remedy() -> None:
     causes = report.build_report(tables_of(), params_of(num_hotspots=1))["causes"]
     assert [tuple(row.values()) for row in causes] == [
+        ("secret", 1, 1, REMEDIES["secret"]),
         ("exact-copies", 0, 0, REMEDIES["exact-copies"]),
         ("near-copies", 2, 2, REMEDIES["near-copies"]),
-        ("secret", 1, 1, REMEDIES["secret"]),
         ("template", 1, 0, REMEDIES["template"]),
         ("none", 2, 1, REMEDIES["none"]),
     ]
@@ -301,13 +309,94 @@ def test_a_plan_is_counted_by_its_actions() -> None:
     built = report.build_report(tables_of(), params_of())
     counts = ("num_dropped", "num_weighted", "num_copied", "num_rows")
     assert [[arm[name] for name in counts] for arm in built["arms"]] == [[0, 0, 0, 8], [1, 2, 0, 7]]
-    assert built["curated"]["actions"] == {"keep": 3, "weight": 2, "copy": 0, "drop": 1}
+    assert built["curated"]["actions"] == {"keep": 3, "weight": 2, "copy": 0, "mask": 0, "drop": 1}
     assert built["curated"]["by_quadrant"]["hotspot-memorized"] == {
         "keep": 1,
         "weight": 2,
         "copy": 0,
+        "mask": 0,
         "drop": 0,
     }
+
+
+def test_masked_samples_and_tokens_are_counted() -> None:
+    tables = tables_of()
+    ids = tables.scores["sample_id"].to_list()
+    metrics = {
+        (arm, seed): values | {"num_masked_tokens": 1234 if arm == "paper" else 0}
+        for (arm, seed), values in tables.metrics.items()
+    }
+    plans = {**tables.plans, "paper": plan_of(ids, c="mask", d="mask")}
+    masking = replace(tables, metrics=metrics, plans=plans)
+    built = report.build_report(masking, params_of())
+    assert [(arm["num_masked"], arm["num_masked_tokens"]) for arm in built["arms"]] == [
+        (0, 0), (2, 1234)
+    ]  # fmt: skip
+    assert "masks spans of 2 and leaves 4 as they are." in built["summary"][2]
+    assert not any("changes no sample" in warning for warning in built["warnings"])
+    page = page_of(masking, params_of())
+    assert "2 masked<br>" in page
+    assert "1,234 tokens without loss" in page
+
+
+def test_spans_are_underlined_and_escaped() -> None:
+    shown = report.underlined("a<b>c & d", [{"start": 1, "end": 4}, {"start": 6, "end": 9}], 8)
+    assert shown == "a<u>&lt;b&gt;</u>c <u>&amp; </u>"
+    assert report.underlined("a<b", [{"start": 2, "end": 3}], 2) == "a&lt;"
+    assert report.underlined("", [], 9) == ""
+
+
+SPANNED = {"num_flagged": 4, "num_samples": 1, "num_spans": 1, "num_tokens": 3, "warnings": []}
+
+
+def test_the_hotspot_list_underlines_what_is_memorized_where_text_may_be_shown() -> None:
+    spans = pl.DataFrame([("e-0", 0, 4, 3, 2.0)], schema=SPANS, orient="row")
+    tables = replace(tables_of(text=EVIL), spans=spans, spans_summary=SPANNED)
+    page = page_of(tables, params_of())
+    assert f"<u>{escape(EVIL[:4])}</u>{escape(EVIL[4:])} e-0" in page
+    assert page.count("<script") == page_of(tables_of(), params_of()).count("<script")
+    assert "3 tokens in 1 spans of 1 of 4 samples" in page
+    hidden = page_of(tables, params_of(show_text=False))
+    assert str(escape(EVIL[:4])) not in hidden.replace(get_plotlyjs(), "")
+
+
+def test_that_no_token_loss_was_recorded_is_warned_of() -> None:
+    table, summary = nothing_recorded()
+    tables = replace(tables_of(), spans=table, spans_summary=summary)
+    assert summary["warnings"][0] in report.build_report(tables, params_of())["warnings"]
+    assert "<u>" not in page_of(tables, params_of()).replace(get_plotlyjs(), "")
+
+
+def test_possible_secrets_and_copies_are_listed_in_every_quadrant_and_each_text_once() -> None:
+    mail = "Write to jane.roe@mail.org."
+    tables = tables_of()
+    # a-0 (stable-easy), b-0 (ambiguous-hard) and f-0 (noisy-outlier) have one text, c-0 another.
+    same = pl.col("sample_id").is_in(["a-0", "b-0", "f-0", "g-0"])
+    corpus = tables.corpus.with_columns(
+        text=pl.when(same).then(pl.lit(mail)).otherwise("text"),
+        content_id=pl.when(same).then(pl.lit("mail")).otherwise("content_id"),
+        num_copies=pl.when(same).then(3).otherwise("num_copies"),
+    )
+    secret = same | (pl.col("sample_id") == "c-0")
+    scores = tables.scores.with_columns(cause=pl.when(secret).then(pl.lit("secret")))
+    built = report.build_report(replace(tables, corpus=corpus, scores=scores), params_of())
+    lies = {"stable-easy": 1, "ambiguous-hard": 1, "noisy-outlier": 1}
+    rows = {name: built[name]["listed"] for name in ("secrets", "copies")}
+    assert [(row["sample_id"], row["num_copies"]) for row in rows["secrets"]] == [
+        ("f-0", 3), ("c-0", 1)
+    ]  # fmt: skip
+    assert rows["secrets"][0]["kinds"] == ["e-mail"]
+    assert rows["secrets"][0]["quadrants"] == lies
+    assert [(row["sample_id"], row["quadrants"]) for row in rows["copies"]] == [("a-0", lies)]
+    one = report.build_report(
+        replace(tables, corpus=corpus, scores=scores), params_of(num_hotspots=1)
+    )
+    assert (one["secrets"]["num_texts"], len(one["secrets"]["listed"])) == (2, 1)
+    page = page_of(replace(tables, corpus=corpus, scores=scores), params_of())
+    assert "Possible secrets: 2 of 2 texts" in page
+    assert "Exact copies: 1 of 1 texts" in page
+    private = replace(tables, corpus=corpus, scores=scores), params_of(show_text=False)
+    assert "jane.roe" not in page_of(*private) + json.dumps(report.build_report(*private))
 
 
 def test_arms_keep_the_order_of_the_parameters() -> None:
@@ -576,13 +665,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A folder with everything that stage report reads; the run that it opens is returned."""
     monkeypatch.chdir(tmp_path)
     tables = tables_of()
-    for name in ("corpus", "canaries", "scores", "quadrants"):
+    for name in ("corpus", "canaries", "scores", "quadrants", "spans"):
         store.write(name, getattr(tables, name))
     store.write("quarantine", pl.DataFrame(schema=QUARANTINE))
     store.write_plans(tables.plans)
     store.write_json(store.SCORES_SUMMARY, tables.scores_summary)
     store.write_json(store.QUADRANTS_SUMMARY, tables.quadrants_summary)
     store.write_json(store.CALIBRATION, tables.calibration)
+    store.write_json(store.SPANS_SUMMARY, tables.spans_summary)
     for (arm, seed), metrics in tables.metrics.items():
         store.write_json(store.metrics_path(arm, seed), metrics)
     for arm, seed in tables.metrics:

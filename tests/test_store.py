@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 
 from gdc import store
 from gdc.errors import ConfigError, DataError, SchemaError
-from gdc.schema import AUDIT, HALVES, PLAN, REFERENCE_LOSS, TRACE_INDEX
+from gdc.schema import AUDIT, HALVES, MASKED, PLAN, REFERENCE_LOSS, TRACE_INDEX
 from gdc.trace import Trace, loss_table
 from gdc.workspace import TEMPORARIES
 from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of
@@ -38,6 +38,7 @@ VALUES: dict[pl.DataType, list[object]] = {
     pl.Float64(): [0.1, None],
     pl.Boolean(): [True, None],
     pl.List(pl.Boolean): [[True, False], None],
+    MASKED: [[{"start": 2, "end": 5}], None],
 }
 
 
@@ -348,7 +349,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         pytest.param(b"- seed\n", r"expected a mapping of sections, got list", id="a list"),
         pytest.param(b"", r"expected a mapping of sections, got NoneType", id="empty"),
         pytest.param(b"seed: \xff\n", r"expected UTF-8, got .*'utf-8' codec", id="not UTF-8"),
-        pytest.param(b"seed: 0\n", r"params\.yaml: 11 wrong value\(s\)", id="sections missing"),
+        pytest.param(b"seed: 0\n", r"params\.yaml: 12 wrong value\(s\)", id="sections missing"),
         pytest.param(b"a: !!python/name:os.system\n", r"not valid YAML", id="a Python object"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 
 from gdc import training
@@ -91,13 +92,22 @@ def training_data(
     copies: Sequence[int] | None = None,
     texts: Sequence[Sequence[int]] = TEXTS,
     heldout: Sequence[Sequence[int]] = HELDOUT,
+    masked: NDArray[np.bool_] | None = None,
 ) -> TrainingData:
     return TrainingData(
         tokenized(texts),
         np.array(weights if weights else [1.0] * len(texts)),
         np.array(copies if copies else [1] * len(texts)),
         tokenized(heldout),
+        masked,
     )
+
+
+def masked_at(*places: int) -> NDArray[np.bool_]:
+    """A mask of these places in the ids of ``TEXTS``."""
+    masked = np.zeros(len(tokenized(TEXTS).ids), dtype=bool)
+    masked[list(places)] = True
+    return masked
 
 
 def trained(
@@ -127,6 +137,7 @@ def outcome_of(model: nn.Module, recording: Recording) -> tuple[object, ...]:
         pytest.param([1.0, 2.0, 6.0], [1.0, 1.0, 0.0], 1.5, id="weight 0 equals absence"),
         pytest.param([1.0, 2.0], [3.0, 1.0], 1.25, id="a weighted mean"),
         pytest.param([1.0, 2.0], [3.0, -1.0], 0.25, id="the denominator is the sum of |w|"),
+        pytest.param([1.0, 2.0], [0.0, 0.0], 0.0, id="nothing is divided by 0"),
     ],
 )
 def test_known_weighted_losses(nll: list[float], weights: list[float], loss: float) -> None:
@@ -306,6 +317,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_nothing_behind(
         pytest.param({}, {"heldout": [[1]]}, {}, id="held-out texts"),
         pytest.param({}, {"weights": [*[1.0] * 9, 2.0]}, {}, id="weights"),
         pytest.param({}, {"copies": [*[1] * 9, 2]}, {}, id="copies"),
+        pytest.param({}, {"masked": masked_at(2)}, {}, id="masked tokens"),
         pytest.param({}, {}, {"seed": 1}, id="the seed of the batches"),
         pytest.param({}, {}, {"learning_rate": 0.02}, id="the learning rate"),
         pytest.param({}, {}, {"num_steps": 30}, id="the number of steps"),
@@ -440,6 +452,54 @@ def test_a_weight_leaves_the_recorded_loss_alone(tmp_path: Path) -> None:
     untrained = sample_losses(model, data.texts, block_size=BLOCK_SIZE, batch_tokens=99)
     recording = trained(tmp_path, model, recipe_with(batch_tokens=10_000, epochs=1), data)
     assert recording.losses[0].tolist() == pytest.approx(untrained.tolist(), abs=1e-5)
+
+
+# ---- masked tokens
+
+
+def with_last_id(last: int, masked: NDArray[np.bool_] | None) -> TrainingData:
+    """Texts whose very last id, which no token follows, is another."""
+    data = training_data(masked=masked)
+    data.texts.ids[-1] = last
+    return data
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_what_a_masked_token_is_changes_no_weight(kind: str, tmp_path: Path) -> None:
+    def weights_after(last: int, masked: NDArray[np.bool_] | None) -> bytes:
+        model = built(kind, dropout=0.2)
+        trained(tmp_path, model, recipe_with(), with_last_id(last, masked))
+        return weights_of(model)
+
+    masked = masked_at(-1)
+    assert weights_after(3, masked) == weights_after(4, masked)
+    assert weights_after(3, None) != weights_after(4, None)
+    assert weights_after(3, masked) != weights_after(3, None)
+    assert weights_after(3, masked_at()) == weights_after(3, None)
+
+
+def test_the_loss_is_the_mean_over_unmasked_tokens_and_samples_keep_all_of_theirs(
+    tmp_path: Path,
+) -> None:
+    texts, model = [[1, 2, 3], [4, 5]], built()
+    masked = np.zeros(9, dtype=bool)
+    masked[[1, 2, 3, 4]] = True  # all that the first text predicts
+    data = training_data(texts=texts, masked=masked)
+    untrained = sample_losses(model, data.texts, block_size=BLOCK_SIZE, batch_tokens=99)
+    recording = trained(tmp_path, model, recipe_with(batch_tokens=99, epochs=1), data)
+    assert recording.curve[0][1] == pytest.approx(untrained[1], abs=1e-5)
+    assert recording.losses[0].tolist() == pytest.approx(untrained.tolist(), abs=1e-5)
+    assert recording.num_masked_tokens == 4
+
+
+def test_a_batch_that_is_masked_as_a_whole_teaches_nothing(tmp_path: Path) -> None:
+    data = training_data(masked=np.ones(len(tokenized(TEXTS).ids), dtype=bool))
+    model, recipe = built(), recipe_with(weight_decay=0.0)
+    before = weights_of(model)
+    recording = trained(tmp_path, model, recipe, data)
+    assert weights_of(model) == before
+    assert len(recording.curve) == count_steps(training_data(), recipe)
+    assert {loss for _, loss in recording.curve} == {0.0}
 
 
 # ---- the number of steps

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from gdc.errors import ConfigError
-from gdc.scores import baselines, calibrated, distilled, references, trace_scores
+from gdc.scores import baselines, calibrated, distilled, recorded, references, trace_scores
 from gdc.trace import Trace
 
 
@@ -29,6 +29,8 @@ class Evidence:
         heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, ``zlib_size``
             where the texts are at hand, and the loss columns.
         references: Losses under models that did not see the sample.
+        tokens: Early loss and drop of the hardest tokens.
+        gain: What the steps with the sample gained on it.
     """
 
     columns: tuple[str, ...]
@@ -43,6 +45,8 @@ class Evidence:
     content_id: pl.Expr | None
     heldout: pl.DataFrame | None
     references: references.References | None
+    tokens: recorded.HardTokens | None
+    gain: pl.Expr | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "distilled_gap": Score(
         distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
     ),
+    "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
+    "self_influence": Score(recorded.self_influence, ("gain",)),
 }
 
 REMEDIES: Final[Mapping[str, str]] = {
@@ -104,6 +110,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "content_id": "Pass the corpus with its column content_id",
     "heldout": "Raise ingest.validation_fraction and re-run stage train",
     "references": "Pass the losses of reference models",
+    "tokens": "Set train.token_losses: true and re-run stage train",
+    "gain": "Set train.self_influence: true and re-run stage train",
 }
 """Every need of a score, and how it comes to hand."""
 
@@ -125,7 +133,8 @@ def cost_class(name: str) -> str:
     arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
     if "references" in arguments:
         return "reference models"
-    return "one run" if {"columns", "both_modes", "trace"} & set(arguments) else "no model"
+    of_run = {"columns", "both_modes", "trace", "tokens", "gain"}
+    return "one run" if of_run & set(arguments) else "no model"
 
 
 def require_given(names: Sequence[str], evidence: Evidence) -> None:

@@ -74,6 +74,8 @@ def read_tables(params: Params) -> report.ReportTables:
         quadrants_summary=store.read_json(store.QUADRANTS_SUMMARY),
         calibration=store.read_json(store.CALIBRATION),
         num_quarantined=store.read("quarantine").height,
+        spans=store.read("spans"),
+        spans_summary=store.read_json(store.SPANS_SUMMARY),
         num_left_out=store.read_json(store.CORPUS_SUMMARY)["num_left_out"],
     )
 
