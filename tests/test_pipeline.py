@@ -80,6 +80,7 @@ def make_workspace(folder: Path) -> Path:
     params["intervene"]["arms"] |= {
         "mask-spans": {"rule": "mask-spans"},
         "shuffled-spans": {"rule": "shuffled", "of": "mask-spans"},
+        "oracle": {"rule": "oracle"},
     }
     for family in params["ingest"]["canaries"].values():
         family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 9}
@@ -299,6 +300,30 @@ def test_scheduled_runs_do_record_and_publish_only_what_changed(
     run_flow(folder)
     assert_came_back_from_the_cache(folder)
     assert digests(folder) == digests(first_run)
+
+
+def test_no_score_and_no_plan_but_the_oracles_knows_the_canaries(
+    first_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "workspace"
+    shutil.copytree(first_run, folder)
+    before = digests(folder)
+    path = folder / "data/corpus.parquet"
+    corpus = pl.read_parquet(path)
+    assert corpus["canary_id"].count() > 0
+    # Other rows are planted ones now; whoever reads the column makes something else of it.
+    corpus.with_columns(pl.col("canary_id").reverse()).write_parquet(path)
+    stages = "from gdc.stages import intervene, partition, score, spans\n"
+    stages += "for stage in (score, partition, spans, intervene): stage.main()"
+    subprocess.run([sys.executable, "-c", stages], cwd=folder, env=ENVIRONMENT, check=True)
+
+    after = digests(folder)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed - {name for name in changed if name.startswith("data/curated/")} == {
+        "data/corpus.parquet",
+        "data/plans/oracle.parquet",
+    }
+    assert {"data/scores.parquet", "data/quadrants.parquet", "data/spans.parquet"} <= set(after)
 
 
 def assert_came_back_from_the_cache(folder: Path) -> None:

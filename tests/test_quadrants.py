@@ -372,7 +372,12 @@ def params_of(seeds: Sequence[int] = (0,), **score: object) -> None:
     params_with(
         partition=CONFORMAL,
         score={**PROBED, "enabled": [LOG_P, *USED_BY_ARMS], **score},
-        train={"seeds": seeds, "probes_per_epoch": 1},
+        train={
+            "seeds": seeds,
+            "probes_per_epoch": 1,
+            "token_losses": False,
+            "self_influence": False,
+        },
         retrain={"arms": ["none"], "seeds": [8, 9], "match": "steps"},
     )
 
