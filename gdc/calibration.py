@@ -1,10 +1,10 @@
 """Scores and probes -> a calibration card for each score, and the axis that ``auto`` stands for.
 
-A probe is a planted canary. It counts as memorized when the tracked models find its secret likelier,
-per token, than those of all never-planted twins of its family, however often it was planted; one that
-no model knows does so by chance in one of (twins + 1) cases. Per token, because secrets of a family
-differ in length and a short one is likely to any model. Label and score are of the same runs, which
-favours scores that read the last loss.
+A probe is a planted canary. It counts as memorized when the tracked models find its secret
+likelier, per token, than those of all never-planted twins of its family, however often it was
+planted; one that no model knows does so by chance in one of (twins + 1) cases. Per token, because
+secrets of a family differ in length and a short one is likely to any model. Label and score are of
+the same runs, which favours scores that read the last loss.
 """
 
 from collections.abc import Mapping, Sequence
