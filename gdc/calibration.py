@@ -108,7 +108,7 @@ def calibrate(
     """Ask of every score whether it tells memorized from unmemorized probes of the same family.
 
     Families that can answer take turns, by name: the first chooses, the second reports, and so on;
-    a single one reports. No number that is reported had a part in a choice.
+    a single one reports. The order in which ``auto`` asks scores rests on the first kind alone.
 
     Args:
         scores: ``SCORES`` table with its further columns, rows in any order.
