@@ -304,7 +304,9 @@ def _auroc_interval(score: str, families: Sequence[Family]) -> dict[str, float]:
 def _verdict(auroc: Mapping[str, float]) -> Verdict:
     if auroc["low"] > 0.5:
         return "predicts memorization here"
-    return "does not" if auroc["high"] <= 0.5 else "not shown"
+    # No width: the score is one number for all of them.
+    is_constant = auroc["low"] == auroc["high"]
+    return "does not" if auroc["high"] < 0.5 or is_constant else "not shown"
 
 
 def _at_the_cut(
