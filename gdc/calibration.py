@@ -108,7 +108,7 @@ def calibrate(
     """Ask of every score whether it tells memorized from unmemorized probes of the same family.
 
     Families that can answer take turns, by name: the first chooses, the second reports, and so on;
-    a single one reports. No number that is reported had a part in a choice.
+    a single one reports. The order in which ``auto`` asks scores rests on the first kind alone.
 
     Args:
         scores: ``SCORES`` table with its further columns, rows in any order.
@@ -304,7 +304,9 @@ def _auroc_interval(score: str, families: Sequence[Family]) -> dict[str, float]:
 def _verdict(auroc: Mapping[str, float]) -> Verdict:
     if auroc["low"] > 0.5:
         return "predicts memorization here"
-    return "does not" if auroc["high"] <= 0.5 else "not shown"
+    # No width: the score is one number for all of them.
+    is_constant = auroc["low"] == auroc["high"]
+    return "does not" if auroc["high"] < 0.5 or is_constant else "not shown"
 
 
 def _at_the_cut(

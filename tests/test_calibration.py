@@ -172,6 +172,7 @@ def test_row_order_does_not_matter_and_neither_does_the_scale(families: Any, see
         pytest.param(REVERSED, 0.0, "does not", id="the wrong way round"),
         pytest.param([(i % 2 == 0, 1.0) for i in range(12)], 0.5, "does not", id="one value"),
         pytest.param(PERFECT[5:7], 1.0, "not shown", id="two in order may be chance"),
+        pytest.param(REVERSED[5:7], 0.0, "not shown", id="and two the wrong way round"),
         pytest.param(PERFECT[3:9], 1.0, "not shown", id="one in 20 by chance"),
         pytest.param(PERFECT[2:10], 1.0, "predicts memorization here", id="one in 70 by chance"),
     ],
