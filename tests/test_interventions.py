@@ -43,6 +43,11 @@ def plan(arm: Mapping[str, object], scored: pl.DataFrame, seed: int = 0) -> pl.D
     return make_plan(TypeAdapter[ScoreArm](ScoreArm).validate_python(arm), scored, seed=seed)
 
 
+def unmasked_plan(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
+    """A PLAN that masks nothing from the other columns."""
+    return pl.DataFrame([(*row, []) for row in rows], schema=PLAN, orient="row")
+
+
 def rows_without_masks(table: pl.DataFrame) -> list[tuple[object, ...]]:
     """Rows of a plan or a curated table that masks nothing."""
     assert table["masked"].list.len().sum() == 0
@@ -335,8 +340,8 @@ def test_a_shuffled_plan_does_the_same_to_other_samples(
         st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(ids), max_size=len(ids))
     )
     actions = {0.0: "drop", 0.5: "weight", 1.0: "keep"}
-    rows = [(i, actions[w], w, int(w > 0), "why", []) for i, w in zip(ids, weights, strict=True)]
-    plan = pl.DataFrame(rows, schema=PLAN, orient="row")
+    rows = [(i, actions[w], w, int(w > 0), "why") for i, w in zip(ids, weights, strict=True)]
+    plan = unmasked_plan(rows)
     dealt = shuffled_plan(plan, seed=0)
     assert dealt["sample_id"].to_list() == ids
     assert sorted(dealt["weight"]) == sorted(weights)
@@ -346,10 +351,9 @@ def test_a_shuffled_plan_does_the_same_to_other_samples(
 def test_a_shuffled_plan_reaches_samples_that_the_plan_left_alone() -> None:
     ids = [f"s{i:03}" for i in range(200)]
     rows = [
-        (i, *(("drop", 0.0, 0) if n < 20 else ("keep", 1.0, 1)), "why", [])
-        for n, i in enumerate(ids)
+        (i, *(("drop", 0.0, 0) if n < 20 else ("keep", 1.0, 1)), "why") for n, i in enumerate(ids)
     ]
-    plan = pl.DataFrame(rows, schema=PLAN, orient="row")
+    plan = unmasked_plan(rows)
     dropped = shuffled_plan(plan, seed=0).filter(pl.col("action") == "drop")
     assert dropped.height == 20
     assert len(set(dropped["sample_id"]) & set(ids[:20])) < 8

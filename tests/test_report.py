@@ -113,10 +113,10 @@ def metrics_of(perplexity: float, rate: float | None) -> dict[str, Any]:
 def plan_of(ids: Sequence[str], **actions: str) -> pl.DataFrame:
     """A plan that keeps every sample but those in ``actions``, by the first letter of their id."""
     weights = {"drop": (0.0, 0), "weight": (0.5, 1), "copy": (1.0, 3)}
-    rows = [
-        (i, a, *weights.get(a, (1.0, 1)), "why", [])
-        for i in ids
-        for a in [actions.get(i[0], "keep")]
+    done = [actions.get(i[0], "keep") for i in ids]
+    rows: list[tuple[object, ...]] = [
+        (i, action, *weights.get(action, (1.0, 1)), "why", [])
+        for i, action in zip(ids, done, strict=True)
     ]
     return pl.DataFrame(rows, schema=PLAN, orient="row")
 
