@@ -1,7 +1,8 @@
 """Scores and further half-models -> a leaderboard of the scores."""
 
 import argparse
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from threading import Thread
 from typing import Any
 
@@ -14,6 +15,9 @@ from gdc import store, tracking
 from gdc.config import Params
 from gdc.leaderboard import TRAINED, Scored, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
+from gdc.scores import cost_class, score_samples
+from gdc.stages.score import CORPUS_COLUMNS
+from gdc.trace import Trace
 from tasks.graph import workers
 from tasks.truth import require_scores, train_models
 
@@ -60,7 +64,36 @@ def scored(params: Params) -> Scored:
     mean = store.read("scores")
     runs = store.read("scores_by_run").partition_by("run", maintain_order=True) or [mean]
     traces = [store.read_trace(seed) for seed in params.train.seeds]
-    return Scored(mean, runs, traces, params.score.mode)
+    return Scored(mean, runs, traces, params.score.mode, seconds_of_scores(params, traces))
+
+
+def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, float | None]:
+    """What each score takes: computed once more, alone; reference models as MLflow recorded them.
+
+    A companion of every score, such as ``difficulty``, is not computed alone.
+    """
+    corpus = store.read("corpus").select(CORPUS_COLUMNS)
+    references = store.read_references(params.reference.models)
+    of_references = seconds_of_references(params)
+    seconds: dict[str, float | None] = {}
+    for name in params.score.enabled:
+        config = params.score.model_copy(update={"enabled": (name,)})
+        started = time.perf_counter()
+        score_samples(traces, corpus, config, seed=params.seed, references=references)
+        alone = time.perf_counter() - started
+        if cost_class(name) != "reference models":
+            seconds[name] = alone
+        else:
+            seconds[name] = None if of_references is None else alone + of_references
+    return seconds
+
+
+def seconds_of_references(params: Params) -> float | None:
+    """How long stages `halves` and `reference` took, summed; None where a run is not known."""
+    cells = [("halves", None), *(("reference", str(model)) for model in params.reference.models)]
+    known = [tracking.seconds_of(store.lineage_path(*cell)) for cell in cells]
+    found = [value for value in known if value is not None]
+    return sum(found) if len(found) == len(known) else None
 
 
 def write(board: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ PHASES: Final[tuple[tuple[str, ...], ...]] = (
     ("halves",),
     ("train", "reference"),
     ("score",),
+    ("calibrate",),
     ("partition",),
     ("spans",),
     ("intervene",),

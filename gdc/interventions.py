@@ -8,7 +8,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.config import DedupArm, NoneArm, QuadrantsArm, RandomArm, ScoreArm, TopFractionArm
+from gdc.config import (
+    CapCopiesArm,
+    DedupArm,
+    NoneArm,
+    QuadrantsArm,
+    RandomArm,
+    ScoreArm,
+    TopFractionArm,
+    WeightByScoreArm,
+)
 from gdc.corpus import hash_order
 from gdc.duplicates import near_copies
 from gdc.errors import ConfigError, DataError
@@ -43,18 +52,22 @@ def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame
         plan = _by_quadrant(arm, scored)
     elif isinstance(arm, TopFractionArm):
         plan = _top_fraction(arm, scored)
+    elif isinstance(arm, WeightByScoreArm):
+        plan = _weight_by_score(arm, scored)
     else:
         plan = _random(arm, scored, seed)
     return _unmasked(plan.with_columns(pl.col("copies").cast(pl.Int64)))
 
 
-def dedup_plan(
-    arm: DedupArm, scored: pl.DataFrame, texts: pl.DataFrame, *, seed: int
+def cap_copies_plan(
+    arm: CapCopiesArm | DedupArm, scored: pl.DataFrame, texts: pl.DataFrame, *, seed: int
 ) -> pl.DataFrame:
-    """Drop every sample that nearly copies a kept one; the reason names that twin.
+    """Drop what nearly copies a kept sample, beyond ``max_copies`` of them; deduplication keeps 1.
+
+    Beside the kept sample its copies with the smallest ids stay; the reason names that twin.
 
     Args:
-        arm: Threshold and size of the MinHash.
+        arm: Threshold and size of the MinHash, and how many stay.
         scored: Table with the ``sample_id`` of every training sample.
         texts: Table with ``sample_id`` and ``text`` of the same samples.
         seed: Of the hash functions.
@@ -62,9 +75,12 @@ def dedup_plan(
     Source: Lee et al. 2022, arXiv:2107.06499.
     """
     copies = near_copies(texts, arm, seed=seed)
+    ordinal = pl.col("sample_id").rank("ordinal").over("twin_id")
     similarity = pl.col("similarity").round(3).cast(pl.String)
     reason = pl.lit("near copy of ") + pl.col("twin_id") + ", similarity " + similarity
-    return _drop(scored, copies.select("sample_id", reason=reason))
+    return _drop(
+        scored, copies.filter(ordinal >= arm.max_copies).select("sample_id", reason=reason)
+    )
 
 
 def oracle_plan(scored: pl.DataFrame, planted: pl.Series) -> pl.DataFrame:
@@ -263,17 +279,33 @@ def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
 
 
 def _top_fraction(arm: TopFractionArm, scored: pl.DataFrame) -> pl.DataFrame:
-    known = [name for name, dtype in scored.schema.items() if dtype.is_float()]
     for name in (arm.score, arm.tie_break):
-        if name not in known:
-            raise ConfigError(
-                f"intervene.arms: expected a score of data/scores.parquet {known}, got {name!r}. "
-                "Add it to score.enabled."
-            )
+        _require_score(name, scored)
     ranking = scored.sort(
         arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
     )
     return _weigh_first(ranking, scored, arm, f"by {arm.score}")
+
+
+def _weight_by_score(arm: WeightByScoreArm, scored: pl.DataFrame) -> pl.DataFrame:
+    _require_score(arm.score, scored)
+    score = pl.col(arm.score).fill_nan(None)
+    weight = 1 / (1 + score.clip(lower_bound=0).fill_null(0))
+    copies = pl.when(weight == 0).then(0).otherwise(1)
+    shown = pl.lit(f"{arm.score} ") + score.round(3).cast(pl.String)
+    reason = shown.fill_null(f"no {arm.score}")
+    return scored.select(
+        "sample_id", action=_action(weight, copies), weight=weight, copies=copies, reason=reason
+    )
+
+
+def _require_score(name: str, scored: pl.DataFrame) -> None:
+    known = [column for column, dtype in scored.schema.items() if dtype.is_float()]
+    if name not in known:
+        raise ConfigError(
+            f"intervene.arms: expected a score of data/scores.parquet {known}, got {name!r}. "
+            "Add it to score.enabled."
+        )
 
 
 def _random(arm: RandomArm, scored: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -22,14 +22,17 @@ MIN_CANARIES: Final = 10
 def markdown(board: Mapping[str, Any]) -> str:
     """One row for each score, the best first, below what no score can be expected to exceed."""
     families = list(board["families"])
-    names = ["score", "cost", "Spearman", "ordinary text", "AUROC, top decile", "average precision"]
+    names = ["score", "needs", "seconds", "Spearman", "ordinary text", "of best possible"]
+    names += ["AUROC, top decile", "average precision"]
     names += [f"AUROC, {family}" for family in families] + ["runs agree"]
     ceiling = [f"{board['ceiling'][name]:.3f}" for name in ("all", "ordinary")]
+    truth = [_ranged(board["truth_canaries"][family]) for family in families]
+    best = ["*best possible*", "-", "-", *ceiling, "1", "-", "-", *truth, "-"]
     rows = [
         names,
         ["---"] * len(names),
-        ["*best possible*", "-", *ceiling, *["-"] * (len(families) + 3)],
-        *[_cells(row, families) for row in board["scores"]],
+        best,
+        *[_cells(row, board) for row in board["scores"]],
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return f"# Which score finds what is memorized?\n\n{_truth(board)}\n{table}\n{_notes(board)}"
@@ -51,15 +54,21 @@ def leaderboard_png(board: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _cells(row: Mapping[str, Any], families: Sequence[str]) -> list[str]:
-    measures = ("spearman", "spearman_ordinary", "auroc", "average_precision")
+def _cells(row: Mapping[str, Any], board: Mapping[str, Any]) -> list[str]:
     return [
         f"`{row['score']}`",
         row["cost"],
-        *[_ranged(row[measure]) for measure in measures],
-        *[_ranged(row["canaries"][family]) for family in families],
+        "-" if row["seconds"] is None else f"{row['seconds']:.3g}",
+        *[_ranged(row[measure]) for measure in ("spearman", "spearman_ordinary")],
+        _share_of_best(row["spearman_ordinary"], board["ceiling"]["ordinary"]),
+        *[_ranged(row[measure]) for measure in ("auroc", "average_precision")],
+        *[_ranged(row["canaries"][family]) for family in board["families"]],
         "-" if row["agreement"] is None else f"{row['agreement']:.3f}",
     ]
+
+
+def _share_of_best(interval: Mapping[str, float] | None, ceiling: float) -> str:
+    return "-" if interval is None or not ceiling else f"{interval['value'] / ceiling:.2f}"
 
 
 def _truth(board: Mapping[str, Any]) -> str:
@@ -87,7 +96,10 @@ def _notes(board: Mapping[str, Any]) -> str:
         "the chance of models and runs is not in them.",
         f"Chance: Spearman 0, AUROC 0.5, average precision {share:.3f}.",
         "Best possible: the root of the truth's split-half reliability, itself an estimate that "
-        "chance can exceed. More models raise it.",
+        "chance can exceed. More models raise it. Within a family it is the truth's own AUROC: "
+        "what is planted once may be memorized too.",
+        "Seconds: to compute the score, and to train the reference models it needs besides the "
+        "tracked runs.",
         f"Runs agree: mean Spearman between {board['num_runs']} tracked run(s).",
     ]
     lines += [

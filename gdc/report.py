@@ -15,17 +15,25 @@ from gdc.audits import MIN_SUFFIX_TOKENS
 from gdc.causes import REMEDIES, secret_kinds
 from gdc.claims import check_claims
 from gdc.comparison import asked_arm, baseline_arm
-from gdc.config import Params
+from gdc.config import AUTO, Params
 from gdc.discoverable import NUM_SAMPLES
 from gdc.errors import DataError
 from gdc.exposure import null_exposure
+from gdc.front import front_of
 from gdc.leakage import LEAKED
 from gdc.plots import COLOURS, POINTS, MapFrame
+from gdc.recommendation import recommend
 from gdc.schema import MASKED, QUADRANTS, SPANS
 
 # The sections of params.yaml that the report reads.
 SECTIONS: Final = ("intervene", "partition", "report", "retrain", "score", "spans")
 ACTIONS: Final = ("keep", "weight", "copy", "mask", "drop")
+# What a card says, in a sentence.
+VERDICTS: Final[Mapping[str, str]] = {
+    "predicts memorization here": "predicts memorization here",
+    "does not": "does not predict memorization here",
+    "not shown": "is not shown to predict memorization here",
+}
 # With fewer seeds a difference between arms says little about other seeds.
 ENOUGH_SEEDS: Final = 3
 
@@ -49,6 +57,8 @@ class ReportTables:
     evidence: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.compare_arms``
     groups: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.by_group``
     attacks: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.of_attacks``
+    onion: Mapping[str, Any] = field(default_factory=dict)  # of ``onion.compare_layers``
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # of ``calibration.calibrate``
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
 
@@ -66,9 +76,11 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         quadrant), ``spans`` (of ``spans.json``), ``canaries_by_quadrant``, ``curated`` (the
         arm that makes the curated data set), ``baseline`` (the first retrained arm that keeps
         everything, or None), ``asked`` (the arm whose models are asked about single samples),
-        ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups`` and ``attacks`` as
-        they came, ``claims`` of the paper, ``leaked_samples``, ``comparison`` (how),
-        ``summary`` and ``warnings`` (sentences), ``settings``.
+        ``calibration`` as it came and two sentences on the axis in use, ``verdict`` and ``why``,
+        ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups``, ``attacks`` and
+        ``onion`` as they came, ``claims`` of the paper, ``leaked_samples``, ``front``,
+        ``recommendation`` (None where none is asked for), ``comparison`` (how), ``summary`` and
+        ``warnings`` (sentences), ``settings``.
         Ratios and differences are paired by seed, then averaged.
 
     Raises:
@@ -83,6 +95,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "definitions": _definitions(tables.quadrants_summary),
         "hotspots": _hotspots(samples, params),
         "causes": _causes(samples),
+        "calibration": _calibration(tables, params),
         "secrets": _secrets(samples, params),
         "copies": _copies(samples, params),
         "spans": tables.spans_summary,
@@ -94,6 +107,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "evidence": tables.evidence,
         "groups": tables.groups,
         "attacks": tables.attacks,
+        "onion": tables.onion,
         "num_leaked": tables.leaked.height,
         "claims": check_claims(tables.evidence, params, baseline) if tables.evidence else [],
         "leaked_samples": tables.leaked.join(
@@ -104,7 +118,10 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         .to_dicts(),
         "settings": settings(params),
     }
+    front, target = front_of(report), params.intervene.recommend
     return report | {
+        "front": front,
+        "recommendation": None if target is None else recommend(front, target),
         "comparison": _comparison(report),
         "summary": _summary(report),
         "warnings": _warnings(report, tables),
@@ -141,6 +158,7 @@ class Pictures:
     map_html: str
     roc: bytes | None = None
     groups: bytes | None = None
+    front: bytes | None = None
 
 
 def render_html(report: Mapping[str, Any], pictures: Pictures) -> str:
@@ -181,7 +199,11 @@ def _render(template: str, report: Mapping[str, Any], pictures: Pictures, **more
     }  # fmt: skip
     return environment.get_template(template).render(
         report=report,
-        pictures={"roc": _data_uri(pictures.roc), "groups": _data_uri(pictures.groups)},
+        pictures={
+            "roc": _data_uri(pictures.roc),
+            "groups": _data_uri(pictures.groups),
+            "front": _data_uri(pictures.front),
+        },
         colours=COLOURS,
         level_rows=_level_rows(report["evidence"]),
         sample_counts=[str(n) for n in NUM_SAMPLES],
@@ -380,6 +402,36 @@ def _causes(samples: pl.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def _calibration(tables: ReportTables, params: Params) -> dict[str, Any]:
+    """The cards, what they say of the axis in use, and why it is in use."""
+    calibration, axis = tables.calibration, tables.quadrants_summary["axis"]
+    if not calibration:
+        return {}
+    card = next(card for card in calibration["cards"] if card["score"] == axis)
+    auto = calibration["auto"]
+    why = f"partition.axis names {axis}. "
+    if params.partition.axis == AUTO:
+        why = "partition.axis: auto chose it. "
+    elif auto["is_validated"]:
+        why += f"auto would take {auto['axis']}. "
+    return {
+        **calibration,
+        "verdict": f"Axis {axis} {VERDICTS[card['verdict']]}: {_card_sentence(card)}",
+        "is_validated": card["verdict"] == "predicts memorization here",
+        "why": why + auto["reason"],
+    }
+
+
+def _card_sentence(card: Mapping[str, Any]) -> str:
+    auroc = card["auroc_report"]
+    if auroc is None:
+        return str(card["why"])
+    return (
+        f"AUROC {auroc['value']:.2f} [{auroc['low']:.2f}, {auroc['high']:.2f}] of "
+        f"{card['num_memorized']:,} memorized against {card['num_unmemorized']:,} other canaries."
+    )
+
+
 def _canaries_by_quadrant(samples: pl.DataFrame) -> dict[str, dict[str, int]]:
     planted = samples.drop_nulls("canary")
     counts = Counter(planted.select("canary", "quadrant").iter_rows())
@@ -419,6 +471,7 @@ def _arm(arm: str, tables: ReportTables, seeds: Sequence[int]) -> dict[str, Any]
         "num_dropped": int((action == "drop").sum()),
         "num_weighted": int((action == "weight").sum()),
         "num_copied": int((action == "copy").sum()),
+        "num_changed": int((action != "keep").sum()),
         "num_masked": int((action == "mask").sum()),
         "num_masked_tokens": runs[seeds[0]]["num_masked_tokens"],
         "num_rows": int(tables.plans[arm]["copies"].sum()),
@@ -552,6 +605,10 @@ def _data_warnings(report: Mapping[str, Any]) -> list[str]:
         for quadrant in QUADRANTS
         if not report["quadrants"]["counts"][quadrant]
     ]
+    # With axis: auto and none validated, stage partition has said so.
+    calibration, asked = report["calibration"], report["settings"]["partition"]["axis"]
+    if calibration and not calibration["is_validated"] and asked != AUTO:
+        warnings.append(calibration["verdict"])
     if num := report["corpus"]["num_quarantined"]:
         warnings.append(f"{_counted(num, 'bad row')} left out: data/quarantine.parquet says why.")
     if not report["corpus"]["num_canary_rows"]:

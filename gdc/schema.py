@@ -13,6 +13,8 @@ Split = Literal["train", "validation", "reserved"]
 Quadrant = Literal["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"]
 Action = Literal["keep", "drop", "weight", "copy", "mask"]
 QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
+# What a calibration card says of a score.
+Verdict = Literal["predicts memorization here", "does not", "not shown"]
 
 # What a source yields: one row per sample, in source order, before any normalisation.
 SOURCE_ROWS: Final = pl.Schema({"text": pl.String, "source": pl.String})
@@ -104,6 +106,18 @@ SCORES_BY_RUN: Final = pl.Schema(
         "sample_id": pl.String,
         "difficulty": pl.Float64,
         "memorization": pl.Float64,
+    }
+)
+# One row is a planted canary as the tracked models know it: its secret's nats per token, mean over
+# them, among those of the never-planted twins of its family.
+PROBES: Final = pl.Schema(
+    {
+        "canary_id": pl.String,
+        "family": pl.String,
+        "num_repeats": pl.Int64,
+        "num_twins": pl.Int64,
+        "exposure": pl.Float64,  # bits, at most log2 of the twins; null without twins
+        "is_memorized": pl.Boolean,  # likelier than every twin; null without twins
     }
 )
 QUADRANT_TABLE: Final = pl.Schema(

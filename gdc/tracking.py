@@ -189,6 +189,19 @@ def experiment_id() -> str:
         return _experiment_id(_client())
 
 
+def seconds_of(lineage: Path) -> float | None:
+    """How long the run took that a lineage file names; None where this store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    with _answering():
+        client = _client()
+        try:
+            info = client.get_run(read_json(lineage)["run_id"]).info
+        except MlflowException:
+            return None  # the lineage came out of DVC's cache, from another store
+    return None if info.end_time is None else float(info.end_time - info.start_time) / 1000
+
+
 def promote(model_id: str, name: str, alias: str) -> str:
     """Point ``alias`` of the registered model ``name`` at a logged model; return its version."""
     from mlflow.exceptions import MlflowException

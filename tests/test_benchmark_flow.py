@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from gdc.errors import ConfigError
+from gdc.scores import REGISTRY
 from tasks.truth import require_scores
 from tests.test_pipeline import ENVIRONMENT, dvc, make_workspace, read_params, write_params
 
@@ -107,6 +108,7 @@ def assert_scores_are_judged(folder: Path, rows: list[dict[str, object]]) -> Non
     floats = [name for name, dtype in scores.schema.items() if dtype == pl.Float64]
     assert {row["score"] for row in rows} == set(floats) - {"truth"}
     for row in rows:
+        assert (row["seconds"] is None) == (row["score"] not in REGISTRY)
         known = scores.drop_nulls(str(row["score"]))
         if known[str(row["score"])].n_unique() > 1:
             expected = spearmanr(known[str(row["score"])], known["truth"]).statistic

@@ -46,6 +46,10 @@ def test_what_the_repository_ships_is_accepted(path: Path) -> None:
     parse_params(values_of(path), name=path.name)
 
 
+def test_an_axis_may_be_left_to_the_calibration() -> None:
+    assert parse_params(changed({"partition.axis": "auto"}), name="test").partition.axis == "auto"
+
+
 def test_the_repository_runs_the_docs_preset() -> None:
     docs = REPOSITORY / "gdc/presets/docs.yaml"
     assert (REPOSITORY / store.PARAMS).read_bytes() == docs.read_bytes()
@@ -75,18 +79,22 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a quantile below zero",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "paper", "arms": {"none": KEEP}}},
+            {"intervene": {"curated_arm": "paper", "recommend": None, "arms": {"none": KEEP}}},
             r"intervene: .*curated_arm: expected one of \['none'\], got 'paper'",
             id="the curated arm is not defined",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "tracked", "arms": {"tracked": KEEP}}},
+            {"intervene": {"curated_arm": "tracked", "recommend": None, "arms": {"tracked": KEEP}}},
             r"intervene\.arms: 'tracked' names the models of stage train",
             id="an arm takes the tracked run's name",
         ),
         pytest.param(
             {
-                "intervene": {"curated_arm": "a", "arms": {"b": KEEP, "a": KEEP}},
+                "intervene": {
+                    "curated_arm": "a",
+                    "recommend": None,
+                    "arms": {"b": KEEP, "a": KEEP},
+                },
                 "retrain.arms": ["a", "oracle"],
             },
             r"retrain\.arms: \['oracle'\] not defined; .* intervene\.arms: \['a', 'b'\]",
@@ -172,9 +180,29 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="an axis that is not written",
         ),
         pytest.param(
+            {
+                "partition.axis": "auto",
+                "ingest.canaries.words": None,
+                "ingest.canaries.digits.num_twins": 8,
+            },
+            r"partition\.axis: auto .*expected at least 2 .* num_twins of at least 9, got "
+            r"\['natural'\]\. Plant a second family, or name a score",
+            id="an axis is to be chosen by one family",
+        ),
+        pytest.param(
+            {"partition.axis": "auto", "partition.memorization": {"kind": "absolute", "value": 2}},
+            r"axis: auto may take any; expected kind: quantile, got 2\.0 of kind: absolute",
+            id="a value for a score that is not chosen yet",
+        ),
+        pytest.param(
             {"score.enabled": ["random"], "partition.axis": "memorization"},
             r"intervene\.arms\..*: expected one of \[.*\], got 'final_loss'",
             id="an arm ranks by a score that is not written",
+        ),
+        pytest.param(
+            {"intervene.arms.weight": {"rule": "weight-by-score", "score": "std_of_loss"}},
+            r"intervene\.arms\.weight\.score: expected one of \[.*\], got 'std_of_loss'",
+            id="an arm weighs by a score that is not written",
         ),
     ],
 )
@@ -217,6 +245,11 @@ def test_every_rule_across_fields_refuses_and_says_both_values(
             {"intervene.arms.control": {"rule": "random", "fraction": 1, "weight": 0}},
             r"intervene\.arms\.control\.random\.fraction: Input should be less than 1, got 1",
             id="an arm that drops everything",
+        ),
+        pytest.param(
+            {"intervene.recommend": {"max_extraction": 10, "max_perplexity_increase": 5}},
+            r"intervene\.recommend\.max_extraction: Input should be less .* to 1, got 10",
+            id="a percentage for a share",
         ),
         pytest.param(
             {"score": None}, r"score: Input should be .*, got None", id="an empty section"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from gdc.canaries import make_canaries
-from gdc.config import CanariesConfig, DedupArm, ScoreArm
+from gdc.config import CanariesConfig, CapCopiesArm, DedupArm, ScoreArm
 from gdc.corpus import build_corpus, samples_from
 from gdc.errors import ConfigError, DataError
 from gdc.interventions import (
+    cap_copies_plan,
     curate,
-    dedup_plan,
     make_plan,
     mask_plan,
     oracle_plan,
@@ -41,11 +42,6 @@ def at_random(fraction: float, weight: float = 0.0) -> dict[str, object]:
 
 def plan(arm: Mapping[str, object], scored: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     return make_plan(TypeAdapter[ScoreArm](ScoreArm).validate_python(arm), scored, seed=seed)
-
-
-def unmasked_plan(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
-    """A PLAN that masks nothing from the other columns."""
-    return pl.DataFrame([(*row, []) for row in rows], schema=PLAN, orient="row")
 
 
 def rows_without_masks(table: pl.DataFrame) -> list[tuple[object, ...]]:
@@ -93,6 +89,7 @@ arms = st.one_of(
     ),
     st.builds(top, fractions, weights),
     st.builds(at_random, fractions, weights),
+    st.just({"rule": "weight-by-score", "score": "memorization"}),
 )
 
 
@@ -309,7 +306,7 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         }
     )
     arm = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
-    plan = dedup_plan(arm, texts.select("sample_id"), texts, seed=0)
+    plan = cap_copies_plan(arm, texts.select("sample_id"), texts, seed=0)
     assert plan.schema == PLAN
     assert plan["action"].to_list() == ["keep", "keep", "drop", "drop"]
     assert plan["weight"].to_list() == [1.0, 1.0, 0.0, 0.0]
@@ -318,7 +315,7 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         "near copy of b, similarity 1.0",
     ]
     exact = arm.model_copy(update={"threshold": 1.0})
-    plan = dedup_plan(exact, texts.select("sample_id"), texts, seed=0)
+    plan = cap_copies_plan(exact, texts.select("sample_id"), texts, seed=0)
     assert plan["action"].to_list() == ["keep", "keep", "keep", "drop"]
 
 
@@ -340,8 +337,10 @@ def test_a_shuffled_plan_does_the_same_to_other_samples(
         st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(ids), max_size=len(ids))
     )
     actions = {0.0: "drop", 0.5: "weight", 1.0: "keep"}
-    rows = [(i, actions[w], w, int(w > 0), "why") for i, w in zip(ids, weights, strict=True)]
-    plan = unmasked_plan(rows)
+    rows: list[tuple[Any, ...]] = [
+        (i, actions[w], w, int(w > 0), "why", []) for i, w in zip(ids, weights, strict=True)
+    ]
+    plan = pl.DataFrame(rows, schema=PLAN, orient="row")
     dealt = shuffled_plan(plan, seed=0)
     assert dealt["sample_id"].to_list() == ids
     assert sorted(dealt["weight"]) == sorted(weights)
@@ -350,13 +349,68 @@ def test_a_shuffled_plan_does_the_same_to_other_samples(
 
 def test_a_shuffled_plan_reaches_samples_that_the_plan_left_alone() -> None:
     ids = [f"s{i:03}" for i in range(200)]
-    rows = [
-        (i, *(("drop", 0.0, 0) if n < 20 else ("keep", 1.0, 1)), "why") for n, i in enumerate(ids)
+    rows: list[tuple[Any, ...]] = [
+        (i, *(("drop", 0.0, 0) if n < 20 else ("keep", 1.0, 1)), "why", [])
+        for n, i in enumerate(ids)
     ]
-    plan = unmasked_plan(rows)
+    plan = pl.DataFrame(rows, schema=PLAN, orient="row")
     dropped = shuffled_plan(plan, seed=0).filter(pl.col("action") == "drop")
     assert dropped.height == 20
     assert len(set(dropped["sample_id"]) & set(ids[:20])) < 8
+
+
+def by_score(name: str = "memorization") -> dict[str, object]:
+    return {"rule": "weight-by-score", "score": name}
+
+
+def test_a_unit_of_the_score_halves_the_weight_and_none_below_zero_changes_it() -> None:
+    scores = [0.0, 1.0, 3.0, -2.0, None, math.nan, math.inf]
+    scored = scored_of([(f"s{i}", 1.0, s, "stable-easy") for i, s in enumerate(scores)])
+    assert plan(by_score(), scored).rows() == [
+        ("s0", "keep", 1.0, 1, "memorization 0.0", []),
+        ("s1", "weight", 0.5, 1, "memorization 1.0", []),
+        ("s2", "weight", 0.25, 1, "memorization 3.0", []),
+        ("s3", "keep", 1.0, 1, "memorization -2.0", []),
+        ("s4", "keep", 1.0, 1, "no memorization", []),
+        ("s5", "keep", 1.0, 1, "no memorization", []),
+        ("s6", "drop", 0.0, 0, "memorization inf", []),
+    ]
+    with pytest.raises(ConfigError, match=r"expected a score of .* got 'quadrant'"):
+        plan(by_score("quadrant"), scored)
+
+
+def texts_of(texts: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame({"sample_id": [f"s{i:02d}" for i in range(len(texts))], "text": texts})
+
+
+def capped(max_copies: int, texts: pl.DataFrame) -> pl.DataFrame:
+    arm = CapCopiesArm(
+        rule="cap-copies", max_copies=max_copies, threshold=0.8, num_perm=64, shingle_chars=4
+    )
+    return cap_copies_plan(arm, texts.select("sample_id"), texts, seed=0)
+
+
+def test_a_cap_keeps_so_many_of_a_group_and_the_smallest_ids() -> None:
+    texts = texts_of(["one two three"] * 3 + ["quite another"] * 2 + ["one two three"])
+    assert capped(2, texts)["action"].to_list() == ["keep", "keep", "drop", "keep", "keep", "drop"]
+    assert capped(2, texts)["reason"][5] == "near copy of s00, similarity 1.0"
+    assert set(capped(4, texts)["action"]) == {"keep"}
+
+
+@given(
+    drawn=st.lists(st.sampled_from(["one two three", "four five six", "seven"]), min_size=1),
+    cap=st.integers(1, 4),
+)
+def test_a_cap_leaves_as_many_of_each_text_as_it_says_and_a_cap_of_one_is_dedup(
+    drawn: list[str], cap: int
+) -> None:
+    texts = texts_of(drawn)
+    kept = capped(cap, texts).filter(pl.col("action") == "keep").join(texts, on="sample_id")
+    assert {text: kept["text"].to_list().count(text) for text in drawn} == {
+        text: min(cap, drawn.count(text)) for text in drawn
+    }
+    dedup = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
+    assert capped(1, texts).equals(cap_copies_plan(dedup, texts.select("sample_id"), texts, seed=0))
 
 
 # ---- masked spans

@@ -37,7 +37,8 @@ WORDS = [
 ]  # fmt: skip
 # The graph without reference models, with one tracked run and three arms of one seed.
 STAGES = [
-    "manifest", "ingest", "halves", "train@0", "score", "partition", "spans", "intervene",
+    "manifest", "ingest", "halves", "train@0", "score", "calibrate", "partition", "spans",
+    "intervene",
     "retrain@none-1", "retrain@paper-1", "retrain@mask-spans-1",
     "evaluate@none-1", "evaluate@paper-1", "evaluate@mask-spans-1", "report",
 ]  # fmt: skip
@@ -81,7 +82,7 @@ def make_workspace(folder: Path) -> Path:
         "shuffled-spans": {"rule": "shuffled", "of": "mask-spans"},
     }
     for family in params["ingest"]["canaries"].values():
-        family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 2}
+        family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 9}
     params["ingest"]["canaries"]["natural"] |= {"min_words": 2}
     write_params(folder, params)
     write_rows(folder, 80)
@@ -105,6 +106,11 @@ def commit_all(folder: Path) -> None:
 def read_params(folder: Path) -> dict[str, Any]:
     values: dict[str, Any] = YAML(typ="safe").load((folder / "params.yaml").read_text("utf-8"))
     return values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def write_params(folder: Path, params: Mapping[str, Any]) -> None:
@@ -321,6 +327,7 @@ def test_a_change_runs_what_follows_from_it_and_nothing_else(
     # The audits came out the same, so there is nothing new to report.
     assert executed(folder) == ["manifest", *(s for s in STAGES if s.startswith("evaluate"))]
 
+    assert_auto_takes_the_axis_of_the_calibration(folder)
     params = read_params(folder)
     params["reference"]["models"] = [0, 1]
     params["score"]["enabled"].append("reference_gap")
@@ -330,6 +337,24 @@ def test_a_change_runs_what_follows_from_it_and_nothing_else(
     assert {"reference@0", "reference@1", "score", "evaluate@none-1"} <= set(ran)
     assert {"ingest", "train@0", "retrain@none-1"}.isdisjoint(ran)
     assert "reference_gap" in pl.read_parquet_schema(folder / "data/scores.parquet")
+
+
+def assert_auto_takes_the_axis_of_the_calibration(folder: Path) -> None:
+    calibrated = read_json(folder / "data/calibration.json")
+    params = read_params(folder)
+    params["partition"]["axis"] = "auto"
+    write_params(folder, params)
+    run_flow(folder)
+    ran = executed(folder)
+    assert {"manifest", "calibrate", "partition", "report"} <= set(ran)
+    assert {"score", "train@0"}.isdisjoint(ran)
+    assert read_json(folder / "data/calibration.json") == calibrated
+    assert read_json(folder / "data/quadrants.json")["axis"] == calibrated["auto"]["axis"]
+    report = read_json(folder / "reports/report.json")["calibration"]
+    assert report["cards"] == calibrated["cards"]
+    assert report["why"] == f"partition.axis: auto chose it. {calibrated['auto']['reason']}"
+    probes = pl.read_parquet(folder / "data/probes.parquet")
+    assert (probes.height, probes["is_memorized"].null_count()) == (12, 0)
 
 
 def test_a_run_killed_at_any_moment_and_ended_by_hand_makes_the_same_bytes(

@@ -29,11 +29,13 @@ from gdc.report import Pictures, ReportTables
 from gdc.schema import (
     CANARIES,
     CORPUS,
+    HALVES,
     MEMBERSHIP,
     PLAN,
     QUADRANT_TABLE,
     QUADRANTS,
     QUARANTINE,
+    REFERENCE_LOSS,
     SCORES,
     SPANS,
 )
@@ -73,11 +75,15 @@ ORDINARY = tuple(sample for sample in SAMPLES if sample[4] is None)
 
 
 def params_of(
-    arms: Sequence[str] = ("none", "paper"), seeds: Sequence[int] = (1, 2), **shown: object
+    arms: Sequence[str] = ("none", "paper"),
+    seeds: Sequence[int] = (1, 2),
+    target: Mapping[str, float] | None = None,
+    **shown: object,
 ) -> Params:
-    """The repository's parameters with these arms, seeds and report settings."""
+    """The repository's parameters with these arms, seeds, target and report settings."""
     base = params_with().model_dump(mode="json")
     return params_with(
+        intervene=base["intervene"] | {"recommend": target},
         retrain=base["retrain"] | {"arms": list(arms), "seeds": list(seeds)},
         report=base["report"] | shown,
     )
@@ -113,10 +119,10 @@ def metrics_of(perplexity: float, rate: float | None) -> dict[str, Any]:
 def plan_of(ids: Sequence[str], **actions: str) -> pl.DataFrame:
     """A plan that keeps every sample but those in ``actions``, by the first letter of their id."""
     weights = {"drop": (0.0, 0), "weight": (0.5, 1), "copy": (1.0, 3)}
-    done = [actions.get(i[0], "keep") for i in ids]
-    rows: list[tuple[object, ...]] = [
-        (i, action, *weights.get(action, (1.0, 1)), "why", [])
-        for i, action in zip(ids, done, strict=True)
+    rows: list[tuple[Any, ...]] = [
+        (i, a, *weights.get(a, (1.0, 1)), "why", [])
+        for i in ids
+        for a in [actions.get(i[0], "keep")]
     ]
     return pl.DataFrame(rows, schema=PLAN, orient="row")
 
@@ -642,6 +648,18 @@ def membership_of(loss: float) -> pl.DataFrame:
     )
 
 
+# The first model saw both; the second did not.
+HALVES_OF_TWO = pl.DataFrame(
+    {"sample_id": ["c-0", "y-0"], "seen": [[True, False]] * 2}, schema=HALVES
+)
+
+
+def reference_of(loss: float) -> pl.DataFrame:
+    return HALVES_OF_TWO.select("sample_id", loss=pl.lit(loss, pl.Float32)).match_to_schema(
+        REFERENCE_LOSS
+    )
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A folder with everything that stage report reads; the run that it opens is returned."""
@@ -653,6 +671,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     store.write_plans(tables.plans)
     store.write_json(store.SCORES_SUMMARY, tables.scores_summary)
     store.write_json(store.QUADRANTS_SUMMARY, tables.quadrants_summary)
+    store.write_json(store.CALIBRATION, tables.calibration)
     store.write_json(store.SPANS_SUMMARY, tables.spans_summary)
     for (arm, seed), metrics in tables.metrics.items():
         store.write_json(store.metrics_path(arm, seed), metrics)
@@ -661,6 +680,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
     store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0})
     store.write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
+    store.write("halves", HALVES_OF_TWO)
+    for number, loss in enumerate((0.5, 3.0)):
+        store.write_reference(number, reference_of(loss))
     # JSON is YAML.
     store.write_json(store.PARAMS, params_of().model_dump(mode="json"))
     fake = FakeRun()
@@ -676,7 +698,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
 
 def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     stage.main()
-    names = ["report.json", "report.html", "data_map.png", "roc.png", "leakage.png"]
+    names = [
+        "report.json", "report.html", "data_map.png", "roc.png", "leakage.png", "front.png",
+    ]  # fmt: skip
     files = [f"reports/{name}" for name in names]
     assert workspace.artifacts == files
     assert {name: n for name, n in workspace.metrics.items() if n is not None} == {
@@ -690,7 +714,8 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "deciles/6/extracted": 1.0,
     }
     built = store.read_json(Path(files[0]))
-    audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings")
+    audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings",
+               "front", "onion")  # fmt: skip
     plain = report.build_report(tables_of(), params_of())
     assert {k: v for k, v in built.items() if k not in audited} == {
         k: v for k, v in plain.items() if k not in audited
@@ -712,16 +737,106 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "paper reduces extraction: -100.0 points [-100.0, -100.0] at perplexity x1.649 "
         "[1.649, 1.649], 2 seeds; no random arm of its size to compare with."
     )
+    assert [(p["arm"], p["num_changed"], p["is_on_front"]) for p in built["front"]] == [
+        ("none", 0, True),
+        ("paper", 3, True),
+    ]
     page = Path(files[1]).read_text(encoding="utf-8")
     assert "paper reduces extraction" in page
-    assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 2
+    assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 3
     before = [Path(file).read_bytes() for file in files]
     stage.main()
     assert [Path(file).read_bytes() for file in files] == before
 
 
+def card_of(score: str, auroc: tuple[float, float, float] | None, verdict: str) -> dict[str, Any]:
+    interval = None if auroc is None else dict(zip(("value", "low", "high"), auroc, strict=True))
+    return {
+        "score": score,
+        "cost": "one run",
+        "auroc_choose": 0.875,
+        "auroc_report": interval,
+        "precision": None,
+        "recall": interval,
+        "num_memorized": 8,
+        "num_unmemorized": 7,
+        "verdict": verdict,
+        "why": "No canary is above the cut.",
+    }
+
+
+def calibration_of(*cards: dict[str, Any], is_validated: bool) -> dict[str, Any]:
+    counts = {"num_memorized": 8, "num_unmemorized": 7, "num_twins": 20}
+    return {
+        "families": {
+            EVIL: counts | {"role": None, "why": "none is known"},
+            "digits": counts | {"role": "report", "why": None},
+        },
+        "cards": list(cards),
+        "auto": {"axis": "iqr", "is_validated": is_validated, "reason": "iqr is best."},
+    }
+
+
+HALF = (0.5, 0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "verdict", "sentence", "warns"),
+    [
+        pytest.param(
+            HALF, "not shown",
+            "Axis memorization is not shown to predict memorization here: AUROC 0.50 [0.25, 0.75] "
+            "of 8 memorized against 7 other canaries.", True, id="not shown",
+        ),
+        pytest.param(
+            (0.25, 0.0, 0.5), "does not",
+            "Axis memorization does not predict memorization here: AUROC 0.25 [0.00, 0.50] of "
+            "8 memorized against 7 other canaries.", True, id="does not",
+        ),
+        pytest.param(
+            (0.75, 0.625, 1.0), "predicts memorization here",
+            "Axis memorization predicts memorization here: AUROC 0.75 [0.62, 1.00] of "
+            "8 memorized against 7 other canaries.", False, id="predicts",
+        ),
+        pytest.param(
+            None, "not shown",
+            "Axis memorization is not shown to predict memorization here: No canary is above the "
+            "cut.", True, id="no answer",
+        ),
+    ],
+)  # fmt: skip
+def test_the_page_says_what_the_axis_is_worth(
+    auroc: tuple[float, float, float] | None, verdict: str, sentence: str, *, warns: bool
+) -> None:
+    cards = [card_of("iqr", HALF, "not shown"), card_of("memorization", auroc, verdict)]
+    tables = replace(tables_of(), calibration=calibration_of(*cards, is_validated=True))
+    built = report.build_report(tables, params_of())
+    assert built["calibration"]["verdict"] == sentence
+    assert built["calibration"]["why"] == (
+        "partition.axis names memorization. auto would take iqr. iqr is best."
+    )
+    assert (sentence in built["warnings"]) == warns
+    page = page_of(tables, params_of()).replace(get_plotlyjs(), "")
+    assert str(escape(sentence)) in page
+    assert '<td class="name">memorization (axis)</td>' in page
+    assert f"<td>{verdict}<span" in page
+    assert EVIL not in page
+
+
+def test_with_auto_the_page_says_why_and_does_not_warn_twice() -> None:
+    card = card_of("memorization", HALF, "not shown")
+    tables = replace(tables_of(), calibration=calibration_of(card, is_validated=False))
+    partition = params_with().partition.model_dump(mode="json") | {"axis": "auto"}
+    params = params_of().model_copy(
+        update={"partition": params_with(partition=partition).partition}
+    )
+    built = report.build_report(tables, params)
+    assert built["calibration"]["why"] == "partition.axis: auto chose it. iqr is best."
+    assert built["calibration"]["verdict"] not in built["warnings"]
+
+
 def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
-    canaries = {"levels": [], "num_fits_beyond": 3}
+    canaries = {"levels": [], "num_fits_beyond": 3, "planted": {"extracted": None}}
     evidence = {"none": {"canaries": canaries, "samples": {"attack": "loss"}}}
     tables = replace(tables_of(), evidence=evidence, attacks={"blind_leaks": ["length"]})
     built = report.build_report(tables, params_of())
@@ -738,3 +853,56 @@ def test_the_stage_names_a_missing_file() -> None:
     store.metrics_path("paper", 2).unlink()
     with pytest.raises(SchemaError, match=r"metrics/paper-2\.json: not found"):
         stage.main()
+
+
+def test_the_page_names_the_plan_that_reaches_the_target(workspace: FakeRun) -> None:
+    target = {"max_extraction": 0.5, "max_perplexity_increase": 70.0}
+    store.write_json(store.PARAMS, params_of(target=target).model_dump(mode="json"))
+    stage.main()
+    built = store.read_json(store.REPORT)
+    found = built["recommendation"]
+    # One canary that is not extracted may be extracted all the same in up to 97.5 %.
+    assert (found["verdict"], found["arm"], found["target"]) == ("on average", "paper", target)
+    page = store.PAGE.read_text(encoding="utf-8")
+    assert found["sentence"] in page.replace("&#39;", "'")
+    assert "not dominated" in page
+    assert console.findings(built)[0] == found["sentence"]
+    assert "reports/front.png" in workspace.artifacts
+
+
+def test_without_canaries_a_target_is_not_answered() -> None:
+    target = {"max_extraction": 0.5, "max_perplexity_increase": 5.0}
+    params = params_of(target=target)
+    built = report.build_report(tables_of(ORDINARY), params)
+    assert (built["front"], built["recommendation"]["verdict"]) == ([], "not measured")
+    assert built["recommendation"]["sentence"] in page_of(tables_of(ORDINARY), params).replace(
+        "&#39;", "'"
+    )
+    assert "Leakage against perplexity" not in page_of(tables_of(), params_of())
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_an_arm_leaves_alone_is_compared_by_its_gap_to_the_references() -> None:
+    store.write_plans({"none": plan_of(["c-0"]), "paper": plan_of(["c-0", "f-0"], f="drop")})
+    tables = stage.with_evidence(stage.read_tables(params_of()), params_of())
+    (arm,) = tables.onion["arms"]
+    assert tables.onion["has_references"]
+    # The second model alone did not see it: 3 - 1.
+    assert (tables.onion["cut"], tables.onion["quantile"]) == (2.0, 0.9)
+    assert (arm["arm"], arm["control"], arm["num_unchanged"]) == ("paper", None, 1)
+    assert (arm["change"]["value"], arm["next_layer"]["value"]) == (0.0, 0.0)
+    page = page_of(replace(tables_of(), onion=tables.onion), params_of())
+    assert str(escape(arm["verdict"])) in page
+    assert "With equal optimizer steps the samples that stay are seen more often" in page
+    assert "mean loss under the reference models" in page
+    built = report.build_report(replace(tables_of(), onion=tables.onion), params_of())
+    assert console.findings(built) == ["After the removal: paper not compared."]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_without_a_keeping_arm_or_a_removal_there_is_no_next_layer() -> None:
+    alone = params_of(arms=["paper"])
+    assert stage.with_evidence(stage.read_tables(alone), alone).onion == {}
+    store.write_plans({arm: plan_of(["c-0"]) for arm in ("none", "paper")})
+    assert stage.with_evidence(stage.read_tables(params_of()), params_of()).onion == {}
+    assert console.findings(report.build_report(tables_of(), params_of())) == []

@@ -20,7 +20,10 @@ from tests.test_scores import NAN, config, shuffled
 
 Curves = Mapping[str, Sequence[float]]
 CALIBRATED = ("calibrated_drop", "calibrated_drop_log_p")
-WITHOUT_REFERENCES = tuple(name for name in REGISTRY if "references" not in needs_of([name]))
+# What a trace of one mode and the texts suffice for.
+WITHOUT_REFERENCES = tuple(
+    name for name in REGISTRY if not {"references", "both_modes"} & needs_of([name])
+)
 
 
 def trace_with_heldout(curves: Curves, heldout: Curves) -> Trace:

@@ -192,6 +192,18 @@ def test_a_model_is_an_output_of_one_run_and_an_input_of_the_next() -> None:
     }
 
 
+@pytest.mark.usefixtures("workspace")
+def test_the_time_of_a_run_is_known_to_its_own_store_alone() -> None:
+    lineage = store.lineage_path("halves", None)
+    with tracking.stage_run("halves", {}) as run:
+        store.write_json(lineage, {"run_id": run.run_id})
+        assert tracking.seconds_of(lineage) is None
+    ((began, ended),) = rows("select start_time, end_time from runs")
+    assert tracking.seconds_of(lineage) == (ended - began) / 1000
+    store.write_json(lineage, {"run_id": "0" * 32})
+    assert tracking.seconds_of(lineage) is None
+
+
 @pytest.mark.parametrize("model_id", ["m-of-another-store", None])
 @pytest.mark.usefixtures("workspace")
 def test_a_model_of_another_store_is_tagged_as_unknown(model_id: str | None) -> None:

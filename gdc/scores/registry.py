@@ -17,6 +17,7 @@ class Evidence:
 
     Attributes:
         columns: Loss columns of the chosen mode, in checkpoint order, at least 2.
+        both_modes: The online and the probe columns, where there are 2 of the former and a probe.
         trace: The trace they are columns of.
         epsilon: Nats per token; learned below it.
         band: Nats per token on either side of epsilon in which nothing is decided.
@@ -33,6 +34,7 @@ class Evidence:
     """
 
     columns: tuple[str, ...]
+    both_modes: tuple[tuple[str, ...], tuple[str, ...]] | None
     trace: Trace
     epsilon: float
     band: float
@@ -83,6 +85,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "std": Score(trace_scores.std),
     "total_drop": Score(trace_scores.total_drop),
     "total_drop_sum": Score(trace_scores.total_drop_sum, ("columns", "num_tokens")),
+    "online_probe_gap": Score(trace_scores.online_probe_gap, ("both_modes",)),
     "late_drop": Score(calibrated.late_drop, ("columns", "heldout")),
     "late_drop_sum": Score(calibrated.late_drop_sum, ("columns", "heldout", "num_tokens")),
     "relative_area": Score(calibrated.relative_area, ("columns", "trace")),
@@ -101,6 +104,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
 }
 
 REMEDIES: Final[Mapping[str, str]] = {
+    "both_modes": "Raise train.probes_per_epoch and training.epochs and re-run stage train",
     "num_copies": "Pass the corpus with its column num_copies",
     "zlib_size": "Pass the corpus with its column text",
     "content_id": "Pass the corpus with its column content_id",
@@ -122,6 +126,15 @@ def require_registered(names: Sequence[str]) -> None:
 def needs_of(names: Sequence[str]) -> frozenset[str]:
     """What must be at hand for the scores ``names``: keys of ``REMEDIES``."""
     return frozenset().union(*(REGISTRY[name].needs for name in names))
+
+
+def cost_class(name: str) -> str:
+    """What a score needs to be computed: no model, one tracked run, or reference models too."""
+    arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
+    if "references" in arguments:
+        return "reference models"
+    of_run = {"columns", "both_modes", "trace", "tokens", "gain"}
+    return "one run" if of_run & set(arguments) else "no model"
 
 
 def require_given(names: Sequence[str], evidence: Evidence) -> None:

@@ -157,9 +157,11 @@ def _evidence_of(trace: Trace, inputs: _Inputs) -> Evidence:
         name: pl.col(name) if name in inputs.corpus.columns else None
         for name in ("num_copies", "zlib_size", "content_id")
     }
+    online, probes = trace.columns("online"), trace.columns("probe")
     tokens = trace.tokens if "tokens" in needs_of(inputs.config.enabled) else None
     return Evidence(
         columns=trace.columns(inputs.config.mode),
+        both_modes=(online, probes) if len(online) > 1 and probes else None,
         trace=trace,
         epsilon=inputs.epsilon,
         band=inputs.config.hysteresis,

@@ -3,7 +3,15 @@
 import polars as pl
 
 from gdc import interventions, store, tracking
-from gdc.config import DedupArm, MaskSpansArm, OracleArm, Params, ScoreArm, ShuffledArm
+from gdc.config import (
+    CapCopiesArm,
+    DedupArm,
+    MaskSpansArm,
+    OracleArm,
+    Params,
+    ScoreArm,
+    ShuffledArm,
+)
 from gdc.stages.runner import run
 from gdc.tokens import load_tokenizer
 
@@ -55,16 +63,16 @@ def _shuffled_masks(plan: pl.DataFrame, corpus: pl.DataFrame, seed: int) -> pl.D
 
 
 def _plan(
-    arm: ScoreArm | DedupArm | MaskSpansArm | OracleArm,
+    arm: ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm,
     scored: pl.DataFrame,
     corpus: pl.DataFrame,
     seed: int,
 ) -> pl.DataFrame:
     if isinstance(arm, MaskSpansArm):
         return interventions.mask_plan(scored, store.read("spans"))
-    if isinstance(arm, DedupArm):
+    if isinstance(arm, CapCopiesArm | DedupArm):
         texts = corpus.filter(pl.col("split") == "train").select("sample_id", "text")
-        return interventions.dedup_plan(arm, scored, texts, seed=seed)
+        return interventions.cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
         planted = corpus.filter(pl.col("canary_id").is_not_null())["sample_id"]
         return interventions.oracle_plan(scored, planted)
