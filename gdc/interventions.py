@@ -121,8 +121,8 @@ def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
 def shuffled_mask_plan(plan: pl.DataFrame, places: Sequence[Places], *, seed: int) -> pl.DataFrame:
     """Deal masked spans out to samples and places by chance: what the choice of tokens is worth.
 
-    The spans of a sample go to another one together, drawn among those with tokens enough, and to
-    random places of it. As many samples are masked as in ``plan``, in spans of as many tokens; a
+    The spans of a sample go together to one drawn among those with tokens enough, and there to
+    random places. As many samples are masked as in ``plan``, in spans of as many tokens; a
     token that shares a character with a span is masked with it, in both plans.
 
     Args:

@@ -1,6 +1,6 @@
 """Losses of tokens -> the spans of flagged samples that a model has memorized."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,8 +26,8 @@ def find_spans(
     """Find what each sample has memorized.
 
     A token is memorized when at most a share ``p_value`` of the held-out tokens that were as hard
-    at first ends as low (a conformal p-value within bins of the early loss; equal losses count as
-    as low). A span joins memorized tokens with at most one other between them. A token that was
+    at first ends as low: a conformal p-value within bins of the early loss, in which ties speak
+    against it. A span joins memorized tokens with at most one other between them. A token that was
     easy from the start is none, as held-out ones like it end as low; nor is the end of a text.
 
     Args:
@@ -44,7 +44,7 @@ def find_spans(
     Raises:
         DataError: A sample has losses of another number of tokens than its text has.
 
-    Source: bins as in Mondrian conformal prediction, Vovk et al. 2005, section 4.5.
+    Source: Mondrian conformal prediction, Vovk, Gammerman & Shafer 2005; the bins are its taxonomy.
     """
     heldout = _flat(heldout_runs)
     is_memorized, gain = _memorized(_flat(runs), heldout, config.p_value)
@@ -118,7 +118,7 @@ def _bins(
 
 def _spans_of(
     is_memorized: NDArray[np.bool_], places: Places, min_tokens: int
-) -> Iterator[tuple[int, int, int, int]]:
+) -> list[tuple[int, int, int, int]]:
     """Start and end in characters, first token and the one after the last of each span."""
     spans: list[tuple[int, int, int, int]] = []
     memorized = np.flatnonzero(is_memorized)
@@ -130,7 +130,7 @@ def _spans_of(
         if spans and start < spans[-1][1]:  # two parts of one character
             start, _, first, _ = spans.pop()
         spans.append((start, end, first, last))
-    return iter(spans)
+    return spans
 
 
 def _summary(

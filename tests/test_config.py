@@ -116,6 +116,22 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="probes are read but not recorded",
         ),
         pytest.param(
+            {
+                "score.enabled": ["final_loss", "random", "hard_token_drop"],
+                "train.token_losses": False,
+            },
+            r"score\.enabled: hard_token_drop needs train\.token_losses: true, got false",
+            id="tokens are read but not recorded",
+        ),
+        pytest.param(
+            {
+                "score.enabled": ["self_influence", "final_loss", "random"],
+                "train.self_influence": False,
+            },
+            r"score\.enabled: self_influence needs train\.self_influence: true, got false",
+            id="gains are read but not recorded",
+        ),
+        pytest.param(
             {"model": PRETRAINED, "ingest.tokenizer": {"kind": "bpe", "vocab_size": 300}},
             r"needs its own tokenizer, expected \{kind: pretrained, name: some/model\}",
             id="a pretrained model with a trained tokenizer",

@@ -271,6 +271,7 @@ def test_agreement_needs_two_runs() -> None:
 def test_every_score_has_a_cost() -> None:
     costs = {name: scores.cost_class(name) for name in [*scores.REGISTRY, "difficulty"]}
     assert costs["difficulty"] == costs["forget"] == costs["zlib"] == "one run"
+    assert {costs[name] for name in ("hard_token_drop", "self_influence")} == {"one run"}
     assert costs["num_copies"] == costs["random"] == "no model"
     assert costs["reference_gap"] == costs["reference_gap_calibrated"] == "reference models"
 

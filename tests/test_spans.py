@@ -1,6 +1,10 @@
 """Memorized spans: losses small enough to judge by eye, an oracle, and what chance may flag."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,11 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdc import store, tracking
+from gdc.batches import TokenizedTexts
 from gdc.config import SpansConfig
 from gdc.errors import DataError
-from gdc.schema import SPANS, TOKEN_LOSSES
+from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TOKEN_LOSSES
 from gdc.spans import find_spans, nothing_recorded
-from gdc.tokens import Places, masked_tokens, train_tokenizer
+from gdc.stages import retrain, spans
+from gdc.tokens import Places, masked_tokens, save_tokenizer, train_tokenizer
+from tests.builders import params_with, trace_of
 
 CONFIG = SpansConfig(p_value=0.01, min_tokens=2)
 Losses = tuple[Sequence[float], Sequence[float]]
@@ -50,7 +58,7 @@ def found(*marks: str, min_tokens: int = 2) -> list[tuple[str, int, int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("marks", "spans"),
+    ("marks", "places"),
     [
         pytest.param("-xx--", [(1, 3, 2)], id="two tokens in a row"),
         pytest.param("-x-x-", [(1, 4, 3)], id="one token between is part of it"),
@@ -61,8 +69,8 @@ def found(*marks: str, min_tokens: int = 2) -> list[tuple[str, int, int, int]]:
         pytest.param("", [], id="no text"),
     ],
 )
-def test_known_spans(marks: str, spans: list[tuple[int, int, int]]) -> None:
-    assert found(marks) == [("s0", *span) for span in spans]
+def test_known_spans(marks: str, places: list[tuple[int, int, int]]) -> None:
+    assert found(marks) == [("s0", *place) for place in places]
 
 
 def test_one_token_is_a_span_where_one_is_enough() -> None:
@@ -159,8 +167,8 @@ def test_spans_are_of_whole_characters_in_any_script() -> None:
         memorized[byte] = True
     marks = "".join("x" if mark else "-" for mark in memorized)
     table, _ = find_spans([losses_of(late_losses(marks))], [HELDOUT], [places], CONFIG)
-    spans = [text[start:end] for start, end in table.select("start", "end").rows()]
-    assert spans == ["\U0001f40d\U0001f40d", "\u00e9"]
+    shown = [text[start:end] for start, end in table.select("start", "end").rows()]
+    assert shown == ["\U0001f40d\U0001f40d", "\u00e9"]
     assert table["num_tokens"].to_list() == [4, 2]
     masked = masked_tokens(places, table.select("start", "end").to_dicts())
     assert masked.sum() == 8 + 2
@@ -195,3 +203,80 @@ def test_without_flagged_samples_or_token_losses_there_are_no_spans() -> None:
     table, summary = nothing_recorded()
     assert table.equals(pl.DataFrame(schema=SPANS))
     assert "train.token_losses: true" in summary["warnings"][0]
+
+
+# ---- the stages
+
+
+TEXTS = {"a-0": "caf\u00e9 one", "b-0": "two \u2603 snow", "c-0": "three"}
+
+
+def test_a_mask_covers_the_ids_of_its_spans_between_the_ends_of_text() -> None:
+    tokenizer = train_tokenizer(["plain words"], 257)
+    masked = [[{"start": 3, "end": 4}, {"start": 6, "end": 8}], [], [{"start": 0, "end": 5}]]
+    samples = pl.DataFrame(
+        {"text": list(TEXTS.values()), "masked": masked},
+        schema={"text": pl.String(), "masked": MASKED},
+    )
+    texts = TokenizedTexts.from_ids(tokenizer.encode(samples["text"].to_list()), 0)
+    is_masked = retrain._masked(samples, texts, tokenizer)
+    assert is_masked is not None
+    assert [
+        tokenizer.decode(texts.ids[first:last][is_masked[first:last]].tolist())
+        for first, last in pairwise(texts.offsets)
+    ] == ["\u00e9ne", "", "three"]
+    kept = samples.with_columns(masked=pl.lit([], MASKED))
+    assert retrain._masked(kept, texts, tokenizer) is None
+
+
+class FakeRun:
+    """Takes what a stage logs."""
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Take numbers."""
+
+    def log_artifact(self, path: Path) -> None:
+        """Take a file that exists."""
+        assert path.exists()
+
+
+def write_workspace(tokens: bool) -> None:
+    """Three training samples, two of them flagged, with one token a byte; all are memorized."""
+    tokenizer = train_tokenizer(["plain words"], 257)
+    save_tokenizer(tokenizer, store.TOKENIZER)
+    rows = [(i, i, 1, t, 1, 1, "file", "train", None) for i, t in TEXTS.items()]
+    store.write("corpus", pl.DataFrame(rows, schema=CORPUS, orient="row"))
+    quadrants = ["hotspot-memorized", "noisy-outlier", "stable-easy"]
+    table = {"sample_id": list(TEXTS), "quadrant": quadrants, "stability": [None] * 3}
+    store.write("quadrants", pl.DataFrame(table, schema=QUADRANT_TABLE))
+    losses = losses_of(*(late_losses("x" * len(text.encode())) for text in TEXTS.values()))
+    losses = losses.with_columns(sample_id=pl.Series(list(TEXTS)))
+    trace = trace_of({i: [1.0, 0.5] for i in TEXTS})
+    num_tokens = losses["early"].list.len().cast(pl.Int64)
+    heldout = pl.DataFrame({"sample_id": ["s0", "s1"], "num_tokens": [500, 500]})
+    store.write_trace(
+        0,
+        replace(
+            trace,
+            index=trace.index.with_columns(num_tokens=num_tokens),
+            heldout_index=heldout,
+            heldout_losses=trace.losses.head(2),
+            tokens=(losses, HELDOUT) if tokens else None,
+        ),
+    )
+    # JSON is YAML.
+    store.write_json(store.PARAMS, params_with().model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_the_stage_looks_into_flagged_samples_alone_and_into_none_without_token_losses(
+    tokens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking, "stage_run", lambda *_: nullcontext(FakeRun()))
+    write_workspace(tokens)
+    spans.main()
+    rows = store.read("spans").select("sample_id", "start", "end", "num_tokens").rows()
+    assert rows == ([("a-0", 0, 8, 9), ("b-0", 0, 10, 12)] if tokens else [])
+    summary = store.read_json(store.SPANS_SUMMARY)
+    assert (summary["num_flagged"], len(summary["warnings"])) == ((2, 0) if tokens else (0, 1))
