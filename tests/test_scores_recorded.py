@@ -65,8 +65,8 @@ def drop_by_loop(looks: tuple[Sequence[float], Sequence[float]]) -> tuple[float,
     """Mean early loss and mean drop of the hardest fifth."""
     pairs = sorted(zip(*looks, strict=True), key=lambda pair: -pair[0])
     hard = pairs[: max(1, len(pairs) // 5)]
-    earlies, lates = zip(*hard, strict=True)
-    return sum(earlies) / len(hard), (sum(earlies) - sum(lates)) / len(hard)
+    early, late = zip(*hard, strict=True)
+    return sum(early) / len(hard), (sum(early) - sum(late)) / len(hard)
 
 
 def ragged(
