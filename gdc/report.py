@@ -644,13 +644,17 @@ def audit_warnings(report: Mapping[str, Any]) -> list[str]:
         for name in report["attacks"].get("blind_leaks", [])
     ]
     beyond = {
-        arm: values["canaries"]["num_fits_beyond"] for arm, values in report["evidence"].items()
+        arm: num
+        for arm, values in report["evidence"].items()
+        if (num := values["canaries"]["num_fits_beyond"])
     }
-    return blind + [
-        f"Arm {arm}: {_counted(num, 'fitted exposure')} more than 15 bits beyond what the twins "
-        "resolve, and counted as 15: a fit says no more there."
-        for arm, num in beyond.items()
-        if num
+    if not beyond:
+        return blind
+    counts = ", ".join(f"{arm} {num}" for arm, num in beyond.items())
+    return [
+        *blind,
+        f"Fitted exposures more than 15 bits beyond what the twins resolve ({counts}) count as 15: "
+        "a fit says no more there.",
     ]
 
 

@@ -495,7 +495,8 @@ def test_the_page_loads_nothing_carries_plotly_once_and_cannot_upload() -> None:
     page = page_of(tables_of(), params_of())
     assert page.count(get_plotlyjs()) == 1
     rest = page.replace(get_plotlyjs(), "")
-    assert not re.findall(r"(?:src|href)\s*=|@import|url\(|https?:", rest)
+    # A link may lead to a place in the page itself.
+    assert not re.findall(r"""(?:src|href)\s*=(?!"#)|@import|url\(|https?:""", rest)
     assert '"showSendToCloud": false' in rest
     assert "default-src 'none'" in rest
     assert page == page_of(tables_of(), params_of())
@@ -843,8 +844,8 @@ def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
     assert [w for w in built["warnings"] if "length" in w or "bits" in w] == [
         "length alone tells members from held-out texts: membership attacks may see how the texts "
         "differ and not what a model remembers.",
-        "Arm none: 3 fitted exposures more than 15 bits beyond what the twins resolve, and counted "
-        "as 15: a fit says no more there.",
+        "Fitted exposures more than 15 bits beyond what the twins resolve (none 3) count as 15: a fit "
+        "says no more there.",
     ]
 
 
