@@ -844,8 +844,8 @@ def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
     assert [w for w in built["warnings"] if "length" in w or "bits" in w] == [
         "length alone tells members from held-out texts: membership attacks may see how the texts "
         "differ and not what a model remembers.",
-        "Fitted exposures more than 15 bits beyond what the twins resolve (none 3) count as 15: a fit "
-        "says no more there.",
+        "Fitted exposures more than 15 bits beyond what the twins resolve (none 3) count as 15: a "
+        "fit says no more there.",
     ]
 
 
