@@ -596,6 +596,12 @@ class Params(Section):
             switch, is_on = recorded.get(score, ("", True))
             if not is_on:
                 raise ValueError(f"score.enabled: {score} needs train.{switch}: true, got false")
+        epochs, probes = self.training.epochs, self.train.probes_per_epoch
+        if "online_probe_gap" in self.score.enabled and (epochs < 2 or not probes):
+            raise ValueError(
+                "score.enabled: online_probe_gap needs training.epochs of at least 2 and "
+                f"train.probes_per_epoch of at least 1, got {epochs} and {probes}"
+            )
         return self
 
     @model_validator(mode="after")

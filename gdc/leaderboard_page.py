@@ -99,7 +99,10 @@ def _notes(board: Mapping[str, Any]) -> str:
         "chance can exceed. More models raise it. Within a family it is the truth's own AUROC: "
         "what is planted once may be memorized too.",
         "Seconds: to compute the score, and to train the reference models it needs besides the "
-        "tracked runs.",
+        "tracked runs. What `self_influence` adds to those, one more pass of every batch, is not "
+        "counted.",
+        "`online_probe_gap` was found on the default preset of this benchmark: its place there "
+        "flatters it.",
         f"Runs agree: mean Spearman between {board['num_runs']} tracked run(s).",
     ]
     lines += [

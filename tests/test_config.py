@@ -132,6 +132,15 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="gains are read but not recorded",
         ),
         pytest.param(
+            {
+                "score.mode": "online",
+                "score.enabled": ["online_probe_gap", "final_loss", "random"],
+                "train.probes_per_epoch": 0,
+            },
+            r"online_probe_gap needs .* train\.probes_per_epoch of at least 1, got \d+ and 0",
+            id="both modes are read but not recorded",
+        ),
+        pytest.param(
             {"model": PRETRAINED, "ingest.tokenizer": {"kind": "bpe", "vocab_size": 300}},
             r"needs its own tokenizer, expected \{kind: pretrained, name: some/model\}",
             id="a pretrained model with a trained tokenizer",

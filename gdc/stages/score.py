@@ -21,7 +21,7 @@ def main() -> None:
     with tracking.stage_run("score", sections) as stage:
         scores.require_registered(params.score.enabled)
         needs = scores.needs_of(params.score.enabled)
-        traces = [_read_run(seed, needs) for seed in params.train.seeds]
+        traces = [read_run(seed, needs) for seed in params.train.seeds]
         corpus = store.read("corpus").select(CORPUS_COLUMNS)
         scored = scores.score_samples(
             traces,
@@ -44,7 +44,8 @@ def main() -> None:
         stage.log_artifact(store.SCORES_SUMMARY)
 
 
-def _read_run(seed: int, needs: Collection[str]) -> Trace:
+def read_run(seed: int, needs: Collection[str]) -> Trace:
+    """The trace of a tracked run with what scores of these needs read of it."""
     return replace(
         store.read_trace(seed),
         tokens=store.read_token_losses(seed) if "tokens" in needs else None,
