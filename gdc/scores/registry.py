@@ -21,7 +21,7 @@ class Evidence:
         epsilon: Nats per token; learned below it.
         band: Nats per token on either side of epsilon in which nothing is decided.
         num_tokens: Predicted tokens of the sample, at least 1.
-        draw: A uniform number in [0, 1) for each sample.
+        draw: A uniform number in [0, 1) for each sample; of the scores only ``random`` asks for it.
         num_copies: Rows of the training split with the same text.
         zlib_size: Bytes of the compressed text.
         content_id: The same for samples with the same text.
@@ -31,11 +31,11 @@ class Evidence:
     """
 
     columns: tuple[str, ...]
-    trace: Trace
+    trace: Trace | None
     epsilon: float
     band: float
     num_tokens: pl.Expr
-    draw: pl.Expr
+    draw: pl.Expr | None
     num_copies: pl.Expr | None
     zlib_size: pl.Expr | None
     content_id: pl.Expr | None
@@ -93,6 +93,13 @@ REGISTRY: Final[Mapping[str, Score]] = {
         distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
     ),
 }
+
+STREAMED: Final = tuple(
+    name
+    for name, score in REGISTRY.items()
+    if set(score.arguments) <= {"columns", "epsilon", "band", "num_tokens"}
+)
+"""The scores that read nothing but the trace, a block of samples at a time."""
 
 REMEDIES: Final[Mapping[str, str]] = {
     "num_copies": "Pass the corpus with its column num_copies",

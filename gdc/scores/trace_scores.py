@@ -101,6 +101,7 @@ def forget_adaptive(columns: Columns) -> pl.Expr:
 
     Source: ``memorization`` without its threshold, which otherwise measures closeness to epsilon.
     """
+
     def of_block(losses: Losses) -> Values:
         middle = (np.fmax.reduce(losses, axis=0) + np.fmin.reduce(losses, axis=0)) / 2
         events = (losses[:-1] < middle) & (losses[1:] > middle)
@@ -116,6 +117,7 @@ def forget_magnitude(columns: Columns) -> pl.Expr:
 
     Source: ``memorization`` without a threshold, each event with its size.
     """
+
     def of_block(losses: Losses) -> Values:
         rises = np.diff(losses, axis=0)
         rises[~(rises > 0)] = 0
@@ -132,6 +134,7 @@ def iqr(columns: Columns) -> pl.Expr:
 
     Source: Pollock et al. 2024, arXiv:2411.05743.
     """
+
     def of_block(losses: Losses) -> Values:
         ordered, num_seen = np.sort(losses, axis=0), _num_seen(losses)  # NaN comes last
         spread = _quantile(ordered, num_seen, 0.75) - _quantile(ordered, num_seen, 0.25)
@@ -147,6 +150,7 @@ def std(columns: Columns) -> pl.Expr:
 
     Source: as ``iqr``, which is not moved by a single odd checkpoint; here every loss counts.
     """
+
     def of_block(losses: Losses) -> Values:
         is_unseen, num_seen = np.isnan(losses), _num_seen(losses)
         losses[is_unseen] = 0
