@@ -382,6 +382,17 @@ def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
         table.write_parquet(temporary, compression="zstd", statistics=True)
 
 
+def sink_table(path: Path, table: pl.LazyFrame, schema: pl.Schema) -> None:
+    """Write a table that need not fit into memory, whole or not at all.
+
+    Raises:
+        SchemaError: It has other columns.
+    """
+    require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+    with new_file(path) as temporary:
+        table.sink_parquet(temporary, compression="zstd", statistics=True)
+
+
 def _read_losses(folder: Path, checkpoints: pl.DataFrame) -> tuple[pl.DataFrame, pl.LazyFrame]:
     index = _read_table(folder / "index.parquet", TRACE_INDEX, _TRAIN)
     return index, _scan_losses(folder, checkpoints, index.height)

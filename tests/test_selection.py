@@ -42,7 +42,9 @@ def test_a_quantile_is_that_of_all_values_of_all_columns(
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize(
-    "order", [np.arange(50_000), np.random.default_rng(0).permutation(50_000)], ids=["rising", "any"]
+    "order",
+    [np.arange(50_000), np.random.default_rng(0).permutation(50_000)],
+    ids=["rising", "any"],
 )
 def test_a_sample_that_misleads_costs_passes_and_not_the_answer(
     monkeypatch: pytest.MonkeyPatch, order: np.ndarray, share: float

@@ -4,15 +4,18 @@ Every registered score is higher the more a sample is taken to be memorized.
 """
 
 from gdc.schema import REFERENCES
-from gdc.scores.registry import REGISTRY, needs_of, require_registered
-from gdc.scores.samples import Scored, epsilon_of, score_samples
+from gdc.scores.registry import REGISTRY, STREAMED, needs_of, require_registered
+from gdc.scores.samples import Scored, epsilon_of, scan_scores, score_samples, summarize
 
 __all__ = [
     "REFERENCES",
     "REGISTRY",
+    "STREAMED",
     "Scored",
     "epsilon_of",
     "needs_of",
     "require_registered",
+    "scan_scores",
     "score_samples",
+    "summarize",
 ]
