@@ -71,21 +71,29 @@ def scan_partition(
         threshold_value(scores.select("difficulty"), config.difficulty),
         threshold_value(scores.select(config.axis), config.memorization),
     )
-    quadrant = _quadrant(config.axis, cuts)
-    counts = scores.select((quadrant == name).sum().alias(name) for name in QUADRANTS)
-    found = dict(zip(QUADRANTS, counts.collect(engine="streaming").row(0), strict=True))
-    num_hard = found["ambiguous-hard"] + found["noisy-outlier"]
-    num_memorized = found["hotspot-memorized"] + found["noisy-outlier"]
+    hard, memorized = _is_high(config.axis, cuts)
+    num_hard, num_memorized, num_noisy = (
+        scores.select(
+            hard.sum(), memorized.sum().alias("memorized"), (hard & memorized).sum().alias("noisy")
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
     table = scores.select(
         "sample_id",
-        quadrant=quadrant.cast(pl.String),
+        quadrant=quadrant(config.axis, cuts).cast(pl.String),
         stability=pl.lit(None, pl.Float64),
     )
     return table, {
         "axis": config.axis,
         "difficulty_threshold": cuts[0],
         "memorization_threshold": cuts[1],
-        "counts": found,
+        "counts": {
+            "stable-easy": difficulty.num_samples - num_hard - num_memorized + num_noisy,
+            "ambiguous-hard": num_hard - num_noisy,
+            "hotspot-memorized": num_memorized - num_noisy,
+            "noisy-outlier": num_noisy,
+        },
         "num_unstable": None,
         "warnings": [
             *_warnings(difficulty, config.difficulty, cuts[0], num_hard),
@@ -101,8 +109,9 @@ def require_axis(scores: pl.LazyFrame, config: PartitionConfig) -> None:
         raise ConfigError(f"partition.axis: expected one of {known}, got {config.axis!r}")
 
 
-def _quadrant(axis: str, cuts: tuple[float, float]) -> pl.Expr:
-    hard, memorized = pl.col("difficulty") > cuts[0], pl.col(axis) > cuts[1]
+def quadrant(axis: str, cuts: tuple[float, float]) -> pl.Expr:
+    """A sample's quadrant, an Enum of ``QUADRANTS``, by difficulty and its value on ``axis``."""
+    hard, memorized = _is_high(axis, cuts)
     easy, ambiguous, hotspot, noisy = (pl.lit(name, _QUADRANT) for name in QUADRANTS)
     return (
         pl.when(hard & memorized)
@@ -113,6 +122,10 @@ def _quadrant(axis: str, cuts: tuple[float, float]) -> pl.Expr:
         .then(hotspot)
         .otherwise(easy)
     )
+
+
+def _is_high(axis: str, cuts: tuple[float, float]) -> tuple[pl.Expr, pl.Expr]:
+    return pl.col("difficulty") > cuts[0], pl.col(axis) > cuts[1]
 
 
 def _stability(

@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 # The sample of a column: so many slices, spread evenly, of so many rows.
-_NUM_SLICES: Final = 16
-_SLICE_ROWS: Final = 8192
+_NUM_SLICES: Final = 8
+_SLICE_ROWS: Final = 16_384
 # Share of the values looked at on either side of the sample's quantile.
 _MARGIN: Final = 0.01
 
@@ -100,7 +100,16 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
         for name in names:
             counts += [found[f"{name}/{count}"].item() for count in range(4)]
             between.append(found[f"{name}/4"].item().to_numpy())
-    return _Bracket(float(low), float(high), *counts.tolist(), np.concatenate(between))
+    num_values, num_below, num_low, num_high = counts.tolist()
+    return _Bracket(
+        low=float(low),
+        high=float(high),
+        num_values=num_values,
+        num_below=num_below,
+        num_low=num_low,
+        num_high=num_high,
+        between=np.concatenate(between),
+    )
 
 
 def _looks(name: str, low: np.floating, high: np.floating) -> list[pl.Expr]:

@@ -279,7 +279,10 @@ def _mean_over_runs(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
         return tables[0]
     runs = range(len(tables))
     beside = pl.concat(
-        [tables[run].rename(lambda name, run=run: f"{name}/{run}") for run in runs],
+        [
+            table.rename({name: f"{name}/{run}" for name in table.columns})
+            for run, table in enumerate(tables)
+        ],
         how="horizontal",
     )
     means = {

@@ -14,7 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 Columns = Sequence[str]
-# Losses of a block, checkpoints x samples, NaN where not seen; and a number for each sample.
+# Losses of each checkpoint; the same of a block, checkpoints x samples; a number for each sample.
+# NaN: not seen.
+Curves = Sequence[NDArray[np.float32]]
 Losses = NDArray[np.float64]
 Values = NDArray[np.float64]
 _Term = TypeVar("_Term", pl.Expr, Values)
@@ -55,17 +57,22 @@ def memorization(columns: Columns, epsilon: float) -> pl.Expr:
 
     Source: arXiv:2509.00083; forget events: Toneva et al. 2019, arXiv:1812.05159.
     """
-    below, above = (_bound(epsilon, end) for end in (np.inf, -np.inf))
-    steps = [(pl.col(before), pl.col(after)) for before, after in pairwise(columns)]
-    # Kleene logic: `null & False` is False, so the steps that exist are counted by themselves.
-    events = _count([(before < below) & (after > above) for before, after in steps])
-    existing = _count([before.is_not_null() & after.is_not_null() for before, after in steps])
-    return pl.when(existing > 0).then(events / existing)
+    below, above = _bound(epsilon, np.inf), _bound(epsilon, -np.inf)
+    count = np.min_scalar_type(len(columns))
+
+    def of_curves(curves: Curves) -> Values:
+        num_events, num_steps = (np.zeros(len(curves[0]), count) for _ in range(2))
+        for before, after in pairwise(curves):
+            num_events += ((before < below) & (after > above)).view(np.uint8)
+            num_steps += (~np.isnan(before) & ~np.isnan(after)).view(np.uint8)
+        return _ratio(num_events, num_steps)
+
+    return _of_curves(columns, of_curves)
 
 
 def first_learned(columns: Columns, epsilon: float) -> pl.Expr:
     """Ordinal of the first checkpoint with a loss below ``epsilon``; null: there is none."""
-    below = _bound(epsilon, np.inf)
+    below = pl.lit(_bound(epsilon, np.inf), pl.Float32)
     return pl.coalesce(
         pl.when(pl.col(name) < below).then(pl.lit(float(t))) for t, name in enumerate(columns)
     )
@@ -182,15 +189,24 @@ def total_drop_sum(columns: Columns, num_tokens: pl.Expr) -> pl.Expr:
 
 
 def _by_block(columns: Columns, of_block: Callable[[Losses], Values]) -> pl.Expr:
-    """A number for each sample, NaN for null; ``of_block`` may overwrite the losses it is given."""
+    """A number for each sample; ``of_block`` may overwrite the losses it is given."""
+
+    def of_curves(curves: Curves) -> Values:
+        values = np.empty(len(curves[0]))
+        for start in range(0, len(values), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            values[block] = of_block(np.stack([curve[block] for curve in curves], dtype=np.float64))
+        return values
+
+    return _of_curves(columns, of_curves)
+
+
+def _of_curves(columns: Columns, of_curves: Callable[[Curves], Values]) -> pl.Expr:
+    """A number for each sample, NaN becoming null, from the losses of each checkpoint in turn."""
 
     def of_table(table: pl.Series) -> pl.Series:
         curves = [column.to_numpy() for column in table.struct.unnest()]
-        values = np.empty(len(table))
-        for start in range(0, len(table), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            values[block] = of_block(np.stack([curve[block] for curve in curves], dtype=np.float64))
-        return pl.Series(values, nan_to_null=True)
+        return pl.Series(of_curves(curves), nan_to_null=True)
 
     return pl.struct(columns).map_batches(of_table, pl.Float64, is_elementwise=True)
 
@@ -215,23 +231,25 @@ def _num_steps(losses: Losses) -> NDArray[np.int64]:
 
 def _ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> Values:
     """NaN where ``whole`` is 0."""
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    ratio: Values = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
 
 
 def _count(conditions: Sequence[pl.Expr]) -> pl.Expr:
     return pl.sum_horizontal(*conditions)
 
 
-def _bound(epsilon: float, side: float) -> pl.Expr:
+def _bound(epsilon: float, side: float) -> np.float32:
     """The nearest float32 to ``epsilon`` that is not on its other side.
 
     A float32 is below it, or above it, just where it is so of ``epsilon`` itself, and the losses
     need no cast.
     """
-    nearest = float(np.float32(epsilon))
-    is_on_side = nearest >= epsilon if side > 0 else nearest <= epsilon
-    bound = nearest if is_on_side else np.nextafter(np.float32(nearest), np.float32(side))
-    return pl.lit(float(bound), pl.Float32)
+    nearest = np.float32(epsilon)
+    # As Python floats: numpy would compare in single precision.
+    is_on_side = float(nearest) >= epsilon if side > 0 else float(nearest) <= epsilon
+    return nearest if is_on_side else np.nextafter(nearest, np.float32(side))
 
 
 def _tree_sum(terms: Sequence[_Term]) -> _Term:
