@@ -67,10 +67,7 @@ def scan_partition(
     """
     require_axis(scores, config)
     difficulty, memorization = _look(scores, "difficulty"), _look(scores, config.axis)
-    cuts = (
-        threshold_value(scores.select("difficulty"), config.difficulty),
-        threshold_value(scores.select(config.axis), config.memorization),
-    )
+    cuts = _cuts(scores, config)
     hard, memorized = _is_high(config.axis, cuts)
     num_hard, num_memorized, num_noisy = (
         scores.select(
@@ -100,6 +97,13 @@ def scan_partition(
             *_warnings(memorization, config.memorization, cuts[1], num_memorized),
         ],
     }
+
+
+def _cuts(scores: pl.LazyFrame, config: PartitionConfig) -> tuple[float, float]:
+    return (
+        threshold_value(scores.select("difficulty"), config.difficulty),
+        threshold_value(scores.select(config.axis), config.memorization),
+    )
 
 
 def require_axis(scores: pl.LazyFrame, config: PartitionConfig) -> None:
@@ -133,9 +137,10 @@ def _stability(
 ) -> pl.DataFrame:
     """``sample_id`` and the share of runs whose own map says what the map of the means says."""
     runs = [
-        scan_partition(table.lazy(), config)[0]
-        .collect()
-        .join(quadrants, on="sample_id", suffix="_of_means")
+        table.select(
+            "sample_id",
+            quadrant=quadrant(config.axis, _cuts(table.lazy(), config)).cast(pl.String),
+        ).join(quadrants, on="sample_id", suffix="_of_means")
         for table in by_run.partition_by("run", maintain_order=True)
     ]
     same = pl.col("quadrant") == pl.col("quadrant_of_means")
@@ -143,7 +148,7 @@ def _stability(
 
 
 def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThreshold) -> float:
-    """The cut of one column without gaps.
+    """The cut of one column.
 
     As given, a quantile with linear interpolation (numpy's default), or conformal.
     """

@@ -14,6 +14,8 @@ _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
 # Share of the values looked at on either side of the sample's quantile.
 _MARGIN: Final = 0.01
+# Values looked at in one go.
+_SLAB: Final = 2**26
 
 
 def quantile(tables: Sequence[pl.LazyFrame], share: float) -> float | None:
@@ -21,7 +23,7 @@ def quantile(tables: Sequence[pl.LazyFrame], share: float) -> float | None:
 
     A sample says between which two values it lies; one pass over the tables counts the values below
     and keeps those between. Where a sample misleads, as that of a sorted table may, further passes
-    look farther. Memory: about a hundredth of the values, or more after each such pass.
+    look farther. Memory: a fiftieth of the values, and more in each further pass.
 
     Args:
         tables: Frames whose columns are all of one float type. Nulls and NaNs are no values.
@@ -70,13 +72,18 @@ class _Bracket:
 
 
 def _sample(table: pl.LazyFrame) -> NDArray[np.floating]:
-    num_rows: int = table.select(pl.len()).collect().item()
+    num_rows = _height(table)
     step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
     slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
     values = np.concatenate(
         [column.to_numpy() for part in pl.collect_all(slices) for column in part.iter_columns()]
     )
     return np.asarray(values[~np.isnan(values)])
+
+
+def _height(table: pl.LazyFrame) -> int:
+    num_rows: int = table.select(pl.len()).collect().item()
+    return num_rows
 
 
 def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[np.floating]:
@@ -96,10 +103,13 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
     for table in tables:
         names = table.collect_schema().names()
         looks = [look for name in names for look in _looks(name, low, high)]
-        found = table.select(looks).collect(engine="streaming")
-        for name in names:
-            counts += [found[f"{name}/{count}"].item() for count in range(4)]
-            between.append(found[f"{name}/4"].item().to_numpy())
+        num_rows = _SLAB // len(names)
+        # In slabs: polars holds a column until what is kept of it is complete.
+        for start in range(0, max(_height(table), 1), num_rows):
+            found = table.slice(start, num_rows).select(looks).collect(engine="streaming")
+            for name in names:
+                counts += [found[f"{name}/{count}"].item() for count in range(4)]
+                between.append(found[f"{name}/4"].item().to_numpy())
     num_values, num_below, num_low, num_high = counts.tolist()
     return _Bracket(
         low=float(low),
