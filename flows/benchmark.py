@@ -80,7 +80,8 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
     for name in params.score.enabled:
         config = params.score.model_copy(update={"enabled": (name,)})
         started = time.perf_counter()
-        score_samples(traces, corpus, config, seed=params.seed, references=references)
+        with store.naming_damage(*map(store.trace_path, params.train.seeds)):
+            score_samples(traces, corpus, config, seed=params.seed, references=references)
         alone = time.perf_counter() - started
         if cost_class(name) != "reference models":
             seconds[name] = alone

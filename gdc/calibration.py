@@ -316,7 +316,7 @@ def _at_the_cut(
     rule = config.memorization
     if rule.kind != "quantile" and scores.name != config.axis:
         return {"why": f"The cut, {rule.kind}, is for {config.axis} alone."}
-    cut = threshold_value(scores.fill_nan(None), rule)
+    cut = threshold_value(scores.fill_nan(None).drop_nulls().to_frame().lazy(), rule)
     is_high = np.concatenate([family.probes[scores.name].to_numpy() for family in families]) > cut
     is_memorized = np.concatenate([family.is_memorized for family in families])
     seed = families[0].seed[0]

@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 AUDIT: Final = Path("reports/audit")
+MAP: Final = Path("reports/map")
 SERVER_SECONDS: Final = 60.0
 # Seven worker processes for jobs that we never start.
 SERVER_ENVIRONMENT: Final[Mapping[str, str]] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -227,6 +228,31 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     for sentence in [*built["summary"], *standalone.findings(built), *built["warnings"]]:
         typer.echo(sentence)
     typer.echo(f"report        {(out / 'report.html').resolve()}")
+
+
+@app.command("map")
+def map_trace(
+    trace: Annotated[Path, typer.Argument(help="A trace folder: losses of a run of yours.")],
+    out: Annotated[Path, typer.Option(help="Folder of the tables.")] = MAP,
+    mode: Annotated[str | None, typer.Option(help="Checkpoints read: online or probe.")] = None,
+    score: Annotated[
+        list[str] | None, typer.Option(help="A further score of the losses; may be repeated.")
+    ] = None,
+) -> None:
+    """Score and map a trace of any size, without the pipeline, by the rules of params.yaml."""
+    from gdc import cartography
+
+    params = workspace.params_or_preset("docs")
+    rules = params.score.model_copy(
+        update={"enabled": tuple(score or ()), "mode": mode or params.score.mode}
+    )
+    summary = cartography.map_trace(trace, out, rules, params.partition)
+    for name, num_samples in summary["counts"].items():
+        typer.echo(f"{name:<18} {num_samples:,}")
+    for warning in summary["warnings"]:
+        typer.echo(warning)
+    typer.echo(f"scores        {(out / 'scores.parquet').resolve()}")
+    typer.echo(f"quadrants     {(out / 'quadrants.parquet').resolve()}")
 
 
 # ---- what we start

@@ -281,8 +281,16 @@ def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
 def _top_fraction(arm: TopFractionArm, scored: pl.DataFrame) -> pl.DataFrame:
     for name in (arm.score, arm.tie_break):
         _require_score(name, scored)
-    ranking = scored.sort(
-        arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
+    columns = list(dict.fromkeys(["sample_id", arm.score, arm.tie_break]))
+    # Only what may be chosen is sorted.
+    best = scored[arm.score].top_k(budget(arm.fraction, scored.height))
+    may_be_chosen = pl.col(arm.score) >= pl.lit(best.min(), pl.Float64)
+    ranking = (
+        scored.select(columns)
+        .filter(may_be_chosen.fill_null(value=best.has_nulls()))
+        .sort(
+            arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
+        )
     )
     return _weigh_first(ranking, scored, arm, f"by {arm.score}")
 
@@ -318,8 +326,8 @@ def _weigh_first(
     ranking: pl.DataFrame, scored: pl.DataFrame, arm: TopFractionArm | RandomArm, how: str
 ) -> pl.DataFrame:
     size = budget(arm.fraction, scored.height)
-    ranks = ranking.select("sample_id").with_row_index("rank", offset=1)
-    chosen = pl.col("rank") <= size
+    ranks = ranking.select("sample_id").head(size).with_row_index("rank", offset=1)
+    chosen = pl.col("rank").is_not_null()
     weight = pl.when(chosen).then(arm.weight).otherwise(1.0)
     copies = pl.when(weight == 0).then(0).otherwise(1)
     rank = pl.col("rank").cast(pl.String)

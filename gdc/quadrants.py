@@ -1,6 +1,7 @@
 """Scores -> quadrants: two thresholds cut difficulty and memorization into four kinds of sample."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,12 @@ import polars as pl
 import scipy  # loads scipy.stats, which takes a second, when it is needed
 from numpy.typing import NDArray
 
+from gdc import selection
 from gdc.config import AUTO, ConformalThreshold, PartitionConfig, Threshold
 from gdc.errors import ConfigError, DataError
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
+
+_QUADRANT = pl.Enum(QUADRANTS)
 
 
 def resolve_axis(
@@ -51,54 +55,97 @@ def partition(
 
     Source: arXiv:2509.00083, section on quadrants; it names no percentiles.
     """
-    known = [name for name in scores.columns if scores[name].dtype.is_float()]
-    if config.axis not in known:
-        raise ConfigError(f"partition.axis: expected one of {known}, got {config.axis!r}")
-    for axis in ("difficulty", config.axis):
-        missing = scores.filter(pl.col(axis).is_null() | pl.col(axis).is_nan())
-        if missing.height:
-            raise DataError(
-                f"data/scores.parquet: {missing.height} samples have no {axis}, first "
-                f"{missing['sample_id'][0]}. Choose a score that all samples have."
-            )
-    difficulty_cut, memorization_cut = cuts = _cuts(scores, config)
-    quadrants = _cut(scores, config.axis, cuts)
-    stability = _stability(quadrants, by_run, config)
-    quadrants = quadrants.join(
-        stability, on="sample_id", how="left", maintain_order="left"
-    ).match_to_schema(QUADRANT_TABLE)
-    return quadrants, {
+    scanned, summary = scan_partition(scores.lazy(), config)
+    quadrants = scanned.collect()
+    if by_run.is_empty():
+        return quadrants, summary
+    quadrants = (
+        quadrants.drop("stability")
+        .join(
+            _stability(quadrants, by_run, config), on="sample_id", how="left", maintain_order="left"
+        )
+        .match_to_schema(QUADRANT_TABLE)
+    )
+    return quadrants, {**summary, "num_unstable": int((quadrants["stability"] < 1).sum())}
+
+
+def scan_partition(
+    scores: pl.LazyFrame, config: PartitionConfig
+) -> tuple[pl.LazyFrame, dict[str, Any]]:
+    """``partition`` of one run whose scores need not fit into memory.
+
+    Difficulty and the axis are read a few times, a block of samples at a time. A conformal
+    threshold alone holds the axis.
+
+    Returns:
+        ``QUADRANT_TABLE`` in the row order of ``scores``, to be collected or written a block at a
+        time, and the summary.
+    """
+    require_axis(scores, config)
+    difficulty, memorization = _look(scores, "difficulty"), _look(scores, config.axis)
+    cuts = _cuts(scores, config)
+    hard, memorized = _is_high(config.axis, cuts)
+    num_hard, num_memorized, num_noisy = (
+        scores.select(
+            hard.sum(), memorized.sum().alias("memorized"), (hard & memorized).sum().alias("noisy")
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
+    table = scores.select(
+        "sample_id",
+        quadrant=quadrant(config.axis, cuts).cast(pl.String),
+        stability=pl.lit(None, pl.Float64),
+    )
+    return table, {
         "axis": config.axis,
-        "difficulty_threshold": difficulty_cut,
-        "memorization_threshold": memorization_cut,
-        "counts": {q: int((quadrants["quadrant"] == q).sum()) for q in QUADRANTS},
-        "num_unstable": int((quadrants["stability"] < 1).sum()) if by_run.height else None,
+        "difficulty_threshold": cuts[0],
+        "memorization_threshold": cuts[1],
+        "counts": {
+            "stable-easy": difficulty.num_samples - num_hard - num_memorized + num_noisy,
+            "ambiguous-hard": num_hard - num_noisy,
+            "hotspot-memorized": num_memorized - num_noisy,
+            "noisy-outlier": num_noisy,
+        },
+        "num_unstable": None,
         "warnings": [
-            *_warnings("difficulty", scores["difficulty"], config.difficulty, difficulty_cut),
-            *_warnings(config.axis, scores[config.axis], config.memorization, memorization_cut),
+            *_warnings(difficulty, config.difficulty, cuts[0], num_hard),
+            *_warnings(memorization, config.memorization, cuts[1], num_memorized),
         ],
     }
 
 
-def _cuts(scores: pl.DataFrame, config: PartitionConfig) -> tuple[float, float]:
+def _cuts(scores: pl.LazyFrame, config: PartitionConfig) -> tuple[float, float]:
     return (
-        threshold_value(scores["difficulty"], config.difficulty),
-        threshold_value(scores[config.axis], config.memorization),
+        threshold_value(scores.select("difficulty"), config.difficulty),
+        threshold_value(scores.select(config.axis), config.memorization),
     )
 
 
-def _cut(scores: pl.DataFrame, axis: str, cuts: tuple[float, float]) -> pl.DataFrame:
-    hard, memorized = pl.col("difficulty") > cuts[0], pl.col(axis) > cuts[1]
-    return scores.select(
-        "sample_id",
-        quadrant=pl.when(hard & memorized)
-        .then(pl.lit("noisy-outlier"))
+def require_axis(scores: pl.LazyFrame, config: PartitionConfig) -> None:
+    """Raise ``ConfigError`` unless ``config.axis`` is a score of the table."""
+    known = [name for name, dtype in scores.collect_schema().items() if dtype.is_float()]
+    if config.axis not in known:
+        raise ConfigError(f"partition.axis: expected one of {known}, got {config.axis!r}")
+
+
+def quadrant(axis: str, cuts: tuple[float, float]) -> pl.Expr:
+    """A sample's quadrant, an Enum of ``QUADRANTS``, by difficulty and its value on ``axis``."""
+    hard, memorized = _is_high(axis, cuts)
+    easy, ambiguous, hotspot, noisy = (pl.lit(name, _QUADRANT) for name in QUADRANTS)
+    return (
+        pl.when(hard & memorized)
+        .then(noisy)
         .when(hard)
-        .then(pl.lit("ambiguous-hard"))
+        .then(ambiguous)
         .when(memorized)
-        .then(pl.lit("hotspot-memorized"))
-        .otherwise(pl.lit("stable-easy")),
+        .then(hotspot)
+        .otherwise(easy)
     )
+
+
+def _is_high(axis: str, cuts: tuple[float, float]) -> tuple[pl.Expr, pl.Expr]:
+    return pl.col("difficulty") > cuts[0], pl.col(axis) > cuts[1]
 
 
 def _stability(
@@ -106,26 +153,28 @@ def _stability(
 ) -> pl.DataFrame:
     """``sample_id`` and the share of runs whose own map says what the map of the means says."""
     runs = [
-        _cut(table, config.axis, _cuts(table, config)).join(
-            quadrants, on="sample_id", suffix="_of_means"
-        )
+        table.select(
+            "sample_id",
+            quadrant=quadrant(config.axis, _cuts(table.lazy(), config)).cast(pl.String),
+        ).join(quadrants, on="sample_id", suffix="_of_means")
         for table in by_run.partition_by("run", maintain_order=True)
     ]
-    if not runs:
-        return quadrants.select("sample_id", stability=pl.lit(None, pl.Float64))
     same = pl.col("quadrant") == pl.col("quadrant_of_means")
     return pl.concat(runs).group_by("sample_id").agg(stability=same.mean())
 
 
-def threshold_value(values: pl.Series, threshold: Threshold | ConformalThreshold) -> float:
-    """The cut: as given, a quantile with linear interpolation (numpy's default), or conformal."""
+def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThreshold) -> float:
+    """The cut of one column.
+
+    As given, a quantile with linear interpolation (numpy's default), or conformal.
+    """
     if threshold.kind == "absolute":
         return threshold.value
     if threshold.kind == "conformal":
-        return conformal_cut(values.to_numpy(), threshold.value)
-    value = values.quantile(threshold.value, interpolation="linear")
+        return conformal_cut(values.collect().to_series().to_numpy(), threshold.value)
+    value = selection.quantile([values], threshold.value)
     assert value is not None  # noqa: S101 - no values are missing
-    return float(value)
+    return value
 
 
 def conformal_cut(log_ps: NDArray[np.float64], rate: float) -> float:
@@ -147,25 +196,69 @@ def conformal_cut(log_ps: NDArray[np.float64], rate: float) -> float:
     return float(left.max(initial=0.0)) + 0.0  # no minus zero
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """What the warnings ask of one axis of the map."""
+
+    name: str
+    num_samples: int
+    num_distinct: int  # or 5, where they are more
+    least: float
+    most: float
+
+
+def _look(scores: pl.LazyFrame, axis: str) -> _Axis:
+    """Look through one axis, and refuse one that lacks values."""
+    value = pl.col(axis)
+    is_missing = value.is_null() | value.is_nan()
+    num_samples, num_missing, least, most = (
+        scores.select(
+            pl.len(),
+            is_missing.sum().alias("missing"),
+            value.min().alias("least"),
+            value.max().alias("most"),
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
+    if num_missing:
+        first = scores.filter(is_missing).select("sample_id").head(1).collect().item()
+        raise DataError(
+            f"data/scores.parquet: {num_missing} samples have no {axis}, first {first}. "
+            "Choose a score that all samples have."
+        )
+    return _Axis(axis, num_samples, _num_distinct(scores.select(axis)), least, most)
+
+
+def _num_distinct(values: pl.LazyFrame) -> int:
+    """Of one column; counted in full only where the first values do not show five."""
+    for part in (values.head(10_000), values):
+        num_distinct: int = part.select(pl.all().n_unique()).collect(engine="streaming").item()
+        if num_distinct >= 5:
+            return 5
+    return num_distinct
+
+
 def _warnings(
-    axis: str, values: pl.Series, threshold: Threshold | ConformalThreshold, cut: float
+    axis: _Axis, threshold: Threshold | ConformalThreshold, cut: float, num_high: int
 ) -> list[str]:
     warnings = []
-    num_distinct = values.n_unique()
-    if num_distinct < 5:
-        warnings.append(f"{axis} has only {num_distinct} distinct values; many samples tie.")
-    num_high = int((values > cut).sum())
-    if threshold.kind == "quantile" and cut in (values.min(), values.max()):
+    if axis.num_distinct < 5:
         warnings.append(
-            f"{axis}: its quantile {threshold.value} is its smallest or largest value ({cut:.4g}), "
-            f"so {num_high} of {len(values)} samples are above it, not the share asked for."
+            f"{axis.name} has only {axis.num_distinct} distinct values; many samples tie."
+        )
+    if threshold.kind == "quantile" and cut in (axis.least, axis.most):
+        warnings.append(
+            f"{axis.name}: its quantile {threshold.value} is its smallest or largest value "
+            f"({cut:.4g}), so {num_high} of {axis.num_samples} samples are above it, not the share "
+            "asked for."
         )
     if threshold.kind == "conformal" and num_high == 0:
-        smallest = 10 ** -float(values.to_numpy().max())
+        smallest = 10**-axis.most
         warnings.append(
-            f"{axis}: no sample is found at a false discovery rate of {threshold.value}. Finding k "
-            f"of {len(values)} takes p-values of at most {threshold.value} k / {len(values)}, and "
-            f"the smallest is {smallest:.4g}; more held-out samples "
+            f"{axis.name}: no sample is found at a false discovery rate of {threshold.value}. "
+            f"Finding k of {axis.num_samples} takes p-values of at most {threshold.value} k / "
+            f"{axis.num_samples}, and the smallest is {smallest:.4g}; more held-out samples "
             "(ingest.validation_fraction) allow smaller ones."
         )
     return warnings

@@ -38,7 +38,7 @@ from gdc.schema import (
     TRACE_INDEX,
     require,
 )
-from gdc.trace import Trace, loss_column
+from gdc.trace import Trace, TraceScan, loss_column
 
 PARAMS: Final = Path("params.yaml")
 MANIFEST: Final = Path("data/manifest.json")
@@ -248,16 +248,49 @@ def read_trace(seed: int) -> Trace:
     """Open the trace of a tracked run; its losses stay on disk until they are collected.
 
     What else was recorded has readers of its own.
+    A damaged page is found only then: see ``naming_damage``.
 
     Raises:
         SchemaError: A checkpoint's file is missing or has another number of rows than the index.
-        DataError: A file is damaged.
+        DataError: A file is damaged where it describes itself.
     """
     folder = trace_path(seed)
     checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
     index, losses = _read_losses(folder / "train", checkpoints)
     heldout_index, heldout_losses = _read_losses(folder / "heldout", checkpoints)
     return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
+
+
+def scan_trace(folder: Path) -> TraceScan:
+    """Open the training samples of a trace folder, whoever wrote it; nothing of them is read.
+
+    Raises:
+        SchemaError: A file is missing, or has other columns or another number of rows.
+        DataError: A file is damaged where it describes itself.
+    """
+    checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
+    index = folder / "train" / "index.parquet"
+    losses = _scan_losses(folder / "train", checkpoints, _num_rows(index, TRACE_INDEX))
+    samples = pl.scan_parquet(index).select(TRACE_INDEX.names())
+    return TraceScan(pl.concat([samples, losses], how="horizontal"), checkpoints)
+
+
+@contextmanager
+def naming_damage(*folders: Path) -> Iterator[None]:
+    """Find the damaged file where trace folders are read.
+
+    Args:
+        folders: The trace folders read inside.
+
+    Raises:
+        DataError: A file of them cannot be read.
+    """
+    try:
+        yield
+    except pl.exceptions.ComputeError:
+        for path in sorted(path for folder in folders for path in folder.rglob("*.parquet")):
+            _read_table(path, pl.Schema({}), _TRAIN)
+        raise
 
 
 def write_trace(seed: int, trace: Trace) -> None:
@@ -376,14 +409,21 @@ def _temporary(path: Path) -> Path:
 
 
 def _read_table(path: Path, schema: pl.Schema, remedy: str = "gdc run") -> pl.DataFrame:
-    try:
+    with _refusing(path, remedy):
         table = pl.read_parquet(path)
+    require(table, schema, name=str(path))
+    return table
+
+
+@contextmanager
+def _refusing(path: Path, remedy: str) -> Iterator[None]:
+    """Word what polars raises where it reads ``path``."""
+    try:
+        yield
     except FileNotFoundError:
         raise SchemaError(f"{path}: not found. Run the stage that writes it: {remedy}.") from None
     except pl.exceptions.ComputeError as error:
         raise DataError(f"{path}: not a Parquet file ({error}). Make it again: {remedy}.") from None
-    require(table, schema, name=str(path))
-    return table
 
 
 def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
@@ -397,20 +437,35 @@ def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
         table.write_parquet(temporary, compression="zstd", statistics=True)
 
 
+def sink_table(path: Path, table: pl.LazyFrame, schema: pl.Schema) -> None:
+    """Write a table that need not fit into memory, whole or not at all.
+
+    Raises:
+        SchemaError: It has other columns.
+    """
+    require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+    with new_file(path) as temporary:
+        table.sink_parquet(temporary, compression="zstd", statistics=True)
+
+
 def _read_losses(folder: Path, checkpoints: pl.DataFrame) -> tuple[pl.DataFrame, pl.LazyFrame]:
     index = _read_table(folder / "index.parquet", TRACE_INDEX, _TRAIN)
+    return index, _scan_losses(folder, checkpoints, index.height)
+
+
+def _scan_losses(folder: Path, checkpoints: pl.DataFrame, expected: int) -> pl.LazyFrame:
     names = [loss_column(checkpoint) for checkpoint in checkpoints["checkpoint"]]
     for name in names:
         path = folder / f"{name}.parquet"
-        # Read in full, one at a time: a scan finds a damaged page only where the losses are used.
-        num_rows = _read_table(path, pl.Schema({name: pl.Float32()}), _TRAIN).height
-        if num_rows != index.height:
+        num_rows = _num_rows(path, pl.Schema({name: pl.Float32()}))
+        if num_rows != expected:
             raise SchemaError(
-                f"{path}: expected {index.height} rows as in index, got {num_rows}. "
+                f"{path}: expected {expected} rows as in index, got {num_rows}. "
                 f"Make it again: {_TRAIN}."
             )
-    return index, pl.concat(
-        [pl.scan_parquet(folder / f"{name}.parquet") for name in names], how="horizontal"
+    return pl.concat(
+        [pl.scan_parquet(folder / f"{name}.parquet").select(name) for name in names],
+        how="horizontal",
     )
 
 
@@ -446,6 +501,15 @@ def _require_finite(values: pl.Series, path: Path) -> None:
         raise DataError(
             f"{path}: expected finite numbers, got {num_odd} that are not. Make it again: {_TRAIN}."
         )
+
+
+def _num_rows(path: Path, schema: pl.Schema) -> int:
+    """Rows of a Parquet file of a trace, from what it says of itself."""
+    with _refusing(path, _TRAIN):
+        table = pl.scan_parquet(path)
+        require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+        num_rows: int = table.select(pl.len()).collect().item()
+    return num_rows
 
 
 def _write_losses(folder: Path, index: pl.DataFrame, losses: pl.LazyFrame) -> None:

@@ -30,13 +30,34 @@ class Trace:
 
     def columns(self, mode: str) -> tuple[str, ...]:
         """Names of the loss columns recorded in ``mode``, in checkpoint order."""
-        chosen = self.checkpoints.filter(pl.col("mode") == mode).sort("checkpoint")
-        return tuple(loss_column(checkpoint) for checkpoint in chosen["checkpoint"])
+        return _columns(self.checkpoints, mode)
+
+
+@dataclass(frozen=True)
+class TraceScan:
+    """The training samples of one tracked run, left on disk.
+
+    Attributes:
+        samples: The columns of ``TRACE_INDEX`` and of ``Trace.losses`` side by side.
+        checkpoints: ``CHECKPOINTS`` table.
+    """
+
+    samples: pl.LazyFrame
+    checkpoints: pl.DataFrame
+
+    def columns(self, mode: str) -> tuple[str, ...]:
+        """Names of the loss columns recorded in ``mode``, in checkpoint order."""
+        return _columns(self.checkpoints, mode)
 
 
 def loss_column(checkpoint: int) -> str:
     """Name of a checkpoint's loss column and of its file."""
     return f"loss_{checkpoint:03d}"
+
+
+def _columns(checkpoints: pl.DataFrame, mode: str) -> tuple[str, ...]:
+    chosen = checkpoints.filter(pl.col("mode") == mode).sort("checkpoint")
+    return tuple(loss_column(checkpoint) for checkpoint in chosen["checkpoint"])
 
 
 def loss_table(losses: Sequence[NDArray[np.float32]]) -> pl.DataFrame:

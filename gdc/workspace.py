@@ -17,7 +17,7 @@ from gdc.environment import child_environment
 from gdc.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from gdc.config import Source
+    from gdc.config import Params, Source
 
 GRAPH: Final = Path("dvc.yaml")
 # Digests of gdc's modules, for workspaces that do not hold its source.
@@ -128,6 +128,17 @@ def splice_source(text: str, source: Mapping[str, Any]) -> str:
 
 
 # ---- gdc init
+
+
+def params_or_preset(name: str) -> "Params":
+    """The parameters of this folder or, where there is no params.yaml, those of a preset."""
+    from gdc import config, store
+
+    if store.PARAMS.exists():
+        return store.load_params()
+    preset = f"{name}.yaml"
+    text = (files("gdc") / "presets" / preset).read_text(encoding="utf-8")
+    return config.parse_params(store.parse_yaml(text, Path(preset)), name=preset)
 
 
 def preset_names() -> list[str]:

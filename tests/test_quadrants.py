@@ -109,7 +109,7 @@ def test_a_known_map() -> None:
 @given(values=st.lists(quarters, min_size=1, max_size=30), share=st.floats(0, 1))
 def test_a_quantile_is_numpys_linear_one(values: list[float], share: float) -> None:
     threshold = config(quantile(share), quantile(share)).difficulty
-    value = threshold_value(pl.Series(values), threshold)
+    value = threshold_value(pl.LazyFrame({"difficulty": values}), threshold)
     assert value == pytest.approx(np.quantile(values, share, method="linear"), rel=1e-12, abs=1e-12)
 
 
@@ -441,3 +441,17 @@ def test_runs_that_agree_are_stable_and_the_order_of_rows_does_not_matter(
     assert summary["num_unstable"] == 0
     assert table.drop("stability").equals(alone.drop("stability"))
     assert alone["stability"].null_count() == len(points)
+
+
+def test_a_value_that_one_run_lacks_is_low_there() -> None:
+    runs: list[Points] = [[(1.0, 1.0), (3.0, 0.0)], [(1.0, None), (3.0, 0.0)]]
+    tables = [
+        scores_of(points).select(pl.lit(run, pl.Int64).alias("run"), *SCORES_BY_RUN.names()[1:])
+        for run, points in enumerate(runs)
+    ]
+    means = scores_of([(1.0, 1.0), (3.0, 0.0)])
+    table, _ = partition(means, pl.concat(tables), config(absolute(2.0), quantile(0.5)))
+    assert table.select("quadrant", "stability").rows() == [
+        ("hotspot-memorized", 0.5),
+        ("ambiguous-hard", 1.0),
+    ]

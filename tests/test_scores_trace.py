@@ -125,6 +125,23 @@ def test_forget_variants_match_plain_loops(curves: dict[str, list[float]], band:
     assert table.rows() == expected
 
 
+singles = st.floats(0, 2, width=32)
+
+
+@given(curve=st.lists(singles, min_size=2, max_size=6), epsilon=st.one_of(singles, st.floats(0, 2)))
+def test_losses_in_single_precision_are_compared_as_if_in_double(
+    curve: list[float], epsilon: float
+) -> None:
+    """The neighbours of epsilon in single precision among them."""
+    near = [float(np.nextafter(np.float32(epsilon), np.float32(end))) for end in (-9, 9)]
+    curve = [*curve, float(np.float32(epsilon)), *near, *curve]
+    scores, _ = score({"a": curve}, epsilon={"kind": "absolute", "value": epsilon})
+    num_events = sum(a < epsilon < b for a, b in pairwise(curve))
+    assert scores["memorization"].item() == num_events / (len(curve) - 1)
+    learned = [t for t, loss in enumerate(curve) if loss < epsilon]
+    assert scores["first_learned"].item() == (learned[0] if learned else None)
+
+
 @given(curves=curves(maybe_losses))
 def test_spreads_match_numpy(curves: dict[str, list[float]]) -> None:
     table = scores_of(curves, "iqr", "std")

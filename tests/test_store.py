@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -245,16 +246,62 @@ def test_a_shorter_trace_leaves_no_column_of_the_former_one() -> None:
     assert not (store.trace_path(7) / "train/loss_002.parquet").exists()
 
 
-@pytest.mark.parametrize("place", [4, -20])
-def test_a_damaged_checkpoint_is_refused_and_says_how_to_make_it_again(place: int) -> None:
-    store.write_trace(7, trace_with_heldout())
-    path = store.trace_path(7) / "train/loss_001.parquet"
+def damage(path: Path, place: int) -> None:
     whole = bytearray(path.read_bytes())
     whole[place] ^= 0xFF
     path.write_bytes(whole)
-    message = r"loss_001\.parquet: not a Parquet file .* Make it again: gdc stage train\.$"
-    with pytest.raises(DataError, match=f"(?s){message}"):
+
+
+DAMAGED = r"(?s)loss_001\.parquet: not a Parquet file .* Make it again: gdc stage train\.$"
+
+
+def test_a_checkpoint_damaged_in_what_it_says_of_itself_is_refused_at_once() -> None:
+    store.write_trace(7, trace_with_heldout())
+    damage(store.trace_path(7) / "train/loss_001.parquet", -20)
+    with pytest.raises(DataError, match=DAMAGED):
         store.read_trace(7)
+    with pytest.raises(DataError, match=DAMAGED):
+        store.scan_trace(store.trace_path(7))
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+@pytest.mark.parametrize("engine", ["streaming", "in-memory"])
+def test_a_checkpoint_damaged_in_its_losses_is_refused_where_they_are_read(
+    split: str, engine: Literal["streaming", "in-memory"]
+) -> None:
+    store.write_trace(7, trace_with_heldout())
+    damage(store.trace_path(7) / split / "loss_001.parquet", 4)
+    trace = store.read_trace(7)
+    losses = trace.losses if split == "train" else trace.heldout_losses
+    with pytest.raises(DataError, match=DAMAGED), store.naming_damage(store.trace_path(7)):
+        losses.collect(engine=engine)
+
+
+def test_an_error_that_is_no_damage_stays_what_it_is() -> None:
+    store.write_trace(7, trace_with_heldout())
+    with (
+        pytest.raises(pl.exceptions.ComputeError, match="not of a file"),
+        store.naming_damage(store.trace_path(7)),
+    ):
+        raise pl.exceptions.ComputeError("not of a file")
+
+
+def test_a_trace_scan_has_the_rows_of_the_trace() -> None:
+    trace = trace_with_heldout()
+    store.write_trace(7, trace)
+    scan = store.scan_trace(store.trace_path(7))
+    assert_frame_equal(scan.samples.collect().select(TRACE_INDEX.names()), trace.index)
+    assert_frame_equal(scan.samples.drop(TRACE_INDEX.names()).collect(), trace.losses.collect())
+    assert scan.columns("online") == trace.columns("online")
+
+
+def test_a_table_sunk_is_a_table_written_byte_by_byte() -> None:
+    table = table_of(PLAN)
+    store.write_table(Path("written.parquet"), table, PLAN)
+    store.sink_table(Path("sunk.parquet"), table.lazy(), PLAN)
+    assert Path("sunk.parquet").read_bytes() == Path("written.parquet").read_bytes()
+    with pytest.raises(SchemaError, match=r"^sunk\.parquet: expected .*'reason'.*, got "):
+        store.sink_table(Path("sunk.parquet"), table.drop("reason").lazy(), PLAN)
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])

@@ -4,16 +4,19 @@ Every registered score is higher the more a sample is taken to be memorized.
 """
 
 from gdc.schema import REFERENCES
-from gdc.scores.registry import REGISTRY, cost_class, needs_of, require_registered
-from gdc.scores.samples import Scored, epsilon_of, score_samples
+from gdc.scores.registry import REGISTRY, STREAMED, cost_class, needs_of, require_registered
+from gdc.scores.samples import Scored, epsilon_of, scan_scores, score_samples, summarize
 
 __all__ = [
     "REFERENCES",
     "REGISTRY",
+    "STREAMED",
     "Scored",
     "cost_class",
     "epsilon_of",
     "needs_of",
     "require_registered",
+    "scan_scores",
     "score_samples",
+    "summarize",
 ]

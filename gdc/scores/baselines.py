@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from gdc.scores.trace_scores import Columns, losses
+from gdc.scores.trace_scores import Columns, losses, mean
 
 
 def final_loss(columns: Columns) -> pl.Expr:
@@ -30,7 +30,7 @@ def mean_loss(columns: Columns) -> pl.Expr:
 
     Source: confidence of Swayamdipta et al. 2020, arXiv:2009.10795, with the loss for probability.
     """
-    return -pl.mean_horizontal(*losses(columns))
+    return -mean(columns)
 
 
 def min_loss(columns: Columns) -> pl.Expr:

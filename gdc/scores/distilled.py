@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from gdc.errors import DataError
 from gdc.scores.references import References, require_pairs
-from gdc.scores.trace_scores import Columns, iqr, losses, std
+from gdc.scores.trace_scores import Columns, iqr, losses, mean, std
 
 FOLDS: Final = 5
 """Parts of the contents; a sample is scored by fits to other contents."""
@@ -81,7 +81,7 @@ def distilled_gap(
     features = {
         "first": first,
         "last": last,
-        "mean": pl.mean_horizontal(*losses(columns)),
+        "mean": mean(columns),
         "lowest": pl.min_horizontal(*losses(columns)),
         "late_drop": losses(columns)[len(columns) // 2] - last,
         "std": std(columns),

@@ -22,7 +22,7 @@ class Evidence:
         epsilon: Nats per token; learned below it.
         band: Nats per token on either side of epsilon in which nothing is decided.
         num_tokens: Predicted tokens of the sample, at least 1.
-        draw: A uniform number in [0, 1) for each sample.
+        draw: A uniform number in [0, 1) for each sample; of the scores only ``random`` asks for it.
         num_copies: Rows of the training split with the same text.
         zlib_size: Bytes of the compressed text.
         content_id: The same for samples with the same text.
@@ -35,11 +35,11 @@ class Evidence:
 
     columns: tuple[str, ...]
     both_modes: tuple[tuple[str, ...], tuple[str, ...]] | None
-    trace: Trace
+    trace: Trace | None
     epsilon: float
     band: float
     num_tokens: pl.Expr
-    draw: pl.Expr
+    draw: pl.Expr | None
     num_copies: pl.Expr | None
     zlib_size: pl.Expr | None
     content_id: pl.Expr | None
@@ -102,6 +102,13 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "self_influence": Score(recorded.self_influence, ("gain",)),
 }
+
+STREAMED: Final = tuple(
+    name
+    for name, score in REGISTRY.items()
+    if set(score.arguments) <= {"columns", "epsilon", "band", "num_tokens"}
+)
+"""The scores that read nothing but the trace, a block of samples at a time."""
 
 REMEDIES: Final[Mapping[str, str]] = {
     "both_modes": "Raise train.probes_per_epoch and training.epochs and re-run stage train",

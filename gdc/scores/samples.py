@@ -1,4 +1,9 @@
-"""Traces of the tracked runs -> the table of scores and its summary."""
+"""Traces of the tracked runs -> the table of scores and its summary.
+
+The losses stay on disk and are read a block of samples at a time for every score of ``STREAMED``.
+In memory are what is known of each sample besides them (ids, texts, held-out samples, references),
+the table of scores, and, for ``relative_area``, a few columns. ``scan_scores`` holds none of these.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -6,20 +11,23 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from gdc import selection
 from gdc.config import ScoreConfig, Threshold
 from gdc.corpus import hash_order, zlib_size
-from gdc.errors import DataError
+from gdc.errors import ConfigError, DataError
 from gdc.scores.recorded import hard_tokens_of
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
+    REGISTRY,
+    STREAMED,
     Evidence,
     expression,
     needs_of,
     require_given,
     require_registered,
 )
-from gdc.scores.trace_scores import difficulty, first_learned, memorization
-from gdc.trace import Trace
+from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization
+from gdc.trace import Trace, TraceScan
 
 
 class Scored(NamedTuple):
@@ -72,12 +80,8 @@ def score_samples(
         DataError: The traces hold different samples, too few checkpoints or no loss.
     """
     require_registered(config.enabled)
-    num_checkpoints = min(len(trace.columns(config.mode)) for trace in traces)
-    if num_checkpoints < 2:
-        raise DataError(
-            f"data/trace: expected at least 2 {config.mode} checkpoints, got {num_checkpoints}. "
-            "Re-run stage train or change score.mode."
-        )
+    for trace in traces:
+        _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     inputs = _Inputs(
         _corpus_columns(corpus, needs_of(config.enabled)),
@@ -90,11 +94,47 @@ def score_samples(
     if any(not table["sample_id"].equals(tables[0]["sample_id"]) for table in tables):
         raise DataError("data/trace: the tracked runs hold different samples. Re-run stage train.")
     samples = _mean_over_runs(tables)
-    summary = _summary(samples, traces, config, epsilon)
-    return Scored(samples, summary, _by_run(tables))
+    num_checkpoints = len(traces[0].columns(config.mode))
+    summary = summarize(samples.lazy(), config, epsilon, num_checkpoints)
+    return Scored(samples, {**summary, "num_seeds": len(traces)}, _by_run(tables))
 
 
-def epsilon_of(traces: Sequence[Trace], mode: str, threshold: Threshold) -> float:
+def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, float]:
+    """Score the samples of one run whose trace need not fit into memory.
+
+    Returns:
+        ``SCORES`` with one more column for every enabled score, in the trace's row order, to be
+        collected or written a block of samples at a time; and epsilon, nats per token.
+
+    Raises:
+        ConfigError: An enabled score reads more than the losses: it is not in ``STREAMED``.
+        DataError: The trace holds too few checkpoints or no loss.
+    """
+    others = sorted(set(config.enabled) - set(STREAMED))
+    if others:
+        raise ConfigError(f"score: expected names of {list(STREAMED)}, got {others}.")
+    _require_checkpoints(trace, config.mode)
+    epsilon = epsilon_of([trace], config.mode, config.epsilon)
+    evidence = Evidence(
+        columns=trace.columns(config.mode),
+        both_modes=None,
+        trace=None,
+        epsilon=epsilon,
+        band=config.hysteresis,
+        num_tokens=pl.col("num_tokens"),
+        draw=None,
+        num_copies=None,
+        zlib_size=None,
+        content_id=None,
+        heldout=None,
+        references=None,
+        tokens=None,
+        gain=None,
+    )
+    return trace.samples.select(_scores(evidence, config)), epsilon
+
+
+def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Threshold) -> float:
     """The forget threshold in nats per token: as given, or a quantile of all recorded losses.
 
     Raises:
@@ -102,21 +142,63 @@ def epsilon_of(traces: Sequence[Trace], mode: str, threshold: Threshold) -> floa
     """
     if threshold.kind == "absolute":
         return threshold.value
-    losses = pl.concat(
-        [
-            trace.losses.select(pl.col(name).alias("loss"))
-            for trace in traces
-            for name in trace.columns(mode)
-        ]
-    )
-    quantile = pl.col("loss").cast(pl.Float64).quantile(threshold.value, interpolation="linear")
-    epsilon = losses.select(quantile).collect().item()
+    losses = [
+        (trace.losses if isinstance(trace, Trace) else trace.samples).select(trace.columns(mode))
+        for trace in traces
+    ]
+    epsilon = selection.quantile(losses, threshold.value)
     if epsilon is None:
         raise DataError(
             f"data/trace: expected {mode} losses, got no loss in {len(traces)} run(s). "
             "Re-run stage train or change score.mode."
         )
-    return float(epsilon)
+    return epsilon
+
+
+def summarize(
+    scores: pl.LazyFrame, config: ScoreConfig, epsilon: float, num_checkpoints: int
+) -> dict[str, Any]:
+    """For ``scores.json``, of the scores of one run."""
+    num_samples, num_distinct, never = (
+        scores.select(
+            pl.len(),
+            pl.col("memorization").n_unique().alias("distinct"),
+            pl.col("never_learned").sum(),
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
+    warnings = []
+    if num_distinct < 5:
+        warnings.append(
+            f"memorization has only {num_distinct} distinct values: who is above a percentile is "
+            "decided by ties. Record more checkpoints (training.epochs, train.probes_per_epoch)."
+        )
+    if never > num_samples / 2:
+        warnings.append(
+            f"{never} of {num_samples} samples were never below epsilon, so they cannot be "
+            "forgotten: their memorization of 0 says nothing. Raise score.epsilon or train longer."
+        )
+    return {
+        "mode": config.mode,
+        "epsilon": epsilon,
+        "num_checkpoints": num_checkpoints,
+        "num_early": config.num_early,
+        "num_samples": num_samples,
+        "num_seeds": 1,
+        "num_never_learned": never,
+        "num_distinct_memorization": num_distinct,
+        "warnings": warnings,
+    }
+
+
+def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
+    num_checkpoints = len(trace.columns(mode))
+    if num_checkpoints < 2:
+        raise DataError(
+            f"data/trace: expected at least 2 {mode} checkpoints, got {num_checkpoints}. "
+            "Re-run stage train or change score.mode."
+        )
 
 
 def _corpus_columns(corpus: pl.DataFrame, needs: Collection[str]) -> pl.DataFrame:
@@ -136,20 +218,23 @@ def _score_run(trace: Trace, inputs: _Inputs) -> pl.DataFrame:
     config = inputs.config
     evidence = _evidence_of(trace, inputs)
     require_given(config.enabled, evidence)
+    known = _samples_of(trace, inputs, evidence)
+    samples = pl.concat([known.lazy(), trace.losses], how="horizontal")
+    scores = samples.select(_scores(evidence, config)).collect(engine="streaming")
+    # Stage train writes them in order.
+    return scores if scores["sample_id"].is_sorted() else scores.sort("sample_id")
+
+
+def _scores(evidence: Evidence, config: ScoreConfig) -> list[pl.Expr]:
     columns, epsilon = evidence.columns, evidence.epsilon
-    return (
-        pl.concat([_samples_of(trace, inputs, evidence).lazy(), trace.losses], how="horizontal")
-        .select(
-            "sample_id",
-            difficulty=difficulty(columns, config.num_early),
-            memorization=memorization(columns, epsilon),
-            first_learned=first_learned(columns, epsilon),
-            never_learned=first_learned(columns, epsilon).is_null(),
-            **{name: expression(name, evidence) for name in config.enabled},
-        )
-        .sort("sample_id")
-        .collect()
-    )
+    return [
+        pl.col("sample_id"),
+        difficulty(columns, config.num_early).alias("difficulty"),
+        memorization(columns, epsilon).alias("memorization"),
+        first_learned(columns, epsilon).alias("first_learned"),
+        first_learned(columns, epsilon).is_null().alias("never_learned"),
+        *(expression(name, evidence).alias(name) for name in config.enabled),
+    ]
 
 
 def _evidence_of(trace: Trace, inputs: _Inputs) -> Evidence:
@@ -194,6 +279,8 @@ def _samples_of(trace: Trace, inputs: _Inputs, evidence: Evidence) -> pl.DataFra
         samples = _joined(samples, evidence.tokens.samples)
     if trace.gains is not None:
         samples = _joined(samples, trace.gains)
+    if not any("draw" in REGISTRY[name].arguments for name in inputs.config.enabled):
+        return samples
     draws = hash_order(samples["sample_id"].to_list(), seed=inputs.seed, purpose="random")
     return samples.with_columns(draw=pl.Series(draws, dtype=pl.UInt64) / 2**64)
 
@@ -205,16 +292,23 @@ def _joined(samples: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
 def _mean_over_runs(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     if len(tables) == 1:
         return tables[0]
-    return (
-        pl.concat(tables)
-        .group_by("sample_id")
-        .agg(
-            pl.all().exclude("sample_id", "never_learned").mean(),
-            pl.col("never_learned").all(),
-        )
-        .select(tables[0].columns)
-        .sort("sample_id")
+    runs = range(len(tables))
+    beside = pl.concat(
+        [
+            table.rename({name: f"{name}/{run}" for name in table.columns})
+            for run, table in enumerate(tables)
+        ],
+        how="horizontal",
     )
+    means = {
+        name: mean([f"{name}/{run}" for run in runs])
+        for name in tables[0].drop("sample_id", "never_learned").columns
+    }
+    return beside.select(
+        pl.col("sample_id/0").alias("sample_id"),
+        never_learned=pl.all_horizontal(f"never_learned/{run}" for run in runs),
+        **means,
+    ).select(tables[0].columns)
 
 
 def _by_run(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -226,32 +320,3 @@ def _by_run(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
         )
         for run, table in enumerate(hidden)
     )
-
-
-def _summary(
-    scores: pl.DataFrame, traces: Sequence[Trace], config: ScoreConfig, epsilon: float
-) -> dict[str, Any]:
-    num_distinct = scores["memorization"].n_unique()
-    warnings = []
-    if num_distinct < 5:
-        warnings.append(
-            f"memorization has only {num_distinct} distinct values: who is above a percentile is "
-            "decided by ties. Record more checkpoints (training.epochs, train.probes_per_epoch)."
-        )
-    never = int(scores["never_learned"].sum())
-    if never > scores.height / 2:
-        warnings.append(
-            f"{never} of {scores.height} samples were never below epsilon, so they cannot be "
-            "forgotten: their memorization of 0 says nothing. Raise score.epsilon or train longer."
-        )
-    return {
-        "mode": config.mode,
-        "epsilon": epsilon,
-        "num_checkpoints": len(traces[0].columns(config.mode)),
-        "num_early": config.num_early,
-        "num_samples": scores.height,
-        "num_seeds": len(traces),
-        "num_never_learned": never,
-        "num_distinct_memorization": num_distinct,
-        "warnings": warnings,
-    }

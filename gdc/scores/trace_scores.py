@@ -1,17 +1,28 @@
 """Loss columns of one sample -> expressions: difficulty, memorization and the trace-only scores.
 
 Every score is higher the more a sample is taken to be memorized, and null where it is not defined.
-All read nothing but the trace and cost no model run.
+All read nothing but the trace and cost no model run. Each is computed a block of samples at a time,
+so none needs the trace in memory.
 """
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from operator import add
+from typing import Final, TypeVar
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 Columns = Sequence[str]
+# Losses of each checkpoint; the same of a block, checkpoints x samples; a number for each sample.
+# NaN: not seen.
+Curves = Sequence[NDArray[np.float32]]
+Losses = NDArray[np.float64]
+Values = NDArray[np.float64]
+_Term = TypeVar("_Term", pl.Expr, Values)
+
+# Samples of a block: with ten checkpoints its losses stay in the cache of a core.
+_BLOCK: Final = 4096
 
 
 def losses(columns: Columns) -> list[pl.Expr]:
@@ -24,10 +35,21 @@ def difficulty(columns: Columns, num_early: int) -> pl.Expr:
 
     Source: arXiv:2509.00083, with ``num_early`` for T_e.
     """
-    return pl.mean_horizontal(*losses(columns[:num_early]))
+    return mean(columns[:num_early])
 
 
-def memorization(columns: Columns, epsilon: float | pl.Expr) -> pl.Expr:
+def mean(columns: Columns) -> pl.Expr:
+    """Mean of the recorded losses, nats per token; null: there is none.
+
+    polars' own horizontal mean adds in an order that depends on its threads.
+    """
+    num_seen = _count([pl.col(name).is_not_null() for name in columns])
+    return pl.when(num_seen > 0).then(
+        _tree_sum([loss.fill_null(0.0) for loss in losses(columns)]) / num_seen
+    )
+
+
+def memorization(columns: Columns, epsilon: float) -> pl.Expr:
     """Share of checkpoint steps, in [0, 1], that forget: below ``epsilon`` before, above it after.
 
     A loss equal to ``epsilon`` is neither, so no event touches it. With T checkpoints there are at
@@ -35,17 +57,24 @@ def memorization(columns: Columns, epsilon: float | pl.Expr) -> pl.Expr:
 
     Source: arXiv:2509.00083; forget events: Toneva et al. 2019, arXiv:1812.05159.
     """
-    steps = list(pairwise(losses(columns)))
-    # Kleene logic: `null & False` is False, so the steps that exist are counted by themselves.
-    events = _count([(before < epsilon) & (after > epsilon) for before, after in steps])
-    existing = _count([before.is_not_null() & after.is_not_null() for before, after in steps])
-    return pl.when(existing > 0).then(events / existing)
+    below, above = _bound(epsilon, np.inf), _bound(epsilon, -np.inf)
+    count = np.min_scalar_type(len(columns))
+
+    def of_curves(curves: Curves) -> Values:
+        num_events, num_steps = (np.zeros(len(curves[0]), count) for _ in range(2))
+        for before, after in pairwise(curves):
+            num_events += ((before < below) & (after > above)).view(np.uint8)
+            num_steps += (~np.isnan(before) & ~np.isnan(after)).view(np.uint8)
+        return _ratio(num_events, num_steps)
+
+    return _of_curves(columns, of_curves)
 
 
 def first_learned(columns: Columns, epsilon: float) -> pl.Expr:
     """Ordinal of the first checkpoint with a loss below ``epsilon``; null: there is none."""
+    below = pl.lit(_bound(epsilon, np.inf), pl.Float32)
     return pl.coalesce(
-        pl.when(loss < epsilon).then(pl.lit(float(t))) for t, loss in enumerate(losses(columns))
+        pl.when(pl.col(name) < below).then(pl.lit(float(t))) for t, name in enumerate(columns)
     )
 
 
@@ -60,16 +89,15 @@ def forget_hysteresis(columns: Columns, epsilon: float, band: float) -> pl.Expr:
     Source: ``memorization`` with a Schmitt trigger for its threshold.
     """
 
-    def step(code: pl.Series, loss: pl.Series) -> pl.Series:
-        learned = code % 2 == 1
-        is_low = (loss < epsilon - band).fill_null(value=False)
-        is_high = (loss > epsilon + band).fill_null(value=False)
-        num_events = code // 2 + (learned & is_high).cast(pl.Int64)
-        return num_events * 2 + (is_low | (learned & ~is_high)).cast(pl.Int64)
+    def of_block(losses: Losses) -> Values:
+        learned = np.zeros(losses.shape[1], dtype=np.bool_)
+        num_events = np.zeros(losses.shape[1], dtype=np.int64)
+        for is_low, is_high in zip(losses < epsilon - band, losses > epsilon + band, strict=True):
+            num_events += learned & is_high
+            learned = is_low | (learned & ~is_high)
+        return _ratio(num_events, np.maximum(_num_seen(losses) - 1, 0))
 
-    # Twice the number of events, plus one while learned; nested `when`s plan in T squared.
-    code = pl.fold(acc=pl.lit(0, pl.Int64), function=step, exprs=losses(columns))
-    return (code // 2) / _seen_steps(columns)
+    return _by_block(columns, of_block)
 
 
 def forget_adaptive(columns: Columns) -> pl.Expr:
@@ -80,8 +108,13 @@ def forget_adaptive(columns: Columns) -> pl.Expr:
 
     Source: ``memorization`` without its threshold, which otherwise measures closeness to epsilon.
     """
-    highest, lowest = pl.max_horizontal(*losses(columns)), pl.min_horizontal(*losses(columns))
-    return memorization(columns, (highest + lowest) / 2)
+
+    def of_block(losses: Losses) -> Values:
+        middle = (np.fmax.reduce(losses, axis=0) + np.fmin.reduce(losses, axis=0)) / 2
+        events = (losses[:-1] < middle) & (losses[1:] > middle)
+        return _ratio(np.count_nonzero(events, axis=0), _num_steps(losses))
+
+    return _by_block(columns, of_block)
 
 
 def forget_magnitude(columns: Columns) -> pl.Expr:
@@ -91,23 +124,30 @@ def forget_magnitude(columns: Columns) -> pl.Expr:
 
     Source: ``memorization`` without a threshold, each event with its size.
     """
-    rises = [(after - before).clip(lower_bound=0) for before, after in pairwise(losses(columns))]
-    return pl.when(pl.any_horizontal(*[rise.is_not_null() for rise in rises])).then(
-        pl.sum_horizontal(*rises)
-    )
+
+    def of_block(losses: Losses) -> Values:
+        rises = np.diff(losses, axis=0)
+        rises[~(rises > 0)] = 0
+        return np.where(_num_steps(losses) > 0, _tree_sum(list(rises)), np.nan)
+
+    return _by_block(columns, of_block)
 
 
 def iqr(columns: Columns) -> pl.Expr:
     """Third minus first quartile of the losses, nats per token, at least 0.
 
     Quartiles interpolate linearly. Null: seen less than twice. Needs: the trace. Cost: a sort of
-    each curve, more than all the other trace-only scores together.
+    each curve.
 
     Source: Pollock et al. 2024, arXiv:2411.05743.
     """
-    quartiles = [pl.element().quantile(share, interpolation="linear") for share in (0.75, 0.25)]
-    spread = pl.concat_list(losses(columns)).list.eval(quartiles[0] - quartiles[1]).list.first()
-    return pl.when(_seen_steps(columns).is_not_null()).then(spread)
+
+    def of_block(losses: Losses) -> Values:
+        ordered, num_seen = np.sort(losses, axis=0), _num_seen(losses)  # NaN comes last
+        spread = _quantile(ordered, num_seen, 0.75) - _quantile(ordered, num_seen, 0.25)
+        return np.where(num_seen > 1, spread, np.nan)
+
+    return _by_block(columns, of_block)
 
 
 def std(columns: Columns) -> pl.Expr:
@@ -117,9 +157,16 @@ def std(columns: Columns) -> pl.Expr:
 
     Source: as ``iqr``, which is not moved by a single odd checkpoint; here every loss counts.
     """
-    mean = pl.mean_horizontal(*losses(columns))
-    variance = pl.mean_horizontal(*[(loss - mean) ** 2 for loss in losses(columns)])
-    return pl.when(_seen_steps(columns).is_not_null()).then(variance.sqrt())
+
+    def of_block(losses: Losses) -> Values:
+        is_unseen, num_seen = np.isnan(losses), _num_seen(losses)
+        losses[is_unseen] = 0
+        squares = losses - _ratio(_tree_sum(list(losses)), num_seen)
+        squares *= squares
+        squares[is_unseen] = 0
+        return np.sqrt(_ratio(_tree_sum(list(squares)), np.where(num_seen > 1, num_seen, 0)))
+
+    return _by_block(columns, of_block)
 
 
 def total_drop(columns: Columns) -> pl.Expr:
@@ -157,11 +204,73 @@ def online_probe_gap(both_modes: tuple[Columns, Columns]) -> pl.Expr:
     return pl.mean_horizontal(*losses(online[1:])) - pl.mean_horizontal(*losses(late))
 
 
-def _seen_steps(columns: Columns) -> pl.Expr:
-    """Steps from one seen checkpoint to the next seen one; null: none."""
-    num_seen = _count([loss.is_not_null() for loss in losses(columns)])
-    return pl.when(num_seen > 1).then(num_seen - 1)
+def _by_block(columns: Columns, of_block: Callable[[Losses], Values]) -> pl.Expr:
+    """A number for each sample; ``of_block`` may overwrite the losses it is given."""
+
+    def of_curves(curves: Curves) -> Values:
+        values = np.empty(len(curves[0]))
+        for start in range(0, len(values), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            values[block] = of_block(np.stack([curve[block] for curve in curves], dtype=np.float64))
+        return values
+
+    return _of_curves(columns, of_curves)
+
+
+def _of_curves(columns: Columns, of_curves: Callable[[Curves], Values]) -> pl.Expr:
+    """A number for each sample, NaN becoming null, from the losses of each checkpoint in turn."""
+
+    def of_table(table: pl.Series) -> pl.Series:
+        curves = [column.to_numpy() for column in table.struct.unnest()]
+        return pl.Series(of_curves(curves), nan_to_null=True)
+
+    return pl.struct(columns).map_batches(of_table, pl.Float64, is_elementwise=True)
+
+
+def _quantile(ordered: Losses, num_seen: NDArray[np.int64], share: float) -> Values:
+    """Quantile of each sample's first ``num_seen`` losses, with linear interpolation."""
+    place = np.maximum(num_seen - 1, 0) * share
+    before, sample = place.astype(np.int64), np.arange(ordered.shape[1])
+    low, high = ordered[before, sample], ordered[np.ceil(place).astype(np.int64), sample]
+    return np.where(low == high, low, (place - before) * (high - low) + low)
+
+
+def _num_seen(losses: Losses) -> NDArray[np.int64]:
+    return np.asarray(np.count_nonzero(~np.isnan(losses), axis=0), dtype=np.int64)
+
+
+def _num_steps(losses: Losses) -> NDArray[np.int64]:
+    """Steps with both losses."""
+    is_seen = ~np.isnan(losses)
+    return np.asarray(np.count_nonzero(is_seen[:-1] & is_seen[1:], axis=0), dtype=np.int64)
+
+
+def _ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> Values:
+    """NaN where ``whole`` is 0."""
+    ratio: Values = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
 
 
 def _count(conditions: Sequence[pl.Expr]) -> pl.Expr:
-    return reduce(add, [c.fill_null(value=False).cast(pl.Int64) for c in conditions])
+    return pl.sum_horizontal(*conditions)
+
+
+def _bound(epsilon: float, side: float) -> np.float32:
+    """The nearest float32 to ``epsilon`` that is not on its other side.
+
+    A float32 is below it, or above it, just where it is so of ``epsilon`` itself, and the losses
+    need no cast.
+    """
+    nearest = np.float32(epsilon)
+    # As Python floats: numpy would compare in single precision.
+    is_on_side = float(nearest) >= epsilon if side > 0 else float(nearest) <= epsilon
+    return nearest if is_on_side else np.nextafter(nearest, np.float32(side))
+
+
+def _tree_sum(terms: Sequence[_Term]) -> _Term:
+    """The sum of halves, each the sum of its halves: in an order that depends on nothing else."""
+    if len(terms) == 1:
+        return terms[0]
+    middle = len(terms) // 2
+    return _tree_sum(terms[:middle]) + _tree_sum(terms[middle:])

@@ -135,9 +135,9 @@ def _initial_losses(params: Params) -> pl.DataFrame:
     """``sample_id`` and ``loss`` of the held-out texts at the first checkpoint of a tracked run."""
     trace = store.read_trace(params.train.seeds[0])
     first = trace.columns(params.score.mode)[0]
-    return trace.heldout_index.select("sample_id").with_columns(
-        trace.heldout_losses.select(loss=first).collect()
-    )
+    with store.naming_damage(store.trace_path(params.train.seeds[0])):
+        losses = trace.heldout_losses.select(loss=first).collect()
+    return trace.heldout_index.select("sample_id").with_columns(losses)
 
 
 if __name__ == "__main__":

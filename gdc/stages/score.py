@@ -15,7 +15,11 @@ CORPUS_COLUMNS: Final = ("sample_id", "content_id", "split", "num_copies", "text
 
 
 def main() -> None:
-    """Score the training split; which rows are canaries is not read."""
+    """Score the training split; which rows are canaries is not read.
+
+    The losses stay on disk; the texts, which some scores and every cause read, are in memory, and
+    so is the table of scores. For a trace alone see ``gdc.cartography``.
+    """
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
     with tracking.stage_run("score", sections) as stage:
@@ -23,13 +27,11 @@ def main() -> None:
         needs = scores.needs_of(params.score.enabled)
         traces = [read_run(seed, needs) for seed in params.train.seeds]
         corpus = store.read("corpus").select(CORPUS_COLUMNS)
-        scored = scores.score_samples(
-            traces,
-            corpus,
-            params.score,
-            seed=params.seed,
-            references=store.read_references(params.reference.models),
-        )
+        references = store.read_references(params.reference.models)
+        with store.naming_damage(*map(store.trace_path, params.train.seeds)):
+            scored = scores.score_samples(
+                traces, corpus, params.score, seed=params.seed, references=references
+            )
         samples = corpus.filter(pl.col("split") == "train")
         twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
         reasons = causes.find_causes(samples, twins)

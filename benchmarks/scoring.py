@@ -1,0 +1,262 @@
+"""What scoring a trace costs beside only reading it, and beside a loop over samples in Python.
+
+    python benchmarks/scoring.py
+    python benchmarks/scoring.py --samples 100000000    # 4 GB of losses, about half an hour
+
+Makes a trace in work/scoring and removes it. Every part runs in a process of its own, by turns;
+what is printed are medians of the wall time after the imports, of the processor time, and the peak
+of the resident memory. The linear series reads the first rows of the same trace.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from machine import machine
+
+from gdc import quadrants, store
+from gdc.cartography import map_trace
+from gdc.config import PartitionConfig, ScoreConfig
+from gdc.schema import CHECKPOINTS, TRACE_INDEX
+from gdc.scores import STREAMED, scan_scores
+from gdc.trace import TraceScan, loss_column, loss_table
+
+FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
+LOOPED = (1_000_000, 5)
+GIVEN = {"kind": "absolute", "value": 1.0}
+SCORE = {"mode": "probe", "num_early": 2, "epsilon": GIVEN, "hysteresis": 0.1, "enabled": ()}
+QUANTILE = {"kind": "quantile", "value": 0.3}
+PARTITION = PartitionConfig.model_validate(
+    {
+        "axis": "memorization",
+        "difficulty": {"kind": "quantile", "value": 0.5},
+        "memorization": {"kind": "quantile", "value": 0.9},
+    }
+)
+Result = Mapping[str, float]
+MAKE = "make"
+
+
+# ---- the parts, each in a process of its own
+
+
+def read(trace: TraceScan) -> None:
+    """The limit: every loss is read and added up."""
+    losses = trace.samples.drop(TRACE_INDEX.names())
+    losses.select(pl.all().sum()).collect(engine="streaming")
+
+
+def difficulty_memorization_quadrants(trace: TraceScan, **rules: object) -> pl.DataFrame:
+    """Three columns in memory."""
+    scores, _ = scan_scores(trace, score_rules(**rules))
+    points = scores.select("difficulty", "memorization").collect(engine="streaming")
+    _, summary = quadrants.scan_partition(points.lazy().with_row_index("sample_id"), PARTITION)
+    cuts = summary["difficulty_threshold"], summary["memorization_threshold"]
+    quadrant = quadrants.quadrant(PARTITION.axis, cuts)
+    return points.lazy().with_columns(quadrant=quadrant).collect(engine="streaming")
+
+
+def quantile_epsilon(trace: TraceScan) -> None:
+    """The same with a quantile of all losses for epsilon, which takes a pass of its own."""
+    difficulty_memorization_quadrants(trace, epsilon=QUANTILE)
+
+
+def all_scores(trace: TraceScan) -> None:
+    """Every score of the losses alone, summed, so that no column is kept."""
+    scores, _ = scan_scores(trace, score_rules(enabled=STREAMED))
+    scores.drop("sample_id").select(pl.all().sum()).collect(engine="streaming")
+
+
+def with_std(trace: TraceScan) -> None:
+    """What the loop computes."""
+    scores, _ = scan_scores(trace, score_rules(enabled=("std", "mean_loss")))
+    scores.drop("sample_id").collect(engine="streaming")
+
+
+def loop(trace: TraceScan) -> None:
+    """A dict of lists, then numpy for each sample, as the scripts of dataset-cartography do."""
+    table = trace.samples.collect()
+    curves: dict[str, list[float]] = {sample: [] for sample in table["sample_id"]}
+    for name in trace.columns("probe"):
+        for sample, loss in zip(table["sample_id"], table[name], strict=True):
+            curves[sample].append(loss)
+    rows = []
+    for curve in curves.values():
+        forgotten = sum(a < 1 < b for a, b in pairwise(curve))
+        rows.append(
+            (np.mean(curve[:2]), forgotten / (len(curve) - 1), np.mean(curve), np.std(curve))
+        )
+
+
+def files(_: TraceScan) -> None:
+    """The command `gdc map`: scores and quadrants with their ids, written."""
+    map_trace(FOLDER / "trace", FOLDER / "map", score_rules(epsilon=QUANTILE), PARTITION)
+
+
+PARTS: Mapping[str, Callable[[TraceScan], object]] = {
+    part.__name__: part
+    for part in (
+        read,
+        difficulty_memorization_quadrants,
+        quantile_epsilon,
+        all_scores,
+        files,
+        with_std,
+        loop,
+    )
+}
+
+
+def score_rules(**changes: object) -> ScoreConfig:
+    """The rules with some of them changed."""
+    return ScoreConfig.model_validate({**SCORE, **changes})
+
+
+def run_part(part: str, num_samples: int, num_checkpoints: int) -> Result:
+    """Seconds, processor seconds and GB at most, in this process."""
+    trace = store.scan_trace(FOLDER / "trace")
+    modes = pl.when(pl.col("checkpoint") < num_checkpoints).then(pl.lit("probe"))
+    trace = replace(
+        trace,
+        samples=trace.samples.head(num_samples),
+        checkpoints=trace.checkpoints.with_columns(mode=modes.otherwise(pl.lit("online"))),
+    )
+    started, processor = time.perf_counter(), time.process_time()
+    PARTS[part](trace)
+    return {
+        "seconds": time.perf_counter() - started,
+        "processor": time.process_time() - processor,
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+
+
+# ---- the trace
+
+
+def make_trace(num_samples: int, num_checkpoints: int) -> None:
+    """Falling curves with noise; ids of twelve digits."""
+    folder = FOLDER / "trace"
+    (folder / "train").mkdir(parents=True)
+    rows = [(t, t, float(t), "probe", 0.1) for t in range(num_checkpoints)]
+    pl.DataFrame(rows, schema=CHECKPOINTS, orient="row").write_parquet(
+        folder / "checkpoints.parquet"
+    )
+    ids = pl.int_range(num_samples).cast(pl.String).str.zfill(12).alias("sample_id")
+    num_tokens = pl.lit(100, pl.Int64).alias("num_tokens")
+    pl.select(ids, num_tokens).write_parquet(folder / "train" / "index.parquet")
+    rng = np.random.default_rng(0)
+    first = 3 + rng.standard_normal(num_samples, dtype=np.float32)
+    for t in range(num_checkpoints):
+        losses = rng.standard_normal(num_samples, dtype=np.float32)
+        losses *= 0.3
+        losses += first * np.float32(0.85**t)
+        table = loss_table([np.abs(losses, out=losses)]).rename({loss_column(0): loss_column(t)})
+        table.write_parquet(folder / "train" / f"{loss_column(t)}.parquet", compression="zstd")
+
+
+# ---- what is printed
+
+
+def in_a_process(part: str, num_samples: int, num_checkpoints: int) -> Result:
+    """Run one part by itself."""
+    result: Result = json.loads(start(part, num_samples, num_checkpoints))
+    return result
+
+
+def start(part: str, num_samples: int, num_checkpoints: int) -> str:
+    """What a process of this script prints."""
+    command = [sys.executable, __file__, "--part", part, "--samples", str(num_samples)]
+    command += ["--checkpoints", str(num_checkpoints)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def medians(results: Sequence[Result]) -> Result:
+    """The median of every measure."""
+    return {name: statistics.median(r[name] for r in results) for name in results[0]}
+
+
+def by_turns(
+    parts: Sequence[tuple[str, int, int]], num_runs: int
+) -> dict[tuple[str, int, int], Result]:
+    """Medians over the runs of each part."""
+    results: dict[tuple[str, int, int], list[Result]] = {part: [] for part in parts}
+    for _ in range(num_runs):
+        for part in parts:
+            results[part].append(in_a_process(*part))
+    return {part: medians(runs) for part, runs in results.items()}
+
+
+def line(name: str, result: Result, base: Result | None = None) -> None:
+    """One row; ``base`` is what it is compared with."""
+    ratio = "" if base is None else f"   x{result['seconds'] / base['seconds']:.2f}"
+    work = "" if base is None else f" (processor x{result['processor'] / base['processor']:.2f})"
+    sys.stdout.write(
+        f"{name:36} {result['seconds']:8.2f} s {result['processor']:8.2f} s "
+        f"{result['gigabytes']:5.2f} GB{ratio}{work}\n"
+    )
+    sys.stdout.flush()
+
+
+def compare(num_samples: int, num_checkpoints: int, num_runs: int) -> None:
+    """Print all comparisons."""
+    sys.stdout.write(f"{machine()}\n{num_samples:,} samples x {num_checkpoints} checkpoints\n")
+    sys.stdout.write(f"{'':36} {'wall':>10} {'processor':>10} {'peak':>7}   over read\n")
+    names = ("read", "difficulty_memorization_quadrants", "quantile_epsilon", "all_scores", "files")
+    found = by_turns([(name, num_samples, num_checkpoints) for name in names], num_runs)
+    base = found["read", num_samples, num_checkpoints]
+    for (name, *_), result in found.items():
+        line(name, result, base)
+    looped = (min(LOOPED[0], num_samples), min(LOOPED[1], num_checkpoints))
+    ours = by_turns([("with_std", *looped)], num_runs)["with_std", *looped]
+    theirs = in_a_process("loop", *looped)
+    sys.stdout.write(f"\n{looped[0]:,} samples x {looped[1]} checkpoints, mean and spread too\n")
+    line("with_std", ours)
+    line("loop", theirs, ours)
+    sys.stdout.write("\nlinear: difficulty, memorization and quadrants of the first rows\n")
+    sizes = [num_samples]
+    while sizes[0] >= 2_000_000:
+        sizes.insert(0, sizes[0] // 2)
+    series = by_turns([(names[1], size, num_checkpoints) for size in sizes], num_runs)
+    before: Result | None = None
+    for (_, size, _), result in series.items():
+        line(f"{size:,}", result, before)
+        before = result
+
+
+def main() -> None:
+    """Make the trace, compare, remove it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=4_000_000)
+    parser.add_argument("--checkpoints", type=int, default=10)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--part", choices=[MAKE, *PARTS], help=argparse.SUPPRESS)
+    given: Any = parser.parse_args()
+    if given.part == MAKE:
+        make_trace(given.samples, given.checkpoints)
+        return
+    if given.part:
+        sys.stdout.write(json.dumps(run_part(given.part, given.samples, given.checkpoints)))
+        return
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    try:
+        # A process inherits the peak of the one that starts it, so this one stays small.
+        start(MAKE, given.samples, given.checkpoints)
+        compare(given.samples, given.checkpoints, given.runs)
+    finally:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

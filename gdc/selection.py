@@ -1,0 +1,135 @@
+"""Columns on disk -> an exact quantile of all their values, none of them sorted or held in full."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+# The sample of a column: so many slices, spread evenly, of so many rows.
+_NUM_SLICES: Final = 8
+_SLICE_ROWS: Final = 16_384
+# Share of the values looked at on either side of the sample's quantile.
+_MARGIN: Final = 0.01
+# Values looked at in one go.
+_SLAB: Final = 2**26
+
+
+def quantile(tables: Sequence[pl.LazyFrame], share: float) -> float | None:
+    """The quantile, with linear interpolation (numpy's default), of all values of all columns.
+
+    A sample says between which two values it lies; one pass over the tables counts the values below
+    and keeps those between. Where a sample misleads, as that of a sorted table may, further passes
+    look farther. Memory: a fiftieth of the values, and more in each further pass.
+
+    Args:
+        tables: Frames whose columns are all of one float type. Nulls and NaNs are no values.
+        share: In [0, 1].
+
+    Returns:
+        The quantile in double precision; None: there is no value.
+    """
+    sample = np.concatenate([_sample(table) for table in tables])
+    margin = _MARGIN
+    while True:
+        bracket = _look(tables, *_around(sample, share, margin))
+        if bracket.num_values == 0:
+            return None
+        place = (bracket.num_values - 1) * share
+        first, second = bracket.value_at(math.floor(place)), bracket.value_at(math.ceil(place))
+        if first is not None and second is not None:
+            return first if first == second else (place % 1) * (second - first) + first
+        margin *= 8
+
+
+@dataclass(frozen=True)
+class _Bracket:
+    """Two values, how many lie below, at and between them, and those between."""
+
+    low: float
+    high: float
+    num_values: int
+    num_below: int
+    num_low: int
+    num_high: int
+    between: NDArray[np.floating]
+
+    def value_at(self, rank: int) -> float | None:
+        """The value with so many before it in sorted order; None: it lies outside."""
+        rank -= self.num_below
+        if rank < 0:
+            return None
+        if rank < self.num_low:
+            return self.low
+        rank -= self.num_low
+        if rank < len(self.between):
+            return float(np.partition(self.between, rank)[rank])
+        rank -= len(self.between)
+        return self.high if rank < self.num_high else None
+
+
+def _sample(table: pl.LazyFrame) -> NDArray[np.floating]:
+    num_rows = _height(table)
+    step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
+    slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
+    values = np.concatenate(
+        [column.to_numpy() for part in pl.collect_all(slices) for column in part.iter_columns()]
+    )
+    return np.asarray(values[~np.isnan(values)])
+
+
+def _height(table: pl.LazyFrame) -> int:
+    num_rows: int = table.select(pl.len()).collect().item()
+    return num_rows
+
+
+def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[np.floating]:
+    """The sample's values at ``margin`` before and after its quantile; infinite past its ends."""
+    place, width = share * (len(sample) - 1), margin * (len(sample) - 1)
+    first, last = math.floor(place - width), math.ceil(place + width)
+    low, high = (sample.dtype.type(end) for end in (-np.inf, np.inf))
+    return [
+        np.partition(sample, first)[first] if 0 <= first < len(sample) else low,
+        np.partition(sample, last)[last] if 0 <= last < len(sample) else high,
+    ]
+
+
+def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -> _Bracket:
+    """One pass over every table."""
+    counts, between = np.zeros(4, np.int64), []
+    for table in tables:
+        names = table.collect_schema().names()
+        looks = [look for name in names for look in _looks(name, low, high)]
+        num_rows = _SLAB // len(names)
+        # In slabs: polars holds a column until what is kept of it is complete.
+        for start in range(0, max(_height(table), 1), num_rows):
+            found = table.slice(start, num_rows).select(looks).collect(engine="streaming")
+            for name in names:
+                counts += [found[f"{name}/{count}"].item() for count in range(4)]
+                between.append(found[f"{name}/4"].item().to_numpy())
+    num_values, num_below, num_low, num_high = counts.tolist()
+    return _Bracket(
+        low=float(low),
+        high=float(high),
+        num_values=num_values,
+        num_below=num_below,
+        num_low=num_low,
+        num_high=num_high,
+        between=np.concatenate(between),
+    )
+
+
+def _looks(name: str, low: np.floating, high: np.floating) -> list[pl.Expr]:
+    value, dtype = pl.col(name), pl.Float32 if low.dtype == np.float32 else pl.Float64
+    least, most, infinity = (pl.lit(float(end), dtype) for end in (low, high, np.inf))
+    looks = [
+        (value <= infinity).sum(),  # polars puts NaN above
+        (value < least).sum(),
+        (value == least).sum(),
+        ((value == most) & (least < most)).sum(),
+        value.filter((value > least) & (value < most)).implode(),
+    ]
+    return [look.alias(f"{name}/{i}") for i, look in enumerate(looks)]
