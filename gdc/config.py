@@ -236,6 +236,12 @@ class TrainConfig(Section):
     probes_per_epoch: int = Field(
         ge=0, description="Frozen checkpoints per epoch at which every sample is probed; 0: none."
     )
+    token_losses: bool = Field(
+        description="Record the loss of every token at the first frozen look and at the end."
+    )
+    self_influence: bool = Field(
+        description="Record how much each step lowers the losses of its own samples."
+    )
 
 
 class NearCopies(Section):
@@ -501,6 +507,18 @@ class Params(Section):
             )
         if self.score.mode == "probe" and self.train.probes_per_epoch == 0:
             raise ValueError("score.mode is 'probe' but train.probes_per_epoch is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _what_scores_read_is_recorded(self) -> Self:
+        recorded = {
+            "hard_token_drop": ("token_losses", self.train.token_losses),
+            "self_influence": ("self_influence", self.train.self_influence),
+        }
+        for score in self.score.enabled:
+            switch, is_on = recorded.get(score, ("", True))
+            if not is_on:
+                raise ValueError(f"score.enabled: {score} needs train.{switch}: true, got false")
         return self
 
     @model_validator(mode="after")

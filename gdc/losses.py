@@ -40,6 +40,28 @@ def sample_losses(
     return per_sequence(windows, sums, texts)
 
 
+def token_losses(
+    model: nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
+) -> NDArray[np.float32]:
+    """Nats of every predicted token, one text after the other; otherwise as ``sample_losses``."""
+    windows = windows_of(texts, block_size)
+    nll = np.zeros(int(texts.num_tokens.sum()), dtype=np.float32)
+    with _evaluating(model):
+        for chosen, logits_NV, targets_N, _ in _batches(model, texts, windows, batch_tokens):
+            nll[_places(windows, chosen)] = token_nll(logits_NV, targets_N).cpu().numpy()
+    return nll
+
+
+def mean_of_tokens(
+    nll: NDArray[np.float32], texts: TokenizedTexts, *, block_size: int
+) -> NDArray[np.float64]:
+    """What ``sample_losses`` gives, bit by bit on a CPU, from what ``token_losses`` gave."""
+    windows = windows_of(texts, block_size)
+    window = np.repeat(np.arange(len(windows)), windows.length)
+    sums = np.bincount(window, weights=nll, minlength=len(windows))
+    return per_sequence(windows, np.asarray(sums, dtype=np.float64), texts)
+
+
 def per_sequence(
     windows: Windows, sums: NDArray[np.floating], texts: TokenizedTexts
 ) -> NDArray[np.float64]:
@@ -53,30 +75,24 @@ def token_records(
 ) -> TokenRecords:
     """One pass: all that the audits ask about every predicted token."""
     windows = windows_of(texts, block_size)
-    first = windows.start - texts.offsets[windows.sequence]
     # An empty part first: without texts there are no batches to join.
-    parts: list[tuple[NDArray[np.generic], ...]] = [
-        (
-            np.zeros(0, int),
-            np.zeros(0, int),
-            *_token_columns(torch.zeros(0, 1), torch.zeros(0).long()),
-        )
-    ]
+    parts = [(np.zeros(0, int), *_token_columns(torch.zeros(0, 1), torch.zeros(0).long()))]
     with _evaluating(model):
-        for chosen, logits_NV, targets_N, row_N in _batches(model, texts, windows, batch_tokens):
-            row = row_N.cpu().numpy()
-            lengths = windows.length[chosen]
-            within = np.arange(len(row)) - np.repeat(lengths.cumsum() - lengths, lengths)
-            parts.append(
-                (
-                    windows.sequence[chosen][row],
-                    first[chosen][row] + within,
-                    *_token_columns(logits_NV, targets_N),
-                )
-            )
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.lexsort((columns[1], columns[0]))
-    return TokenRecords(*(column[order] for column in columns))
+        for chosen, logits_NV, targets_N, _ in _batches(model, texts, windows, batch_tokens):
+            parts.append((_places(windows, chosen), *_token_columns(logits_NV, targets_N)))
+    places, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(places)
+    sequence = np.repeat(np.arange(len(texts)), texts.num_tokens)
+    position = np.arange(len(sequence)) - (texts.offsets[sequence] - sequence)
+    return TokenRecords(sequence, position, *(column[order] for column in columns))
+
+
+def _places(windows: Windows, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of the real positions of a batch among the predicted tokens of all texts."""
+    length = windows.length[chosen]
+    # Every sequence before it has one id that is not predicted.
+    first = windows.start[chosen] - windows.sequence[chosen]
+    return np.repeat(first - length.cumsum() + length, length) + np.arange(length.sum())
 
 
 def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], ...]:

@@ -56,6 +56,21 @@ CHECKPOINTS: Final = pl.Schema(
         "learning_rate": pl.Float64,
     }
 )
+# An entry is a predicted token, so there are num_tokens; nats, frozen model in evaluation mode.
+TOKEN_LOSSES: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "early": pl.List(pl.Float32),  # at the first probe, without probes after the first pass
+        "late": pl.List(pl.Float32),  # after the last step
+    }
+)
+SELF_INFLUENCE: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        # Loss before minus loss after each step with the sample, summed; null: never trained on.
+        "gain": pl.Float64,
+    }
+)
 
 # One row is a training or held-out sample. `seen` has an entry for each reference model: whether
 # the sample fell to its half. No model is trained on a held-out sample, whatever it says.

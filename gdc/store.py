@@ -31,6 +31,8 @@ from gdc.schema import (
     REMOVED,
     SCORES,
     SCORES_BY_RUN,
+    SELF_INFLUENCE,
+    TOKEN_LOSSES,
     TRACE_INDEX,
     require,
 )
@@ -65,6 +67,9 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
 }
 # What makes a damaged trace again.
 _TRAIN: Final = "gdc stage train"
+# Of each part of a trace.
+_TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
+_GAINS: Final = "self_influence.parquet"
 
 
 def load_params() -> Params:
@@ -231,6 +236,8 @@ def with_losses(table: pl.DataFrame, losses: Sequence[pl.DataFrame]) -> tuple[pl
 def read_trace(seed: int) -> Trace:
     """Open the trace of a tracked run; its losses stay on disk until they are collected.
 
+    What else was recorded has readers of its own.
+
     Raises:
         SchemaError: A checkpoint's file is missing or has another number of rows than the index.
         DataError: A file is damaged.
@@ -243,11 +250,49 @@ def read_trace(seed: int) -> Trace:
 
 
 def write_trace(seed: int, trace: Trace) -> None:
-    """Write the trace of a tracked run."""
+    """Write the trace of a tracked run and what else it holds."""
     with new_folder(trace_path(seed)) as folder:
+        for name, table in zip(_TOKEN_FILES.values(), trace.tokens or (), strict=False):
+            write_table(folder / name, table, TOKEN_LOSSES)
+        if trace.gains is not None:
+            write_table(folder / _GAINS, trace.gains, SELF_INFLUENCE)
         write_table(folder / "checkpoints.parquet", trace.checkpoints, CHECKPOINTS)
         _write_losses(folder / "train", trace.index, trace.losses)
         _write_losses(folder / "heldout", trace.heldout_index, trace.heldout_losses)
+
+
+def read_token_losses(seed: int) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """The losses of every token of the training and of the held-out samples of a tracked run.
+
+    Returns:
+        Two ``TOKEN_LOSSES`` tables in the row order of the trace; None: they were not recorded.
+
+    Raises:
+        SchemaError: One of them is missing, or does not hold the samples and tokens of the trace.
+        DataError: A file is damaged, or a loss is not finite.
+    """
+    folder = trace_path(seed)
+    if not any((folder / name).exists() for name in _TOKEN_FILES.values()):
+        return None
+    train, heldout = (_read_tokens(folder, part) for part in _TOKEN_FILES)
+    return train, heldout
+
+
+def read_self_influence(seed: int) -> pl.DataFrame | None:
+    """The ``SELF_INFLUENCE`` table of a tracked run, as its trace; None: it was not recorded.
+
+    Raises:
+        SchemaError: It does not hold the samples of the trace.
+        DataError: The file is damaged, or a gain is not finite.
+    """
+    folder = trace_path(seed)
+    path = folder / _GAINS
+    if not path.exists():
+        return None
+    table = _read_table(path, SELF_INFLUENCE, _TRAIN)
+    _require_samples(table, _read_table(folder / "train/index.parquet", TRACE_INDEX, _TRAIN), path)
+    _require_finite(table["gain"], path)
+    return table
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -356,6 +401,40 @@ def _read_losses(folder: Path, checkpoints: pl.DataFrame) -> tuple[pl.DataFrame,
     return index, pl.concat(
         [pl.scan_parquet(folder / f"{name}.parquet") for name in names], how="horizontal"
     )
+
+
+def _read_tokens(folder: Path, part: str) -> pl.DataFrame:
+    path = folder / _TOKEN_FILES[part]
+    table = _read_table(path, TOKEN_LOSSES, _TRAIN)
+    index = _read_table(folder / part / "index.parquet", TRACE_INDEX, _TRAIN)
+    _require_samples(table, index, path)
+    for name in ("early", "late"):
+        lengths = table[name].list.len().cast(pl.Int64)
+        num_odd = int((lengths.ne_missing(index["num_tokens"])).sum())
+        if num_odd:
+            raise SchemaError(
+                f"{path}: expected num_tokens losses in {name} of every sample, got other numbers "
+                f"in {num_odd}. Make it again: {_TRAIN}."
+            )
+        losses = table[name].explode()
+        _require_finite(losses.fill_null(float("nan")), path)
+    return table
+
+
+def _require_samples(table: pl.DataFrame, index: pl.DataFrame, path: Path) -> None:
+    if not table["sample_id"].equals(index["sample_id"]):
+        raise SchemaError(
+            f"{path}: expected the {index.height} samples of index in its order, got "
+            f"{table.height} rows that are not. Make it again: {_TRAIN}."
+        )
+
+
+def _require_finite(values: pl.Series, path: Path) -> None:
+    num_odd = int((~values.is_finite()).sum())
+    if num_odd:
+        raise DataError(
+            f"{path}: expected finite numbers, got {num_odd} that are not. Make it again: {_TRAIN}."
+        )
 
 
 def _write_losses(folder: Path, index: pl.DataFrame, losses: pl.LazyFrame) -> None:

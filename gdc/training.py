@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from gdc import models
 from gdc.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
 from gdc.config import TrainingConfig
 from gdc.errors import DataError
-from gdc.losses import per_sequence, sample_losses, token_nll
+from gdc.losses import mean_of_tokens, per_sequence, sample_losses, token_losses, token_nll
 from gdc.models import target_logits
 from gdc.schema import CHECKPOINTS
 
@@ -41,6 +41,8 @@ class Recipe:
     seed: int  # of the batches and of dropout
     probes_per_epoch: int = 0  # frozen checkpoints at which every sample is probed
     num_steps: int | None = None  # optimizer steps; None: those of `config.epochs` passes
+    token_losses: bool = False  # record the first frozen look and the last step token by token
+    self_influence: bool = False  # record what each step gains on its own samples
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,34 @@ class TrainingData:
         return cls(texts, np.ones(len(texts)), np.ones(len(texts), dtype=np.int64), heldout)
 
 
+class TokenLook(NamedTuple):
+    """Losses of all predicted tokens after ``step`` optimizer steps, the model frozen.
+
+    Float32, nats, one text after the other.
+    """
+
+    step: int
+    train: NDArray[np.float32]
+    heldout: NDArray[np.float32]
+
+
 @dataclass
 class Recording:
     """What a run has recorded so far.
 
     ``checkpoints`` holds rows of ``CHECKPOINTS``; ``losses`` and ``heldout`` one float32 array
     each, in text order, NaN where a sample was not seen; ``curve`` (step, loss in nats per token).
+    ``looks`` are the first frozen one and that after the last step, one where they are the same.
+    ``gain`` float64: each sample's loss before minus after every step it was in, summed, nats per
+    token; NaN: it was in none.
     """
 
     checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
     losses: list[NDArray[np.float32]] = field(default_factory=list)
     heldout: list[NDArray[np.float32]] = field(default_factory=list)
     curve: list[tuple[int, float]] = field(default_factory=list)
+    looks: list[TokenLook] = field(default_factory=list)
+    gain: NDArray[np.float64] | None = None
 
     def checkpoint_table(self) -> pl.DataFrame:
         """The recorded checkpoints."""
@@ -111,6 +129,11 @@ def train(
     checkpoints ask a frozen model in evaluation mode. The held-out texts are always asked, frozen,
     at both kinds.
 
+    For ``recipe.token_losses`` the first probe, or without probes the end of the first pass, and
+    the end of the run are recorded token by token. For ``recipe.self_influence`` each batch passes
+    the model once more after the update, in training mode with the dropout of its first pass, so
+    that the difference is the update's alone. Neither changes a bit of the training.
+
     Args:
         model: A causal language model on the device to train on.
         data: Texts, weights and copies.
@@ -142,6 +165,7 @@ def train(
     # The last update may have broken weights that no later loss can tell of.
     for parameter in model.parameters():
         run.require_finite(parameter.detach())
+    run.recording.gain = run.sample_gain()
     store.remove()
     return run.recording
 
@@ -164,6 +188,8 @@ class _Run:
         self.step = self.epoch = self.batch = 0
         # Loss of each window in the current pass, nats; NaN: not seen yet.
         self.window_nll = torch.full((len(self.windows),), torch.nan, device=self.device)
+        # Loss of each window before minus after its steps, nats; NaN: it was in none.
+        self.window_gain = torch.full_like(self.window_nll, torch.nan, dtype=torch.float64)
         self.batches = _plan(self.windows, recipe, 0)
         self.started = time.monotonic()
         self.tokens_done = 0
@@ -177,7 +203,9 @@ class _Run:
         self.step += 1
         self.batch += 1
         self.recording.curve.append((self.step, loss))
-        self._probe_if_due(rate)
+        self._look_if_due()
+        if self._probe_is_due():
+            self._record("probe", rate, self._losses("train"))
         if self.batch == len(self.batches):
             self._end_of_pass(rate)
         return num_tokens
@@ -185,6 +213,15 @@ class _Run:
     def tokens_per_second(self, num_tokens: int) -> float:
         self.tokens_done += num_tokens
         return self.tokens_done / (time.monotonic() - self.started)
+
+    def sample_gain(self) -> NDArray[np.float64] | None:
+        if not self.recipe.self_influence:
+            return None
+        gain = self.window_gain.cpu().numpy()
+        sequence, is_seen = self.windows.sequence, ~np.isnan(gain)
+        num_seen = np.bincount(sequence, weights=is_seen, minlength=len(self.data.texts))
+        sums = per_sequence(self.windows, np.where(is_seen, gain, 0), self.data.texts)
+        return np.where(num_seen > 0, sums / np.maximum(self.data.copies, 1), np.nan)
 
     def require_finite(self, values: Tensor) -> None:
         if not bool(values.isfinite().all()):
@@ -196,16 +233,9 @@ class _Run:
             )
 
     def _optimize(self, chosen: NDArray[np.int64], rate: float) -> tuple[float, int]:
-        inputs, targets = padded(self.data.texts, self.windows, chosen)
-        targets_BT = torch.from_numpy(targets).to(self.device)
-        is_target_BT = targets_BT != PADDING
         weights = torch.from_numpy(self.data.weights[self.windows.sequence[chosen]]).float()
-        row_N = is_target_BT.nonzero()[:, 0]
-        with self._autocast():
-            logits_NV = target_logits(
-                self.model, torch.from_numpy(inputs).to(self.device), is_target_BT
-            )
-        nll_N = token_nll(logits_NV, targets_BT[is_target_BT])
+        rng = _rng_state(self.device)
+        nll_N, row_N = self._nll(chosen)
         loss = weighted_loss(nll_N, weights.to(self.device)[row_N])
         self.require_finite(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
@@ -214,20 +244,46 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        at_B = torch.from_numpy(chosen).to(self.device)
         # Reduced on the device: no work in Python per token or per sample.
         sums = torch.zeros(len(chosen), device=self.device).index_add(0, row_N, nll_N.detach())
-        self.window_nll[torch.from_numpy(chosen).to(self.device)] = sums
+        self.window_nll[at_B] = sums
+        if self.recipe.self_influence:
+            # The same draws again: the generator ends where it stood, and a gradient that nobody
+            # asks for keeps torch on the very same kernels.
+            _set_rng_state(self.device, rng)
+            after_N = self._nll(chosen)[0].detach()
+            self.require_finite(after_N)
+            gain_N = (nll_N.detach() - after_N).double()
+            self.window_gain[at_B] = self.window_gain[at_B].nan_to_num().index_add(0, row_N, gain_N)
         return float(loss.detach()), len(row_N)
+
+    def _nll(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Losses at the real positions of a batch, and the row of each."""
+        inputs, targets = padded(self.data.texts, self.windows, chosen)
+        targets_BT = torch.from_numpy(targets).to(self.device)
+        is_target_BT = targets_BT != PADDING
+        with self._autocast():
+            logits_NV = target_logits(
+                self.model, torch.from_numpy(inputs).to(self.device), is_target_BT
+            )
+        return token_nll(logits_NV, targets_BT[is_target_BT]), is_target_BT.nonzero()[:, 0]
 
     def _autocast(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _probe_if_due(self, rate: float) -> None:
+    def _probe_is_due(self) -> bool:
         per_epoch, size = self.recipe.probes_per_epoch, len(self.batches)
-        before, now = (self.batch - 1) * per_epoch // size, self.batch * per_epoch // size
-        if now > before:
-            self._record("probe", rate, self._losses(self.data.texts))
+        return self.batch * per_epoch // size > (self.batch - 1) * per_epoch // size
+
+    def _look_if_due(self) -> None:
+        looks, has_probes = self.recording.looks, self.recipe.probes_per_epoch > 0
+        is_frozen = self._probe_is_due() if has_probes else self.batch == len(self.batches)
+        is_due = self.step == self.num_steps or (is_frozen and not looks)
+        if self.recipe.token_losses and is_due:
+            train = self._frozen(token_losses, self.data.texts)
+            looks.append(TokenLook(self.step, train, self._frozen(token_losses, self.data.heldout)))
 
     def _end_of_pass(self, rate: float) -> None:
         sums = self.window_nll.double().cpu().numpy()
@@ -245,14 +301,25 @@ class _Run:
         epoch = self.epoch + self.batch / len(self.batches)
         repeated = record.checkpoints and record.checkpoints[-1][1] == self.step
         record.heldout.append(
-            record.heldout[-1] if repeated else self._losses(self.data.heldout).astype(np.float32)
+            record.heldout[-1] if repeated else self._losses("heldout").astype(np.float32)
         )
         record.checkpoints.append((len(record.checkpoints), self.step, epoch, mode, rate))
         record.losses.append(sample_loss.astype(np.float32))
 
-    def _losses(self, texts: TokenizedTexts) -> NDArray[np.float64]:
+    def _losses(self, part: Literal["train", "heldout"]) -> NDArray[np.float64]:
+        texts = self.data.texts if part == "train" else self.data.heldout
+        looks = self.recording.looks
+        if looks and looks[-1].step == self.step:
+            return mean_of_tokens(
+                getattr(looks[-1], part), texts, block_size=self.recipe.block_size
+            )
+        return self._frozen(sample_losses, texts)
+
+    def _frozen(
+        self, losses_of: Callable[..., NDArray[Any]], texts: TokenizedTexts
+    ) -> NDArray[Any]:
         with self._autocast():
-            return sample_losses(
+            return losses_of(
                 self.model,
                 texts,
                 block_size=self.recipe.block_size,
@@ -276,15 +343,17 @@ class _CheckpointStore:
         run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
         run.step, run.epoch, run.batch = state["step"], state["epoch"], state["batch"]
-        run.window_nll = state["window_nll"]
+        run.window_nll, run.window_gain = state["window_nll"], state["window_gain"]
         run.batches = _plan(run.windows, run.recipe, run.epoch)
-        torch.set_rng_state(state["rng"].cpu())
-        if run.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), run.device)
+        _set_rng_state(run.device, state["rng"])
         record.checkpoints = [tuple(row) for row in state["checkpoints"]]
         record.curve = [tuple(point) for point in state["curve"]]
         record.losses = [loss.cpu().numpy() for loss in state["losses"]]
         record.heldout = [loss.cpu().numpy() for loss in state["heldout"]]
+        record.looks = [
+            TokenLook(step, train.cpu().numpy(), heldout.cpu().numpy())
+            for step, train, heldout in state["looks"]
+        ]
 
     def save_if_due(self) -> None:
         if time.monotonic() - self.saved < _CHECKPOINT_SECONDS:
@@ -311,13 +380,29 @@ class _CheckpointStore:
             "epoch": run.epoch,
             "batch": run.batch,
             "window_nll": run.window_nll,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
+            "window_gain": run.window_gain,
+            "rng": _rng_state(run.device),
             "checkpoints": record.checkpoints,
             "curve": record.curve,
             "losses": [torch.from_numpy(loss) for loss in record.losses],
             "heldout": [torch.from_numpy(loss) for loss in record.heldout],
+            "looks": [
+                (step, torch.from_numpy(train), torch.from_numpy(heldout))
+                for step, train, heldout in record.looks
+            ],
         }
+
+
+def _rng_state(device: torch.device) -> list[Tensor]:
+    """Of the generators that dropout on the device draws from."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_rng_state(device: torch.device, states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)
 
 
 def _is_abandoned(file: Path) -> bool:
