@@ -5,8 +5,9 @@ transformers takes seconds to import, so ``transformer_models`` is imported wher
 # ruff: noqa: PLC0415
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 _LSTM_TYPE: Final = "gdc_lstm"
 _WEIGHTS: Final = "model.safetensors"
+
+
+class TargetStates(NamedTuple):
+    """Hidden states at the chosen positions, and the head that makes logits of some of them."""
+
+    hidden: Tensor  # number of positions x hidden size
+    head: Callable[[Tensor], Tensor]
+    vocab_size: int
 
 
 class LstmLanguageModel(nn.Module):
@@ -48,24 +57,31 @@ class LstmLanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     def forward(self, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-        """Logits at the chosen positions, number of them x vocabulary."""
+        """States at the chosen positions, number of them x hidden size."""
         # Most CPUs have no bfloat16 LSTM in oneDNN and would raise; other devices are not touched.
         with torch.autocast("cpu", enabled=False):
             hidden_BTH, _ = self.lstm(self.dropout(self.embedding(ids_BT)))
-        return F.linear(self.dropout(hidden_BTH[is_target_BT]), self.embedding.weight, self.bias)
+        states_NH: Tensor = self.dropout(hidden_BTH[is_target_BT])
+        return states_NH
+
+    def head(self, states_NH: Tensor) -> Tensor:
+        """Logits, number of states x vocabulary."""
+        return F.linear(states_NH, self.embedding.weight, self.bias)
 
 
-def target_logits(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-    """Logits at the chosen positions only, number of them x vocabulary.
+def target_states(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:
+    """States at the chosen positions only, and their head.
 
     Inputs are padded on the right, where no real position of a causal model looks.
     """
     if isinstance(model, LstmLanguageModel):
-        logits: Tensor = model(ids_BT, is_target_BT)
-        return logits
+        return TargetStates(model(ids_BT, is_target_BT), model.head, len(model.bias))
     from gdc import transformer_models
 
-    return transformer_models.target_logits(_of_transformers(model), ids_BT, is_target_BT)
+    states_NH, head = transformer_models.target_states(
+        _of_transformers(model), ids_BT, is_target_BT
+    )
+    return TargetStates(states_NH, head, model.config.get_text_config().vocab_size)
 
 
 def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) -> nn.Module:

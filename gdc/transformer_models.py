@@ -8,7 +8,7 @@ import torch
 import transformers
 from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,15 +21,15 @@ from gdc.config import Gpt2Model, PretrainedModel
 from gdc.errors import ConfigError, TransientError
 
 
-def target_logits(model: PreTrainedModel, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-    """Logits at the chosen positions, number of them x vocabulary."""
+def target_states(
+    model: PreTrainedModel, ids_BT: Tensor, is_target_BT: Tensor
+) -> tuple[Tensor, nn.Module]:
+    """States at the chosen positions, and the head that makes logits of them."""
     if isinstance(model, GPT2LMHeadModel):
         hidden_BTH = model.transformer(ids_BT, use_cache=False).last_hidden_state
-        logits: Tensor = model.lm_head(hidden_BTH[is_target_BT])
-    else:
-        # A foreign head may scale or cap its logits, so the whole model is asked.
-        logits = model(ids_BT, use_cache=False).logits[is_target_BT]
-    return logits
+        return hidden_BTH[is_target_BT], model.lm_head
+    # A foreign head may scale or cap its logits, so the whole model is asked.
+    return model(ids_BT, use_cache=False).logits[is_target_BT], nn.Identity()
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
