@@ -17,6 +17,8 @@ from gdc.token_records import TokenRecords
 
 # Logits held at once: those of more targets are made in parts.
 MAX_LOGITS: Final = 2**24
+# Since torch 2.13; it knows no autocast.
+_HAS_LINEAR_CROSS_ENTROPY: Final = hasattr(F, "linear_cross_entropy")
 
 
 def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -25,18 +27,27 @@ def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def target_nll(states: TargetStates, targets_N: Tensor) -> Tensor:
-    """``token_nll`` of each target, holding the logits of no more than a part of them.
+    """``token_nll`` of each target, holding no more than ``MAX_LOGITS`` logits.
 
     The backward pass makes the logits of each part again.
     """
+    parts = _parts(states)
+    if states.weight is None or len(parts) == 1:
+        return token_nll(states.logits(), targets_N)
+    if _HAS_LINEAR_CROSS_ENTROPY and not torch.is_autocast_enabled(targets_N.device.type):
+        return F.linear_cross_entropy(
+            states.hidden,
+            states.weight,
+            targets_N,
+            linear_bias=states.bias,
+            reduction="none",
+            options=nn.LinearCrossEntropyOptions(batch_chunk_size=parts[0].stop),
+        )
 
-    def nll_of(states_NH: Tensor, part_N: Tensor) -> Tensor:
-        return token_nll(states.head(states_NH), part_N)
+    def part_nll(part: slice) -> Tensor:
+        return token_nll(states.logits(part), targets_N[part])
 
-    parts = [(states.hidden[part], targets_N[part]) for part in _parts(states)]
-    if len(parts) == 1:
-        return nll_of(*parts[0])
-    return torch.cat([checkpoint(nll_of, *part, use_reentrant=False) for part in parts])
+    return torch.cat([checkpoint(part_nll, part, use_reentrant=False) for part in parts])
 
 
 def _parts(states: TargetStates) -> list[slice]:
@@ -102,8 +113,7 @@ def token_records(
         for chosen, states, targets_N, _ in _batches(model, texts, windows, batch_tokens):
             at = _places(windows, chosen)
             for part in _parts(states):
-                logits_NV = states.head(states.hidden[part])
-                parts.append((at[part], *_token_columns(logits_NV, targets_N[part])))
+                parts.append((at[part], *_token_columns(states.logits(part), targets_N[part])))
     places, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(places)
     sequence = np.repeat(np.arange(len(texts)), texts.num_tokens)

@@ -5,7 +5,6 @@ transformers takes seconds to import, so ``transformer_models`` is imported wher
 # ruff: noqa: PLC0415
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,11 +25,21 @@ _WEIGHTS: Final = "model.safetensors"
 
 
 class TargetStates(NamedTuple):
-    """Hidden states at the chosen positions, and the head that makes logits of some of them."""
+    """Hidden states at the chosen positions, and the linear head that makes logits of them."""
 
     hidden: Tensor  # number of positions x hidden size
-    head: Callable[[Tensor], Tensor]
-    vocab_size: int
+    weight: Tensor | None  # vocabulary x hidden size; None: ``hidden`` are the logits themselves
+    bias: Tensor | None
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits of a position."""
+        return self.hidden.shape[1] if self.weight is None else len(self.weight)
+
+    def logits(self, part: slice = slice(None)) -> Tensor:
+        """Of some positions, number of them x vocabulary."""
+        hidden = self.hidden[part]
+        return hidden if self.weight is None else F.linear(hidden, self.weight, self.bias)
 
 
 class LstmLanguageModel(nn.Module):
@@ -56,17 +65,14 @@ class LstmLanguageModel(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-        """States at the chosen positions, number of them x hidden size."""
+    def forward(self, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:
+        """States at the chosen positions."""
         # Most CPUs have no bfloat16 LSTM in oneDNN and would raise; other devices are not touched.
         with torch.autocast("cpu", enabled=False):
             hidden_BTH, _ = self.lstm(self.dropout(self.embedding(ids_BT)))
-        states_NH: Tensor = self.dropout(hidden_BTH[is_target_BT])
-        return states_NH
-
-    def head(self, states_NH: Tensor) -> Tensor:
-        """Logits, number of states x vocabulary."""
-        return F.linear(states_NH, self.embedding.weight, self.bias)
+        return TargetStates(
+            self.dropout(hidden_BTH[is_target_BT]), self.embedding.weight, self.bias
+        )
 
 
 def target_states(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:
@@ -75,13 +81,13 @@ def target_states(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> Tar
     Inputs are padded on the right, where no real position of a causal model looks.
     """
     if isinstance(model, LstmLanguageModel):
-        return TargetStates(model(ids_BT, is_target_BT), model.head, len(model.bias))
+        states: TargetStates = model(ids_BT, is_target_BT)
+        return states
     from gdc import transformer_models
 
-    states_NH, head = transformer_models.target_states(
-        _of_transformers(model), ids_BT, is_target_BT
+    return TargetStates(
+        *transformer_models.target_states(_of_transformers(model), ids_BT, is_target_BT)
     )
-    return TargetStates(states_NH, head, model.config.get_text_config().vocab_size)
 
 
 def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 import transformers
 from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,13 +23,13 @@ from gdc.errors import ConfigError, TransientError
 
 def target_states(
     model: PreTrainedModel, ids_BT: Tensor, is_target_BT: Tensor
-) -> tuple[Tensor, nn.Module]:
-    """States at the chosen positions, and the head that makes logits of them."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The fields of ``models.TargetStates``."""
     if isinstance(model, GPT2LMHeadModel):
         hidden_BTH = model.transformer(ids_BT, use_cache=False).last_hidden_state
-        return hidden_BTH[is_target_BT], model.lm_head
+        return hidden_BTH[is_target_BT], model.lm_head.weight, model.lm_head.bias
     # A foreign head may scale or cap its logits, so the whole model is asked.
-    return model(ids_BT, use_cache=False).logits[is_target_BT], nn.Identity()
+    return model(ids_BT, use_cache=False).logits[is_target_BT], None, None
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
@@ -56,6 +56,8 @@ def gpt2(config: Gpt2Model, *, vocab_size: int, end_of_text: int) -> GPT2LMHeadM
             n_embd=config.hidden_size,
             n_layer=config.num_layers,
             n_head=config.num_heads,
+            # The function of "gelu_new", GPT-2's default, in one operation instead of eight.
+            activation_function="gelu_pytorch_tanh",
             resid_pdrop=config.dropout,
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,

@@ -51,7 +51,7 @@ def nll_after(model: nn.Module, before: list[int], secret: list[int]) -> float:
     is_target = torch.ones_like(ids[:, :-1], dtype=torch.bool)
     with torch.inference_mode():
         states = target_states(model, ids[:, :-1], is_target)
-        logits = states.head(states.hidden)
+        logits = states.logits()
     nll = F.cross_entropy(logits, ids[0, 1:], reduction="none")
     return float(nll[-len(secret) :].double().sum())
 

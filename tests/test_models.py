@@ -57,7 +57,7 @@ def built(config: Model, seed: int = 0) -> nn.Module:
 def logits_of(model: nn.Module, ids: Tensor = IDS_BT, is_real: Tensor = IS_REAL_BT) -> Tensor:
     with torch.inference_mode():
         states = target_states(model, ids, is_real)
-        return states.head(states.hidden)
+        return states.logits()
 
 
 def pretrained(name: str | Path, block_size: int = BLOCK_SIZE) -> nn.Module:

@@ -173,7 +173,7 @@ def test_one_step_is_a_step_of_adamw_on_the_weighted_loss(tmp_path: Path) -> Non
     for i in range(len(windows)):
         inputs, targets = (torch.from_numpy(a) for a in padded(data.texts, windows, np.array([i])))
         states = target_states(twin, inputs, torch.ones_like(targets, dtype=torch.bool))
-        logits = states.head(states.hidden)
+        logits = states.logits()
         weight = weights[windows.sequence[i]]
         numerator = numerator + weight * nn.functional.cross_entropy(
             logits, targets[0], reduction="sum"
