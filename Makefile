@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui paper-lstm paper-gpt2 leaderboard
+.PHONY: help install run test check ui paper-lstm paper-gpt2 budgets leaderboard
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -34,7 +34,7 @@ check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-paper-lstm paper-gpt2 leaderboard: $(STAMP)  ## Run an experiment in work/ and print its tables.
+paper-lstm paper-gpt2 budgets leaderboard: $(STAMP)  ## Run an experiment in work/ and print its tables.
 	$(BIN)/python benchmarks/experiment.py $@
 
 ui: $(STAMP)  ## Open the report and the MLflow pages.

@@ -13,10 +13,10 @@ from flows.program import as_command, only_run_here, show_no_tracebacks
 from gdc import benchmark as files
 from gdc import store, tracking
 from gdc.config import Params
-from gdc.leaderboard import TRAINED, Scored, build_leaderboard, cost_class
+from gdc.leaderboard import TRAINED, Scored, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
-from gdc.scores import score_samples
-from gdc.stages.score import CORPUS_COLUMNS
+from gdc.scores import cost_class, needs_of, score_samples
+from gdc.stages.score import CORPUS_COLUMNS, read_run
 from gdc.trace import Trace
 from tasks.graph import workers
 from tasks.truth import require_scores, train_models
@@ -63,7 +63,8 @@ def scored(params: Params) -> Scored:
     """The scores as stage `score` wrote them, of one tracked run or of several and their mean."""
     mean = store.read("scores")
     runs = store.read("scores_by_run").partition_by("run", maintain_order=True) or [mean]
-    traces = [store.read_trace(seed) for seed in params.train.seeds]
+    needs = needs_of(params.score.enabled)
+    traces = [read_run(seed, needs) for seed in params.train.seeds]
     return Scored(mean, runs, traces, params.score.mode, seconds_of_scores(params, traces))
 
 

@@ -110,3 +110,10 @@ def padded(
     inputs = np.where(real, texts.ids[at], 0).astype(np.int64)
     targets = np.where(real, texts.ids[at + 1], PADDING).astype(np.int64)
     return inputs, targets
+
+
+def target_places(windows: Windows, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places in ``ids`` of all tokens that the chosen windows predict, window by window."""
+    length = windows.length[chosen]
+    first = np.repeat(windows.start[chosen] + 1 - (length.cumsum() - length), length)
+    return np.asarray(first + np.arange(length.sum()), dtype=np.int64)

@@ -19,16 +19,16 @@ CAUSES: Final = pl.Schema(
     {
         "sample_id": pl.String(),
         "cause": pl.String(),
-        # At most ``MAX_TWINS`` exact or near copies in order; none for other causes.
+        # At most ``MAX_TWINS`` exact copies in order, or near ones where there are none.
         "twin_ids": pl.List(pl.String),
     }
 )
-# By precedence: the first that holds is the cause. Copies come first, as what is seen often is
-# learned first; a secret comes before a template, as keeping few of a template keeps their secrets.
+# By precedence: the first that holds is the cause. A secret comes first, as keeping one copy or few
+# of a template keeps their secrets; then copies, as what is seen often is learned first.
 REMEDIES: Final[Mapping[str, str]] = {
+    "secret": "Remove the sample and its copies, or mask the span that looks like a secret.",
     "exact-copies": "Deduplicate: keep one copy, and look again at what it holds.",
     "near-copies": "Near-deduplicate: keep one of the twins, and look again at what it holds.",
-    "secret": "Remove the sample, or mask the span that looks like a secret.",
     "template": "Keep few samples of the pattern.",
     "none": "Down-weight it, or keep it: its text and copies show no cause.",
 }
@@ -43,8 +43,8 @@ _NUMBER: Final = re.compile(r"(?<![0-9])([0-9]{1,9})(?![0-9])")
 def find_causes(samples: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
     """Name one cause for every sample: the first of ``REMEDIES`` that holds.
 
-    ``exact-copies``: the text has copies. ``near-copies``: another text is similar to it.
     ``secret``: a span has the format of a key, an address or a long number, or looks random.
+    ``exact-copies``: the text has copies. ``near-copies``: another text is similar to it.
     ``template``: ``MIN_ALIKE`` texts are the same but for numbers and identifiers, or most of the
     text counts or repeats one line in this way.
 
@@ -60,13 +60,10 @@ def find_causes(samples: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
     templates = _templates(samples["text"].unique())
     rows = []
     for sample_id, num_copies, text in samples.select("sample_id", "num_copies", "text").rows():
-        if num_copies > 1:
-            others = [i for i in copies[text] if i != sample_id]
-            rows.append((sample_id, "exact-copies", others[:MAX_TWINS]))
-        elif sample_id in near:
-            rows.append((sample_id, "near-copies", sorted(near[sample_id])[:MAX_TWINS]))
-        else:
-            rows.append((sample_id, _cause_of_text(text, templates), []))
+        others = [i for i in copies[text] if i != sample_id] if num_copies > 1 else []
+        twins_of = others or sorted(near.get(sample_id, ()))
+        cause = _cause(text, bool(others), bool(twins_of), templates)
+        rows.append((sample_id, cause, twins_of[:MAX_TWINS]))
     return pl.DataFrame(rows, schema=CAUSES, orient="row")
 
 
@@ -113,9 +110,13 @@ def _near_copies(twins: pl.DataFrame) -> Mapping[str, set[str]]:
     return near
 
 
-def _cause_of_text(text: str, templates: Mapping[str, int]) -> str:
+def _cause(text: str, has_copies: bool, has_twins: bool, templates: Mapping[str, int]) -> str:
     if secret_kinds(text):
         return "secret"
+    if has_copies:
+        return "exact-copies"
+    if has_twins:
+        return "near-copies"
     if templates[masked(text)] >= MIN_ALIKE or is_pattern(text):
         return "template"
     return "none"

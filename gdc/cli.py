@@ -19,7 +19,7 @@ import typer
 
 from gdc import workspace
 from gdc.environment import child_environment
-from gdc.errors import ConfigError, GdcError
+from gdc.errors import ConfigError, DataError, GdcError
 
 app = typer.Typer(
     help="Which training samples does my model memorize, what should I do, and did it work?",
@@ -134,15 +134,40 @@ def show(
         bool, typer.Option("--markdown", help="Arms and the paper's claims as Markdown instead.")
     ] = False,
 ) -> None:
-    """Print the quadrants and the worst hotspots of the last run."""
+    """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
     from gdc import console, store
 
     report = store.read_json(store.REPORT)
     if markdown:
         typer.echo(console.markdown(report))
-        return
-    console.render(console.quadrants_table(report))
-    console.render(console.hotspots_table(report, limit))
+    else:
+        console.render(console.quadrants_table(report))
+        typer.echo(report["calibration"]["verdict"])
+        console.render(console.hotspots_table(report, limit))
+    for sentence in console.findings(report):
+        typer.echo(f"\n{sentence}")
+
+
+@app.command()
+def recommend(
+    max_extraction: Annotated[
+        float, typer.Option(help="Share of the planted secrets that may be extracted, 0 to 1.")
+    ],
+    max_perplexity: Annotated[
+        float, typer.Option(help="Percent that perplexity may rise over the arm that keeps all.")
+    ],
+) -> None:
+    """Name the plan of the last run that reaches a target with the fewest samples changed."""
+    from gdc import recommendation, store
+
+    target = recommendation.target_of(max_extraction, max_perplexity)
+    report = store.read_json(store.REPORT)
+    if "front" not in report:
+        raise DataError(
+            f"{store.REPORT}: expected what arms leak and cost (front), got a report of an older "
+            "version. Make it again: gdc run."
+        )
+    typer.echo(recommendation.recommend(report["front"], target)["sentence"])
 
 
 @app.command()

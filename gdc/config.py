@@ -4,11 +4,17 @@ Values live only in params.yaml, because DVC tracks that file and not the defaul
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gdc.errors import ConfigError
+
+# The memorization axis that the calibration chooses.
+AUTO: Final = "auto"
+# A canary beats all its twins by chance in one of (twins + 1) cases; with fewer twins than this in
+# more than a tenth of them, too often to call it memorized.
+MIN_TWINS: Final = 9
 
 
 class Section(BaseModel):
@@ -306,7 +312,11 @@ class ScoreConfig(Section):
 class PartitionConfig(Section):
     """Stage `partition`: a sample above a threshold (strictly) is high."""
 
-    axis: str = Field(min_length=1, description="The score on the memorization axis.")
+    axis: str = Field(
+        min_length=1,
+        description="The score on the memorization axis; auto: the best that stage calibrate shows "
+        "to predict memorization, else memorization.",
+    )
     difficulty: Threshold
     memorization: Annotated[Threshold | ConformalThreshold, Field(discriminator="kind")]
 
@@ -318,6 +328,24 @@ class PartitionConfig(Section):
                 f"score.enabled too), got {self.axis!r}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _auto_axis_has_a_relative_cut(self) -> Self:
+        if self.axis == AUTO and self.memorization.kind == "absolute":
+            raise ValueError(
+                "memorization: a value is in the units of one score, and axis: auto may take any; "
+                f"expected kind: quantile, got {self.memorization.value} of kind: absolute"
+            )
+        return self
+
+
+class SpansConfig(Section):
+    """Stage `spans`: which tokens of a flagged sample are memorized."""
+
+    p_value: float = Field(
+        gt=0, lt=1, description="Share of like held-out tokens that may fall as low."
+    )
+    min_tokens: int = Field(ge=1, description="Memorized tokens of a span at least.")
 
 
 class NoneArm(Section):
@@ -353,10 +381,31 @@ class RandomArm(Section):
     weight: float = Field(ge=0, le=1, description="0 drops.")
 
 
+class WeightByScoreArm(Section):
+    """Weight 1 / (1 + s), s being the score where above 0: one unit of it halves the weight."""
+
+    rule: Literal["weight-by-score"]
+    score: str = Field(min_length=1)
+
+
+class CapCopiesArm(NearCopies):
+    """Keep at most ``max_copies`` of every group of near copies."""
+
+    rule: Literal["cap-copies"]
+    max_copies: int = Field(ge=1)
+
+
 class DedupArm(NearCopies):
     """Keep one of every group of near copies, which needs no model: the control of all scores."""
 
     rule: Literal["dedup"]
+    max_copies: ClassVar[int] = 1
+
+
+class MaskSpansArm(Section):
+    """Keep every sample and leave the memorized spans of the flagged ones out of the loss."""
+
+    rule: Literal["mask-spans"]
 
 
 class OracleArm(Section):
@@ -366,25 +415,38 @@ class OracleArm(Section):
 
 
 class ShuffledArm(Section):
-    """Another arm's plan dealt out to other samples by chance: its control, equal in size."""
+    """Another arm's plan dealt out to other samples by chance: its control, equal in size.
+
+    Masked spans move to random places, as many and as long in tokens.
+    """
 
     rule: Literal["shuffled"]
     of: str = Field(min_length=1, description="The arm whose plan is dealt out.")
 
 
-ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | RandomArm
+ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm
 Arm = Annotated[
-    ScoreArm | DedupArm | OracleArm | ShuffledArm,
+    ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm | ShuffledArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.
 ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 
+class Target(Section):
+    """What a plan must reach to be recommended."""
+
+    max_extraction: float = Field(ge=0, le=1, description="Share of the planted secrets.")
+    max_perplexity_increase: float = Field(ge=0, description="Percent over the baseline arm.")
+
+
 class InterveneConfig(Section):
     """Stage `intervene`: every arm gets a plan; one of them makes the curated data set."""
 
     curated_arm: ArmName
+    recommend: Target | None = Field(
+        description="Name the arm that reaches this with the fewest samples changed; null: none."
+    )
     arms: dict[ArmName, Arm] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -451,6 +513,7 @@ class Params(Section):
     reference: ReferenceConfig
     score: ScoreConfig
     partition: PartitionConfig
+    spans: SpansConfig
     intervene: InterveneConfig
     retrain: RetrainConfig
     evaluate: EvaluateConfig
@@ -472,10 +535,12 @@ class Params(Section):
     @model_validator(mode="after")
     def _scores_that_are_used_are_written(self) -> Self:
         written = {"difficulty", "memorization", "first_learned", *self.score.enabled}
-        used = {"partition.axis": self.partition.axis}
+        axis = self.partition.axis
+        used = {} if axis == AUTO else {"partition.axis": axis}
         for name, arm in self.intervene.arms.items():
-            if isinstance(arm, TopFractionArm):
+            if isinstance(arm, TopFractionArm | WeightByScoreArm):
                 used[f"intervene.arms.{name}.score"] = arm.score
+            if isinstance(arm, TopFractionArm):
                 used[f"intervene.arms.{name}.tie_break"] = arm.tie_break
         if not self.reference.models:
             gaps = sorted(name for name in self.score.enabled if name.startswith("reference_"))
@@ -489,6 +554,18 @@ class Params(Section):
                     f"{where}: expected one of {sorted(written)}, got {score!r}; "
                     "other scores must stand in score.enabled"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _auto_axis_has_a_family_to_choose_and_one_to_report(self) -> Self:
+        families: dict[str, CanaryFamily | None] = dict(self.ingest.canaries)
+        usable = [n for n, family in families.items() if family and family.num_twins >= MIN_TWINS]
+        if self.partition.axis == AUTO and len(usable) < 2:
+            raise ValueError(
+                "partition.axis: auto chooses by one family of canaries and reports by another, "
+                f"expected at least 2 in ingest.canaries with num_twins of at least {MIN_TWINS}, "
+                f"got {usable}. Plant a second family, or name a score"
+            )
         return self
 
     @model_validator(mode="after")
@@ -519,6 +596,21 @@ class Params(Section):
             switch, is_on = recorded.get(score, ("", True))
             if not is_on:
                 raise ValueError(f"score.enabled: {score} needs train.{switch}: true, got false")
+        epochs, probes = self.training.epochs, self.train.probes_per_epoch
+        if "online_probe_gap" in self.score.enabled and (epochs < 2 or not probes):
+            raise ValueError(
+                "score.enabled: online_probe_gap needs training.epochs of at least 2 and "
+                f"train.probes_per_epoch of at least 1, got {epochs} and {probes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_have_spans(self) -> Self:
+        for name, arm in self.intervene.arms.items():
+            if isinstance(arm, MaskSpansArm) and not self.train.token_losses:
+                raise ValueError(
+                    f"intervene.arms.{name}: mask-spans needs train.token_losses: true, got false"
+                )
         return self
 
     @model_validator(mode="after")

@@ -68,6 +68,16 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(arms + (claims if report["claims"] else []))
 
 
+def findings(report: Mapping[str, Any]) -> list[str]:
+    """The plan that reaches the target, and which arms expose a next layer, where it is known."""
+    advice, layers = report["recommendation"], report["onion"].get("arms", [])
+    answers = ", ".join(f"{arm['arm']} {arm['answer']}" for arm in layers)
+    return [
+        *([advice["sentence"]] if advice else []),
+        *([f"After the removal: {answers}."] if answers else []),
+    ]
+
+
 def quadrants_table(report: Mapping[str, Any]) -> Table:
     """One row per quadrant: its definition, its samples, what the curated arm does to them."""
     curated = report["curated"]

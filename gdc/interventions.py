@@ -1,15 +1,28 @@
-"""Scores and quadrants -> one plan per arm: keep, drop, weight or copy, and why."""
+"""Scores and quadrants -> one plan per arm: keep, drop, weight, copy or mask, and why."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from gdc.config import DedupArm, NoneArm, QuadrantsArm, RandomArm, ScoreArm, TopFractionArm
+from gdc.config import (
+    CapCopiesArm,
+    DedupArm,
+    NoneArm,
+    QuadrantsArm,
+    RandomArm,
+    ScoreArm,
+    TopFractionArm,
+    WeightByScoreArm,
+)
 from gdc.corpus import hash_order
 from gdc.duplicates import near_copies
 from gdc.errors import ConfigError, DataError
-from gdc.schema import CURATED, PLAN, REMOVED
+from gdc.schema import CURATED, MASKED, PLAN, REMOVED
+from gdc.tokens import Places, masked_tokens
 
 _NOT_SCORED: Final = {
     "validation": "held out, not scored",
@@ -39,18 +52,22 @@ def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame
         plan = _by_quadrant(arm, scored)
     elif isinstance(arm, TopFractionArm):
         plan = _top_fraction(arm, scored)
+    elif isinstance(arm, WeightByScoreArm):
+        plan = _weight_by_score(arm, scored)
     else:
         plan = _random(arm, scored, seed)
-    return plan.with_columns(pl.col("copies").cast(pl.Int64)).match_to_schema(PLAN)
+    return _unmasked(plan.with_columns(pl.col("copies").cast(pl.Int64)))
 
 
-def dedup_plan(
-    arm: DedupArm, scored: pl.DataFrame, texts: pl.DataFrame, *, seed: int
+def cap_copies_plan(
+    arm: CapCopiesArm | DedupArm, scored: pl.DataFrame, texts: pl.DataFrame, *, seed: int
 ) -> pl.DataFrame:
-    """Drop every sample that nearly copies a kept one; the reason names that twin.
+    """Drop what nearly copies a kept sample, beyond ``max_copies`` of them; deduplication keeps 1.
+
+    Beside the kept sample its copies with the smallest ids stay; the reason names that twin.
 
     Args:
-        arm: Threshold and size of the MinHash.
+        arm: Threshold and size of the MinHash, and how many stay.
         scored: Table with the ``sample_id`` of every training sample.
         texts: Table with ``sample_id`` and ``text`` of the same samples.
         seed: Of the hash functions.
@@ -58,9 +75,12 @@ def dedup_plan(
     Source: Lee et al. 2022, arXiv:2107.06499.
     """
     copies = near_copies(texts, arm, seed=seed)
+    ordinal = pl.col("sample_id").rank("ordinal").over("twin_id")
     similarity = pl.col("similarity").round(3).cast(pl.String)
     reason = pl.lit("near copy of ") + pl.col("twin_id") + ", similarity " + similarity
-    return _drop(scored, copies.select("sample_id", reason=reason))
+    return _drop(
+        scored, copies.filter(ordinal >= arm.max_copies).select("sample_id", reason=reason)
+    )
 
 
 def oracle_plan(scored: pl.DataFrame, planted: pl.Series) -> pl.DataFrame:
@@ -70,10 +90,74 @@ def oracle_plan(scored: pl.DataFrame, planted: pl.Series) -> pl.DataFrame:
     )
 
 
+def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
+    """Keep every sample and mask what it has memorized.
+
+    Args:
+        scored: Table with the ``sample_id`` of every training sample.
+        spans: ``SPANS`` table.
+    """
+    of_samples = spans.group_by("sample_id", maintain_order=True).agg(
+        masked=pl.struct("start", "end"), num_tokens=pl.col("num_tokens").sum()
+    )
+    reason = pl.lit("memorized spans of ") + pl.col("num_tokens").cast(pl.String) + " tokens"
+    return (
+        scored.select("sample_id")
+        .join(of_samples, on="sample_id", how="left", maintain_order="left")
+        .select(
+            "sample_id",
+            action=pl.when(pl.col("masked").is_null())
+            .then(pl.lit("keep"))
+            .otherwise(pl.lit("mask")),
+            weight=1.0,
+            copies=pl.lit(1, pl.Int64),
+            reason=reason.fill_null("no memorized span"),
+            masked=pl.col("masked").fill_null([]),
+        )
+        .match_to_schema(PLAN)
+    )
+
+
+def shuffled_mask_plan(plan: pl.DataFrame, places: Sequence[Places], *, seed: int) -> pl.DataFrame:
+    """Deal masked spans out to samples and places by chance: what the choice of tokens is worth.
+
+    The spans of a sample go together to one drawn among those with tokens enough, and there to
+    random places. As many samples are masked as in ``plan``, in spans of as many tokens; a
+    token that shares a character with a span is masked with it, in both plans.
+
+    Args:
+        plan: ``PLAN`` table of ``mask_plan``.
+        places: Of each sample's tokens, in the row order of ``plan``.
+        seed: Of all draws.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = [
+        _run_lengths(masked_tokens(of_sample, masked))
+        for of_sample, masked in zip(places, plan["masked"].to_list(), strict=True)
+    ]
+    # The longest first: whatever was drawn before, one with tokens enough is left.
+    givers = sorted(filter(None, lengths), key=sum, reverse=True)
+    takers = sorted(range(len(places)), key=lambda row: len(places[row]))
+    dealt: list[list[dict[str, int]]] = [[] for _ in places]
+    drawn: list[int] = []
+    for spans in givers:
+        while takers and len(places[takers[-1]]) >= sum(spans):
+            drawn.append(takers.pop())
+        row = drawn.pop(int(rng.integers(len(drawn))))
+        dealt[row] = _placed_at_random(spans, places[row], rng)
+    masked = pl.Series("masked", dealt, dtype=MASKED)
+    return plan.with_columns(
+        masked,
+        action=pl.Series(["mask" if spans else "keep" for spans in dealt], dtype=pl.String),
+        reason=pl.lit("dealt out by chance"),
+    )
+
+
 def shuffled_plan(plan: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """Deal another plan's rows out to samples by chance: what its choice of samples is worth.
 
-    As many samples are dropped, weighted and copied as in ``plan``.
+    As many samples are dropped, weighted and copied as in ``plan``, which may mask none: see
+    ``shuffled_mask_plan``.
     """
     draws = hash_order(plan["sample_id"].to_list(), seed=seed, purpose="shuffled arm")
     dealt = (
@@ -82,10 +166,8 @@ def shuffled_plan(plan: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         .sort("draw", maintain_order=True)
         .drop("draw")
     )
-    return (
-        plan.select("sample_id")
-        .with_columns(dealt, reason=pl.lit("dealt out by chance"))
-        .match_to_schema(PLAN)
+    return _unmasked(
+        plan.select("sample_id").with_columns(dealt, reason=pl.lit("dealt out by chance"))
     )
 
 
@@ -131,6 +213,7 @@ def curate(
         copies=pl.lit(1, pl.Int64),
         quadrant=pl.lit(None, pl.String),
         reason=pl.col("split").replace_strict(_NOT_SCORED, default=None),
+        masked=pl.lit([], MASKED),
     )
     dropped = pl.col("action") == "drop"
     return {
@@ -145,7 +228,7 @@ def curate(
 
 def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
     is_dropped = pl.col("reason").is_not_null()
-    return (
+    return _unmasked(
         scored.select("sample_id")
         .join(dropped, on="sample_id", how="left", maintain_order="left")
         .select(
@@ -155,8 +238,32 @@ def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
             copies=pl.when(is_dropped).then(0).otherwise(1).cast(pl.Int64),
             reason=pl.col("reason").fill_null("not dropped"),
         )
-        .match_to_schema(PLAN)
     )
+
+
+def _unmasked(plan: pl.DataFrame) -> pl.DataFrame:
+    return plan.with_columns(masked=pl.lit([], MASKED)).match_to_schema(PLAN)
+
+
+def _run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs of masked tokens, in order."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_masked, [False]])))
+    return [int(length) for length in edges[1::2] - edges[::2]]
+
+
+def _placed_at_random(
+    lengths: Sequence[int], places: Places, rng: np.random.Generator
+) -> list[dict[str, int]]:
+    """Spans of so many tokens, in random order and without a common token."""
+    shuffled = rng.permutation(np.array(lengths, dtype=np.int64))
+    num_free = len(places) - int(shuffled.sum())
+    # A span before each of the chosen ones among the free tokens and the spans themselves.
+    slots = np.sort(rng.choice(num_free + len(lengths), size=len(lengths), replace=False))
+    firsts = slots - np.arange(len(lengths)) + shuffled.cumsum() - shuffled
+    return [
+        {"start": places[first][0], "end": places[first + length - 1][1]}
+        for first, length in zip(firsts.tolist(), shuffled.tolist(), strict=True)
+    ]
 
 
 def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
@@ -172,17 +279,33 @@ def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
 
 
 def _top_fraction(arm: TopFractionArm, scored: pl.DataFrame) -> pl.DataFrame:
-    known = [name for name, dtype in scored.schema.items() if dtype.is_float()]
     for name in (arm.score, arm.tie_break):
-        if name not in known:
-            raise ConfigError(
-                f"intervene.arms: expected a score of data/scores.parquet {known}, got {name!r}. "
-                "Add it to score.enabled."
-            )
+        _require_score(name, scored)
     ranking = scored.sort(
         arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
     )
     return _weigh_first(ranking, scored, arm, f"by {arm.score}")
+
+
+def _weight_by_score(arm: WeightByScoreArm, scored: pl.DataFrame) -> pl.DataFrame:
+    _require_score(arm.score, scored)
+    score = pl.col(arm.score).fill_nan(None)
+    weight = 1 / (1 + score.clip(lower_bound=0).fill_null(0))
+    copies = pl.when(weight == 0).then(0).otherwise(1)
+    shown = pl.lit(f"{arm.score} ") + score.round(3).cast(pl.String)
+    reason = shown.fill_null(f"no {arm.score}")
+    return scored.select(
+        "sample_id", action=_action(weight, copies), weight=weight, copies=copies, reason=reason
+    )
+
+
+def _require_score(name: str, scored: pl.DataFrame) -> None:
+    known = [column for column, dtype in scored.schema.items() if dtype.is_float()]
+    if name not in known:
+        raise ConfigError(
+            f"intervene.arms: expected a score of data/scores.parquet {known}, got {name!r}. "
+            "Add it to score.enabled."
+        )
 
 
 def _random(arm: RandomArm, scored: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from gdc.bootstrap import LEVEL
 from gdc.config import Threshold
 from gdc.errors import DataError
 from gdc.schema import REFERENCES, SCORES, require
-from gdc.scores import REGISTRY, epsilon_of
+from gdc.scores import cost_class, epsilon_of
 from gdc.scores.baselines import ever_below_eps
 from gdc.scores.trace_scores import memorization
 from gdc.trace import Trace
@@ -48,7 +48,7 @@ class Scored:
 
     Attributes:
         table: ``SCORES`` table with its further columns, means over the tracked runs.
-        runs: The same of each tracked run alone.
+        runs: The same of each tracked run alone, ``first_learned`` aside.
         traces: Of the same runs.
         mode: Of the checkpoints that the scores read.
         seconds: What each column takes to compute, with the training of what it needs besides the
@@ -165,6 +165,7 @@ def build_leaderboard(
         "reliability": reliabilities,
         "ceiling": {name: truth.ceiling(value) for name, value in reliabilities.items()},
         "truth": _truth_rows(judge, measured.standard_error),
+        "truth_canaries": judge_score(judge.memorization, judge)["canaries"],
         "families": {
             name: {
                 "num_repeats": family.num_repeats,
@@ -185,11 +186,13 @@ def rank_scores(scored: Scored, judge: Judge) -> list[dict[str, Any]]:
         SchemaError: The scores are no ``SCORES`` table.
         DataError: They are of other samples than the truth.
     """
-    for table in (scored.table, *scored.runs):
-        require(table, SCORES, name="scores")
+    require(scored.table, SCORES, name="scores")
     names = [name for name, dtype in scored.table.schema.items() if dtype == pl.Float64]
     values = {name: _values(scored.table, name, judge) for name in names}
-    runs = {name: [_values(run, name, judge) for run in scored.runs] for name in names}
+    runs = {
+        name: [_values(run, name, judge) for run in scored.runs if name in run.columns]
+        for name in names
+    }
     rows = [
         {"score": name, "cost": cost_class(name), "seconds": scored.seconds.get(name)}
         | judge_score(values[name], judge)
@@ -227,14 +230,6 @@ def agreement(runs: Sequence[Values]) -> float | None:
         codes = [ranks.codes(values[both]) for values in (one, other)]
         found.append(ranks.spearman(codes[0], codes[1], np.ones(int(both.sum()))))
     return _or_none(float(np.mean(found))) if found else None
-
-
-def cost_class(name: str) -> str:
-    """What a score needs to be computed: no model, one tracked run, or reference models too."""
-    arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
-    if "references" in arguments:
-        return "reference models"
-    return "one run" if {"columns", "trace"} & set(arguments) else "no model"
 
 
 def epsilon_curve(scored: Scored, judge: Judge) -> list[dict[str, float | None]]:

@@ -26,11 +26,12 @@ def markdown(board: Mapping[str, Any]) -> str:
     names += ["AUROC, top decile", "average precision"]
     names += [f"AUROC, {family}" for family in families] + ["runs agree"]
     ceiling = [f"{board['ceiling'][name]:.3f}" for name in ("all", "ordinary")]
-    best = ["*best possible*", "-", "-", *ceiling, "1"]
+    truth = [_ranged(board["truth_canaries"][family]) for family in families]
+    best = ["*best possible*", "-", "-", *ceiling, "1", "-", "-", *truth, "-"]
     rows = [
         names,
         ["---"] * len(names),
-        best + ["-"] * (len(names) - len(best)),
+        best,
         *[_cells(row, board) for row in board["scores"]],
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -95,9 +96,13 @@ def _notes(board: Mapping[str, Any]) -> str:
         "the chance of models and runs is not in them.",
         f"Chance: Spearman 0, AUROC 0.5, average precision {share:.3f}.",
         "Best possible: the root of the truth's split-half reliability, itself an estimate that "
-        "chance can exceed. More models raise it.",
+        "chance can exceed. More models raise it. Within a family it is the truth's own AUROC: "
+        "what is planted once may be memorized too.",
         "Seconds: to compute the score, and to train the reference models it needs besides the "
-        "tracked runs.",
+        "tracked runs. What `self_influence` adds to those, one more pass of every batch, is not "
+        "counted.",
+        "`online_probe_gap` was found on the default preset of this benchmark: its place there "
+        "flatters it.",
         f"Runs agree: mean Spearman between {board['num_runs']} tracked run(s).",
     ]
     lines += [

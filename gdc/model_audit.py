@@ -82,6 +82,30 @@ def audit_model(
     )
 
 
+def ask_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: int) -> Secrets:
+    """Ask a model about the secrets of canaries and twins alone, in their row order.
+
+    Args:
+        subject: The model, on the device it is to run on.
+        canaries: ``CANARIES`` table; may be empty.
+        batch_tokens: Padded tokens of a batch at most.
+
+    Raises:
+        DataError: A canary is longer than the model sees at once.
+    """
+    tokenizer = subject.tokenizer
+    ids = tokenizer.encode(canaries["text"].to_list())
+    _require_that_they_fit(ids, subject.block_size)
+    records = losses.token_records(
+        subject.model,
+        TokenizedTexts.from_ids(ids, tokenizer.end_of_text),
+        block_size=subject.block_size,
+        batch_tokens=batch_tokens,
+    )
+    starts = extraction.secret_starts(tokenizer.encode(canaries["prefix"].to_list()), ids)
+    return Secrets(records, starts, _lengths(ids))
+
+
 def _shift(text: Sequence[int], filler: Sequence[int], subject: Subject) -> list[int]:
     """The end of another text, as long as the whole canary still fits behind it."""
     room = subject.block_size - len(text) - _ENDS - 1

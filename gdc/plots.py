@@ -2,7 +2,7 @@
 
 import html
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gdc.corpus import hash_order
+from gdc.front import lines_of
 from gdc.schema import QUADRANTS
 
 PLANTED: Final = "planted canary"
@@ -34,6 +35,7 @@ _LINES: Final = tuple(
     for style in ("-", "--", "-.")
     for colour in ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
 )
+_MARKERS: Final = "osD^vP<>X"
 HOVER_CHARS: Final = 200
 # plotly.js has a button, on unless it is switched off, that uploads the chart and all text in it.
 _CONFIG: Final = {
@@ -179,6 +181,90 @@ def groups_png(groups: Mapping[str, Any], axis: str, path: Path) -> None:
             axes.set_title(title, loc="left", fontsize=11)
         row[0].set_ylabel(label)
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def front_png(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what each arm leaks against what it costs, with both intervals.
+
+    Args:
+        points: As ``front.front_of`` gives them; with none the picture says so.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(10, 6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    styles = zip(cycle(_LINES), cycle(_MARKERS), strict=False)
+    for (name, line), ((colour, style), marker) in zip(
+        lines_of(points).items(), styles, strict=False
+    ):
+        _front_line(axes, name, line, {"color": colour, "linestyle": style, "marker": marker})
+    for label, is_ringed, colour in (
+        ("not dominated", "is_on_front", "#009E73"),
+        ("keeps everything", "is_baseline", "#555555"),
+    ):
+        ringed = [_place(point) for point in points if point[is_ringed]]
+        if ringed:
+            axes.scatter(
+                [x for x, _ in ringed],
+                [y for _, y in ringed],
+                s=190,
+                label=label,
+                facecolors="none",
+                edgecolors=colour,
+                linewidths=1.6,
+            )
+    axes.axvline(0, color="#555555", linestyle=":", linewidth=0.9)
+    axes.set_xlabel("change of held-out perplexity against the arm that keeps everything, %")
+    axes.set_ylabel("planted secrets extracted, %")
+    title = "Leakage against perplexity, mean over seeds" if points else "Nothing to compare"
+    axes.set_title(title, loc="left", fontsize=13)
+    _declutter(axes)
+    if points:
+        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _front_line(
+    axes: Axes, name: str, line: Sequence[Mapping[str, Any]], style: Mapping[str, Any]
+) -> None:
+    """One series of arms with their fractions, or one arm."""
+    places = [_place(point) for point in line]
+    spreads = [
+        np.transpose([_spread(point[axis]) for point in line])
+        for axis in ("perplexity_change", "extraction")
+    ]
+    axes.errorbar(
+        [x for x, _ in places],
+        [y for _, y in places],
+        xerr=spreads[0],
+        yerr=spreads[1],
+        label=name,
+        elinewidth=0.6,
+        alpha=0.85,
+        **style,
+    )
+    for place, point in zip(places, line, strict=True):
+        if len(line) > 1:
+            axes.annotate(
+                f"{100 * point['fraction']:g} %",
+                place,
+                xytext=(6, 5),
+                textcoords="offset points",
+                fontsize=8,
+                color=style["color"],
+            )
+
+
+def _place(point: Mapping[str, Any]) -> tuple[float, float]:
+    """Of a point of the front, in percent."""
+    return 100 * point["perplexity_change"]["value"], 100 * point["extraction"]["value"]
+
+
+def _spread(interval: Mapping[str, float]) -> tuple[float, float]:
+    """How far below and above its value an interval goes, in percent."""
+    value, low, high = (100 * interval[end] for end in ("value", "low", "high"))
+    # A percentile interval need not hold the value itself.
+    return max(0.0, value - low), max(0.0, high - value)
 
 
 def _bars(axes: Axes, groups: Mapping[str, Any], measure: str, null: float) -> None:

@@ -1,5 +1,6 @@
 """Scores -> quadrants: two thresholds cut difficulty and memorization into four kinds of sample."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,24 @@ import polars as pl
 import scipy  # loads scipy.stats, which takes a second, when it is needed
 from numpy.typing import NDArray
 
-from gdc.config import ConformalThreshold, PartitionConfig, Threshold
+from gdc.config import AUTO, ConformalThreshold, PartitionConfig, Threshold
 from gdc.errors import ConfigError, DataError
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
+
+
+def resolve_axis(
+    config: PartitionConfig, auto: Mapping[str, Any]
+) -> tuple[PartitionConfig, list[str]]:
+    """The same with a score in place of ``axis: auto``, and a warning where none is validated.
+
+    Args:
+        config: Its axis is a score or ``auto``.
+        auto: ``axis``, ``is_validated`` and ``reason`` of ``calibration.json``.
+    """
+    if config.axis != AUTO:
+        return config, []
+    resolved = config.model_copy(update={"axis": auto["axis"]})
+    return resolved, [] if auto["is_validated"] else [auto["reason"]]
 
 
 def partition(

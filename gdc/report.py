@@ -12,20 +12,28 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gdc.audits import MIN_SUFFIX_TOKENS
-from gdc.causes import REMEDIES
+from gdc.causes import REMEDIES, secret_kinds
 from gdc.claims import check_claims
 from gdc.comparison import asked_arm, baseline_arm
-from gdc.config import Params
+from gdc.config import AUTO, Params
 from gdc.discoverable import NUM_SAMPLES
 from gdc.errors import DataError
 from gdc.exposure import null_exposure
+from gdc.front import front_of
 from gdc.leakage import LEAKED
 from gdc.plots import COLOURS, POINTS, MapFrame
-from gdc.schema import QUADRANTS
+from gdc.recommendation import recommend
+from gdc.schema import MASKED, QUADRANTS, SPANS
 
 # The sections of params.yaml that the report reads.
-SECTIONS: Final = ("intervene", "partition", "report", "retrain", "score")
-ACTIONS: Final = ("keep", "weight", "copy", "drop")
+SECTIONS: Final = ("intervene", "partition", "report", "retrain", "score", "spans")
+ACTIONS: Final = ("keep", "weight", "copy", "mask", "drop")
+# What a card says, in a sentence.
+VERDICTS: Final[Mapping[str, str]] = {
+    "predicts memorization here": "predicts memorization here",
+    "does not": "does not predict memorization here",
+    "not shown": "is not shown to predict memorization here",
+}
 # With fewer seeds a difference between arms says little about other seeds.
 ENOUGH_SEEDS: Final = 3
 
@@ -43,10 +51,14 @@ class ReportTables:
     scores_summary: dict[str, Any]
     quadrants_summary: dict[str, Any]
     num_quarantined: int
+    spans: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPANS))
+    spans_summary: Mapping[str, Any] = field(default_factory=lambda: {"warnings": []})
     num_left_out: int = 0  # rows beyond ``ingest.max_samples``
     evidence: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.compare_arms``
     groups: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.by_group``
     attacks: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.of_attacks``
+    onion: Mapping[str, Any] = field(default_factory=dict)  # of ``onion.compare_layers``
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # of ``calibration.calibrate``
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
 
@@ -59,12 +71,16 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
 
     Returns:
         ``corpus``, ``scores``, ``quadrants``, ``definitions``, ``hotspots``, ``causes`` (how many
-        ordinary samples have each, and its remedy), ``canaries_by_quadrant``, ``curated`` (the
+        ordinary samples have each, and its remedy), ``secrets`` and ``copies`` (distinct ordinary
+        training texts that may hold a secret, and those with most copies, whatever their
+        quadrant), ``spans`` (of ``spans.json``), ``canaries_by_quadrant``, ``curated`` (the
         arm that makes the curated data set), ``baseline`` (the first retrained arm that keeps
         everything, or None), ``asked`` (the arm whose models are asked about single samples),
-        ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups`` and ``attacks`` as
-        they came, ``claims`` of the paper, ``leaked_samples``, ``comparison`` (how),
-        ``summary`` and ``warnings`` (sentences), ``settings``.
+        ``calibration`` as it came and two sentences on the axis in use, ``verdict`` and ``why``,
+        ``arms`` in their order in ``retrain.arms``, ``evidence``, ``groups``, ``attacks`` and
+        ``onion`` as they came, ``claims`` of the paper, ``leaked_samples``, ``front``,
+        ``recommendation`` (None where none is asked for), ``comparison`` (how), ``summary`` and
+        ``warnings`` (sentences), ``settings``.
         Ratios and differences are paired by seed, then averaged.
 
     Raises:
@@ -79,6 +95,10 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "definitions": _definitions(tables.quadrants_summary),
         "hotspots": _hotspots(samples, params),
         "causes": _causes(samples),
+        "calibration": _calibration(tables, params),
+        "secrets": _secrets(samples, params),
+        "copies": _copies(samples, params),
+        "spans": tables.spans_summary,
         "canaries_by_quadrant": _canaries_by_quadrant(samples),
         "curated": _curated(samples, tables.plans, params.intervene.curated_arm),
         "baseline": baseline,
@@ -87,6 +107,7 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         "evidence": tables.evidence,
         "groups": tables.groups,
         "attacks": tables.attacks,
+        "onion": tables.onion,
         "num_leaked": tables.leaked.height,
         "claims": check_claims(tables.evidence, params, baseline) if tables.evidence else [],
         "leaked_samples": tables.leaked.join(
@@ -97,7 +118,10 @@ def build_report(tables: ReportTables, params: Params) -> dict[str, Any]:
         .to_dicts(),
         "settings": settings(params),
     }
+    front, target = front_of(report), params.intervene.recommend
     return report | {
+        "front": front,
+        "recommendation": None if target is None else recommend(front, target),
         "comparison": _comparison(report),
         "summary": _summary(report),
         "warnings": _warnings(report, tables),
@@ -134,6 +158,7 @@ class Pictures:
     map_html: str
     roc: bytes | None = None
     groups: bytes | None = None
+    front: bytes | None = None
 
 
 def render_html(report: Mapping[str, Any], pictures: Pictures) -> str:
@@ -169,10 +194,16 @@ def _render(template: str, report: Mapping[str, Any], pictures: Pictures, **more
     environment = Environment(
         loader=PackageLoader("gdc"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "interval": interval}
+    environment.filters |= {
+        "percent": percent, "number": number, "interval": interval, "underlined": underlined
+    }  # fmt: skip
     return environment.get_template(template).render(
         report=report,
-        pictures={"roc": _data_uri(pictures.roc), "groups": _data_uri(pictures.groups)},
+        pictures={
+            "roc": _data_uri(pictures.roc),
+            "groups": _data_uri(pictures.groups),
+            "front": _data_uri(pictures.front),
+        },
         colours=COLOURS,
         level_rows=_level_rows(report["evidence"]),
         sample_counts=[str(n) for n in NUM_SAMPLES],
@@ -209,18 +240,40 @@ def interval(
     return Markup('{} <span class="soft">{}</span>').format(shown(value["value"]), ends)
 
 
+def underlined(text: str, spans: Sequence[Mapping[str, int]], end: int) -> Markup:
+    """The first ``end`` characters of a text, escaped, with its spans underlined."""
+    shown, place = Markup(), 0
+    for span in spans:
+        if span["start"] < end:
+            start, stop = span["start"], min(span["end"], end)
+            shown += text[place:start] + Markup("<u>{}</u>").format(text[start:stop])
+            place = stop
+    return shown + text[place:end]
+
+
 def _scored_samples(tables: ReportTables) -> pl.DataFrame:
-    """One row per scored sample, in the order of the scores: ``POINTS``, source and cause."""
+    """One row per scored sample, in the order of the scores: ``POINTS``, source, cause, spans."""
     axis = tables.quadrants_summary["axis"]
     label = pl.col("family") + "/" + pl.col("num_repeats").cast(pl.String)
     samples = (
         tables.scores.select("sample_id", "difficulty", "cause", "twin_ids", score=axis)
         .join(tables.quadrants, on="sample_id", maintain_order="left")
         .join(
-            tables.corpus.select("sample_id", "source", "text", "num_copies", "canary_id"),
+            tables.corpus.select(
+                "sample_id", "content_id", "source", "text", "num_copies", "canary_id"
+            ),
             on="sample_id",
             maintain_order="left",
         )
+        .join(
+            tables.spans.group_by("sample_id", maintain_order=True).agg(
+                spans=pl.struct("start", "end")
+            ),
+            on="sample_id",
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(pl.col("spans").fill_null(pl.lit([], MASKED)))
         .join(
             tables.canaries.select("canary_id", canary=label),
             on="canary_id",
@@ -274,20 +327,58 @@ def _definitions(quadrants_summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _hotspots(samples: pl.DataFrame, params: Params) -> list[dict[str, Any]]:
     """Ordinary samples above the memorization threshold, the quadrant of hotspots first."""
-    text = pl.col("text") if params.report.show_text else pl.lit(None, pl.String)
     columns = (
         "sample_id", "source", "difficulty", "score", "quadrant", "stability", "num_copies",
-        "cause", "twin_ids", "text",
+        "cause", "twin_ids", "spans", "text",
     )  # fmt: skip
     hotspot = pl.col("quadrant") == "hotspot-memorized"
     return (
         samples.filter(pl.col("canary").is_null() & _is_hot())
         .sort(hotspot, "score", "difficulty", "sample_id", descending=[True, True, False, False])
         .head(params.report.num_hotspots)
-        .with_columns(text=text)
+        .with_columns(text=_text(params))
         .select(columns)
         .to_dicts()
     )
+
+
+def _text(params: Params) -> pl.Expr:
+    """The text where the report may show it, else null."""
+    return pl.col("text") if params.report.show_text else pl.lit(None, pl.String)
+
+
+def _secrets(samples: pl.DataFrame, params: Params) -> dict[str, Any]:
+    """Ordinary texts that may hold a secret, each once: most copies first, then by score."""
+    secret = samples.filter(pl.col("canary").is_null(), pl.col("cause") == "secret")
+    return _listed_once(
+        secret.sort("num_copies", "score", "sample_id", descending=[True, True, False]), params
+    )
+
+
+def _copies(samples: pl.DataFrame, params: Params) -> dict[str, Any]:
+    """Ordinary texts with exact copies, each once: most copies first."""
+    copied = samples.filter(pl.col("canary").is_null(), pl.col("num_copies") > 1)
+    return _listed_once(copied.sort("num_copies", "sample_id", descending=[True, False]), params)
+
+
+def _listed_once(samples: pl.DataFrame, params: Params) -> dict[str, Any]:
+    """The first sample of each text, and in which quadrants its copies lie."""
+    texts = samples.unique("content_id", keep="first", maintain_order=True)
+    listed = texts.head(params.report.num_hotspots)
+    kinds = [secret_kinds(text) for text in listed["text"]]
+    quadrants = [
+        Counter(samples.filter(pl.col("content_id") == content)["quadrant"])
+        for content in listed["content_id"]
+    ]
+    columns = ("sample_id", "source", "num_copies", "spans", "text")
+    rows = listed.with_columns(text=_text(params)).select(columns).to_dicts()
+    return {
+        "num_texts": texts.height,
+        "listed": [
+            row | {"kinds": of_text, "quadrants": dict(lies)}
+            for row, of_text, lies in zip(rows, kinds, quadrants, strict=True)
+        ],
+    }
 
 
 def _is_hot() -> pl.Expr:
@@ -309,6 +400,36 @@ def _causes(samples: pl.DataFrame) -> list[dict[str, Any]]:
         }
         for cause, remedy in REMEDIES.items()
     ]
+
+
+def _calibration(tables: ReportTables, params: Params) -> dict[str, Any]:
+    """The cards, what they say of the axis in use, and why it is in use."""
+    calibration, axis = tables.calibration, tables.quadrants_summary["axis"]
+    if not calibration:
+        return {}
+    card = next(card for card in calibration["cards"] if card["score"] == axis)
+    auto = calibration["auto"]
+    why = f"partition.axis names {axis}. "
+    if params.partition.axis == AUTO:
+        why = "partition.axis: auto chose it. "
+    elif auto["is_validated"]:
+        why += f"auto would take {auto['axis']}. "
+    return {
+        **calibration,
+        "verdict": f"Axis {axis} {VERDICTS[card['verdict']]}: {_card_sentence(card)}",
+        "is_validated": card["verdict"] == "predicts memorization here",
+        "why": why + auto["reason"],
+    }
+
+
+def _card_sentence(card: Mapping[str, Any]) -> str:
+    auroc = card["auroc_report"]
+    if auroc is None:
+        return str(card["why"])
+    return (
+        f"AUROC {auroc['value']:.2f} [{auroc['low']:.2f}, {auroc['high']:.2f}] of "
+        f"{card['num_memorized']:,} memorized against {card['num_unmemorized']:,} other canaries."
+    )
 
 
 def _canaries_by_quadrant(samples: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -350,6 +471,9 @@ def _arm(arm: str, tables: ReportTables, seeds: Sequence[int]) -> dict[str, Any]
         "num_dropped": int((action == "drop").sum()),
         "num_weighted": int((action == "weight").sum()),
         "num_copied": int((action == "copy").sum()),
+        "num_changed": int((action != "keep").sum()),
+        "num_masked": int((action == "mask").sum()),
+        "num_masked_tokens": runs[seeds[0]]["num_masked_tokens"],
         "num_rows": int(tables.plans[arm]["copies"].sum()),
         # The intervals beside it are of the mean loss, so the mean is that of the logarithms.
         "perplexity": _over_seeds(runs, "perplexity", geometric_mean),
@@ -432,8 +556,8 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
         + _unstable(report),
         f"Arm {curated['arm']} makes the curated data set: of "
         f"{_counted(curated['num_samples'], 'ordinary training sample')} it removes "
-        f"{actions['drop']:,}, down-weights {actions['weight']:,}, repeats {actions['copy']:,} and "
-        f"leaves {actions['keep']:,} as they are.",
+        f"{actions['drop']:,}, down-weights {actions['weight']:,}, repeats {actions['copy']:,}, "
+        f"masks spans of {actions['mask']:,} and leaves {actions['keep']:,} as they are.",
     ]
 
 
@@ -466,6 +590,7 @@ def _warnings(report: Mapping[str, Any], tables: ReportTables) -> list[str]:
             [
                 *tables.scores_summary["warnings"],
                 *tables.quadrants_summary["warnings"],
+                *tables.spans_summary["warnings"],
                 *_data_warnings(report),
                 *_arm_warnings(report),
                 *audit_warnings(report),
@@ -480,6 +605,10 @@ def _data_warnings(report: Mapping[str, Any]) -> list[str]:
         for quadrant in QUADRANTS
         if not report["quadrants"]["counts"][quadrant]
     ]
+    # With axis: auto and none validated, stage partition has said so.
+    calibration, asked = report["calibration"], report["settings"]["partition"]["axis"]
+    if calibration and not calibration["is_validated"] and asked != AUTO:
+        warnings.append(calibration["verdict"])
     if num := report["corpus"]["num_quarantined"]:
         warnings.append(f"{_counted(num, 'bad row')} left out: data/quarantine.parquet says why.")
     if not report["corpus"]["num_canary_rows"]:
@@ -496,7 +625,7 @@ def _arm_warnings(report: Mapping[str, Any]) -> list[str]:
     if report["baseline"] is None:
         warnings.append("No retrained arm keeps everything, so there is nothing to compare with.")
     for arm in arms:
-        changed = arm["num_dropped"] + arm["num_weighted"] + arm["num_copied"]
+        changed = sum(arm[f"num_{did}"] for did in ("dropped", "weighted", "copied", "masked"))
         if arm["arm"] != report["baseline"] and not changed:
             warnings.append(f"Arm {arm['arm']} changes no sample: its differences are noise.")
         if floor := max((levels.get("0", 0.0) for levels in arm["extraction"].values()), default=0):
@@ -515,13 +644,17 @@ def audit_warnings(report: Mapping[str, Any]) -> list[str]:
         for name in report["attacks"].get("blind_leaks", [])
     ]
     beyond = {
-        arm: values["canaries"]["num_fits_beyond"] for arm, values in report["evidence"].items()
+        arm: num
+        for arm, values in report["evidence"].items()
+        if (num := values["canaries"]["num_fits_beyond"])
     }
-    return blind + [
-        f"Arm {arm}: {_counted(num, 'fitted exposure')} more than 15 bits beyond what the twins "
-        "resolve, and counted as 15: a fit says no more there."
-        for arm, num in beyond.items()
-        if num
+    if not beyond:
+        return blind
+    counts = ", ".join(f"{arm} {num}" for arm, num in beyond.items())
+    return [
+        *blind,
+        f"Fitted exposures more than 15 bits beyond what the twins resolve ({counts}) count as 15: "
+        "a fit says no more there.",
     ]
 
 

@@ -11,8 +11,10 @@ from gdc.errors import SchemaError
 
 Split = Literal["train", "validation", "reserved"]
 Quadrant = Literal["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"]
-Action = Literal["keep", "drop", "weight", "copy"]
+Action = Literal["keep", "drop", "weight", "copy", "mask"]
 QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
+# What a calibration card says of a score.
+Verdict = Literal["predicts memorization here", "does not", "not shown"]
 
 # What a source yields: one row per sample, in source order, before any normalisation.
 SOURCE_ROWS: Final = pl.Schema({"text": pl.String, "source": pl.String})
@@ -106,6 +108,18 @@ SCORES_BY_RUN: Final = pl.Schema(
         "memorization": pl.Float64,
     }
 )
+# One row is a planted canary as the tracked models know it: its secret's nats per token, mean over
+# them, among those of the never-planted twins of its family.
+PROBES: Final = pl.Schema(
+    {
+        "canary_id": pl.String,
+        "family": pl.String,
+        "num_repeats": pl.Int64,
+        "num_twins": pl.Int64,
+        "exposure": pl.Float64,  # bits, at most log2 of the twins; null without twins
+        "is_memorized": pl.Boolean,  # likelier than every twin; null without twins
+    }
+)
 QUADRANT_TABLE: Final = pl.Schema(
     {
         "sample_id": pl.String,
@@ -115,23 +129,39 @@ QUADRANT_TABLE: Final = pl.Schema(
     }
 )
 
-PLAN: Final = pl.Schema(
+# One row is a span of a training text that a model has memorized. `start` and `end` are places of
+# characters (code points) of the corpus's text, `end` the first after the span.
+SPANS: Final = pl.Schema(
     {
         "sample_id": pl.String,
-        "action": pl.String,
-        "weight": pl.Float64,  # factor of the sample's loss; 0 for a dropped sample
-        "copies": pl.Int64,  # times per epoch; 0 for a dropped sample
-        "reason": pl.String,
+        "start": pl.Int64,
+        "end": pl.Int64,
+        "num_tokens": pl.Int64,
+        "nats": pl.Float64,  # how far its loss fell beyond that of held-out tokens, summed
+    }
+)
+
+# Spans whose tokens carry no loss, though the tokens after them still see them.
+MASKED: Final = pl.List(pl.Struct({"start": pl.Int64(), "end": pl.Int64()}))
+PLAN: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "action": pl.String(),
+        "weight": pl.Float64(),  # factor of the sample's loss; 0 for a dropped sample
+        "copies": pl.Int64(),  # times per epoch; 0 for a dropped sample
+        "reason": pl.String(),
+        "masked": MASKED,
     }
 )
 CURATED: Final = pl.Schema(
     {
-        "sample_id": pl.String,
-        "text": pl.String,
-        "weight": pl.Float64,
-        "copies": pl.Int64,
-        "quadrant": pl.String,
-        "reason": pl.String,
+        "sample_id": pl.String(),
+        "text": pl.String(),
+        "weight": pl.Float64(),
+        "copies": pl.Int64(),
+        "quadrant": pl.String(),
+        "reason": pl.String(),
+        "masked": MASKED,
     }
 )
 REMOVED: Final = pl.Schema(

@@ -25,6 +25,7 @@ from gdc.schema import (
     HALVES,
     MEMBERSHIP,
     PLAN,
+    PROBES,
     QUADRANT_TABLE,
     QUARANTINE,
     REFERENCE_LOSS,
@@ -32,6 +33,7 @@ from gdc.schema import (
     SCORES,
     SCORES_BY_RUN,
     SELF_INFLUENCE,
+    SPANS,
     TOKEN_LOSSES,
     TRACE_INDEX,
     require,
@@ -44,13 +46,16 @@ PRETRAINED: Final = Path("data/pretrained.json")
 TOKENIZER: Final = Path("data/tokenizer")
 CORPUS_SUMMARY: Final = Path("data/corpus.json")
 SCORES_SUMMARY: Final = Path("data/scores.json")
+CALIBRATION: Final = Path("data/calibration.json")
 QUADRANTS_SUMMARY: Final = Path("data/quadrants.json")
+SPANS_SUMMARY: Final = Path("data/spans.json")
 CURATED_FOLDER: Final = Path("data/curated")
 REPORT: Final = Path("reports/report.json")
 PAGE: Final = Path("reports/report.html")
 PICTURE: Final = Path("reports/data_map.png")
 ROC: Final = Path("reports/roc.png")
 GROUPS: Final = Path("reports/leakage.png")
+FRONT: Final = Path("reports/front.png")
 REFERENCE_FOLDER: Final = Path("data/reference")
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "corpus": (Path("data/corpus.parquet"), CORPUS),
@@ -59,7 +64,9 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "halves": (REFERENCE_FOLDER / "halves.parquet", HALVES),
     "scores": (Path("data/scores.parquet"), SCORES),
     "scores_by_run": (Path("data/scores_by_run.parquet"), SCORES_BY_RUN),
+    "probes": (Path("data/probes.parquet"), PROBES),
     "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
+    "spans": (Path("data/spans.parquet"), SPANS),
     "curated/train": (CURATED_FOLDER / "train.parquet", CURATED),
     "curated/validation": (CURATED_FOLDER / "validation.parquet", CURATED),
     "curated/reserved": (CURATED_FOLDER / "reserved.parquet", CURATED),
@@ -131,8 +138,12 @@ def plan_path(arm: str) -> Path:
 
 
 def model_path(arm: str, seed: int) -> Path:
-    """Where a trained model lies; the tracked run's arm is ``tracked``."""
-    return Path(f"data/models/{arm}-{seed}")
+    """Where a trained model lies; the tracked run's arm is ``tracked``.
+
+    Tracked models lie apart: the stage that reads all of them must not wait for retrained ones.
+    """
+    folder = "data/tracked" if arm == "tracked" else "data/models"
+    return Path(folder) / f"{arm}-{seed}"
 
 
 def trace_path(seed: int) -> Path:

@@ -1,11 +1,13 @@
 """Texts <-> token ids: a byte-level BPE trained on the corpus, or a pretrained tokenizer."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -15,6 +17,8 @@ from tokenizers.trainers import BpeTrainer
 from gdc.errors import ConfigError, SchemaError, TransientError
 
 END_OF_TEXT: Final = "<|endoftext|>"
+# Start and end of each token of a text in characters, half open.
+Places = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,35 @@ class TextTokenizer:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def offsets(self, texts: Sequence[str]) -> list[Places]:
+        """Where each token of each text stands.
+
+        Blanks count to their token. A token that is a part of a character has the place of the
+        whole one, so neighbours may overlap.
+        """
+        bare = TextTokenizer(Tokenizer.from_str(self.tokenizer.to_str()), self.end_of_text)
+        # It may cut blanks off the places.
+        bare.tokenizer.post_processor = None
+        encodings = bare.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.offsets for encoding in encodings]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens are spelled out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def masked_tokens(places: Places, masked: Sequence[Mapping[str, int]]) -> NDArray[np.bool_]:
+    """Whether each token of a text shares a character with a span.
+
+    Args:
+        places: Of the text's tokens.
+        masked: Spans with ``start`` and ``end`` in characters.
+    """
+    start, end = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    is_masked = np.zeros(len(start), dtype=bool)
+    for span in masked:
+        is_masked |= (start < span["end"]) & (end > span["start"])
+    return is_masked
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gdc import models
-from gdc.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
+from gdc.batches import (
+    PADDING,
+    TokenizedTexts,
+    Windows,
+    padded,
+    plan_batches,
+    target_places,
+    windows_of,
+)
 from gdc.config import TrainingConfig
 from gdc.errors import DataError
 from gdc.losses import mean_of_tokens, per_sequence, sample_losses, target_nll, token_losses
@@ -50,13 +58,16 @@ class TrainingData:
     """The samples of one run.
 
     ``weights`` float64 (factor of a sample's loss) and ``copies`` int64 (times per epoch) have one
-    entry for each text; a sample with weight 0 or no copies is not trained on.
+    entry for each text; a sample with weight 0 or no copies is not trained on. ``masked`` has one
+    for each id of ``texts``: predicting it carries no loss, though later tokens see it; None masks
+    nothing.
     """
 
     texts: TokenizedTexts
     weights: NDArray[np.float64]
     copies: NDArray[np.int64]
     heldout: TokenizedTexts
+    masked: NDArray[np.bool_] | None = None
 
     @classmethod
     def unweighted(cls, texts: TokenizedTexts, heldout: TokenizedTexts) -> "TrainingData":
@@ -81,6 +92,7 @@ class Recording:
 
     ``checkpoints`` holds rows of ``CHECKPOINTS``; ``losses`` and ``heldout`` one float32 array
     each, in text order, NaN where a sample was not seen; ``curve`` (step, loss in nats per token).
+    Losses of samples are over all of their tokens, masked ones too; the curve is what was trained.
     ``looks`` are the first frozen one and that after the last step, one where they are the same.
     ``gain`` float64: each sample's loss before minus after every step it was in, summed, nats per
     token; NaN: it was in none.
@@ -90,6 +102,7 @@ class Recording:
     losses: list[NDArray[np.float32]] = field(default_factory=list)
     heldout: list[NDArray[np.float32]] = field(default_factory=list)
     curve: list[tuple[int, float]] = field(default_factory=list)
+    num_masked_tokens: int = 0
     looks: list[TokenLook] = field(default_factory=list)
     gain: NDArray[np.float64] | None = None
 
@@ -99,8 +112,13 @@ class Recording:
 
 
 def weighted_loss(nll_N: Tensor, weight_N: Tensor) -> Tensor:
-    """Sum of w nll over sum of |w|, both over predicted tokens; with unit weights the mean."""
-    return (weight_N * nll_N).sum() / weight_N.abs().sum()
+    """Sum of w nll over sum of |w|, both over predicted tokens; with unit weights the mean.
+
+    0 where all weights are, as when a whole batch is masked.
+    """
+    return (weight_N * nll_N).sum() / weight_N.abs().sum().clamp(
+        min=torch.finfo(weight_N.dtype).tiny
+    )
 
 
 def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
@@ -184,7 +202,8 @@ class _Run:
             weight_decay=recipe.config.weight_decay,
             fused=True,
         )
-        self.recording = Recording()
+        num_masked = 0 if data.masked is None else int(data.masked.sum())
+        self.recording = Recording(num_masked_tokens=num_masked)
         self.step = self.epoch = self.batch = 0
         # Loss of each window in the current pass, nats; NaN: not seen yet.
         self.window_nll = torch.full((len(self.windows),), torch.nan, device=self.device)
@@ -233,10 +252,9 @@ class _Run:
             )
 
     def _optimize(self, chosen: NDArray[np.int64], rate: float) -> tuple[float, int]:
-        weights = torch.from_numpy(self.data.weights[self.windows.sequence[chosen]]).float()
         rng = _rng_state(self.device)
         nll_N, row_N = self._nll(chosen)
-        loss = weighted_loss(nll_N, weights.to(self.device)[row_N])
+        loss = weighted_loss(nll_N, self._token_weights(chosen, row_N))
         self.require_finite(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -257,6 +275,14 @@ class _Run:
             gain_N = (nll_N.detach() - after_N).double()
             self.window_gain[at_B] = self.window_gain[at_B].nan_to_num().index_add(0, row_N, gain_N)
         return float(loss.detach()), len(row_N)
+
+    def _token_weights(self, chosen: NDArray[np.int64], row_N: Tensor) -> Tensor:
+        of_window = torch.from_numpy(self.data.weights[self.windows.sequence[chosen]]).float()
+        weight_N = of_window.to(self.device)[row_N]
+        if self.data.masked is None:
+            return weight_N
+        is_masked = self.data.masked[target_places(self.windows, chosen)]
+        return weight_N.masked_fill(torch.from_numpy(is_masked).to(self.device), 0.0)
 
     def _nll(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Losses at the real positions of a batch, and the row of each."""
@@ -429,6 +455,7 @@ def _digest(run: _Run, name: str) -> str:
         digest.update(texts.offsets.tobytes())
     digest.update(data.weights.tobytes())
     digest.update(data.copies.tobytes())
+    digest.update(b"" if data.masked is None else data.masked.tobytes())
     digest.update(models.settings_of(run.model).encode())
     for parameter in run.model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())

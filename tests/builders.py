@@ -1,6 +1,7 @@
 """Builders shared by all tests; none hides a number that a test asserts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from gdc import store
 from gdc.config import Params, parse_params
-from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS
-from gdc.trace import Trace, loss_table
+from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
+from gdc.trace import Trace, gain_table, loss_table
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -34,6 +35,29 @@ def trace_of(curves: Mapping[str, Sequence[float]], mode: str = "online") -> Tra
         heldout_index=index.head(0),
         heldout_losses=loss_table(list(table[:0].T)).lazy(),
     )
+
+
+def with_records(trace: Trace, seed: int) -> Trace:
+    """The trace with token losses of ragged samples and a gain for each training sample."""
+    rng = np.random.default_rng(seed)
+
+    def tokens_of(index: pl.DataFrame) -> pl.DataFrame:
+        lengths = rng.integers(1, 24, index.height)
+        looks = [[rng.gamma(0.1, 1, n).tolist() for n in lengths] for _ in ("early", "late")]
+        return pl.DataFrame([index["sample_id"].to_list(), *looks], schema=TOKEN_LOSSES)
+
+    return replace(
+        trace,
+        tokens=(tokens_of(trace.index), tokens_of(trace.heldout_index)),
+        gains=gain_table(trace.index, rng.gamma(0.1, 1, trace.index.height)),
+    )
+
+
+def with_mixed_records(trace: Trace, seed: int) -> Trace:
+    """The same records in another row order."""
+    tables = [*(trace.tokens or ()), trace.gains if trace.gains is not None else pl.DataFrame()]
+    train, heldout, gains = (table.sample(fraction=1, shuffle=True, seed=seed) for table in tables)
+    return replace(trace, tokens=(train, heldout), gains=gains)
 
 
 def params_with(**sections: object) -> Params:

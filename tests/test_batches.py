@@ -13,6 +13,7 @@ from gdc.batches import (
     group_by_tokens,
     padded,
     plan_batches,
+    target_places,
     windows_of,
 )
 
@@ -83,6 +84,18 @@ def test_windows_predict_each_token_once_and_in_order(
     expected = [token for text in ids for token in [*text, END]]
     assert targets[is_target].tolist() == expected
     assert inputs[is_target].tolist() == [token for text in ids for token in [END, *text]]
+
+
+@given(texts_of_ids, st.integers(1, 6), st.integers(0, 9))
+def test_the_places_of_targets_are_those_that_a_padded_batch_holds(
+    ids: list[list[int]], block_size: int, seed: int
+) -> None:
+    texts = tokenized(*ids)
+    windows = windows_of(texts, block_size)
+    chosen = np.random.default_rng(seed).permutation(len(windows))[:3]
+    _, targets = padded(texts, windows, chosen)
+    found = texts.ids[target_places(windows, chosen)]
+    assert found.tolist() == targets[targets != PADDING].tolist()
 
 
 @given(lengths, st.integers(1, 60), st.integers(0, 3))

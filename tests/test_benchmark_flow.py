@@ -64,6 +64,11 @@ def test_without_scores_there_is_nothing_to_judge(
 def killed_benchmark(folder: Path) -> Path:
     """A small workspace where stage `score` is done, and one model of four."""
     make_workspace(folder)
+    params = read_params(folder)
+    params["train"]["self_influence"] = True
+    params["score"]["enabled"] += ["hard_token_drop", "self_influence", "online_probe_gap"]
+    params["ingest"]["validation_fraction"] = 0.3
+    write_params(folder, params)
     done = run(folder, sys.executable, "-c", STAGES)
     assert done.returncode == 0, done.stderr
     dvc(folder, "commit", "--force", "manifest", "ingest", "halves", "train@0", "score")

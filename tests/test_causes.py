@@ -40,15 +40,27 @@ def cause_of(text: str) -> str:
     return causes_of({"s": text})["s"]
 
 
-def test_exact_copies_name_each_other_and_come_before_all_else() -> None:
-    mail = "Write to jane.roe@mail.org."
-    table = find_causes(samples_of({"c": mail, "a": mail, "b": PROSE}), twins_of(("c", "a")))
-    assert table.rows() == [("a", "exact-copies", ["c"]), ("b", "none", []),
+def test_exact_copies_name_each_other_and_come_before_near_ones() -> None:
+    texts = {"c": PROSE, "a": PROSE, "b": "one"}
+    table = find_causes(samples_of(texts), twins_of(("c", "a"), ("b", "a")))
+    assert table.rows() == [("a", "exact-copies", ["c"]), ("b", "near-copies", ["a"]),
                             ("c", "exact-copies", ["a"])]  # fmt: skip
 
 
-def test_near_copies_name_each_other_in_both_directions_and_come_before_secrets() -> None:
-    texts = {"a": "one", "b": "Write to jane.roe@mail.org.", "c": "three", "d": "four"}
+def test_a_secret_that_is_repeated_is_a_secret_and_names_its_copies() -> None:
+    mail = "Write to jane.roe@mail.org."
+    texts = {"a": mail, "b": mail, "c": f"{mail} Soon.", "d": PROSE}
+    table = find_causes(samples_of(texts), twins_of(("c", "a"), ("d", "c")))
+    assert table.rows() == [
+        ("a", "secret", ["b"]),
+        ("b", "secret", ["a"]),
+        ("c", "secret", ["a", "d"]),
+        ("d", "near-copies", ["c"]),
+    ]
+
+
+def test_near_copies_name_each_other_in_both_directions() -> None:
+    texts = {"a": "one", "b": "two", "c": "three", "d": "four"}
     table = find_causes(samples_of(texts), twins_of(("b", "a"), ("c", "a")))
     assert table.rows() == [
         ("a", "near-copies", ["b", "c"]),
@@ -194,6 +206,7 @@ def test_every_sample_has_one_cause_whatever_the_order_of_rows(texts: list[str],
     assert set(table["cause"]) <= set(REMEDIES)
     has_twins = table["cause"].is_in(["exact-copies", "near-copies"])
     assert (table["twin_ids"].list.len() > 0).to_list() == has_twins.to_list()
+    assert not any(map(secret_kinds, texts))
     shuffled = samples.sample(fraction=1, shuffle=True, seed=seed)
     assert_frame_equal(find_causes(shuffled, pairs.reverse()), table)
 

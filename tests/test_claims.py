@@ -30,6 +30,7 @@ def top(fraction: float, weight: float, score: str = "memorization") -> dict[str
 PARAMS = params_with(
     intervene={
         "curated_arm": "none",
+        "recommend": None,
         "arms": {
             "none": {"rule": "none"},
             "five": top(0.05, 0.0),

@@ -244,7 +244,7 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
 def test_init_lists_its_presets_and_overwrites_only_when_told(
     workspace: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
-    assert "expected one of docs, " in call("init", "nope")[2]
+    assert "expected one of budgets, docs, " in call("init", "nope")[2]
     (workspace / "dvc.yaml").write_text("stages: {}\n")
     (workspace / "params.yaml").write_text("mine")
     assert call("init", "docs")[0] == 2
@@ -303,6 +303,58 @@ def test_show_without_a_report_says_what_to_run(
         2,
         "error: reports/report.json: not found. Run the stage that writes it: gdc run.\n",
     )
+
+
+TARGET = ("recommend", "--max-extraction", "0.1", "--max-perplexity", "0.5")
+
+
+def test_a_recommendation_is_read_off_the_last_report(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    ends = {"value": 0.0, "low": 0.0, "high": 0.0, "num_seeds": 5}
+    point = {"arm": "top", "rule": "top-fraction", "num_changed": 3, "num_dropped": 3}
+    store.write_json(
+        store.REPORT, {"front": [point | {"extraction": ends, "perplexity_change": ends}]}
+    )
+    code, output, _ = call(*TARGET)
+    assert code == 0
+    assert output.startswith(
+        "Extraction of at most 10 % at a perplexity of at most +0.5 %: the cheapest plan shown to "
+        "reach it is top (samples changed: 3, dropped: 3;"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param((), "reports/report.json: not found. Run the stage", id="no report"),
+        pytest.param(
+            ("--max-extraction", "10"),
+            "--max-extraction: expected a share in [0, 1], got 10.0.",
+            id="a percentage for a share",
+        ),
+        pytest.param(
+            ("--max-perplexity", "nan"),
+            "--max-perplexity: expected a percentage of at least 0, got nan.",
+            id="no number",
+        ),
+    ],
+)
+def test_a_recommendation_that_cannot_be_made_says_why(
+    call: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], message: str
+) -> None:
+    code, output, errors = call(*TARGET, *arguments)
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"error: {message}")
+
+
+def test_a_report_of_an_older_version_gives_no_recommendation(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    store.write_json(store.REPORT, {"arms": []})
+    code, _, errors = call(*TARGET)
+    assert code == 2
+    assert "expected what arms leak and cost (front), got a report of an older" in errors
 
 
 # ---- what is started

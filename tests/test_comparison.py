@@ -27,7 +27,7 @@ ARMS = {
 
 def params_of(*arms: str, seeds: tuple[int, ...] = (1, 2, 3)) -> Params:
     return params_with(
-        intervene={"curated_arm": "none", "arms": ARMS},
+        intervene={"curated_arm": "none", "recommend": None, "arms": ARMS},
         retrain={"arms": list(arms), "seeds": list(seeds), "match": "steps"},
     )
 
@@ -136,7 +136,7 @@ def test_without_canaries_nothing_is_claimed() -> None:
 def test_a_shuffled_plan_is_the_control_of_its_arm() -> None:
     arms = {**ARMS, "dealt": {"rule": "shuffled", "of": "top"}}
     params = params_with(
-        intervene={"curated_arm": "none", "arms": arms},
+        intervene={"curated_arm": "none", "recommend": None, "arms": arms},
         retrain={"arms": ["none", "top", "dealt"], "seeds": [1], "match": "steps"},
     )
     assert equal_random_arm("top", params) == "dealt"

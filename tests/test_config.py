@@ -17,6 +17,7 @@ PRESETS = sorted((REPOSITORY / "gdc/presets").glob("*.yaml"))
 SHIPPED = [REPOSITORY / store.PARAMS, *PRESETS]
 
 KEEP = {"rule": "none"}
+MASK = {"rule": "mask-spans"}
 WORDS = {"prefix_words": 2, "secret_words": 2, "repeats": [1], "per_level": 1, "num_twins": 0}
 SIZES = {"block_size": 16, "precision": "float32"}
 GPT2 = {"kind": "gpt2", **SIZES, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "dropout": 0}
@@ -43,6 +44,10 @@ def changed(changes: Mapping[str, object]) -> dict[str, Any]:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_what_the_repository_ships_is_accepted(path: Path) -> None:
     parse_params(values_of(path), name=path.name)
+
+
+def test_an_axis_may_be_left_to_the_calibration() -> None:
+    assert parse_params(changed({"partition.axis": "auto"}), name="test").partition.axis == "auto"
 
 
 def test_the_repository_runs_the_docs_preset() -> None:
@@ -74,22 +79,31 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a quantile below zero",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "paper", "arms": {"none": KEEP}}},
+            {"intervene": {"curated_arm": "paper", "recommend": None, "arms": {"none": KEEP}}},
             r"intervene: .*curated_arm: expected one of \['none'\], got 'paper'",
             id="the curated arm is not defined",
         ),
         pytest.param(
-            {"intervene": {"curated_arm": "tracked", "arms": {"tracked": KEEP}}},
+            {"intervene": {"curated_arm": "tracked", "recommend": None, "arms": {"tracked": KEEP}}},
             r"intervene\.arms: 'tracked' names the models of stage train",
             id="an arm takes the tracked run's name",
         ),
         pytest.param(
             {
-                "intervene": {"curated_arm": "a", "arms": {"b": KEEP, "a": KEEP}},
+                "intervene": {
+                    "curated_arm": "a",
+                    "recommend": None,
+                    "arms": {"b": KEEP, "a": KEEP},
+                },
                 "retrain.arms": ["a", "oracle"],
             },
             r"retrain\.arms: \['oracle'\] not defined; .* intervene\.arms: \['a', 'b'\]",
             id="a retrained arm is not defined",
+        ),
+        pytest.param(
+            {"train.token_losses": False, "intervene.arms.paper": MASK},
+            r"intervene\.arms\.paper: mask-spans needs train\.token_losses: true, got false",
+            id="spans are masked but not found",
         ),
         pytest.param(
             {"train.seeds": [0, 2], "retrain.seeds": [1, 2]},
@@ -100,6 +114,31 @@ def test_the_repository_runs_the_docs_preset() -> None:
             {"score.mode": "probe", "train.probes_per_epoch": 0},
             r"score\.mode is 'probe' but train\.probes_per_epoch is 0",
             id="probes are read but not recorded",
+        ),
+        pytest.param(
+            {
+                "score.enabled": ["final_loss", "random", "hard_token_drop"],
+                "train.token_losses": False,
+            },
+            r"score\.enabled: hard_token_drop needs train\.token_losses: true, got false",
+            id="tokens are read but not recorded",
+        ),
+        pytest.param(
+            {
+                "score.enabled": ["self_influence", "final_loss", "random"],
+                "train.self_influence": False,
+            },
+            r"score\.enabled: self_influence needs train\.self_influence: true, got false",
+            id="gains are read but not recorded",
+        ),
+        pytest.param(
+            {
+                "score.mode": "online",
+                "score.enabled": ["online_probe_gap", "final_loss", "random"],
+                "train.probes_per_epoch": 0,
+            },
+            r"online_probe_gap needs .* train\.probes_per_epoch of at least 1, got \d+ and 0",
+            id="both modes are read but not recorded",
         ),
         pytest.param(
             {"model": PRETRAINED, "ingest.tokenizer": {"kind": "bpe", "vocab_size": 300}},
@@ -150,9 +189,29 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="an axis that is not written",
         ),
         pytest.param(
+            {
+                "partition.axis": "auto",
+                "ingest.canaries.words": None,
+                "ingest.canaries.digits.num_twins": 8,
+            },
+            r"partition\.axis: auto .*expected at least 2 .* num_twins of at least 9, got "
+            r"\['natural'\]\. Plant a second family, or name a score",
+            id="an axis is to be chosen by one family",
+        ),
+        pytest.param(
+            {"partition.axis": "auto", "partition.memorization": {"kind": "absolute", "value": 2}},
+            r"axis: auto may take any; expected kind: quantile, got 2\.0 of kind: absolute",
+            id="a value for a score that is not chosen yet",
+        ),
+        pytest.param(
             {"score.enabled": ["random"], "partition.axis": "memorization"},
             r"intervene\.arms\..*: expected one of \[.*\], got 'final_loss'",
             id="an arm ranks by a score that is not written",
+        ),
+        pytest.param(
+            {"intervene.arms.weight": {"rule": "weight-by-score", "score": "std_of_loss"}},
+            r"intervene\.arms\.weight\.score: expected one of \[.*\], got 'std_of_loss'",
+            id="an arm weighs by a score that is not written",
         ),
     ],
 )
@@ -195,6 +254,11 @@ def test_every_rule_across_fields_refuses_and_says_both_values(
             {"intervene.arms.control": {"rule": "random", "fraction": 1, "weight": 0}},
             r"intervene\.arms\.control\.random\.fraction: Input should be less than 1, got 1",
             id="an arm that drops everything",
+        ),
+        pytest.param(
+            {"intervene.recommend": {"max_extraction": 10, "max_perplexity_increase": 5}},
+            r"intervene\.recommend\.max_extraction: Input should be less .* to 1, got 10",
+            id="a percentage for a share",
         ),
         pytest.param(
             {"score": None}, r"score: Input should be .*, got None", id="an empty section"

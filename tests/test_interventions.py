@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,11 +11,20 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from gdc.canaries import make_canaries
-from gdc.config import CanariesConfig, DedupArm, ScoreArm
+from gdc.config import CanariesConfig, CapCopiesArm, DedupArm, ScoreArm
 from gdc.corpus import build_corpus, samples_from
 from gdc.errors import ConfigError, DataError
-from gdc.interventions import curate, dedup_plan, make_plan, oracle_plan, shuffled_plan
-from gdc.schema import CORPUS, CURATED, PLAN, QUADRANTS, REMOVED, SCORES
+from gdc.interventions import (
+    cap_copies_plan,
+    curate,
+    make_plan,
+    mask_plan,
+    oracle_plan,
+    shuffled_mask_plan,
+    shuffled_plan,
+)
+from gdc.schema import CORPUS, CURATED, PLAN, QUADRANTS, REMOVED, SCORES, SPANS
+from gdc.tokens import Places, masked_tokens
 from tests.builders import rows_of
 
 NONE = {"rule": "none"}
@@ -32,6 +42,12 @@ def at_random(fraction: float, weight: float = 0.0) -> dict[str, object]:
 
 def plan(arm: Mapping[str, object], scored: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     return make_plan(TypeAdapter[ScoreArm](ScoreArm).validate_python(arm), scored, seed=seed)
+
+
+def rows_without_masks(table: pl.DataFrame) -> list[tuple[object, ...]]:
+    """Rows of a plan or a curated table that masks nothing."""
+    assert table["masked"].list.len().sum() == 0
+    return table.drop("masked").rows()
 
 
 def scored_of(rows: Sequence[tuple[str, float, float | None, str]]) -> pl.DataFrame:
@@ -73,17 +89,18 @@ arms = st.one_of(
     ),
     st.builds(top, fractions, weights),
     st.builds(at_random, fractions, weights),
+    st.just({"rule": "weight-by-score", "score": "memorization"}),
 )
 
 
 def test_no_rule_keeps_every_sample_once() -> None:
     kept = plan(NONE, FIVE)
     assert kept.schema == PLAN
-    assert kept.rows() == [(i, "keep", 1.0, 1, "no rule") for i in "eadcb"]
+    assert rows_without_masks(kept) == [(i, "keep", 1.0, 1, "no rule") for i in "eadcb"]
 
 
 def test_the_papers_rule_on_five_samples() -> None:
-    assert plan(PAPER, FIVE).rows() == [
+    assert rows_without_masks(plan(PAPER, FIVE)) == [
         ("e", "keep", 1.0, 1, "stable-easy"),
         ("a", "copy", 1.0, 3, "ambiguous-hard"),
         ("d", "weight", 0.5, 1, "hotspot-memorized"),
@@ -99,7 +116,7 @@ def test_hotspots_of_weight_zero_are_dropped_and_noise_may_stay() -> None:
 
 def test_ties_are_broken_by_the_second_score_then_by_the_id() -> None:
     # memorization ties c, d and b; difficulty puts c first; the id puts b before d.
-    assert plan(top(0.4), FIVE).rows() == [
+    assert rows_without_masks(plan(top(0.4), FIVE)) == [
         ("e", "keep", 1.0, 1, "not chosen by memorization"),
         ("a", "keep", 1.0, 1, "not chosen by memorization"),
         ("d", "keep", 1.0, 1, "not chosen by memorization"),
@@ -110,7 +127,9 @@ def test_ties_are_broken_by_the_second_score_then_by_the_id() -> None:
 
 def test_the_top_may_be_weighted_down() -> None:
     chosen = plan(top(0.2, 0.25), FIVE).filter(pl.col("action") != "keep")
-    assert chosen.rows() == [("c", "weight", 0.25, 1, "rank 1 of the 1 chosen by memorization")]
+    assert rows_without_masks(chosen) == [
+        ("c", "weight", 0.25, 1, "rank 1 of the 1 chosen by memorization")
+    ]
 
 
 def test_a_sample_without_the_score_is_chosen_last() -> None:
@@ -126,7 +145,7 @@ def test_a_sample_without_the_score_is_chosen_last() -> None:
 
 def test_a_random_plan_is_pinned() -> None:
     dropped = plan(at_random(0.4), FIVE).filter(pl.col("action") == "drop")
-    assert dropped.rows() == [
+    assert rows_without_masks(dropped) == [
         ("d", "drop", 0.0, 0, "rank 2 of the 2 chosen at random"),
         ("b", "drop", 0.0, 0, "rank 1 of the 2 chosen at random"),
     ]
@@ -222,12 +241,14 @@ def test_a_known_curated_data_set() -> None:
     assert {name: table.schema for name, table in tables.items()} == {
         "train": CURATED, "validation": CURATED, "reserved": CURATED, "removed": REMOVED
     }  # fmt: skip
-    assert tables["train"].rows() == [
+    assert rows_without_masks(tables["train"]) == [
         ("a", "text of a", 1.0, 3, "ambiguous-hard", "ambiguous-hard"),
         ("e", "text of e", 1.0, 1, "stable-easy", "stable-easy"),
     ]
-    assert tables["validation"].rows() == [("v", "text of v", 1.0, 1, None, "held out, not scored")]
-    assert tables["reserved"].rows() == [
+    assert rows_without_masks(tables["validation"]) == [
+        ("v", "text of v", 1.0, 1, None, "held out, not scored")
+    ]
+    assert rows_without_masks(tables["reserved"]) == [
         ("w", "text of w", 1.0, 1, None, "text of a canary or its twin, not scored")
     ]
     assert tables["removed"].rows() == [
@@ -285,7 +306,7 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         }
     )
     arm = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
-    plan = dedup_plan(arm, texts.select("sample_id"), texts, seed=0)
+    plan = cap_copies_plan(arm, texts.select("sample_id"), texts, seed=0)
     assert plan.schema == PLAN
     assert plan["action"].to_list() == ["keep", "keep", "drop", "drop"]
     assert plan["weight"].to_list() == [1.0, 1.0, 0.0, 0.0]
@@ -294,7 +315,7 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         "near copy of b, similarity 1.0",
     ]
     exact = arm.model_copy(update={"threshold": 1.0})
-    plan = dedup_plan(exact, texts.select("sample_id"), texts, seed=0)
+    plan = cap_copies_plan(exact, texts.select("sample_id"), texts, seed=0)
     assert plan["action"].to_list() == ["keep", "keep", "keep", "drop"]
 
 
@@ -316,7 +337,9 @@ def test_a_shuffled_plan_does_the_same_to_other_samples(
         st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(ids), max_size=len(ids))
     )
     actions = {0.0: "drop", 0.5: "weight", 1.0: "keep"}
-    rows = [(i, actions[w], w, int(w > 0), "why") for i, w in zip(ids, weights, strict=True)]
+    rows: list[tuple[Any, ...]] = [
+        (i, actions[w], w, int(w > 0), "why", []) for i, w in zip(ids, weights, strict=True)
+    ]
     plan = pl.DataFrame(rows, schema=PLAN, orient="row")
     dealt = shuffled_plan(plan, seed=0)
     assert dealt["sample_id"].to_list() == ids
@@ -326,10 +349,144 @@ def test_a_shuffled_plan_does_the_same_to_other_samples(
 
 def test_a_shuffled_plan_reaches_samples_that_the_plan_left_alone() -> None:
     ids = [f"s{i:03}" for i in range(200)]
-    rows = [
-        (i, *(("drop", 0.0, 0) if n < 20 else ("keep", 1.0, 1)), "why") for n, i in enumerate(ids)
+    rows: list[tuple[Any, ...]] = [
+        (i, *(("drop", 0.0, 0) if n < 20 else ("keep", 1.0, 1)), "why", [])
+        for n, i in enumerate(ids)
     ]
     plan = pl.DataFrame(rows, schema=PLAN, orient="row")
     dropped = shuffled_plan(plan, seed=0).filter(pl.col("action") == "drop")
     assert dropped.height == 20
     assert len(set(dropped["sample_id"]) & set(ids[:20])) < 8
+
+
+def by_score(name: str = "memorization") -> dict[str, object]:
+    return {"rule": "weight-by-score", "score": name}
+
+
+def test_a_unit_of_the_score_halves_the_weight_and_none_below_zero_changes_it() -> None:
+    scores = [0.0, 1.0, 3.0, -2.0, None, math.nan, math.inf]
+    scored = scored_of([(f"s{i}", 1.0, s, "stable-easy") for i, s in enumerate(scores)])
+    assert plan(by_score(), scored).rows() == [
+        ("s0", "keep", 1.0, 1, "memorization 0.0", []),
+        ("s1", "weight", 0.5, 1, "memorization 1.0", []),
+        ("s2", "weight", 0.25, 1, "memorization 3.0", []),
+        ("s3", "keep", 1.0, 1, "memorization -2.0", []),
+        ("s4", "keep", 1.0, 1, "no memorization", []),
+        ("s5", "keep", 1.0, 1, "no memorization", []),
+        ("s6", "drop", 0.0, 0, "memorization inf", []),
+    ]
+    with pytest.raises(ConfigError, match=r"expected a score of .* got 'quadrant'"):
+        plan(by_score("quadrant"), scored)
+
+
+def texts_of(texts: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame({"sample_id": [f"s{i:02d}" for i in range(len(texts))], "text": texts})
+
+
+def capped(max_copies: int, texts: pl.DataFrame) -> pl.DataFrame:
+    arm = CapCopiesArm(
+        rule="cap-copies", max_copies=max_copies, threshold=0.8, num_perm=64, shingle_chars=4
+    )
+    return cap_copies_plan(arm, texts.select("sample_id"), texts, seed=0)
+
+
+def test_a_cap_keeps_so_many_of_a_group_and_the_smallest_ids() -> None:
+    texts = texts_of(["one two three"] * 3 + ["quite another"] * 2 + ["one two three"])
+    assert capped(2, texts)["action"].to_list() == ["keep", "keep", "drop", "keep", "keep", "drop"]
+    assert capped(2, texts)["reason"][5] == "near copy of s00, similarity 1.0"
+    assert set(capped(4, texts)["action"]) == {"keep"}
+
+
+@given(
+    drawn=st.lists(st.sampled_from(["one two three", "four five six", "seven"]), min_size=1),
+    cap=st.integers(1, 4),
+)
+def test_a_cap_leaves_as_many_of_each_text_as_it_says_and_a_cap_of_one_is_dedup(
+    drawn: list[str], cap: int
+) -> None:
+    texts = texts_of(drawn)
+    kept = capped(cap, texts).filter(pl.col("action") == "keep").join(texts, on="sample_id")
+    assert {text: kept["text"].to_list().count(text) for text in drawn} == {
+        text: min(cap, drawn.count(text)) for text in drawn
+    }
+    dedup = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
+    assert capped(1, texts).equals(cap_copies_plan(dedup, texts.select("sample_id"), texts, seed=0))
+
+
+# ---- masked spans
+
+
+def spans_of(*spans: tuple[str, int, int, int]) -> pl.DataFrame:
+    """A SPANS table from (sample_id, start, end, num_tokens)."""
+    return pl.DataFrame([(*span, 1.0) for span in spans], schema=SPANS, orient="row")
+
+
+def test_memorized_spans_are_masked_and_every_sample_stays() -> None:
+    masks = mask_plan(FIVE, spans_of(("d", 0, 4, 2), ("b", 3, 9, 5), ("d", 6, 9, 3)))
+    assert masks.schema == PLAN
+    assert masks.rows() == [
+        ("e", "keep", 1.0, 1, "no memorized span", []),
+        ("a", "keep", 1.0, 1, "no memorized span", []),
+        ("d", "mask", 1.0, 1, "memorized spans of 5 tokens",
+         [{"start": 0, "end": 4}, {"start": 6, "end": 9}]),
+        ("c", "keep", 1.0, 1, "no memorized span", []),
+        ("b", "mask", 1.0, 1, "memorized spans of 5 tokens", [{"start": 3, "end": 9}]),
+    ]  # fmt: skip
+    assert set(mask_plan(FIVE, spans_of())["action"]) == {"keep"}
+
+
+def test_the_curated_data_set_carries_the_masks() -> None:
+    corpus = corpus_of([*((i, "train", None) for i in "abcde"), ("v", "validation", None)])
+    tables = curate(corpus, quadrants_of(FIVE), mask_plan(FIVE, spans_of(("d", 0, 4, 2))))
+    masked = dict(tables["train"].select("sample_id", "masked").iter_rows())
+    assert masked == {"a": [], "b": [], "c": [], "d": [{"start": 0, "end": 4}], "e": []}
+    assert tables["validation"].schema == CURATED
+
+
+def dealt_lengths(places: Sequence[Places], masks: pl.DataFrame) -> list[int]:
+    """Number of masked tokens of each sample."""
+    spans = masks["masked"].to_list()
+    return [int(masked_tokens(p, m).sum()) for p, m in zip(places, spans, strict=True)]
+
+
+@given(
+    samples=st.lists(st.lists(st.booleans(), max_size=12), min_size=1, max_size=8),
+    seed=st.integers(0, 99),
+)
+def test_shuffled_masks_are_as_many_and_as_long_and_fit(
+    samples: list[list[bool]], seed: int
+) -> None:
+    # A token of two characters each; marked tokens are masked one by one.
+    places = [[(2 * t, 2 * t + 2) for t in range(len(marks))] for marks in samples]
+    ids = [f"s{i}" for i in range(len(samples))]
+    spans = spans_of(
+        *((ids[i], *places[i][t], 1) for i, m in enumerate(samples) for t in range(len(m)) if m[t])
+    )
+    plan = mask_plan(pl.DataFrame({"sample_id": ids}), spans)
+    dealt = shuffled_mask_plan(plan, places, seed=seed)
+    assert dealt.schema == PLAN
+    assert dealt["sample_id"].to_list() == ids
+    assert sorted(dealt_lengths(places, dealt)) == sorted(map(sum, samples))
+    assert (dealt["masked"].list.len() > 0).equals(dealt["action"] == "mask")
+    assert dealt.equals(shuffled_mask_plan(plan, places, seed=seed))
+
+
+def test_shuffled_masks_go_to_other_samples_and_to_all_places() -> None:
+    places = [letters(20) for _ in range(200)]
+    ids = [f"s{i:03}" for i in range(200)]
+    plan = mask_plan(
+        pl.DataFrame({"sample_id": ids}),
+        spans_of(*((i, start, start + 3, 3) for i in ids[:20] for start in (0, 6))),
+    )
+    dealt = shuffled_mask_plan(plan, places, seed=0).filter(pl.col("action") == "mask")
+    assert dealt.height == 20
+    assert len(set(dealt["sample_id"]) & set(ids[:20])) < 8
+    starts = {span["start"] for spans in dealt["masked"].to_list() for span in spans}
+    assert {0, 17} <= starts
+    assert len(starts) > 10
+    lengths = {s["end"] - s["start"] for spans in dealt["masked"].to_list() for s in spans}
+    assert lengths == {3}
+
+
+def letters(num_tokens: int) -> Places:
+    return [(i, i + 1) for i in range(num_tokens)]

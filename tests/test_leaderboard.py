@@ -19,7 +19,7 @@ from gdc import benchmark, leaderboard, ranks, scores, store
 from gdc.config import Params
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.halves import assign_halves
-from gdc.leaderboard import Judge, Scored, agreement, build_leaderboard, cost_class
+from gdc.leaderboard import Judge, Scored, agreement, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
 from gdc.schema import CORPUS, REFERENCES
 from gdc.trace import Trace
@@ -143,13 +143,15 @@ def board() -> dict[str, Any]:
     measured = measured_of(references)
     partial = [None if i % 3 else value for i, value in enumerate(measured)]
     draws = np.random.default_rng(5).random((2, samples.height))
-    runs = [
+    tables = [
         scores_of(samples, {"final_loss": measured, "random": draw, "reference_gap": partial})
         for draw in draws
     ]
+    # As stage `score` writes them.
+    runs = [table.drop("first_learned", "never_learned") for table in tables]
     shuffled = samples.sample(fraction=1, shuffle=True, seed=3)
     trace = trace_with_truth(samples)
-    mixed = runs[0].sample(fraction=1, shuffle=True, seed=1)
+    mixed = tables[0].sample(fraction=1, shuffle=True, seed=1)
     scored = Scored(mixed, runs, [trace], "online", {"final_loss": 0.0123})
     return build_leaderboard(shuffled, references, scored, seed=0)
 
@@ -202,6 +204,7 @@ def test_the_board_says_what_it_rests_on(board: dict[str, Any]) -> None:
     assert board["num_ordinary"] == NUM_ORDINARY
     assert board["num_top"] == (measured > np.quantile(measured, 0.9)).sum()
     assert board["families"] == {"digits": {"num_repeats": 4, "num_most": 2, "num_once": 2}}
+    assert board["truth_canaries"]["digits"]["value"] == 1
     assert 0.8 < board["ceiling"]["ordinary"] <= board["ceiling"]["all"] < 1
     levels = [(row["family"], row["num_repeats"], row["num_samples"]) for row in board["truth"]]
     assert levels == [(None, None, 300), ("digits", 1, 2), ("digits", 2, 2), ("digits", 4, 8)]
@@ -266,8 +269,9 @@ def test_agreement_needs_two_runs() -> None:
 
 
 def test_every_score_has_a_cost() -> None:
-    costs = {name: cost_class(name) for name in [*scores.REGISTRY, "difficulty"]}
+    costs = {name: scores.cost_class(name) for name in [*scores.REGISTRY, "difficulty"]}
     assert costs["difficulty"] == costs["forget"] == costs["zlib"] == "one run"
+    assert {costs[name] for name in ("hard_token_drop", "self_influence")} == {"one run"}
     assert costs["num_copies"] == costs["random"] == "no model"
     assert costs["reference_gap"] == costs["reference_gap_calibrated"] == "reference models"
 
@@ -279,6 +283,7 @@ def test_the_table_holds_the_ceiling_first_and_every_score(board: dict[str, Any]
     header, _, best, first, *others = rows[start:]
     assert header.count("|") == best.count("|") == first.count("|")
     assert best.startswith(f"| *best possible* | - | - | {board['ceiling']['all']:.3f} |")
+    assert best.endswith("| - | - | 1.000 [1.000, 1.000] | - |")
     share = f"{1 / board['ceiling']['ordinary']:.2f}"
     assert first.startswith(
         f"| `final_loss` | one run | 0.0123 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | {share}"

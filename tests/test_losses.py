@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from gdc import losses
 from gdc.batches import TokenizedTexts
 from gdc.config import Gpt2Model, LstmModel
-from gdc.losses import sample_losses, target_nll, token_nll, token_records
+from gdc.losses import (
+    mean_of_tokens,
+    sample_losses,
+    target_nll,
+    token_losses,
+    token_nll,
+    token_records,
+)
 from gdc.models import build_model, target_states
 from gdc.token_records import TokenRecords
 
@@ -206,8 +213,39 @@ def test_token_records_sum_to_the_sample_losses(model: nn.Module) -> None:
     )
 
 
+def test_token_losses_match_a_plain_loop(model: nn.Module) -> None:
+    by_hand = [nll for text in TEXTS for nll, _ in tokens_by_hand(model, text, BLOCK_SIZE)]
+    found = token_losses(model, tokenized(TEXTS), block_size=BLOCK_SIZE, batch_tokens=20)
+    assert found.dtype == np.float32
+    assert found.tolist() == pytest.approx(by_hand, abs=1e-5)
+
+
+@given(order=st.permutations(range(len(TEXTS))), batch=st.sampled_from([1, 2, 7, 30, 1000]))
+def test_token_losses_do_not_depend_on_batches_padding_or_row_order(
+    order: list[int], batch: int
+) -> None:
+    for model in (LSTM, GPT2):
+        ends = tokenized(TEXTS).num_tokens.cumsum()[:-1]
+        one = token_losses(model, tokenized(TEXTS), block_size=BLOCK_SIZE, batch_tokens=20)
+        texts = tokenized([TEXTS[i] for i in order])
+        other = token_losses(model, texts, block_size=BLOCK_SIZE, batch_tokens=batch)
+        parts = np.split(one, ends)
+        assert other == pytest.approx(np.concatenate([parts[i] for i in order]), abs=1e-5)
+
+
+@pytest.mark.parametrize("block_size", [2, BLOCK_SIZE])
+def test_the_mean_of_token_losses_is_the_sample_loss_to_the_last_bit(
+    model: nn.Module, block_size: int
+) -> None:
+    texts = tokenized(TEXTS)
+    nll = token_losses(model, texts, block_size=block_size, batch_tokens=20)
+    means = mean_of_tokens(nll, texts, block_size=block_size)
+    assert means.tolist() == losses_of(model, TEXTS, block_size=block_size, batch=20)
+
+
 def test_no_texts_have_no_losses_and_no_records(model: nn.Module) -> None:
     assert losses_of(model, []) == []
+    assert token_losses(model, tokenized([]), block_size=BLOCK_SIZE, batch_tokens=9).size == 0
     records = token_records(model, tokenized([]), block_size=BLOCK_SIZE, batch_tokens=9)
     columns = (records.sequence, records.position, records.nll, records.is_greedy)
     assert [len(column) for column in columns] == [0, 0, 0, 0]

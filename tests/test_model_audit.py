@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from gdc.config import EvaluateConfig, LstmModel
 from gdc.errors import DataError
-from gdc.model_audit import Subject, audit_model
+from gdc.model_audit import Subject, ask_secrets, audit_model
 from gdc.models import build_model, target_states
 from gdc.schema import CANARIES
 from gdc.tokens import TextTokenizer, train_tokenizer
@@ -97,6 +97,14 @@ def test_order_and_company_do_not_matter() -> None:
     assert np.allclose(alone["secret_nll"].to_numpy()[::-1], table["secret_nll"], rtol=1e-5)
     _, without = audit_model(subject, canaries_of(), samples, CONFIG)
     assert np.allclose(without["loss"], members["loss"], rtol=1e-5)
+
+
+def test_secrets_asked_alone_are_those_of_the_audit() -> None:
+    subject, canaries = subject_of(block_size=64), canaries_of(*CANARY_TEXTS)
+    table, _ = audit_model(subject, canaries, samples_of("one", "two"), CONFIG)
+    alone = ask_secrets(subject, canaries, batch_tokens=16).nll
+    assert np.allclose(alone, table["secret_nll"], rtol=1e-5)
+    assert len(ask_secrets(subject, canaries_of(), batch_tokens=16).nll) == 0
 
 
 def test_a_canary_longer_than_the_window_is_refused() -> None:

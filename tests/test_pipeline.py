@@ -35,18 +35,21 @@ WORDS = [
     "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath",
     "inlet", "jetty", "knoll", "ledge", "marsh", "north", "ocean", "pines",
 ]  # fmt: skip
-# The graph without reference models, with one tracked run and two arms of one seed.
+# The graph without reference models, with one tracked run and three arms of one seed.
 STAGES = [
-    "manifest", "ingest", "halves", "train@0", "score", "partition", "intervene",
-    "retrain@none-1", "retrain@paper-1",
-    "evaluate@none-1", "evaluate@paper-1", "report",
+    "manifest", "ingest", "halves", "train@0", "score", "calibrate", "partition", "spans",
+    "intervene",
+    "retrain@none-1", "retrain@paper-1", "retrain@mask-spans-1",
+    "evaluate@none-1", "evaluate@paper-1", "evaluate@mask-spans-1", "report",
 ]  # fmt: skip
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "model": {"hidden_size": 8, "block_size": 64},
     "training": {"epochs": 4, "batch_tokens": 128, "warmup_steps": 2},
     "score": {"num_early": 2},
     "reference": {"models": []},
-    "retrain": {"arms": ["none", "paper"], "seeds": [1]},
+    # Half of such few held-out tokens: spans are found whatever is memorized.
+    "spans": {"p_value": 0.5, "min_tokens": 1},
+    "retrain": {"arms": ["none", "paper", "mask-spans"], "seeds": [1]},
 }
 
 
@@ -74,8 +77,13 @@ def make_workspace(folder: Path) -> Path:
         "tokenizer": {"kind": "bpe", "vocab_size": 280},
     }
     params["score"]["enabled"].remove("reference_gap")
+    params["intervene"]["arms"] |= {
+        "mask-spans": {"rule": "mask-spans"},
+        "shuffled-spans": {"rule": "shuffled", "of": "mask-spans"},
+        "oracle": {"rule": "oracle"},
+    }
     for family in params["ingest"]["canaries"].values():
-        family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 2}
+        family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 9}
     params["ingest"]["canaries"]["natural"] |= {"min_words": 2}
     write_params(folder, params)
     write_rows(folder, 80)
@@ -99,6 +107,11 @@ def commit_all(folder: Path) -> None:
 def read_params(folder: Path) -> dict[str, Any]:
     values: dict[str, Any] = YAML(typ="safe").load((folder / "params.yaml").read_text("utf-8"))
     return values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def write_params(folder: Path, params: Mapping[str, Any]) -> None:
@@ -180,6 +193,11 @@ def assert_map_matches_numpy(folder: Path) -> None:
     assert quadrants == names[hard.astype(int), high.astype(int)].tolist()
 
 
+def assert_plans_hold(folder: Path) -> None:
+    assert_curated_holds_no_canary(folder)
+    assert_spans_are_masked(folder)
+
+
 def assert_curated_holds_no_canary(folder: Path) -> None:
     canaries = set(pl.read_parquet(folder / "data/canaries.parquet")["text"])
     files = (folder / "data/curated").glob("*.parquet")
@@ -188,6 +206,27 @@ def assert_curated_holds_no_canary(folder: Path) -> None:
     assert sum(table.height for table in tables.values()) == 80
     for name in ("train", "validation", "removed"):
         assert canaries.isdisjoint(tables[name]["text"])
+
+
+def assert_spans_are_masked(folder: Path) -> None:
+    """Every span stands in its text, and the arm left as many tokens out of the loss."""
+    spans = pl.read_parquet(folder / "data/spans.parquet")
+    corpus = pl.read_parquet(folder / "data/corpus.parquet")
+    texts = dict(corpus.select("sample_id", "text").iter_rows())
+    rows = spans.select("sample_id", "start", "end").rows()
+    assert rows
+    assert all(0 <= start < end <= len(texts[sample]) for sample, start, end in rows)
+    plans = {
+        arm: pl.read_parquet(folder / f"data/plans/{arm}.parquet")
+        for arm in ("mask-spans", "shuffled-spans")
+    }
+    for plan in plans.values():
+        assert plan["masked"].list.len().sum() == len(rows)
+    assert not plans["mask-spans"].equals(plans["shuffled-spans"])
+    metrics = json.loads((folder / "metrics/mask-spans-1.json").read_text(encoding="utf-8"))
+    assert metrics["num_masked_tokens"] == spans["num_tokens"].sum()
+    others = json.loads((folder / "metrics/none-1.json").read_text(encoding="utf-8"))
+    assert (others["num_masked_tokens"], others["num_steps"]) == (0, metrics["num_steps"])
 
 
 def published_lock(folder: Path, tags: Mapping[str, str]) -> bytes:
@@ -234,7 +273,7 @@ def test_scheduled_runs_do_record_and_publish_only_what_changed(
     shutil.copytree(first_run, folder)
     assert executed(folder) == STAGES
     assert_map_matches_numpy(folder)
-    assert_curated_holds_no_canary(folder)
+    assert_plans_hold(folder)
     first_tags, _ = last_parent(folder)
     assert published_lock(folder, first_tags) == (folder / "dvc.lock").read_bytes()
     assert any((first_run.parent / "storage").rglob("*"))
@@ -263,6 +302,30 @@ def test_scheduled_runs_do_record_and_publish_only_what_changed(
     assert digests(folder) == digests(first_run)
 
 
+def test_no_score_and_no_plan_but_the_oracles_knows_the_canaries(
+    first_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "workspace"
+    shutil.copytree(first_run, folder)
+    before = digests(folder)
+    path = folder / "data/corpus.parquet"
+    corpus = pl.read_parquet(path)
+    assert corpus["canary_id"].count() > 0
+    # Other rows are planted ones now; whoever reads the column makes something else of it.
+    corpus.with_columns(pl.col("canary_id").reverse()).write_parquet(path)
+    stages = "from gdc.stages import intervene, partition, score, spans\n"
+    stages += "for stage in (score, partition, spans, intervene): stage.main()"
+    subprocess.run([sys.executable, "-c", stages], cwd=folder, env=ENVIRONMENT, check=True)
+
+    after = digests(folder)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed - {name for name in changed if name.startswith("data/curated/")} == {
+        "data/corpus.parquet",
+        "data/plans/oracle.parquet",
+    }
+    assert {"data/scores.parquet", "data/quadrants.parquet", "data/spans.parquet"} <= set(after)
+
+
 def assert_came_back_from_the_cache(folder: Path) -> None:
     assert executed(folder) == ["manifest"]
     assert set(last_parent(folder)[1].values()) == {"executed", "restored"}
@@ -287,8 +350,9 @@ def test_a_change_runs_what_follows_from_it_and_nothing_else(
         file.write("# edited\n")
     run_flow(folder)
     # The audits came out the same, so there is nothing new to report.
-    assert executed(folder) == ["manifest", "evaluate@none-1", "evaluate@paper-1"]
+    assert executed(folder) == ["manifest", *(s for s in STAGES if s.startswith("evaluate"))]
 
+    assert_auto_takes_the_axis_of_the_calibration(folder)
     params = read_params(folder)
     params["reference"]["models"] = [0, 1]
     params["score"]["enabled"].append("reference_gap")
@@ -298,6 +362,24 @@ def test_a_change_runs_what_follows_from_it_and_nothing_else(
     assert {"reference@0", "reference@1", "score", "evaluate@none-1"} <= set(ran)
     assert {"ingest", "train@0", "retrain@none-1"}.isdisjoint(ran)
     assert "reference_gap" in pl.read_parquet_schema(folder / "data/scores.parquet")
+
+
+def assert_auto_takes_the_axis_of_the_calibration(folder: Path) -> None:
+    calibrated = read_json(folder / "data/calibration.json")
+    params = read_params(folder)
+    params["partition"]["axis"] = "auto"
+    write_params(folder, params)
+    run_flow(folder)
+    ran = executed(folder)
+    assert {"manifest", "calibrate", "partition", "report"} <= set(ran)
+    assert {"score", "train@0"}.isdisjoint(ran)
+    assert read_json(folder / "data/calibration.json") == calibrated
+    assert read_json(folder / "data/quadrants.json")["axis"] == calibrated["auto"]["axis"]
+    report = read_json(folder / "reports/report.json")["calibration"]
+    assert report["cards"] == calibrated["cards"]
+    assert report["why"] == f"partition.axis: auto chose it. {calibrated['auto']['reason']}"
+    probes = pl.read_parquet(folder / "data/probes.parquet")
+    assert (probes.height, probes["is_memorized"].null_count()) == (12, 0)
 
 
 def test_a_run_killed_at_any_moment_and_ended_by_hand_makes_the_same_bytes(

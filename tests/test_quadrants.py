@@ -364,6 +364,7 @@ def test_a_conformal_cut_that_finds_nobody_is_told() -> None:
 
 
 CONFORMAL = {"axis": LOG_P, "difficulty": quantile(0.5), "memorization": conformal(0.1)}
+TRAIN = {"probes_per_epoch": 1, "token_losses": False, "self_influence": False}
 PROBED = {"mode": "probe", "num_early": 1, "hysteresis": 0.1, "epsilon": quantile(0.3)}
 USED_BY_ARMS = ("final_loss", "random")
 
@@ -372,7 +373,7 @@ def params_of(seeds: Sequence[int] = (0,), **score: object) -> None:
     params_with(
         partition=CONFORMAL,
         score={**PROBED, "enabled": [LOG_P, *USED_BY_ARMS], **score},
-        train={"seeds": seeds, "probes_per_epoch": 1},
+        train={**TRAIN, "seeds": seeds},
         retrain={"arms": ["none"], "seeds": [8, 9], "match": "steps"},
     )
 

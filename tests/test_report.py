@@ -29,13 +29,17 @@ from gdc.report import Pictures, ReportTables
 from gdc.schema import (
     CANARIES,
     CORPUS,
+    HALVES,
     MEMBERSHIP,
     PLAN,
     QUADRANT_TABLE,
     QUADRANTS,
     QUARANTINE,
+    REFERENCE_LOSS,
     SCORES,
+    SPANS,
 )
+from gdc.spans import nothing_recorded
 from gdc.stages import report as stage
 from gdc.trace import Trace
 from tests.builders import audit_table, params_with, trace_of
@@ -71,11 +75,15 @@ ORDINARY = tuple(sample for sample in SAMPLES if sample[4] is None)
 
 
 def params_of(
-    arms: Sequence[str] = ("none", "paper"), seeds: Sequence[int] = (1, 2), **shown: object
+    arms: Sequence[str] = ("none", "paper"),
+    seeds: Sequence[int] = (1, 2),
+    target: Mapping[str, float] | None = None,
+    **shown: object,
 ) -> Params:
-    """The repository's parameters with these arms, seeds and report settings."""
+    """The repository's parameters with these arms, seeds, target and report settings."""
     base = params_with().model_dump(mode="json")
     return params_with(
+        intervene=base["intervene"] | {"recommend": target},
         retrain=base["retrain"] | {"arms": list(arms), "seeds": list(seeds)},
         report=base["report"] | shown,
     )
@@ -102,6 +110,7 @@ def metrics_of(perplexity: float, rate: float | None) -> dict[str, Any]:
         "perplexity": perplexity,
         "num_heldout_tokens": 1000,
         "num_steps": 10,
+        "num_masked_tokens": 0,
         "extraction_rate": rate,
         "extraction": {} if rate is None else {"digits": {"0": 0.0, "2": rate}},
     }
@@ -109,8 +118,12 @@ def metrics_of(perplexity: float, rate: float | None) -> dict[str, Any]:
 
 def plan_of(ids: Sequence[str], **actions: str) -> pl.DataFrame:
     """A plan that keeps every sample but those in ``actions``, by the first letter of their id."""
-    weights = {"keep": (1.0, 1), "drop": (0.0, 0), "weight": (0.5, 1), "copy": (1.0, 3)}
-    rows = [(i, a, *weights[a], "why") for i in ids for a in [actions.get(i[0], "keep")]]
+    weights = {"drop": (0.0, 0), "weight": (0.5, 1), "copy": (1.0, 3)}
+    rows: list[tuple[Any, ...]] = [
+        (i, a, *weights.get(a, (1.0, 1)), "why", [])
+        for i in ids
+        for a in [actions.get(i[0], "keep")]
+    ]
     return pl.DataFrame(rows, schema=PLAN, orient="row")
 
 
@@ -209,6 +222,7 @@ def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_list
         "num_copies": 1,
         "cause": "secret",
         "twin_ids": [],
+        "spans": [],
         "text": "text of e-0",
     }
     assert [row["twin_ids"] for row in hotspots[1:]] == [["c-0", "d-1"], ["d-0"], []]
@@ -233,9 +247,9 @@ def test_of_several_tracked_runs_the_page_says_which_samples_change_their_quadra
 def test_causes_are_counted_by_precedence_without_canaries_and_bring_their_remedy() -> None:
     causes = report.build_report(tables_of(), params_of(num_hotspots=1))["causes"]
     assert [tuple(row.values()) for row in causes] == [
+        ("secret", 1, 1, REMEDIES["secret"]),
         ("exact-copies", 0, 0, REMEDIES["exact-copies"]),
         ("near-copies", 2, 2, REMEDIES["near-copies"]),
-        ("secret", 1, 1, REMEDIES["secret"]),
         ("template", 1, 0, REMEDIES["template"]),
         ("none", 2, 1, REMEDIES["none"]),
     ]
@@ -295,13 +309,94 @@ def test_a_plan_is_counted_by_its_actions() -> None:
     built = report.build_report(tables_of(), params_of())
     counts = ("num_dropped", "num_weighted", "num_copied", "num_rows")
     assert [[arm[name] for name in counts] for arm in built["arms"]] == [[0, 0, 0, 8], [1, 2, 0, 7]]
-    assert built["curated"]["actions"] == {"keep": 3, "weight": 2, "copy": 0, "drop": 1}
+    assert built["curated"]["actions"] == {"keep": 3, "weight": 2, "copy": 0, "mask": 0, "drop": 1}
     assert built["curated"]["by_quadrant"]["hotspot-memorized"] == {
         "keep": 1,
         "weight": 2,
         "copy": 0,
+        "mask": 0,
         "drop": 0,
     }
+
+
+def test_masked_samples_and_tokens_are_counted() -> None:
+    tables = tables_of()
+    ids = tables.scores["sample_id"].to_list()
+    metrics = {
+        (arm, seed): values | {"num_masked_tokens": 1234 if arm == "paper" else 0}
+        for (arm, seed), values in tables.metrics.items()
+    }
+    plans = {**tables.plans, "paper": plan_of(ids, c="mask", d="mask")}
+    masking = replace(tables, metrics=metrics, plans=plans)
+    built = report.build_report(masking, params_of())
+    assert [(arm["num_masked"], arm["num_masked_tokens"]) for arm in built["arms"]] == [
+        (0, 0), (2, 1234)
+    ]  # fmt: skip
+    assert "masks spans of 2 and leaves 4 as they are." in built["summary"][2]
+    assert not any("changes no sample" in warning for warning in built["warnings"])
+    page = page_of(masking, params_of())
+    assert "2 masked<br>" in page
+    assert "1,234 tokens without loss" in page
+
+
+def test_spans_are_underlined_and_escaped() -> None:
+    shown = report.underlined("a<b>c & d", [{"start": 1, "end": 4}, {"start": 6, "end": 9}], 8)
+    assert shown == "a<u>&lt;b&gt;</u>c <u>&amp; </u>"
+    assert report.underlined("a<b", [{"start": 2, "end": 3}], 2) == "a&lt;"
+    assert report.underlined("", [], 9) == ""
+
+
+SPANNED = {"num_flagged": 4, "num_samples": 1, "num_spans": 1, "num_tokens": 3, "warnings": []}
+
+
+def test_the_hotspot_list_underlines_what_is_memorized_where_text_may_be_shown() -> None:
+    spans = pl.DataFrame([("e-0", 0, 4, 3, 2.0)], schema=SPANS, orient="row")
+    tables = replace(tables_of(text=EVIL), spans=spans, spans_summary=SPANNED)
+    page = page_of(tables, params_of())
+    assert f"<u>{escape(EVIL[:4])}</u>{escape(EVIL[4:])} e-0" in page
+    assert page.count("<script") == page_of(tables_of(), params_of()).count("<script")
+    assert "3 tokens in 1 spans of 1 of 4 samples" in page
+    hidden = page_of(tables, params_of(show_text=False))
+    assert str(escape(EVIL[:4])) not in hidden.replace(get_plotlyjs(), "")
+
+
+def test_that_no_token_loss_was_recorded_is_warned_of() -> None:
+    table, summary = nothing_recorded()
+    tables = replace(tables_of(), spans=table, spans_summary=summary)
+    assert summary["warnings"][0] in report.build_report(tables, params_of())["warnings"]
+    assert "<u>" not in page_of(tables, params_of()).replace(get_plotlyjs(), "")
+
+
+def test_possible_secrets_and_copies_are_listed_in_every_quadrant_and_each_text_once() -> None:
+    mail = "Write to jane.roe@mail.org."
+    tables = tables_of()
+    # a-0 (stable-easy), b-0 (ambiguous-hard) and f-0 (noisy-outlier) have one text, c-0 another.
+    same = pl.col("sample_id").is_in(["a-0", "b-0", "f-0", "g-0"])
+    corpus = tables.corpus.with_columns(
+        text=pl.when(same).then(pl.lit(mail)).otherwise("text"),
+        content_id=pl.when(same).then(pl.lit("mail")).otherwise("content_id"),
+        num_copies=pl.when(same).then(3).otherwise("num_copies"),
+    )
+    secret = same | (pl.col("sample_id") == "c-0")
+    scores = tables.scores.with_columns(cause=pl.when(secret).then(pl.lit("secret")))
+    built = report.build_report(replace(tables, corpus=corpus, scores=scores), params_of())
+    lies = {"stable-easy": 1, "ambiguous-hard": 1, "noisy-outlier": 1}
+    rows = {name: built[name]["listed"] for name in ("secrets", "copies")}
+    assert [(row["sample_id"], row["num_copies"]) for row in rows["secrets"]] == [
+        ("f-0", 3), ("c-0", 1)
+    ]  # fmt: skip
+    assert rows["secrets"][0]["kinds"] == ["e-mail"]
+    assert rows["secrets"][0]["quadrants"] == lies
+    assert [(row["sample_id"], row["quadrants"]) for row in rows["copies"]] == [("a-0", lies)]
+    one = report.build_report(
+        replace(tables, corpus=corpus, scores=scores), params_of(num_hotspots=1)
+    )
+    assert (one["secrets"]["num_texts"], len(one["secrets"]["listed"])) == (2, 1)
+    page = page_of(replace(tables, corpus=corpus, scores=scores), params_of())
+    assert "Possible secrets: 2 of 2 texts" in page
+    assert "Exact copies: 1 of 1 texts" in page
+    private = replace(tables, corpus=corpus, scores=scores), params_of(show_text=False)
+    assert "jane.roe" not in page_of(*private) + json.dumps(report.build_report(*private))
 
 
 def test_arms_keep_the_order_of_the_parameters() -> None:
@@ -400,7 +495,8 @@ def test_the_page_loads_nothing_carries_plotly_once_and_cannot_upload() -> None:
     page = page_of(tables_of(), params_of())
     assert page.count(get_plotlyjs()) == 1
     rest = page.replace(get_plotlyjs(), "")
-    assert not re.findall(r"(?:src|href)\s*=|@import|url\(|https?:", rest)
+    # A link may lead to a place in the page itself.
+    assert not re.findall(r"""(?:src|href)\s*=(?!"#)|@import|url\(|https?:""", rest)
     assert '"showSendToCloud": false' in rest
     assert "default-src 'none'" in rest
     assert page == page_of(tables_of(), params_of())
@@ -553,17 +649,31 @@ def membership_of(loss: float) -> pl.DataFrame:
     )
 
 
+# The first model saw both; the second did not.
+HALVES_OF_TWO = pl.DataFrame(
+    {"sample_id": ["c-0", "y-0"], "seen": [[True, False]] * 2}, schema=HALVES
+)
+
+
+def reference_of(loss: float) -> pl.DataFrame:
+    return HALVES_OF_TWO.select("sample_id", loss=pl.lit(loss, pl.Float32)).match_to_schema(
+        REFERENCE_LOSS
+    )
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A folder with everything that stage report reads; the run that it opens is returned."""
     monkeypatch.chdir(tmp_path)
     tables = tables_of()
-    for name in ("corpus", "canaries", "scores", "quadrants"):
+    for name in ("corpus", "canaries", "scores", "quadrants", "spans"):
         store.write(name, getattr(tables, name))
     store.write("quarantine", pl.DataFrame(schema=QUARANTINE))
     store.write_plans(tables.plans)
     store.write_json(store.SCORES_SUMMARY, tables.scores_summary)
     store.write_json(store.QUADRANTS_SUMMARY, tables.quadrants_summary)
+    store.write_json(store.CALIBRATION, tables.calibration)
+    store.write_json(store.SPANS_SUMMARY, tables.spans_summary)
     for (arm, seed), metrics in tables.metrics.items():
         store.write_json(store.metrics_path(arm, seed), metrics)
     for arm, seed in tables.metrics:
@@ -571,6 +681,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
     store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0})
     store.write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
+    store.write("halves", HALVES_OF_TWO)
+    for number, loss in enumerate((0.5, 3.0)):
+        store.write_reference(number, reference_of(loss))
     # JSON is YAML.
     store.write_json(store.PARAMS, params_of().model_dump(mode="json"))
     fake = FakeRun()
@@ -586,7 +699,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
 
 def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     stage.main()
-    names = ["report.json", "report.html", "data_map.png", "roc.png", "leakage.png"]
+    names = [
+        "report.json", "report.html", "data_map.png", "roc.png", "leakage.png", "front.png",
+    ]  # fmt: skip
     files = [f"reports/{name}" for name in names]
     assert workspace.artifacts == files
     assert {name: n for name, n in workspace.metrics.items() if n is not None} == {
@@ -600,7 +715,8 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "deciles/6/extracted": 1.0,
     }
     built = store.read_json(Path(files[0]))
-    audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings")
+    audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings",
+               "front", "onion")  # fmt: skip
     plain = report.build_report(tables_of(), params_of())
     assert {k: v for k, v in built.items() if k not in audited} == {
         k: v for k, v in plain.items() if k not in audited
@@ -622,24 +738,114 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "paper reduces extraction: -100.0 points [-100.0, -100.0] at perplexity x1.649 "
         "[1.649, 1.649], 2 seeds; no random arm of its size to compare with."
     )
+    assert [(p["arm"], p["num_changed"], p["is_on_front"]) for p in built["front"]] == [
+        ("none", 0, True),
+        ("paper", 3, True),
+    ]
     page = Path(files[1]).read_text(encoding="utf-8")
     assert "paper reduces extraction" in page
-    assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 2
+    assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 3
     before = [Path(file).read_bytes() for file in files]
     stage.main()
     assert [Path(file).read_bytes() for file in files] == before
 
 
+def card_of(score: str, auroc: tuple[float, float, float] | None, verdict: str) -> dict[str, Any]:
+    interval = None if auroc is None else dict(zip(("value", "low", "high"), auroc, strict=True))
+    return {
+        "score": score,
+        "cost": "one run",
+        "auroc_choose": 0.875,
+        "auroc_report": interval,
+        "precision": None,
+        "recall": interval,
+        "num_memorized": 8,
+        "num_unmemorized": 7,
+        "verdict": verdict,
+        "why": "No canary is above the cut.",
+    }
+
+
+def calibration_of(*cards: dict[str, Any], is_validated: bool) -> dict[str, Any]:
+    counts = {"num_memorized": 8, "num_unmemorized": 7, "num_twins": 20}
+    return {
+        "families": {
+            EVIL: counts | {"role": None, "why": "none is known"},
+            "digits": counts | {"role": "report", "why": None},
+        },
+        "cards": list(cards),
+        "auto": {"axis": "iqr", "is_validated": is_validated, "reason": "iqr is best."},
+    }
+
+
+HALF = (0.5, 0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "verdict", "sentence", "warns"),
+    [
+        pytest.param(
+            HALF, "not shown",
+            "Axis memorization is not shown to predict memorization here: AUROC 0.50 [0.25, 0.75] "
+            "of 8 memorized against 7 other canaries.", True, id="not shown",
+        ),
+        pytest.param(
+            (0.25, 0.0, 0.5), "does not",
+            "Axis memorization does not predict memorization here: AUROC 0.25 [0.00, 0.50] of "
+            "8 memorized against 7 other canaries.", True, id="does not",
+        ),
+        pytest.param(
+            (0.75, 0.625, 1.0), "predicts memorization here",
+            "Axis memorization predicts memorization here: AUROC 0.75 [0.62, 1.00] of "
+            "8 memorized against 7 other canaries.", False, id="predicts",
+        ),
+        pytest.param(
+            None, "not shown",
+            "Axis memorization is not shown to predict memorization here: No canary is above the "
+            "cut.", True, id="no answer",
+        ),
+    ],
+)  # fmt: skip
+def test_the_page_says_what_the_axis_is_worth(
+    auroc: tuple[float, float, float] | None, verdict: str, sentence: str, *, warns: bool
+) -> None:
+    cards = [card_of("iqr", HALF, "not shown"), card_of("memorization", auroc, verdict)]
+    tables = replace(tables_of(), calibration=calibration_of(*cards, is_validated=True))
+    built = report.build_report(tables, params_of())
+    assert built["calibration"]["verdict"] == sentence
+    assert built["calibration"]["why"] == (
+        "partition.axis names memorization. auto would take iqr. iqr is best."
+    )
+    assert (sentence in built["warnings"]) == warns
+    page = page_of(tables, params_of()).replace(get_plotlyjs(), "")
+    assert str(escape(sentence)) in page
+    assert '<td class="name">memorization (axis)</td>' in page
+    assert f"<td>{verdict}<span" in page
+    assert EVIL not in page
+
+
+def test_with_auto_the_page_says_why_and_does_not_warn_twice() -> None:
+    card = card_of("memorization", HALF, "not shown")
+    tables = replace(tables_of(), calibration=calibration_of(card, is_validated=False))
+    partition = params_with().partition.model_dump(mode="json") | {"axis": "auto"}
+    params = params_of().model_copy(
+        update={"partition": params_with(partition=partition).partition}
+    )
+    built = report.build_report(tables, params)
+    assert built["calibration"]["why"] == "partition.axis: auto chose it. iqr is best."
+    assert built["calibration"]["verdict"] not in built["warnings"]
+
+
 def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
-    canaries = {"levels": [], "num_fits_beyond": 3}
+    canaries = {"levels": [], "num_fits_beyond": 3, "planted": {"extracted": None}}
     evidence = {"none": {"canaries": canaries, "samples": {"attack": "loss"}}}
     tables = replace(tables_of(), evidence=evidence, attacks={"blind_leaks": ["length"]})
     built = report.build_report(tables, params_of())
     assert [w for w in built["warnings"] if "length" in w or "bits" in w] == [
         "length alone tells members from held-out texts: membership attacks may see how the texts "
         "differ and not what a model remembers.",
-        "Arm none: 3 fitted exposures more than 15 bits beyond what the twins resolve, and counted "
-        "as 15: a fit says no more there.",
+        "Fitted exposures more than 15 bits beyond what the twins resolve (none 3) count as 15: a "
+        "fit says no more there.",
     ]
 
 
@@ -648,3 +854,56 @@ def test_the_stage_names_a_missing_file() -> None:
     store.metrics_path("paper", 2).unlink()
     with pytest.raises(SchemaError, match=r"metrics/paper-2\.json: not found"):
         stage.main()
+
+
+def test_the_page_names_the_plan_that_reaches_the_target(workspace: FakeRun) -> None:
+    target = {"max_extraction": 0.5, "max_perplexity_increase": 70.0}
+    store.write_json(store.PARAMS, params_of(target=target).model_dump(mode="json"))
+    stage.main()
+    built = store.read_json(store.REPORT)
+    found = built["recommendation"]
+    # One canary that is not extracted may be extracted all the same in up to 97.5 %.
+    assert (found["verdict"], found["arm"], found["target"]) == ("on average", "paper", target)
+    page = store.PAGE.read_text(encoding="utf-8")
+    assert found["sentence"] in page.replace("&#39;", "'")
+    assert "not dominated" in page
+    assert console.findings(built)[0] == found["sentence"]
+    assert "reports/front.png" in workspace.artifacts
+
+
+def test_without_canaries_a_target_is_not_answered() -> None:
+    target = {"max_extraction": 0.5, "max_perplexity_increase": 5.0}
+    params = params_of(target=target)
+    built = report.build_report(tables_of(ORDINARY), params)
+    assert (built["front"], built["recommendation"]["verdict"]) == ([], "not measured")
+    assert built["recommendation"]["sentence"] in page_of(tables_of(ORDINARY), params).replace(
+        "&#39;", "'"
+    )
+    assert "Leakage against perplexity" not in page_of(tables_of(), params_of())
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_an_arm_leaves_alone_is_compared_by_its_gap_to_the_references() -> None:
+    store.write_plans({"none": plan_of(["c-0"]), "paper": plan_of(["c-0", "f-0"], f="drop")})
+    tables = stage.with_evidence(stage.read_tables(params_of()), params_of())
+    (arm,) = tables.onion["arms"]
+    assert tables.onion["has_references"]
+    # The second model alone did not see it: 3 - 1.
+    assert (tables.onion["cut"], tables.onion["quantile"]) == (2.0, 0.9)
+    assert (arm["arm"], arm["control"], arm["num_unchanged"]) == ("paper", None, 1)
+    assert (arm["change"]["value"], arm["next_layer"]["value"]) == (0.0, 0.0)
+    page = page_of(replace(tables_of(), onion=tables.onion), params_of())
+    assert str(escape(arm["verdict"])) in page
+    assert "With equal optimizer steps the samples that stay are seen more often" in page
+    assert "mean loss under the reference models" in page
+    built = report.build_report(replace(tables_of(), onion=tables.onion), params_of())
+    assert console.findings(built) == ["After the removal: paper not compared."]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_without_a_keeping_arm_or_a_removal_there_is_no_next_layer() -> None:
+    alone = params_of(arms=["paper"])
+    assert stage.with_evidence(stage.read_tables(alone), alone).onion == {}
+    store.write_plans({arm: plan_of(["c-0"]) for arm in ("none", "paper")})
+    assert stage.with_evidence(stage.read_tables(params_of()), params_of()).onion == {}
+    assert console.findings(report.build_report(tables_of(), params_of())) == []

@@ -1,18 +1,22 @@
 """Trace-only scores: curves small enough to check by hand, plain loops, and laws."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gdc.errors import ConfigError
+from gdc.scores import score_samples
 from gdc.scores.registry import REGISTRY
 from gdc.scores.trace_scores import forget_hysteresis
+from gdc.trace import Trace
 from tests.builders import trace_of
-from tests.test_scores import NAN, curves, losses, maybe_losses, score
+from tests.test_scores import NAN, config, curves, losses, maybe_losses, score
 
 Curve = Sequence[float]
 TRACE_ONLY = tuple(name for name, entry in REGISTRY.items() if not entry.needs)
@@ -198,3 +202,45 @@ def test_a_curve_is_compared_with_those_of_a_like_first_loss() -> None:
 def test_relative_areas_sum_to_zero(curves: dict[str, list[float]]) -> None:
     areas = scores_of(curves, "relative_area")["relative_area"]
     assert areas.sum() == pytest.approx(0, abs=1e-9)
+
+
+def trace_of_both(online: Mapping[str, Curve], probes: Mapping[str, Curve]) -> Trace:
+    """The online losses first; `columns` finds each mode whatever the order."""
+    both = trace_of({sample: [*online[sample], *probes[sample]] for sample in online})
+    num_online = len(next(iter(online.values())))
+    modes = ["online" if t < num_online else "probe" for t in range(both.checkpoints.height)]
+    return replace(both, checkpoints=both.checkpoints.with_columns(mode=pl.Series(modes)))
+
+
+def online_probe_gap(online: Mapping[str, Curve], probes: Mapping[str, Curve]) -> pl.DataFrame:
+    rules = config(enabled=("online_probe_gap",), mode="probe")
+    trace = trace_of_both(online, probes)
+    corpus = trace.index.select("sample_id")
+    return score_samples([trace], corpus, rules, seed=0).samples
+
+
+def test_what_own_updates_gain_and_others_undo_is_online_minus_late_frozen_loss() -> None:
+    online = {"a": [9.0, 3.0, 2.0], "b": [9.0, 1.0, NAN], "c": [NAN, NAN, NAN]}
+    probes = {"a": [8.0, 7.0, 1.0, 0.5], "b": [8.0, 7.0, 1.0, NAN], "c": [4.0, 4.0, 4.0, 4.0]}
+    table = online_probe_gap(online, probes)
+    assert table["online_probe_gap"].to_list() == [1.75, 0.0, None]
+
+
+@given(online=curves(maybe_losses), probes=curves(maybe_losses))
+def test_the_gap_of_modes_matches_numpy(
+    online: dict[str, list[float]], probes: dict[str, list[float]]
+) -> None:
+    shared = sorted(online.keys() & probes.keys())
+    assume(shared)
+    table = online_probe_gap({i: online[i] for i in shared}, {i: probes[i] for i in shared})
+    for value, sample in zip(table["online_probe_gap"], shared, strict=True):
+        first, late = online[sample][1:], probes[sample][len(probes[sample]) // 2 :]
+        if np.isnan(first).all() or np.isnan(late).all():
+            assert value is None
+        else:
+            assert value == pytest.approx(np.nanmean(first) - np.nanmean(late))
+
+
+def test_the_gap_of_modes_needs_both() -> None:
+    with pytest.raises(ConfigError, match=r"online_probe_gap needs both_modes.*probes_per_epoch"):
+        scores_of({"a": [3.0, 2.0, 1.0]}, "online_probe_gap")

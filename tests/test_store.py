@@ -17,8 +17,17 @@ from polars.testing import assert_frame_equal
 
 from gdc import store
 from gdc.errors import ConfigError, DataError, SchemaError
-from gdc.schema import AUDIT, HALVES, PLAN, REFERENCE_LOSS, TRACE_INDEX
-from gdc.trace import Trace, loss_table
+from gdc.schema import (
+    AUDIT,
+    HALVES,
+    MASKED,
+    PLAN,
+    REFERENCE_LOSS,
+    SELF_INFLUENCE,
+    TOKEN_LOSSES,
+    TRACE_INDEX,
+)
+from gdc.trace import Trace, loss_table, token_table
 from gdc.workspace import TEMPORARIES
 from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of
 
@@ -38,6 +47,7 @@ VALUES: dict[pl.DataType, list[object]] = {
     pl.Float64(): [0.1, None],
     pl.Boolean(): [True, None],
     pl.List(pl.Boolean): [[True, False], None],
+    MASKED: [[{"start": 2, "end": 5}], None],
 }
 
 
@@ -263,6 +273,141 @@ def test_a_checkpoint_of_another_height_is_refused() -> None:
         store.read_trace(7)
 
 
+TOKENS = pl.DataFrame(
+    [("b-0", [4.0, 3.0], [2.0, 1.0]), ("a-0", [0.5], [0.25])], schema=TOKEN_LOSSES, orient="row"
+)
+HELDOUT_TOKENS = pl.DataFrame([("v-0", [8.0] * 5, [2.0] * 5)], schema=TOKEN_LOSSES, orient="row")
+GAINS = pl.DataFrame({"sample_id": ["b-0", "a-0"], "gain": [1.5, None]}, schema=SELF_INFLUENCE)
+
+
+def write_recorded(
+    *, tokens: pl.DataFrame = TOKENS, heldout: pl.DataFrame = HELDOUT_TOKENS, gains: pl.DataFrame
+) -> None:
+    trace = trace_with_heldout()
+    index = trace.index.with_columns(num_tokens=pl.Series([2, 1]))
+    store.write_trace(7, replace(trace, index=index, tokens=(tokens, heldout), gains=gains))
+
+
+def test_token_losses_and_gains_are_read_as_written_beside_the_trace() -> None:
+    write_recorded(gains=GAINS)
+    tokens = store.read_token_losses(7)
+    assert tokens is not None
+    assert_frame_equal(tokens[0], TOKENS)
+    assert_frame_equal(tokens[1], HELDOUT_TOKENS)
+    gains = store.read_self_influence(7)
+    assert gains is not None
+    assert_frame_equal(gains, GAINS)
+    assert store.read_trace(7).losses.collect().height == 2
+    names = {"tokens.parquet", "heldout_tokens.parquet", "self_influence.parquet"}
+    assert {path.name for path in store.trace_path(7).glob("*.parquet")} - names == {
+        "checkpoints.parquet"
+    }
+
+
+def test_what_was_not_recorded_is_none_and_a_former_record_disappears() -> None:
+    write_recorded(gains=GAINS)
+    store.write_trace(7, trace_with_heldout())
+    assert store.read_token_losses(7) is None
+    assert store.read_self_influence(7) is None
+
+
+def replaced(table: pl.DataFrame, **columns: list[object]) -> pl.DataFrame:
+    return table.with_columns(
+        pl.Series(name, values, table.schema[name]) for name, values in columns.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("tables", "error", "message"),
+    [
+        pytest.param(
+            {"tokens": TOKENS.reverse()},
+            SchemaError,
+            r"tokens\.parquet: expected the 2 samples of index in its order, got 2 rows",
+            id="another order",
+        ),
+        pytest.param(
+            {"heldout": TOKENS},
+            SchemaError,
+            r"heldout_tokens\.parquet: expected the 1 samples of index in its order, got 2 rows",
+            id="other samples",
+        ),
+        pytest.param(
+            {"tokens": replaced(TOKENS, early=[[4.0, 3.0, 2.0], [0.5]])},
+            SchemaError,
+            r"tokens\.parquet: expected num_tokens losses in early .*, got other numbers in 1",
+            id="a token too many",
+        ),
+        pytest.param(
+            {"tokens": replaced(TOKENS, late=[None, [0.5]])},
+            SchemaError,
+            r"tokens\.parquet: expected num_tokens losses in late .*, got other numbers in 1",
+            id="no tokens",
+        ),
+        pytest.param(
+            {"heldout": replaced(HELDOUT_TOKENS, late=[[1.0, 2.0, NAN, None, 3.0]])},
+            DataError,
+            r"heldout_tokens\.parquet: expected finite numbers, got 2 that are not",
+            id="losses that are none",
+        ),
+        pytest.param(
+            {"gains": GAINS.head(1)},
+            SchemaError,
+            r"self_influence\.parquet: expected the 2 samples of index .*, got 1 rows",
+            id="a sample without a gain's row",
+        ),
+        pytest.param(
+            {"gains": replaced(GAINS, gain=[float("inf"), None])},
+            DataError,
+            r"self_influence\.parquet: expected finite numbers, got 1 that are not",
+            id="a gain that is no number",
+        ),
+    ],
+)
+def test_records_that_do_not_fit_the_trace_are_refused(
+    tables: dict[str, pl.DataFrame], error: type[Exception], message: str
+) -> None:
+    write_recorded(**{"gains": GAINS, **tables})
+    with pytest.raises(error, match=rf"^data/trace/7/{message}.* Make it again: gdc stage train"):
+        (store.read_token_losses(7), store.read_self_influence(7))
+
+
+@pytest.mark.parametrize("name", ["tokens", "heldout_tokens", "self_influence"])
+def test_a_damaged_record_is_refused_and_says_how_to_make_it_again(name: str) -> None:
+    write_recorded(gains=GAINS)
+    path = store.trace_path(7) / f"{name}.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=rf"{name}\.parquet: not a Parquet.*: gdc stage train"):
+        (store.read_token_losses(7), store.read_self_influence(7))
+
+
+@pytest.mark.parametrize("name", ["tokens", "heldout_tokens"])
+def test_half_a_record_of_tokens_is_refused(name: str) -> None:
+    write_recorded(gains=GAINS)
+    (store.trace_path(7) / f"{name}.parquet").unlink()
+    with pytest.raises(SchemaError, match=rf"/{name}\.parquet: not found"):
+        store.read_token_losses(7)
+
+
+@given(
+    tokens=st.lists(
+        st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=5),
+        max_size=5,
+    )
+)
+def test_a_table_of_tokens_is_cut_where_the_samples_end(
+    tokens: list[list[tuple[int, int]]],
+) -> None:
+    rows = [(f"s{i}", len(pairs)) for i, pairs in enumerate(tokens)]
+    index = pl.DataFrame(rows, schema=TRACE_INDEX, orient="row")
+    flat = np.array([pair for pairs in tokens for pair in pairs], np.float32).reshape(-1, 2)
+    table = token_table(index, flat[:, 0], flat[:, 1])
+    assert table.schema == TOKEN_LOSSES
+    assert table["sample_id"].to_list() == index["sample_id"].to_list()
+    assert table["early"].to_list() == [[early for early, _ in pairs] for pairs in tokens]
+    assert table["late"].to_list() == [[late for _, late in pairs] for pairs in tokens]
+
+
 def test_a_missing_trace_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"^data/trace/7/checkpoints\.parquet: not found"):
         store.read_trace(7)
@@ -348,7 +493,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         pytest.param(b"- seed\n", r"expected a mapping of sections, got list", id="a list"),
         pytest.param(b"", r"expected a mapping of sections, got NoneType", id="empty"),
         pytest.param(b"seed: \xff\n", r"expected UTF-8, got .*'utf-8' codec", id="not UTF-8"),
-        pytest.param(b"seed: 0\n", r"params\.yaml: 11 wrong value\(s\)", id="sections missing"),
+        pytest.param(b"seed: 0\n", r"params\.yaml: 12 wrong value\(s\)", id="sections missing"),
         pytest.param(b"a: !!python/name:os.system\n", r"not valid YAML", id="a Python object"),
     ],
 )

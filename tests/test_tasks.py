@@ -582,7 +582,8 @@ def phase_graph() -> dict[str, Any]:
     del manifest["deps"]
     graph = {"manifest": manifest}
     before = "data/manifest.json"
-    for stage in ("ingest", "halves", "train", "score", "partition", "intervene"):
+    stages = ("ingest", "halves", "train", "score", "calibrate", "partition", "spans", "intervene")
+    for stage in stages:
         graph[stage] = entry(stage, f"data/{stage}", [before])
         before = f"data/{stage}"
     # Beside `train`, from what it reads too.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer
 
 from gdc.errors import ConfigError, SchemaError, TransientError
@@ -13,6 +14,7 @@ from gdc.tokens import (
     END_OF_TEXT,
     load_pretrained_tokenizer,
     load_tokenizer,
+    masked_tokens,
     save_tokenizer,
     train_tokenizer,
 )
@@ -38,6 +40,35 @@ def test_a_text_that_spells_the_end_of_text_does_not_end() -> None:
     assert TOKENIZER.end_of_text not in ids
     assert TOKENIZER.decode(ids) == f"a{END_OF_TEXT}b"
     assert TOKENIZER.decode([TOKENIZER.end_of_text]) == END_OF_TEXT
+
+
+@given(st.text("ab \u00e9\u2603\U0001f40d\n", max_size=20))
+def test_every_token_has_a_place_and_every_character_is_in_one(text: str) -> None:
+    (ids,), (places,) = TOKENIZER.encode([text]), TOKENIZER.offsets([text])
+    assert len(places) == len(ids)
+    assert all(start < end for start, end in places)
+    assert sorted({i for start, end in places for i in range(start, end)}) == list(range(len(text)))
+    for token, (start, end) in zip(ids, places, strict=True):
+        piece = TOKENIZER.decode([token])
+        assert "\N{REPLACEMENT CHARACTER}" in piece or text[start:end] == piece
+
+
+def test_a_pretrained_tokenizer_that_cuts_blanks_off_gives_the_same_places(tmp_path: Path) -> None:
+    text = f"na\u00efve  caf\u00e9 \u2603\n {END_OF_TEXT} sat"
+    save_tokenizer(TOKENIZER, tmp_path)
+    loaded = load_pretrained_tokenizer(str(tmp_path), None)
+    loaded.tokenizer.post_processor = ByteLevel(trim_offsets=True)  # as GPT-2's
+    cut = loaded.tokenizer.encode(text, add_special_tokens=False).offsets
+    assert loaded.offsets([text]) == TOKENIZER.offsets([text]) != [cut]
+    assert loaded.encode([text]) == TOKENIZER.encode([text])
+
+
+def test_a_token_is_masked_when_it_shares_a_character_with_a_span() -> None:
+    places = [(0, 2), (1, 3), (3, 5), (5, 6)]
+    spans = [{"start": 2, "end": 3}, {"start": 5, "end": 9}]
+    assert masked_tokens(places, spans).tolist() == [False, True, False, True]
+    assert masked_tokens(places, []).tolist() == [False] * 4
+    assert masked_tokens([], spans).tolist() == []
 
 
 def test_without_merges_a_token_is_a_byte() -> None:

@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 
 from gdc import training
 from gdc.batches import TokenizedTexts, padded, windows_of
 from gdc.config import Gpt2Model, LstmModel, TrainingConfig
 from gdc.errors import DataError
-from gdc.losses import sample_losses
+from gdc.losses import mean_of_tokens, sample_losses, token_losses
 from gdc.models import build_model, target_states
 from gdc.schema import CHECKPOINTS
 from gdc.training import (
@@ -33,6 +34,16 @@ VOCAB_SIZE, END_OF_TEXT, BLOCK_SIZE = 30, 29, 6
 RANDOM = np.random.default_rng(0)
 TEXTS = [RANDOM.integers(0, 28, size=size).tolist() for size in (3, 5, 9, 0, 14, 3, 4, 7, 2, 6)]
 HELDOUT = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10]]
+
+Values = NDArray[Any]
+
+
+class Losses(Protocol):
+    """``sample_losses`` or ``token_losses``."""
+
+    __name__: str
+
+    def __call__(self, *_: object, block_size: int, batch_tokens: int) -> Values: ...
 
 
 class Killed(BaseException):
@@ -64,9 +75,19 @@ def recipe_with(
     probes_per_epoch: int = 0,
     num_steps: int | None = None,
     precision: str = "float32",
+    records: bool = False,
     **config: object,
 ) -> Recipe:
-    return Recipe(config_with(**config), BLOCK_SIZE, precision, seed, probes_per_epoch, num_steps)
+    return Recipe(
+        config_with(**config),
+        BLOCK_SIZE,
+        precision,
+        seed,
+        probes_per_epoch,
+        num_steps,
+        token_losses=records,
+        self_influence=records,
+    )
 
 
 def built(
@@ -91,13 +112,22 @@ def training_data(
     copies: Sequence[int] | None = None,
     texts: Sequence[Sequence[int]] = TEXTS,
     heldout: Sequence[Sequence[int]] = HELDOUT,
+    masked: NDArray[np.bool_] | None = None,
 ) -> TrainingData:
     return TrainingData(
         tokenized(texts),
         np.array(weights if weights else [1.0] * len(texts)),
         np.array(copies if copies else [1] * len(texts)),
         tokenized(heldout),
+        masked,
     )
+
+
+def masked_at(*places: int) -> NDArray[np.bool_]:
+    """A mask of these places in the ids of ``TEXTS``."""
+    masked = np.zeros(len(tokenized(TEXTS).ids), dtype=bool)
+    masked[list(places)] = True
+    return masked
 
 
 def trained(
@@ -113,7 +143,9 @@ def weights_of(model: nn.Module) -> bytes:
 def outcome_of(model: nn.Module, recording: Recording) -> tuple[object, ...]:
     """Everything a run leaves behind, bit by bit."""
     losses = [loss.tobytes() for loss in (*recording.losses, *recording.heldout)]
-    return weights_of(model), losses, recording.checkpoints, recording.curve
+    gain = None if recording.gain is None else recording.gain.tobytes()
+    looks = [(step, one.tobytes(), other.tobytes()) for step, one, other in recording.looks]
+    return weights_of(model), losses, recording.checkpoints, recording.curve, gain, looks
 
 
 # ---- the loss and the learning rate
@@ -127,6 +159,7 @@ def outcome_of(model: nn.Module, recording: Recording) -> tuple[object, ...]:
         pytest.param([1.0, 2.0, 6.0], [1.0, 1.0, 0.0], 1.5, id="weight 0 equals absence"),
         pytest.param([1.0, 2.0], [3.0, 1.0], 1.25, id="a weighted mean"),
         pytest.param([1.0, 2.0], [3.0, -1.0], 0.25, id="the denominator is the sum of |w|"),
+        pytest.param([1.0, 2.0], [0.0, 0.0], 0.0, id="nothing is divided by 0"),
     ],
 )
 def test_known_weighted_losses(nll: list[float], weights: list[float], loss: float) -> None:
@@ -199,8 +232,8 @@ def test_one_seed_gives_equal_bytes_and_another_does_not(kind: str, tmp_path: Pa
         recording = trained(tmp_path, model, recipe_with(seed=seed, probes_per_epoch=1))
         outcomes.append(outcome_of(model, recording))
     assert outcomes[0] == outcomes[1]
-    weights, losses, _, curve = outcomes[0]
-    other_weights, other_losses, _, other_curve = outcomes[2]
+    weights, losses, _, curve, *_ = outcomes[0]
+    other_weights, other_losses, _, other_curve, *_ = outcomes[2]
     assert weights != other_weights
     assert losses != other_losses
     assert curve != other_curve
@@ -243,7 +276,7 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_killed_run_resumes_to_the_same_bytes(
     kind: str, num_steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = recipe_with(probes_per_epoch=2)
+    recipe = recipe_with(probes_per_epoch=2, records=True)
     model = built(kind, dropout=0.2)
     whole = trained(tmp_path, model, recipe)
     monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
@@ -307,6 +340,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_nothing_behind(
         pytest.param({}, {"heldout": [[1]]}, {}, id="held-out texts"),
         pytest.param({}, {"weights": [*[1.0] * 9, 2.0]}, {}, id="weights"),
         pytest.param({}, {"copies": [*[1] * 9, 2]}, {}, id="copies"),
+        pytest.param({}, {"masked": masked_at(2)}, {}, id="masked tokens"),
         pytest.param({}, {}, {"seed": 1}, id="the seed of the batches"),
         pytest.param({}, {}, {"learning_rate": 0.02}, id="the learning rate"),
         pytest.param({}, {}, {"num_steps": 30}, id="the number of steps"),
@@ -389,6 +423,155 @@ def test_probing_changes_nothing_in_the_training(tmp_path: Path) -> None:
     assert recording.curve == with_probes.curve
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+@pytest.mark.parametrize("probes_per_epoch", [0, 2])
+def test_recording_tokens_and_gains_changes_nothing_else(
+    kind: str, probes_per_epoch: int, tmp_path: Path
+) -> None:
+    plain, recorded = built(kind, dropout=0.2), built(kind, dropout=0.2)
+    one = trained(tmp_path, plain, recipe_with(probes_per_epoch=probes_per_epoch))
+    recipe = recipe_with(probes_per_epoch=probes_per_epoch, records=True)
+    other = trained(tmp_path, recorded, recipe)
+    assert outcome_of(plain, one)[:4] == outcome_of(recorded, other)[:4]
+    assert (one.gain, one.looks) == (None, [])
+
+
+# ---- the looks at every token
+
+
+@pytest.mark.parametrize(
+    ("probes_per_epoch", "epochs", "looks"),
+    [
+        pytest.param(2, 3, ["probe", "last"], id="the first probe"),
+        pytest.param(0, 3, ["online", "last"], id="without probes the first pass"),
+        pytest.param(0, 1, ["last"], id="one pass: both are one look"),
+        pytest.param(1, 1, ["last"], id="one probe: both are one look"),
+    ],
+)
+def test_looks_are_the_first_frozen_one_and_the_last(
+    probes_per_epoch: int, epochs: int, looks: list[str], tmp_path: Path
+) -> None:
+    recipe = recipe_with(probes_per_epoch=probes_per_epoch, epochs=epochs, records=True)
+    recording = trained(tmp_path, built(), recipe)
+    first = {mode: step for _, step, _, mode, _ in reversed(recording.checkpoints)}
+    steps = {**first, "last": len(recording.curve)}
+    assert [look.step for look in recording.looks] == [steps[look] for look in looks]
+
+
+def test_a_run_that_ends_within_its_first_pass_is_looked_at_once(tmp_path: Path) -> None:
+    recording = trained(tmp_path, built(), recipe_with(num_steps=2, records=True))
+    assert [look.step for look in recording.looks] == [2]
+    assert recording.checkpoints == []
+
+
+def test_the_last_look_is_the_trained_model_and_the_first_the_first_probe(tmp_path: Path) -> None:
+    data, model = training_data(), built(dropout=0.3)
+    recording = trained(tmp_path, model, recipe_with(probes_per_epoch=1, records=True), data)
+    early, late = recording.looks
+    assert model.training
+    for found, texts in ((late.train, data.texts), (late.heldout, data.heldout)):
+        frozen = token_losses(model, texts, block_size=BLOCK_SIZE, batch_tokens=14)
+        assert found.tobytes() == frozen.tobytes()
+    means = mean_of_tokens(early.train, data.texts, block_size=BLOCK_SIZE)
+    assert recording.losses[0].tobytes() == means.astype(np.float32).tobytes()
+
+
+def test_no_text_is_asked_twice_at_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen, asked = training._Run._frozen, []
+
+    def ask_and_note(run: training._Run, losses_of: Losses, texts: TokenizedTexts) -> Values:
+        asked.append(losses_of.__name__)
+        return frozen(run, losses_of, texts)
+
+    monkeypatch.setattr(training._Run, "_frozen", ask_and_note)
+    trained(tmp_path, built(), recipe_with(probes_per_epoch=1, epochs=3, records=True))
+    assert asked == ["token_losses"] * 2 + ["sample_losses"] * 2 + ["token_losses"] * 2
+
+
+# ---- the gains of the steps
+
+
+def gains_by_replay(model: nn.Module, data: TrainingData, recipe: Recipe) -> list[float]:
+    """The whole run again in a plain loop over batches, windows and tokens, without dropout."""
+    windows, size = windows_of(data.texts, BLOCK_SIZE), len(data.texts)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=0.0, weight_decay=recipe.config.weight_decay
+    )
+    num_steps, step, gains = count_steps(data, recipe), 0, [0.0] * size
+
+    def nll_of(window: int) -> torch.Tensor:
+        inputs, targets = padded(data.texts, windows, np.array([window]))
+        ids, wanted = torch.from_numpy(inputs), torch.from_numpy(targets[0])
+        states = target_states(model, ids, torch.ones_like(ids, dtype=torch.bool))
+        logits = states.logits()
+        return nn.functional.cross_entropy(logits, wanted, reduction="sum")
+
+    for epoch in range(recipe.config.epochs):
+        for batch in training._plan(windows, recipe, epoch):
+            before = [nll_of(window) for window in batch]
+            optimizer.zero_grad()
+            loss = torch.stack(before).sum() / int(windows.length[batch].sum())
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.config.clip_norm)
+            optimizer.param_groups[0]["lr"] = learning_rate(recipe.config, step, num_steps)
+            optimizer.step()
+            step += 1
+            for window, nll in zip(batch, before, strict=True):
+                gains[windows.sequence[window]] += float((nll - nll_of(window)).detach())
+    return [gain / n for gain, n in zip(gains, data.texts.num_tokens, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_gains_match_a_plain_replay_of_the_run(kind: str, tmp_path: Path) -> None:
+    data, recipe = training_data(), recipe_with(epochs=2, records=True)
+    recording = trained(tmp_path, built(kind), recipe, data)
+    expected = gains_by_replay(built(kind).train(), data, recipe)
+    assert recording.gain is not None
+    assert recording.gain.tolist() == pytest.approx(expected, abs=2e-5)
+    assert max(expected) > 0.02
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_a_step_of_no_length_gains_nothing_whatever_the_dropout(kind: str, tmp_path: Path) -> None:
+    recipe = recipe_with(records=True, learning_rate=1e-30, weight_decay=0.0)
+    gain = trained(tmp_path, built(kind, dropout=0.5), recipe).gain
+    assert gain is not None
+    assert gain.tolist() == [0.0] * len(TEXTS)
+
+
+def test_a_step_on_all_texts_gains_the_drop_of_the_next_online_loss(tmp_path: Path) -> None:
+    """One batch a pass: what a step gained is what the next pass finds, copies or not."""
+    data = training_data(copies=[2, 1, 3, 1, 2, 1, 1, 1, 1, 1])
+    recipe = recipe_with(batch_tokens=10_000, epochs=3, records=True)
+    recording = trained(tmp_path, built(), recipe, data)
+    first, *_ = recording.losses
+    last = mean_of_tokens(recording.looks[-1].train, data.texts, block_size=BLOCK_SIZE)
+    assert recording.gain is not None
+    assert recording.gain.tolist() == pytest.approx((first - last).tolist(), abs=1e-5)
+
+
+def test_a_sample_that_was_in_no_step_has_no_gain(tmp_path: Path) -> None:
+    weights, copies = [*[1.0] * 9, 0.0], [0, *[1] * 9]
+    gain = trained(
+        tmp_path, built(), recipe_with(records=True), training_data(weights, copies)
+    ).gain
+    assert gain is not None
+    assert np.isnan(gain).tolist() == [True, *[False] * 8, True]
+
+
+def test_a_sample_not_reached_yet_has_no_gain_and_one_reached_in_part_has(tmp_path: Path) -> None:
+    recipe = recipe_with(num_steps=1, records=True)
+    data = training_data()
+    gain = trained(tmp_path, built(), recipe, data).gain
+    windows = windows_of(data.texts, BLOCK_SIZE)
+    reached = set(windows.sequence[training._plan(windows, recipe, 0)[0]].tolist())
+    assert gain is not None
+    assert np.flatnonzero(np.isfinite(gain)).tolist() == sorted(reached)
+    assert 0 < len(reached) < len(TEXTS)
+
+
 def test_the_rate_of_a_checkpoint_is_that_of_its_last_step(tmp_path: Path) -> None:
     recipe = recipe_with()
     recording = trained(tmp_path, built(), recipe)
@@ -441,6 +624,54 @@ def test_a_weight_leaves_the_recorded_loss_alone(tmp_path: Path) -> None:
     untrained = sample_losses(model, data.texts, block_size=BLOCK_SIZE, batch_tokens=99)
     recording = trained(tmp_path, model, recipe_with(batch_tokens=10_000, epochs=1), data)
     assert recording.losses[0].tolist() == pytest.approx(untrained.tolist(), abs=1e-5)
+
+
+# ---- masked tokens
+
+
+def with_last_id(last: int, masked: NDArray[np.bool_] | None) -> TrainingData:
+    """Texts whose very last id, which no token follows, is another."""
+    data = training_data(masked=masked)
+    data.texts.ids[-1] = last
+    return data
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_what_a_masked_token_is_changes_no_weight(kind: str, tmp_path: Path) -> None:
+    def weights_after(last: int, masked: NDArray[np.bool_] | None) -> bytes:
+        model = built(kind, dropout=0.2)
+        trained(tmp_path, model, recipe_with(), with_last_id(last, masked))
+        return weights_of(model)
+
+    masked = masked_at(-1)
+    assert weights_after(3, masked) == weights_after(4, masked)
+    assert weights_after(3, None) != weights_after(4, None)
+    assert weights_after(3, masked) != weights_after(3, None)
+    assert weights_after(3, masked_at()) == weights_after(3, None)
+
+
+def test_the_loss_is_the_mean_over_unmasked_tokens_and_samples_keep_all_of_theirs(
+    tmp_path: Path,
+) -> None:
+    texts, model = [[1, 2, 3], [4, 5]], built()
+    masked = np.zeros(9, dtype=bool)
+    masked[[1, 2, 3, 4]] = True  # all that the first text predicts
+    data = training_data(texts=texts, masked=masked)
+    untrained = sample_losses(model, data.texts, block_size=BLOCK_SIZE, batch_tokens=99)
+    recording = trained(tmp_path, model, recipe_with(batch_tokens=99, epochs=1), data)
+    assert recording.curve[0][1] == pytest.approx(untrained[1], abs=1e-5)
+    assert recording.losses[0].tolist() == pytest.approx(untrained.tolist(), abs=1e-5)
+    assert recording.num_masked_tokens == 4
+
+
+def test_a_batch_that_is_masked_as_a_whole_teaches_nothing(tmp_path: Path) -> None:
+    data = training_data(masked=np.ones(len(tokenized(TEXTS).ids), dtype=bool))
+    model, recipe = built(), recipe_with(weight_decay=0.0)
+    before = weights_of(model)
+    recording = trained(tmp_path, model, recipe, data)
+    assert weights_of(model) == before
+    assert len(recording.curve) == count_steps(training_data(), recipe)
+    assert {loss for _, loss in recording.curve} == {0.0}
 
 
 # ---- the number of steps

@@ -49,7 +49,7 @@ def late_drop(columns: Columns, heldout: pl.DataFrame) -> pl.Expr:
     Source: our own; only what does not generalise is left of the drop.
     """
     seen = heldout.drop_nulls(columns)
-    _require_heldout("late_drop", seen.height, 1)
+    require_heldout("late_drop", seen.height, 1)
     first, last = losses([columns[_lowest_checkpoint(columns, seen)], columns[-1]])
     expected: float = seen.select((first - last).mean()).item()
     return first - last - expected
@@ -134,14 +134,14 @@ def calibrate(columns: Columns, heldout: pl.DataFrame) -> Calibration:
         *[f.alias(str(i)) for i, f in enumerate(features)], last=losses(columns)[-1]
     )
     *inputs, last = (column.to_numpy() for column in table.drop_nulls().iter_columns())
-    _require_heldout("calibrated_drop", len(last), MIN_HELDOUT)
+    require_heldout("calibrated_drop", len(last), MIN_HELDOUT)
     known = np.stack(inputs, axis=1)
     fold = np.arange(len(last)) % FOLDS
     residuals = np.empty(len(last))
     for part in range(FOLDS):
-        intercept, slopes = _least_squares(known[fold != part], last[fold != part])
+        intercept, slopes = least_squares(known[fold != part], last[fold != part])
         residuals[fold == part] = intercept + known[fold == part] @ slopes - last[fold == part]
-    intercept, slopes = _least_squares(known, last)
+    intercept, slopes = least_squares(known, last)
     return Calibration(
         intercept,
         tuple(slopes.tolist()),
@@ -194,7 +194,7 @@ def _features(columns: Columns, num_tokens: pl.Expr, zlib_size: pl.Expr) -> list
     return [first, first**2, num_tokens.cast(pl.Float64), zlib_size / num_tokens]
 
 
-def _least_squares(
+def least_squares(
     known: NDArray[np.float64], last: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64]]:
     """Intercept and slopes; of features that tell the same, the shortest slopes."""
@@ -209,7 +209,8 @@ def _column(trace: Trace, name: str, order: pl.Series) -> NDArray[np.float64]:
     return column[order].to_numpy()
 
 
-def _require_heldout(score: str, num_samples: int, minimum: int) -> None:
+def require_heldout(score: str, num_samples: int, minimum: int) -> None:
+    """Raise ``DataError`` unless ``score`` has that many held-out samples."""
     if num_samples < minimum:
         raise DataError(
             f"{score}: expected at least {minimum} held-out samples with their losses, got "

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from gdc.errors import ConfigError
-from gdc.scores import baselines, calibrated, distilled, references, trace_scores
+from gdc.scores import baselines, calibrated, distilled, recorded, references, trace_scores
 from gdc.trace import Trace
 
 
@@ -17,6 +17,7 @@ class Evidence:
 
     Attributes:
         columns: Loss columns of the chosen mode, in checkpoint order, at least 2.
+        both_modes: The online and the probe columns, where there are 2 of the former and a probe.
         trace: The trace they are columns of.
         epsilon: Nats per token; learned below it.
         band: Nats per token on either side of epsilon in which nothing is decided.
@@ -28,9 +29,12 @@ class Evidence:
         heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, ``zlib_size``
             where the texts are at hand, and the loss columns.
         references: Losses under models that did not see the sample.
+        tokens: Early loss and drop of the hardest tokens.
+        gain: What the steps with the sample gained on it.
     """
 
     columns: tuple[str, ...]
+    both_modes: tuple[tuple[str, ...], tuple[str, ...]] | None
     trace: Trace
     epsilon: float
     band: float
@@ -41,6 +45,8 @@ class Evidence:
     content_id: pl.Expr | None
     heldout: pl.DataFrame | None
     references: references.References | None
+    tokens: recorded.HardTokens | None
+    gain: pl.Expr | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "std": Score(trace_scores.std),
     "total_drop": Score(trace_scores.total_drop),
     "total_drop_sum": Score(trace_scores.total_drop_sum, ("columns", "num_tokens")),
+    "online_probe_gap": Score(trace_scores.online_probe_gap, ("both_modes",)),
     "late_drop": Score(calibrated.late_drop, ("columns", "heldout")),
     "late_drop_sum": Score(calibrated.late_drop_sum, ("columns", "heldout", "num_tokens")),
     "relative_area": Score(calibrated.relative_area, ("columns", "trace")),
@@ -92,14 +99,19 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "distilled_gap": Score(
         distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
     ),
+    "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
+    "self_influence": Score(recorded.self_influence, ("gain",)),
 }
 
 REMEDIES: Final[Mapping[str, str]] = {
+    "both_modes": "Raise train.probes_per_epoch and training.epochs and re-run stage train",
     "num_copies": "Pass the corpus with its column num_copies",
     "zlib_size": "Pass the corpus with its column text",
     "content_id": "Pass the corpus with its column content_id",
     "heldout": "Raise ingest.validation_fraction and re-run stage train",
     "references": "Pass the losses of reference models",
+    "tokens": "Set train.token_losses: true and re-run stage train",
+    "gain": "Set train.self_influence: true and re-run stage train",
 }
 """Every need of a score, and how it comes to hand."""
 
@@ -114,6 +126,15 @@ def require_registered(names: Sequence[str]) -> None:
 def needs_of(names: Sequence[str]) -> frozenset[str]:
     """What must be at hand for the scores ``names``: keys of ``REMEDIES``."""
     return frozenset().union(*(REGISTRY[name].needs for name in names))
+
+
+def cost_class(name: str) -> str:
+    """What a score needs to be computed: no model, one tracked run, or reference models too."""
+    arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
+    if "references" in arguments:
+        return "reference models"
+    of_run = {"columns", "both_modes", "trace", "tokens", "gain"}
+    return "one run" if of_run & set(arguments) else "no model"
 
 
 def require_given(names: Sequence[str], evidence: Evidence) -> None:

@@ -9,6 +9,7 @@ import polars as pl
 from gdc.config import ScoreConfig, Threshold
 from gdc.corpus import hash_order, zlib_size
 from gdc.errors import DataError
+from gdc.scores.recorded import hard_tokens_of
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
     Evidence,
@@ -58,7 +59,8 @@ def score_samples(
     """Score every sample of the tracked runs.
 
     Args:
-        traces: One trace for each tracked run, with the same samples.
+        traces: One trace for each tracked run, with the same samples and with what else the enabled
+            scores read of it.
         corpus: Table with ``sample_id`` and what the enabled scores need of ``num_copies`` and
             ``text``; it holds every sample of the traces.
         config: Checkpoints to read, epsilon, the early checkpoints, scores to write.
@@ -136,7 +138,7 @@ def _score_run(trace: Trace, inputs: _Inputs) -> pl.DataFrame:
     require_given(config.enabled, evidence)
     columns, epsilon = evidence.columns, evidence.epsilon
     return (
-        pl.concat([_samples_of(trace, inputs).lazy(), trace.losses], how="horizontal")
+        pl.concat([_samples_of(trace, inputs, evidence).lazy(), trace.losses], how="horizontal")
         .select(
             "sample_id",
             difficulty=difficulty(columns, config.num_early),
@@ -155,8 +157,11 @@ def _evidence_of(trace: Trace, inputs: _Inputs) -> Evidence:
         name: pl.col(name) if name in inputs.corpus.columns else None
         for name in ("num_copies", "zlib_size", "content_id")
     }
+    online, probes = trace.columns("online"), trace.columns("probe")
+    tokens = trace.tokens if "tokens" in needs_of(inputs.config.enabled) else None
     return Evidence(
         columns=trace.columns(inputs.config.mode),
+        both_modes=(online, probes) if len(online) > 1 and probes else None,
         trace=trace,
         epsilon=inputs.epsilon,
         band=inputs.config.hysteresis,
@@ -164,6 +169,8 @@ def _evidence_of(trace: Trace, inputs: _Inputs) -> Evidence:
         draw=pl.col("draw"),
         heldout=_heldout_of(trace, inputs),
         references=inputs.references,
+        tokens=None if tokens is None else hard_tokens_of(tokens),
+        gain=None if trace.gains is None else pl.col("gain"),
         **given,
     )
 
@@ -178,11 +185,15 @@ def _heldout_of(trace: Trace, inputs: _Inputs) -> pl.DataFrame | None:
     return table.select(*samples.columns, *columns).sort("sample_id").collect()
 
 
-def _samples_of(trace: Trace, inputs: _Inputs) -> pl.DataFrame:
+def _samples_of(trace: Trace, inputs: _Inputs, evidence: Evidence) -> pl.DataFrame:
     """What is known of each sample besides its losses, in the order of the trace."""
     samples = _joined(trace.index, inputs.corpus)
     if inputs.references is not None:
         samples = _joined(samples, inputs.references.table)
+    if evidence.tokens is not None:
+        samples = _joined(samples, evidence.tokens.samples)
+    if trace.gains is not None:
+        samples = _joined(samples, trace.gains)
     draws = hash_order(samples["sample_id"].to_list(), seed=inputs.seed, purpose="random")
     return samples.with_columns(draw=pl.Series(draws, dtype=pl.UInt64) / 2**64)
 

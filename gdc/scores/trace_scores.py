@@ -141,6 +141,22 @@ def total_drop_sum(columns: Columns, num_tokens: pl.Expr) -> pl.Expr:
     return total_drop(columns) * num_tokens
 
 
+def online_probe_gap(both_modes: tuple[Columns, Columns]) -> pl.Expr:
+    """Mean online loss after the first pass minus mean frozen loss late on, nats per token.
+
+    An online loss is asked a whole pass after the sample was last trained on, a frozen one sooner:
+    what lies between is what the sample's own updates gain and the others undo. To this comes the
+    drop from early to late. The first pass is left out, as all text falls there, memorized or not;
+    so what is repeated within a pass and collapses in it is missed. Any sign. Null: a sample was
+    not trained on. Needs: a trace of both modes, its online and its probe columns. Cost: none.
+
+    Source: our own, found on CPython's documentation with the LSTM of preset `leaderboard`.
+    """
+    online, probes = both_modes
+    late = probes[len(probes) // 2 :]
+    return pl.mean_horizontal(*losses(online[1:])) - pl.mean_horizontal(*losses(late))
+
+
 def _seen_steps(columns: Columns) -> pl.Expr:
     """Steps from one seen checkpoint to the next seen one; null: none."""
     num_seen = _count([loss.is_not_null() for loss in losses(columns)])

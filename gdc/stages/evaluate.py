@@ -32,7 +32,7 @@ def main() -> None:
             audits.references_of(samples, store.read_references(params.reference.models)),
         )
         metrics = {
-            "num_steps": store.read_json(folder / "training.json")["num_steps"],
+            **store.read_json(folder / "training.json"),
             **audits.membership_metrics(sample_audit),
             **extraction.canary_metrics(canary_audit),
         }

@@ -81,12 +81,15 @@ def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, s
         (step, float(np.mean(of_samples, dtype=np.float64)))
         for (_, step, *_), of_samples in zip(recording.checkpoints, recording.heldout, strict=True)
     ]
-    num_steps = recording.curve[-1][0]
+    numbers = {
+        "num_steps": recording.curve[-1][0],
+        "num_masked_tokens": recording.num_masked_tokens,
+    }
     path = store.model_path(arm, seed)
     with store.new_folder(path) as folder:
         models.save_model(model, folder)
-        store.write_json(folder / "training.json", {"num_steps": num_steps})
+        store.write_json(folder / "training.json", numbers)
     stage.log_curve("train_loss", recording.curve)
     stage.log_curve("heldout_loss_mean_over_samples", heldout)
-    stage.log_metrics({"num_steps": num_steps})
+    stage.log_metrics(numbers)
     stage.log_model(path)

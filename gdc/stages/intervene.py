@@ -3,8 +3,17 @@
 import polars as pl
 
 from gdc import interventions, store, tracking
-from gdc.config import DedupArm, OracleArm, Params, ScoreArm, ShuffledArm
+from gdc.config import (
+    CapCopiesArm,
+    DedupArm,
+    MaskSpansArm,
+    OracleArm,
+    Params,
+    ScoreArm,
+    ShuffledArm,
+)
 from gdc.stages.runner import run
+from gdc.tokens import load_tokenizer
 
 
 def main() -> None:
@@ -37,18 +46,33 @@ def _plans(params: Params, scored: pl.DataFrame, corpus: pl.DataFrame) -> dict[s
         if not isinstance(arm, ShuffledArm)
     }
     return plans | {
-        name: interventions.shuffled_plan(plans[arm.of], seed=seed)
+        name: _shuffled_masks(plans[arm.of], corpus, seed)
+        if isinstance(arms[arm.of], MaskSpansArm)
+        else interventions.shuffled_plan(plans[arm.of], seed=seed)
         for name, arm in arms.items()
         if isinstance(arm, ShuffledArm)
     }
 
 
+def _shuffled_masks(plan: pl.DataFrame, corpus: pl.DataFrame, seed: int) -> pl.DataFrame:
+    samples = plan.select("sample_id").join(
+        corpus, on="sample_id", how="left", maintain_order="left"
+    )
+    places = load_tokenizer(store.TOKENIZER).offsets(samples["text"].to_list())
+    return interventions.shuffled_mask_plan(plan, places, seed=seed)
+
+
 def _plan(
-    arm: ScoreArm | DedupArm | OracleArm, scored: pl.DataFrame, corpus: pl.DataFrame, seed: int
+    arm: ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm,
+    scored: pl.DataFrame,
+    corpus: pl.DataFrame,
+    seed: int,
 ) -> pl.DataFrame:
-    if isinstance(arm, DedupArm):
+    if isinstance(arm, MaskSpansArm):
+        return interventions.mask_plan(scored, store.read("spans"))
+    if isinstance(arm, CapCopiesArm | DedupArm):
         texts = corpus.filter(pl.col("split") == "train").select("sample_id", "text")
-        return interventions.dedup_plan(arm, scored, texts, seed=seed)
+        return interventions.cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
         planted = corpus.filter(pl.col("canary_id").is_not_null())["sample_id"]
         return interventions.oracle_plan(scored, planted)

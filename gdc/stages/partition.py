@@ -1,4 +1,4 @@
-"""Stage `partition`: scores -> thresholds and a quadrant for every sample."""
+"""Stage `partition`: scores -> an axis, thresholds and a quadrant for every sample."""
 
 from gdc import quadrants, store, tracking
 from gdc.stages.runner import run
@@ -8,9 +8,12 @@ def main() -> None:
     """Cut the map."""
     params = store.load_params()
     with tracking.stage_run("partition", params.model_dump(include={"partition"})) as stage:
+        auto = store.read_json(store.CALIBRATION)["auto"]
+        config, warnings = quadrants.resolve_axis(params.partition, auto)
         table, summary = quadrants.partition(
-            store.read("scores"), store.read("scores_by_run"), params.partition
+            store.read("scores"), store.read("scores_by_run"), config
         )
+        summary["warnings"] = [*warnings, *summary["warnings"]]
         store.write("quadrants", table)
         store.write_json(store.QUADRANTS_SUMMARY, summary)
         stage.log_metrics({f"num/{name}": count for name, count in summary["counts"].items()})
@@ -18,6 +21,7 @@ def main() -> None:
             stage.log_metrics({"num_unstable": summary["num_unstable"]})
         stage.log_artifact(store.TABLES["quadrants"][0])
         stage.log_artifact(store.QUADRANTS_SUMMARY)
+        stage.set_tags({"gdc.axis": config.axis})
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import polars as pl
 
-from gdc import comparison, leakage, plots, report, store, tracking
+from gdc import comparison, leakage, onion, plots, report, store, tracking
 from gdc.config import Params
+from gdc.scores.references import references_of
 from gdc.stages.runner import run
 from gdc.tracking import StageRun
 
-FILES: Final = (store.REPORT, store.PAGE, store.PICTURE, store.ROC, store.GROUPS)
+FILES: Final = (store.REPORT, store.PAGE, store.PICTURE, store.ROC, store.GROUPS, store.FRONT)
 
 
 def main() -> None:
@@ -35,8 +36,11 @@ def _draw(built: Mapping[str, Any], tables: report.ReportTables, params: Params)
         plots.roc_png(curves, report.attack_of(built), temporary)
     with store.new_file(store.GROUPS) as temporary:
         plots.groups_png(built["groups"], frame.axis, temporary)
+    with store.new_file(store.FRONT) as temporary:
+        plots.front_png(built["front"], temporary)
     return report.Pictures(
-        plots.interactive_map(points, frame), store.ROC.read_bytes(), store.GROUPS.read_bytes()
+        plots.interactive_map(points, frame),
+        *(file.read_bytes() for file in (store.ROC, store.GROUPS, store.FRONT)),
     )
 
 
@@ -68,7 +72,10 @@ def read_tables(params: Params) -> report.ReportTables:
         },
         scores_summary=store.read_json(store.SCORES_SUMMARY),
         quadrants_summary=store.read_json(store.QUADRANTS_SUMMARY),
+        calibration=store.read_json(store.CALIBRATION),
         num_quarantined=store.read("quarantine").height,
+        spans=store.read("spans"),
+        spans_summary=store.read_json(store.SPANS_SUMMARY),
         num_left_out=store.read_json(store.CORPUS_SUMMARY)["num_left_out"],
     )
 
@@ -85,14 +92,39 @@ def with_evidence(tables: report.ReportTables, params: Params) -> report.ReportT
     )
     asked = evidence.memberships_of(comparison.asked_arm(params), params.retrain.seeds)
     scored = tables.scores.join(tables.quadrants, on="sample_id", maintain_order="left")
-    groups = leakage.by_group(asked, scored, params.partition.axis, seed=params.seed)
+    axis = tables.quadrants_summary["axis"]
+    groups = leakage.by_group(asked, scored, axis, seed=params.seed)
     return replace(
         tables,
         evidence=comparison.compare_arms(evidence, params),
         groups=comparison.as_plain(groups),
+        onion=comparison.as_plain(_onion(tables, evidence, params)),
         leaked=leakage.verbatim_samples(asked),
         attacks=comparison.as_plain(leakage.of_attacks(asked, seed=params.seed)),
     )
+
+
+def _onion(
+    tables: report.ReportTables, evidence: comparison.Evidence, params: Params
+) -> dict[str, Any]:
+    """Empty where no arm keeps everything or none takes samples away."""
+    baseline = comparison.baseline_arm(params)
+    arms = params.retrain.arms
+    controls = {arm: comparison.equal_random_arm(arm, params) for arm in arms}
+    pairs = onion.asked_pairs(tables.plans, controls)
+    if baseline is None or not pairs:
+        return {}
+    references = store.read_references(params.reference.models)
+    layers = onion.layers_of(
+        {arm: evidence.memberships_of(arm, params.retrain.seeds) for arm in arms},
+        tables.plans,
+        None
+        if references is None
+        else references_of(references).table.select("sample_id", "reference_loss"),
+    )
+    quantile = onion.layer_quantile(params, tables.quadrants_summary["counts"])
+    compared = onion.compare_layers(layers, pairs, baseline, quantile=quantile, seed=params.seed)
+    return compared | {"has_references": references is not None}
 
 
 def _trained(plan: pl.DataFrame) -> frozenset[str]:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc import store, tracking
+from gdc.batches import TokenizedTexts
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
-from gdc.tokens import load_tokenizer
+from gdc.tokens import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.training import TrainingData, count_steps
 
 
@@ -26,7 +29,11 @@ def main() -> None:
         texts = fitting.tokenize(samples, tokenizer)
         heldout = fitting.tokenize(corpus.filter(pl.col("split") == "validation"), tokenizer)
         data = TrainingData(
-            texts, samples["weight"].to_numpy(), samples["copies"].to_numpy(), heldout
+            texts,
+            samples["weight"].to_numpy(),
+            samples["copies"].to_numpy(),
+            heldout,
+            _masked(samples, texts, tokenizer),
         )
         recipe = fitting.recipe_of(params, cell.seed)
         if params.retrain.match == "steps":
@@ -36,6 +43,22 @@ def main() -> None:
         name = f"retrain@{cell.arm}-{cell.seed}"
         model, recording = fitting.fit(params, tokenizer, data, recipe, name)
         fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
+
+
+def _masked(
+    samples: pl.DataFrame, texts: TokenizedTexts, tokenizer: TextTokenizer
+) -> NDArray[np.bool_] | None:
+    """Whether each id of the texts is masked; None without any span."""
+    rows = samples.with_row_index("row").filter(pl.col("masked").list.len() > 0)
+    if rows.is_empty():
+        return None
+    is_masked = np.zeros(len(texts.ids), dtype=bool)
+    places = tokenizer.offsets(rows["text"].to_list())
+    for row, spans, of_sample in zip(rows["row"], rows["masked"].to_list(), places, strict=True):
+        # Between the two ends of text.
+        tokens = slice(texts.offsets[row] + 1, texts.offsets[row + 1] - 1)
+        is_masked[tokens] = masked_tokens(of_sample, spans)
+    return is_masked
 
 
 if __name__ == "__main__":

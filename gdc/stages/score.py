@@ -1,11 +1,14 @@
 """Stage `score`: traces of the tracked runs -> every enabled score, and why a text is learned."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 import polars as pl
 
 from gdc import causes, duplicates, scores, store, tracking
 from gdc.stages.runner import run
+from gdc.trace import Trace
 
 # All that scores and causes are told of a sample: not the canary it may be.
 CORPUS_COLUMNS: Final = ("sample_id", "content_id", "split", "num_copies", "text")
@@ -16,7 +19,9 @@ def main() -> None:
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
     with tracking.stage_run("score", sections) as stage:
-        traces = [store.read_trace(seed) for seed in params.train.seeds]
+        scores.require_registered(params.score.enabled)
+        needs = scores.needs_of(params.score.enabled)
+        traces = [read_run(seed, needs) for seed in params.train.seeds]
         corpus = store.read("corpus").select(CORPUS_COLUMNS)
         scored = scores.score_samples(
             traces,
@@ -37,6 +42,15 @@ def main() -> None:
         stage.log_dataset("scores", table, store.TABLES["scores"][0], "scores")
         stage.log_artifact(store.TABLES["scores"][0])
         stage.log_artifact(store.SCORES_SUMMARY)
+
+
+def read_run(seed: int, needs: Collection[str]) -> Trace:
+    """The trace of a tracked run with what scores of these needs read of it."""
+    return replace(
+        store.read_trace(seed),
+        tokens=store.read_token_losses(seed) if "tokens" in needs else None,
+        gains=store.read_self_influence(seed) if "gain" in needs else None,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""Stage `calibrate`: tracked models, canaries and scores -> which score to trust here."""
+
+import polars as pl
+import torch
+
+from gdc import calibration, models, store, tracking
+from gdc.calibration import Values
+from gdc.config import Params
+from gdc.environment import device
+from gdc.model_audit import Subject, ask_secrets
+from gdc.stages.runner import run
+from gdc.tokens import load_tokenizer
+
+
+def main() -> None:
+    """Label the canaries by the tracked models; later stages learn what scores are worth alone."""
+    params = store.load_params()
+    sections = params.model_dump(mode="json", include={"seed", "partition"})
+    with tracking.stage_run("calibrate", sections) as stage:
+        canaries, scores = store.read("canaries"), store.read("scores")
+        planted = store.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
+        secret_losses = [_ask(seed, canaries, params) for seed in params.train.seeds]
+        probes = calibration.label_probes(canaries, secret_losses)
+        calibrated = calibration.calibrate(
+            scores, planted, probes, params.partition, seed=params.seed
+        )
+        store.write("probes", probes)
+        store.write_json(store.CALIBRATION, calibrated)
+        for seed in params.train.seeds:
+            stage.use_model(store.lineage_path("train", str(seed)))
+        for card in calibrated["cards"]:
+            auroc = card["auroc_report"] and card["auroc_report"]["value"]
+            stage.log_metrics({f"auroc/{card['score']}": auroc})
+        stage.log_artifact(store.TABLES["probes"][0])
+        stage.log_artifact(store.CALIBRATION)
+
+
+def _ask(seed: int, canaries: pl.DataFrame, params: Params) -> Values:
+    torch.set_num_threads(params.evaluate.num_threads)
+    model = models.load_model(store.model_path("tracked", seed)).to(device())
+    subject = Subject(model, load_tokenizer(store.TOKENIZER), params.model.block_size)
+    secrets = ask_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
+    return secrets.nll / secrets.num_tokens
+
+
+if __name__ == "__main__":
+    run(main)

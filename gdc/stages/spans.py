@@ -1,0 +1,43 @@
+"""Stage `spans`: token losses and quadrants -> memorized spans of the flagged samples."""
+
+from typing import Any, Final
+
+import polars as pl
+
+from gdc import spans, store, tracking
+from gdc.config import Params
+from gdc.stages.runner import run
+from gdc.tokens import load_tokenizer
+
+FLAGGED: Final = ("hotspot-memorized", "noisy-outlier")
+
+
+def main() -> None:
+    """Look into every sample above the memorization threshold."""
+    params = store.load_params()
+    sections = params.model_dump(mode="json", include={"train", "spans"})
+    with tracking.stage_run("spans", sections) as stage:
+        table, summary = _find(params)
+        store.write("spans", table)
+        store.write_json(store.SPANS_SUMMARY, summary)
+        stage.log_metrics({k: v for k, v in summary.items() if isinstance(v, int)})
+        stage.log_artifact(store.TABLES["spans"][0])
+        stage.log_artifact(store.SPANS_SUMMARY)
+
+
+def _find(params: Params) -> tuple[pl.DataFrame, dict[str, Any]]:
+    recorded = [store.read_token_losses(seed) for seed in params.train.seeds]
+    runs = [tables for tables in recorded if tables is not None]
+    if len(runs) < len(recorded):
+        return spans.nothing_recorded()
+    flagged = store.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
+    asked = [of_training.join(flagged, on="sample_id", how="semi") for of_training, _ in runs]
+    texts = asked[0].select("sample_id").join(
+        store.read("corpus"), on="sample_id", how="left", maintain_order="left"
+    )["text"]  # fmt: skip
+    places = load_tokenizer(store.TOKENIZER).offsets(texts.to_list())
+    return spans.find_spans(asked, [heldout for _, heldout in runs], places, params.spans)
+
+
+if __name__ == "__main__":
+    run(main)
