@@ -6,7 +6,7 @@ transformers takes seconds to import, so ``transformer_models`` is imported wher
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 
 _LSTM_TYPE: Final = "gdc_lstm"
 _WEIGHTS: Final = "model.safetensors"
+
+
+class TargetStates(NamedTuple):
+    """Hidden states at the chosen positions, and the linear head that makes logits of them."""
+
+    hidden: Tensor  # number of positions x hidden size
+    weight: Tensor | None  # vocabulary x hidden size; None: ``hidden`` are the logits themselves
+    bias: Tensor | None
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits of a position."""
+        return self.hidden.shape[1] if self.weight is None else len(self.weight)
+
+    def logits(self, part: slice = slice(None)) -> Tensor:
+        """Of some positions, number of them x vocabulary."""
+        hidden = self.hidden[part]
+        return hidden if self.weight is None else F.linear(hidden, self.weight, self.bias)
 
 
 class LstmLanguageModel(nn.Module):
@@ -47,25 +65,29 @@ class LstmLanguageModel(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-        """Logits at the chosen positions, number of them x vocabulary."""
+    def forward(self, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:
+        """States at the chosen positions."""
         # Most CPUs have no bfloat16 LSTM in oneDNN and would raise; other devices are not touched.
         with torch.autocast("cpu", enabled=False):
             hidden_BTH, _ = self.lstm(self.dropout(self.embedding(ids_BT)))
-        return F.linear(self.dropout(hidden_BTH[is_target_BT]), self.embedding.weight, self.bias)
+        return TargetStates(
+            self.dropout(hidden_BTH[is_target_BT]), self.embedding.weight, self.bias
+        )
 
 
-def target_logits(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-    """Logits at the chosen positions only, number of them x vocabulary.
+def target_states(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:
+    """States at the chosen positions only, and their head.
 
     Inputs are padded on the right, where no real position of a causal model looks.
     """
     if isinstance(model, LstmLanguageModel):
-        logits: Tensor = model(ids_BT, is_target_BT)
-        return logits
+        states: TargetStates = model(ids_BT, is_target_BT)
+        return states
     from gdc import transformer_models
 
-    return transformer_models.target_logits(_of_transformers(model), ids_BT, is_target_BT)
+    return TargetStates(
+        *transformer_models.target_states(_of_transformers(model), ids_BT, is_target_BT)
+    )
 
 
 def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) -> nn.Module:

@@ -27,8 +27,8 @@ from gdc.batches import (
 )
 from gdc.config import TrainingConfig
 from gdc.errors import DataError
-from gdc.losses import mean_of_tokens, per_sequence, sample_losses, token_losses, token_nll
-from gdc.models import target_logits
+from gdc.losses import mean_of_tokens, per_sequence, sample_losses, target_nll, token_losses
+from gdc.models import target_states
 from gdc.schema import CHECKPOINTS
 
 # A killed run loses at most about this many seconds of training.
@@ -290,10 +290,11 @@ class _Run:
         targets_BT = torch.from_numpy(targets).to(self.device)
         is_target_BT = targets_BT != PADDING
         with self._autocast():
-            logits_NV = target_logits(
+            states = target_states(
                 self.model, torch.from_numpy(inputs).to(self.device), is_target_BT
             )
-        return token_nll(logits_NV, targets_BT[is_target_BT]), is_target_BT.nonzero()[:, 0]
+            nll_N = target_nll(states, targets_BT[is_target_BT])
+        return nll_N, is_target_BT.nonzero()[:, 0]
 
     def _autocast(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"

@@ -21,15 +21,15 @@ from gdc.config import Gpt2Model, PretrainedModel
 from gdc.errors import ConfigError, TransientError
 
 
-def target_logits(model: PreTrainedModel, ids_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-    """Logits at the chosen positions, number of them x vocabulary."""
+def target_states(
+    model: PreTrainedModel, ids_BT: Tensor, is_target_BT: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The fields of ``models.TargetStates``."""
     if isinstance(model, GPT2LMHeadModel):
         hidden_BTH = model.transformer(ids_BT, use_cache=False).last_hidden_state
-        logits: Tensor = model.lm_head(hidden_BTH[is_target_BT])
-    else:
-        # A foreign head may scale or cap its logits, so the whole model is asked.
-        logits = model(ids_BT, use_cache=False).logits[is_target_BT]
-    return logits
+        return hidden_BTH[is_target_BT], model.lm_head.weight, model.lm_head.bias
+    # A foreign head may scale or cap its logits, so the whole model is asked.
+    return model(ids_BT, use_cache=False).logits[is_target_BT], None, None
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
@@ -56,6 +56,8 @@ def gpt2(config: Gpt2Model, *, vocab_size: int, end_of_text: int) -> GPT2LMHeadM
             n_embd=config.hidden_size,
             n_layer=config.num_layers,
             n_head=config.num_heads,
+            # The function of "gelu_new", GPT-2's default, in one operation instead of eight.
+            activation_function="gelu_pytorch_tanh",
             resid_pdrop=config.dropout,
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,

@@ -1,18 +1,28 @@
 """Losses against known values, plain loops, and laws of batching."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+from gdc import losses
 from gdc.batches import TokenizedTexts
 from gdc.config import Gpt2Model, LstmModel
-from gdc.losses import mean_of_tokens, sample_losses, token_losses, token_nll, token_records
-from gdc.models import build_model, target_logits
+from gdc.losses import (
+    mean_of_tokens,
+    sample_losses,
+    target_nll,
+    token_losses,
+    token_nll,
+    token_records,
+)
+from gdc.models import build_model, target_states
+from gdc.token_records import TokenRecords
 
 VOCAB_SIZE, END_OF_TEXT, BLOCK_SIZE = 30, 29, 6
 # Shorter, as long as, and longer than a block; empty; more than two blocks.
@@ -62,7 +72,8 @@ def tokens_by_hand(model: nn.Module, text: list[int], block_size: int) -> list[t
         window = sequence[start : start + block_size + 1]
         ids = torch.tensor([window[:-1]])
         with torch.no_grad():
-            logits = target_logits(model, ids, torch.ones_like(ids, dtype=torch.bool)).double()
+            states = target_states(model, ids, torch.ones_like(ids, dtype=torch.bool))
+            logits = states.logits().double()
         for row, target in zip(logits, window[1:], strict=True):
             found.append((float(row.logsumexp(0) - row[target]), int(row.argmax()) == target))
     return found
@@ -115,6 +126,48 @@ def test_losses_do_not_depend_on_batches_or_row_order(order: list[int], batch: i
 
 
 LSTM, GPT2 = built("lstm"), built("gpt2")
+
+
+@pytest.mark.parametrize("has_linear_cross_entropy", [True, False])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_losses_and_gradients_made_in_parts_are_those_made_at_once(
+    precision: torch.dtype,
+    has_linear_cross_entropy: bool,
+    model: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = torch.arange(12).view(2, 6)
+
+    def losses_and_gradients() -> list[Tensor]:
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            states = target_states(model, ids, torch.ones_like(ids, dtype=torch.bool))
+            nll = target_nll(states, torch.arange(12) + 5)
+        assert nll.dtype == torch.float32
+        loss = (torch.linspace(-1, 2, 12) * nll).sum()
+        return [nll, *torch.autograd.grad(loss, list(model.parameters()))]
+
+    expected = losses_and_gradients()
+    monkeypatch.setattr(losses, "MAX_LOGITS", 5 * VOCAB_SIZE + 1)
+    monkeypatch.setattr(losses, "_HAS_LINEAR_CROSS_ENTROPY", has_linear_cross_entropy)
+    for found, known in zip(losses_and_gradients(), expected, strict=True):
+        torch.testing.assert_close(
+            found, known, rtol=1e-4, atol=1e-5 if precision == torch.float32 else 0.1
+        )
+
+
+def test_losses_and_records_do_not_depend_on_the_logits_held_at_once(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked() -> tuple[list[float], TokenRecords]:
+        records = token_records(model, tokenized(TEXTS), block_size=BLOCK_SIZE, batch_tokens=20)
+        return losses_of(model, TEXTS), records
+
+    expected, expected_records = asked()
+    monkeypatch.setattr(losses, "MAX_LOGITS", 4 * VOCAB_SIZE)
+    found, records = asked()
+    assert found == pytest.approx(expected, abs=1e-5)
+    for column, expected_column in zip(astuple(records), astuple(expected_records), strict=True):
+        np.testing.assert_allclose(column, expected_column, atol=1e-5)
 
 
 def test_copies_of_a_text_have_equal_losses(model: nn.Module) -> None:

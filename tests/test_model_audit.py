@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from gdc.config import EvaluateConfig, LstmModel
 from gdc.errors import DataError
 from gdc.model_audit import Subject, ask_secrets, audit_model
-from gdc.models import build_model, target_logits
+from gdc.models import build_model, target_states
 from gdc.schema import CANARIES
 from gdc.tokens import TextTokenizer, train_tokenizer
 
@@ -50,7 +50,8 @@ def nll_after(model: nn.Module, before: list[int], secret: list[int]) -> float:
     ids = torch.tensor([[*before, *secret]])
     is_target = torch.ones_like(ids[:, :-1], dtype=torch.bool)
     with torch.inference_mode():
-        logits = target_logits(model, ids[:, :-1], is_target)
+        states = target_states(model, ids[:, :-1], is_target)
+        logits = states.logits()
     nll = F.cross_entropy(logits, ids[0, 1:], reduction="none")
     return float(nll[-len(secret) :].double().sum())
 

@@ -16,7 +16,7 @@ from gdc.models import (
     load_model,
     save_model,
     settings_of,
-    target_logits,
+    target_states,
 )
 from tests.builders import params_with
 
@@ -56,7 +56,8 @@ def built(config: Model, seed: int = 0) -> nn.Module:
 
 def logits_of(model: nn.Module, ids: Tensor = IDS_BT, is_real: Tensor = IS_REAL_BT) -> Tensor:
     with torch.inference_mode():
-        return target_logits(model, ids, is_real)
+        states = target_states(model, ids, is_real)
+        return states.logits()
 
 
 def pretrained(name: str | Path, block_size: int = BLOCK_SIZE) -> nn.Module:

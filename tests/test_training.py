@@ -18,7 +18,7 @@ from gdc.batches import TokenizedTexts, padded, windows_of
 from gdc.config import Gpt2Model, LstmModel, TrainingConfig
 from gdc.errors import DataError
 from gdc.losses import mean_of_tokens, sample_losses, token_losses
-from gdc.models import build_model, target_logits
+from gdc.models import build_model, target_states
 from gdc.schema import CHECKPOINTS
 from gdc.training import (
     Recipe,
@@ -205,7 +205,8 @@ def test_one_step_is_a_step_of_adamw_on_the_weighted_loss(tmp_path: Path) -> Non
     numerator, denominator = torch.zeros(()), 0.0
     for i in range(len(windows)):
         inputs, targets = (torch.from_numpy(a) for a in padded(data.texts, windows, np.array([i])))
-        logits = target_logits(twin, inputs, torch.ones_like(targets, dtype=torch.bool))
+        states = target_states(twin, inputs, torch.ones_like(targets, dtype=torch.bool))
+        logits = states.logits()
         weight = weights[windows.sequence[i]]
         numerator = numerator + weight * nn.functional.cross_entropy(
             logits, targets[0], reduction="sum"
@@ -503,7 +504,8 @@ def gains_by_replay(model: nn.Module, data: TrainingData, recipe: Recipe) -> lis
     def nll_of(window: int) -> torch.Tensor:
         inputs, targets = padded(data.texts, windows, np.array([window]))
         ids, wanted = torch.from_numpy(inputs), torch.from_numpy(targets[0])
-        logits = target_logits(model, ids, torch.ones_like(ids, dtype=torch.bool))
+        states = target_states(model, ids, torch.ones_like(ids, dtype=torch.bool))
+        logits = states.logits()
         return nn.functional.cross_entropy(logits, wanted, reduction="sum")
 
     for epoch in range(recipe.config.epochs):

@@ -1,0 +1,300 @@
+"""Training: tokens a second, what tracking costs, and memory with a large vocabulary.
+
+    python benchmarks/training.py
+
+Every part runs in a process of its own, by turns; the table shows medians. The model is a GPT-2 of
+4 layers x 256. transformers.Trainer trains the same model on the same windows of CPython's
+documentation, as many of them a batch, with the same optimizer and number of threads.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from machine import machine
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from gdc import losses, training
+from gdc.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
+from gdc.config import Gpt2Model, LstmModel, PythonDocsSource, TrainingConfig
+from gdc.corpus import samples_from
+from gdc.models import build_model, target_states
+from gdc.sources import read_source
+from gdc.tokens import train_tokenizer
+from gdc.training import Recipe, TrainingData, weighted_loss
+
+NUM_RUNS: Final = 3
+NUM_THREADS: Final = 2
+NUM_SAMPLES: Final = 300
+VOCAB_SIZE: Final = 4096
+BLOCK_SIZE: Final = 128
+LARGE_VOCABULARY: Final = 50_000
+LARGE_NUM_STEPS: Final = 3
+GPT2: Final = Gpt2Model(
+    kind="gpt2", block_size=BLOCK_SIZE, precision="float32", hidden_size=256, num_layers=4,
+    num_heads=4, dropout=0.0,
+)  # fmt: skip
+LSTM: Final = LstmModel(
+    kind="lstm", block_size=BLOCK_SIZE, precision="float32", hidden_size=256, num_layers=1,
+    dropout=0.0,
+)  # fmt: skip
+CONFIG: Final = TrainingConfig(
+    epochs=2, batch_tokens=2048, learning_rate=1e-3, schedule="constant", warmup_steps=0,
+    weight_decay=0.01, clip_norm=1.0, num_threads=NUM_THREADS,
+)  # fmt: skip
+TRAINER_BARS: Final = {
+    "trainer": 2,
+    "trainer_by_length": 2,
+    "trainer_with_losses": 3,
+    "trainer_by_length_with_losses": 3,
+}
+BY_LENGTH: Final = {"train_sampling_strategy": "group_by_length"}
+LOSSES: Final = {"eval_strategy": "epoch"}
+NO_TEXTS: Final = TokenizedTexts.from_ids([], 0)
+
+
+def main() -> None:
+    """Run all parts by turns and print the table; with the name of a part, only that part."""
+    torch.set_num_threads(NUM_THREADS)
+    if len(sys.argv) > 1:
+        seconds = PARTS[sys.argv[1]]()
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sys.stdout.write(json.dumps([seconds, kilobytes * 1024 / 1e9]))
+        return
+    names = [name for name in PARTS if has_bfloat16() or name != "tracked_bfloat16"]
+    runs = [{name: _in_a_process(name) for name in names} for _ in range(NUM_RUNS)]
+    seconds, gigabytes = (
+        {name: statistics.median(run[name][i] for run in runs) for name in names} for i in (0, 1)
+    )
+    sys.stdout.write(table(seconds, gigabytes))
+
+
+def _in_a_process(name: str) -> list[float]:
+    """Seconds that a part says, and its peak of resident memory in GB."""
+    done = subprocess.run([sys.executable, __file__, name], check=True, stdout=subprocess.PIPE)
+    measured: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself: emulated it is far slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+# ---- what trains on the documentation
+
+
+@cache
+def texts() -> TokenizedTexts:
+    """Sections of CPython's documentation."""
+    rows = read_source(PythonDocsSource(kind="python-docs"), max_chars=2000, seed=0).rows
+    samples = samples_from(rows, max_samples=NUM_SAMPLES, seed=0)["text"].to_list()
+    tokenizer = train_tokenizer(samples, VOCAB_SIZE)
+    return TokenizedTexts.from_ids(tokenizer.encode(samples), tokenizer.end_of_text)
+
+
+def gpt2(block_size: int = BLOCK_SIZE) -> nn.Module:
+    """The model with fresh weights."""
+    config = GPT2.model_copy(update={"block_size": block_size})
+    return build_model(config, vocab_size=VOCAB_SIZE, end_of_text=0, seed=0).train()
+
+
+def tracked(precision: str = "float32") -> float:
+    """Our training, which records every sample's loss in every pass."""
+    return _seconds_to_train(gpt2(), texts(), Recipe(CONFIG, BLOCK_SIZE, precision, seed=0))
+
+
+def untracked() -> float:
+    """The same batches and updates, and nothing recorded."""
+    model, windows = gpt2(), windows_of(texts(), BLOCK_SIZE)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=CONFIG.learning_rate, weight_decay=CONFIG.weight_decay, fused=True
+    )
+
+    def step(chosen: NDArray[np.int64]) -> None:
+        inputs, targets = (torch.from_numpy(a) for a in padded(texts(), windows, chosen))
+        is_target = targets != PADDING
+        nll = losses.target_nll(target_states(model, inputs, is_target), targets[is_target])
+        loss = weighted_loss(nll, torch.ones_like(nll))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CONFIG.clip_norm)
+        optimizer.step()
+
+    return _seconds(lambda: [step(chosen) for epoch in _plans(windows) for chosen in epoch])
+
+
+def _seconds_to_train(model: nn.Module, data: TokenizedTexts, recipe: Recipe) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return _seconds(
+            lambda: training.train(
+                model,
+                TrainingData.unweighted(data, NO_TEXTS),
+                recipe,
+                checkpoints=Path(folder),
+                name="benchmark",
+            )
+        )
+
+
+def _plans(windows: Windows) -> list[list[NDArray[np.int64]]]:
+    generators = [np.random.default_rng([0, epoch]) for epoch in range(CONFIG.epochs)]
+    return [plan_batches(windows.length, CONFIG.batch_tokens, rng) for rng in generators]
+
+
+# ---- transformers.Trainer
+
+
+def trainer(**options: Any) -> float:  # noqa: ANN401 - options of Trainer
+    """Its training; with ``LOSSES`` a pass after every epoch for the loss of every window."""
+    import transformers  # noqa: PLC0415 - takes seconds
+
+    windows = windows_of(texts(), BLOCK_SIZE)
+    plans = _plans(windows)
+    num_windows = round(len(windows) * len(plans) / sum(map(len, plans)))
+    # Trainer's model shifts the targets itself, so a window has one id more than it predicts.
+    rows = [
+        {"input_ids": torch.from_numpy(texts().ids[start : start + length + 1]).long()}
+        for start, length in zip(windows.start, windows.length, strict=True)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            output_dir=folder, num_train_epochs=CONFIG.epochs, max_grad_norm=CONFIG.clip_norm,
+            per_device_train_batch_size=num_windows, per_device_eval_batch_size=num_windows,
+            learning_rate=CONFIG.learning_rate, weight_decay=CONFIG.weight_decay,
+            lr_scheduler_type="constant", seed=0, use_cpu=True, report_to=[],
+            logging_strategy="no", save_strategy="no", disable_tqdm=True, **options,
+        )  # fmt: skip
+        run = transformers.Trainer(
+            model=gpt2(BLOCK_SIZE + 1), args=arguments, data_collator=_padded_rows,
+            train_dataset=rows, eval_dataset=rows, preprocess_logits_for_metrics=_row_losses,
+            compute_metrics=lambda _: {},
+        )  # fmt: skip
+        return _seconds(run.train)
+
+
+def _padded_rows(batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    rows = [row["input_ids"] for row in batch]
+    pad = nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": pad(rows, batch_first=True),
+        "attention_mask": pad([torch.ones_like(row) for row in rows], batch_first=True),
+        "labels": pad(rows, batch_first=True, padding_value=PADDING),
+    }
+
+
+def _row_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
+    return nll.sum(dim=1)
+
+
+# ---- a large vocabulary
+
+
+def large(config: Gpt2Model | LstmModel, max_logits: int = losses.MAX_LOGITS) -> float:
+    """Our training on random ids of a large vocabulary."""
+    losses.MAX_LOGITS = max_logits
+    model = build_model(config, vocab_size=LARGE_VOCABULARY, end_of_text=0, seed=0)
+    ids = np.random.default_rng(0).integers(LARGE_VOCABULARY, size=(32, 2 * BLOCK_SIZE - 1))
+    recipe = Recipe(CONFIG, BLOCK_SIZE, "float32", seed=0, num_steps=LARGE_NUM_STEPS)
+    return _seconds_to_train(model, TokenizedTexts.from_ids(ids.tolist(), 0), recipe)
+
+
+# ---- the limit, and the table
+
+
+def matrix_products() -> float:
+    """Seconds of 1e12 floating-point operations in float32 matrix products."""
+    size, num = 2048, 60
+    one, other = torch.randn(size, size), torch.randn(size, size)
+    _ = one @ other
+    return _seconds(lambda: [one @ other for _ in range(num)]) / (2 * size**3 * num) * 1e12
+
+
+def operations() -> float:
+    """Of training: 6 N a token, and 12 x layers x width x length a token for attention.
+
+    N counts the output head, and no embeddings that are only looked up. Padding does not count.
+
+    Source: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
+    """
+    model = gpt2()
+    num_weights = sum(p.numel() for p in model.parameters()) - BLOCK_SIZE * GPT2.hidden_size
+    length = windows_of(texts(), BLOCK_SIZE).length.astype(np.float64)
+    attention = 12 * GPT2.num_layers * GPT2.hidden_size * length
+    return CONFIG.epochs * float((length * (6 * num_weights + attention)).sum())
+
+
+def table(seconds: dict[str, float], gigabytes: dict[str, float]) -> str:
+    """The medians as a Markdown table."""
+    num_tokens = CONFIG.epochs * int(texts().num_tokens.sum())
+    rate = {name: num_tokens / taken for name, taken in seconds.items()}
+    limit = num_tokens / (operations() / 1e12 * seconds["matrix_products"])
+    rows = [
+        row("seconds, untracked", seconds["tracked"], seconds["untracked"], "<=", 1.02),
+        *(
+            row(f"tokens/s, {other}", rate["tracked"], rate[other], ">=", bar)
+            for other, bar in TRAINER_BARS.items()
+        ),
+        row("tokens/s, matrix products", rate["tracked"], limit, ">=", 0.55),
+    ]
+    if has_bfloat16():
+        rows.append(
+            row("tokens/s in bfloat16, trainer", rate["tracked_bfloat16"], rate["trainer"], ">=", 4)
+        )
+    else:
+        rows.append("| tokens/s in bfloat16, trainer | - | - | - | >= 4 | no bfloat16 here |\n")
+    for kind in ("gpt2", "lstm"):
+        ours, plain = f"large_{kind}", f"large_{kind}_plain"
+        what = f"GB at the peak, {plain} (seconds: x{seconds[ours] / seconds[plain]:.2f})"
+        rows.append(row(what, gigabytes[ours], gigabytes[plain], "<=", 0.5))
+    heading = "| against | ours | theirs | ratio | bar | reached |\n|---|---|---|---|---|---|\n"
+    return f"{machine()}, {NUM_THREADS} threads\n\n{heading}{''.join(rows)}"
+
+
+def row(what: str, ours: float, theirs: float, sign: str, bar: float) -> str:
+    """One line of the table."""
+    ratio = ours / theirs
+    reached = ratio <= bar if sign == "<=" else ratio >= bar
+    return (
+        f"| {what.replace('_', ' ')} | {ours:,.4g} | {theirs:,.4g} | {ratio:.2f} | {sign} {bar} | "
+        f"{'yes' if reached else 'no'} |\n"
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+PARTS: Final[dict[str, Callable[[], float]]] = {
+    "tracked": tracked,
+    "untracked": untracked,
+    "tracked_bfloat16": lambda: tracked("bfloat16"),
+    "trainer": trainer,
+    "trainer_by_length": lambda: trainer(**BY_LENGTH),
+    "trainer_with_losses": lambda: trainer(**LOSSES),
+    "trainer_by_length_with_losses": lambda: trainer(**BY_LENGTH, **LOSSES),
+    "matrix_products": matrix_products,
+    "large_gpt2": lambda: large(GPT2),
+    "large_gpt2_plain": lambda: large(GPT2, sys.maxsize),
+    "large_lstm": lambda: large(LSTM),
+    "large_lstm_plain": lambda: large(LSTM, sys.maxsize),
+}
+
+
+if __name__ == "__main__":
+    main()
