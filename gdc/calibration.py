@@ -2,16 +2,18 @@
 
 A probe is a planted canary. It counts as memorized when the tracked models find its secret
 likelier, per token, than those of all never-planted twins of its family, however often it was
-planted; one that no model knows does so by chance in one of (twins + 1) cases. Per token, because
-secrets of a family differ in length and a short one is likely to any model. Label and score are of
-the same runs, which favours scores that read the last loss.
+planted. Per token, because secrets of a family differ in length and a short one is likely to any
+model. A canary that no model knows is memorized by chance in one of (twins + 1) cases, and any
+score that reads the loss then finds it: so a family answers only where more are memorized than
+chance gives. Label and score are of the same runs, which favours scores that read the last loss.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
-from typing import Any, Final, Literal
+from math import comb
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -31,8 +33,10 @@ NUM_RESAMPLES: Final = 1000
 FALLBACK: Final = "memorization"
 # The other axis of the map, and one of which a high value is no sign of memorization.
 NO_AXIS: Final = ("difficulty", "first_learned")
-# Scores named where none is validated.
-NUM_SHOWN: Final = 3
+# Scores that auto asks at most, and the chance that one which knows nothing passes: Bonferroni.
+NUM_ASKED: Final = 3
+TAIL: Final = (1 - LEVEL) / 2
+TAIL_ASKED: Final = TAIL / NUM_ASKED
 
 Role = Literal["choose", "report"]
 Values = NDArray[np.float64]
@@ -120,11 +124,12 @@ def calibrate(
 
     Returns:
         The content of ``calibration.json``: ``families`` by name (role, counts, and why one cannot
-        answer), ``cards`` in falling order of ``auroc_choose``, and ``auto``. A card has ``score``,
-        ``cost``, ``may_be_axis``; the mean AUROC over choosing families (``auroc_choose``) and over
-        reporting ones (``auroc_report``); in the reporting ones ``precision`` (memorized among
-        those above the cut), ``recall``, both counts and ``verdict``; and ``why`` something is
-        None. An interval is ``value``, ``low``, ``high``.
+        answer), both counts over the reporting ones, ``cards`` in falling order of
+        ``auroc_choose``, and ``auto``. A card has ``score``, ``cost``, ``may_be_axis``; the mean
+        AUROC over choosing families (``auroc_choose``) and over reporting ones (``auroc_report``),
+        with the low end that ``auto`` asks for (``low_for_auto``); in the reporting ones
+        ``precision`` (memorized among those above the cut), ``recall`` and ``verdict``; and ``why``
+        something is None. An interval is ``value``, ``low``, ``high``.
 
     Raises:
         DataError: A probe has no scored row.
@@ -149,10 +154,12 @@ def calibrate(
         for place, (name, role) in enumerate(roles.items())
     ]
     cards = sorted((_card(scores[name], families, config) for name in names), key=_best_first)
+    described = {name: family | {"role": roles.get(name)} for name, family in described.items()}
+    reporting = [family for family in described.values() if family["role"] == "report"]
     return {
-        "families": {
-            name: family | {"role": roles.get(name)} for name, family in described.items()
-        },
+        "families": described,
+        "num_memorized": sum(family["num_memorized"] for family in reporting),
+        "num_unmemorized": sum(family["num_unmemorized"] for family in reporting),
         "cards": cards,
         "auto": choose_axis(cards, described),
     }
@@ -162,6 +169,7 @@ def choose_axis(cards: Sequence[Mapping[str, Any]], families: Mapping[str, Any])
     """The best score in the choosing families that predicts memorization in the reporting ones.
 
     Only scores that ask a model are eligible, and only those above chance in the choosing families.
+    The best ``NUM_ASKED`` are asked, each at ``TAIL_ASKED``.
 
     Args:
         cards: In falling order of ``auroc_choose``.
@@ -171,23 +179,37 @@ def choose_axis(cards: Sequence[Mapping[str, Any]], families: Mapping[str, Any])
         ``axis``, ``is_validated`` and ``reason``, a sentence; with none validated ``FALLBACK``.
     """
     above = [c for c in cards if c["may_be_axis"] and (c["auroc_choose"] or 0.0) > 0.5]
-    for place, card in enumerate(above, start=1):
-        if card["verdict"] == "predicts memorization here":
+    asked = above[:NUM_ASKED]
+    for place, card in enumerate(asked, start=1):
+        if card["low_for_auto"] > 0.5:
             reason = (
                 f"{card['score']} is the best in the choosing families that predicts memorization "
-                f"in the reporting ones: {_in_words(card)}, number {place} by choice."
+                f"in the reporting ones: {_in_words(card)}, number {place} by choice. {place} "
+                f"asked, of at most {NUM_ASKED}, each at {TAIL_ASKED:.2%} one-sided."
             )
             return {"axis": card["score"], "is_validated": True, "reason": reason}
-    best = "; ".join(f"{c['score']} {_in_words(c)}" for c in above[:NUM_SHOWN])
+    return {"axis": FALLBACK, "is_validated": False, "reason": _why_none(asked, families)}
+
+
+def _why_none(asked: Sequence[Mapping[str, Any]], families: Mapping[str, Any]) -> str:
+    best = "; ".join(f"{c['score']} {_in_words(c)}" for c in asked)
     why = [f"{name}: {f['why']}" for name, f in families.items() if f["why"] is not None]
-    reason = (
-        f"No score is shown to predict memorization here, so auto takes {FALLBACK}, the paper's. "
+    num_usable = len(families) - len(why)
+    none = (
+        "No score that may be an axis and is above chance in the choosing families is validated "
+        f"in the reporting ones: {len(asked)} asked, of at most {NUM_ASKED}, each at "
+        f"{TAIL_ASKED:.2%} one-sided"
+        if num_usable > 1
+        else "auto cannot choose: one family of canaries has to choose and another one to report, "
+        f"and {num_usable} can answer"
+    )
+    return (
+        f"{none}. So auto takes {FALLBACK}, the paper's. "
         + (f"Best by choice: {best}. " if best else "")
         + (f"Families that cannot answer: {'; '.join(why)}. " if why else "")
-        + "Plant canaries of two families, more of each (per_level) and at repeats that some but "
-        "not all are memorized at, or name an axis."
+        + "Plant canaries of two families, more of each (per_level), with more twins (num_twins) "
+        "and at repeats that some but not all are memorized at, or name an axis."
     )
-    return {"axis": FALLBACK, "is_validated": False, "reason": reason}
 
 
 def _label_family(family: pl.DataFrame) -> pl.DataFrame:
@@ -224,18 +246,30 @@ def _with_scores(
 
 
 def _describe(probes: pl.DataFrame) -> dict[str, Any]:
-    num_twins, num_memorized = probes["num_twins"][0], int(probes["is_memorized"].sum())
+    num_probes, num_twins = probes.height, probes["num_twins"][0]
+    num_memorized = int(probes["is_memorized"].sum()) if num_twins else None
     why = None
-    if num_twins < MIN_TWINS:
+    if num_memorized is None or num_twins < MIN_TWINS:
         why = f"expected at least {MIN_TWINS} twins (num_twins), got {num_twins}"
-    elif num_memorized in {0, probes.height}:
-        why = f"{num_memorized} of {probes.height} canaries are memorized"
+    elif num_memorized in {0, num_probes}:
+        why = f"{num_memorized} of {num_probes} canaries are memorized"
+    elif _chance_of(num_memorized, num_probes, num_twins) > TAIL:
+        why = "no more are likelier than all twins than chance gives"
     return {
         "num_memorized": num_memorized,
-        "num_unmemorized": probes.height - num_memorized,
+        "num_unmemorized": None if num_memorized is None else num_probes - num_memorized,
         "num_twins": num_twins,
         "why": why,
     }
+
+
+def _chance_of(num_memorized: int, num_probes: int, num_twins: int) -> float:
+    """That as many or more are memorized where planted and twins are alike.
+
+    That is, that the likeliest ``num_memorized`` of all secrets are planted ones. Exact, where a
+    binomial would take labels that share their twins for independent, and find too much.
+    """
+    return comb(num_probes, num_memorized) / comb(num_probes + num_twins, num_memorized)
 
 
 def _card(scores: pl.Series, families: Sequence[Family], config: PartitionConfig) -> dict[str, Any]:
@@ -244,17 +278,15 @@ def _card(scores: pl.Series, families: Sequence[Family], config: PartitionConfig
         [family for family in families if family.role == role] for role in ("choose", "report")
     )
     is_missing = scores.is_null() | scores.is_nan()
-    labels = np.concatenate([f.is_memorized for f in reporting]) if reporting else np.zeros(0, bool)
     card: dict[str, Any] = {
         "score": name,
         "cost": cost,
         "may_be_axis": cost != "no model" and name not in NO_AXIS and not is_missing.any(),
         "auroc_choose": None,
         "auroc_report": None,
+        "low_for_auto": None,
         "precision": None,
         "recall": None,
-        "num_memorized": int(labels.sum()),
-        "num_unmemorized": int((~labels).sum()),
         "verdict": "not shown",
         "why": None,
     }
@@ -262,10 +294,12 @@ def _card(scores: pl.Series, families: Sequence[Family], config: PartitionConfig
         return card | {"why": "No family of canaries can answer."}
     if any(family.probes[name].null_count() for family in families):
         return card | {"why": f"{name} has no value for some of the canaries."}
-    interval = _auroc_interval(name, reporting)
+    spread = _spread(name, reporting)
+    interval = {"value": spread.value, "low": spread.low(TAIL), "high": spread.high(TAIL)}
     return card | {
         "auroc_choose": _mean_auroc(name, choosing) if choosing else None,
         "auroc_report": interval,
+        "low_for_auto": spread.low(TAIL_ASKED),
         "verdict": _verdict(interval),
         **_at_the_cut(scores, reporting, config),
     }
@@ -279,26 +313,39 @@ def _mean_auroc(score: str, families: Sequence[Family]) -> float:
     return float(np.mean([family.auroc(score) for family in families]))
 
 
-def _auroc_interval(score: str, families: Sequence[Family]) -> dict[str, float]:
-    """The mean over families, and the wider of two intervals on either side.
+class Spread(NamedTuple):
+    """A mean AUROC over families, and what it is under two kinds of resamples.
 
-    One is a bootstrap over probes, both kinds apart. It has no width where a few probes happen to
-    be in order, so the other is as wide as labels dealt out by chance spread about one half.
+    An end of its interval is the wider one of two. One is a bootstrap over probes, both kinds
+    apart. It has no width where a few probes happen to be in order, so the other is as wide as
+    labels dealt out by chance spread about one half.
     """
+
+    value: float
+    resampled: Values
+    by_chance: Values
+
+    def low(self, tail: float) -> float:
+        """The low end, with ``tail`` below it."""
+        chance = np.quantile(self.by_chance, 1 - tail, method="higher")
+        return max(0.0, min(np.quantile(self.resampled, tail), self.value - (chance - 0.5)))
+
+    def high(self, tail: float) -> float:
+        """The high end, with ``tail`` above it."""
+        chance = np.quantile(self.by_chance, tail, method="lower")
+        return min(1.0, max(np.quantile(self.resampled, 1 - tail), self.value + (0.5 - chance)))
+
+
+def _spread(score: str, families: Sequence[Family]) -> Spread:
     resampled, by_chance = [], []
     for family in families:
         codes, labels = family.codes(score), family.is_memorized
         even = np.ones(len(labels))
         resampled.append([ranks.auroc(codes, labels, weights) for weights in family.weights])
         by_chance.append([ranks.auroc(codes, dealt, even) for dealt in family.shuffled])
-    value, tail = _mean_auroc(score, families), (1 - LEVEL) / 2
-    low, high = np.quantile(np.mean(resampled, axis=0), [tail, 1 - tail])
-    chance = np.mean(by_chance, axis=0)
-    return {
-        "value": value,
-        "low": max(0.0, min(low, value - (np.quantile(chance, 1 - tail, method="higher") - 0.5))),
-        "high": min(1.0, max(high, value + (0.5 - np.quantile(chance, tail, method="lower")))),
-    }
+    return Spread(
+        _mean_auroc(score, families), np.mean(resampled, axis=0), np.mean(by_chance, axis=0)
+    )
 
 
 def _verdict(auroc: Mapping[str, float]) -> Verdict:

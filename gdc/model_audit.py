@@ -14,6 +14,7 @@ from gdc.config import EvaluateConfig
 from gdc.errors import DataError
 from gdc.extraction import Secrets
 from gdc.membership import References
+from gdc.token_records import TokenRecords
 from gdc.tokens import TextTokenizer
 
 # The ids that every text is given besides its own: an end of text before it and after it, of
@@ -53,19 +54,12 @@ def audit_model(
         DataError: A canary is longer than the model sees at once.
     """
     tokenizer = subject.tokenizer
-    ids = tokenizer.encode(canaries["text"].to_list())
+    ids, starts = _encode(subject, canaries)
     sample_ids = tokenizer.encode(samples["text"].to_list())
-    _require_that_they_fit(ids, subject.block_size)
     before = [_shift(text, sample_ids[-1], subject) for text in ids]
     shifted_ids = [[*shift, *text] for shift, text in zip(before, ids, strict=True)]
-    records = losses.token_records(
-        subject.model,
-        TokenizedTexts.from_ids([*ids, *shifted_ids, *sample_ids], tokenizer.end_of_text),
-        block_size=subject.block_size,
-        batch_tokens=config.batch_tokens,
-    )
+    records = _ask(subject, [*ids, *shifted_ids, *sample_ids], config.batch_tokens)
     size = canaries.height
-    starts = extraction.secret_starts(tokenizer.encode(canaries["prefix"].to_list()), ids)
     ends, shifts = _lengths(ids), _lengths(before)
     secrets = Secrets(records.of_sequences(0, size), starts, ends)
     shifted = Secrets(records.of_sequences(size, 2 * size), starts + shifts, ends + shifts)
@@ -93,17 +87,25 @@ def ask_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: int) 
     Raises:
         DataError: A canary is longer than the model sees at once.
     """
-    tokenizer = subject.tokenizer
-    ids = tokenizer.encode(canaries["text"].to_list())
+    ids, starts = _encode(subject, canaries)
+    return Secrets(_ask(subject, ids, batch_tokens), starts, _lengths(ids))
+
+
+def _encode(subject: Subject, canaries: pl.DataFrame) -> tuple[list[list[int]], NDArray[np.int64]]:
+    """The ids of each canary, and where its secret begins in them."""
+    ids = subject.tokenizer.encode(canaries["text"].to_list())
     _require_that_they_fit(ids, subject.block_size)
-    records = losses.token_records(
+    prefix_ids = subject.tokenizer.encode(canaries["prefix"].to_list())
+    return ids, extraction.secret_starts(prefix_ids, ids)
+
+
+def _ask(subject: Subject, ids: Sequence[Sequence[int]], batch_tokens: int) -> TokenRecords:
+    return losses.token_records(
         subject.model,
-        TokenizedTexts.from_ids(ids, tokenizer.end_of_text),
+        TokenizedTexts.from_ids(ids, subject.tokenizer.end_of_text),
         block_size=subject.block_size,
         batch_tokens=batch_tokens,
     )
-    starts = extraction.secret_starts(tokenizer.encode(canaries["prefix"].to_list()), ids)
-    return Secrets(records, starts, _lengths(ids))
 
 
 def _shift(text: Sequence[int], filler: Sequence[int], subject: Subject) -> list[int]:

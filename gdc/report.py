@@ -409,26 +409,27 @@ def _calibration(tables: ReportTables, params: Params) -> dict[str, Any]:
         return {}
     card = next(card for card in calibration["cards"] if card["score"] == axis)
     auto = calibration["auto"]
-    why = f"partition.axis names {axis}. "
+    why = f"partition.axis names {axis}."
     if params.partition.axis == AUTO:
-        why = "partition.axis: auto chose it. "
+        why = f"partition.axis is auto. {auto['reason']}"
     elif auto["is_validated"]:
-        why += f"auto would take {auto['axis']}. "
+        why += f" auto would take {auto['axis']}."
     return {
         **calibration,
-        "verdict": f"Axis {axis} {VERDICTS[card['verdict']]}: {_card_sentence(card)}",
+        "verdict": f"Axis {axis} {VERDICTS[card['verdict']]}: {_card_sentence(card, calibration)}",
         "is_validated": card["verdict"] == "predicts memorization here",
-        "why": why + auto["reason"],
+        "why": why,
     }
 
 
-def _card_sentence(card: Mapping[str, Any]) -> str:
+def _card_sentence(card: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     auroc = card["auroc_report"]
     if auroc is None:
         return str(card["why"])
     return (
         f"AUROC {auroc['value']:.2f} [{auroc['low']:.2f}, {auroc['high']:.2f}] of "
-        f"{card['num_memorized']:,} memorized against {card['num_unmemorized']:,} other canaries."
+        f"{calibration['num_memorized']:,} memorized against "
+        f"{calibration['num_unmemorized']:,} other canaries."
     )
 
 

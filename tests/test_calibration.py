@@ -1,8 +1,9 @@
 """Cards against hand-made answers and a plain loop; what chance, order and scale may not change."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def rule(value: float = 0.5, kind: str = "quantile", axis: str = "memorization")
 
 
 def tables_of(
-    families: Families, num_twins: int = 20, ordinary: Sequence[float] = ()
+    families: Families, num_twins: int = 1000, ordinary: Sequence[float] = ()
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Scores, copies and probes, the three tables that are judged."""
     named = [
@@ -68,6 +69,12 @@ def judged(families: Families, **tables: Any) -> dict[str, Any]:  # noqa: ANN401
     return card_of(calibrate(*tables_of(families, **tables), rule(), seed=0))
 
 
+def canaries_of(names: Iterable[str]) -> pl.DataFrame:
+    """Named family, repeats and number."""
+    rows = [(name, name[0], "p", "s", "ps", int(name.split("-")[1])) for name in names]
+    return pl.DataFrame(rows, schema=CANARIES, orient="row")
+
+
 # ---- what is memorized
 
 
@@ -80,9 +87,7 @@ def test_a_canary_is_memorized_when_its_mean_is_below_all_twins_however_often_pl
         "a-0-01": (9.0, 9.0),
         "b-1-00": (0.0, 0.0),
     }
-    rows = [(name, name[0], "p", "s", "ps", int(name.split("-")[1])) for name in losses]
-    canaries = pl.DataFrame(rows, schema=CANARIES, orient="row")
-    probes = label_probes(canaries, list(np.array(list(losses.values())).T))
+    probes = label_probes(canaries_of(losses), list(np.array(list(losses.values())).T))
     assert probes.rows() == [
         ("a-1-00", "a", 1, 2, 1.0, True),
         ("a-16-00", "a", 16, 2, 0.0, False),
@@ -102,10 +107,11 @@ def test_a_card_by_hand() -> None:
     # In a, which chooses, 3 of 4 pairs are in order; in b, which reports, 5 of 6, one a tie.
     a = [(True, 4.0), (True, 2.0), (False, 3.0), (False, 1.0)]
     b = [(True, 9.0), (True, 5.0), (True, 3.0), (False, 5.0), (False, 2.0)]
-    card = judged({"a": a, "b": b}, ordinary=[0.0, 0.0, 9.0, 9.0, 9.0])
+    built = calibrate(*tables_of({"a": a, "b": b}, ordinary=[0.0] * 2 + [9.0] * 3), rule(), seed=0)
+    card = card_of(built)
     # The median of all 14 values is 3.5: above it are 9 and the two 5 of b.
     assert (card["auroc_choose"], card["auroc_report"]["value"]) == (0.75, 4.5 / 6)
-    assert (card["num_memorized"], card["num_unmemorized"]) == (3, 2)
+    assert (built["num_memorized"], built["num_unmemorized"]) == (3, 2)
     assert (card["precision"]["value"], card["recall"]["value"]) == (2 / 3, 2 / 3)
     assert (card["cost"], card["may_be_axis"], card["why"]) == ("one run", True, None)
 
@@ -193,6 +199,64 @@ def test_scores_of_chance_are_rarely_said_to_predict(monkeypatch: pytest.MonkeyP
     assert verdicts.count("predicts memorization here") <= 4
 
 
+def judged_world(seed: int, num_known: int) -> dict[str, Any]:
+    """Two families whose secrets have losses by chance, but for the known ones, far lower.
+
+    ``memorization`` is minus the loss and some noise; ``random`` knows nothing.
+    """
+    rng = np.random.default_rng(seed)
+    planted = [f"{family}-1-{i:02d}" for family in "ab" for i in range(30)]
+    twins = [f"{family}-0-{i:02d}" for family in "ab" for i in range(10)]
+    losses = rng.normal(size=80)
+    losses[[i for i in range(60) if i % 30 < num_known]] -= 9.0
+    probes = label_probes(canaries_of(planted + twins), [losses])
+    scores = pl.DataFrame(
+        {
+            "sample_id": planted,
+            "difficulty": 1.0,
+            "memorization": -losses[:60] + rng.normal(scale=0.5, size=60),
+            "first_learned": None,
+            "never_learned": True,
+        },
+        schema=SCORES,
+    ).with_columns(random=rng.normal(size=60))
+    copies = pl.DataFrame({"sample_id": planted, "canary_id": planted})
+    return calibrate(scores, copies, probes, rule(), seed=seed)
+
+
+def test_losses_by_chance_rarely_make_a_score_predict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "NUM_RESAMPLES", 100)
+    worlds = [judged_world(seed, num_known=0) for seed in range(40)]
+    verdicts = [card_of(world)["verdict"] for world in worlds]
+    # A family can answer in at most 1 of 40 worlds, so one of two can in at most 1 of 20: more than
+    # 6 of 40 in 1 % of cases.
+    assert verdicts.count("predicts memorization here") <= 6
+    # auto needs both: in at most 1 of 1600.
+    assert not any(world["auto"]["is_validated"] for world in worlds)
+
+
+def test_a_score_that_sees_real_memorization_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "NUM_RESAMPLES", 200)
+    for world in (judged_world(seed, num_known=15) for seed in range(5)):
+        assert card_of(world)["verdict"] == "predicts memorization here"
+        assert (world["auto"]["axis"], world["auto"]["is_validated"]) == ("memorization", True)
+        assert world["num_memorized"] >= 15
+
+
+@given(num_probes=st.integers(1, 4), num_twins=st.integers(1, 3), data=st.data())
+def test_the_chance_of_so_many_memorized_is_that_over_all_orders(
+    num_probes: int, num_twins: int, data: st.DataObject
+) -> None:
+    num_memorized = data.draw(st.integers(0, num_probes))
+    numbers = range(num_probes + num_twins)
+    found = [
+        sum(place < min(dealt[num_probes:]) for place in dealt[:num_probes]) >= num_memorized
+        for dealt in permutations(numbers)
+    ]
+    chance = calibration._chance_of(num_memorized, num_probes, num_twins)
+    assert chance == pytest.approx(np.mean(found))
+
+
 # ---- what no card can say
 
 
@@ -204,6 +268,13 @@ def test_scores_of_chance_are_rarely_said_to_predict(monkeypatch: pytest.MonkeyP
         pytest.param({"a": [(False, 1.0)]}, 20, "0 of 1 canaries are memorized", id="none known"),
         pytest.param(
             {"a": PERFECT}, 8, "expected at least 9 twins (num_twins), got 8", id="too few twins"
+        ),
+        pytest.param(
+            # One is in 4 of 24 cases; two, which can answer, in 4 * 3 of 24 * 23.
+            {"a": [(True, 1.0)] + [(False, 0.0)] * 3},
+            20,
+            "no more are likelier than all twins than chance gives",
+            id="one by chance",
         ),
     ],
 )
@@ -219,9 +290,28 @@ def test_what_cannot_be_answered_is_null_and_says_why(
     assert [family["why"] for family in built["families"].values()] == ([why] if why else [])
     assert built["auto"]["axis"] == "memorization"
     assert not built["auto"]["is_validated"]
-    assert "No score is shown to predict memorization here" in built["auto"]["reason"]
+    assert built["auto"]["reason"].startswith("auto cannot choose: ")
     assert (why or "Plant canaries") in built["auto"]["reason"]
     json.dumps(built, allow_nan=False)
+
+
+def test_two_of_four_are_more_than_chance_gives_and_can_answer() -> None:
+    built = calibrate(*tables_of({"a": [*PERFECT[4:8]]}, 20), rule(), seed=0)
+    assert built["families"]["a"]["why"] is None
+
+
+def test_a_family_without_twins_has_no_counts() -> None:
+    scores, copies, probes = tables_of({"a": PERFECT, "b": PERFECT}, 0)
+    probes = probes.with_columns(is_memorized=pl.lit(None, pl.Boolean))
+    built = calibrate(scores, copies, probes, rule(), seed=0)
+    assert built["families"]["a"] == {
+        "num_memorized": None,
+        "num_unmemorized": None,
+        "num_twins": 0,
+        "why": "expected at least 9 twins (num_twins), got 0",
+        "role": None,
+    }
+    assert (built["num_memorized"], built["num_unmemorized"]) == (0, 0)
 
 
 def test_a_score_that_some_canary_lacks_is_not_judged() -> None:
@@ -231,10 +321,9 @@ def test_a_score_that_some_canary_lacks_is_not_judged() -> None:
         "may_be_axis": None,
         "auroc_choose": None,
         "auroc_report": None,
+        "low_for_auto": None,
         "precision": None,
         "recall": None,
-        "num_memorized": 7,
-        "num_unmemorized": 6,
         "verdict": "not shown",
         "why": "memorization has no value for some of the canaries.",
     }
@@ -280,50 +369,87 @@ def test_families_that_can_answer_take_turns_by_name_and_a_single_one_reports() 
     alone = calibrate(*tables_of({"a": PERFECT}), rule(), seed=0)
     assert alone["families"]["a"]["role"] == "report"
     assert card_of(alone)["auroc_choose"] is None
-    assert not alone["auto"]["is_validated"]
+    assert card_of(alone)["verdict"] == "predicts memorization here"
+    assert (alone["auto"]["axis"], alone["auto"]["is_validated"]) == ("memorization", False)
+    assert alone["auto"]["reason"].startswith(
+        "auto cannot choose: one family of canaries has to choose and another one to report, and "
+        "1 can answer. So auto takes memorization, the paper's. Plant canaries"
+    )
 
 
-@given(reporting=labelled)
-def test_what_is_reported_has_no_part_in_the_choice(reporting: Any) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_reported_has_no_part_in_the_order_in_which_scores_are_asked(seed: int) -> None:
+    scores, copies, probes = tables_of({"a": PERFECT, "b": PERFECT})
+    rng, is_reporting = np.random.default_rng(seed), pl.col("sample_id").str.starts_with("b")
+    names = ["memorization", "iqr", "std", "min_loss"]
+    drawn = scores.with_columns(
+        pl.Series(name, rng.normal(size=scores.height)) + 2 * pl.col("memorization") * i / 3
+        for i, name in enumerate(names)
+    )
+    # The reporting family the other way round, and other labels.
+    turned = drawn.with_columns(pl.when(is_reporting).then(-pl.col(names)).otherwise(pl.col(names)))
+    labels = pl.Series(rng.permutation(probes["is_memorized"].to_numpy()[12:]))
+    relabelled = probes.with_columns(
+        is_memorized=pl.concat([probes["is_memorized"][:12], labels], rechunk=True)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "NUM_RESAMPLES", 20)
-        assert judged({"a": PERFECT[3:9], "b": reporting})["auroc_choose"] == 1.0
+        built = calibrate(drawn, copies, probes, rule(), seed=0)
+        other = calibrate(turned, copies, relabelled, rule(), seed=0)
+    order = [[(c["score"], c["auroc_choose"]) for c in b["cards"]] for b in (built, other)]
+    assert order[0] == order[1]
 
 
-def judged_score(name: str, choose: float, verdict: str, *, may: bool = True) -> dict[str, Any]:
+def judged_score(name: str, choose: float, low: float, *, may: bool = True) -> dict[str, Any]:
     return {
         "score": name,
         "may_be_axis": may,
         "auroc_choose": choose,
         "auroc_report": {"value": 0.75, "low": 0.5, "high": 1.0},
-        "verdict": verdict,
+        "low_for_auto": low,
+        "verdict": "predicts memorization here",
     }
+
+
+TWO = {"a": {"why": None}, "b": {"why": None}}
 
 
 def test_the_best_by_choice_that_is_validated_is_taken() -> None:
     cards = [
-        judged_score("num_copies", 1.0, "predicts memorization here", may=False),
-        judged_score("iqr", 0.9, "not shown"),
-        judged_score("std", 0.8, "predicts memorization here"),
-        judged_score("min_loss", 0.7, "predicts memorization here"),
+        judged_score("num_copies", 1.0, 0.6, may=False),
+        judged_score("iqr", 0.9, 0.5),
+        judged_score("std", 0.8, 0.6),
+        judged_score("min_loss", 0.7, 0.6),
     ]
-    assert choose_axis(cards, {}) == {
+    assert choose_axis(cards, TWO) == {
         "axis": "std",
         "is_validated": True,
         "reason": "std is the best in the choosing families that predicts memorization in the "
         "reporting ones: AUROC 0.80 there, 0.75 [0.50, 1.00] in the reporting ones, number 2 by "
-        "choice.",
+        "choice. 2 asked, of at most 3, each at 0.83% one-sided.",
     }
 
 
-def test_with_none_validated_the_papers_score_is_taken_and_the_best_three_named() -> None:
-    cards = [judged_score(f"s{i}", 0.9 - i / 10, "not shown") for i in range(4)]
-    cards.append(judged_score("wrong", 0.25, "predicts memorization here"))
-    choice = choose_axis(cards, {"a": {"why": None}, "b": {"why": "0 of 5 are memorized"}})
+def test_with_none_of_the_best_three_validated_the_papers_score_is_taken() -> None:
+    cards = [judged_score(f"s{i}", 0.9 - i / 10, 0.6 if i == 3 else 0.4) for i in range(4)]
+    cards.append(judged_score("wrong", 0.25, 0.6))
+    choice = choose_axis(cards, TWO | {"c": {"why": "0 of 5 are memorized"}})
     assert (choice["axis"], choice["is_validated"]) == ("memorization", False)
-    assert "Best by choice: s0 AUROC 0.90 there, 0.75 [0.50, 1.00]" in choice["reason"]
+    assert choice["reason"].startswith(
+        "No score that may be an axis and is above chance in the choosing families is validated in "
+        "the reporting ones: 3 asked, of at most 3, each at 0.83% one-sided. So auto takes "
+        "memorization, the paper's. Best by choice: s0 AUROC 0.90 there, 0.75 [0.50, 1.00]"
+    )
     assert ("s2 " in choice["reason"], "s3 " in choice["reason"]) == (True, False)
-    assert "Families that cannot answer: b: 0 of 5 are memorized." in choice["reason"]
+    assert "Families that cannot answer: c: 0 of 5 are memorized." in choice["reason"]
+
+
+def test_auto_asks_for_more_than_a_verdict_does() -> None:
+    # All in order: by chance 1 in 70, which is less than 2.5 % and more than a third of it.
+    built = calibrate(*tables_of({"a": PERFECT, "b": PERFECT[2:10]}), rule(), seed=0)
+    assert card_of(built)["verdict"] == "predicts memorization here"
+    assert not built["auto"]["is_validated"]
+    assert ": 1 asked, of at most 3" in built["auto"]["reason"]
 
 
 def test_scores_that_ask_no_model_and_the_other_axis_are_never_taken() -> None:
@@ -390,7 +516,7 @@ def test_the_map_is_cut_on_the_axis_that_auto_stands_for(
     stage.main()
     summary = store.read_json(store.QUADRANTS_SUMMARY)
     assert (summary["axis"], workspace.tags) == (axis, {"gdc.axis": axis})
-    warnings = [w for w in summary["warnings"] if w.startswith("No score is shown to predict")]
+    warnings = [w for w in summary["warnings"] if w.startswith("No score that may be an axis")]
     assert warnings == ([] if is_validated else [built["auto"]["reason"]])
     num_hot = sum(summary["counts"][q] for q in ("hotspot-memorized", "noisy-outlier"))
     assert num_hot == (12 if axis == "iqr" else 0)

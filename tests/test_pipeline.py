@@ -377,7 +377,7 @@ def assert_auto_takes_the_axis_of_the_calibration(folder: Path) -> None:
     assert read_json(folder / "data/quadrants.json")["axis"] == calibrated["auto"]["axis"]
     report = read_json(folder / "reports/report.json")["calibration"]
     assert report["cards"] == calibrated["cards"]
-    assert report["why"] == f"partition.axis: auto chose it. {calibrated['auto']['reason']}"
+    assert report["why"] == f"partition.axis is auto. {calibrated['auto']['reason']}"
     probes = pl.read_parquet(folder / "data/probes.parquet")
     assert (probes.height, probes["is_memorized"].null_count()) == (12, 0)
 

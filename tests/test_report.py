@@ -759,20 +759,20 @@ def card_of(score: str, auroc: tuple[float, float, float] | None, verdict: str) 
         "auroc_report": interval,
         "precision": None,
         "recall": interval,
-        "num_memorized": 8,
-        "num_unmemorized": 7,
         "verdict": verdict,
         "why": "No canary is above the cut.",
     }
 
 
 def calibration_of(*cards: dict[str, Any], is_validated: bool) -> dict[str, Any]:
-    counts = {"num_memorized": 8, "num_unmemorized": 7, "num_twins": 20}
+    counts = {"num_memorized": 8, "num_unmemorized": 7}
+    unknown = {"num_memorized": None, "num_unmemorized": None}
     return {
         "families": {
-            EVIL: counts | {"role": None, "why": "none is known"},
-            "digits": counts | {"role": "report", "why": None},
+            EVIL: unknown | {"num_twins": 0, "role": None, "why": "it has no twins"},
+            "digits": counts | {"num_twins": 20, "role": "report", "why": None},
         },
+        **counts,
         "cards": list(cards),
         "auto": {"axis": "iqr", "is_validated": is_validated, "reason": "iqr is best."},
     }
@@ -813,15 +813,14 @@ def test_the_page_says_what_the_axis_is_worth(
     tables = replace(tables_of(), calibration=calibration_of(*cards, is_validated=True))
     built = report.build_report(tables, params_of())
     assert built["calibration"]["verdict"] == sentence
-    assert built["calibration"]["why"] == (
-        "partition.axis names memorization. auto would take iqr. iqr is best."
-    )
+    assert built["calibration"]["why"] == "partition.axis names memorization. auto would take iqr."
     assert (sentence in built["warnings"]) == warns
     page = page_of(tables, params_of()).replace(get_plotlyjs(), "")
     assert str(escape(sentence)) in page
     assert '<td class="name">memorization (axis)</td>' in page
     assert f"<td>{verdict}<span" in page
     assert EVIL not in page
+    assert 'it has no twins</td><td class="num">-</td><td class="num">-</td>' in page
 
 
 def test_with_auto_the_page_says_why_and_does_not_warn_twice() -> None:
@@ -832,7 +831,7 @@ def test_with_auto_the_page_says_why_and_does_not_warn_twice() -> None:
         update={"partition": params_with(partition=partition).partition}
     )
     built = report.build_report(tables, params)
-    assert built["calibration"]["why"] == "partition.axis: auto chose it. iqr is best."
+    assert built["calibration"]["why"] == "partition.axis is auto. iqr is best."
     assert built["calibration"]["verdict"] not in built["warnings"]
 
 
