@@ -20,6 +20,8 @@ from gdc.errors import DataError
 
 NUM_RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
+# With fewer seeds an interval says little about other seeds.
+ENOUGH_SEEDS: Final = 3
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -136,15 +136,15 @@ def show(
     ] = False,
 ) -> None:
     """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
-    from gdc import console, store
+    from gdc import console
 
-    report = store.read_json(store.REPORT)
+    report = _read_report()
     if markdown:
         typer.echo(console.markdown(report))
-    else:
-        console.render(console.quadrants_table(report))
-        typer.echo(report["calibration"]["verdict"])
-        console.render(console.hotspots_table(report, limit))
+        return
+    console.render(console.quadrants_table(report))
+    typer.echo(report["calibration"]["verdict"])
+    console.render(console.hotspots_table(report, limit))
     for sentence in console.findings(report):
         typer.echo(f"\n{sentence}")
 
@@ -159,16 +159,23 @@ def recommend(
     ],
 ) -> None:
     """Name the plan of the last run that reaches a target with the fewest samples changed."""
-    from gdc import recommendation, store
+    from gdc import recommendation
 
     target = recommendation.target_of(max_extraction, max_perplexity)
+    typer.echo(recommendation.recommend(_read_report()["front"], target)["sentence"])
+
+
+def _read_report() -> dict[str, Any]:
+    from gdc import store
+
     report = store.read_json(store.REPORT)
-    if "front" not in report:
+    missing = sorted({"calibration", "front", "onion", "recommendation"} - set(report))
+    if missing:
         raise DataError(
-            f"{store.REPORT}: expected what arms leak and cost (front), got a report of an older "
-            "version. Make it again: gdc run."
+            f"{store.REPORT}: expected {', '.join(missing)}, got a report of an older version. "
+            "Make it again: gdc run."
         )
-    typer.echo(recommendation.recommend(report["front"], target)["sentence"])
+    return report
 
 
 @app.command()

@@ -38,15 +38,23 @@ def front_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def series_of(rules: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The series of every arm that has another of its rule, score and weight.
+    """The series of every arm that has another of its rule, score, ties and weight.
 
     Args:
         rules: What ``intervene.arms`` says of each arm; those without a fraction are in no series.
 
     Returns:
-        By arm a name made of rule, score, and weight if it is not 0.
+        By arm a name made of rule, score, weight if it is not 0, and what breaks ties if the arms
+        of that score differ in it.
     """
-    names = {arm: _series_name(rule) for arm, rule in rules.items() if "fraction" in rule}
+    with_fraction = {arm: rule for arm, rule in rules.items() if "fraction" in rule}
+    ties: dict[str, set[str]] = {}
+    for rule in with_fraction.values():
+        ties.setdefault(_series_name(rule), set()).add(rule.get("tie_break", ""))
+    names = {
+        arm: name if len(ties[name := _series_name(rule)]) == 1 else f"{name}, {rule['tie_break']}"
+        for arm, rule in with_fraction.items()
+    }
     counts = Counter(names.values())
     return {arm: name for arm, name in names.items() if counts[name] > 1}
 

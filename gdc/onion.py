@@ -7,7 +7,7 @@ random control does so too, so the two are compared.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,17 +18,18 @@ from gdc.config import Params
 from gdc.schema import QUADRANTS
 
 Scores = NDArray[np.float64]  # seeds x samples
+# Over fewer samples a bootstrap says too little: over one it has no width.
+MIN_COMPARED: Final = 20
 
 
 @dataclass(frozen=True)
 class Layers:
     """How exposed each audited ordinary member is under each arm's models, and who is left alone.
 
-    ``ids`` name the members. For each arm ``scores`` holds seeds x members, nats per token, and
-    ``unchanged`` says which members its plan keeps as they are.
+    For each arm ``scores`` holds seeds x members, nats per token, and ``unchanged`` says which
+    members its plan keeps as they are.
     """
 
-    ids: Sequence[str]
     scores: Mapping[str, Scores]
     unchanged: Mapping[str, NDArray[np.bool_]]
 
@@ -65,7 +66,7 @@ def layers_of(
         .to_numpy()
         for arm, plan in plans.items()
     }
-    return Layers(members["sample_id"].to_list(), scores, unchanged)
+    return Layers(scores, unchanged)
 
 
 def compare_layers(
@@ -87,8 +88,8 @@ def compare_layers(
         alone: their number ``num_unchanged``, the ``change`` of their score, ``num_below`` of them
         that no baseline model has above the cut, and the share ``next_layer`` of these that are
         above it now; the same ``of_control``; ``change_against_control`` and
-        ``next_layer_against_control`` over the members that both leave alone. Intervals over seeds
-        and samples, paired; None: no sample.
+        ``next_layer_against_control`` over the members that both leave alone, ``num_compared`` of
+        them below the cut. Intervals over seeds and samples, paired; None: no sample.
     """
     base = layers.scores[baseline]
     cut = float(np.quantile(base, quantile, axis=1).mean())
@@ -96,7 +97,7 @@ def compare_layers(
     return {
         "cut": cut,
         "quantile": quantile,
-        "num_members": len(layers.ids),
+        "num_members": base.shape[1],
         "arms": [
             _of_arm(_Comparison(layers, base, cut, is_below, seed), arm, control)
             for arm, control in pairs.items()
@@ -107,16 +108,16 @@ def compare_layers(
 def asked_pairs(
     plans: Mapping[str, pl.DataFrame], controls: Mapping[str, str | None]
 ) -> dict[str, str | None]:
-    """The control of each arm that drops or re-weights samples and is not itself a control.
+    """The control of each arm that drops or re-weights samples.
 
     Args:
         plans: ``PLAN`` table of each arm.
-        controls: The equal-size random arm of each arm, or None.
+        controls: The equal-size random arm, or None, of each arm that does not act by chance.
     """
     return {
         arm: control
         for arm, control in controls.items()
-        if arm not in controls.values() and not plans[arm]["action"].is_in(["keep", "copy"]).all()
+        if not plans[arm]["action"].is_in(["keep", "copy"]).all()
     }
 
 
@@ -166,9 +167,12 @@ class _Comparison:
 
 def _of_arm(comparison: _Comparison, arm: str, control: str | None) -> dict[str, Any]:
     found = {"arm": arm, "control": control, **comparison.of(arm)}
-    against: dict[str, Any] = dict.fromkeys(
-        ("of_control", "change_against_control", "next_layer_against_control")
-    )
+    against: dict[str, Any] = {
+        "of_control": None,
+        "change_against_control": None,
+        "next_layer_against_control": None,
+        "num_compared": 0,
+    }
     if control is not None:
         layers, cut = comparison.layers, comparison.cut
         both = layers.unchanged[arm] & layers.unchanged[control]
@@ -176,6 +180,7 @@ def _of_arm(comparison: _Comparison, arm: str, control: str | None) -> dict[str,
         against = {
             "of_control": comparison.of(control),
             "change_against_control": comparison.difference(ours, theirs, both),
+            "num_compared": int((both & comparison.is_below).sum()),
             "next_layer_against_control": comparison.difference(
                 (ours > cut).astype(np.float64),
                 (theirs > cut).astype(np.float64),
@@ -183,13 +188,13 @@ def _of_arm(comparison: _Comparison, arm: str, control: str | None) -> dict[str,
             ),
         }
     found |= against
-    found["answer"] = answer(found["next_layer_against_control"])
+    found["answer"] = answer(found["next_layer_against_control"], found["num_compared"])
     return found | {"verdict": verdict(found)}
 
 
-def answer(against: Interval | None) -> str:
+def answer(against: Interval | None, num_compared: int) -> str:
     """In words what the interval of the next layer against the control allows to say."""
-    if against is None:
+    if against is None or num_compared < MIN_COMPARED:
         return "not compared"
     if against.low > 0:
         return "exposes a next layer"
@@ -207,15 +212,19 @@ def verdict(found: Mapping[str, Any]) -> str:
         f"{100 * share.value:.1f} % of the {found['num_below']:,} samples below the cut that it "
         "leaves as they are lie above it now"
     )
-    against = found["next_layer_against_control"]
-    if against is None:
-        why = "it has no random arm of its size" if control is None else f"{control} changes them"
-        return f"{arm}: not compared, {why}; {now}."
+    against, num_compared = found["next_layer_against_control"], found["num_compared"]
+    if control is None:
+        return f"{arm}: not compared, it has no random arm of its size; {now}."
+    if against is None or num_compared < MIN_COMPARED:
+        return (
+            f"{arm}: not compared, {control} leaves {num_compared} of these alone too and "
+            f"{MIN_COMPARED} are wanted; {now}."
+        )
     value, low, high = (100 * end for end in (against.value, against.low, against.high))
     seeds = f"{against.num_seeds} seed{'s' if against.num_seeds > 1 else ''}"
     return (
         f"{arm} {found['answer']}: {now}, {value:+.1f} points [{low:+.1f}, {high:+.1f}] against "
-        f"{control}, {seeds}."
+        f"{control} over the {num_compared:,} that both leave alone, {seeds}."
     )
 
 

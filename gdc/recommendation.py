@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from gdc.bootstrap import ENOUGH_SEEDS
 from gdc.config import Target
 from gdc.errors import ConfigError
 
@@ -19,11 +20,11 @@ def recommend(points: Sequence[Mapping[str, Any]], target: Target) -> dict[str, 
 
     Returns:
         ``target``; ``verdict``: `shown` (the upper ends of both 95 % intervals are within the
-        target), `on average` (both values are, an upper end is not), `none` or `not measured`;
-        ``arm``, the one with the fewest samples changed, of equals the one with the fewest
-        dropped, then by name (for `none` the nearest: the least sum of what it misses in points of
-        extraction and in percent of perplexity; null if nothing was measured); ``num_plans``, among
-        which it was chosen; ``sentence``.
+        target, and there are enough seeds for an interval), `on average` (both values are),
+        `none` or `not measured`; ``arm``, the one with the fewest samples changed, of equals the
+        one with the fewest dropped, then by name (for `none` the nearest: the least sum of what it
+        misses in points of extraction and in percent of perplexity; null if nothing was measured);
+        ``num_plans``, among which it was chosen; ``sentence``.
     """
     plans = [point for point in points if point["rule"] not in NEVER]
     verdict, plan = _choose(plans, target)
@@ -58,7 +59,12 @@ def _choose(
     plans: Sequence[Mapping[str, Any]], target: Target
 ) -> tuple[str, Mapping[str, Any] | None]:
     for verdict, end in (("shown", "high"), ("on average", "value")):
-        reached = [plan for plan in plans if not any(_misses(plan, target, end))]
+        reached = [
+            plan
+            for plan in plans
+            if not any(_misses(plan, target, end))
+            and (end == "value" or plan["extraction"]["num_seeds"] >= ENOUGH_SEEDS)
+        ]
         if reached:
             return verdict, min(reached, key=_cost)
     if not plans:
@@ -87,11 +93,12 @@ def _answer(verdict: str, plan: Mapping[str, Any] | None, target: Target, num_pl
         "none": f"no plan reaches it; the nearest is {plan['arm']}, {_missed(plan, target)} beyond",
     }[verdict]
     seeds = plan["extraction"]["num_seeds"]
+    few = f", too few to show it (wanted: {ENOUGH_SEEDS})" if seeds < ENOUGH_SEEDS else ""
     return (
         f"{said} (samples changed: {plan['num_changed']:,}, dropped: {plan['num_dropped']:,}; "
         f"extraction {_percent(plan['extraction'], '.1f')}, "
         f"perplexity {_percent(plan['perplexity_change'], '+.1f')}; "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {num_plans} plans compared)"
+        f"{seeds} seed{'s' if seeds > 1 else ''}{few}; {num_plans} plans compared)"
     )
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gdc.audits import MIN_SUFFIX_TOKENS
+from gdc.bootstrap import ENOUGH_SEEDS
 from gdc.causes import REMEDIES, secret_kinds
 from gdc.claims import check_claims
 from gdc.comparison import asked_arm, baseline_arm
@@ -34,8 +35,6 @@ VERDICTS: Final[Mapping[str, str]] = {
     "does not": "does not predict memorization here",
     "not shown": "is not shown to predict memorization here",
 }
-# With fewer seeds a difference between arms says little about other seeds.
-ENOUGH_SEEDS: Final = 3
 
 
 @dataclass(frozen=True)

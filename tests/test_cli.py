@@ -313,9 +313,9 @@ def test_a_recommendation_is_read_off_the_last_report(
 ) -> None:
     ends = {"value": 0.0, "low": 0.0, "high": 0.0, "num_seeds": 5}
     point = {"arm": "top", "rule": "top-fraction", "num_changed": 3, "num_dropped": 3}
-    store.write_json(
-        store.REPORT, {"front": [point | {"extraction": ends, "perplexity_change": ends}]}
-    )
+    points = [point | {"extraction": ends, "perplexity_change": ends}]
+    others = dict.fromkeys(("calibration", "onion", "recommendation"))
+    store.write_json(store.REPORT, {"front": points, **others})
     code, output, _ = call(*TARGET)
     assert code == 0
     assert output.startswith(
@@ -348,13 +348,14 @@ def test_a_recommendation_that_cannot_be_made_says_why(
     assert errors.startswith(f"error: {message}")
 
 
-def test_a_report_of_an_older_version_gives_no_recommendation(
+def test_a_report_of_an_older_version_is_not_read(
     call: Callable[..., tuple[int, str, str]],
 ) -> None:
-    store.write_json(store.REPORT, {"arms": []})
-    code, _, errors = call(*TARGET)
-    assert code == 2
-    assert "expected what arms leak and cost (front), got a report of an older" in errors
+    store.write_json(store.REPORT, {"arms": [], "onion": {}})
+    for command in (TARGET, ("show",), ("show", "--markdown")):
+        code, _, errors = call(*command)
+        assert code == 2
+        assert "calibration, front, recommendation, got a report of an older version" in errors
 
 
 # ---- what is started

@@ -82,6 +82,10 @@ def test_arms_of_one_rule_score_and_weight_are_a_series_by_fraction() -> None:
         "c": "top-fraction iqr weight 0.5",
         "d": "top-fraction iqr weight 0.5",
     }
+    other = {"g": top(0.1) | {"tie_break": "std"}, "h": top(0.2) | {"tie_break": "std"}}
+    ties = series_of({name: rules[name] for name in "ab"} | other)
+    assert ties["a"] == ties["b"] == "top-fraction iqr, random"
+    assert ties["g"] == ties["h"] == "top-fraction iqr, std"
     lines = lines_of(front_of(report_of(ARMS)))
     assert {name: [p["arm"] for p in line] for name, line in lines.items()} == {
         "half": ["half"],

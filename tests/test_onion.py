@@ -29,10 +29,10 @@ CONTROL = [[0.0, 1.0, 2.0, 3.0, 8.0], [0.0, 1.0, 4.0, 5.0, 8.0]]
 
 
 def layers(scores: Mapping[str, Sequence[Sequence[float]]], **unchanged: Sequence[bool]) -> Layers:
+    """Each of the five samples ten times, as fewer than 20 are not compared."""
     return Layers(
-        ids=[f"m{i}" for i in range(5)],
-        scores={arm: np.array(values) for arm, values in scores.items()},
-        unchanged={arm: np.array(values) for arm, values in unchanged.items()},
+        scores={arm: np.tile(values, 10) for arm, values in scores.items()},
+        unchanged={arm: np.tile(values, 10) for arm, values in unchanged.items()},
     )
 
 
@@ -46,22 +46,23 @@ THREE = layers(
 
 def test_changes_and_crossings_are_counted_over_the_samples_that_are_left_alone() -> None:
     found = compare_layers(THREE, {"arm": "control"}, "none", quantile=0.5, seed=0)
-    assert (found["cut"], found["quantile"], found["num_members"]) == (2.0, 0.5, 5)
+    assert (found["cut"], found["quantile"], found["num_members"]) == (2.0, 0.5, 50)
     (arm,) = found["arms"]
     # 1 + 0 + 1 + 0 of 4 in the first run, 2 + 1 + 2 + 0 in the second.
-    assert (arm["num_unchanged"], arm["change"].value) == (4, (2 / 4 + 5 / 4) / 2)
+    assert (arm["num_unchanged"], arm["change"].value) == (40, (2 / 4 + 5 / 4) / 2)
     # The third alone crosses, in both runs.
-    assert (arm["num_below"], arm["next_layer"].value) == (3, pytest.approx(1 / 3))
+    assert (arm["num_below"], arm["next_layer"].value) == (30, pytest.approx(1 / 3))
     control = arm["of_control"]
-    assert (control["num_unchanged"], control["change"].value) == (4, (0 + 2 / 4) / 2)
-    assert (control["num_below"], control["next_layer"].value) == (2, 1 / 4)
+    assert (control["num_unchanged"], control["change"].value) == (40, (0 + 2 / 4) / 2)
+    assert (control["num_below"], control["next_layer"].value) == (20, 1 / 4)
     # Samples 2 to 4 are left alone by both; of the two below, one more crosses in the first run.
     assert arm["change_against_control"].value == pytest.approx((1 / 3 + 1 / 3) / 2)
     assert arm["next_layer_against_control"].value == 1 / 4
     assert arm["next_layer_against_control"].num_seeds == 2
+    assert arm["num_compared"] == 20
     assert arm["answer"] == "is not shown to expose a next layer"
     assert arm["verdict"].startswith(
-        "arm is not shown to expose a next layer: 33.3 % of the 3 samples below the cut that it "
+        "arm is not shown to expose a next layer: 33.3 % of the 30 samples below the cut that it "
         "leaves as they are lie above it now, +25.0 points ["
     )
 
@@ -109,21 +110,27 @@ def test_an_arm_that_leaves_nothing_alone_or_has_no_control_is_not_compared() ->
 )
 def test_an_answer_says_no_more_than_its_interval(ends: tuple[float, float], words: str) -> None:
     against = Interval(0.1, *ends, 3)
-    assert answer(against) == words
+    assert answer(against, 20) == words
+    assert answer(against, 19) == "not compared"
     found = {
         "arm": "top",
         "control": "random",
         "answer": words,
         "next_layer": Interval(0.25, 0.0, 0.5, 3),
-        "num_below": 8,
+        "num_below": 80,
+        "num_compared": 24,
         "next_layer_against_control": against,
     }
-    assert verdict(found).startswith(f"top {words}: 25.0 % of the 8 samples")
-    assert verdict(found).endswith("] against random, 3 seeds.")
+    assert verdict(found).startswith(f"top {words}: 25.0 % of the 80 samples")
+    assert verdict(found).endswith("] against random over the 24 that both leave alone, 3 seeds.")
+    few = verdict({**found, "num_compared": 1})
+    assert few.startswith("top: not compared, random leaves 1 of these alone too and 20 are wanted")
 
 
 def plan_of(**actions: str) -> pl.DataFrame:
-    rows = [(i, action, 1.0, 1, "why") for i, action in actions.items()]
+    rows: list[tuple[object, ...]] = [
+        (i, action, 1.0, 1, "why", []) for i, action in actions.items()
+    ]
     return pl.DataFrame(rows, schema=PLAN, orient="row")
 
 
@@ -135,7 +142,6 @@ def test_a_score_is_the_loss_where_it_was_not_seen_minus_the_loss() -> None:
     )
     found = layers_of(tables, plans, references)
     # Every reference model saw m2.
-    assert found.ids == ["m0", "m1"]
     assert found.scores["arm"].tolist() == [[3.0, 4.0], [2.0, 4.0]]
     assert found.unchanged["arm"].tolist() == [True, False]
     bare = layers_of(tables, plans, None)
@@ -151,7 +157,7 @@ def test_arms_that_take_something_away_are_asked_and_controls_are_not() -> None:
         "random": plan_of(a="drop"),
         "oracle": plan_of(a="weight"),
     }
-    controls = {"none": None, "copies": None, "top": "random", "random": None, "oracle": None}
+    controls = {"none": None, "copies": None, "top": "random", "oracle": None}
     assert asked_pairs(plans, controls) == {"top": "random", "oracle": None}
 
 

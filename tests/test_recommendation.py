@@ -44,7 +44,7 @@ def test_a_plan_whose_upper_ends_are_within_is_shown_to_reach_the_target() -> No
     assert found["sentence"] == (
         "Extraction of at most 25 % at a perplexity of at most +50 %: the cheapest plan shown to "
         "reach it is shown (samples changed: 9, dropped: 4; extraction 12.5 % [0.0, 25.0], "
-        "perplexity +25.0 % [+0.0, +50.0]; 3 seeds, 4 plans compared)."
+        "perplexity +25.0 % [+0.0, +50.0]; 3 seeds; 4 plans compared)."
     )
 
 
@@ -55,6 +55,13 @@ def test_a_plan_that_is_within_on_average_only_is_said_to_be_no_more() -> None:
         "no plan is shown to reach it; on average only, the cheapest that does is average"
         in (found["sentence"])
     )
+
+
+def test_two_seeds_show_nothing() -> None:
+    few = {name: {**SHOWN[name], "num_seeds": 2} for name in ("extraction", "perplexity_change")}
+    found = recommend([NONE, {**SHOWN, **few}], TARGET)
+    assert (found["verdict"], found["arm"]) == ("on average", "shown")
+    assert "2 seeds, too few to show it (wanted: 3); 2 plans compared)." in found["sentence"]
 
 
 def test_where_no_plan_reaches_it_the_nearest_is_named_with_what_it_misses() -> None:

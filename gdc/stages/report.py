@@ -7,7 +7,7 @@ from typing import Any, Final
 import polars as pl
 
 from gdc import comparison, leakage, onion, plots, report, store, tracking
-from gdc.config import Params
+from gdc.config import Params, RandomArm, ShuffledArm
 from gdc.scores.references import references_of
 from gdc.stages.runner import run
 from gdc.tracking import StageRun
@@ -110,7 +110,11 @@ def _onion(
     """Empty where no arm keeps everything or none takes samples away."""
     baseline = comparison.baseline_arm(params)
     arms = params.retrain.arms
-    controls = {arm: comparison.equal_random_arm(arm, params) for arm in arms}
+    controls = {
+        arm: comparison.equal_random_arm(arm, params)
+        for arm in arms
+        if not isinstance(params.intervene.arms[arm], RandomArm | ShuffledArm)
+    }
     pairs = onion.asked_pairs(tables.plans, controls)
     if baseline is None or not pairs:
         return {}
