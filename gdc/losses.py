@@ -32,7 +32,7 @@ def target_nll(states: TargetStates, targets_N: Tensor) -> Tensor:
     The backward pass makes the logits of each part again.
     """
     parts = _parts(states)
-    if states.weight is None or len(parts) == 1:
+    if states.weight is None or len(parts) <= 1:
         return token_nll(states.logits(), targets_N)
     if _HAS_LINEAR_CROSS_ENTROPY and not torch.is_autocast_enabled(targets_N.device.type):
         return F.linear_cross_entropy(
