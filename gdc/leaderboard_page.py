@@ -68,7 +68,7 @@ def _cells(row: Mapping[str, Any], board: Mapping[str, Any]) -> list[str]:
 
 
 def _share_of_best(interval: Mapping[str, float] | None, ceiling: float) -> str:
-    return "-" if interval is None or not ceiling else f"{interval['value'] / ceiling:.2f}"
+    return "-" if interval is None or not ceiling else f"{interval['value'] / ceiling:.3f}"
 
 
 def _truth(board: Mapping[str, Any]) -> str:

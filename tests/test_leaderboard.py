@@ -284,7 +284,7 @@ def test_the_table_holds_the_ceiling_first_and_every_score(board: dict[str, Any]
     assert header.count("|") == best.count("|") == first.count("|")
     assert best.startswith(f"| *best possible* | - | - | {board['ceiling']['all']:.3f} |")
     assert best.endswith("| - | - | 1.000 [1.000, 1.000] | - |")
-    share = f"{1 / board['ceiling']['ordinary']:.2f}"
+    share = f"{1 / board['ceiling']['ordinary']:.3f}"
     assert first.startswith(
         f"| `final_loss` | one run | 0.0123 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | {share}"
     )
