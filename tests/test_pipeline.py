@@ -133,7 +133,7 @@ def start_flow(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 def run_flow(folder: Path, *options: str) -> str:
     process = start_flow(folder, *options)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return output
 

@@ -696,7 +696,7 @@ def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline
     with pytest.raises(StageFailedError) as caught:
         curate()
     assert str(caught.value) == (
-        "1 of 13 stages failed\n"
+        "1 of 15 stages failed\n"
         "not run, as they need one that failed: evaluate@paper-1, report\n"
         "retrain@paper-1: there was a mistake"
     )
