@@ -156,7 +156,8 @@ def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThresh
         return threshold.value
     if threshold.kind == "conformal":
         return conformal_cut(values.collect().to_series().to_numpy(), threshold.value)
-    value = selection.quantile([values], threshold.value)
+    num_rows: int = values.select(pl.len()).collect().item()
+    value = selection.quantile([values], threshold.value, num_rows)
     assert value is not None  # noqa: S101 - no values are missing
     return value
 
