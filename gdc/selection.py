@@ -97,15 +97,13 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
     """One pass over every table."""
     counts, between = np.zeros(4, np.int64), [np.empty(0, low.dtype)]
     for values in _slabs(tables):
-        near = values[(values >= low) & (values <= high)]
-        is_low, is_high = near == low, near == high
         counts += [
-            np.count_nonzero(~np.isnan(values)),
+            np.count_nonzero(values <= np.inf),
             np.count_nonzero(values < low),
-            np.count_nonzero(is_low),
-            np.count_nonzero(is_high & ~is_low),
+            np.count_nonzero(values == low),
+            np.count_nonzero(values == high) if low < high else 0,
         ]
-        between.append(near[~is_low & ~is_high])
+        between.append(values[(values > low) & (values < high)])
     num_values, num_below, num_low, num_high = counts.tolist()
     return _Bracket(
         low=float(low),
