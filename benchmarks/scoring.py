@@ -131,6 +131,7 @@ def run_part(part: str, num_samples: int, num_checkpoints: int) -> Result:
     trace = replace(
         trace,
         samples=trace.samples.head(num_samples),
+        num_samples=num_samples,
         checkpoints=trace.checkpoints.with_columns(mode=modes.otherwise(pl.lit("online"))),
     )
     started, processor = time.perf_counter(), time.process_time()

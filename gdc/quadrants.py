@@ -172,7 +172,8 @@ def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThresh
         return threshold.value
     if threshold.kind == "conformal":
         return conformal_cut(values.collect().to_series().to_numpy(), threshold.value)
-    value = selection.quantile([values], threshold.value)
+    num_rows: int = values.select(pl.len()).collect().item()
+    value = selection.quantile([values], threshold.value, num_rows)
     assert value is not None  # noqa: S101 - no values are missing
     return value
 
@@ -232,7 +233,7 @@ def _look(scores: pl.LazyFrame, axis: str) -> _Axis:
 
 def _num_distinct(values: pl.LazyFrame) -> int:
     """Of one column; counted in full only where the first values do not show five."""
-    for part in (values.head(10_000), values):
+    for part in (values.head(10_000), values.head(1_000_000), values):
         num_distinct: int = part.select(pl.all().n_unique()).collect(engine="streaming").item()
         if num_distinct >= 5:
             return 5

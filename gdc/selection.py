@@ -1,8 +1,9 @@
 """Columns on disk -> an exact quantile of all their values, none of them sorted or held in full."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import numpy as np
@@ -14,11 +15,11 @@ _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
 # Share of the values looked at on either side of the sample's quantile.
 _MARGIN: Final = 0.01
-# Values looked at in one go.
-_SLAB: Final = 2**26
+# Rows looked at in one go: a few row groups of a file.
+_SLAB_ROWS: Final = 2**20
 
 
-def quantile(tables: Sequence[pl.LazyFrame], share: float) -> float | None:
+def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: int) -> float | None:
     """The quantile, with linear interpolation (numpy's default), of all values of all columns.
 
     A sample says between which two values it lies; one pass over the tables counts the values below
@@ -28,11 +29,12 @@ def quantile(tables: Sequence[pl.LazyFrame], share: float) -> float | None:
     Args:
         tables: Frames whose columns are all of one float type. Nulls and NaNs are no values.
         share: In [0, 1].
+        num_rows: Rows of a table, about; to count them would be a pass of its own.
 
     Returns:
         The quantile in double precision; None: there is no value.
     """
-    sample = np.concatenate([_sample(table) for table in tables])
+    sample = np.concatenate([_sample(table, num_rows) for table in tables])
     margin = _MARGIN
     while True:
         bracket = _look(tables, *_around(sample, share, margin))
@@ -71,19 +73,13 @@ class _Bracket:
         return self.high if rank < self.num_high else None
 
 
-def _sample(table: pl.LazyFrame) -> NDArray[np.floating]:
-    num_rows = _height(table)
+def _sample(table: pl.LazyFrame, num_rows: int) -> NDArray[np.floating]:
     step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
     slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
     values = np.concatenate(
         [column.to_numpy() for part in pl.collect_all(slices) for column in part.iter_columns()]
     )
     return np.asarray(values[~np.isnan(values)])
-
-
-def _height(table: pl.LazyFrame) -> int:
-    num_rows: int = table.select(pl.len()).collect().item()
-    return num_rows
 
 
 def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[np.floating]:
@@ -99,17 +95,15 @@ def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[n
 
 def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -> _Bracket:
     """One pass over every table."""
-    counts, between = np.zeros(4, np.int64), []
-    for table in tables:
-        names = table.collect_schema().names()
-        looks = [look for name in names for look in _looks(name, low, high)]
-        num_rows = _SLAB // len(names)
-        # In slabs: polars holds a column until what is kept of it is complete.
-        for start in range(0, max(_height(table), 1), num_rows):
-            found = table.slice(start, num_rows).select(looks).collect(engine="streaming")
-            for name in names:
-                counts += [found[f"{name}/{count}"].item() for count in range(4)]
-                between.append(found[f"{name}/4"].item().to_numpy())
+    counts, between = np.zeros(4, np.int64), [np.empty(0, low.dtype)]
+    for values in _slabs(tables):
+        counts += [
+            np.count_nonzero(values <= np.inf),
+            np.count_nonzero(values < low),
+            np.count_nonzero(values == low),
+            np.count_nonzero(values == high) if low < high else 0,
+        ]
+        between.append(values[(values > low) & (values < high)])
     num_values, num_below, num_low, num_high = counts.tolist()
     return _Bracket(
         low=float(low),
@@ -122,14 +116,12 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
     )
 
 
-def _looks(name: str, low: np.floating, high: np.floating) -> list[pl.Expr]:
-    value, dtype = pl.col(name), pl.Float32 if low.dtype == np.float32 else pl.Float64
-    least, most, infinity = (pl.lit(float(end), dtype) for end in (low, high, np.inf))
-    looks = [
-        (value <= infinity).sum(),  # polars puts NaN above
-        (value < least).sum(),
-        (value == least).sum(),
-        ((value == most) & (least < most)).sum(),
-        value.filter((value > least) & (value < most)).implode(),
-    ]
-    return [look.alias(f"{name}/{i}") for i, look in enumerate(looks)]
+def _slabs(tables: Sequence[pl.LazyFrame]) -> Iterator[NDArray[np.floating]]:
+    """Every column of every table, in parts."""
+    for table in tables:
+        for start in count(0, _SLAB_ROWS):
+            part = table.slice(start, _SLAB_ROWS).collect(engine="streaming")
+            for column in part.iter_columns():
+                yield column.to_numpy()
+            if part.height < _SLAB_ROWS:
+                break

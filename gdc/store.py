@@ -270,9 +270,10 @@ def scan_trace(folder: Path) -> TraceScan:
     """
     checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
     index = folder / "train" / "index.parquet"
-    losses = _scan_losses(folder / "train", checkpoints, _num_rows(index, TRACE_INDEX))
+    num_samples = _num_rows(index, TRACE_INDEX)
+    losses = _scan_losses(folder / "train", checkpoints, num_samples)
     samples = pl.scan_parquet(index).select(TRACE_INDEX.names())
-    return TraceScan(pl.concat([samples, losses], how="horizontal"), checkpoints)
+    return TraceScan(pl.concat([samples, losses], how="horizontal"), checkpoints, num_samples)
 
 
 @contextmanager

@@ -40,10 +40,12 @@ class TraceScan:
     Attributes:
         samples: The columns of ``TRACE_INDEX`` and of ``Trace.losses`` side by side.
         checkpoints: ``CHECKPOINTS`` table.
+        num_samples: Rows of ``samples``.
     """
 
     samples: pl.LazyFrame
     checkpoints: pl.DataFrame
+    num_samples: int
 
     def columns(self, mode: str) -> tuple[str, ...]:
         """Names of the loss columns recorded in ``mode``, in checkpoint order."""

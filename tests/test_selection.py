@@ -34,7 +34,8 @@ def test_a_quantile_is_that_of_all_values_of_all_columns(
     tables = [table_of(column, dtype) for column in columns]
     everything = pl.Series([v for column in columns for v in column + column], dtype=dtype)
     known = everything.cast(pl.Float64).fill_nan(None).drop_nulls()
-    found = selection.quantile(tables, share)
+    num_rows = len(columns[0])
+    found = selection.quantile(tables, share, num_rows)
     assert found == known.quantile(share, interpolation="linear")
     if known.len():
         assert found == pytest.approx(np.quantile(known, share), rel=1e-9, abs=1e-30)
@@ -51,11 +52,11 @@ def test_a_sample_that_misleads_costs_passes_and_not_the_answer(
 ) -> None:
     monkeypatch.setattr(selection, "_NUM_SLICES", 2)
     monkeypatch.setattr(selection, "_SLICE_ROWS", 16)
-    monkeypatch.setattr(selection, "_SLAB", 7000)
+    monkeypatch.setattr(selection, "_SLAB_ROWS", 7000)
     losses = np.sort(np.random.default_rng(1).normal(3, 1, 50_000).astype(np.float32))[order]
-    found = selection.quantile([pl.LazyFrame({"loss": losses})], share)
+    found = selection.quantile([pl.LazyFrame({"loss": losses})], share, 50_000)
     assert found == pytest.approx(np.quantile(losses.astype(np.float64), share), rel=1e-15)
 
 
 def test_a_column_without_rows_has_no_quantile() -> None:
-    assert selection.quantile([pl.LazyFrame(schema={"loss": pl.Float32})], 0.5) is None
+    assert selection.quantile([pl.LazyFrame(schema={"loss": pl.Float32})], 0.5, 0) is None

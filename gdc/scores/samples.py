@@ -146,7 +146,9 @@ def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Thresh
         (trace.losses if isinstance(trace, Trace) else trace.samples).select(trace.columns(mode))
         for trace in traces
     ]
-    epsilon = selection.quantile(losses, threshold.value)
+    first = traces[0]
+    num_samples = first.index.height if isinstance(first, Trace) else first.num_samples
+    epsilon = selection.quantile(losses, threshold.value, num_samples)
     if epsilon is None:
         raise DataError(
             f"data/trace: expected {mode} losses, got no loss in {len(traces)} run(s). "
