@@ -97,12 +97,15 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
     """One pass over every table."""
     counts, between = np.zeros(4, np.int64), [np.empty(0, low.dtype)]
     for values in _slabs(tables):
-        counts += [
-            np.count_nonzero(values <= np.inf),
-            np.count_nonzero(values < low),
-            np.count_nonzero(values == low),
-            np.count_nonzero(values == high) if low < high else 0,
-        ]
+        num_high = np.count_nonzero(values == high) if low < high else 0
+        counts += np.array(
+            [
+                np.count_nonzero(values <= np.inf),
+                np.count_nonzero(values < low),
+                np.count_nonzero(values == low),
+                num_high,
+            ]
+        )
         between.append(values[(values > low) & (values < high)])
     num_values, num_below, num_low, num_high = counts.tolist()
     return _Bracket(

@@ -711,7 +711,7 @@ def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline
 
     (pipeline / "source.json").write_text('"mistake"')
     with pytest.raises(
-        StageFailedError, match=r"1 of 13 .*\n.*halves.*\nmanifest: there was a mistake"
+        StageFailedError, match=r"1 of 15 .*\n.*halves.*\nmanifest: there was a mistake"
     ):
         curate()
     outcomes = last_parent()["outcomes"]
