@@ -8,11 +8,10 @@ stage `evaluate` does; the audits add similarity, exposure with its fit, and mem
 
 import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import torch
 from machine import machine
+from timing import timed
 
 from gdc import audits, losses, models, tokens
 from gdc.batches import TokenizedTexts
@@ -72,13 +71,6 @@ def main() -> None:
         f"one pass {alone:.2f} s, pass and all audits {everything:.2f} s: "
         f"x{everything / alone:.2f} (limit x{LIMIT})\n"
     )
-
-
-def timed(work: Callable[[], None]) -> float:
-    """Seconds that ``work`` takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from machine import machine
 from numpy.typing import NDArray
+from timing import timed
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
@@ -133,12 +133,12 @@ def untracked() -> float:
         nn.utils.clip_grad_norm_(model.parameters(), CONFIG.clip_norm)
         optimizer.step()
 
-    return _seconds(lambda: [step(chosen) for epoch in _plans(windows) for chosen in epoch])
+    return timed(lambda: [step(chosen) for epoch in _plans(windows) for chosen in epoch])
 
 
 def _seconds_to_train(model: nn.Module, data: TokenizedTexts, recipe: Recipe) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        return _seconds(
+        return timed(
             lambda: training.train(
                 model,
                 TrainingData.unweighted(data, NO_TEXTS),
@@ -182,7 +182,7 @@ def trainer(**options: Any) -> float:  # noqa: ANN401 - options of Trainer
             train_dataset=rows, eval_dataset=rows, preprocess_logits_for_metrics=_row_losses,
             compute_metrics=lambda _: {},
         )  # fmt: skip
-        return _seconds(run.train)
+        return timed(run.train)
 
 
 def _padded_rows(batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -220,7 +220,7 @@ def matrix_products() -> float:
     size, num = 2048, 60
     one, other = torch.randn(size, size), torch.randn(size, size)
     _ = one @ other
-    return _seconds(lambda: [one @ other for _ in range(num)]) / (2 * size**3 * num) * 1e12
+    return timed(lambda: [one @ other for _ in range(num)]) / (2 * size**3 * num) * 1e12
 
 
 def operations() -> float:
@@ -272,12 +272,6 @@ def row(what: str, ours: float, theirs: float, sign: str, bar: float) -> str:
         f"| {what.replace('_', ' ')} | {ours:,.4g} | {theirs:,.4g} | {ratio:.2f} | {sign} {bar} | "
         f"{'yes' if reached else 'no'} |\n"
     )
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 PARTS: Final[dict[str, Callable[[], float]]] = {

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.utils.checkpoint import checkpoint
 
-from gdc.batches import PADDING, TokenizedTexts, Windows, group_by_tokens, padded, windows_of
+from gdc.batches import (
+    PADDING,
+    TokenizedTexts,
+    Windows,
+    group_by_tokens,
+    padded,
+    target_places,
+    windows_of,
+)
 from gdc.models import TargetStates, target_states
 from gdc.token_records import TokenRecords
 
@@ -123,10 +131,9 @@ def token_records(
 
 def _places(windows: Windows, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of the real positions of a batch among the predicted tokens of all texts."""
-    length = windows.length[chosen]
-    # Every sequence before it has one id that is not predicted.
-    first = windows.start[chosen] - windows.sequence[chosen]
-    return np.repeat(first - length.cumsum() + length, length) + np.arange(length.sum())
+    # Every sequence up to its own has one id that is not predicted.
+    num_left_out = np.repeat(windows.sequence[chosen] + 1, windows.length[chosen])
+    return target_places(windows, chosen) - num_left_out
 
 
 def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], ...]:

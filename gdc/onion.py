@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gdc.bootstrap import Interval, paired_difference, share_interval
 from gdc.config import Params
-from gdc.schema import QUADRANTS
+from gdc.schema import FLAGGED, QUADRANTS
 
 Scores = NDArray[np.float64]  # seeds x samples
 # Over fewer samples a bootstrap says too little: over one it has no width.
@@ -130,7 +130,7 @@ def layer_quantile(params: Params, counts: Mapping[str, int]) -> float:
     """
     if params.partition.memorization.kind == "quantile":
         return params.partition.memorization.value
-    num_high = counts["hotspot-memorized"] + counts["noisy-outlier"]
+    num_high = sum(counts[quadrant] for quadrant in FLAGGED)
     return 1 - num_high / sum(counts[quadrant] for quadrant in QUADRANTS)
 
 

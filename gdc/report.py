@@ -24,7 +24,7 @@ from gdc.front import front_of
 from gdc.leakage import LEAKED
 from gdc.plots import COLOURS, POINTS, MapFrame
 from gdc.recommendation import recommend
-from gdc.schema import MASKED, QUADRANTS, SPANS
+from gdc.schema import FLAGGED, MASKED, QUADRANTS, SPANS
 
 # The sections of params.yaml that the report reads.
 SECTIONS: Final = ("intervene", "partition", "report", "retrain", "score", "spans")
@@ -382,7 +382,7 @@ def _listed_once(samples: pl.DataFrame, params: Params) -> dict[str, Any]:
 
 def _is_hot() -> pl.Expr:
     """Whether a sample is above the memorization threshold."""
-    return pl.col("quadrant").is_in(["hotspot-memorized", "noisy-outlier"])
+    return pl.col("quadrant").is_in(FLAGGED)
 
 
 def _causes(samples: pl.DataFrame) -> list[dict[str, Any]]:
@@ -625,8 +625,7 @@ def _arm_warnings(report: Mapping[str, Any]) -> list[str]:
     if report["baseline"] is None:
         warnings.append("No retrained arm keeps everything, so there is nothing to compare with.")
     for arm in arms:
-        changed = sum(arm[f"num_{did}"] for did in ("dropped", "weighted", "copied", "masked"))
-        if arm["arm"] != report["baseline"] and not changed:
+        if arm["arm"] != report["baseline"] and not arm["num_changed"]:
             warnings.append(f"Arm {arm['arm']} changes no sample: its differences are noise.")
         if floor := max((levels.get("0", 0.0) for levels in arm["extraction"].values()), default=0):
             warnings.append(

@@ -13,6 +13,8 @@ Split = Literal["train", "validation", "reserved"]
 Quadrant = Literal["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"]
 Action = Literal["keep", "drop", "weight", "copy", "mask"]
 QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
+# Those above the memorization threshold.
+FLAGGED: Final = ("hotspot-memorized", "noisy-outlier")
 # What a calibration card says of a score.
 Verdict = Literal["predicts memorization here", "does not", "not shown"]
 

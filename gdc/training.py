@@ -252,7 +252,7 @@ class _Run:
             )
 
     def _optimize(self, chosen: NDArray[np.int64], rate: float) -> tuple[float, int]:
-        rng = _rng_state(self.device)
+        rng = _rng_state(self.device) if self.recipe.self_influence else []
         nll_N, row_N = self._nll(chosen)
         loss = weighted_loss(nll_N, self._token_weights(chosen, row_N))
         self.require_finite(loss.detach())

@@ -201,7 +201,7 @@ def online_probe_gap(both_modes: tuple[Columns, Columns]) -> pl.Expr:
     """
     online, probes = both_modes
     late = probes[len(probes) // 2 :]
-    return pl.mean_horizontal(*losses(online[1:])) - pl.mean_horizontal(*losses(late))
+    return mean(online[1:]) - mean(late)
 
 
 def _by_block(columns: Columns, of_block: Callable[[Losses], Values]) -> pl.Expr:

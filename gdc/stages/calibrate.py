@@ -9,7 +9,7 @@ from gdc.config import Params
 from gdc.environment import device
 from gdc.model_audit import Subject, ask_secrets
 from gdc.stages.runner import run
-from gdc.tokens import load_tokenizer
+from gdc.tokens import TextTokenizer, load_tokenizer
 
 
 def main() -> None:
@@ -19,7 +19,9 @@ def main() -> None:
     with tracking.stage_run("calibrate", sections) as stage:
         canaries, scores = store.read("canaries"), store.read("scores")
         planted = store.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
-        secret_losses = [_ask(seed, canaries, params) for seed in params.train.seeds]
+        torch.set_num_threads(params.evaluate.num_threads)
+        tokenizer = load_tokenizer(store.TOKENIZER)
+        secret_losses = [_ask(seed, tokenizer, canaries, params) for seed in params.train.seeds]
         probes = calibration.label_probes(canaries, secret_losses)
         calibrated = calibration.calibrate(
             scores, planted, probes, params.partition, seed=params.seed
@@ -35,10 +37,9 @@ def main() -> None:
         stage.log_artifact(store.CALIBRATION)
 
 
-def _ask(seed: int, canaries: pl.DataFrame, params: Params) -> Values:
-    torch.set_num_threads(params.evaluate.num_threads)
+def _ask(seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params) -> Values:
     model = models.load_model(store.model_path("tracked", seed)).to(device())
-    subject = Subject(model, load_tokenizer(store.TOKENIZER), params.model.block_size)
+    subject = Subject(model, tokenizer, params.model.block_size)
     secrets = ask_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
     return secrets.nll / secrets.num_tokens
 

@@ -1,15 +1,14 @@
 """Stage `spans`: token losses and quadrants -> memorized spans of the flagged samples."""
 
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
 from gdc import spans, store, tracking
 from gdc.config import Params
+from gdc.schema import FLAGGED
 from gdc.stages.runner import run
 from gdc.tokens import load_tokenizer
-
-FLAGGED: Final = ("hotspot-memorized", "noisy-outlier")
 
 
 def main() -> None:
