@@ -127,7 +127,8 @@ def untracked() -> float:
         inputs, targets = (torch.from_numpy(a) for a in padded(texts(), windows, chosen))
         is_target = targets != PADDING
         nll = losses.target_nll(target_states(model, inputs, is_target), targets[is_target])
-        loss = weighted_loss(nll, torch.ones_like(nll))
+        ones = torch.ones_like(nll)
+        loss = weighted_loss(nll, ones, ones)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CONFIG.clip_norm)

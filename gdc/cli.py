@@ -245,14 +245,17 @@ def map_trace(
     score: Annotated[
         list[str] | None, typer.Option(help="A further score of the losses; may be repeated.")
     ] = None,
+    verify: Annotated[bool, typer.Option(help="Compare its files with their checksums.")] = False,
 ) -> None:
     """Score and map a trace of any size, without the pipeline, by the rules of params.yaml."""
-    from gdc import cartography
+    from gdc import cartography, store
 
     params = workspace.params_or_preset("docs")
     rules = params.score.model_copy(
         update={"enabled": tuple(score or ()), "mode": mode or params.score.mode}
     )
+    if verify:
+        typer.echo(f"{store.verify_trace(trace)} files are as they were written")
     summary = cartography.map_trace(trace, out, rules, params.partition)
     for name, num_samples in summary["counts"].items():
         typer.echo(f"{name:<18} {num_samples:,}")

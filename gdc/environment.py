@@ -19,8 +19,10 @@ QUIET: Final[Mapping[str, str]] = {
 
 
 def device() -> str:
-    """Where models run: ``GDC_DEVICE``, or the processor."""
-    return os.environ.get("GDC_DEVICE", "cpu")
+    """Where models run: ``GDC_DEVICE``, or the processor; of several processes each has its GPU."""
+    name = os.environ.get("GDC_DEVICE", "cpu")
+    local_rank = os.environ.get("LOCAL_RANK")
+    return f"{name}:{local_rank}" if name == "cuda" and local_rank else name
 
 
 def child_environment() -> dict[str, str]:

@@ -21,6 +21,7 @@ from gdc.batches import (
     windows_of,
 )
 from gdc.models import TargetStates, target_states
+from gdc.processes import ALONE, Processes
 from gdc.token_records import TokenRecords
 
 # Logits held at once: those of more targets are made in parts.
@@ -63,33 +64,87 @@ def _parts(states: TargetStates) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(states.hidden), size)]
 
 
+class TargetLosses(nn.Module):
+    """A model, asked for the losses at the real positions of a padded batch.
+
+    What wraps a model for several processes sees nothing but calls of a module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Nats of the N targets that are not padding, row by row."""
+        is_target_BT = targets_BT != PADDING
+        states = target_states(self.model, inputs_BT, is_target_BT)
+        return target_nll(states, targets_BT[is_target_BT])
+
+
 def sample_losses(
-    model: nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
+    model: nn.Module,
+    texts: TokenizedTexts,
+    *,
+    block_size: int,
+    batch_tokens: int,
+    processes: Processes = ALONE,
 ) -> NDArray[np.float64]:
     """Mean nats per token of every text; windows of a long text are summed.
 
-    The model is left in the mode (training or evaluation) it came in.
+    The model, or its ``TargetLosses``, is left in the mode (training or evaluation) it came in.
+    Several processes ask it about their shares, and each gets all losses.
     """
     windows = windows_of(texts, block_size)
     sums = np.zeros(len(windows))
-    with _evaluating(model):
-        for chosen, states, targets_N, row_N in _batches(model, texts, windows, batch_tokens):
-            nll_N = target_nll(states, targets_N).double()
+    with _evaluating(model) as asked:
+        for chosen, nll_N in _asked(asked, texts, windows, batch_tokens, processes):
+            row_N = np.repeat(np.arange(len(chosen)), windows.length[chosen])
             total = torch.zeros(len(chosen), dtype=torch.float64, device=nll_N.device)
-            sums[chosen] = total.index_add(0, row_N, nll_N).cpu().numpy()
-    return per_sequence(windows, sums, texts)
+            total.index_add_(0, torch.from_numpy(row_N).to(nll_N.device), nll_N.double())
+            sums[chosen] = total.cpu().numpy()
+    return per_sequence(windows, processes.add(sums), texts)
 
 
 def token_losses(
-    model: nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
+    model: nn.Module,
+    texts: TokenizedTexts,
+    *,
+    block_size: int,
+    batch_tokens: int,
+    processes: Processes = ALONE,
 ) -> NDArray[np.float32]:
     """Nats of every predicted token, one text after the other; otherwise as ``sample_losses``."""
     windows = windows_of(texts, block_size)
     nll = np.zeros(int(texts.num_tokens.sum()), dtype=np.float32)
-    with _evaluating(model):
-        for chosen, states, targets_N, _ in _batches(model, texts, windows, batch_tokens):
-            nll[_places(windows, chosen)] = target_nll(states, targets_N).cpu().numpy()
-    return nll
+    with _evaluating(model) as asked:
+        for chosen, nll_N in _asked(asked, texts, windows, batch_tokens, processes):
+            nll[_places(windows, chosen)] = nll_N.cpu().numpy()
+    return processes.add(nll)
+
+
+def _asked(
+    asked: TargetLosses,
+    texts: TokenizedTexts,
+    windows: Windows,
+    batch_tokens: int,
+    processes: Processes,
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Windows of each batch of this process, and the losses of their tokens end to end."""
+    device = next(asked.parameters()).device
+    batches = _grouped(windows, batch_tokens)
+    # A sharded model answers only when all processes ask it, so all ask as often.
+    for first in range(0, len(batches), processes.count):
+        place = first + processes.rank
+        chosen = batches[min(place, len(batches) - 1)]
+        inputs, targets = (torch.from_numpy(a).to(device) for a in padded(texts, windows, chosen))
+        nll_N = asked(inputs, targets)
+        if place < len(batches):
+            yield chosen, nll_N
+
+
+def _grouped(windows: Windows, batch_tokens: int) -> list[NDArray[np.int64]]:
+    order = np.argsort(windows.length, kind="stable")
+    return group_by_tokens(windows.length, order, batch_tokens)
 
 
 def mean_of_tokens(
@@ -118,7 +173,7 @@ def token_records(
     # An empty part first: without texts there are no batches to join.
     parts = [(np.zeros(0, int), *_token_columns(torch.zeros(0, 1), torch.zeros(0).long()))]
     with _evaluating(model):
-        for chosen, states, targets_N, _ in _batches(model, texts, windows, batch_tokens):
+        for chosen, states, targets_N in _batches(model, texts, windows, batch_tokens):
             at = _places(windows, chosen)
             for part in _parts(states):
                 parts.append((at[part], *_token_columns(states.logits(part), targets_N[part])))
@@ -153,25 +208,26 @@ def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], 
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: nn.Module) -> Iterator[TargetLosses]:
+    asked = model if isinstance(model, TargetLosses) else TargetLosses(model)
     was_training = model.training
-    model.eval()
+    asked.eval()
     try:
-        with torch.inference_mode():
-            yield
+        # Not inference_mode: a sharded model trains on with what it gathers here.
+        with torch.no_grad():
+            yield asked
     finally:
-        model.train(was_training)
+        asked.train(was_training)
 
 
 def _batches(
     model: nn.Module, texts: TokenizedTexts, windows: Windows, batch_tokens: int
-) -> Iterator[tuple[NDArray[np.int64], TargetStates, Tensor, Tensor]]:
-    """Windows of a batch, states and targets at its N real positions, and the row of each."""
+) -> Iterator[tuple[NDArray[np.int64], TargetStates, Tensor]]:
+    """Windows of a batch, and states and targets at its real positions."""
     device = next(model.parameters()).device
-    order = np.argsort(windows.length, kind="stable")
-    for chosen in group_by_tokens(windows.length, order, batch_tokens):
+    for chosen in _grouped(windows, batch_tokens):
         inputs, targets = padded(texts, windows, chosen)
         targets_BT = torch.from_numpy(targets).to(device)
         is_target_BT = targets_BT != PADDING
         states = target_states(model, torch.from_numpy(inputs).to(device), is_target_BT)
-        yield chosen, states, targets_BT[is_target_BT], is_target_BT.nonzero()[:, 0]
+        yield chosen, states, targets_BT[is_target_BT]

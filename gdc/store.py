@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,8 +76,10 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
 # What makes a damaged trace again.
 _TRAIN: Final = "gdc stage train"
 # Of each part of a trace.
-_TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
-_GAINS: Final = "self_influence.parquet"
+TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
+GAINS: Final = "self_influence.parquet"
+# Beside the files of a folder of a trace: BLAKE2b of each.
+CHECKSUMS: Final = "checksums.json"
 
 
 def load_params() -> Params:
@@ -256,24 +259,55 @@ def read_trace(seed: int) -> Trace:
     """
     folder = trace_path(seed)
     checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
-    index, losses = _read_losses(folder / "train", checkpoints)
-    heldout_index, heldout_losses = _read_losses(folder / "heldout", checkpoints)
+    shards = trace_shards(folder)
+    index = _read_index(*shards)
+    losses = pl.concat(_scan_losses(shard, checkpoints) for shard in shards)
+    heldout_index = _read_index(folder / "heldout")
+    heldout_losses = _scan_losses(folder / "heldout", checkpoints)
     return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
+
+
+def trace_shards(folder: Path) -> list[Path]:
+    """The folders with the training samples of a trace, in row order.
+
+    One, ``train``; or in it one for each process that wrote the trace.
+    """
+    return sorted((folder / "train").glob("shard_*")) or [folder / "train"]
 
 
 def scan_trace(folder: Path) -> TraceScan:
     """Open the training samples of a trace folder, whoever wrote it; nothing of them is read.
+
+    The rows of its shards stand one after the other.
 
     Raises:
         SchemaError: A file is missing, or has other columns or another number of rows.
         DataError: A file is damaged where it describes itself.
     """
     checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
-    index = folder / "train" / "index.parquet"
-    num_samples = _num_rows(index, TRACE_INDEX)
-    losses = _scan_losses(folder / "train", checkpoints, num_samples)
-    samples = pl.scan_parquet(index).select(TRACE_INDEX.names())
-    return TraceScan(pl.concat([samples, losses], how="horizontal"), checkpoints, num_samples)
+    samples, num_samples = [], 0
+    for shard in trace_shards(folder):
+        index = shard / "index.parquet"
+        num_samples += _num_rows(index, TRACE_INDEX)
+        known = pl.scan_parquet(index).select(TRACE_INDEX.names())
+        samples.append(pl.concat([known, _scan_losses(shard, checkpoints)], how="horizontal"))
+    return TraceScan(pl.concat(samples), checkpoints, num_samples)
+
+
+def verify_trace(folder: Path) -> int:
+    """Compare every file of a trace with the checksum that was taken when it was written.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        SchemaError: A file, or the list of checksums of a folder, is missing.
+        DataError: A file is not as it was written.
+    """
+    folders = [folder, *trace_shards(folder), *folder.glob("heldout")]
+    for part in folders:
+        verify_files(part, read_json(part / CHECKSUMS))
+    return sum(len(read_json(part / CHECKSUMS)) for part in folders)
 
 
 @contextmanager
@@ -294,18 +328,6 @@ def naming_damage(*folders: Path) -> Iterator[None]:
         raise
 
 
-def write_trace(seed: int, trace: Trace) -> None:
-    """Write the trace of a tracked run and what else it holds."""
-    with new_folder(trace_path(seed)) as folder:
-        for name, table in zip(_TOKEN_FILES.values(), trace.tokens or (), strict=False):
-            write_table(folder / name, table, TOKEN_LOSSES)
-        if trace.gains is not None:
-            write_table(folder / _GAINS, trace.gains, SELF_INFLUENCE)
-        write_table(folder / "checkpoints.parquet", trace.checkpoints, CHECKPOINTS)
-        _write_losses(folder / "train", trace.index, trace.losses)
-        _write_losses(folder / "heldout", trace.heldout_index, trace.heldout_losses)
-
-
 def read_token_losses(seed: int) -> tuple[pl.DataFrame, pl.DataFrame] | None:
     """The losses of every token of the training and of the held-out samples of a tracked run.
 
@@ -317,9 +339,9 @@ def read_token_losses(seed: int) -> tuple[pl.DataFrame, pl.DataFrame] | None:
         DataError: A file is damaged, or a loss is not finite.
     """
     folder = trace_path(seed)
-    if not any((folder / name).exists() for name in _TOKEN_FILES.values()):
+    if not any((folder / name).exists() for name in TOKEN_FILES.values()):
         return None
-    train, heldout = (_read_tokens(folder, part) for part in _TOKEN_FILES)
+    train, heldout = (_read_tokens(folder, part) for part in TOKEN_FILES)
     return train, heldout
 
 
@@ -331,11 +353,11 @@ def read_self_influence(seed: int) -> pl.DataFrame | None:
         DataError: The file is damaged, or a gain is not finite.
     """
     folder = trace_path(seed)
-    path = folder / _GAINS
+    path = folder / GAINS
     if not path.exists():
         return None
     table = _read_table(path, SELF_INFLUENCE, _TRAIN)
-    _require_samples(table, _read_table(folder / "train/index.parquet", TRACE_INDEX, _TRAIN), path)
+    _require_samples(table, _read_index(*trace_shards(folder)), path)
     _require_finite(table["gain"], path)
     return table
 
@@ -449,12 +471,15 @@ def sink_table(path: Path, table: pl.LazyFrame, schema: pl.Schema) -> None:
         table.sink_parquet(temporary, compression="zstd", statistics=True)
 
 
-def _read_losses(folder: Path, checkpoints: pl.DataFrame) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    index = _read_table(folder / "index.parquet", TRACE_INDEX, _TRAIN)
-    return index, _scan_losses(folder, checkpoints, index.height)
+def _read_index(*folders: Path) -> pl.DataFrame:
+    """``TRACE_INDEX`` of parts of a trace, one after the other."""
+    return pl.concat(
+        _read_table(folder / "index.parquet", TRACE_INDEX, _TRAIN) for folder in folders
+    )
 
 
-def _scan_losses(folder: Path, checkpoints: pl.DataFrame, expected: int) -> pl.LazyFrame:
+def _scan_losses(folder: Path, checkpoints: pl.DataFrame) -> pl.LazyFrame:
+    expected = _num_rows(folder / "index.parquet", TRACE_INDEX)
     names = [loss_column(checkpoint) for checkpoint in checkpoints["checkpoint"]]
     for name in names:
         path = folder / f"{name}.parquet"
@@ -470,10 +495,28 @@ def _scan_losses(folder: Path, checkpoints: pl.DataFrame, expected: int) -> pl.L
     )
 
 
+def verify_files(folder: Path, checksums: Mapping[str, Any]) -> None:
+    """Refuse what is not as its checksum says; see ``verify_trace``."""
+    for name, expected in checksums.items():
+        path = folder / name
+        with _refusing(path, _TRAIN):
+            found = checksum(path)
+        if found != expected:
+            raise DataError(
+                f"{path}: expected BLAKE2b {expected}, got {found}. Make it again: {_TRAIN}."
+            )
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file, 32 hex digits."""
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+
+
 def _read_tokens(folder: Path, part: str) -> pl.DataFrame:
-    path = folder / _TOKEN_FILES[part]
+    path = folder / TOKEN_FILES[part]
     table = _read_table(path, TOKEN_LOSSES, _TRAIN)
-    index = _read_table(folder / part / "index.parquet", TRACE_INDEX, _TRAIN)
+    index = _read_index(*(trace_shards(folder) if part == "train" else [folder / part]))
     _require_samples(table, index, path)
     for name in ("early", "late"):
         lengths = table[name].list.len().cast(pl.Int64)
@@ -511,11 +554,3 @@ def _num_rows(path: Path, schema: pl.Schema) -> int:
         require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
         num_rows: int = table.select(pl.len()).collect().item()
     return num_rows
-
-
-def _write_losses(folder: Path, index: pl.DataFrame, losses: pl.LazyFrame) -> None:
-    write_table(folder / "index.parquet", index, TRACE_INDEX)
-    table = losses.collect()
-    for name, dtype in table.schema.items():
-        column = pl.Schema({name: dtype})
-        write_table(folder / f"{name}.parquet", table.select(name), column)

@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gdc import models
+from gdc import models, processes
 from gdc.batches import (
-    PADDING,
     TokenizedTexts,
     Windows,
     padded,
@@ -26,9 +25,9 @@ from gdc.batches import (
     windows_of,
 )
 from gdc.config import TrainingConfig
-from gdc.errors import DataError
-from gdc.losses import mean_of_tokens, per_sequence, sample_losses, target_nll, token_losses
-from gdc.models import target_states
+from gdc.errors import ConfigError, DataError
+from gdc.losses import TargetLosses, mean_of_tokens, per_sequence, sample_losses, token_losses
+from gdc.processes import ALONE, Processes
 from gdc.schema import CHECKPOINTS
 
 # A killed run loses at most about this many seconds of training.
@@ -36,7 +35,14 @@ _CHECKPOINT_SECONDS: Final = float(os.environ.get("GDC_CHECKPOINT_SECONDS", "60"
 # A run that was killed and not started again for so long, in seconds, will not be.
 _ABANDONED_SECONDS: Final = 7 * 24 * 3600.0
 # The code that trains; by name, as importing the last one takes seconds.
-_CODE: Final = ("batches.py", "losses.py", "models.py", "training.py", "transformer_models.py")
+_CODE: Final = (
+    "batches.py",
+    "losses.py",
+    "models.py",
+    "processes.py",
+    "training.py",
+    "transformer_models.py",
+)
 
 
 @dataclass(frozen=True)
@@ -86,21 +92,36 @@ class TokenLook(NamedTuple):
     heldout: NDArray[np.float32]
 
 
+class Trace(Protocol):
+    """Takes the losses of samples, checkpoint by checkpoint.
+
+    Each is float32, nats per token, in text order, over all tokens of a sample, masked ones too;
+    NaN where a training sample was not seen. All processes get the same.
+    """
+
+    def resume(self, run: str, num_checkpoints: int) -> None:
+        """Called first: what holds of the run with this name; the rest comes again."""
+
+    def append(self, losses: NDArray[np.float32], heldout: NDArray[np.float32]) -> None:
+        """The losses of the training and of the held-out samples at the next checkpoint."""
+
+    def flush(self) -> None:
+        """Return when all that came will outlive this process."""
+
+
 @dataclass
 class Recording:
-    """What a run has recorded so far.
+    """What a run has recorded so far, besides the losses of its samples.
 
-    ``checkpoints`` holds rows of ``CHECKPOINTS``; ``losses`` and ``heldout`` one float32 array
-    each, in text order, NaN where a sample was not seen; ``curve`` (step, loss in nats per token).
-    Losses of samples are over all of their tokens, masked ones too; the curve is what was trained.
+    ``checkpoints`` holds rows of ``CHECKPOINTS``, ``heldout_means`` the mean held-out loss at each
+    of them (NaN without held-out texts), ``curve`` (step, loss that was trained); nats per token.
     ``looks`` are the first frozen one and that after the last step, one where they are the same.
     ``gain`` float64: each sample's loss before minus after every step it was in, summed, nats per
     token; NaN: it was in none.
     """
 
     checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
-    losses: list[NDArray[np.float32]] = field(default_factory=list)
-    heldout: list[NDArray[np.float32]] = field(default_factory=list)
+    heldout_means: list[float] = field(default_factory=list)
     curve: list[tuple[int, float]] = field(default_factory=list)
     num_masked_tokens: int = 0
     looks: list[TokenLook] = field(default_factory=list)
@@ -111,12 +132,13 @@ class Recording:
         return pl.DataFrame(self.checkpoints, schema=CHECKPOINTS, orient="row")
 
 
-def weighted_loss(nll_N: Tensor, weight_N: Tensor) -> Tensor:
+def weighted_loss(nll_N: Tensor, weight_N: Tensor, weight_of_batch: Tensor) -> Tensor:
     """Sum of w nll over sum of |w|, both over predicted tokens; with unit weights the mean.
 
-    0 where all weights are, as when a whole batch is masked.
+    0 where all weights are, as when a whole batch is masked. The sum below is over the whole batch,
+    of which ``nll_N`` may be a share: the losses of its shares add up to its loss.
     """
-    return (weight_N * nll_N).sum() / weight_N.abs().sum().clamp(
+    return (weight_N * nll_N).sum() / weight_of_batch.abs().sum().clamp(
         min=torch.finfo(weight_N.dtype).tiny
     )
 
@@ -137,8 +159,15 @@ def count_steps(data: TrainingData, recipe: Recipe) -> int:
     return sum(len(_plan(windows, recipe, epoch)) for epoch in range(recipe.config.epochs))
 
 
-def train(
-    model: nn.Module, data: TrainingData, recipe: Recipe, *, checkpoints: Path, name: str
+def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
+    model: nn.Module,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    checkpoints: Path,
+    name: str,
+    trace: Trace | None = None,
+    among: Processes = ALONE,
 ) -> Recording:
     """Train ``model`` in place and record losses on the way.
 
@@ -152,6 +181,9 @@ def train(
     the model once more after the update, in training mode with the dropout of its first pass, so
     that the difference is the update's alone. Neither changes a bit of the training.
 
+    Several processes take their shares of each batch, so batches are as large as those of one, and
+    weights and losses differ by the rounding of sums alone; all of them end with the same.
+
     Args:
         model: A causal language model on the device to train on.
         data: Texts, weights and copies.
@@ -159,11 +191,14 @@ def train(
         checkpoints: Folder for resuming; a killed run that is started again goes on from there,
             and ends with the same bytes as one that was never killed.
         name: What the progress bar says; no two runs at the same time may share it.
+        trace: Takes the losses of the samples; None: nobody asks for them.
+        among: The processes that train together.
 
     Raises:
+        ConfigError: Several processes are asked for ``recipe.self_influence``.
         DataError: No sample is left to train on, or the loss is no longer finite.
     """
-    run = _Run(model, data, recipe)
+    run = _Run(model, data, recipe, trace, among)
     store = _CheckpointStore(checkpoints, run, name)
     store.restore()
     with tqdm(
@@ -172,6 +207,7 @@ def train(
         total=run.num_steps,
         unit="step",
         mininterval=1 if os.isatty(2) else 15,
+        disable=not among.is_first,
     ) as bar:
         while run.step < run.num_steps:
             num_tokens = run.advance()
@@ -180,10 +216,7 @@ def train(
             )
             bar.update()
             store.save_if_due()
-    # The last update may have broken weights that no later loss can tell of.
-    for parameter in model.parameters():
-        run.require_finite(parameter.detach())
-    run.recording.gain = run.sample_gain()
+    run.finish()
     store.remove()
     return run.recording
 
@@ -191,13 +224,33 @@ def train(
 class _Run:
     """The state of a run between two optimizer steps."""
 
-    def __init__(self, model: nn.Module, data: TrainingData, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        recipe: Recipe,
+        trace: Trace | None,
+        among: Processes,
+    ) -> None:
+        if recipe.self_influence and among.count > 1:
+            raise ConfigError(
+                f"train.self_influence: expected one process, got {among.count}. Set it to false, "
+                "or unset GDC_LAUNCHER."
+            )
         self.model, self.data, self.recipe = model.train(), data, recipe
-        self.device = next(model.parameters()).device
+        self.trace, self.among = trace, among
+        self.asked: nn.Module = TargetLosses(model)
+        if among.is_sharded:
+            self.asked = processes.shard(self.asked)
+        # The same module, where gradients need no call of their own.
+        self.trained = self.asked
+        if among.count > 1 and not among.is_sharded:
+            self.trained = processes.replicate(self.asked)
+        self.device = next(self.asked.parameters()).device
         self.windows = _used_windows(data, recipe.block_size)
         self.num_steps = recipe.num_steps or count_steps(data, recipe)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(),
+            self.asked.parameters(),
             lr=recipe.config.learning_rate,
             weight_decay=recipe.config.weight_decay,
             fused=True,
@@ -210,9 +263,11 @@ class _Run:
         # Loss of each window before minus after its steps, nats; NaN: it was in none.
         self.window_gain = torch.full_like(self.window_nll, torch.nan, dtype=torch.float64)
         self.batches = _plan(self.windows, recipe, 0)
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
+        self.save_is_due = False
         self.tokens_done = 0
-        torch.manual_seed(recipe.seed)
+        # Dropout differs between the processes, whose texts do.
+        torch.manual_seed(recipe.seed + among.rank)
 
     def advance(self) -> int:
         """Take one optimizer step and record what is due; returns the tokens it predicted."""
@@ -233,6 +288,16 @@ class _Run:
         self.tokens_done += num_tokens
         return self.tokens_done / (time.monotonic() - self.started)
 
+    def finish(self) -> None:
+        if self.trace is not None:
+            self.trace.flush()
+        if self.among.is_sharded:
+            processes.copy_weights(self.asked, self.model)
+        # The last update may have broken weights that no later loss can tell of.
+        for parameter in self.model.parameters():
+            self.require_finite(bool(parameter.detach().isfinite().all()))
+        self.recording.gain = self.sample_gain()
+
     def sample_gain(self) -> NDArray[np.float64] | None:
         if not self.recipe.self_influence:
             return None
@@ -242,8 +307,8 @@ class _Run:
         sums = per_sequence(self.windows, np.where(is_seen, gain, 0), self.data.texts)
         return np.where(num_seen > 0, sums / np.maximum(self.data.copies, 1), np.nan)
 
-    def require_finite(self, values: Tensor) -> None:
-        if not bool(values.isfinite().all()):
+    def require_finite(self, is_finite: bool) -> None:
+        if not is_finite:
             config = self.recipe.config
             raise DataError(
                 f"training: expected finite losses and weights, got others at step {self.step}. "
@@ -253,48 +318,66 @@ class _Run:
 
     def _optimize(self, chosen: NDArray[np.int64], rate: float) -> tuple[float, int]:
         rng = _rng_state(self.device) if self.recipe.self_influence else []
-        nll_N, row_N = self._nll(chosen)
-        loss = weighted_loss(nll_N, self._token_weights(chosen, row_N))
-        self.require_finite(loss.detach())
+        mine = self.among.share(chosen)
+        # All processes take the step, for their gradients are summed; an idle one counts nothing.
+        asked = mine if len(mine) else chosen[:1]
+        nll_N, row_N = self._nll(asked)
+        weight_N = self._token_weights(asked) * bool(len(mine))
+        loss = weighted_loss(nll_N, weight_N, self._token_weights(chosen))
+        of_batch = self._over_processes(float(loss.detach()))
+        self.require_finite(bool(np.isfinite(of_batch)))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.config.clip_norm)
+        # Gradients are averaged over the processes.
+        (loss * self.among.count).backward()  # type: ignore[no-untyped-call]  # torch leaves it so
+        nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        at_B = torch.from_numpy(chosen).to(self.device)
-        # Reduced on the device: no work in Python per token or per sample.
-        sums = torch.zeros(len(chosen), device=self.device).index_add(0, row_N, nll_N.detach())
-        self.window_nll[at_B] = sums
+        if len(mine):
+            self._keep(mine, nll_N.detach(), row_N)
         if self.recipe.self_influence:
-            # The same draws again: the generator ends where it stood, and a gradient that nobody
-            # asks for keeps torch on the very same kernels.
-            _set_rng_state(self.device, rng)
-            after_N = self._nll(chosen)[0].detach()
-            self.require_finite(after_N)
-            gain_N = (nll_N.detach() - after_N).double()
-            self.window_gain[at_B] = self.window_gain[at_B].nan_to_num().index_add(0, row_N, gain_N)
-        return float(loss.detach()), len(row_N)
+            self._keep_gain(mine, nll_N.detach(), row_N, rng)
+        return of_batch, int(self.windows.length[chosen].sum())
 
-    def _token_weights(self, chosen: NDArray[np.int64], row_N: Tensor) -> Tensor:
-        of_window = torch.from_numpy(self.data.weights[self.windows.sequence[chosen]]).float()
-        weight_N = of_window.to(self.device)[row_N]
-        if self.data.masked is None:
-            return weight_N
-        is_masked = self.data.masked[target_places(self.windows, chosen)]
-        return weight_N.masked_fill(torch.from_numpy(is_masked).to(self.device), 0.0)
+    def _over_processes(self, loss: float) -> float:
+        """Loss of the whole batch. The first process's clock says when all of them save."""
+        is_due = self.among.is_first and time.monotonic() - self.saved >= _CHECKPOINT_SECONDS
+        of_batch, self.save_is_due = self.among.add(np.array([loss, is_due])).tolist()
+        return float(of_batch)
+
+    def _keep(self, chosen: NDArray[np.int64], nll_N: Tensor, row_N: Tensor) -> None:
+        # Reduced on the device: no work in Python per token or per sample.
+        sums = torch.zeros(len(chosen), device=self.device).index_add(0, row_N, nll_N)
+        self.window_nll[torch.from_numpy(chosen).to(self.device)] = sums
+
+    def _keep_gain(
+        self, chosen: NDArray[np.int64], nll_N: Tensor, row_N: Tensor, rng: Sequence[Tensor]
+    ) -> None:
+        # The same draws again: the generator ends where it stood, and a gradient that nobody asks
+        # for keeps torch on the very same kernels.
+        _set_rng_state(self.device, rng)
+        after_N = self._nll(chosen)[0].detach()
+        self.require_finite(bool(after_N.isfinite().all()))
+        at_B = torch.from_numpy(chosen).to(self.device)
+        gain_N = (nll_N - after_N).double()
+        self.window_gain[at_B] = self.window_gain[at_B].nan_to_num().index_add(0, row_N, gain_N)
+
+    def _token_weights(self, chosen: NDArray[np.int64]) -> Tensor:
+        of_window = self.data.weights[self.windows.sequence[chosen]].astype(np.float32)
+        weights = np.repeat(of_window, self.windows.length[chosen])
+        if self.data.masked is not None:
+            weights[self.data.masked[target_places(self.windows, chosen)]] = 0
+        return torch.from_numpy(weights).to(self.device)
 
     def _nll(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Losses at the real positions of a batch, and the row of each."""
         inputs, targets = padded(self.data.texts, self.windows, chosen)
-        targets_BT = torch.from_numpy(targets).to(self.device)
-        is_target_BT = targets_BT != PADDING
         with self._autocast():
-            states = target_states(
-                self.model, torch.from_numpy(inputs).to(self.device), is_target_BT
+            nll_N = self.trained(
+                torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
             )
-            nll_N = target_nll(states, targets_BT[is_target_BT])
-        return nll_N, is_target_BT.nonzero()[:, 0]
+        row_N = np.repeat(np.arange(len(chosen)), self.windows.length[chosen])
+        return nll_N, torch.from_numpy(row_N).to(self.device)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
@@ -313,7 +396,7 @@ class _Run:
             looks.append(TokenLook(self.step, train, self._frozen(token_losses, self.data.heldout)))
 
     def _end_of_pass(self, rate: float) -> None:
-        sums = self.window_nll.double().cpu().numpy()
+        sums = self._over_all_windows()
         # The windows of a copied sample were summed once for each copy.
         online = per_sequence(self.windows, sums, self.data.texts) / np.maximum(self.data.copies, 1)
         online[~_is_used(self.data)] = np.nan
@@ -323,15 +406,24 @@ class _Run:
         self.batch = 0
         self.batches = _plan(self.windows, self.recipe, self.epoch)
 
+    def _over_all_windows(self) -> NDArray[np.float64]:
+        """The loss of each window in a pass that has ended, whichever process had it."""
+        own = self.window_nll.double().cpu().numpy()
+        num_seen = self.among.add((~np.isnan(own)).astype(np.int64))
+        assert (num_seen == 1).all()  # noqa: S101 - the shares of a batch are parts of it
+        return self.among.add(np.nan_to_num(own))
+
     def _record(self, mode: str, rate: float, sample_loss: NDArray[np.float64]) -> None:
         record = self.recording
         epoch = self.epoch + self.batch / len(self.batches)
-        repeated = record.checkpoints and record.checkpoints[-1][1] == self.step
-        record.heldout.append(
-            record.heldout[-1] if repeated else self._losses("heldout").astype(np.float32)
+        if not (record.checkpoints and record.checkpoints[-1][1] == self.step):
+            self.heldout = self._losses("heldout").astype(np.float32)
+        record.heldout_means.append(
+            float(self.heldout.mean(dtype=np.float64)) if len(self.heldout) else np.nan
         )
         record.checkpoints.append((len(record.checkpoints), self.step, epoch, mode, rate))
-        record.losses.append(sample_loss.astype(np.float32))
+        if self.trace is not None:
+            self.trace.append(sample_loss.astype(np.float32), self.heldout)
 
     def _losses(self, part: Literal["train", "heldout"]) -> NDArray[np.float64]:
         texts = self.data.texts if part == "train" else self.data.heldout
@@ -347,10 +439,11 @@ class _Run:
     ) -> NDArray[Any]:
         with self._autocast():
             return losses_of(
-                self.model,
+                self.asked,
                 texts,
                 block_size=self.recipe.block_size,
                 batch_tokens=self.recipe.config.batch_tokens,
+                processes=self.among,
             )
 
 
@@ -360,59 +453,77 @@ class _CheckpointStore:
     def __init__(self, folder: Path, run: _Run, name: str) -> None:
         self.path = folder / f"{_digest(run, name)}.pt"
         self.run = run
-        self.saved = time.monotonic()
 
     def restore(self) -> None:
-        if not self.path.exists():
-            return
-        state = torch.load(self.path, weights_only=True, map_location=self.run.device)
+        run = self.run
+        if self.path.exists():
+            self._put_back(torch.load(self.path, weights_only=True, map_location=run.device))
+        if run.trace is not None:
+            run.trace.resume(self.path.stem, len(run.recording.checkpoints))
+        run.among.wait()
+
+    def _put_back(self, state: Mapping[str, Any]) -> None:
         run, record = self.run, self.run.recording
-        run.model.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
+        if run.among.count == 1:
+            run.model.load_state_dict(state["model"])
+            run.optimizer.load_state_dict(state["optimizer"])
+        else:
+            processes.set_full_state(run.asked, run.optimizer, state)
         run.step, run.epoch, run.batch = state["step"], state["epoch"], state["batch"]
-        run.window_nll, run.window_gain = state["window_nll"], state["window_gain"]
+        run.window_nll = state["window_nll"][run.among.rank]
+        run.window_gain = state["window_gain"]
         run.batches = _plan(run.windows, run.recipe, run.epoch)
-        _set_rng_state(run.device, state["rng"])
+        _set_rng_state(run.device, [states[run.among.rank] for states in state["rng"]])
         record.checkpoints = [tuple(row) for row in state["checkpoints"]]
+        record.heldout_means = state["heldout_means"]
         record.curve = [tuple(point) for point in state["curve"]]
-        record.losses = [loss.cpu().numpy() for loss in state["losses"]]
-        record.heldout = [loss.cpu().numpy() for loss in state["heldout"]]
         record.looks = [
             TokenLook(step, train.cpu().numpy(), heldout.cpu().numpy())
             for step, train, heldout in state["looks"]
         ]
 
     def save_if_due(self) -> None:
-        if time.monotonic() - self.saved < _CHECKPOINT_SECONDS:
+        if not self.run.save_is_due:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(self._state(), temporary)
-        temporary.replace(self.path)
-        self.saved = time.monotonic()
+        if self.run.trace is not None:
+            self.run.trace.flush()
+        # Every process has a part of it.
+        state = self._state()
+        if self.run.among.is_first:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+            torch.save(state, temporary)
+            temporary.replace(self.path)
+        self.run.saved = time.monotonic()
 
     def remove(self) -> None:
         # With what a kill in the middle of a save has left, and with runs that nobody resumed: once
         # params or code changed, no run has their name. One that runs now saves every minute.
+        if not self.run.among.is_first:
+            return
         for file in self.path.parent.glob("*"):
             if file.stem.partition(".")[0] == self.path.stem or _is_abandoned(file):
                 file.unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
         run, record = self.run, self.run.recording
+        weights = (
+            {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()}
+            if run.among.count == 1
+            else processes.full_state(run.asked, run.optimizer)
+        )
         return {
-            "model": run.model.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
+            **weights,
             "step": run.step,
             "epoch": run.epoch,
             "batch": run.batch,
-            "window_nll": run.window_nll,
+            # Of every process.
+            "window_nll": run.among.gather(run.window_nll),
             "window_gain": run.window_gain,
-            "rng": _rng_state(run.device),
+            "rng": [run.among.gather(state) for state in _rng_state(run.device)],
             "checkpoints": record.checkpoints,
+            "heldout_means": record.heldout_means,
             "curve": record.curve,
-            "losses": [torch.from_numpy(loss) for loss in record.losses],
-            "heldout": [torch.from_numpy(loss) for loss in record.heldout],
             "looks": [
                 (step, torch.from_numpy(train), torch.from_numpy(heldout))
                 for step, train, heldout in record.looks
@@ -445,7 +556,8 @@ def _digest(run: _Run, name: str) -> str:
     And of the name: two arms that train on the same run side by side, each with its own file.
     """
     digest = blake2b(
-        repr((name, run.recipe, str(run.device), torch.__version__)).encode(), digest_size=16
+        repr((name, run.recipe, run.device.type, run.among.count, torch.__version__)).encode(),
+        digest_size=16,
     )
     for module in _CODE:
         digest.update(Path(__file__).with_name(module).read_bytes())

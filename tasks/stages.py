@@ -138,7 +138,10 @@ def outcome_of(target: str, lines: Sequence[str]) -> Outcome:
 def failure(target: str, lines: Sequence[str]) -> StageFailedError:
     """The error of a stage that failed with this output."""
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    message = "\n".join(errors or lines[-NUM_LAST_LINES:] or ["stopped without a word"])
+    # Of several processes each says it.
+    message = "\n".join(
+        dict.fromkeys(errors) or lines[-NUM_LAST_LINES:] or ["stopped without a word"]
+    )
     # DVC ends with 255 whatever the stage's exit code was.
     transient = any(EXITED.fullmatch(line) for line in lines)
     error = StageTransientError if transient else StageFailedError

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from gdc import store
 from gdc.config import Params, parse_params
+from gdc.processes import Processes
 from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
 from gdc.trace import Trace, gain_table, loss_table
+from gdc.trace_writer import TraceWriter
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -35,6 +37,29 @@ def trace_of(curves: Mapping[str, Sequence[float]], mode: str = "online") -> Tra
         heldout_index=index.head(0),
         heldout_losses=loss_table(list(table[:0].T)).lazy(),
     )
+
+
+class Alike(Processes):
+    """One of several processes in a test that takes their turns itself."""
+
+    def wait(self) -> None:
+        """All of them are here."""
+
+
+def write_trace(seed: int, trace: Trace, num_processes: int = 1) -> Path:
+    """Write a trace as so many processes do that trained together; returns its folder."""
+    tables = [table.collect() for table in (trace.losses, trace.heldout_losses)]
+    writers = [
+        TraceWriter(seed, trace.index, trace.heldout_index, Alike(rank, num_processes))
+        for rank in range(num_processes)
+    ]
+    for writer in writers:
+        writer.resume("test", 0)
+        for columns in zip(*tables, strict=True):
+            writer.append(*(c.fill_null(float("nan")).to_numpy() for c in columns))
+    for writer in reversed(writers):
+        writer.finish(trace.checkpoints, trace.tokens, trace.gains)
+    return store.trace_path(seed)
 
 
 def with_records(trace: Trace, seed: int) -> Trace:

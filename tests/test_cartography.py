@@ -17,7 +17,7 @@ from gdc.quadrants import partition
 from gdc.schema import SCORES_BY_RUN
 from gdc.scores import STREAMED, score_samples
 from gdc.trace import Trace
-from tests.builders import params_with, trace_of
+from tests.builders import params_with, trace_of, write_trace
 from tests.test_quadrants import absolute, quantile
 from tests.test_quadrants import config as cuts
 from tests.test_scores import config as rules
@@ -31,7 +31,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(trace: Trace) -> Path:
-    store.write_trace(7, trace)
+    write_trace(7, trace)
     return store.trace_path(7)
 
 

@@ -341,6 +341,29 @@ def assert_clone_has_the_same_data(folder: Path, clone: Path, tags: Mapping[str,
     assert dvc(clone, "status").split() == ["manifest:", "always", "changed"]
 
 
+def test_a_stage_started_as_two_processes_writes_the_losses_of_one(
+    first_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(first_run, folder)
+    expected = losses_by_numpy(folder / "data/trace/0")
+    launcher = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    done = subprocess.run(
+        [sys.executable, "-m", "gdc.stages.train", "--seed", "0"],
+        cwd=folder,
+        env={**ENVIRONMENT, "GDC_LAUNCHER": launcher},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    shards = sorted((folder / "data/trace/0/train").iterdir())
+    assert [shard.name for shard in shards] == ["shard_00000", "shard_00001"]
+    found = np.concatenate([losses_by_numpy(shard, ".") for shard in shards])
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert read_json(folder / "lineage/train-0.json")["model_id"]
+
+
 def test_a_change_runs_what_follows_from_it_and_nothing_else(
     first_run: Path, tmp_path: Path
 ) -> None:

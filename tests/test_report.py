@@ -42,7 +42,7 @@ from gdc.schema import (
 from gdc.spans import nothing_recorded
 from gdc.stages import report as stage
 from gdc.trace import Trace
-from tests.builders import audit_table, params_with, trace_of
+from tests.builders import audit_table, params_with, trace_of, write_trace
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -680,7 +680,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         store.write_audit(arm, seed, audit_of(extracted=arm == "none"))
         store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
     store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0})
-    store.write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
+    write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
     store.write("halves", HALVES_OF_TWO)
     for number, loss in enumerate((0.5, 3.0)):
         store.write_reference(number, reference_of(loss))

@@ -20,7 +20,7 @@ from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TOKEN_LOSSES
 from gdc.spans import find_spans, nothing_recorded
 from gdc.stages import retrain, spans
 from gdc.tokens import Places, masked_tokens, save_tokenizer, train_tokenizer
-from tests.builders import params_with, trace_of
+from tests.builders import params_with, trace_of, write_trace
 
 CONFIG = SpansConfig(p_value=0.01, min_tokens=2)
 Losses = tuple[Sequence[float], Sequence[float]]
@@ -254,7 +254,7 @@ def write_workspace(tokens: bool) -> None:
     trace = trace_of({i: [1.0, 0.5] for i in TEXTS})
     num_tokens = losses["early"].list.len().cast(pl.Int64)
     heldout = pl.DataFrame({"sample_id": ["s0", "s1"], "num_tokens": [500, 500]})
-    store.write_trace(
+    write_trace(
         0,
         replace(
             trace,

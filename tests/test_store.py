@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from gdc import store
 from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.processes import ALONE
 from gdc.schema import (
     AUDIT,
     HALVES,
@@ -29,8 +30,9 @@ from gdc.schema import (
     TRACE_INDEX,
 )
 from gdc.trace import Trace, loss_table, token_table
+from gdc.trace_writer import TraceWriter
 from gdc.workspace import TEMPORARIES
-from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of
+from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of, write_trace
 
 NAN = float("nan")
 
@@ -223,7 +225,7 @@ def trace_with_heldout() -> Trace:
 
 def test_a_trace_is_read_as_written_in_its_own_row_order() -> None:
     trace = trace_with_heldout()
-    store.write_trace(7, trace)
+    write_trace(7, trace)
     read = store.read_trace(7)
     for name in ("index", "checkpoints", "losses", "heldout_index", "heldout_losses"):
         assert_frame_equal(getattr(read, name), getattr(trace, name))
@@ -232,7 +234,7 @@ def test_a_trace_is_read_as_written_in_its_own_row_order() -> None:
 
 
 def test_a_trace_is_one_file_for_each_checkpoint_with_null_for_unseen() -> None:
-    store.write_trace(7, trace_with_heldout())
+    write_trace(7, trace_with_heldout())
     folder = store.trace_path(7)
     assert np.array_equal(losses_by_numpy(folder), list(CURVES.values()), equal_nan=True)
     assert losses_by_numpy(folder, "heldout").tolist() == [[8.0, 4.0, 2.0]]
@@ -240,10 +242,93 @@ def test_a_trace_is_one_file_for_each_checkpoint_with_null_for_unseen() -> None:
 
 
 def test_a_shorter_trace_leaves_no_column_of_the_former_one() -> None:
-    store.write_trace(7, trace_of(CURVES))
-    store.write_trace(7, trace_of({"a-0": [1.0, 2.0]}))
+    write_trace(7, trace_of(CURVES))
+    write_trace(7, trace_of({"a-0": [1.0, 2.0]}))
     assert store.read_trace(7).losses.collect().rows() == [(1.0, 2.0)]
     assert not (store.trace_path(7) / "train/loss_002.parquet").exists()
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_a_trace_in_shards_is_the_trace_of_one_process(num_processes: int) -> None:
+    trace = trace_with_heldout()
+    folder = write_trace(7, trace, num_processes)
+    assert len(store.trace_shards(folder)) == num_processes
+    read, scan = store.read_trace(7), store.scan_trace(folder)
+    for name in ("index", "losses", "heldout_index", "heldout_losses"):
+        assert_frame_equal(getattr(read, name), getattr(trace, name))
+    assert scan.num_samples == 2
+    assert_frame_equal(scan.samples.drop(TRACE_INDEX.names()).collect(), trace.losses.collect())
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_trace_is_verified_file_by_file(num_processes: int) -> None:
+    folder = write_trace(7, trace_with_heldout(), num_processes)
+    assert store.verify_trace(folder) == len(list(folder.rglob("*.parquet")))
+    path = store.trace_shards(folder)[-1] / "loss_002.parquet"
+    damage(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"loss_002\.parquet: expected BLAKE2b [0-9a-f]{32}, got"):
+        store.verify_trace(folder)
+    path.unlink()
+    with pytest.raises(SchemaError, match=r"loss_002\.parquet: not found"):
+        store.verify_trace(folder)
+    (path.parent / store.CHECKSUMS).unlink()
+    with pytest.raises(SchemaError, match=r"checksums\.json: not found"):
+        store.verify_trace(folder)
+
+
+def begun(num_checkpoints: int) -> TraceWriter:
+    """A trace under way, as a killed process leaves it."""
+    trace = trace_with_heldout()
+    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    writer.resume("run", 0)
+    for t in range(num_checkpoints):
+        writer.append(np.array([t, t + 1], np.float32), np.array([t], np.float32))
+    writer.flush()
+    return writer
+
+
+def test_a_trace_goes_on_where_its_run_did(workspace: Path) -> None:
+    begun(3)
+    trace = trace_with_heldout()
+    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    writer.resume("run", 2)
+    writer.append(np.array([8, 9], np.float32), np.array([7], np.float32))
+    assert not store.trace_path(7).exists()
+    writer.finish(trace.checkpoints, None, None)
+    assert losses_by_numpy(store.trace_path(7)).tolist() == [[0, 1, 8], [1, 2, 9]]
+    assert list((workspace / "work/traces").iterdir()) == []
+
+
+def test_another_run_of_the_seed_leaves_nothing_of_the_former_one() -> None:
+    begun(3)
+    trace = trace_with_heldout()
+    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    writer.resume("other", 0)
+    assert [path.name for path in Path("work/traces/7").iterdir()] == ["other"]
+
+
+def test_a_damaged_beginning_of_a_trace_is_refused() -> None:
+    begun(2)
+    trace = trace_with_heldout()
+    damage(Path("work/traces/7/run/train/loss_000.parquet"), 30)
+    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    with pytest.raises(DataError, match=r"run/train/loss_000\.parquet: expected BLAKE2b"):
+        writer.resume("run", 2)
+    with pytest.raises(DataError, match=r"run/train/loss_000\.parquet: expected BLAKE2b"):
+        writer.resume("run", 1)
+    writer.resume("run", 0)
+
+
+def test_losses_that_cannot_be_written_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = begun(1)
+    monkeypatch.setattr(store, "write_table", refuse)
+    writer.append(np.zeros(2, np.float32), np.zeros(1, np.float32))
+    with pytest.raises(OSError, match="no space left"):
+        writer.flush()
+
+
+def refuse(*_: object) -> None:
+    raise OSError("no space left")
 
 
 def damage(path: Path, place: int) -> None:
@@ -256,7 +341,7 @@ DAMAGED = r"(?s)loss_001\.parquet: not a Parquet file .* Make it again: gdc stag
 
 
 def test_a_checkpoint_damaged_in_what_it_says_of_itself_is_refused_at_once() -> None:
-    store.write_trace(7, trace_with_heldout())
+    write_trace(7, trace_with_heldout())
     damage(store.trace_path(7) / "train/loss_001.parquet", -20)
     with pytest.raises(DataError, match=DAMAGED):
         store.read_trace(7)
@@ -269,7 +354,7 @@ def test_a_checkpoint_damaged_in_what_it_says_of_itself_is_refused_at_once() -> 
 def test_a_checkpoint_damaged_in_its_losses_is_refused_where_they_are_read(
     split: str, engine: Literal["streaming", "in-memory"]
 ) -> None:
-    store.write_trace(7, trace_with_heldout())
+    write_trace(7, trace_with_heldout())
     damage(store.trace_path(7) / split / "loss_001.parquet", 4)
     trace = store.read_trace(7)
     losses = trace.losses if split == "train" else trace.heldout_losses
@@ -278,7 +363,7 @@ def test_a_checkpoint_damaged_in_its_losses_is_refused_where_they_are_read(
 
 
 def test_an_error_that_is_no_damage_stays_what_it_is() -> None:
-    store.write_trace(7, trace_with_heldout())
+    write_trace(7, trace_with_heldout())
     with (
         pytest.raises(pl.exceptions.ComputeError, match="not of a file"),
         store.naming_damage(store.trace_path(7)),
@@ -288,7 +373,7 @@ def test_an_error_that_is_no_damage_stays_what_it_is() -> None:
 
 def test_a_trace_scan_has_the_rows_of_the_trace() -> None:
     trace = trace_with_heldout()
-    store.write_trace(7, trace)
+    write_trace(7, trace)
     scan = store.scan_trace(store.trace_path(7))
     assert_frame_equal(scan.samples.collect().select(TRACE_INDEX.names()), trace.index)
     assert_frame_equal(scan.samples.drop(TRACE_INDEX.names()).collect(), trace.losses.collect())
@@ -306,14 +391,14 @@ def test_a_table_sunk_is_a_table_written_byte_by_byte() -> None:
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_a_gap_in_a_trace_is_refused(split: str) -> None:
-    store.write_trace(7, trace_with_heldout())
+    write_trace(7, trace_with_heldout())
     (store.trace_path(7) / split / "loss_001.parquet").unlink()
     with pytest.raises(SchemaError, match=rf"^data/trace/7/{split}/loss_001\.parquet: not found"):
         store.read_trace(7)
 
 
 def test_a_checkpoint_of_another_height_is_refused() -> None:
-    store.write_trace(7, trace_with_heldout())
+    write_trace(7, trace_with_heldout())
     path = store.trace_path(7) / "train/loss_001.parquet"
     pl.read_parquet(path).head(1).write_parquet(path)
     with pytest.raises(SchemaError, match=r"loss_001\.parquet: expected 2 rows .*, got 1"):
@@ -332,7 +417,7 @@ def write_recorded(
 ) -> None:
     trace = trace_with_heldout()
     index = trace.index.with_columns(num_tokens=pl.Series([2, 1]))
-    store.write_trace(7, replace(trace, index=index, tokens=(tokens, heldout), gains=gains))
+    write_trace(7, replace(trace, index=index, tokens=(tokens, heldout), gains=gains))
 
 
 def test_token_losses_and_gains_are_read_as_written_beside_the_trace() -> None:
@@ -353,7 +438,7 @@ def test_token_losses_and_gains_are_read_as_written_beside_the_trace() -> None:
 
 def test_what_was_not_recorded_is_none_and_a_former_record_disappears() -> None:
     write_recorded(gains=GAINS)
-    store.write_trace(7, trace_with_heldout())
+    write_trace(7, trace_with_heldout())
     assert store.read_token_losses(7) is None
     assert store.read_self_influence(7) is None
 

@@ -328,6 +328,24 @@ def test_a_stage_that_is_terminated_leaves_nothing_half_written(tmp_path: Path) 
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_a_launcher_that_is_no_program_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gdc.stages.train", "--seed", "0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "GDC_LAUNCHER": "no-such-program -n 2"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "error: GDC_LAUNCHER: expected a program such as" in done.stderr
+
+
+def test_what_several_processes_say_alike_is_said_once() -> None:
+    lines = ["error: training: no sample is left", "error: training: no sample is left"]
+    assert str(stages.failure("train@0", lines)) == "train@0: training: no sample is left"
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [

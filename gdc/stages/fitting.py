@@ -1,19 +1,34 @@
 """What the stages that train share: tokenized splits, a fitted model, its curves and files."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from torch import nn
 
-from gdc import losses, models, store, training
+from gdc import losses, models, store, tracking, training
 from gdc.batches import TokenizedTexts
 from gdc.config import Model, Params
 from gdc.environment import device
+from gdc.processes import Processes
 from gdc.tokens import TextTokenizer, load_tokenizer
 from gdc.tracking import StageRun
-from gdc.training import Recipe, Recording, TrainingData
+from gdc.training import Recipe, Recording, Trace, TrainingData
+
+
+@contextmanager
+def stage_run(
+    among: Processes, stage: str, params: Mapping[str, Any], cell: str
+) -> Iterator[StageRun | None]:
+    """Of several processes the first one writes and logs; the others get None."""
+    if among.is_first:
+        with tracking.stage_run(stage, params, cell=cell) as run:
+            yield run
+    else:
+        yield None
 
 
 def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
@@ -28,8 +43,15 @@ def recipe_of(params: Params, seed: int) -> Recipe:
     return Recipe(params.training, params.model.block_size, params.model.precision, seed)
 
 
-def fit(
-    params: Params, tokenizer: TextTokenizer, data: TrainingData, recipe: Recipe, name: str
+def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
+    params: Params,
+    tokenizer: TextTokenizer,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    among: Processes,
+    name: str,
+    trace: Trace | None = None,
 ) -> tuple[nn.Module, Recording]:
     """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu)."""
     torch.set_num_threads(params.training.num_threads)
@@ -38,13 +60,30 @@ def fit(
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text,
         seed=recipe.seed,
-    ).to(device())
-    recording = training.train(model, data, recipe, checkpoints=Path("work/checkpoints"), name=name)
+    )
+    # What is sharded need not fit on one device.
+    if not among.is_sharded:
+        model = model.to(device())
+    recording = training.train(
+        model,
+        data,
+        recipe,
+        checkpoints=Path("work/checkpoints"),
+        name=name,
+        trace=trace,
+        among=among,
+    )
     return model, recording
 
 
-def fit_half(
-    params: Params, samples: pl.DataFrame, is_trained: pl.Series, recipe: Recipe, name: str
+def fit_half(  # noqa: PLR0913  # as fit
+    params: Params,
+    samples: pl.DataFrame,
+    is_trained: pl.Series,
+    recipe: Recipe,
+    *,
+    among: Processes,
+    name: str,
 ) -> tuple[pl.DataFrame, Recording]:
     """Train a fresh model on some of the samples and ask it about all of them.
 
@@ -56,12 +95,13 @@ def fit_half(
     data = TrainingData.unweighted(
         tokenize(samples.filter(is_trained), tokenizer), tokenize(samples.head(0), tokenizer)
     )
-    model, recording = fit(params, tokenizer, data, recipe, name)
+    model, recording = fit(params, tokenizer, data, recipe, among=among, name=name)
     loss = losses.sample_losses(
         model,
         tokenize(samples, tokenizer),
         block_size=params.model.block_size,
         batch_tokens=params.training.batch_tokens,
+        processes=among,
     )
     table = samples.select("sample_id").with_columns(loss=pl.Series(loss, dtype=pl.Float32))
     return table, recording
@@ -78,8 +118,8 @@ def _pinned(config: Model) -> Model:
 def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, seed: int) -> None:
     """Write the model folder; log it with the curves by step."""
     heldout = [
-        (step, float(np.mean(of_samples, dtype=np.float64)))
-        for (_, step, *_), of_samples in zip(recording.checkpoints, recording.heldout, strict=True)
+        (step, loss)
+        for (_, step, *_), loss in zip(recording.checkpoints, recording.heldout_means, strict=True)
     ]
     numbers = {
         "num_steps": recording.curve[-1][0],

@@ -2,7 +2,7 @@
 
 import argparse
 
-from gdc import store, tracking
+from gdc import processes, store
 from gdc.stages import fitting
 from gdc.stages.runner import run
 
@@ -17,19 +17,21 @@ def main() -> None:
     number = parser.parse_args().model
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "reference"})
-    with tracking.stage_run("reference", sections, cell=str(number)) as stage:
+    among = processes.join()
+    with fitting.stage_run(among, "reference", sections, str(number)) as stage:
         samples = store.read("corpus").join(
             store.read("halves"), on="sample_id", maintain_order="left"
         )
         is_trained = (samples["split"] == "train") & samples["seen"].list.get(number)
         recipe = fitting.recipe_of(params, SEEDS_FROM + number)
         table, recording = fitting.fit_half(
-            params, samples, is_trained, recipe, f"reference@{number}"
+            params, samples, is_trained, recipe, among=among, name=f"reference@{number}"
         )
-        store.write_reference(number, table)
-        stage.log_curve("train_loss", recording.curve)
-        stage.log_metrics({"num_trained": int(is_trained.sum())})
+        if stage is not None:
+            store.write_reference(number, table)
+            stage.log_curve("train_loss", recording.curve)
+            stage.log_metrics({"num_trained": int(is_trained.sum())})
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, is_training=True)

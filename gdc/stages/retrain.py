@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc import store, tracking
+from gdc import processes, store
 from gdc.batches import TokenizedTexts
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
@@ -20,7 +20,8 @@ def main() -> None:
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"model", "training"})
     sections |= {"arm": cell.arm, "seed": cell.seed, "match": params.retrain.match}
-    with tracking.stage_run("retrain", sections, cell=f"{cell.arm}-{cell.seed}") as stage:
+    among = processes.join()
+    with fitting.stage_run(among, "retrain", sections, f"{cell.arm}-{cell.seed}") as stage:
         corpus, tokenizer = store.read("corpus"), load_tokenizer(store.TOKENIZER)
         plan = store.read_plan(cell.arm)
         samples = corpus.filter(pl.col("split") == "train").join(
@@ -39,10 +40,11 @@ def main() -> None:
         if params.retrain.match == "steps":
             full = TrainingData.unweighted(texts, heldout)
             recipe = replace(recipe, num_steps=count_steps(full, recipe))
-        stage.log_dataset("plan", plan, store.plan_path(cell.arm), "training")
         name = f"retrain@{cell.arm}-{cell.seed}"
-        model, recording = fitting.fit(params, tokenizer, data, recipe, name)
-        fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
+        model, recording = fitting.fit(params, tokenizer, data, recipe, among=among, name=name)
+        if stage is not None:
+            stage.log_dataset("plan", plan, store.plan_path(cell.arm), "training")
+            fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
 
 
 def _masked(
@@ -62,4 +64,4 @@ def _masked(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, is_training=True)

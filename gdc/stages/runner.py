@@ -1,24 +1,44 @@
 """How a stage starts, and how it fails: a message and an exit code, no traceback."""
 
 import argparse
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
 
-from gdc.errors import GdcError
+from gdc.errors import ConfigError, GdcError
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, is_training: bool = False) -> None:
     """Run a stage's ``main``; a ``GdcError`` becomes its message and its exit code.
 
-    A SIGTERM becomes an exit, so that what is half written is removed.
+    A SIGTERM becomes an exit, so that what is half written is removed. A stage that trains may be
+    started as several processes, by the program that ``GDC_LAUNCHER`` names.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        if is_training:
+            _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))
         main()
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
+
+
+def _launch(launcher: list[str]) -> None:
+    """Become the launcher, which starts this stage again; in what it started, go on."""
+    if not launcher or "RANK" in os.environ:
+        return
+    module = sys.modules["__main__"].__spec__
+    assert module is not None  # noqa: S101 - a stage is run as a module
+    try:
+        os.execvp(launcher[0], [*launcher, "-m", module.name, *sys.argv[1:]])  # noqa: S606
+    except OSError as error:
+        raise ConfigError(
+            f"GDC_LAUNCHER: expected a program such as 'torchrun --nproc-per-node 2', got "
+            f"{launcher[0]!r}: {error.strerror}."
+        ) from None
 
 
 def parse_cell(*, arm: bool) -> argparse.Namespace:

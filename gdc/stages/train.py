@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import polars as pl
 
-from gdc import store, tracking
+from gdc import processes, store
 from gdc.schema import TRACE_INDEX
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.tokens import load_tokenizer
-from gdc.trace import Trace, gain_table, loss_table, token_table
-from gdc.training import Recording, TokenLook, TrainingData
+from gdc.trace import gain_table, token_table
+from gdc.trace_writer import TraceWriter
+from gdc.training import TokenLook, TrainingData
 
 
 def main() -> None:
@@ -19,34 +20,30 @@ def main() -> None:
     seed = parse_cell(arm=False).seed
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "train"})
-    with tracking.stage_run("train", {**sections, "seed": seed}, cell=str(seed)) as stage:
+    among = processes.join()
+    with fitting.stage_run(among, "train", {**sections, "seed": seed}, str(seed)) as stage:
         corpus, tokenizer = store.read("corpus"), load_tokenizer(store.TOKENIZER)
         samples = corpus.filter(pl.col("split") == "train")
         heldout = corpus.filter(pl.col("split") == "validation")
-        stage.log_dataset("corpus", corpus, store.TABLES["corpus"][0], "training")
+        index, heldout_index = (table.select(TRACE_INDEX.names()) for table in (samples, heldout))
         data = TrainingData.unweighted(
             fitting.tokenize(samples, tokenizer), fitting.tokenize(heldout, tokenizer)
         )
         recorded = params.train.model_dump(exclude={"seeds"})
         recipe = replace(fitting.recipe_of(params, seed), **recorded)
-        model, recording = fitting.fit(params, tokenizer, data, recipe, f"train@{seed}")
-        store.write_trace(seed, _trace(samples, heldout, recording))
-        stage.log_artifact(store.trace_path(seed))
-        fitting.save(model, recording, stage, arm="tracked", seed=seed)
-
-
-def _trace(samples: pl.DataFrame, heldout: pl.DataFrame, recording: Recording) -> Trace:
-    index, heldout_index = (table.select(TRACE_INDEX.names()) for table in (samples, heldout))
-    gain = recording.gain
-    return Trace(
-        index,
-        recording.checkpoint_table(),
-        loss_table(recording.losses).lazy(),
-        heldout_index,
-        loss_table(recording.heldout).lazy(),
-        tokens=_tokens(index, heldout_index, recording.looks),
-        gains=None if gain is None else gain_table(index, gain),
-    )
+        trace = TraceWriter(seed, index, heldout_index, among)
+        model, recording = fitting.fit(
+            params, tokenizer, data, recipe, among=among, name=f"train@{seed}", trace=trace
+        )
+        trace.finish(
+            recording.checkpoint_table(),
+            _tokens(index, heldout_index, recording.looks),
+            None if recording.gain is None else gain_table(index, recording.gain),
+        )
+        if stage is not None:
+            stage.log_dataset("corpus", corpus, store.TABLES["corpus"][0], "training")
+            stage.log_artifact(store.trace_path(seed))
+            fitting.save(model, recording, stage, arm="tracked", seed=seed)
 
 
 def _tokens(
@@ -62,4 +59,4 @@ def _tokens(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, is_training=True)

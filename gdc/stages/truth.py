@@ -7,7 +7,7 @@ import argparse
 
 import polars as pl
 
-from gdc import benchmark, store
+from gdc import benchmark, processes, store
 from gdc.stages import fitting
 from gdc.stages.runner import run
 
@@ -29,9 +29,13 @@ def main() -> None:
     )  # fmt: skip
     is_trained = samples["seen"].list.get(number)
     recipe = fitting.recipe_of(params, benchmark.SEEDS_FROM + number)
-    table, _ = fitting.fit_half(params, samples, is_trained, recipe, f"truth@{number}")
-    benchmark.write_losses(path, table)
+    among = processes.join()
+    table, _ = fitting.fit_half(
+        params, samples, is_trained, recipe, among=among, name=f"truth@{number}"
+    )
+    if among.is_first:
+        benchmark.write_losses(path, table)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, is_training=True)
