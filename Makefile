@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui paper-lstm paper-gpt2 budgets leaderboard
+.PHONY: help install run test check ui bench paper-lstm paper-gpt2 budgets leaderboard
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -36,6 +36,9 @@ check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 
 paper-lstm paper-gpt2 budgets leaderboard: $(STAMP)  ## Run an experiment in work/ and print its tables.
 	$(BIN)/python benchmarks/experiment.py $@
+
+bench: $(STAMP)  ## Time everything and write the table of the README.
+	$(BIN)/python benchmarks/bench.py
 
 ui: $(STAMP)  ## Open the report and the MLflow pages.
 	$(BIN)/gdc ui

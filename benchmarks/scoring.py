@@ -1,11 +1,11 @@
 """What scoring a trace costs beside only reading it, and beside a loop over samples in Python.
 
     python benchmarks/scoring.py
-    python benchmarks/scoring.py --samples 100000000    # 4 GB of losses, about half an hour
+    python benchmarks/scoring.py --samples 4000000
 
-Makes a trace in work/scoring and removes it. Every part runs in a process of its own, by turns;
-what is printed are medians of the wall time after the imports, of the processor time, and the peak
-of the resident memory. The linear series reads the first rows of the same trace.
+Makes a trace (by default 4 GB of losses) in work/scoring and removes it. Every part runs in a
+process of its own, by turns; the table shows medians of the wall time after the imports, and the
+peak of the resident memory. The linear series reads the first rows of the same trace.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from machine import machine
+from table import Row, render
 
 from gdc import quadrants, store
 from gdc.cartography import map_trace
@@ -35,6 +35,7 @@ from gdc.trace import TraceScan, loss_column, loss_table
 
 FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
 LOOPED = (1_000_000, 5)
+LINEAR_RUNS = 3
 GIVEN = {"kind": "absolute", "value": 1.0}
 SCORE = {"mode": "probe", "num_early": 2, "epsilon": GIVEN, "hysteresis": 0.1, "enabled": ()}
 QUANTILE = {"kind": "quantile", "value": 0.3}
@@ -196,50 +197,60 @@ def by_turns(
     for _ in range(num_runs):
         for part in parts:
             results[part].append(in_a_process(*part))
+            line(part, results[part][-1])
     return {part: medians(runs) for part, runs in results.items()}
 
 
-def line(name: str, result: Result, base: Result | None = None) -> None:
-    """One row; ``base`` is what it is compared with."""
-    ratio = "" if base is None else f"   x{result['seconds'] / base['seconds']:.2f}"
-    work = "" if base is None else f" (processor x{result['processor'] / base['processor']:.2f})"
-    sys.stdout.write(
-        f"{name:36} {result['seconds']:8.2f} s {result['processor']:8.2f} s "
-        f"{result['gigabytes']:5.2f} GB{ratio}{work}\n"
+def line(part: tuple[str, int, int], result: Result) -> None:
+    """All measures of a part, for who watches."""
+    name, num_samples, num_checkpoints = part
+    sys.stderr.write(
+        f"{name:36} {num_samples:>11,} x {num_checkpoints} {result['seconds']:8.2f} s "
+        f"(processor {result['processor']:.2f} s) {result['gigabytes']:5.2f} GB\n"
     )
-    sys.stdout.flush()
 
 
-def compare(num_samples: int, num_checkpoints: int, num_runs: int) -> None:
-    """Print all comparisons."""
-    sys.stdout.write(f"{machine()}\n{num_samples:,} samples x {num_checkpoints} checkpoints\n")
-    sys.stdout.write(f"{'':36} {'wall':>10} {'processor':>10} {'peak':>7}   over read\n")
-    names = ("read", "difficulty_memorization_quadrants", "quantile_epsilon", "all_scores", "files")
-    found = by_turns([(name, num_samples, num_checkpoints) for name in names], num_runs)
-    base = found["read", num_samples, num_checkpoints]
-    for (name, *_), result in found.items():
-        line(name, result, base)
+def compare(num_samples: int, num_checkpoints: int, num_runs: int) -> list[Row]:
+    """All comparisons."""
+    parts = ("read", "difficulty_memorization_quadrants", "quantile_epsilon", "all_scores", "files")
+    measured = by_turns([(name, num_samples, num_checkpoints) for name in parts], num_runs)
+    found = {name: result for (name, *_), result in measured.items()}
+    seconds = {name: result["seconds"] for name, result in found.items()}
+    size = f"{num_samples * num_checkpoints:.0e} losses".replace("e+0", "e")
+    rows = [
+        Row(f"{size} to quadrants, only reading them, s", seconds[parts[1]], seconds["read"],
+            "<=", 2),
+        Row("the same with a quantile of all losses for epsilon", seconds["quantile_epsilon"],
+            seconds["read"], "<=", 2),
+        Row("their memory at most, of 4 GB", found["quantile_epsilon"]["gigabytes"], 4, "<=", 1),
+        Row("all scores of the losses, of 60 s", seconds["all_scores"], 60, "<=", 1),
+        Row("`gdc map` with all its files, only reading, s", seconds["files"], seconds["read"]),
+    ]  # fmt: skip
     looped = (min(LOOPED[0], num_samples), min(LOOPED[1], num_checkpoints))
-    ours = by_turns([("with_std", *looped)], num_runs)["with_std", *looped]
-    theirs = in_a_process("loop", *looped)
-    sys.stdout.write(f"\n{looped[0]:,} samples x {looped[1]} checkpoints, mean and spread too\n")
-    line("with_std", ours)
-    line("loop", theirs, ours)
-    sys.stdout.write("\nlinear: difficulty, memorization and quadrants of the first rows\n")
+    ours = by_turns([("with_std", *looped)], num_runs)["with_std", *looped]["seconds"]
+    theirs = in_a_process("loop", *looped)["seconds"]
+    claim = f"{looped[0]:.0e} x {looped[1]} losses, a loop over samples, s".replace("e+0", "e")
+    return [*rows, Row(claim, ours, theirs, "<=", 0.01), *linear(num_samples, num_checkpoints)]
+
+
+def linear(num_samples: int, num_checkpoints: int) -> list[Row]:
+    """Twice as many rows in twice the time."""
     sizes = [num_samples]
     while sizes[0] >= 2_000_000:
         sizes.insert(0, sizes[0] // 2)
-    series = by_turns([(names[1], size, num_checkpoints) for size in sizes], num_runs)
-    before: Result | None = None
-    for (_, size, _), result in series.items():
-        line(f"{size:,}", result, before)
-        before = result
+    parts = [("difficulty_memorization_quadrants", size, num_checkpoints) for size in sizes]
+    seconds = [result["seconds"] for result in by_turns(parts, LINEAR_RUNS).values()]
+    return [
+        Row(f"{size:,} rows to quadrants, twice the time of half as many, s", more, 2 * less,
+            "<=", 1.1)
+        for size, less, more in zip(sizes[1:], seconds[:-1], seconds[1:], strict=True)
+    ]  # fmt: skip
 
 
 def main() -> None:
     """Make the trace, compare, remove it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=4_000_000)
+    parser.add_argument("--samples", type=int, default=100_000_000)
     parser.add_argument("--checkpoints", type=int, default=10)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--part", choices=[MAKE, *PARTS], help=argparse.SUPPRESS)
@@ -254,7 +265,7 @@ def main() -> None:
     try:
         # A process inherits the peak of the one that starts it, so this one stays small.
         start(MAKE, given.samples, given.checkpoints)
-        compare(given.samples, given.checkpoints, given.runs)
+        sys.stdout.write(render(compare(given.samples, given.checkpoints, given.runs)))
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
 

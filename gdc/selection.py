@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -96,17 +98,13 @@ def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[n
 def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -> _Bracket:
     """One pass over every table."""
     counts, between = np.zeros(4, np.int64), [np.empty(0, low.dtype)]
-    for values in _slabs(tables):
-        num_high = np.count_nonzero(values == high) if low < high else 0
-        counts += np.array(
-            [
-                np.count_nonzero(values <= np.inf),
-                np.count_nonzero(values < low),
-                np.count_nonzero(values == low),
-                num_high,
-            ]
-        )
-        between.append(values[(values > low) & (values < high)])
+    look = partial(_look_at, low=low, high=high)
+    # numpy counts on one core, and lets go of the interpreter meanwhile.
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        for columns in _slabs(tables):
+            for of_column, inside in pool.map(look, columns):
+                counts += of_column
+                between.append(inside)
     num_values, num_below, num_low, num_high = counts.tolist()
     return _Bracket(
         low=float(low),
@@ -119,12 +117,28 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
     )
 
 
-def _slabs(tables: Sequence[pl.LazyFrame]) -> Iterator[NDArray[np.floating]]:
-    """Every column of every table, in parts."""
+def _look_at(
+    values: NDArray[np.floating], low: np.floating, high: np.floating
+) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    """How many are values, below, at the low and at the high end; and those between."""
+    is_to_low, is_below_high = values <= low, values < high
+    num_below = np.count_nonzero(values < low)
+    num_to_high = np.count_nonzero(values <= high)
+    num_high = num_to_high - np.count_nonzero(is_below_high) if low < high else 0
+    counts = [
+        np.count_nonzero(values <= np.inf),
+        num_below,
+        np.count_nonzero(is_to_low) - num_below,
+        num_high,
+    ]
+    return np.array(counts), values[is_below_high & ~is_to_low]
+
+
+def _slabs(tables: Sequence[pl.LazyFrame]) -> Iterator[list[NDArray[np.floating]]]:
+    """The columns of every table, in parts."""
     for table in tables:
         for start in count(0, _SLAB_ROWS):
             part = table.slice(start, _SLAB_ROWS).collect(engine="streaming")
-            for column in part.iter_columns():
-                yield column.to_numpy()
+            yield [column.to_numpy() for column in part.iter_columns()]
             if part.height < _SLAB_ROWS:
                 break

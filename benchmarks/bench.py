@@ -1,0 +1,37 @@
+"""Run every benchmark and write their tables into the README.
+
+python benchmarks/bench.py
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from machine import machine
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- written by make bench -->\n", "<!-- until here -->\n"
+SCRIPTS = ("startup", "training", "audits", "scoring")
+
+
+def main() -> None:
+    """Time one script after the other: nothing else may run meanwhile."""
+    started = time.monotonic()
+    tables = [
+        subprocess.run(
+            [sys.executable, HERE / f"{script}.py"], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        for script in SCRIPTS
+    ]
+    minutes = (time.monotonic() - started) / 60
+    text = f"{machine()}, {minutes:.0f} minutes.\n\n" + "\n".join(tables)
+    sys.stdout.write(text)
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""How long it takes until something happens: the command's help, and a graph with nothing to do.
+
+    python benchmarks/startup.py
+
+First runs what of the default graph is not up to date.
+"""
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from table import Row, render
+from timing import timed
+
+from tasks.stages import dvc_command, stage_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+NUM_RUNS = 5
+HELP = [Path(sys.executable).parent / "gdc", "--help"]
+REPRO = dvc_command("repro")
+PYTHON = [sys.executable, "-c", "pass"]
+
+
+def main() -> None:
+    """Print medians of whole processes."""
+    start(REPRO)
+    seconds = {
+        name: statistics.median(timed(lambda: start(command)) for _ in range(NUM_RUNS))  # noqa: B023
+        for name, command in (("python", PYTHON), ("help", HELP), ("repro", REPRO))
+    }
+    sys.stderr.write(f"python itself: {seconds['python']:.2f} s\n")
+    sys.stdout.write(
+        render(
+            [
+                Row("`gdc --help`, of half a second", seconds["help"], 0.5, "<=", 1),
+                Row("`dvc repro` with nothing to do, of 5 s", seconds["repro"], 5, "<=", 1),
+            ]
+        )
+    )
+
+
+def start(command: list[str | Path]) -> None:
+    """Run a program to its end in the repository; what it prints goes to standard error."""
+    subprocess.run(command, cwd=ROOT, env=stage_environment(), check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
