@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc import store
+from gdc.errors import DataError, SchemaError
 from gdc.processes import Processes
 from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX
 from gdc.trace import loss_column, loss_table
@@ -37,8 +38,7 @@ class TraceWriter:
         """Go on after so many checkpoints of the run with this name; 0: begin.
 
         Raises:
-            DataError: What was written of it is damaged.
-            SchemaError: It is gone.
+            DataError: What was written of it is damaged or gone.
         """
         self._folder, self._num_checkpoints = self._place / run, num_checkpoints
         self._train = self._folder / "train"
@@ -104,10 +104,16 @@ class TraceWriter:
     def _verify(self) -> None:
         columns = map(loss_column, range(self._num_checkpoints))
         names = [f"{name}.parquet" for name in ("index", *columns)]
-        for folder in (self._train, self._folder / "heldout"):
-            if folder == self._train or self._among.is_first:
+        own = [self._train, *([self._folder / "heldout"] if self._among.is_first else [])]
+        try:
+            for folder in own:
                 known = store.read_json(folder / store.CHECKSUMS)
                 store.verify_files(folder, {name: known.get(name) for name in names})
+        except (DataError, SchemaError) as error:
+            raise DataError(
+                f"{self._folder}: expected the first {self._num_checkpoints} checkpoints of a run "
+                f"that goes on, got: {error} Remove work/checkpoints to train from the beginning."
+            ) from None
 
     def _submit(self, folder: Path, name: str, losses: NDArray[np.float32]) -> None:
         # A slow disk slows training down; memory must not fill instead.
