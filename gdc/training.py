@@ -92,7 +92,7 @@ class TokenLook(NamedTuple):
     heldout: NDArray[np.float32]
 
 
-class Trace(Protocol):
+class TraceSink(Protocol):
     """Takes the losses of samples, checkpoint by checkpoint.
 
     Each is float32, nats per token, in text order, over all tokens of a sample, masked ones too;
@@ -166,7 +166,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
     *,
     checkpoints: Path,
     name: str,
-    trace: Trace | None = None,
+    trace: TraceSink | None = None,
     among: Processes = ALONE,
 ) -> Recording:
     """Train ``model`` in place and record losses on the way.
@@ -229,7 +229,7 @@ class _Run:
         model: nn.Module,
         data: TrainingData,
         recipe: Recipe,
-        trace: Trace | None,
+        trace: TraceSink | None,
         among: Processes,
     ) -> None:
         if recipe.self_influence and among.count > 1:

@@ -16,7 +16,7 @@ from gdc.environment import device
 from gdc.processes import Processes
 from gdc.tokens import TextTokenizer, load_tokenizer
 from gdc.tracking import StageRun
-from gdc.training import Recipe, Recording, Trace, TrainingData
+from gdc.training import Recipe, Recording, TraceSink, TrainingData
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     *,
     among: Processes,
     name: str,
-    trace: Trace | None = None,
+    trace: TraceSink | None = None,
 ) -> tuple[nn.Module, Recording]:
     """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu)."""
     torch.set_num_threads(params.training.num_threads)
