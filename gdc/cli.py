@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -138,14 +138,18 @@ def show(
     """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
     from gdc import console
 
-    report = _read_report()
+    # Nothing is printed of a report that lacks something.
+    with _report() as report:
+        tables = console.quadrants_table(report), console.hotspots_table(report, limit)
+        verdict, findings = report["calibration"]["verdict"], console.findings(report)
+        text = console.markdown(report)
     if markdown:
-        typer.echo(console.markdown(report))
+        typer.echo(text)
         return
-    console.render(console.quadrants_table(report))
-    typer.echo(report["calibration"]["verdict"])
-    console.render(console.hotspots_table(report, limit))
-    for sentence in console.findings(report):
+    console.render(tables[0])
+    typer.echo(verdict)
+    console.render(tables[1])
+    for sentence in findings:
         typer.echo(f"\n{sentence}")
 
 
@@ -162,20 +166,23 @@ def recommend(
     from gdc import recommendation
 
     target = recommendation.target_of(max_extraction, max_perplexity)
-    typer.echo(recommendation.recommend(_read_report()["front"], target)["sentence"])
+    with _report() as report:
+        typer.echo(recommendation.recommend(report["front"], target)["sentence"])
 
 
-def _read_report() -> dict[str, Any]:
+@contextmanager
+def _report() -> Iterator[dict[str, Any]]:
+    """The report of the last run; what it lacks becomes a ``DataError``."""
     from gdc import store
 
     report = store.read_json(store.REPORT)
-    missing = sorted({"calibration", "front", "onion", "recommendation"} - set(report))
-    if missing:
+    try:
+        yield report
+    except KeyError as error:
         raise DataError(
-            f"{store.REPORT}: expected {', '.join(missing)}, got a report of an older version. "
+            f"{store.REPORT}: expected key {error}, got a report of an older version. "
             "Make it again: gdc run."
-        )
-    return report
+        ) from None
 
 
 @app.command()

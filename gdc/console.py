@@ -34,12 +34,12 @@ def arms_table(report: Mapping[str, Any]) -> Table:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """Arms and claims as Markdown tables, every number with its 95 % interval."""
+    """Arms, repeats and claims as Markdown tables, every number with its 95 % interval."""
     arms = [
         "| arm | extraction | twins | change, points | against random, points | exposure, bits | "
         f"AUC of {next(iter(report['evidence'].values()))['samples']['attack']} | "
-        "perplexity ratio | of the rare tenth |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "perplexity ratio | against random | of the rare tenth |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in [arm["arm"] for arm in report["arms"]]:  # JSON has them by name
         arm = report["evidence"][name]
@@ -52,6 +52,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             _ranged(canaries["planted"]["exposure"], _number),
             _ranged(arm["samples"]["auc"], _number),
             _ranged(arm["perplexity_ratio"], _number),
+            _ranged(arm["perplexity_against_random"], _number),
             _ranged(arm["rare_perplexity_ratio"], _number),
         ]
         arms.append(f"| {name} | {' | '.join(cells)} |")
@@ -65,7 +66,27 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"| {c['verdict']} |"
         for c in report["claims"]
     ]
-    return "\n".join(arms + (claims if report["claims"] else []))
+    return "\n".join([*arms, *_by_repeats(report), *(claims if report["claims"] else [])])
+
+
+def _by_repeats(report: Mapping[str, Any]) -> list[str]:
+    """What each arm's models give away of canaries planted so many times."""
+    levels = {arm["arm"]: _planted_levels(report, arm["arm"]) for arm in report["arms"]}
+    names = list(dict.fromkeys(name for of_arm in levels.values() for name in of_arm))
+    rows = [
+        f"| {arm} | {' | '.join(_ranged(of_arm.get(name), _percent) for name in names)} |"
+        for arm, of_arm in levels.items()
+    ]
+    heading = f"| extraction of canaries planted | {' | '.join(names)} |"
+    return ["", heading, f"|---|{'---|' * len(names)}", *rows]
+
+
+def _planted_levels(report: Mapping[str, Any], arm: str) -> dict[str, Mapping[str, float]]:
+    return {
+        f"{level['family']}, {level['num_repeats']}": level["extracted"]
+        for level in report["evidence"][arm]["canaries"]["levels"]
+        if level["num_repeats"]
+    }
 
 
 def findings(report: Mapping[str, Any]) -> list[str]:
