@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -16,6 +18,7 @@ from flows.program import as_command, only_run_here, show_no_tracebacks
 from gdc import store
 from gdc.scores import require_registered
 from gdc.tracking import load_mlflow
+from tasks.cluster import joined, run_on_cluster
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE
 from tasks.lineage import Record, recorded_run
@@ -40,16 +43,27 @@ PHASES: Final[tuple[tuple[str, ...], ...]] = (
 )
 
 
+# Targets and the parent run -> what became of each.
+Runner = Callable[[Sequence[str], str | None], list[StageResult]]
+
+
 @flow(name="curate")
-def curate(max_workers: int | None = None, publish: bool = False) -> None:
+def curate(
+    max_workers: int | None = None, publish: bool = False, cluster: str | None = None
+) -> None:
     show_no_tracebacks()
     params = store.load_params()
     require_registered(params.score.enabled)
     num_workers = max_workers or workers(params.training.num_threads)
     if publish:
         require_publishable()
-    with only_run_here(), recorded_run() as record:
-        run_phases(record, load_graph(Path()), num_workers)
+    num_threads = params.training.num_threads
+    on_cluster = nullcontext() if cluster is None else joined(cluster, num_threads)
+    with only_run_here(), on_cluster, recorded_run() as record:
+        graph = load_graph(Path())
+        run_here = partial(run_side_by_side, max_workers=num_workers)
+        run_cells = run_here if cluster is None else partial(run_on_cluster, graph=graph)
+        run_phases(record, graph, run_here, run_cells)
         if publish:
             publish_workspace(record.run, params, datetime.now().astimezone().date())
 
@@ -66,8 +80,10 @@ def is_up_to_date() -> bool:
         return not changed_targets()
 
 
-def run_phases(record: Record, graph: Graph, num_workers: int) -> None:
+def run_phases(record: Record, graph: Graph, run_here: Runner, run_cells: Runner) -> None:
     """Run what is stale; a target that fails takes only those along that need it.
+
+    Stages run here; the items of a matrix, such as arms and seeds, where ``run_cells`` says.
 
     Raises:
         StageFailedError: After the last phase, with what every failed target said.
@@ -79,7 +95,9 @@ def run_phases(record: Record, graph: Graph, num_workers: int) -> None:
         ready = [target for target in targets if target not in blocked]
         stale = [target for target in ready if target not in unchanged]
         results = [StageResult(target, "skipped", 0.0) for target in ready if target in unchanged]
-        results += run_side_by_side(stale, record.run.run_id, num_workers)
+        cells = [target for target in stale if "@" in target]
+        results += run_here([t for t in stale if t not in cells], record.run.run_id)
+        results += run_cells(cells, record.run.run_id)
         results += blocked.values()
         record.results.extend(results)
         tell(phase, results)
@@ -123,6 +141,7 @@ def tell(phase: Sequence[str], results: list[StageResult]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.curate", description=__doc__)
     parser.add_argument("--max-workers", type=int, default=None, help="cells side by side")
+    parser.add_argument("--ray", default=None, help="address of a Ray cluster, auto or local")
     parser.add_argument("--publish", action="store_true", help="push, commit and judge the result")
     arguments = parser.parse_args()
     with as_command():
@@ -131,7 +150,7 @@ def main() -> None:
             return
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=load_mlflow, daemon=True).start()
-        curate(max_workers=arguments.max_workers, publish=arguments.publish)
+        curate(max_workers=arguments.max_workers, publish=arguments.publish, cluster=arguments.ray)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """A trace folder, whoever wrote it -> scores and quadrants of its samples, which stay on disk."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from gdc import quadrants, scores, store
-from gdc.config import PartitionConfig, ScoreConfig
+from gdc import quadrants, ray_cluster, scores, store
+from gdc.config import PartitionConfig, ScoreConfig, Threshold
 from gdc.schema import QUADRANT_TABLE, SCORES
 
 
@@ -47,3 +48,44 @@ def map_trace(
     store.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE)
     store.write_json(out / "quadrants.json", summary)
     return summary
+
+
+def map_on_cluster(
+    trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig
+) -> dict[str, Any]:
+    """``map_trace`` on the Ray cluster that is connected, a worker for each shard of the trace.
+
+    All of them see both folders under these names. ``scores/`` and ``quadrants/`` hold one file a
+    shard, of its name. What needs all losses, a quantile of them, is read here.
+    """
+    trace, out = trace.absolute(), out.absolute()
+    with store.naming_damage(trace):
+        scan = store.scan_trace(trace)
+        table, epsilon = scores.scan_scores(scan, score)
+        quadrants.require_axis(table, partition)
+    given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
+    shards = store.trace_shards(trace)
+    with store.new_folder(out / "scores") as folder:
+        ray_cluster.for_each(partial(_score_shard, trace, folder, given), shards)
+    files = [out / "scores" / f"{shard.name}.parquet" for shard in shards]
+    written = pl.scan_parquet(files)
+    num_checkpoints = len(scan.columns(score.mode))
+    summary = scores.summarize(written, score, epsilon, num_checkpoints)
+    store.write_json(out / "scores.json", summary)
+    _, summary = quadrants.scan_partition(written, partition)
+    cuts = summary["difficulty_threshold"], summary["memorization_threshold"]
+    with store.new_folder(out / "quadrants") as folder:
+        ray_cluster.for_each(partial(_map_shard, folder, partition.axis, cuts), files)
+    store.write_json(out / "quadrants.json", summary)
+    return summary
+
+
+def _score_shard(trace: Path, out: Path, score: ScoreConfig, shard: Path) -> None:
+    with store.naming_damage(shard):
+        table, _ = scores.scan_scores(store.scan_trace(trace, [shard]), score)
+        store.sink_table(out / f"{shard.name}.parquet", table, SCORES)
+
+
+def _map_shard(out: Path, axis: str, cuts: tuple[float, float], file: Path) -> None:
+    table = quadrants.mapped(pl.scan_parquet(file), axis, cuts)
+    store.sink_table(out / file.name, table, QUADRANT_TABLE)

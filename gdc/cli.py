@@ -55,6 +55,9 @@ def run(
     text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
     max_workers: Annotated[int | None, typer.Option(min=1, help="Models trained at once.")] = None,
     publish: Annotated[bool, typer.Option("--publish", help="Push, commit and judge.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(help="Train on a Ray cluster: its address, auto or local.")
+    ] = None,
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
     from gdc import console, scores, store
@@ -66,6 +69,7 @@ def run(
     workspace.write_code_digests()
     options = ["--max-workers", str(max_workers)] if max_workers else []
     options += ["--publish"] if publish else []
+    options += ["--ray", ray] if ray else []
     # -P: a folder called `flows` in the workspace must not take the place of ours.
     _start([sys.executable, "-P", "-m", "flows.curate", *options])
     console.render(console.arms_table(store.read_json(store.REPORT)))
@@ -245,7 +249,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
 
 
 @app.command("map")
-def map_trace(
+def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     trace: Annotated[Path, typer.Argument(help="A trace folder: losses of a run of yours.")],
     out: Annotated[Path, typer.Option(help="Folder of the tables.")] = MAP,
     mode: Annotated[str | None, typer.Option(help="Checkpoints read: online or probe.")] = None,
@@ -253,9 +257,12 @@ def map_trace(
         list[str] | None, typer.Option(help="A further score of the losses; may be repeated.")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare its files with their checksums.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(help="Map shards on a Ray cluster: its address, auto or local.")
+    ] = None,
 ) -> None:
     """Score and map a trace of any size, without the pipeline, by the rules of params.yaml."""
-    from gdc import cartography, store
+    from gdc import cartography, ray_cluster, store
 
     params = workspace.params_or_preset("docs")
     rules = params.score.model_copy(
@@ -263,13 +270,18 @@ def map_trace(
     )
     if verify:
         typer.echo(f"{store.verify_trace(trace)} files are as they were written")
-    summary = cartography.map_trace(trace, out, rules, params.partition)
+    if ray is None:
+        summary = cartography.map_trace(trace, out, rules, params.partition)
+    else:
+        with ray_cluster.connected(ray):
+            summary = cartography.map_on_cluster(trace, out, rules, params.partition)
     for name, num_samples in summary["counts"].items():
         typer.echo(f"{name:<18} {num_samples:,}")
     for warning in summary["warnings"]:
         typer.echo(warning)
-    typer.echo(f"scores        {(out / 'scores.parquet').resolve()}")
-    typer.echo(f"quadrants     {(out / 'quadrants.parquet').resolve()}")
+    ending = "" if ray else ".parquet"
+    typer.echo(f"scores        {(out / f'scores{ending}').resolve()}")
+    typer.echo(f"quadrants     {(out / f'quadrants{ending}').resolve()}")
 
 
 # ---- what we start

@@ -15,6 +15,7 @@ QUIET: Final[Mapping[str, str]] = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 

@@ -92,12 +92,7 @@ def scan_partition(
         .collect(engine="streaming")
         .row(0)
     )
-    table = scores.select(
-        "sample_id",
-        quadrant=quadrant(config.axis, cuts).cast(pl.String),
-        stability=pl.lit(None, pl.Float64),
-    )
-    return table, {
+    return mapped(scores, config.axis, cuts), {
         "axis": config.axis,
         "difficulty_threshold": cuts[0],
         "memorization_threshold": cuts[1],
@@ -113,6 +108,15 @@ def scan_partition(
             *_warnings(memorization, config.memorization, cuts[1], num_memorized),
         ],
     }
+
+
+def mapped(scores: pl.LazyFrame, axis: str, cuts: tuple[float, float]) -> pl.LazyFrame:
+    """``QUADRANT_TABLE`` of one run by thresholds on difficulty and ``axis``."""
+    return scores.select(
+        "sample_id",
+        quadrant=quadrant(axis, cuts).cast(pl.String),
+        stability=pl.lit(None, pl.Float64),
+    )
 
 
 def _cuts(scores: pl.LazyFrame, config: PartitionConfig) -> tuple[float, float]:

@@ -275,10 +275,10 @@ def trace_shards(folder: Path) -> list[Path]:
     return sorted((folder / "train").glob("shard_*")) or [folder / "train"]
 
 
-def scan_trace(folder: Path) -> TraceScan:
+def scan_trace(folder: Path, shards: Sequence[Path] | None = None) -> TraceScan:
     """Open the training samples of a trace folder, whoever wrote it; nothing of them is read.
 
-    The rows of its shards stand one after the other.
+    The rows of its shards, or of some of them, stand one after the other.
 
     Raises:
         SchemaError: A file is missing, or has other columns or another number of rows.
@@ -286,7 +286,7 @@ def scan_trace(folder: Path) -> TraceScan:
     """
     checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
     samples, num_samples = [], 0
-    for shard in trace_shards(folder):
+    for shard in trace_shards(folder) if shards is None else shards:
         index = shard / "index.parquet"
         num_samples += _num_rows(index, TRACE_INDEX)
         known = pl.scan_parquet(index).select(TRACE_INDEX.names())

@@ -81,14 +81,19 @@ def stage_environment(parent_run_id: str | None = None) -> dict[str, str]:
     return environment
 
 
-def reproduce(target: str, parent_run_id: str | None, log: Callable[[str], None]) -> StageResult:
-    """Run one target and hand its lines to ``log``.
+def reproduce(
+    target: str,
+    parent_run_id: str | None,
+    log: Callable[[str], None],
+    options: Sequence[str] = (),
+) -> StageResult:
+    """Run one target, with options of ``dvc repro``, and hand its lines to ``log``.
 
     Raises:
         StageFailedError: With the stage's error lines; ``StageTransientError`` for exit code 75.
     """
     started = time.monotonic()
-    command = dvc_command("repro", "--single-item", target)
+    command = dvc_command("repro", "--single-item", *options, target)
     lines = run_program(target, command, stage_environment(parent_run_id), log)
     return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
 

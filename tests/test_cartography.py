@@ -1,5 +1,6 @@
 """A trace folder mapped from disk: what the pipeline's own functions say of it in memory."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from gdc import store
-from gdc.cartography import map_trace
+from gdc import ray_cluster, store
+from gdc.cartography import map_on_cluster, map_trace
 from gdc.cli import app
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.quadrants import partition
@@ -71,6 +72,41 @@ def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> 
     table, expected = partition(scored.samples, pl.DataFrame(schema=SCORES_BY_RUN), split)
     assert_frame_equal(pl.read_parquet(OUT / "quadrants.parquet"), table)
     assert summary == expected
+
+
+@pytest.mark.slow
+def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
+    trace = random_trace(1000)
+    folder = write_trace(7, trace, num_processes=3)
+    score = rules(enabled=STREAMED, epsilon=quantile(0.3), num_early=2)
+    split = cuts(quantile(0.5), quantile(0.9))
+    here = map_trace(folder, OUT, score, split)
+    there = Path("there")
+    with ray_cluster.connected(ray_cluster.LOCAL):
+        assert map_on_cluster(folder, there, score, split) == here
+        for name in ("scores", "quadrants"):
+            files = sorted((there / name).iterdir())
+            assert [file.stem for file in files] == [f"shard_{i:05d}" for i in range(3)]
+            found = pl.concat(pl.read_parquet(file) for file in files)
+            assert_frame_equal(found, pl.read_parquet(OUT / f"{name}.parquet"), check_exact=True)
+            summary = store.read_json(there / f"{name}.json")
+            assert summary == store.read_json(OUT / f"{name}.json")
+        path = folder / "train/shard_00001/loss_003.parquet"
+        whole = bytearray(path.read_bytes())
+        whole[4] ^= 0xFF
+        path.write_bytes(whole)
+        given = rules(enabled=STREAMED, epsilon=absolute(1.0), num_early=2)
+        with pytest.raises(DataError, match=r"(?s)shard_00001/loss_003\.parquet: not a Parquet"):
+            map_on_cluster(folder, there, given, split)
+
+
+def test_a_cluster_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ConfigError, match=r"pip install 'gendatacarto\[ray\]'"),
+        ray_cluster.connected("auto"),
+    ):
+        pass
 
 
 def test_a_score_that_reads_more_than_the_losses_is_refused() -> None:

@@ -1,0 +1,64 @@
+"""The Ray cluster that was asked for: connected to, or started on this machine."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from gdc.errors import ConfigError, DataError, GdcError
+
+# Starts a cluster on this machine, of its own.
+LOCAL: Final = "local"
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be a driver of the Ray cluster at ``address``; of one that is started here where it is local.
+
+    Raises:
+        ConfigError: Ray is not installed, or does not answer.
+    """
+    try:
+        import ray  # noqa: PLC0415 - an extra, and slow
+    except ImportError:
+        raise ConfigError(
+            "--ray: expected Ray, got none. Install it: pip install 'gendatacarto[ray]'."
+        ) from None
+    try:
+        # Only a cluster that is started can be told to have no dashboard.
+        options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+        ray.init(address, log_to_driver=False, **options)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(
+            f"--ray {address}: expected the address of a Ray cluster, auto or {LOCAL}, got: {error}"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def for_each(work: Callable[[Path], None], paths: Sequence[Path]) -> None:
+    """Do the same for every path, on the workers of the cluster that is connected, by Ray Data.
+
+    Raises:
+        DataError: What the work said of the first path that it refused.
+    """
+    import ray.data  # noqa: PLC0415 - an extra, and slow
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    rows = [{"path": str(path.absolute())} for path in paths]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(partial(_tried, work))
+    errors = sorted(row["error"] for row in done.take_all() if row["error"])
+    if errors:
+        raise DataError(errors[0])
+
+
+def _tried(work: Callable[[Path], None], row: dict[str, Any]) -> dict[str, str]:
+    # Ray words an exception of a worker in its own way.
+    try:
+        work(Path(row["path"]))
+    except GdcError as error:
+        return {"error": str(error)}
+    return {"error": ""}

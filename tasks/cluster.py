@@ -1,0 +1,226 @@
+"""Cells on a Ray cluster: each worker has a clone of its own, and DVC's remote carries the files.
+
+A worker takes what a cell reads from the remote, runs the very command that would run here, and
+pushes the outputs with DVC's record of the run. The workspace that started it then finds that
+record and takes the outputs from it, as of any run it has seen before.
+"""
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Final
+
+from dvc.repo import Repo
+from filelock import FileLock, Timeout
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from gdc import tracking
+from gdc.errors import ConfigError, TransientError
+from gdc.ray_cluster import connected
+from tasks.graph import Graph
+from tasks.stages import (
+    StageFailedError,
+    StageResult,
+    dvc_command,
+    reproduce,
+    stage_environment,
+)
+
+# What makes a folder the workspace; the package where it lies in the workspace itself.
+DECIDING: Final = (
+    "params.yaml", "dvc.yaml", "dvc.lock", "code.json", ".dvcignore", ".dvc/config",
+    ".dvc/config.local",
+)  # fmt: skip
+PACKAGE: Final = "gdc"
+# Of the programs that a worker starts.
+HANDED_ON: Final = ("GDC_EXPERIMENT", "GDC_DEVICE", "GDC_LAUNCHER", "GDC_PARALLEL")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a worker needs to make the workspace again, and where its data lie."""
+
+    name: str
+    files: Mapping[str, bytes]
+    remote: str
+    url: str
+    environment: Mapping[str, str]
+
+
+@contextmanager
+def joined(address: str, num_threads: int) -> Iterator[None]:
+    """Connect to the Ray cluster at ``address``; each cell takes so many of its processors.
+
+    Raises:
+        ConfigError: Ray is not installed, does not answer, or its nodes cannot reach MLflow.
+    """
+    with connected(address):
+        import ray  # noqa: PLC0415 - an extra
+        from prefect_ray.context import remote_options  # noqa: PLC0415 - an extra
+
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it so
+        hosts = {node["NodeManagerHostname"] for node in nodes if node["Alive"]}
+        uri = tracking.tracking_uri()
+        if uri.startswith("sqlite") and hosts != {socket.gethostname()}:
+            raise ConfigError(
+                f"MLFLOW_TRACKING_URI: expected a server that all of {', '.join(sorted(hosts))} "
+                f"reach, got {uri}. Start one: mlflow server."
+            )
+        with remote_options(num_cpus=num_threads):
+            yield
+
+
+def run_on_cluster(
+    targets: Sequence[str], parent_run_id: str | None, graph: Graph
+) -> list[StageResult]:
+    """Run cells on the cluster that was joined; one that fails leaves the others running.
+
+    Returns:
+        One result per target, in order; a failed one carries its error.
+
+    Raises:
+        ConfigError: There is no default DVC remote.
+        TransientError: The remote did not take or give the files.
+    """
+    from prefect_ray import RayTaskRunner  # noqa: PLC0415 - an extra
+
+    if not targets:
+        return []
+    inputs = {target: sorted(graph.upstream[target]) for target in targets}
+    _dvc("push", *sorted({name for names in inputs.values() for name in names}))
+    workspace = describe_workspace()
+    with RayTaskRunner() as runner:
+        futures = [
+            runner.submit(
+                run_cell,
+                {
+                    "target": target,
+                    "inputs": inputs[target],
+                    "workspace": workspace,
+                    "parent_run_id": parent_run_id,
+                },
+            )
+            for target in targets
+        ]
+        results = [_result_of(t, future) for t, future in zip(targets, futures, strict=True)]
+    done = [result for result in results if result.error is None]
+    _dvc("fetch", "--run-cache", *sorted(inputs[targets[0]])[:1])
+    for result in done:
+        # Its outputs, from the record of the worker's run.
+        reproduce(result.target, parent_run_id, _say, options=("--pull",))
+    return results
+
+
+def describe_workspace() -> Workspace:
+    """The workspace in this folder.
+
+    Raises:
+        ConfigError: It has no default DVC remote.
+    """
+    with Repo() as repo:
+        remote = repo.config["core"].get("remote")
+        if remote is None:
+            raise ConfigError(
+                "--ray: expected a default DVC remote that all workers reach, got none. "
+                "Add one: dvc remote add --default storage <path or URL>."
+            )
+        url = repo.config["remote"][remote]["url"]
+    package = [
+        path for path in Path(PACKAGE).rglob("*") if path.is_file() and path.suffix != ".pyc"
+    ]
+    paths = [*(Path(name) for name in DECIDING if Path(name).exists()), *package]
+    handed_on = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    return Workspace(
+        name=sha256(f"{socket.gethostname()}:{Path.cwd()}".encode()).hexdigest()[:12],
+        files={path.as_posix(): path.read_bytes() for path in paths},
+        remote=remote,
+        url=str(url),
+        environment={**handed_on, "MLFLOW_TRACKING_URI": tracking.tracking_uri()},
+    )
+
+
+@task(name="cell", task_run_name="{target}", cache_policy=NO_CACHE, persist_result=False)
+def run_cell(
+    target: str, inputs: Sequence[str], workspace: Workspace, parent_run_id: str | None
+) -> StageResult:
+    started = time.monotonic()
+    os.environ.update(workspace.environment)
+    with clone_of(workspace):
+        _dvc("pull", *inputs)
+        result = reproduce(target, parent_run_id, _say)
+        _dvc("push", "--run-cache", target)
+    return StageResult(target, result.outcome, time.monotonic() - started)
+
+
+@contextmanager
+def clone_of(workspace: Workspace) -> Iterator[Path]:
+    """Work in a clone that no other worker works in; its cache stays for the next cell.
+
+    Clones lie below ``GDC_WORKER_FOLDER``, by default the folder for temporary files.
+    """
+    base = Path(os.environ.get("GDC_WORKER_FOLDER") or tempfile.gettempdir())
+    place = base / f"gdc-{workspace.name}"
+    place.mkdir(parents=True, exist_ok=True)
+    for number in count():
+        lock = FileLock(place / f"{number}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        with lock, chdir(_made(place / str(number), workspace)):
+            yield Path.cwd()
+        return
+
+
+def _made(folder: Path, workspace: Workspace) -> Path:
+    """The clone in the state of the workspace."""
+    folder.mkdir(exist_ok=True)
+    rmtree(folder / PACKAGE, ignore_errors=True)
+    for name in DECIDING:
+        (folder / name).unlink(missing_ok=True)
+    for name, content in workspace.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with chdir(folder):
+        _dvc("config", "--local", "core.no_scm", "true")
+        # A path in the configuration is relative to it.
+        _dvc("remote", "modify", "--local", workspace.remote, "url", workspace.url)
+    return folder
+
+
+def _result_of(target: str, future: Any) -> StageResult:  # noqa: ANN401  # prefect_ray is an extra
+    value = future.result(raise_on_failure=False)
+    if isinstance(value, StageFailedError):
+        return StageResult(target, "failed", 0.0, value)
+    if isinstance(value, BaseException):
+        raise value
+    assert isinstance(value, StageResult)  # noqa: S101  # what run_cell returns
+    return value
+
+
+def _say(line: str) -> None:
+    get_run_logger().info(line)
+
+
+def _dvc(*arguments: str) -> None:
+    done = subprocess.run(  # noqa: S603  # our own python, no outside arguments
+        dvc_command(*arguments),
+        env=stage_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise TransientError(f"dvc {' '.join(arguments)}: {done.stderr.strip()}")
