@@ -3,6 +3,7 @@
 Losses are cross-entropies in nats per token. One row is one sample unless a table says otherwise.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
 import polars as pl
@@ -15,6 +16,9 @@ Action = Literal["keep", "drop", "weight", "copy", "mask"]
 QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
 # Those above the memorization threshold.
 FLAGGED: Final = ("hotspot-memorized", "noisy-outlier")
+# The rows of a table, some at a time and in order, so that memory need not hold all of their texts.
+# Gone through more than once: a list of tables or ``store.batches``, never a generator.
+Batches = Iterable[pl.DataFrame]
 # What a calibration card says of a score.
 Verdict = Literal["predicts memorization here", "does not", "not shown"]
 

@@ -5,13 +5,16 @@ Every file appears under its name complete or not at all: it is written beside i
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -127,6 +130,68 @@ def read(name: str) -> pl.DataFrame:
     """Read and check the table ``name``, a key of ``TABLES``."""
     path, schema = TABLES[name]
     return _read_table(path, schema)
+
+
+def scan(name: str) -> pl.LazyFrame:
+    """Open the table ``name``, a key of ``TABLES``; its rows stay on disk until they are asked for.
+
+    Raises:
+        SchemaError: It is missing or has other columns.
+        DataError: It is damaged where it describes itself.
+    """
+    path, schema = TABLES[name]
+    with _refusing(path, "gdc run"):
+        table = pl.scan_parquet(path)
+        require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+    return table
+
+
+@dataclass(frozen=True)
+class TableBatches:
+    """Rows of a table on disk, a row group at a time; every iteration reads them again."""
+
+    path: Path
+    columns: Sequence[str]
+    where: pl.Expr
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        """Tables with some rows each, in order.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        needed = list(dict.fromkeys([*self.columns, *self.where.meta.root_names()]))
+        with _refusing(self.path, "gdc run"), pq.ParquetFile(self.path) as file:
+            for group in range(file.num_row_groups):
+                table = pl.DataFrame(file.read_row_group(group, needed))
+                yield table.filter(self.where).select(self.columns)
+
+
+def batches(name: str, columns: Sequence[str], where: pl.Expr | None = None) -> TableBatches:
+    """Some columns of the table ``name``, of the rows where a condition holds or of all.
+
+    A batch holds what ``write_batches`` was given at a time.
+
+    Raises:
+        SchemaError: It is missing or has other columns.
+        DataError: It is damaged where it describes itself.
+    """
+    scan(name)
+    return TableBatches(TABLES[name][0], columns, pl.lit(value=True) if where is None else where)
+
+
+def write_batches(name: str, tables: Iterable[pl.DataFrame]) -> None:
+    """Write the table ``name``, whole or not at all, from tables with some of its rows each."""
+    path, schema = TABLES[name]
+    arrow = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    with (
+        new_file(path) as temporary,
+        pq.ParquetWriter(temporary, arrow, compression="zstd") as file,
+    ):
+        for table in tables:
+            require(table, schema, name=str(path))
+            rows = table.to_arrow(compat_level=pl.CompatLevel.oldest())
+            file.write_table(rows, row_group_size=max(1, rows.num_rows))
 
 
 def write(name: str, table: pl.DataFrame) -> None:
@@ -445,7 +510,7 @@ def _refusing(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise SchemaError(f"{path}: not found. Run the stage that writes it: {remedy}.") from None
-    except pl.exceptions.ComputeError as error:
+    except (pl.exceptions.ComputeError, pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a Parquet file ({error}). Make it again: {remedy}.") from None
 
 

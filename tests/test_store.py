@@ -100,12 +100,46 @@ def test_the_same_table_gives_the_same_bytes() -> None:
     assert path.read_bytes() == first
 
 
+def test_what_is_written_some_rows_at_a_time_is_read_so_and_as_a_whole() -> None:
+    schema = store.TABLES["corpus"][1]
+    parts = [table_of(schema).with_columns(sample_id=pl.lit(name)) for name in ("a", "b", "c")]
+    store.write_batches("corpus", parts)
+    assert_frame_equal(store.read("corpus"), pl.concat(parts))
+    assert_frame_equal(store.scan("corpus").collect(), pl.concat(parts))
+    batches = store.batches("corpus", ["text", "sample_id"], pl.col("sample_id") != "b")
+    for _ in range(2):
+        found = [batch.columns + batch["sample_id"].to_list() for batch in batches]
+        expected = [["text", "sample_id", *[name] * parts[0].height] for name in ("a", "c")]
+        assert [rows for rows in found if len(rows) > 2] == expected
+
+
+def test_no_rows_at_all_are_a_table_too() -> None:
+    schema = store.TABLES["curated/train"][1]
+    store.write_batches("curated/train", [])
+    assert_frame_equal(store.read("curated/train"), pl.DataFrame(schema=schema))
+    assert list(store.batches("curated/train", ["text"])) == []
+
+
 # ---- refusals
 
 
-def test_a_missing_table_is_refused() -> None:
+@pytest.mark.parametrize("read", [store.read, store.scan, lambda name: store.batches(name, [])])
+def test_a_missing_table_is_refused(read: Callable[[str], object]) -> None:
     with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: not found\. Run the stage"):
-        store.read("corpus")
+        read("corpus")
+
+
+def test_a_table_damaged_in_the_middle_is_refused_by_name() -> None:
+    path, schema = store.TABLES["corpus"]
+    texts = pl.concat([table_of(schema)] * 500).with_columns(
+        text=pl.int_range(pl.len()).hash().cast(pl.String)
+    )
+    store.write_batches("corpus", [texts])
+    whole = bytearray(path.read_bytes())
+    whole[40:4000] = bytes(3960)
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"^data/corpus\.parquet: not a Parquet file"):
+        list(store.batches("corpus", schema.names()))
 
 
 @pytest.mark.parametrize(
