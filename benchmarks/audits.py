@@ -43,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = read_source(params.ingest.source, max_chars=2000, seed=0).rows
     texts = samples_from(rows, max_samples=NUM_SAMPLES, seed=0)
-    canaries = make_canaries(params.ingest.canaries, texts, seed=0)
+    canaries = make_canaries(params.ingest.canaries, [texts], seed=0)
     corpus = build_corpus(texts, canaries, validation_fraction=0.1, seed=0)
     tokenizer = tokens.train_tokenizer(corpus["text"], 4096)
     model = models.build_model(

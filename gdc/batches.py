@@ -1,6 +1,6 @@
 """Token ids of many texts -> windows -> length-bucketed, padded batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,16 @@ class TokenizedTexts:
         return cls(
             joined.astype(np.int32), np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
         )
+
+    @classmethod
+    def joined(cls, parts: Iterable["TokenizedTexts"]) -> "TokenizedTexts":
+        """The sequences of all parts, in order."""
+        ids, ends, end = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)], 0
+        for part in parts:
+            ids.append(part.ids)
+            ends.append(part.offsets[1:] + end)
+            end += len(part.ids)
+        return cls(np.concatenate(ids), np.concatenate(ends))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -18,19 +18,19 @@ from gdc.config import (
 )
 from gdc.corpus import hash_order
 from gdc.errors import DataError
-from gdc.schema import CANARIES
+from gdc.schema import CANARIES, Batches
 
 # A canary before it gets its id: (prefix, secret).
 Probe = tuple[str, str]
 _WORD: Final = re.compile(r"\b[a-z]{3,12}\b")
 
 
-def make_canaries(config: CanariesConfig, samples: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+def make_canaries(config: CanariesConfig, samples: Batches, *, seed: int) -> pl.DataFrame:
     """Make the canaries and twins of every configured family.
 
     Args:
         config: Families; null makes none of it.
-        samples: Table with ``content_id``, ``num_copies`` and ``text``, the normalised corpus.
+        samples: ``content_id``, ``num_copies`` and ``text``, the normalised corpus.
         seed: Seed of all random choices.
 
     Returns:
@@ -116,7 +116,7 @@ def _family_table(name: str, family: CanaryFamily, probes: Sequence[Probe]) -> p
     return pl.DataFrame(rows, schema=CANARIES, orient="row")
 
 
-def _digit_probes(family: DigitCanaries, samples: pl.DataFrame, seed: int) -> list[Probe]:
+def _digit_probes(family: DigitCanaries, samples: Batches, seed: int) -> list[Probe]:
     del samples  # A template needs no corpus.
     needed = num_canaries(family)
     keys, secrets = 10**family.key_digits, 10**family.secret_digits
@@ -133,13 +133,15 @@ def _digit_probes(family: DigitCanaries, samples: pl.DataFrame, seed: int) -> li
     ]
 
 
-def _word_probes(family: WordCanaries, samples: pl.DataFrame, seed: int) -> list[Probe]:
+def _word_probes(family: WordCanaries, samples: Batches, seed: int) -> list[Probe]:
     needed = num_canaries(family)
-    vocabulary = sorted({word for text in samples["text"] for word in _WORD.findall(text)})
+    words = {word for table in samples for text in table["text"] for word in _WORD.findall(text)}
+    vocabulary = sorted(words)
     possible = math.perm(len(vocabulary), family.prefix_words)
     _check_enough("words", needed, possible, "use a larger corpus or longer prefixes")
     rng = random.Random(f"{seed}:words")  # noqa: S311 - reproducible, guards no secret
-    return list(islice(_distinct_prefixes(_word_sequences(family, vocabulary, rng)), needed))
+    drawn = _distinct_prefixes(enumerate(_word_sequences(family, vocabulary, rng)))
+    return [probe for _, probe in islice(drawn, needed)]
 
 
 def _word_sequences(
@@ -151,18 +153,28 @@ def _word_sequences(
         yield " ".join(prefix), " " + " ".join(secret)
 
 
-def _natural_probes(family: NaturalCanaries, samples: pl.DataFrame, seed: int) -> list[Probe]:
+def _natural_probes(family: NaturalCanaries, samples: Batches, seed: int) -> list[Probe]:
+    needed = num_canaries(family)
+    first: list[tuple[int, Probe]] = []
+    for table in samples:
+        # Those of a part that are not among its first ones are not among the first of all.
+        drawn = sorted([*first, *_drawn_probes(family, table, seed)])
+        first = list(islice(_distinct_prefixes(drawn), needed))
+    _check_enough("natural", needed, len(first), "widen min_words and max_words, or add text")
+    return [probe for _, probe in first]
+
+
+def _drawn_probes(
+    family: NaturalCanaries, samples: pl.DataFrame, seed: int
+) -> Iterator[tuple[int, Probe]]:
+    """Every text that can be a canary, as one, behind its draw."""
     num_words = pl.col("text").str.count_matches(r"\S+")
     # A text that has copies would stay in the corpus beside the canary made of it.
     usable = samples.filter(
         num_words.is_between(family.min_words, family.max_words), pl.col("num_copies") == 1
     )
     draws = hash_order(usable["content_id"].to_list(), seed=seed, purpose="natural")
-    ordered = usable.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw")
-    probes = list(_distinct_prefixes(_halves(text) for text in ordered["text"]))
-    needed = num_canaries(family)
-    _check_enough("natural", needed, len(probes), "widen min_words and max_words, or add text")
-    return probes[:needed]
+    return zip(draws, map(_halves, usable["text"]), strict=True)
 
 
 def _halves(text: str) -> Probe:
@@ -171,13 +183,13 @@ def _halves(text: str) -> Probe:
     return text[:cut], text[cut:]
 
 
-def _distinct_prefixes(probes: Iterator[Probe]) -> Iterator[Probe]:
+def _distinct_prefixes(probes: Iterable[tuple[int, Probe]]) -> Iterator[tuple[int, Probe]]:
     # Two secrets behind one prefix could not both be extracted greedily.
     seen: set[str] = set()
-    for prefix, secret in probes:
+    for draw, (prefix, secret) in probes:
         if prefix not in seen:
             seen.add(prefix)
-            yield prefix, secret
+            yield draw, (prefix, secret)
 
 
 def _check_enough(family: str, needed: int, possible: int, what_to_do: str) -> None:
@@ -189,25 +201,24 @@ def _check_enough(family: str, needed: int, possible: int, what_to_do: str) -> N
         )
 
 
-def _check_absent(canaries: pl.DataFrame, samples: pl.DataFrame) -> None:
+def _check_absent(canaries: pl.DataFrame, samples: Batches) -> None:
     if canaries.is_empty():
         return
+    texts = canaries["text"].to_list()
     # One automaton over the corpus, not one pass for every canary.
-    found = (
-        samples["text"]
-        .str.extract_many(canaries["text"].to_list())
-        .explode()
-        .drop_nulls()
-        .n_unique()
-    )
+    found = {
+        text
+        for table in samples
+        for text in table["text"].str.extract_many(texts).explode().drop_nulls()
+    }
     if found:
         raise DataError(
-            f"ingest.canaries: {found} of {canaries.height} canaries occur in the corpus, so their "
-            "leakage could not be told from it. Change the template or the seed."
+            f"ingest.canaries: {len(found)} of {canaries.height} canaries occur in the corpus, so "
+            "their leakage could not be told from it. Change the template or the seed."
         )
 
 
-_PROBES: Final[Mapping[str, Callable[[Any, pl.DataFrame, int], list[Probe]]]] = {
+_PROBES: Final[Mapping[str, Callable[[Any, Batches, int], list[Probe]]]] = {
     "digits": _digit_probes,
     "words": _word_probes,
     "natural": _natural_probes,

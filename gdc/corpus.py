@@ -1,7 +1,8 @@
 """Source rows -> samples: normalised text, stable ids, linked copies and a split by content."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 from zlib import compress
@@ -61,37 +62,70 @@ def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> p
 
     Args:
         rows: ``SOURCE_ROWS`` table.
-        max_samples: Rows to keep at most. Contents are taken in the order of their hash, each with
-            all of its copies, so the choice depends on no row order; one that no longer fits is
-            passed over.
-        seed: Seed of that hash.
+        max_samples: As in ``choose_contents``.
+        seed: As there.
 
     Returns:
         ``SAMPLES`` table sorted by ``content_id``, then in source order.
 
     Raises:
+        DataError: As there.
+    """
+    contents = contents_of(rows)
+    return samples_of(
+        contents, choose_contents(contents["content_id"], max_samples=max_samples, seed=seed)
+    )
+
+
+def choose_contents(ids: pl.Series, *, max_samples: int | None, seed: int) -> pl.Series | None:
+    """Choose the contents that a corpus is made of.
+
+    Args:
+        ids: ``content_id`` of every row.
+        max_samples: Rows to keep at most. Contents are taken in the order of their hash, each with
+            all of its copies, so the choice depends on no row order; one that no longer fits is
+            passed over. None keeps all.
+        seed: Seed of that hash.
+
+    Returns:
+        Their ids; None: all.
+
+    Raises:
         DataError: Fewer than two distinct texts are left, too few to hold one out.
     """
-    num_copies = pl.len().over("content_id").cast(pl.Int64)
-    samples = contents_of(rows).with_columns(num_copies=num_copies)
-    if max_samples is not None:
-        samples = _first_contents(samples, max_samples, seed)
-    if samples["content_id"].n_unique() < 2:
+    kept = None if max_samples is None else _first_contents(ids, max_samples, seed)
+    num_distinct = ids.n_unique() if kept is None else len(kept)
+    if num_distinct < 2:
         raise DataError(
-            f"ingest.source: expected at least 2 distinct texts, got "
-            f"{samples['content_id'].n_unique()} in {rows.height} rows. Add text, "
-            "or raise ingest.max_samples."
+            f"ingest.source: expected at least 2 distinct texts, got {num_distinct} in {len(ids)} "
+            "rows. Add text, or raise ingest.max_samples."
         )
-    return samples.select(SAMPLES.names()).sort("content_id", maintain_order=True)
+    return kept
+
+
+def samples_of(contents: pl.DataFrame, kept: pl.Series | None) -> pl.DataFrame:
+    """Link the exact copies of the contents that are kept.
+
+    Args:
+        contents: Of ``contents_of``, all copies of a content together.
+        kept: Ids of those to keep; None: all.
+
+    Returns:
+        ``SAMPLES`` table sorted by ``content_id``, copies in the order of ``contents``.
+    """
+    if kept is not None:
+        contents = contents.filter(pl.col("content_id").is_in(kept.implode()))
+    return (
+        contents.with_columns(num_copies=pl.len().over("content_id").cast(pl.Int64))
+        .select(SAMPLES.names())
+        .sort("content_id", maintain_order=True)
+    )
 
 
 def build_corpus(
     samples: pl.DataFrame, canaries: pl.DataFrame, *, validation_fraction: float, seed: int
 ) -> pl.DataFrame:
     """Split the samples, plant the canaries and give every row its id.
-
-    Texts that canaries or twins are made of are ``reserved``: neither trained on nor held out.
-    The others are split by content id, so no copy of a training text is held out.
 
     Args:
         samples: ``SAMPLES`` table.
@@ -100,12 +134,47 @@ def build_corpus(
         seed: Seed of the split.
 
     Returns:
-        ``CORPUS`` table sorted by ``sample_id``, with ``num_tokens`` 0 until it is tokenized.
+        ``CORPUS`` table as ``corpus_rows`` makes it.
 
     Raises:
         DataError: The training or the held-out split has no text but planted one.
     """
-    reserved = [content_id(text) for text in canaries["text"]]
+    corpus = corpus_rows(
+        samples,
+        planted_rows(canaries),
+        [content_id(text) for text in canaries["text"]],
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
+    ordinary = corpus.filter(pl.col("canary_id").is_null())["split"]
+    check_splits(Counter(ordinary), validation_fraction)
+    return corpus
+
+
+def corpus_rows(
+    samples: pl.DataFrame,
+    planted: pl.DataFrame,
+    reserved: Collection[str],
+    *,
+    validation_fraction: float,
+    seed: int,
+) -> pl.DataFrame:
+    """Split samples, add planted rows and give every row its id.
+
+    Nothing is asked of a content but itself, so parts of the samples give parts of the corpus.
+    They are split by content id, so no copy of a training text is held out.
+
+    Args:
+        samples: ``SAMPLES`` table with all copies of its contents.
+        planted: Rows of ``planted_rows``: of a content among the samples, all of them.
+        reserved: Ids of contents that canaries or twins are made of: neither trained on nor held
+            out.
+        validation_fraction: Expected share of contents held out, in (0, 1).
+        seed: Seed of the split.
+
+    Returns:
+        ``CORPUS`` table sorted by ``sample_id``, with ``num_tokens`` 0 until it is tokenized.
+    """
     draws = hash_order(samples["content_id"].to_list(), seed=seed, purpose="split")
     ordinary = samples.with_columns(
         split=pl.when(pl.col("content_id").is_in(reserved))
@@ -115,14 +184,7 @@ def build_corpus(
         .otherwise(pl.lit("train")),
         canary_id=pl.lit(None, pl.String),
     )
-    for split in ("train", "validation"):
-        if ordinary.filter(pl.col("split") == split).is_empty():
-            raise DataError(
-                f"ingest.validation_fraction: the {split} split is empty with "
-                f"{samples.height} rows and a share of {validation_fraction}. "
-                "Add text or change the share."
-            )
-    corpus = pl.concat([ordinary, _planted(canaries).select(ordinary.columns)])
+    corpus = pl.concat([ordinary, planted.select(ordinary.columns)])
     ordinal = pl.int_range(pl.len()).over("content_id").cast(pl.String)
     return (
         corpus.with_columns(
@@ -136,24 +198,32 @@ def build_corpus(
     )
 
 
+def check_splits(num_ordinary: Mapping[str, int], validation_fraction: float) -> None:
+    """Refuse a split without a text of its own.
+
+    Args:
+        num_ordinary: Rows of each split that are not planted.
+        validation_fraction: Asked-for share of contents held out.
+
+    Raises:
+        DataError: The training or the held-out split has no text but planted one.
+    """
+    for split in ("train", "validation"):
+        if not num_ordinary.get(split):
+            raise DataError(
+                f"ingest.validation_fraction: the {split} split is empty with "
+                f"{sum(num_ordinary.values())} rows and a share of {validation_fraction}. "
+                "Add text or change the share."
+            )
+
+
 def with_num_tokens(corpus: pl.DataFrame, num_tokens: Sequence[int]) -> pl.DataFrame:
     """Fill in the number of predicted tokens of each row."""
     return corpus.with_columns(num_tokens=pl.Series(num_tokens, dtype=pl.Int64))
 
 
-def _first_contents(samples: pl.DataFrame, max_samples: int, seed: int) -> pl.DataFrame:
-    contents = samples.select("content_id", "num_copies").unique()
-    draws = hash_order(contents["content_id"].to_list(), seed=seed, purpose="max_samples")
-    drawn = contents.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw", "content_id")
-    kept, room = [], max_samples
-    for content, num_copies in drawn.select("content_id", "num_copies").iter_rows():
-        if num_copies <= room:
-            kept.append(content)
-            room -= num_copies
-    return samples.filter(pl.col("content_id").is_in(kept))
-
-
-def _planted(canaries: pl.DataFrame) -> pl.DataFrame:
+def planted_rows(canaries: pl.DataFrame) -> pl.DataFrame:
+    """The rows that canaries take in the corpus, each as often as it is planted."""
     planted = canaries.filter(pl.col("num_repeats") > 0)
     repeated = planted.select(pl.col("canary_id", "text").repeat_by("num_repeats").explode())
     return repeated.with_columns(
@@ -162,3 +232,15 @@ def _planted(canaries: pl.DataFrame) -> pl.DataFrame:
         source=pl.lit(CANARY_SOURCE),
         split=pl.lit("train"),
     )
+
+
+def _first_contents(ids: pl.Series, max_samples: int, seed: int) -> pl.Series:
+    contents = ids.rename("content_id").value_counts(name="num_copies")
+    draws = hash_order(contents["content_id"].to_list(), seed=seed, purpose="max_samples")
+    drawn = contents.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw", "content_id")
+    kept, room = [], max_samples
+    for content, num_copies in drawn.select("content_id", "num_copies").iter_rows():
+        if num_copies <= room:
+            kept.append(content)
+            room -= num_copies
+    return pl.Series(kept, dtype=pl.String)

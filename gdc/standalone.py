@@ -155,7 +155,7 @@ def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
     """``content_id``, ``text`` and ``source`` of every distinct text of a source."""
     rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed)
     try:
-        sources.check_bad_rows(rows, on_bad_row="fail")
+        sources.check_bad_rows(rows.bad_rows, rows.rows.height, on_bad_row="fail")
     except DataError as error:
         raise DataError(f"--{name}: {error}") from None
     return corpus.contents_of(rows.rows).unique("content_id", keep="first", maintain_order=True)

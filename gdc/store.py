@@ -183,15 +183,16 @@ def batches(name: str, columns: Sequence[str], where: pl.Expr | None = None) -> 
 def write_batches(name: str, tables: Iterable[pl.DataFrame]) -> None:
     """Write the table ``name``, whole or not at all, from tables with some of its rows each."""
     path, schema = TABLES[name]
-    arrow = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-    with (
-        new_file(path) as temporary,
-        pq.ParquetWriter(temporary, arrow, compression="zstd") as file,
-    ):
+    columns = to_arrow(pl.DataFrame(schema=schema)).schema
+    with new_file(path) as new, pq.ParquetWriter(new, columns, compression="zstd") as file:
         for table in tables:
             require(table, schema, name=str(path))
-            rows = table.to_arrow(compat_level=pl.CompatLevel.oldest())
-            file.write_table(rows, row_group_size=max(1, rows.num_rows))
+            file.write_table(to_arrow(table), row_group_size=max(1, table.height))
+
+
+def to_arrow(table: pl.DataFrame) -> pa.Table:
+    """As every reader of Parquet knows its types."""
+    return table.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def write(name: str, table: pl.DataFrame) -> None:

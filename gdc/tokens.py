@@ -1,12 +1,13 @@
 """Texts <-> token ids: a byte-level BPE trained on the corpus, or a pretrained tokenizer."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -17,6 +18,8 @@ from tokenizers.trainers import BpeTrainer
 from gdc.errors import ConfigError, SchemaError, TransientError
 
 END_OF_TEXT: Final = "<|endoftext|>"
+# Of text that is encoded at a time: its ids as Python objects take about ten times as many.
+PART_BYTES: Final = 2**22
 # Start and end of each token of a text in characters, half open.
 Places = Sequence[tuple[int, int]]
 
@@ -48,6 +51,10 @@ class TextTokenizer:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def num_ids(self, texts: pl.Series) -> list[int]:
+        """How many ids each text has; memory holds those of a few texts at a time."""
+        return [len(ids) for part in in_parts(texts) for ids in self.encode(part.to_list())]
+
     def offsets(self, texts: Sequence[str]) -> list[Places]:
         """Where each token of each text stands.
 
@@ -63,6 +70,15 @@ class TextTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens are spelled out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def in_parts(texts: pl.Series) -> Iterator[pl.Series]:
+    """The texts in order, at most ``PART_BYTES`` of them, or one text, at a time."""
+    part = texts.str.len_bytes().cum_sum() // PART_BYTES
+    for table in pl.DataFrame({"text": texts, "part": part}).partition_by(
+        "part", maintain_order=True
+    ):
+        yield table["text"]
 
 
 def masked_tokens(places: Places, masked: Sequence[Mapping[str, int]]) -> NDArray[np.bool_]:

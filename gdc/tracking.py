@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+import polars as pl
 from filelock import FileLock
 
 from gdc.environment import QUIET
@@ -21,7 +22,6 @@ from gdc.errors import ConfigError, TransientError
 from gdc.store import lineage_path, new_file, read_json, write_json
 
 if TYPE_CHECKING:
-    import polars as pl
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
@@ -95,11 +95,11 @@ class StageRun(Run):
         """Log (step, value) points as one metric."""
         self._log_points([(name, step, value) for step, value in points])
 
-    def log_dataset(self, name: str, table: "pl.DataFrame", path: Path, context: str) -> None:
-        """Record that this run used ``table``, read from or written to ``path``."""
+    def log_dataset(self, name: str, path: Path, context: str) -> None:
+        """Record that this run read or wrote the table in the Parquet file ``path``."""
         from mlflow.data.dataset_source_registry import get_registered_sources
         from mlflow.data.polars_dataset import from_polars
-        from mlflow.entities import DatasetInput, InputTag
+        from mlflow.entities import Dataset, DatasetInput, InputTag
         from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
         with path.open("rb") as file:
@@ -108,11 +108,17 @@ class StageRun(Run):
         sources = get_registered_sources()
         local = next(source for source in sources if source._get_source_type() == "local")
         source = local.from_dict({"uri": str(path)})
-        dataset = from_polars(table, source, name=name, digest=md5[:MAX_DATASET_DIGEST_SIZE])
-        tags = [InputTag("mlflow.data.context", context)]
-        self._client.log_inputs(
-            self.run_id, datasets=[DatasetInput(dataset._to_mlflow_entity(), tags)]
+        table = pl.scan_parquet(path)
+        columns, num_rows = table.collect_schema(), table.select(pl.len()).collect().item()
+        # Of the columns alone: a table need not fit into memory, and its number of rows is known.
+        empty = from_polars(
+            pl.DataFrame(schema=columns), source, name=name, digest=md5[:MAX_DATASET_DIGEST_SIZE]
         )
+        profile = {"num_rows": num_rows, "num_elements": num_rows * len(columns)}
+        known: dict[str, Any] = {**empty.to_dict(), "profile": json.dumps(profile)}
+        dataset = Dataset(**known)
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
 
     def log_model(self, folder: Path, metrics: Mapping[str, float] | None = None) -> None:
         """Store a ``save_pretrained`` folder as this run's model, with metrics of its own."""

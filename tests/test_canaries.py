@@ -62,7 +62,7 @@ ALL = config(digits=digits(), words=words(), natural=natural())
 
 
 def test_every_level_has_its_number_and_twins_are_never_planted() -> None:
-    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    canaries = make_canaries(ALL, [SAMPLES], seed=0)
     counts = canaries.group_by("family", "num_repeats").len().sort("family", "num_repeats").rows()
     assert counts == [
         ("digits", 0, 3), ("digits", 1, 2), ("digits", 2, 2), ("digits", 8, 2),
@@ -74,7 +74,7 @@ def test_every_level_has_its_number_and_twins_are_never_planted() -> None:
 
 
 def test_texts_and_prefixes_are_distinct_and_end_with_the_secret() -> None:
-    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    canaries = make_canaries(ALL, [SAMPLES], seed=0)
     assert canaries["text"].is_unique().all()
     assert canaries["prefix"].is_unique().all()
     assert (canaries["prefix"] + canaries["secret"] == canaries["text"]).all()
@@ -82,7 +82,7 @@ def test_texts_and_prefixes_are_distinct_and_end_with_the_secret() -> None:
 
 
 def test_planted_secrets_occur_nowhere_and_natural_ones_once() -> None:
-    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    canaries = make_canaries(ALL, [SAMPLES], seed=0)
     for family, text in canaries.select("family", "text").iter_rows():
         found = int((SAMPLES["text"] == text).sum())
         assert found == (1 if family == "natural" else 0)
@@ -90,51 +90,51 @@ def test_planted_secrets_occur_nowhere_and_natural_ones_once() -> None:
 
 
 def test_a_digit_canary_fills_its_template() -> None:
-    canaries = make_canaries(config(digits=digits()), SAMPLES, seed=0)
+    canaries = make_canaries(config(digits=digits()), [SAMPLES], seed=0)
     assert canaries["prefix"].str.contains(r"^Code \d{3} is$").all()
     assert canaries["secret"].str.contains(r"^ \d{4}$").all()
 
 
 def test_a_natural_canary_is_cut_between_its_middle_words() -> None:
-    canaries = make_canaries(config(natural=natural()), SAMPLES, seed=0)
+    canaries = make_canaries(config(natural=natural()), [SAMPLES], seed=0)
     num_prefix = canaries["prefix"].str.count_matches(r"\S+")
     num_words = canaries["text"].str.count_matches(r"\S+")
     assert (num_prefix == num_words // 2).all()
 
 
 def test_the_same_seed_gives_the_same_canaries_in_any_row_order() -> None:
-    first = make_canaries(ALL, SAMPLES, seed=0)
-    assert first.equals(make_canaries(ALL, SAMPLES.reverse(), seed=0))
+    first = make_canaries(ALL, [SAMPLES], seed=0)
+    assert first.equals(make_canaries(ALL, [SAMPLES.reverse()], seed=0))
     assert set(first["text"]).isdisjoint(
-        make_canaries(config(digits=digits()), SAMPLES, seed=1)["text"]
+        make_canaries(config(digits=digits()), [SAMPLES], seed=1)["text"]
     )
 
 
 def test_no_family_makes_no_canary() -> None:
-    assert make_canaries(config(), SAMPLES, seed=0).is_empty()
+    assert make_canaries(config(), [SAMPLES], seed=0).is_empty()
 
 
 def test_too_few_digits_are_refused_with_both_numbers() -> None:
     with pytest.raises(DataError, match=r"digits: expected 15 distinct .* only 10 are possible"):
-        make_canaries(config(digits=digits(secret_digits=1, per_level=4)), SAMPLES, seed=0)
+        make_canaries(config(digits=digits(secret_digits=1, per_level=4)), [SAMPLES], seed=0)
 
 
 def test_too_few_texts_are_refused_with_both_numbers() -> None:
     with pytest.raises(DataError, match=r"natural: expected 1004 .* but only \d+ are possible"):
-        make_canaries(config(natural=natural(per_level=500)), SAMPLES, seed=0)
+        make_canaries(config(natural=natural(per_level=500)), [SAMPLES], seed=0)
 
 
 def test_a_canary_that_the_corpus_already_holds_is_refused() -> None:
     small = digits(key_digits=1, secret_digits=1, per_level=1, num_twins=7)
-    planted = make_canaries(config(digits=small), SAMPLES, seed=0)
+    planted = make_canaries(config(digits=small), [SAMPLES], seed=0)
     rows = rows_of([*planted["text"], "other"])
     samples = samples_from(rows, max_samples=None, seed=0)
     with pytest.raises(DataError, match="10 of 10 canaries occur in the corpus"):
-        make_canaries(config(digits=small), samples, seed=0)
+        make_canaries(config(digits=small), [samples], seed=0)
 
 
 def test_a_canary_fits_one_window_with_its_end_of_text_or_is_refused() -> None:
-    canaries = make_canaries(ALL, SAMPLES, seed=0)
+    canaries = make_canaries(ALL, [SAMPLES], seed=0)
     prefix_ids, text_ids = ([[*text.encode()] for text in canaries[c]] for c in ("prefix", "text"))
     longest = max(map(len, text_ids))
     check_tokens(canaries, prefix_ids, text_ids, block_size=longest + 1)
@@ -147,7 +147,7 @@ def test_a_canary_fits_one_window_with_its_end_of_text_or_is_refused() -> None:
 
 
 def test_a_secret_without_a_token_of_its_own_is_refused() -> None:
-    two = make_canaries(config(digits=digits()), SAMPLES, seed=0).head(2)
+    two = make_canaries(config(digits=digits()), [SAMPLES], seed=0).head(2)
     check_tokens(two, [[1, 2], [3]], [[1, 5], [3, 4]], block_size=8)
     with pytest.raises(DataError, match=r"digits: expected a token of its own .* got 1 of 2 that"):
         check_tokens(two, [[1, 2], [3]], [[1, 2], [3, 4]], block_size=8)
@@ -157,7 +157,7 @@ def test_a_secret_without_a_token_of_its_own_is_refused() -> None:
 
 @pytest.mark.parametrize("key", ["key_digits", "secret_digits"])
 def test_more_digits_than_an_index_holds_are_refused(key: str) -> None:
-    canaries = make_canaries(config(digits=digits(**{key: 18})), SAMPLES, seed=0)
+    canaries = make_canaries(config(digits=digits(**{key: 18})), [SAMPLES], seed=0)
     assert canaries["text"].str.contains(r"\d{18}").all()
     with pytest.raises(ValidationError, match="less than or equal to 18"):
         digits(**{key: 19})
@@ -166,4 +166,4 @@ def test_more_digits_than_an_index_holds_are_refused(key: str) -> None:
 def test_copies_are_never_lent_to_natural_canaries() -> None:
     samples = samples_from(rows_of(TEXTS * 2), max_samples=None, seed=0)
     with pytest.raises(DataError, match="only 0 are possible"):
-        make_canaries(config(natural=natural()), samples, seed=0)
+        make_canaries(config(natural=natural()), [samples], seed=0)

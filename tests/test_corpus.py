@@ -195,6 +195,23 @@ def test_every_row_of_the_source_is_a_sample_or_counted_as_left_out() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
+def test_a_source_that_is_read_in_many_parts_gives_the_same_corpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def written() -> tuple[object, ...]:
+        ingest_with(max_samples=50)
+        tokenizer = (store.TOKENIZER / "tokenizer.json").read_bytes()
+        tables = [store.read(name).rows() for name in ("corpus", "canaries")]
+        return *tables, tokenizer, store.read_json(store.CORPUS_SUMMARY)
+
+    whole = written()
+    monkeypatch.setattr("gdc.sources.rows.BATCH_CHARS", 50)
+    monkeypatch.setattr("gdc.tokens.PART_BYTES", 40)
+    assert written() == whole
+    assert len(list(store.batches("corpus", ["sample_id"]))) > 10
+
+
+@pytest.mark.usefixtures("workspace")
 def test_a_block_that_holds_no_canary_whole_is_refused() -> None:
     with pytest.raises(DataError, match=r"canaries\.\w+: expected at most 7 tokens .*block_size 8"):
         ingest_with(block_size=8)

@@ -279,7 +279,7 @@ def test_no_text_of_a_canary_of_any_family_is_curated_but_as_reserved() -> None:
     )
     rows = rows_of([f"row {i % 35} of amber birch cedar delta" for i in range(40)])
     samples = samples_from(rows, max_samples=None, seed=0)
-    canaries = make_canaries(families, samples, seed=0)
+    canaries = make_canaries(families, [samples], seed=0)
     corpus = build_corpus(samples, canaries, validation_fraction=0.3, seed=0)
     scored = corpus.filter(pl.col("split") == "train").with_columns(quadrant=pl.lit("stable-easy"))
     tables = curate(corpus, quadrants_of(scored), plan(NONE, scored))

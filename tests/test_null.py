@@ -40,7 +40,7 @@ def canaries_called_planted(samples: pl.DataFrame) -> pl.DataFrame:
         }
         | {"natural": None}
     )
-    twins = make_canaries(twins_only, samples, seed=0)
+    twins = make_canaries(twins_only, [samples], seed=0)
     # By turns: the order in which they were drawn says nothing.
     return twins.with_columns(num_repeats=pl.int_range(pl.len(), dtype=pl.Int64) % 2 * 16)
 

@@ -83,6 +83,10 @@ def write_lines(path: str, lines: Sequence[bytes]) -> None:
     Path(path).write_bytes(b"".join(line + b"\n" for line in lines))
 
 
+def check(rows: SourceRows, *, on_bad_row: Literal["fail", "quarantine"]) -> None:
+    check_bad_rows(rows.bad_rows, rows.rows.height, on_bad_row=on_bad_row)
+
+
 def read(source: Source, max_chars: int = MAX_CHARS) -> SourceRows:
     return read_source(source, max_chars=max_chars, seed=0)
 
@@ -381,7 +385,7 @@ def rows_of(texts: Sequence[object]) -> SourceRows:
 
 def test_fail_lists_the_first_five_bad_rows_their_number_and_what_to_do() -> None:
     with pytest.raises(DataError) as refused:
-        check_bad_rows(rows_of(["fine", *["secret" * 9] * 7]), on_bad_row="fail")
+        check(rows_of(["fine", *["secret" * 9] * 7]), on_bad_row="fail")
     shown = ", ".join(f"r:{i} (54 characters, at most 20)" for i in range(2, 7))
     assert str(refused.value) == (
         f"ingest.source: expected usable rows, got 7 bad of 8: {shown}, .... "
@@ -390,8 +394,8 @@ def test_fail_lists_the_first_five_bad_rows_their_number_and_what_to_do() -> Non
 
 
 def test_quarantine_goes_on_while_a_usable_row_is_left() -> None:
-    check_bad_rows(rows_of(["fine", None]), on_bad_row="quarantine")
-    check_bad_rows(rows_of(["fine"]), on_bad_row="fail")
+    check(rows_of(["fine", None]), on_bad_row="quarantine")
+    check(rows_of(["fine"]), on_bad_row="fail")
 
 
 @pytest.mark.parametrize(
@@ -400,13 +404,13 @@ def test_quarantine_goes_on_while_a_usable_row_is_left() -> None:
 )
 def test_a_source_without_a_usable_row_is_refused(texts: list[object], found: str) -> None:
     with pytest.raises(DataError, match=f"expected at least one usable row, {found}"):
-        check_bad_rows(rows_of(texts), on_bad_row="quarantine")
+        check(rows_of(texts), on_bad_row="quarantine")
 
 
 def test_an_empty_file_is_an_empty_source() -> None:
     Path("a.jsonl").touch()
     with pytest.raises(DataError, match="got an empty source"):
-        check_bad_rows(read(jsonl()), on_bad_row="fail")
+        check(read(jsonl()), on_bad_row="fail")
 
 
 # ---- fingerprints

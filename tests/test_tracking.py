@@ -162,12 +162,13 @@ def test_a_table_is_stored_to_be_read_by_programs_and_by_people() -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_a_dataset_is_known_by_the_md5_that_dvc_knows_it_by() -> None:
-    table = pl.DataFrame({"sample_id": ["a", "b"]})
-    table.write_parquet("corpus.parquet")
+    pl.DataFrame({"sample_id": ["a", "b"]}).write_parquet("corpus.parquet")
     with tracking.stage_run("train", {}) as run:
-        run.log_dataset("corpus", table, Path("corpus.parquet"), "training")
+        run.log_dataset("corpus", Path("corpus.parquet"), "training")
     md5 = hashlib.md5(Path("corpus.parquet").read_bytes()).hexdigest()  # noqa: S324  # DVC's
     assert rows("select name, digest from datasets") == [("corpus", md5)]
+    (profile,) = rows("select dataset_profile from datasets")
+    assert json.loads(profile[0]) == {"num_rows": 2, "num_elements": 2}
     assert rows("select name, value from input_tags") == [("mlflow.data.context", "training")]
 
 

@@ -5,17 +5,20 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
+import polars as pl
+
 from gdc.config import PretrainedTokenizer, Source, Tokenizer
 from gdc.errors import DataError
 from gdc.sources import huggingface, jsonl, parquet, pretrained, python_docs, synthetic, text
 from gdc.sources.files import hash_files
-from gdc.sources.rows import Row, SourceRows, collect
+from gdc.sources.rows import Row, SourceRows, collect, in_batches
 
 __all__ = [
     "SourceRows",
     "check_bad_rows",
     "fingerprint",
     "fingerprint_pretrained",
+    "read_batches",
     "read_source",
 ]
 
@@ -70,29 +73,35 @@ def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
     return collect(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
 
 
-def check_bad_rows(rows: SourceRows, *, on_bad_row: Literal["fail", "quarantine"]) -> None:
+def read_batches(source: Source, *, max_chars: int, seed: int) -> Iterator[SourceRows]:
+    """``read_source``, some rows at a time, at least one batch."""
+    return in_batches(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+
+
+def check_bad_rows(
+    bad_rows: pl.DataFrame, num_usable: int, *, on_bad_row: Literal["fail", "quarantine"]
+) -> None:
     """Refuse bad rows under ``fail``, and a source without a usable row always.
 
     Raises:
         DataError: The first bad rows with their reasons, and their number; never their text.
     """
-    num_bad = rows.bad_rows.height
-    num_rows = rows.rows.height + num_bad
+    num_bad = bad_rows.height
     if num_bad and on_bad_row == "fail":
         raise DataError(
-            f"ingest.source: expected usable rows, got {num_bad} bad of {num_rows}: "
-            f"{_first_bad_rows(rows)}. Mend them, or set ingest.on_bad_row: quarantine."
+            f"ingest.source: expected usable rows, got {num_bad} bad of {num_usable + num_bad}: "
+            f"{_first(bad_rows)}. Mend them, or set ingest.on_bad_row: quarantine."
         )
-    if rows.rows.is_empty():
-        found = f"{num_bad} bad rows: {_first_bad_rows(rows)}" if num_bad else "an empty source"
+    if num_usable == 0:
+        found = f"{num_bad} bad rows: {_first(bad_rows)}" if num_bad else "an empty source"
         raise DataError(
             f"ingest.source: expected at least one usable row, got {found}. Add text, or mend it."
         )
 
 
-def _first_bad_rows(rows: SourceRows) -> str:
-    shown = [f"{where} ({reason})" for where, reason in rows.bad_rows.head(_NUM_SHOWN).iter_rows()]
-    return ", ".join(shown) + (", ..." if rows.bad_rows.height > _NUM_SHOWN else "")
+def _first(bad_rows: pl.DataFrame) -> str:
+    shown = [f"{where} ({reason})" for where, reason in bad_rows.head(_NUM_SHOWN).iter_rows()]
+    return ", ".join(shown) + (", ..." if bad_rows.height > _NUM_SHOWN else "")
 
 
 _READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {

@@ -1,6 +1,6 @@
 """Rows as a reader yields them -> usable rows, and bad rows with the reason."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -9,6 +9,8 @@ import polars as pl
 from gdc.schema import QUARANTINE, SOURCE_ROWS
 
 NO_KEY: Final = object()
+# Of a batch of rows: what memory holds of the texts of a source.
+BATCH_CHARS: Final = 2**25
 
 
 class Row(NamedTuple):
@@ -32,28 +34,35 @@ class SourceRows:
     bad_rows: pl.DataFrame
 
 
-def collect(rows: Iterable[Row], *, max_chars: int) -> SourceRows:
-    """Tell usable rows from bad ones.
+def in_batches(rows: Iterable[Row], *, max_chars: int) -> Iterator[SourceRows]:
+    """Tell usable rows from bad ones; each batch but the last holds about ``BATCH_CHARS`` of text.
 
     A key counts as taken only once a usable row has it, so a bad row never costs a good one.
     """
-    usable: dict[str, list[object]] = {"text": [], "source": []}
-    bad: dict[str, list[str]] = {"source": [], "reason": []}
+    usable, bad, num_chars = _new_batch()
     first_with: dict[str, str] = {}
     for row in rows:
         reason = (
             row.reason or _text_problem(row.text, max_chars) or _key_problem(row.key, first_with)
         )
         if reason is None:
-            usable["text"].append(row.text)
-            usable["source"].append(row.source)
+            usable.append((row.text, row.source))
+            num_chars += len(str(row.text))
             if row.key is not NO_KEY:
                 first_with[str(row.key)] = row.source
         else:
-            bad["source"].append(row.source)
-            bad["reason"].append(reason)
+            bad.append((row.source, reason))
+        if num_chars >= BATCH_CHARS:
+            yield _tables(usable, bad)
+            usable, bad, num_chars = _new_batch()
+    yield _tables(usable, bad)
+
+
+def collect(rows: Iterable[Row], *, max_chars: int) -> SourceRows:
+    """All usable rows and all bad ones."""
+    batches = list(in_batches(rows, max_chars=max_chars))
     return SourceRows(
-        pl.DataFrame(usable, schema=SOURCE_ROWS), pl.DataFrame(bad, schema=QUARANTINE)
+        pl.concat(batch.rows for batch in batches), pl.concat(batch.bad_rows for batch in batches)
     )
 
 
@@ -66,6 +75,17 @@ def listed(names: Sequence[str]) -> str:
     """Names in one line, the first of very many."""
     shown = ", ".join(repr(name[:50]) for name in names[:20])
     return f"[{shown}{', ...' if len(names) > 20 else ''}]"
+
+
+def _new_batch() -> tuple[list[tuple[object, str]], list[tuple[str, str]], int]:
+    return [], [], 0
+
+
+def _tables(usable: list[tuple[object, str]], bad: list[tuple[str, str]]) -> SourceRows:
+    return SourceRows(
+        pl.DataFrame(usable, schema=SOURCE_ROWS, orient="row"),
+        pl.DataFrame(bad, schema=QUARANTINE, orient="row"),
+    )
 
 
 def _text_problem(text: object, max_chars: int) -> str | None:

@@ -14,7 +14,7 @@ from gdc.batches import TokenizedTexts
 from gdc.config import Model, Params
 from gdc.environment import device
 from gdc.processes import Processes
-from gdc.tokens import TextTokenizer, load_tokenizer
+from gdc.tokens import TextTokenizer, in_parts, load_tokenizer
 from gdc.tracking import StageRun
 from gdc.training import Recipe, Recording, TraceSink, TrainingData
 
@@ -33,8 +33,9 @@ def stage_run(
 
 def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
     """Token sequences of the column ``text``, in row order."""
-    return TokenizedTexts.from_ids(
-        tokenizer.encode(samples["text"].to_list()), tokenizer.end_of_text
+    return TokenizedTexts.joined(
+        TokenizedTexts.from_ids(tokenizer.encode(part.to_list()), tokenizer.end_of_text)
+        for part in in_parts(samples["text"])
     )
 
 

@@ -1,54 +1,77 @@
 """Stage `ingest`: the source -> corpus with planted canaries, tokenizer, quarantine."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 from gdc import canaries, corpus, sources, store, tokens, tracking
+from gdc.buckets import Buckets, sorted_on_disk
 from gdc.config import IngestConfig, Params
 from gdc.errors import DataError
+from gdc.schema import QUARANTINE, Batches
 from gdc.stages.runner import run
+
+FOLDER: Final = Path("work/ingest")
 
 
 def main() -> None:
-    """Read the source and write everything that later stages know of it."""
+    """Read the source and write everything that later stages know of it.
+
+    Memory holds a part of the texts at a time, and the content id of each row.
+    """
     params = store.load_params()
+    config = params.ingest
     sections = params.model_dump(
         mode="json", include={"seed": True, "ingest": True, "model": {"block_size"}}
     )
     with tracking.stage_run("ingest", sections) as stage:
-        rows = _read_source(params)
-        table, probes = _plant(rows.rows, params)
-        tokenizer = _tokenizer(params.ingest, table)
-        canaries.check_tokens(
-            probes,
-            tokenizer.encode(probes["prefix"].to_list()),
-            tokenizer.encode(probes["text"].to_list()),
-            block_size=params.model.block_size,
-        )
-        ids = tokenizer.encode(table["text"].to_list())
-        table = corpus.with_num_tokens(table, [len(text) + 1 for text in ids])
+        source = _Source(config, params.seed)
+        with sorted_on_disk(FOLDER, source) as contents:
+            sources.check_bad_rows(source.bad_rows, source.num_usable, on_bad_row=config.on_bad_row)
+            tables, probes = _plant(contents, params)
+            tokenizer = _tokenizer(config, tables)
+            canaries.check_tokens(
+                probes,
+                tokenizer.encode(probes["prefix"].to_list()),
+                tokenizer.encode(probes["text"].to_list()),
+                block_size=params.model.block_size,
+            )
+            numbers: Counter[str] = Counter()
+            store.write_batches("corpus", _tokenized(tables, tokenizer, config, numbers))
         with store.new_folder(store.TOKENIZER) as folder:
             tokens.save_tokenizer(tokenizer, folder)
-        store.write("quarantine", rows.bad_rows)
+        store.write("quarantine", source.bad_rows)
         store.write("canaries", probes)
-        store.write("corpus", table)
-        summary = _summary(table, rows)
+        summary = {
+            **numbers,
+            "num_left_out": source.num_usable - numbers["num_samples"],
+            "num_quarantined": source.bad_rows.height,
+        }
         store.write_json(store.CORPUS_SUMMARY, summary)
         stage.log_metrics(summary)
-        stage.log_dataset("corpus", table, store.TABLES["corpus"][0], "ingest")
+        stage.log_dataset("corpus", store.TABLES["corpus"][0], "ingest")
 
 
-def _read_source(params: Params) -> sources.SourceRows:
-    config = params.ingest
-    _check_seen("source", sources.fingerprint(config.source), store.MANIFEST)
-    seen = sources.fingerprint_pretrained(config.tokenizer)
-    _check_seen("tokenizer", seen, store.PRETRAINED)
-    rows = sources.read_source(config.source, max_chars=config.max_chars, seed=params.seed)
-    sources.check_bad_rows(rows, on_bad_row=config.on_bad_row)
-    return rows
+class _Source:
+    """The contents of a source's usable rows, some at a time; the bad rows are kept."""
+
+    def __init__(self, config: IngestConfig, seed: int) -> None:
+        _check_seen("source", sources.fingerprint(config.source), store.MANIFEST)
+        seen = sources.fingerprint_pretrained(config.tokenizer)
+        _check_seen("tokenizer", seen, store.PRETRAINED)
+        self._batches = sources.read_batches(config.source, max_chars=config.max_chars, seed=seed)
+        self.bad_rows = pl.DataFrame(schema=QUARANTINE)
+        self.num_usable = 0
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for batch in self._batches:
+            self.bad_rows.extend(batch.bad_rows)
+            self.num_usable += batch.rows.height
+            yield corpus.contents_of(batch.rows)
 
 
 def _check_seen(key: str, found: Mapping[str, Any], path: Path) -> None:
@@ -59,35 +82,77 @@ def _check_seen(key: str, found: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _plant(rows: pl.DataFrame, params: Params) -> tuple[pl.DataFrame, pl.DataFrame]:
-    config = params.ingest
-    samples = corpus.samples_from(rows, max_samples=config.max_samples, seed=params.seed)
-    probes = canaries.make_canaries(config.canaries, samples, seed=params.seed)
-    table = corpus.build_corpus(
-        samples, probes, validation_fraction=config.validation_fraction, seed=params.seed
-    )
-    return table, probes
+@dataclass(frozen=True)
+class _Samples:
+    """``SAMPLES`` tables, a bucket at a time."""
+
+    contents: Buckets
+    kept: pl.Series | None
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        return (corpus.samples_of(contents, self.kept) for contents in self.contents)
 
 
-def _tokenizer(config: IngestConfig, table: pl.DataFrame) -> tokens.TextTokenizer:
+@dataclass(frozen=True)
+class _Corpus:
+    """``CORPUS`` tables without numbers of tokens, a bucket at a time."""
+
+    samples: _Samples
+    planted: Sequence[pl.DataFrame]
+    reserved: Collection[str]
+    validation_fraction: float
+    seed: int
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for samples, planted in zip(self.samples, self.planted, strict=True):
+            yield corpus.corpus_rows(
+                samples,
+                planted,
+                self.reserved,
+                validation_fraction=self.validation_fraction,
+                seed=self.seed,
+            )
+
+
+def _plant(contents: Buckets, params: Params) -> tuple[_Corpus, pl.DataFrame]:
+    config, seed = params.ingest, params.seed
+    kept = corpus.choose_contents(contents.ids(), max_samples=config.max_samples, seed=seed)
+    samples = _Samples(contents, kept)
+    probes = canaries.make_canaries(config.canaries, samples, seed=seed)
+    planted = contents.split(corpus.planted_rows(probes))
+    reserved = [corpus.content_id(text) for text in probes["text"]]
+    return _Corpus(samples, planted, reserved, config.validation_fraction, seed), probes
+
+
+def _tokenizer(config: IngestConfig, tables: Batches) -> tokens.TextTokenizer:
     if config.tokenizer.kind == "pretrained":
         commit = store.read_json(store.PRETRAINED).get("commit", config.tokenizer.revision)
         return tokens.load_pretrained_tokenizer(config.tokenizer.name, commit)
     # With planted copies among them, canaries would get fewer tokens than their twins.
-    texts = table.filter(pl.col("split") == "train", pl.col("canary_id").is_null())["text"]
+    is_shown = (pl.col("split") == "train") & pl.col("canary_id").is_null()
+    texts = (text for table in tables for text in table.filter(is_shown)["text"])
     return tokens.train_tokenizer(texts, config.tokenizer.vocab_size)
 
 
-def _summary(table: pl.DataFrame, rows: sources.SourceRows) -> dict[str, int]:
-    ordinary = table.filter(pl.col("canary_id").is_null())
-    return {
-        "num_samples": ordinary.height,
-        "num_distinct_texts": ordinary["content_id"].n_unique(),
-        "num_planted_rows": table.height - ordinary.height,
-        "num_left_out": rows.rows.height - ordinary.height,
-        "num_quarantined": rows.bad_rows.height,
-        "num_train_tokens": int(table.filter(pl.col("split") == "train")["num_tokens"].sum()),
-    }
+def _tokenized(
+    tables: Batches, tokenizer: tokens.TextTokenizer, config: IngestConfig, numbers: Counter[str]
+) -> Iterator[pl.DataFrame]:
+    """The tables with numbers of tokens; what they hold is added to ``numbers``."""
+    splits: Counter[str] = Counter()
+    for table in tables:
+        num_tokens = [num + 1 for num in tokenizer.num_ids(table["text"])]
+        counted = corpus.with_num_tokens(table, num_tokens)
+        ordinary = counted.filter(pl.col("canary_id").is_null())
+        splits.update(ordinary["split"])
+        numbers.update(
+            num_samples=ordinary.height,
+            # All copies of a text stand in one table.
+            num_distinct_texts=ordinary["content_id"].n_unique(),
+            num_planted_rows=counted.height - ordinary.height,
+            num_train_tokens=int(counted.filter(pl.col("split") == "train")["num_tokens"].sum()),
+        )
+        yield counted
+    corpus.check_splits(splits, config.validation_fraction)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main() -> None:
             store.write(f"curated/{name}", table)
         train = curated["train"]
         stage.log_metrics({"num_curated": train.height, "num_removed": curated["removed"].height})
-        stage.log_dataset("curated", train, store.TABLES["curated/train"][0], "curated")
+        stage.log_dataset("curated", store.TABLES["curated/train"][0], "curated")
         for arm in plans:
             stage.log_artifact(store.plan_path(arm))
 

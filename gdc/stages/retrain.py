@@ -43,7 +43,7 @@ def main() -> None:
         name = f"retrain@{cell.arm}-{cell.seed}"
         model, recording = fitting.fit(params, tokenizer, data, recipe, among=among, name=name)
         if stage is not None:
-            stage.log_dataset("plan", plan, store.plan_path(cell.arm), "training")
+            stage.log_dataset("plan", store.plan_path(cell.arm), "training")
             fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
 
 

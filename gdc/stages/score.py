@@ -41,7 +41,7 @@ def main() -> None:
         store.write_json(store.SCORES_SUMMARY, scored.summary)
         numbers = {k: v for k, v in scored.summary.items() if isinstance(v, int | float)}
         stage.log_metrics(numbers)
-        stage.log_dataset("scores", table, store.TABLES["scores"][0], "scores")
+        stage.log_dataset("scores", store.TABLES["scores"][0], "scores")
         stage.log_artifact(store.TABLES["scores"][0])
         stage.log_artifact(store.SCORES_SUMMARY)
 

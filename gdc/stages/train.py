@@ -41,7 +41,7 @@ def main() -> None:
             None if recording.gain is None else gain_table(index, recording.gain),
         )
         if stage is not None:
-            stage.log_dataset("corpus", corpus, store.TABLES["corpus"][0], "training")
+            stage.log_dataset("corpus", store.TABLES["corpus"][0], "training")
             stage.log_artifact(store.trace_path(seed))
             fitting.save(model, recording, stage, arm="tracked", seed=seed)
 
