@@ -1,7 +1,10 @@
-"""Scores and quadrants -> one plan per arm: keep, drop, weight, copy or mask, and why."""
+"""Scores and quadrants -> one plan per arm: keep, drop, weight, copy or mask, and why.
+
+Plans are lazy, so that they can be written without being held: memory has what a rule ranks.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -30,7 +33,7 @@ _NOT_SCORED: Final = {
 }
 
 
-def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame:
     """Apply one arm's rule.
 
     Args:
@@ -60,8 +63,8 @@ def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame
 
 
 def cap_copies_plan(
-    arm: CapCopiesArm | DedupArm, scored: pl.DataFrame, texts: pl.DataFrame, *, seed: int
-) -> pl.DataFrame:
+    arm: CapCopiesArm | DedupArm, scored: pl.LazyFrame, texts: pl.DataFrame, *, seed: int
+) -> pl.LazyFrame:
     """Drop what nearly copies a kept sample, beyond ``max_copies`` of them; deduplication keeps 1.
 
     Beside the kept sample its copies with the smallest ids stay; the reason names that twin.
@@ -83,14 +86,14 @@ def cap_copies_plan(
     )
 
 
-def oracle_plan(scored: pl.DataFrame, planted: pl.Series) -> pl.DataFrame:
+def oracle_plan(scored: pl.LazyFrame, planted: pl.Series) -> pl.LazyFrame:
     """Drop the planted samples, whose ids no other rule may know: a bound, not a method."""
     return _drop(
         scored, pl.DataFrame({"sample_id": planted}).with_columns(reason=pl.lit("planted"))
     )
 
 
-def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
+def mask_plan(scored: pl.LazyFrame, spans: pl.DataFrame) -> pl.LazyFrame:
     """Keep every sample and mask what it has memorized.
 
     Args:
@@ -103,7 +106,7 @@ def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     reason = pl.lit("memorized spans of ") + pl.col("num_tokens").cast(pl.String) + " tokens"
     return (
         scored.select("sample_id")
-        .join(of_samples, on="sample_id", how="left", maintain_order="left")
+        .join(of_samples.lazy(), on="sample_id", how="left", maintain_order="left")
         .select(
             "sample_id",
             action=pl.when(pl.col("masked").is_null())
@@ -118,7 +121,13 @@ def mask_plan(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def shuffled_mask_plan(plan: pl.DataFrame, places: Sequence[Places], *, seed: int) -> pl.DataFrame:
+def shuffled_mask_plan(
+    plan: pl.DataFrame,
+    num_places: Sequence[int],
+    places_of: Callable[[Sequence[int]], Sequence[Places]],
+    *,
+    seed: int,
+) -> pl.DataFrame:
     """Deal masked spans out to samples and places by chance: what the choice of tokens is worth.
 
     The spans of a sample go together to one drawn among those with tokens enough, and there to
@@ -127,48 +136,44 @@ def shuffled_mask_plan(plan: pl.DataFrame, places: Sequence[Places], *, seed: in
 
     Args:
         plan: ``PLAN`` table of ``mask_plan``.
-        places: Of each sample's tokens, in the row order of ``plan``.
+        num_places: Tokens of each sample's text, in the row order of ``plan``.
+        places_of: Those of the samples in some rows, in their order.
         seed: Of all draws.
     """
     rng = np.random.default_rng(seed)
-    lengths = [
-        _run_lengths(masked_tokens(of_sample, masked))
-        for of_sample, masked in zip(places, plan["masked"].to_list(), strict=True)
-    ]
     # The longest first: whatever was drawn before, one with tokens enough is left.
-    givers = sorted(filter(None, lengths), key=sum, reverse=True)
-    takers = sorted(range(len(places)), key=lambda row: len(places[row]))
-    dealt: list[list[dict[str, int]]] = [[] for _ in places]
+    givers = sorted(_masked_lengths(plan, places_of), key=sum, reverse=True)
+    takers = sorted(range(plan.height), key=num_places.__getitem__)
+    dealt: dict[int, list[tuple[int, int]]] = {}
     drawn: list[int] = []
-    for spans in givers:
-        while takers and len(places[takers[-1]]) >= sum(spans):
+    for lengths in givers:
+        while takers and num_places[takers[-1]] >= sum(lengths):
             drawn.append(takers.pop())
         row = drawn.pop(int(rng.integers(len(drawn))))
-        dealt[row] = _placed_at_random(spans, places[row], rng)
-    masked = pl.Series("masked", dealt, dtype=MASKED)
+        dealt[row] = _placed_at_random(lengths, num_places[row], rng)
+    masked = dict(zip(dealt, _as_spans(dealt, places_of(list(dealt))), strict=True))
+    spans = [masked.get(row, []) for row in range(plan.height)]
     return plan.with_columns(
-        masked,
-        action=pl.Series(["mask" if spans else "keep" for spans in dealt], dtype=pl.String),
+        pl.Series("masked", spans, dtype=MASKED),
+        action=pl.Series(["mask" if found else "keep" for found in spans], dtype=pl.String),
         reason=pl.lit("dealt out by chance"),
     )
 
 
-def shuffled_plan(plan: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+def shuffled_plan(plan: pl.LazyFrame, *, seed: int) -> pl.LazyFrame:
     """Deal another plan's rows out to samples by chance: what its choice of samples is worth.
 
     As many samples are dropped, weighted and copied as in ``plan``, which may mask none: see
-    ``shuffled_mask_plan``.
+    ``shuffled_mask_plan``. Actions, weights and copies of all samples are in memory.
     """
-    draws = hash_order(plan["sample_id"].to_list(), seed=seed, purpose="shuffled arm")
     dealt = (
-        plan.select("action", "weight", "copies")
-        .with_columns(draw=pl.Series(draws, dtype=pl.UInt64))
+        plan.select("action", "weight", "copies", draw=_draw(seed, "shuffled arm"))
         .sort("draw", maintain_order=True)
         .drop("draw")
+        .collect()
     )
-    return _unmasked(
-        plan.select("sample_id").with_columns(dealt, reason=pl.lit("dealt out by chance"))
-    )
+    beside = pl.concat([plan.select("sample_id"), dealt.lazy()], how="horizontal")
+    return _unmasked(beside.with_columns(reason=pl.lit("dealt out by chance")))
 
 
 def budget(fraction: float, num_samples: int) -> int:
@@ -177,12 +182,12 @@ def budget(fraction: float, num_samples: int) -> int:
 
 
 def curate(
-    corpus: pl.DataFrame, quadrants: pl.DataFrame, plan: pl.DataFrame
-) -> dict[str, pl.DataFrame]:
+    corpus: pl.LazyFrame, quadrants: pl.LazyFrame, plan: pl.LazyFrame
+) -> dict[str, pl.LazyFrame]:
     """The data set to train on after ``plan``, without any planted canary.
 
     Args:
-        corpus: ``CORPUS`` table.
+        corpus: ``CORPUS`` table; to collect a result holds none of its other texts.
         quadrants: ``QUADRANT_TABLE`` of the training split.
         plan: ``PLAN`` table of the training split.
 
@@ -201,12 +206,17 @@ def curate(
         .join(quadrants, on="sample_id", how="left", maintain_order="left")
         .join(plan, on="sample_id", how="left", maintain_order="left")
     )
-    unplanned = planned.filter(pl.col("action").is_null() | pl.col("quadrant").is_null())
-    if unplanned.height:
+    is_unplanned = pl.col("action").is_null() | pl.col("quadrant").is_null()
+    num_unplanned, first = (
+        planned.filter(is_unplanned)
+        .select(pl.len(), pl.col("sample_id").first())
+        .collect(engine="streaming")
+        .row(0)
+    )
+    if num_unplanned:
         raise DataError(
             "data/corpus.parquet: expected a plan and a quadrant for every training sample, "
-            f"got {unplanned.height} without, first {unplanned['sample_id'][0]}. "
-            "Re-run from stage train."
+            f"got {num_unplanned} without, first {first}. Re-run from stage train."
         )
     others = ordinary.with_columns(
         weight=pl.lit(1.0),
@@ -226,11 +236,11 @@ def curate(
     }
 
 
-def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
+def _drop(scored: pl.LazyFrame, dropped: pl.DataFrame) -> pl.LazyFrame:
     is_dropped = pl.col("reason").is_not_null()
     return _unmasked(
         scored.select("sample_id")
-        .join(dropped, on="sample_id", how="left", maintain_order="left")
+        .join(dropped.lazy(), on="sample_id", how="left", maintain_order="left")
         .select(
             "sample_id",
             action=pl.when(is_dropped).then(pl.lit("drop")).otherwise(pl.lit("keep")),
@@ -241,8 +251,29 @@ def _drop(scored: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _unmasked(plan: pl.DataFrame) -> pl.DataFrame:
+def _unmasked(plan: pl.LazyFrame) -> pl.LazyFrame:
     return plan.with_columns(masked=pl.lit([], MASKED)).match_to_schema(PLAN)
+
+
+def _draw(seed: int, purpose: str) -> pl.Expr:
+    """``hash_order`` of the sample."""
+    return pl.col("sample_id").map_batches(
+        lambda ids: pl.Series(
+            hash_order(ids.to_list(), seed=seed, purpose=purpose), dtype=pl.UInt64
+        ),
+        return_dtype=pl.UInt64,
+        is_elementwise=True,
+    )
+
+
+def _masked_lengths(
+    plan: pl.DataFrame, places_of: Callable[[Sequence[int]], Sequence[Places]]
+) -> list[list[int]]:
+    """Of each masked sample the lengths of its spans in tokens."""
+    rows = plan.with_row_index("row").filter(pl.col("masked").list.len() > 0)
+    of_rows = zip(places_of(rows["row"].to_list()), rows["masked"].to_list(), strict=True)
+    lengths = [_run_lengths(masked_tokens(places, masked)) for places, masked in of_rows]
+    return [of_sample for of_sample in lengths if of_sample]
 
 
 def _run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
@@ -252,21 +283,27 @@ def _run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
 
 
 def _placed_at_random(
-    lengths: Sequence[int], places: Places, rng: np.random.Generator
-) -> list[dict[str, int]]:
-    """Spans of so many tokens, in random order and without a common token."""
+    lengths: Sequence[int], num_places: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """First and last token of spans of so many tokens, in random order, none in two of them."""
     shuffled = rng.permutation(np.array(lengths, dtype=np.int64))
-    num_free = len(places) - int(shuffled.sum())
+    num_free = num_places - int(shuffled.sum())
     # A span before each of the chosen ones among the free tokens and the spans themselves.
     slots = np.sort(rng.choice(num_free + len(lengths), size=len(lengths), replace=False))
     firsts = slots - np.arange(len(lengths)) + shuffled.cumsum() - shuffled
+    return list(zip(firsts.tolist(), (firsts + shuffled - 1).tolist(), strict=True))
+
+
+def _as_spans(
+    dealt: Mapping[int, Sequence[tuple[int, int]]], places: Sequence[Places]
+) -> list[list[dict[str, int]]]:
     return [
-        {"start": places[first][0], "end": places[first + length - 1][1]}
-        for first, length in zip(firsts.tolist(), shuffled.tolist(), strict=True)
+        [{"start": of_sample[first][0], "end": of_sample[last][1]} for first, last in runs]
+        for runs, of_sample in zip(dealt.values(), places, strict=True)
     ]
 
 
-def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
+def _by_quadrant(arm: QuadrantsArm, scored: pl.LazyFrame) -> pl.LazyFrame:
     quadrant = pl.col("quadrant")
     hotspot = quadrant == "hotspot-memorized"
     noisy = (quadrant == "noisy-outlier") & pl.lit(arm.drop_noisy)
@@ -278,24 +315,17 @@ def _by_quadrant(arm: QuadrantsArm, scored: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _top_fraction(arm: TopFractionArm, scored: pl.DataFrame) -> pl.DataFrame:
+def _top_fraction(arm: TopFractionArm, scored: pl.LazyFrame) -> pl.LazyFrame:
     for name in (arm.score, arm.tie_break):
         _require_score(name, scored)
     columns = list(dict.fromkeys(["sample_id", arm.score, arm.tie_break]))
-    # Only what may be chosen is sorted.
-    best = scored[arm.score].top_k(budget(arm.fraction, scored.height))
-    may_be_chosen = pl.col(arm.score) >= pl.lit(best.min(), pl.Float64)
-    ranking = (
-        scored.select(columns)
-        .filter(may_be_chosen.fill_null(value=best.has_nulls()))
-        .sort(
-            arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
-        )
+    ranking = scored.select(columns).sort(
+        arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
     )
     return _weigh_first(ranking, scored, arm, f"by {arm.score}")
 
 
-def _weight_by_score(arm: WeightByScoreArm, scored: pl.DataFrame) -> pl.DataFrame:
+def _weight_by_score(arm: WeightByScoreArm, scored: pl.LazyFrame) -> pl.LazyFrame:
     _require_score(arm.score, scored)
     score = pl.col(arm.score).fill_nan(None)
     weight = 1 / (1 + score.clip(lower_bound=0).fill_null(0))
@@ -307,8 +337,8 @@ def _weight_by_score(arm: WeightByScoreArm, scored: pl.DataFrame) -> pl.DataFram
     )
 
 
-def _require_score(name: str, scored: pl.DataFrame) -> None:
-    known = [column for column, dtype in scored.schema.items() if dtype.is_float()]
+def _require_score(name: str, scored: pl.LazyFrame) -> None:
+    known = [column for column, dtype in scored.collect_schema().items() if dtype.is_float()]
     if name not in known:
         raise ConfigError(
             f"intervene.arms: expected a score of data/scores.parquet {known}, got {name!r}. "
@@ -316,17 +346,19 @@ def _require_score(name: str, scored: pl.DataFrame) -> None:
         )
 
 
-def _random(arm: RandomArm, scored: pl.DataFrame, seed: int) -> pl.DataFrame:
-    draws = hash_order(scored["sample_id"].to_list(), seed=seed, purpose="random arm")
-    ranking = scored.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw", "sample_id")
+def _random(arm: RandomArm, scored: pl.LazyFrame, seed: int) -> pl.LazyFrame:
+    drawn = scored.select("sample_id", draw=_draw(seed, "random arm"))
+    ranking = drawn.sort("draw", "sample_id")
     return _weigh_first(ranking, scored, arm, "at random")
 
 
 def _weigh_first(
-    ranking: pl.DataFrame, scored: pl.DataFrame, arm: TopFractionArm | RandomArm, how: str
-) -> pl.DataFrame:
-    size = budget(arm.fraction, scored.height)
-    ranks = ranking.select("sample_id").head(size).with_row_index("rank", offset=1)
+    ranking: pl.LazyFrame, scored: pl.LazyFrame, arm: TopFractionArm | RandomArm, how: str
+) -> pl.LazyFrame:
+    size = budget(arm.fraction, scored.select(pl.len()).collect(engine="streaming").item())
+    # Only as many as are chosen are held.
+    first = ranking.head(size).collect(engine="streaming").lazy()
+    ranks = first.select("sample_id").with_row_index("rank", offset=1)
     chosen = pl.col("rank").is_not_null()
     weight = pl.when(chosen).then(arm.weight).otherwise(1.0)
     copies = pl.when(weight == 0).then(0).otherwise(1)

@@ -139,7 +139,10 @@ def scan(name: str) -> pl.LazyFrame:
         SchemaError: It is missing or has other columns.
         DataError: It is damaged where it describes itself.
     """
-    path, schema = TABLES[name]
+    return _scan_table(*TABLES[name])
+
+
+def _scan_table(path: Path, schema: pl.Schema) -> pl.LazyFrame:
     with _refusing(path, "gdc run"):
         table = pl.scan_parquet(path)
         require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
@@ -188,6 +191,20 @@ def write_batches(name: str, tables: Iterable[pl.DataFrame]) -> None:
         for table in tables:
             require(table, schema, name=str(path))
             file.write_table(to_arrow(table), row_group_size=max(1, table.height))
+
+
+def sink(name: str, table: pl.LazyFrame) -> None:
+    """Check and write the table ``name``, a key of ``TABLES``, without holding it."""
+    path, schema = TABLES[name]
+    sink_table(path, table, schema)
+
+
+def texts_of(sample_ids: pl.Series) -> list[str]:
+    """The texts of some samples of the corpus, in the order of their ids."""
+    asked = pl.LazyFrame({"sample_id": sample_ids})
+    texts = scan("corpus").select("sample_id", "text").join(asked, on="sample_id", how="semi")
+    found = asked.join(texts, on="sample_id", how="left", maintain_order="left")
+    return found.collect(engine="streaming")["text"].to_list()
 
 
 def to_arrow(table: pl.DataFrame) -> pa.Table:
@@ -245,11 +262,16 @@ def read_plan(arm: str) -> pl.DataFrame:
     return _read_table(plan_path(arm), PLAN)
 
 
-def write_plans(plans: Mapping[str, pl.DataFrame]) -> None:
+def scan_plan(arm: str) -> pl.LazyFrame:
+    """Open an arm's plan; its rows stay on disk until they are asked for."""
+    return _scan_table(plan_path(arm), PLAN)
+
+
+def write_plans(plans: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> None:
     """Write the plans of all arms; those of former arms disappear."""
     with new_folder(plan_path("any").parent) as folder:
         for arm, plan in plans.items():
-            write_table(folder / plan_path(arm).name, plan, PLAN)
+            sink_table(folder / plan_path(arm).name, plan.lazy(), PLAN)
 
 
 def read_audit(arm: str, seed: int) -> pl.DataFrame:

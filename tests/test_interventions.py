@@ -41,7 +41,15 @@ def at_random(fraction: float, weight: float = 0.0) -> dict[str, object]:
 
 
 def plan(arm: Mapping[str, object], scored: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    return make_plan(TypeAdapter[ScoreArm](ScoreArm).validate_python(arm), scored, seed=seed)
+    rule = TypeAdapter[ScoreArm](ScoreArm).validate_python(arm)
+    return make_plan(rule, scored.lazy(), seed=seed).collect()
+
+
+def curated(
+    corpus: pl.DataFrame, quadrants: pl.DataFrame, plan: pl.DataFrame
+) -> dict[str, pl.DataFrame]:
+    tables = curate(corpus.lazy(), quadrants.lazy(), plan.lazy())
+    return {name: table.collect() for name, table in tables.items()}
 
 
 def rows_without_masks(table: pl.DataFrame) -> list[tuple[object, ...]]:
@@ -237,7 +245,7 @@ def test_a_known_curated_data_set() -> None:
     rows = [(i, "train", canaries.get(i)) for i in "abcde"]
     corpus = corpus_of([*rows, ("v", "validation", None), ("w", "reserved", None)])
     dropping = {**PAPER, "hotspot_weight": 0.0}
-    tables = curate(corpus, quadrants_of(FIVE), plan(dropping, FIVE))
+    tables = curated(corpus, quadrants_of(FIVE), plan(dropping, FIVE))
     assert {name: table.schema for name, table in tables.items()} == {
         "train": CURATED, "validation": CURATED, "reserved": CURATED, "removed": REMOVED
     }  # fmt: skip
@@ -263,9 +271,9 @@ def test_no_planted_row_is_curated_and_every_ordinary_row_is_once(
     ids = scored["sample_id"].to_list()
     rows = [(s, "train", f"words-1-{i:02d}" if i in planted else None) for i, s in enumerate(ids)]
     corpus = corpus_of([*rows, ("v", "validation", None), ("w", "reserved", None)])
-    tables = curate(corpus, quadrants_of(scored), plan(arm, scored))
-    curated = [i for table in tables.values() for i in table["sample_id"]]
-    assert sorted(curated) == sorted(corpus.filter(pl.col("canary_id").is_null())["sample_id"])
+    tables = curated(corpus, quadrants_of(scored), plan(arm, scored))
+    found = [i for table in tables.values() for i in table["sample_id"]]
+    assert sorted(found) == sorted(corpus.filter(pl.col("canary_id").is_null())["sample_id"])
 
 
 def test_no_text_of_a_canary_of_any_family_is_curated_but_as_reserved() -> None:
@@ -282,7 +290,7 @@ def test_no_text_of_a_canary_of_any_family_is_curated_but_as_reserved() -> None:
     canaries = make_canaries(families, [samples], seed=0)
     corpus = build_corpus(samples, canaries, validation_fraction=0.3, seed=0)
     scored = corpus.filter(pl.col("split") == "train").with_columns(quadrant=pl.lit("stable-easy"))
-    tables = curate(corpus, quadrants_of(scored), plan(NONE, scored))
+    tables = curated(corpus, quadrants_of(scored), plan(NONE, scored))
     texts = {name: set(table["text"]) for name, table in tables.items()}
     for name in ("train", "validation", "removed"):
         assert texts[name].isdisjoint(canaries["text"])
@@ -295,7 +303,7 @@ def test_a_plan_that_lacks_a_sample_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"expected a plan and a quadrant .* got 1 without, first f\."
     ):
-        curate(corpus, quadrants_of(FIVE), plan(NONE, FIVE))
+        curated(corpus, quadrants_of(FIVE), plan(NONE, FIVE))
 
 
 def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
@@ -306,7 +314,7 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         }
     )
     arm = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
-    plan = cap_copies_plan(arm, texts.select("sample_id"), texts, seed=0)
+    plan = cap_copies_plan(arm, texts.select("sample_id").lazy(), texts, seed=0).collect()
     assert plan.schema == PLAN
     assert plan["action"].to_list() == ["keep", "keep", "drop", "drop"]
     assert plan["weight"].to_list() == [1.0, 1.0, 0.0, 0.0]
@@ -315,12 +323,12 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         "near copy of b, similarity 1.0",
     ]
     exact = arm.model_copy(update={"threshold": 1.0})
-    plan = cap_copies_plan(exact, texts.select("sample_id"), texts, seed=0)
+    plan = cap_copies_plan(exact, texts.select("sample_id").lazy(), texts, seed=0).collect()
     assert plan["action"].to_list() == ["keep", "keep", "keep", "drop"]
 
 
 def test_the_oracle_drops_what_is_planted_and_nothing_else() -> None:
-    plan = oracle_plan(FIVE, FIVE["sample_id"].head(2))
+    plan = oracle_plan(FIVE.lazy(), FIVE["sample_id"].head(2)).collect()
     assert plan.schema == PLAN
     assert plan["action"].to_list() == ["drop", "drop", "keep", "keep", "keep"]
     assert plan["copies"].to_list() == [0, 0, 1, 1, 1]
@@ -341,7 +349,7 @@ def test_a_shuffled_plan_does_the_same_to_other_samples(
         (i, actions[w], w, int(w > 0), "why", []) for i, w in zip(ids, weights, strict=True)
     ]
     plan = pl.DataFrame(rows, schema=PLAN, orient="row")
-    dealt = shuffled_plan(plan, seed=0)
+    dealt = shuffled_plan(plan.lazy(), seed=0).collect()
     assert dealt["sample_id"].to_list() == ids
     assert sorted(dealt["weight"]) == sorted(weights)
     assert dealt.select("action", "weight", "copies").n_unique() == len(set(weights))
@@ -354,7 +362,7 @@ def test_a_shuffled_plan_reaches_samples_that_the_plan_left_alone() -> None:
         for n, i in enumerate(ids)
     ]
     plan = pl.DataFrame(rows, schema=PLAN, orient="row")
-    dropped = shuffled_plan(plan, seed=0).filter(pl.col("action") == "drop")
+    dropped = shuffled_plan(plan.lazy(), seed=0).collect().filter(pl.col("action") == "drop")
     assert dropped.height == 20
     assert len(set(dropped["sample_id"]) & set(ids[:20])) < 8
 
@@ -387,7 +395,7 @@ def capped(max_copies: int, texts: pl.DataFrame) -> pl.DataFrame:
     arm = CapCopiesArm(
         rule="cap-copies", max_copies=max_copies, threshold=0.8, num_perm=64, shingle_chars=4
     )
-    return cap_copies_plan(arm, texts.select("sample_id"), texts, seed=0)
+    return cap_copies_plan(arm, texts.select("sample_id").lazy(), texts, seed=0).collect()
 
 
 def test_a_cap_keeps_so_many_of_a_group_and_the_smallest_ids() -> None:
@@ -410,7 +418,9 @@ def test_a_cap_leaves_as_many_of_each_text_as_it_says_and_a_cap_of_one_is_dedup(
         text: min(cap, drawn.count(text)) for text in drawn
     }
     dedup = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
-    assert capped(1, texts).equals(cap_copies_plan(dedup, texts.select("sample_id"), texts, seed=0))
+    assert capped(1, texts).equals(
+        cap_copies_plan(dedup, texts.select("sample_id").lazy(), texts, seed=0).collect()
+    )
 
 
 # ---- masked spans
@@ -421,8 +431,18 @@ def spans_of(*spans: tuple[str, int, int, int]) -> pl.DataFrame:
     return pl.DataFrame([(*span, 1.0) for span in spans], schema=SPANS, orient="row")
 
 
+def masks_of(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
+    return mask_plan(scored.lazy(), spans).collect()
+
+
+def shuffled_masks(plan: pl.DataFrame, places: Sequence[Places], seed: int) -> pl.DataFrame:
+    return shuffled_mask_plan(
+        plan, [len(p) for p in places], lambda rows: [places[row] for row in rows], seed=seed
+    )
+
+
 def test_memorized_spans_are_masked_and_every_sample_stays() -> None:
-    masks = mask_plan(FIVE, spans_of(("d", 0, 4, 2), ("b", 3, 9, 5), ("d", 6, 9, 3)))
+    masks = masks_of(FIVE, spans_of(("d", 0, 4, 2), ("b", 3, 9, 5), ("d", 6, 9, 3)))
     assert masks.schema == PLAN
     assert masks.rows() == [
         ("e", "keep", 1.0, 1, "no memorized span", []),
@@ -432,12 +452,12 @@ def test_memorized_spans_are_masked_and_every_sample_stays() -> None:
         ("c", "keep", 1.0, 1, "no memorized span", []),
         ("b", "mask", 1.0, 1, "memorized spans of 5 tokens", [{"start": 3, "end": 9}]),
     ]  # fmt: skip
-    assert set(mask_plan(FIVE, spans_of())["action"]) == {"keep"}
+    assert set(masks_of(FIVE, spans_of())["action"]) == {"keep"}
 
 
 def test_the_curated_data_set_carries_the_masks() -> None:
     corpus = corpus_of([*((i, "train", None) for i in "abcde"), ("v", "validation", None)])
-    tables = curate(corpus, quadrants_of(FIVE), mask_plan(FIVE, spans_of(("d", 0, 4, 2))))
+    tables = curated(corpus, quadrants_of(FIVE), masks_of(FIVE, spans_of(("d", 0, 4, 2))))
     masked = dict(tables["train"].select("sample_id", "masked").iter_rows())
     assert masked == {"a": [], "b": [], "c": [], "d": [{"start": 0, "end": 4}], "e": []}
     assert tables["validation"].schema == CURATED
@@ -462,23 +482,23 @@ def test_shuffled_masks_are_as_many_and_as_long_and_fit(
     spans = spans_of(
         *((ids[i], *places[i][t], 1) for i, m in enumerate(samples) for t in range(len(m)) if m[t])
     )
-    plan = mask_plan(pl.DataFrame({"sample_id": ids}), spans)
-    dealt = shuffled_mask_plan(plan, places, seed=seed)
+    plan = masks_of(pl.DataFrame({"sample_id": ids}), spans)
+    dealt = shuffled_masks(plan, places, seed=seed)
     assert dealt.schema == PLAN
     assert dealt["sample_id"].to_list() == ids
     assert sorted(dealt_lengths(places, dealt)) == sorted(map(sum, samples))
     assert (dealt["masked"].list.len() > 0).equals(dealt["action"] == "mask")
-    assert dealt.equals(shuffled_mask_plan(plan, places, seed=seed))
+    assert dealt.equals(shuffled_masks(plan, places, seed=seed))
 
 
 def test_shuffled_masks_go_to_other_samples_and_to_all_places() -> None:
     places = [letters(20) for _ in range(200)]
     ids = [f"s{i:03}" for i in range(200)]
-    plan = mask_plan(
+    plan = masks_of(
         pl.DataFrame({"sample_id": ids}),
         spans_of(*((i, start, start + 3, 3) for i in ids[:20] for start in (0, 6))),
     )
-    dealt = shuffled_mask_plan(plan, places, seed=0).filter(pl.col("action") == "mask")
+    dealt = shuffled_masks(plan, places, seed=0).filter(pl.col("action") == "mask")
     assert dealt.height == 20
     assert len(set(dealt["sample_id"]) & set(ids[:20])) < 8
     starts = {span["start"] for spans in dealt["masked"].to_list() for span in spans}

@@ -178,11 +178,12 @@ class DiskFullError(OSError):
 
 
 def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_half(_: pl.DataFrame, file: Path, **_options: object) -> None:
+    def write_half(_: pl.DataFrame | pl.LazyFrame, file: Path, **_options: object) -> None:
         file.write_bytes(b"half")
         raise DiskFullError
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", write_half)
+    monkeypatch.setattr(pl.LazyFrame, "sink_parquet", write_half)
 
 
 def test_a_crash_leaves_the_old_table_and_no_temporary(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Stage `intervene`: scores and quadrants -> one plan per arm, and the curated data set."""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from gdc import interventions, store, tracking
@@ -13,40 +15,49 @@ from gdc.config import (
     ShuffledArm,
 )
 from gdc.stages.runner import run
-from gdc.tokens import load_tokenizer
+from gdc.tokens import Places, load_tokenizer
 
 
 def main() -> None:
     """Plan every arm; of the corpus a plan sees the text at most, and never which rows are planted.
 
-    The one exception is the arm ``oracle``, which is a bound for the others.
+    The one exception is the arm ``oracle``, which is a bound for the others. Texts stay on disk but
+    for those that nearly copy one another.
     """
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"seed", "intervene"})
     with tracking.stage_run("intervene", sections) as stage:
-        quadrants, corpus = store.read("quadrants"), store.read("corpus")
-        scored = store.read("scores").join(quadrants, on="sample_id", maintain_order="left")
-        plans = _plans(params, scored, corpus)
-        store.write_plans(plans)
-        curated = interventions.curate(corpus, quadrants, plans[params.intervene.curated_arm])
+        quadrants = store.scan("quadrants")
+        scored = store.scan("scores").join(
+            quadrants, on="sample_id", how="left", maintain_order="left"
+        )
+        store.write_plans(_plans(params, scored))
+        curated = interventions.curate(
+            store.scan("corpus"), quadrants, store.scan_plan(params.intervene.curated_arm)
+        )
         for name, table in curated.items():
-            store.write(f"curated/{name}", table)
-        train = curated["train"]
-        stage.log_metrics({"num_curated": train.height, "num_removed": curated["removed"].height})
+            store.sink(f"curated/{name}", table)
+        counts = {name: _num_rows(f"curated/{name}") for name in ("train", "removed")}
+        stage.log_metrics({"num_curated": counts["train"], "num_removed": counts["removed"]})
         stage.log_dataset("curated", store.TABLES["curated/train"][0], "curated")
-        for arm in plans:
+        for arm in params.intervene.arms:
             stage.log_artifact(store.plan_path(arm))
 
 
-def _plans(params: Params, scored: pl.DataFrame, corpus: pl.DataFrame) -> dict[str, pl.DataFrame]:
+def _num_rows(name: str) -> int:
+    num_rows: int = store.scan(name).select(pl.len()).collect().item()
+    return num_rows
+
+
+def _plans(params: Params, scored: pl.LazyFrame) -> dict[str, pl.LazyFrame]:
     arms, seed = params.intervene.arms, params.seed
     plans = {
-        name: _plan(arm, scored, corpus, seed)
+        name: _plan(arm, scored, seed)
         for name, arm in arms.items()
         if not isinstance(arm, ShuffledArm)
     }
     return plans | {
-        name: _shuffled_masks(plans[arm.of], corpus, seed)
+        name: _shuffled_masks(plans[arm.of], seed)
         if isinstance(arms[arm.of], MaskSpansArm)
         else interventions.shuffled_plan(plans[arm.of], seed=seed)
         for name, arm in arms.items()
@@ -54,28 +65,39 @@ def _plans(params: Params, scored: pl.DataFrame, corpus: pl.DataFrame) -> dict[s
     }
 
 
-def _shuffled_masks(plan: pl.DataFrame, corpus: pl.DataFrame, seed: int) -> pl.DataFrame:
-    samples = plan.select("sample_id").join(
-        corpus, on="sample_id", how="left", maintain_order="left"
-    )
-    places = load_tokenizer(store.TOKENIZER).offsets(samples["text"].to_list())
-    return interventions.shuffled_mask_plan(plan, places, seed=seed)
+def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
+    whole = plan.collect()
+    num_tokens = whole.select("sample_id").join(
+        store.scan("corpus").select("sample_id", "num_tokens").collect(),
+        on="sample_id",
+        how="left",
+        maintain_order="left",
+    )["num_tokens"]
+
+    def places_of(rows: Sequence[int]) -> list[Places]:
+        texts = store.texts_of(whole["sample_id"][rows])
+        return load_tokenizer(store.TOKENIZER).offsets(texts)
+
+    # Without the end of text.
+    num_places = (num_tokens - 1).to_list()
+    return interventions.shuffled_mask_plan(whole, num_places, places_of, seed=seed).lazy()
 
 
 def _plan(
     arm: ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm,
-    scored: pl.DataFrame,
-    corpus: pl.DataFrame,
+    scored: pl.LazyFrame,
     seed: int,
-) -> pl.DataFrame:
+) -> pl.LazyFrame:
     if isinstance(arm, MaskSpansArm):
         return interventions.mask_plan(scored, store.read("spans"))
     if isinstance(arm, CapCopiesArm | DedupArm):
-        texts = corpus.filter(pl.col("split") == "train").select("sample_id", "text")
-        return interventions.cap_copies_plan(arm, scored, texts, seed=seed)
+        texts = store.scan("corpus").filter(pl.col("split") == "train").collect()
+        return interventions.cap_copies_plan(
+            arm, scored, texts.select("sample_id", "text"), seed=seed
+        )
     if isinstance(arm, OracleArm):
-        planted = corpus.filter(pl.col("canary_id").is_not_null())["sample_id"]
-        return interventions.oracle_plan(scored, planted)
+        planted = store.scan("corpus").drop_nulls("canary_id").select("sample_id").collect()
+        return interventions.oracle_plan(scored, planted["sample_id"])
     return interventions.make_plan(arm, scored, seed=seed)
 
 

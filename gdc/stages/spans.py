@@ -31,10 +31,8 @@ def _find(params: Params) -> tuple[pl.DataFrame, dict[str, Any]]:
         return spans.nothing_recorded()
     flagged = store.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
     asked = [of_training.join(flagged, on="sample_id", how="semi") for of_training, _ in runs]
-    texts = asked[0].select("sample_id").join(
-        store.read("corpus"), on="sample_id", how="left", maintain_order="left"
-    )["text"]  # fmt: skip
-    places = load_tokenizer(store.TOKENIZER).offsets(texts.to_list())
+    texts = store.texts_of(asked[0]["sample_id"])
+    places = load_tokenizer(store.TOKENIZER).offsets(texts)
     return spans.find_spans(asked, [heldout for _, heldout in runs], places, params.spans)
 
 
