@@ -13,7 +13,7 @@ from machine import machine
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- written by make bench -->\n", "<!-- until here -->\n"
-SCRIPTS = ("startup", "training", "audits", "scoring")
+SCRIPTS = ("startup", "training", "audits", "scoring", "corpus")
 
 
 def main() -> None:

@@ -1,0 +1,124 @@
+"""Memory of the stages that read and write all texts, for a corpus and one four times as large.
+
+    python benchmarks/corpus.py
+
+Both are made in work/corpus, of random words, and removed. Every stage is a process of its own; the
+table shows the peak of its resident memory.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from table import Row, render
+
+from gdc import store
+from gdc.config import Params
+from gdc.schema import QUADRANTS, SCORES
+from tasks.stages import stage_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "work" / "corpus"
+MEGABYTES = (50, 200)
+WORDS_PER_SAMPLE = 1500
+STAGES = ("ingest", "intervene")
+
+
+def main() -> None:
+    """Run the stages in both folders and print what they took."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--megabytes", type=int, nargs=2, default=MEGABYTES)
+    sizes = parser.parse_args().megabytes
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    try:
+        small, large = (peaks(FOLDER / str(size), size) for size in sizes)
+    finally:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+    rows = [
+        Row(f"GB of stage `{stage}` for {sizes[1]} MB of text, for {sizes[0]} MB",
+            large[stage], small[stage], "<=", 1.25)
+        for stage in STAGES
+    ]  # fmt: skip
+    sys.stdout.write(render(rows))
+
+
+def peaks(folder: Path, megabytes: int) -> dict[str, float]:
+    """GB of resident memory at most in each stage, in a folder made for it."""
+    folder.mkdir(parents=True)
+    os.chdir(folder)
+    with Path("corpus.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in texts(megabytes * 10**6))
+    Path("params.yaml").write_text(json.dumps(params()), encoding="utf-8")
+    found = {}
+    for stage in ("manifest", *STAGES):
+        if stage == "intervene":
+            make_scores(store.load_params())
+        found[stage] = run(stage)
+    return found
+
+
+def run(stage: str) -> float:
+    """GB at most of a stage in a process of its own."""
+    command = [sys.executable, "-m", f"gdc.stages.{stage}"]
+    process = subprocess.Popen(command, env={**stage_environment(), "PYTHONPATH": str(ROOT)})
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"stage {stage} failed")
+    gigabytes = usage.ru_maxrss * 1024 / 1e9
+    sys.stderr.write(f"{Path.cwd().name} MB, {stage}: {gigabytes:.2f} GB\n")
+    return gigabytes
+
+
+def texts(num_chars: int) -> Iterator[str]:
+    """Samples of random words, one in ten of them a copy of the last."""
+    rng = random.Random(0)  # noqa: S311 - guards no secret
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(rng.choices(letters, k=rng.randint(3, 10))) for _ in range(2000)]
+    text = ""
+    while num_chars > 0:
+        if not text or rng.random() > 0.1:
+            text = " ".join(rng.choices(words, k=WORDS_PER_SAMPLE))
+        num_chars -= len(text)
+        yield text
+
+
+def params() -> dict[str, object]:
+    """Those of this repository, for the corpus, without what needs a model."""
+    values = json.loads(json.dumps(store.parse_yaml(store.read_text(ROOT / store.PARAMS), ROOT)))
+    values["ingest"] |= {
+        "source": {
+            "kind": "jsonl",
+            "path": "corpus.jsonl",
+            "text_field": "text",
+            "key_field": None,
+        },
+        "max_samples": None,
+    }
+    values["ingest"]["canaries"]["natural"] = None  # wants short texts
+    return values
+
+
+def make_scores(config: Params) -> None:
+    """Scores and a quadrant by chance for every training sample, as if a model had been trained."""
+    rng = np.random.default_rng(0)
+    is_trained = pl.col("split") == "train"
+    samples = store.scan("corpus").filter(is_trained).select("sample_id").collect()
+    names = ("difficulty", "memorization", "first_learned", *config.score.enabled)
+    drawn = {name: pl.Series(rng.random(samples.height)) for name in names}
+    scores = samples.with_columns(**drawn, never_learned=pl.lit(value=False))
+    store.write("scores", scores.select(*SCORES.names(), *config.score.enabled))
+    quadrant = pl.Series(rng.choice(QUADRANTS, samples.height))
+    stability = pl.lit(None, pl.Float64)
+    store.write("quadrants", samples.with_columns(quadrant=quadrant, stability=stability))
+
+
+if __name__ == "__main__":
+    main()
