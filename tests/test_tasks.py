@@ -42,6 +42,7 @@ from tasks.stages import (
     read_lines,
     reproduce,
 )
+from tests.builders import is_running
 
 ROOT = Path(__file__).parent.parent
 
@@ -383,13 +384,6 @@ def test_only_the_exit_code_makes_a_failure_transient(
     line: str, error: type[StageFailedError]
 ) -> None:
     assert type(stages.failure("a", [line])) is error
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_a_stage_knows_its_parent_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
