@@ -70,9 +70,11 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def _by_repeats(report: Mapping[str, Any]) -> list[str]:
-    """What each arm's models give away of canaries planted so many times."""
+    """What each arm's models give away of canaries planted so many times; [] where none are."""
     levels = {arm["arm"]: _planted_levels(report, arm["arm"]) for arm in report["arms"]}
     names = list(dict.fromkeys(name for of_arm in levels.values() for name in of_arm))
+    if not names:
+        return []
     rows = [
         f"| {arm} | {' | '.join(_ranged(of_arm.get(name), _percent) for name in names)} |"
         for arm, of_arm in levels.items()

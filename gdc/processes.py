@@ -3,8 +3,10 @@
 import atexit
 import copy
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -17,6 +19,8 @@ from gdc.errors import ConfigError
 
 Number = TypeVar("Number", bound=np.generic)
 _KINDS: Final = ("ddp", "fsdp")
+# Between two looks at whether the launcher still runs, in seconds.
+_LOOK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,20 @@ def join() -> Processes:
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        Thread(target=_end_with_launcher, daemon=True).start()
         dist.init_process_group()
         atexit.register(dist.destroy_process_group)
-    return Processes(dist.get_rank(), dist.get_world_size(), kind == "fsdp")
+    count = dist.get_world_size()
+    # One process has the whole model, whatever it is called.
+    return Processes(dist.get_rank(), count, is_sharded=kind == "fsdp" and count > 1)
+
+
+def _end_with_launcher() -> None:
+    """A SIGKILL of the launcher's process group misses us: it starts us in sessions of our own."""
+    launcher = os.getppid()
+    while os.getppid() == launcher:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def shard(module: nn.Module) -> nn.Module:

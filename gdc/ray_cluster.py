@@ -1,11 +1,13 @@
 """The Ray cluster that was asked for: connected to, or started on this machine."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from gdc.environment import QUIET
 from gdc.errors import ConfigError, DataError, GdcError
 
 # Starts a cluster on this machine, of its own.
@@ -19,6 +21,8 @@ def connected(address: str) -> Iterator[None]:
     Raises:
         ConfigError: Ray is not installed, or does not answer.
     """
+    # Ray reads it where it starts a cluster, with a dashboard or without.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", QUIET["RAY_USAGE_STATS_ENABLED"])
     try:
         import ray  # noqa: PLC0415 - an extra, and slow
     except ImportError:

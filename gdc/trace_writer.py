@@ -88,10 +88,10 @@ class TraceWriter:
             if gains is not None:
                 self._write(self._folder, Path(store.GAINS).stem, gains, SELF_INFLUENCE)
             self._write(self._folder, "checkpoints", checkpoints, CHECKPOINTS)
-            place = store.trace_path(self._seed)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(place, ignore_errors=True)
-            self._folder.replace(place)
+            with store.new_folder(store.trace_path(self._seed)) as folder:
+                folder.rmdir()
+                # The folder for data may lie on another disk.
+                shutil.move(self._folder, folder)
             self._place.rmdir()
         self._among.wait()
 

@@ -182,14 +182,16 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
     that the difference is the update's alone. Neither changes a bit of the training.
 
     Several processes take their shares of each batch, so batches are as large as those of one, and
-    weights and losses differ by the rounding of sums alone; all of them end with the same.
+    weights and losses differ by the rounding of sums alone, or with dropout by its draws, of which
+    each makes its own; all of them end with the same.
 
     Args:
         model: A causal language model on the device to train on.
         data: Texts, weights and copies.
         recipe: Hyper-parameters and seed.
         checkpoints: Folder for resuming; a killed run that is started again goes on from there,
-            and ends with the same bytes as one that was never killed.
+            and ends with the same bytes as one that was never killed (three processes or more sum
+            gradients in another order after a start: with the same but for rounding).
         name: What the progress bar says; no two runs at the same time may share it.
         trace: Takes the losses of the samples; None: nobody asks for them.
         among: The processes that train together.
@@ -291,6 +293,8 @@ class _Run:
     def finish(self) -> None:
         if self.trace is not None:
             self.trace.flush()
+        # What one has not written, all make again from the checkpoint.
+        self.among.wait()
         if self.among.is_sharded:
             processes.copy_weights(self.asked, self.model)
         # The last update may have broken weights that no later loss can tell of.

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -32,7 +32,9 @@ from tasks.graph import Graph
 from tasks.stages import (
     StageFailedError,
     StageResult,
+    StageTransientError,
     dvc_command,
+    is_transient,
     reproduce,
     stage_environment,
 )
@@ -49,13 +51,16 @@ HANDED_ON: Final = ("GDC_EXPERIMENT", "GDC_DEVICE", "GDC_LAUNCHER", "GDC_PARALLE
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a worker needs to make the workspace again, and where its data lie."""
+    """What a worker needs to make the workspace again, and where its data lie.
+
+    What may hold a password is not shown.
+    """
 
     name: str
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes] = field(repr=False)
     remote: str
-    url: str
-    environment: Mapping[str, str]
+    url: str = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
 
 
 @contextmanager
@@ -63,8 +68,10 @@ def joined(address: str, num_threads: int) -> Iterator[None]:
     """Connect to the Ray cluster at ``address``; each cell takes so many of its processors.
 
     Raises:
-        ConfigError: Ray is not installed, does not answer, or its nodes cannot reach MLflow.
+        ConfigError: There is no default DVC remote, Ray is not installed or does not answer, or
+            its nodes cannot reach MLflow.
     """
+    default_remote()
     with connected(address):
         import ray  # noqa: PLC0415 - an extra
         from prefect_ray.context import remote_options  # noqa: PLC0415 - an extra
@@ -97,9 +104,9 @@ def run_on_cluster(
 
     if not targets:
         return []
+    workspace = describe_workspace()
     inputs = {target: sorted(graph.upstream[target]) for target in targets}
     _dvc("push", *sorted({name for names in inputs.values() for name in names}))
-    workspace = describe_workspace()
     with RayTaskRunner() as runner:
         futures = [
             runner.submit(
@@ -114,19 +121,27 @@ def run_on_cluster(
             for target in targets
         ]
         results = [_result_of(t, future) for t, future in zip(targets, futures, strict=True)]
-    done = [result for result in results if result.error is None]
-    _dvc("fetch", "--run-cache", *sorted(inputs[targets[0]])[:1])
-    for result in done:
-        # Its outputs, from the record of the worker's run.
+    if any(result.error is None for result in results):
+        _dvc("fetch", "--run-cache", *inputs[targets[0]][:1])
+    return [_with_outputs(result, parent_run_id) for result in results]
+
+
+def _with_outputs(result: StageResult, parent_run_id: str | None) -> StageResult:
+    """The result, its outputs taken into this workspace by the record of the worker's run."""
+    if result.error is not None:
+        return result
+    try:
         reproduce(result.target, parent_run_id, _say, options=("--pull",))
-    return results
+    except StageFailedError as error:
+        return replace(result, outcome="failed", error=error)
+    return result
 
 
-def describe_workspace() -> Workspace:
-    """The workspace in this folder.
+def default_remote() -> tuple[str, str]:
+    """Name and URL of the DVC remote that carries the files.
 
     Raises:
-        ConfigError: It has no default DVC remote.
+        ConfigError: There is none.
     """
     with Repo() as repo:
         remote = repo.config["core"].get("remote")
@@ -135,7 +150,16 @@ def describe_workspace() -> Workspace:
                 "--ray: expected a default DVC remote that all workers reach, got none. "
                 "Add one: dvc remote add --default storage <path or URL>."
             )
-        url = repo.config["remote"][remote]["url"]
+        return remote, str(repo.config["remote"][remote]["url"])
+
+
+def describe_workspace() -> Workspace:
+    """The workspace in this folder.
+
+    Raises:
+        ConfigError: It has no default DVC remote.
+    """
+    remote, url = default_remote()
     package = [
         path for path in Path(PACKAGE).rglob("*") if path.is_file() and path.suffix != ".pyc"
     ]
@@ -145,21 +169,33 @@ def describe_workspace() -> Workspace:
         name=sha256(f"{socket.gethostname()}:{Path.cwd()}".encode()).hexdigest()[:12],
         files={path.as_posix(): path.read_bytes() for path in paths},
         remote=remote,
-        url=str(url),
+        url=url,
         environment={**handed_on, "MLFLOW_TRACKING_URI": tracking.tracking_uri()},
     )
 
 
-@task(name="cell", task_run_name="{target}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="cell",
+    task_run_name="{target}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=is_transient,
+)
 def run_cell(
     target: str, inputs: Sequence[str], workspace: Workspace, parent_run_id: str | None
 ) -> StageResult:
     started = time.monotonic()
     os.environ.update(workspace.environment)
-    with clone_of(workspace):
-        _dvc("pull", *inputs)
-        result = reproduce(target, parent_run_id, _say)
-        _dvc("push", "--run-cache", target)
+    try:
+        with clone_of(workspace):
+            _dvc("pull", *inputs)
+            result = reproduce(target, parent_run_id, _say)
+            _dvc("push", "--run-cache", target)
+    except TransientError as error:
+        # Of this cell alone: the others go on.
+        raise StageTransientError(f"{target}: {error}") from None
     return StageResult(target, result.outcome, time.monotonic() - started)
 
 
@@ -172,13 +208,14 @@ def clone_of(workspace: Workspace) -> Iterator[Path]:
     base = Path(os.environ.get("GDC_WORKER_FOLDER") or tempfile.gettempdir())
     place = base / f"gdc-{workspace.name}"
     place.mkdir(parents=True, exist_ok=True)
+    # DVC's configuration may hold a password.
+    place.chmod(0o700)
     for number in count():
-        lock = FileLock(place / f"{number}.lock")
         try:
-            lock.acquire(blocking=False)
+            held = FileLock(place / f"{number}.lock").acquire(blocking=False)
         except Timeout:
             continue
-        with lock, chdir(_made(place / str(number), workspace)):
+        with held, chdir(_made(place / str(number), workspace)):
             yield Path.cwd()
         return
 
@@ -201,7 +238,13 @@ def _made(folder: Path, workspace: Workspace) -> Path:
 
 
 def _result_of(target: str, future: Any) -> StageResult:  # noqa: ANN401  # prefect_ray is an extra
-    value = future.result(raise_on_failure=False)
+    from ray.exceptions import RayError  # noqa: PLC0415 - an extra
+
+    try:
+        value = future.result(raise_on_failure=False)
+    except RayError as error:
+        # A worker or a node is gone; the others are not.
+        value = StageFailedError(f"{target}: {error}")
     if isinstance(value, StageFailedError):
         return StageResult(target, "failed", 0.0, value)
     if isinstance(value, BaseException):

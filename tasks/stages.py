@@ -37,8 +37,11 @@ ADVICE: Final = re.compile(
     r"To track the changes with git|git add |To enable auto staging|dvc config core\.autostage"
     r"|Use `dvc push`|Data and pipelines are up to date"
 )
-# What DVC says of a stage that met a ``TransientError``.
-EXITED: Final = re.compile(rf"ERROR: failed to reproduce .* exited with {TransientError.exit_code}")
+# What DVC says of a stage that met a ``TransientError``, and torchrun of one of its processes.
+EXITED: Final = re.compile(
+    rf"ERROR: failed to reproduce .* exited with {TransientError.exit_code}"
+    rf"|\s*exitcode\s*: {TransientError.exit_code} \(pid: \d+\)"
+)
 PROGRESS_SECONDS: Final = 5.0  # a progress bar is logged at most this often
 GRACE_SECONDS: Final = 10.0  # between SIGTERM and SIGKILL
 NUM_LAST_LINES: Final = 3  # shown of a stage that failed without an `error:` line
@@ -216,7 +219,7 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, StageTransientError)
 
 
@@ -228,7 +231,7 @@ def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bo
     persist_result=False,
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=_is_transient,
+    retry_condition_fn=is_transient,
 )
 def run_stage(target: str, parent_run_id: str | None) -> StageResult:
     return reproduce(target, parent_run_id, get_run_logger().info)

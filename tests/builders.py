@@ -126,3 +126,11 @@ def membership_of(members: Sequence[float], heldout: Sequence[float]) -> pl.Data
     return table.with_columns(
         zlib=score, min_k=score, min_k_plus_plus=score, length=1.0, zlib_size=1.0
     )
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

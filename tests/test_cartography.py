@@ -1,5 +1,6 @@
 """A trace folder mapped from disk: what the pipeline's own functions say of it in memory."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,15 @@ def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
         given = rules(enabled=STREAMED, epsilon=absolute(1.0), num_early=2)
         with pytest.raises(DataError, match=r"(?s)shard_00001/loss_003\.parquet: not a Parquet"):
             map_on_cluster(folder, there, given, split)
+
+
+def test_a_cluster_reports_nothing_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    monkeypatch.setattr("ray.init", lambda *_, **__: started.append(dict(os.environ)))
+    started: list[dict[str, str]] = []
+    with ray_cluster.connected(ray_cluster.LOCAL):
+        pass
+    assert started[0]["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_a_cluster_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,13 @@ def test_arms_come_in_the_order_of_the_params_with_every_interval() -> None:
     ]
 
 
+def test_without_planted_canaries_there_is_no_table_of_them() -> None:
+    none = arm(0.5, None)
+    none["canaries"]["levels"] = []
+    report = {"arms": [{"arm": "none"}], "evidence": {"none": none}, "claims": []}
+    assert len(console.markdown(report).splitlines()) == 3
+
+
 def test_a_claim_stands_beside_what_was_measured() -> None:
     claim = {
         "claim": "leakage falls by 30 %",

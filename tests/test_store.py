@@ -1,5 +1,7 @@
 """Tables and files on disk: what is written is read back, whole or not at all."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +11,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
+import duckdb
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]  # it has none
 import polars as pl
 import pytest
 from hypothesis import given
@@ -311,6 +315,29 @@ def test_a_trace_is_verified_file_by_file(num_processes: int) -> None:
         store.verify_trace(folder)
 
 
+def test_a_trace_is_read_by_what_reads_parquet() -> None:
+    folder = write_trace(7, trace_of({"a": [1.0, 2.0], "b": [3.0, 4.0]}))
+    files = sorted((folder / "train").glob("*.parquet"))
+    polars = pl.concat([pl.scan_parquet(f) for f in files], how="horizontal").collect()
+    pandas = pd.concat([pd.read_parquet(f) for f in files], axis=1)
+    relation = duckdb.sql(
+        f"FROM '{folder}/train/index.parquet' POSITIONAL JOIN '{folder}/train/loss_001.parquet'"
+    )
+    assert relation is not None
+    assert polars.columns == ["sample_id", "num_tokens", "loss_000", "loss_001"]
+    assert list(pandas.columns) == polars.columns
+    assert list(pandas.itertuples(index=False, name=None)) == polars.rows()
+    assert relation.fetchall() == polars.drop("loss_000").rows()
+
+
+def test_a_file_that_nobody_took_a_checksum_of_is_not_verified() -> None:
+    folder = write_trace(7, trace_with_heldout())
+    part = store.trace_shards(folder)[0]
+    (part / "loss_003.parquet").write_bytes((part / "loss_002.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"loss_003\.parquet: expected BLAKE2b None, got"):
+        store.verify_trace(folder)
+
+
 def begun(num_checkpoints: int) -> TraceWriter:
     """A trace under way, as a killed process leaves it."""
     trace = trace_with_heldout()
@@ -332,6 +359,27 @@ def test_a_trace_goes_on_where_its_run_did(workspace: Path) -> None:
     writer.finish(trace.checkpoints, None, None)
     assert losses_by_numpy(store.trace_path(7)).tolist() == [[0, 1, 8], [1, 2, 9]]
     assert list((workspace / "work/traces").iterdir()) == []
+
+
+def test_a_trace_comes_to_its_place_on_another_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, within_a_disk(getattr(os, name)))
+    trace = trace_with_heldout()
+    folder = write_trace(7, trace)
+    assert store.verify_trace(folder) == len(list(folder.rglob("*.parquet")))
+    assert_frame_equal(store.read_trace(7).losses, trace.losses)
+    assert [path.name for path in folder.parent.iterdir()] == ["7"]
+
+
+def within_a_disk(move: Callable[..., None]) -> Callable[..., None]:
+    """``work`` is one disk, all else another."""
+
+    def moved(source: os.PathLike[str], target: os.PathLike[str]) -> None:
+        if len({Path(path).parts[0] == "work" for path in (source, target)}) > 1:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        move(source, target)
+
+    return moved
 
 
 def test_another_run_of_the_seed_leaves_nothing_of_the_former_one() -> None:

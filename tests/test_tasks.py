@@ -42,6 +42,7 @@ from tasks.stages import (
     read_lines,
     reproduce,
 )
+from tests.builders import is_running
 
 ROOT = Path(__file__).parent.parent
 
@@ -341,6 +342,31 @@ def test_a_launcher_that_is_no_program_is_refused(tmp_path: Path) -> None:
     assert "error: GDC_LAUNCHER: expected a program such as" in done.stderr
 
 
+def test_a_launcher_that_numbers_no_process_is_refused_and_not_started_for_ever(
+    tmp_path: Path,
+) -> None:
+    launcher = f"{sys.executable} -W ignore"
+    done = subprocess.run(
+        [sys.executable, "-m", "gdc.stages.train", "--seed", "0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "GDC_LAUNCHER": launcher},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: GDC_LAUNCHER: expected a program that numbers what")
+    assert f"got '{launcher}'" in done.stderr
+
+
+def test_an_outage_that_a_launcher_tells_of_is_one() -> None:
+    lines = ["error: MLflow is down", "  exitcode  : 75 (pid: 123)", "ERROR: ... exited with 1"]
+    assert type(stages.failure("train@0", lines)) is StageTransientError
+    lines[1] = "  exitcode  : 2 (pid: 75)"
+    assert type(stages.failure("train@0", lines)) is StageFailedError
+
+
 def test_what_several_processes_say_alike_is_said_once() -> None:
     lines = ["error: training: no sample is left", "error: training: no sample is left"]
     assert str(stages.failure("train@0", lines)) == "train@0: training: no sample is left"
@@ -358,13 +384,6 @@ def test_only_the_exit_code_makes_a_failure_transient(
     line: str, error: type[StageFailedError]
 ) -> None:
     assert type(stages.failure("a", [line])) is error
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_a_stage_knows_its_parent_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Trains a small model, alone or as one of several processes, and saves what came of it.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.train_together lstm out.npz
+torchrun --standalone --nproc-per-node 2 -m tests.train_together lstm out.npz -1 0
 """
 
 import sys
@@ -21,10 +21,10 @@ WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 1.0, 1.0, 1.0]
 COPIES = [1, 1, 1, 2, 1, 1, 1, 0, 1, 1]
 
 
-def main(kind: str, out: Path, die_at: int) -> None:
+def main(kind: str, out: Path, die_at: int, dropout: float) -> None:
     torch.set_num_threads(1)
     among = processes.join()
-    data, model = training_data(WEIGHTS, COPIES), built(kind)
+    data, model = training_data(WEIGHTS, COPIES), built(kind, dropout=dropout)
     index, heldout_index = (
         pl.DataFrame(
             {
@@ -70,4 +70,4 @@ class Mortal(TraceWriter):
 
 if __name__ == "__main__":
     assert len(TEXTS) == len(WEIGHTS)
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

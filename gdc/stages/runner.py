@@ -6,8 +6,12 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from gdc.errors import ConfigError, GdcError
+
+# Set in what a launcher starts: a program that sets no RANK would be started again for ever.
+_LAUNCHED: Final = "GDC_LAUNCHED"
 
 
 def run(main: Callable[[], None], *, is_training: bool = False) -> None:
@@ -30,14 +34,20 @@ def _launch(launcher: list[str]) -> None:
     """Become the launcher, which starts this stage again; in what it started, go on."""
     if not launcher or "RANK" in os.environ:
         return
+    if _LAUNCHED in os.environ:
+        raise ConfigError(
+            "GDC_LAUNCHER: expected a program that numbers what it starts in RANK, as torchrun "
+            f"does, got {shlex.join(launcher)!r}. Name another, or unset it for one process."
+        )
+    os.environ[_LAUNCHED] = "1"
     module = sys.modules["__main__"].__spec__
     assert module is not None  # noqa: S101 - a stage is run as a module
     try:
         os.execvp(launcher[0], [*launcher, "-m", module.name, *sys.argv[1:]])  # noqa: S606
     except OSError as error:
         raise ConfigError(
-            f"GDC_LAUNCHER: expected a program such as 'torchrun --nproc-per-node 2', got "
-            f"{launcher[0]!r}: {error.strerror}."
+            f"GDC_LAUNCHER: expected a program such as 'torchrun --standalone --nproc-per-node 2', "
+            f"got {launcher[0]!r}: {error.strerror}."
         ) from None
 
 

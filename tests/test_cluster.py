@@ -1,0 +1,150 @@
+"""Cells on a Ray cluster, without one: their clones, and what becomes of each."""
+
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from ray.exceptions import WorkerCrashedError
+
+from gdc.errors import ConfigError, TransientError
+from tasks import cluster
+from tasks.cluster import Workspace, clone_of, describe_workspace, joined, run_cell
+from tasks.graph import Graph
+from tasks.stages import StageFailedError, StageResult, StageTransientError
+
+SECRET = "hush"  # noqa: S105 - of nobody
+WORKSPACE = Workspace(
+    name="test",
+    files={"params.yaml": b"a: 1\n", ".dvc/config.local": SECRET.encode()},
+    remote="storage",
+    url=f"https://user:{SECRET}@example.org",
+    environment={"MLFLOW_TRACKING_URI": f"https://user:{SECRET}@example.org"},
+)
+GRAPH = Graph({name: frozenset({"ingest"}) for name in ("train@0", "train@1", "train@2")})
+
+
+@pytest.fixture(autouse=True)
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The commands of DVC that are asked for; none of them runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GDC_WORKER_FOLDER", str(tmp_path / "workers"))
+    asked: list[Sequence[str]] = []
+    monkeypatch.setattr(cluster, "_dvc", lambda *arguments: asked.append(arguments))
+    return asked
+
+
+def test_a_workspace_without_a_default_remote_is_refused_before_anything_is_pushed(
+    commands: list[Sequence[str]],
+) -> None:
+    with Repo.init(no_scm=True):
+        pass
+    for refused in (
+        describe_workspace,
+        lambda: joined("local", 1).__enter__(),
+        lambda: cluster.run_on_cluster(["train@0"], None, GRAPH),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"^--ray: expected a default DVC remote .*, got none"
+        ):
+            refused()
+    assert commands == []
+
+
+def test_two_workers_have_clones_of_their_own_and_the_next_takes_one_of_them() -> None:
+    with clone_of(WORKSPACE) as one, clone_of(WORKSPACE) as other:
+        assert one != other
+        assert (one / "params.yaml").read_bytes() == (other / "params.yaml").read_bytes()
+    with clone_of(WORKSPACE) as again:
+        assert again == one
+
+
+def test_a_cell_that_fails_gives_its_clone_back_while_its_error_is_still_looked_at() -> None:
+    with pytest.raises(StageFailedError) as kept, clone_of(WORKSPACE) as failed:
+        raise StageFailedError("boom")
+    with clone_of(WORKSPACE) as again:
+        assert again == failed
+    assert str(kept.value) == "boom"
+
+
+def test_a_clone_holds_no_file_of_a_former_state() -> None:
+    with clone_of(WORKSPACE) as folder:
+        (folder / "gdc").mkdir()
+        (folder / "gdc/former.py").touch()
+        (folder / "dvc.lock").touch()
+    with clone_of(WORKSPACE) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == [".dvc", "params.yaml"]
+
+
+def test_passwords_are_neither_shown_nor_readable_by_others(tmp_path: Path) -> None:
+    assert SECRET not in repr(WORKSPACE)
+    with clone_of(WORKSPACE):
+        assert stat.S_IMODE((tmp_path / "workers/gdc-test").stat().st_mode) == 0o700
+
+
+def test_a_remote_that_does_not_answer_fails_the_cell_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: str) -> None:
+        raise TransientError("dvc pull: no answer")
+
+    monkeypatch.setattr(cluster, "_dvc", refuse)
+    with pytest.raises(StageTransientError, match=r"^train@0: dvc pull: no answer$"):
+        run_cell.fn("train@0", ["ingest"], WORKSPACE, None)
+
+
+@dataclass
+class Ended:
+    """A future of a cell that has ended."""
+
+    value: object
+
+    def result(self, *, raise_on_failure: bool) -> object:
+        """What Prefect says of it; Ray raises where a worker died."""
+        assert not raise_on_failure
+        if isinstance(self.value, WorkerCrashedError):
+            raise self.value
+        return self.value
+
+
+@dataclass
+class Runner:
+    """Runs no cell, and says what became of each."""
+
+    ended: list[object]
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+    def submit(self, *_: object) -> Ended:
+        return Ended(self.ended.pop(0))
+
+
+def test_a_cell_that_fails_takes_no_other_along(
+    monkeypatch: pytest.MonkeyPatch, commands: list[Sequence[str]]
+) -> None:
+    done = [StageResult(f"train@{seed}", "executed", 1.0) for seed in (0, 2)]
+    runner = Runner([done[0], WorkerCrashedError(), done[1]])
+    taken: list[str] = []
+
+    def reproduce(target: str, *_: object, options: Sequence[str]) -> None:
+        taken.append(target)
+        assert options == ("--pull",)
+        if target == "train@2":
+            raise StageFailedError("train@2: not in the remote")
+
+    monkeypatch.setattr("prefect_ray.RayTaskRunner", lambda: runner)
+    monkeypatch.setattr(cluster, "describe_workspace", lambda: WORKSPACE)
+    monkeypatch.setattr(cluster, "reproduce", reproduce)
+    results = cluster.run_on_cluster(list(GRAPH.upstream), None, GRAPH)
+    assert [result.outcome for result in results] == ["executed", "failed", "failed"]
+    assert [result.target for result in results] == list(GRAPH.upstream)
+    assert "train@1: The worker died" in str(results[1].error)
+    assert str(results[2].error) == "train@2: not in the remote"
+    assert taken == ["train@0", "train@2"]
+    assert commands == [("push", "ingest"), ("fetch", "--run-cache", "ingest")]
