@@ -21,7 +21,7 @@ from gdc.config import (
 from gdc.corpus import hash_order
 from gdc.duplicates import near_copies
 from gdc.errors import ConfigError, DataError
-from gdc.schema import CURATED, MASKED, PLAN, REMOVED
+from gdc.schema import CURATED, MASKED, PLAN, REMOVED, Batches
 from gdc.tokens import Places, masked_tokens
 
 _NOT_SCORED: Final = {
@@ -60,7 +60,7 @@ def make_plan(arm: ScoreArm, scored: pl.DataFrame, *, seed: int) -> pl.DataFrame
 
 
 def cap_copies_plan(
-    arm: CapCopiesArm | DedupArm, scored: pl.DataFrame, texts: pl.DataFrame, *, seed: int
+    arm: CapCopiesArm | DedupArm, scored: pl.DataFrame, texts: Batches, *, seed: int
 ) -> pl.DataFrame:
     """Drop what nearly copies a kept sample, beyond ``max_copies`` of them; deduplication keeps 1.
 

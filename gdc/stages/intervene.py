@@ -71,7 +71,7 @@ def _plan(
     if isinstance(arm, MaskSpansArm):
         return interventions.mask_plan(scored, store.read("spans"))
     if isinstance(arm, CapCopiesArm | DedupArm):
-        texts = corpus.filter(pl.col("split") == "train").select("sample_id", "text")
+        texts = store.batches("corpus", ["sample_id", "text"], pl.col("split") == "train")
         return interventions.cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
         planted = corpus.filter(pl.col("canary_id").is_not_null())["sample_id"]

@@ -33,7 +33,7 @@ def main() -> None:
                 traces, corpus, params.score, seed=params.seed, references=references
             )
         samples = corpus.filter(pl.col("split") == "train")
-        twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
+        twins = duplicates.near_copies([samples], params.reference, seed=params.seed)
         reasons = causes.find_causes(samples, twins)
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         store.write("scores", table)
