@@ -34,7 +34,7 @@ def main() -> None:
             )
         samples = corpus.filter(pl.col("split") == "train")
         twins = duplicates.near_copies([samples], params.reference, seed=params.seed)
-        reasons = causes.find_causes(samples, twins)
+        reasons = causes.find_causes([samples], twins)
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         store.write("scores", table)
         store.write("scores_by_run", scored.by_run)
