@@ -15,8 +15,8 @@ from gdc import store, tracking
 from gdc.config import Params
 from gdc.leaderboard import TRAINED, Scored, build_leaderboard
 from gdc.leaderboard_page import leaderboard_png, markdown
-from gdc.scores import cost_class, needs_of, score_samples
-from gdc.stages.score import CORPUS_COLUMNS, read_run
+from gdc.scores import corpus_columns, cost_class, needs_of, score_samples
+from gdc.stages.score import read_run
 from gdc.trace import Trace
 from tasks.graph import workers
 from tasks.truth import require_scores, train_models
@@ -49,8 +49,10 @@ def judge(params: Params, num_models: int) -> dict[str, Any]:
     """The leaderboard of the scores that stand in the workspace."""
     canaries = store.read("canaries").select("canary_id", "family", "num_repeats")
     samples = (
-        store.read("corpus")
+        store.scan("corpus")
         .filter(pl.col("split") == "train")
+        .select("sample_id", "content_id", "canary_id")
+        .collect()
         .join(canaries, on="canary_id", how="left", maintain_order="left")
         .select(TRAINED.names())
     )
@@ -73,12 +75,12 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
 
     A companion of every score, such as ``difficulty``, is not computed alone.
     """
-    corpus = store.read("corpus").select(CORPUS_COLUMNS)
     references = store.read_references(params.reference.models)
     of_references = seconds_of_references(params)
     seconds: dict[str, float | None] = {}
     for name in params.score.enabled:
         config = params.score.model_copy(update={"enabled": (name,)})
+        corpus = store.batches("corpus", corpus_columns(config.enabled))
         started = time.perf_counter()
         with store.naming_damage(*map(store.trace_path, params.train.seeds)):
             score_samples(traces, corpus, config, seed=params.seed, references=references)

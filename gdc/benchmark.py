@@ -48,10 +48,13 @@ def make_halves(params: Params, num_models: int) -> pl.DataFrame:
     path = folder(params, num_models) / "halves.parquet"
     if path.exists():
         return _read(path, HALVES)
-    samples = store.read("corpus").filter(pl.col("split") == "train")
-    twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
+    is_trained = pl.col("split") == "train"
+    texts = store.batches("corpus", ["sample_id", "text"], is_trained)
     table = halves.assign_halves(
-        samples, twins, num_models=num_models, seed=SEEDS_FROM + params.seed
+        store.scan("corpus").filter(is_trained).select("sample_id", "content_id").collect(),
+        duplicates.near_copies(texts, params.reference, seed=params.seed),
+        num_models=num_models,
+        seed=SEEDS_FROM + params.seed,
     )
     store.write_table(path, table, HALVES)
     return table

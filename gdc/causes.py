@@ -4,15 +4,21 @@ A cause is read off the text and its copies alone: neither a loss nor a canary l
 """
 
 import re
+from array import array
+from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from hashlib import blake2b
 from ipaddress import ip_address
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import log2
 from typing import Final
 
+import numpy as np
 import polars as pl
+
+from gdc.schema import Batches
 
 # One row is a training sample.
 CAUSES: Final = pl.Schema(
@@ -40,7 +46,7 @@ _WORD: Final = re.compile(r"\w+(?:\.\w+)*")
 _NUMBER: Final = re.compile(r"(?<![0-9])([0-9]{1,9})(?![0-9])")
 
 
-def find_causes(samples: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
+def find_causes(samples: Batches, twins: pl.DataFrame) -> pl.DataFrame:
     """Name one cause for every sample: the first of ``REMEDIES`` that holds.
 
     ``secret``: a span has the format of a key, an address or a long number, or looks random.
@@ -48,23 +54,30 @@ def find_causes(samples: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
     ``template``: ``MIN_ALIKE`` texts are the same but for numbers and identifiers, or most of the
     text counts or repeats one line in this way.
 
+    In memory are the table that is returned, some ids of each text that has copies, and 8 bytes for
+    each distinct text; never all texts. The batches are gone through twice.
+
     Args:
-        samples: Unique ``sample_id``, ``num_copies`` and ``text``, rows in any order.
+        samples: Unique ``sample_id``, ``num_copies`` (rows with the same text, this one included)
+            and ``text``, rows in any order.
         twins: ``NEAR_DUPLICATES`` table of these samples.
 
     Returns:
         ``CAUSES`` table sorted by ``sample_id``.
     """
-    samples = samples.sort("sample_id")
-    copies, near = _exact_copies(samples), _near_copies(twins)
-    templates = _templates(samples["text"].unique())
-    rows = []
-    for sample_id, num_copies, text in samples.select("sample_id", "num_copies", "text").rows():
-        others = [i for i in copies[text] if i != sample_id] if num_copies > 1 else []
-        twins_of = others or sorted(near.get(sample_id, ()))
-        cause = _cause(text, bool(others), bool(twins_of), templates)
-        rows.append((sample_id, cause, twins_of[:MAX_TWINS]))
-    return pl.DataFrame(rows, schema=CAUSES, orient="row")
+    near = _near_copies(twins)
+    copies, templates = _copies_and_templates(samples)
+    tables = [pl.DataFrame(schema=CAUSES)]
+    for batch in samples:
+        rows = []
+        for sample_id, num_copies, text in _rows(batch):
+            same = copies[_digest(text)] if num_copies > 1 else []
+            others = [i for i in same if i != sample_id]
+            twins_of = others or sorted(near.get(sample_id, ()))
+            cause = _cause(text, bool(others), bool(twins_of), templates)
+            rows.append((sample_id, cause, twins_of[:MAX_TWINS]))
+        tables.append(pl.DataFrame(rows, schema=CAUSES, orient="row"))
+    return pl.concat(tables).sort("sample_id")
 
 
 def secret_kinds(text: str) -> list[str]:
@@ -91,15 +104,35 @@ def entropy(token: str) -> float:
     return -sum(share * log2(share) for share in shares)
 
 
-def _exact_copies(samples: pl.DataFrame) -> Mapping[str, Sequence[str]]:
-    """The first ids of each text that has copies: enough for one to leave out itself."""
-    copies: defaultdict[str, list[str]] = defaultdict(list)
-    for sample_id, text in (
-        samples.filter(pl.col("num_copies") > 1).select("sample_id", "text").iter_rows()
-    ):
-        if len(copies[text]) <= MAX_TWINS:
-            copies[text].append(sample_id)
-    return copies
+def _rows(batch: pl.DataFrame) -> Iterator[tuple[str, int, str]]:
+    return batch.select("sample_id", "num_copies", "text").iter_rows()
+
+
+def _copies_and_templates(
+    samples: Batches,
+) -> tuple[Mapping[bytes, Sequence[str]], frozenset[int]]:
+    """What only all texts together tell.
+
+    Returns:
+        By the digest of each text that has copies, its first ids, enough for one to leave out
+        itself; and the forms of ``_form`` that ``MIN_ALIKE`` distinct texts have.
+    """
+    copies: defaultdict[bytes, list[str]] = defaultdict(list)
+    forms = array("Q")
+    for batch in samples:
+        for sample_id, num_copies, text in _rows(batch):
+            same = copies[_digest(text)] if num_copies > 1 else []
+            if not same and (form := _form(text)) is not None:
+                forms.append(form)
+            insort(same, sample_id)
+            del same[MAX_TWINS + 1 :]
+    values, nums = np.unique(np.asarray(forms), return_counts=True)
+    return copies, frozenset(values[nums >= MIN_ALIKE].tolist())
+
+
+def _digest(text: str) -> bytes:
+    """BLAKE2b of a text, 16 bytes: no two texts of any corpus have the same."""
+    return blake2b(text.encode(), digest_size=16).digest()
 
 
 def _near_copies(twins: pl.DataFrame) -> Mapping[str, set[str]]:
@@ -110,14 +143,14 @@ def _near_copies(twins: pl.DataFrame) -> Mapping[str, set[str]]:
     return near
 
 
-def _cause(text: str, has_copies: bool, has_twins: bool, templates: Mapping[str, int]) -> str:
+def _cause(text: str, has_copies: bool, has_twins: bool, templates: frozenset[int]) -> str:
     if secret_kinds(text):
         return "secret"
     if has_copies:
         return "exact-copies"
     if has_twins:
         return "near-copies"
-    if templates[masked(text)] >= MIN_ALIKE or is_pattern(text):
+    if _form(text) in templates or is_pattern(text):
         return "template"
     return "none"
 
@@ -125,14 +158,21 @@ def _cause(text: str, has_copies: bool, has_twins: bool, templates: Mapping[str,
 # ---- templates
 
 
-def _templates(texts: Iterable[str]) -> Counter[str]:
-    """How many distinct texts there are of each masked form that still has words."""
-    forms = Counter(masked(text) for text in texts)
-    return Counter({form: num for form, num in forms.items() if _has_words(form)})
+def _form(text: str) -> int | None:
+    """A hash of the masked text; None when it has too few words to be the pattern of others.
+
+    Of 64 bits, as every distinct text has one in memory: among 100 million forms two have the same
+    with a chance of 3 in 10,000, and only ``MIN_ALIKE`` texts make a template.
+    """
+    form = masked(text)
+    if not _has_words(form):
+        return None
+    return int.from_bytes(blake2b(form.encode(), digest_size=8).digest(), "big")
 
 
 def _has_words(form: str) -> bool:
-    return sum(any(c.isalpha() for c in word) for word in form.split()) >= MIN_WORDS
+    words = (word for word in form.split() if any(c.isalpha() for c in word))
+    return len(list(islice(words, MIN_WORDS))) == MIN_WORDS
 
 
 def _mask(word: str) -> str:

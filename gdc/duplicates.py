@@ -5,14 +5,21 @@ Near-duplicates are texts whose sets of character shingles overlap: their Jaccar
 Source: Broder 1997; Lee et al. 2021, arXiv:2107.06499.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final
 
+import numpy as np
 import polars as pl
-from datasketch import MinHash, MinHashLSH
+from datasketch import MinHash
+from numpy.typing import NDArray
+from scipy.special import bdtr
 
 from gdc.config import NearCopies
 from gdc.errors import ConfigError, DataError
+from gdc.schema import Batches
 
 NEAR_DUPLICATES: Final = pl.Schema(
     {"sample_id": pl.String, "twin_id": pl.String, "similarity": pl.Float64}
@@ -20,10 +27,16 @@ NEAR_DUPLICATES: Final = pl.Schema(
 
 # Least chance that LSH proposes a pair whose similarity is the threshold; above it, it is higher.
 RECALL: Final = 0.999
+# Chance, at most, that so similar a pair is not compared as too few of its hash values are equal.
+OVERLOOKED: Final = 1e-9
+
+_PAIRS: Final = 4096  # compared at a time
+
+Rows = NDArray[np.int64]
 
 
 def near_duplicates(
-    table: pl.DataFrame, *, threshold: float, num_perm: int, shingle_chars: int, seed: int
+    samples: Batches, *, threshold: float, num_perm: int, shingle_chars: int, seed: int
 ) -> pl.DataFrame:
     """Samples that are similar to a kept one, when samples are kept in the order of their ids.
 
@@ -32,8 +45,12 @@ def near_duplicates(
     a duplicate, and no two kept samples are similar (but for pairs that LSH overlooks, see
     ``RECALL``; exact copies never are).
 
+    In memory are the ids, ``4 * num_perm`` bytes for each sample, and the distinct texts of those
+    samples that may be similar to another by their hash values; never all texts. The batches are
+    gone through three times.
+
     Args:
-        table: Unique ``sample_id`` and ``text``, rows in any order.
+        samples: Unique ``sample_id`` and ``text``, rows in any order.
         threshold: Jaccard similarity in (0, 1].
         num_perm: Hash functions of a MinHash; more of them propose fewer pairs in vain.
         shingle_chars: Characters of a shingle; a shorter text is its own single shingle.
@@ -46,28 +63,32 @@ def near_duplicates(
         DataError: A ``sample_id`` occurs twice.
         ConfigError: The threshold is not in (0, 1], or ``num_perm`` is too small for it.
     """
-    _require_unique_ids(table)
-    index = MinHashLSH(num_perm=num_perm, params=_bands(threshold, num_perm))
-    table = table.sort("sample_id")
-    ids, texts = table["sample_id"].to_list(), table["text"].to_list()
-    shingle_bytes = ([s.encode() for s in shingles(text, shingle_chars)] for text in texts)
-    # Numpy's RandomState, which the library uses, takes 32 bits.
-    minhashes = MinHash.generator(shingle_bytes, num_perm=num_perm, seed=seed % 2**32)
-    duplicates = []
-    for row, minhash in enumerate(minhashes):
-        candidates = sorted(index.query(minhash))
-        twin, similarity = _most_similar(row, candidates, texts, shingle_chars)
-        if similarity >= threshold:
-            duplicates.append((ids[row], ids[twin], similarity))
-        else:
-            index.insert(row, minhash, check_duplication=False)
+    bands = _bands(threshold, num_perm)
+    ids = pl.concat([pl.Series("sample_id", [], pl.String), *(b["sample_id"] for b in samples)])
+    _require_unique_ids(ids)
+    sketches = _Sketches(
+        _minhashes(samples, ids.len(), num_perm, shingle_chars, seed),
+        bands,
+        _least_equal(threshold, num_perm),
+    )
+    may_be_similar = _may_be_similar(sketches)
+    ids, texts = ids.filter(pl.Series(may_be_similar)), _texts(samples, may_be_similar)
+    order = ids.arg_sort().to_numpy()
+    found = _search(
+        [texts[row] for row in order],
+        sketches.of(np.flatnonzero(may_be_similar)[order]),
+        threshold,
+        shingle_chars,
+    )
+    ids = ids.sort()
+    duplicates = [(ids[row], ids[twin], similarity) for row, twin, similarity in found]
     return pl.DataFrame(duplicates, schema=NEAR_DUPLICATES, orient="row")
 
 
-def near_copies(table: pl.DataFrame, config: NearCopies, *, seed: int) -> pl.DataFrame:
+def near_copies(samples: Batches, config: NearCopies, *, seed: int) -> pl.DataFrame:
     """``near_duplicates`` as a section of params.yaml asks for them."""
     return near_duplicates(
-        table,
+        samples,
         threshold=config.threshold,
         num_perm=config.num_perm,
         shingle_chars=config.shingle_chars,
@@ -84,6 +105,114 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     """Share of the elements of either set that are in both; not for two empty sets."""
     num_shared = len(one & other)
     return num_shared / (len(one) + len(other) - num_shared)
+
+
+@dataclass(frozen=True)
+class _Sketches:
+    """MinHashes of texts, and what two of them need to be compared.
+
+    Attributes:
+        values: Hash values, texts x hash functions.
+        bands: Number of bands, and hash values of each; one has to be equal.
+        least_equal: Hash values that have to be equal in all.
+    """
+
+    values: NDArray[np.uint32]
+    bands: tuple[int, int]
+    least_equal: int
+
+    def of(self, rows: Rows) -> "_Sketches":
+        return replace(self, values=self.values[rows])
+
+    def band_keys(self) -> Iterator[pl.Series]:
+        """One hash of each text's values in a band, band after band; the bands' differ."""
+        num_bands, width = self.bands
+        for band in range(num_bands):
+            values = self.values[:, band * width : (band + 1) * width]
+            yield pl.from_numpy(values, orient="row").hash_rows(seed=band)
+
+    def are_alike(self, rows: Rows, others: Rows) -> NDArray[np.bool_]:
+        """Whether enough hash values of each row and the other beside it are equal."""
+        num_equal = np.empty(len(rows), dtype=np.int64)
+        for start in range(0, len(rows), _PAIRS):
+            pairs = slice(start, start + _PAIRS)
+            equal = self.values[rows[pairs]] == self.values[others[pairs]]
+            num_equal[pairs] = equal.sum(axis=1)
+        return num_equal >= self.least_equal
+
+
+def _minhashes(
+    samples: Batches, num_samples: int, num_perm: int, shingle_chars: int, seed: int
+) -> NDArray[np.uint32]:
+    """Hash values, samples x hash functions."""
+    texts = (text for batch in samples for text in batch["text"])
+    shingle_bytes = ([s.encode() for s in shingles(text, shingle_chars)] for text in texts)
+    # Numpy's RandomState, which the library uses, takes 32 bits.
+    minhashes = MinHash.generator(shingle_bytes, num_perm=num_perm, seed=seed % 2**32)
+    values = np.empty((num_samples, num_perm), dtype=np.uint32)
+    for row, minhash in enumerate(minhashes):
+        values[row] = minhash.hashvalues
+    return values
+
+
+def _may_be_similar(sketches: _Sketches) -> NDArray[np.bool_]:
+    """Whether there is another text that each is to be compared with.
+
+    Long texts have common shingles, so in a large corpus each shares a band with some other by
+    chance. Without the number of equal values all texts would have to be in memory.
+    """
+    is_alike = np.zeros(len(sketches.values), dtype=np.bool_)
+    for band in sketches.band_keys():
+        keys = band.to_numpy()
+        rows = np.flatnonzero(band.is_duplicated().to_numpy())
+        rows = rows[np.argsort(keys[rows])]
+        sizes = np.unique(keys[rows], return_counts=True)[1]
+        # Of the group of equal keys that a place among the sorted rows is in.
+        starts, sizes = np.repeat(sizes.cumsum() - sizes, sizes), np.repeat(sizes, sizes)
+        places = np.arange(len(rows))
+        # Each is compared with the next of its group, the one after that, ..., until one is alike.
+        for step in count(1):
+            places = places[(sizes[places] > step) & ~is_alike[rows[places]]]
+            if not places.size:
+                break
+            first = starts[places]
+            ones, others = rows[places], rows[first + (places - first + step) % sizes[places]]
+            alike = sketches.are_alike(ones, others)
+            is_alike[ones[alike]] = is_alike[others[alike]] = True
+    return is_alike
+
+
+def _texts(samples: Batches, is_chosen: NDArray[np.bool_]) -> list[str]:
+    """The texts of the chosen rows; those that are equal are one object."""
+    texts: list[str] = []
+    distinct: dict[str, str] = {}
+    start = 0
+    for batch in samples:
+        chosen = pl.Series(is_chosen[start : start + batch.height])
+        texts += [distinct.setdefault(text, text) for text in batch["text"].filter(chosen)]
+        start += batch.height
+    return texts
+
+
+def _search(
+    texts: Sequence[str], sketches: _Sketches, threshold: float, shingle_chars: int
+) -> Iterator[tuple[int, int, float]]:
+    """Each row that is similar to a kept one, the most similar of them, and how similar it is."""
+    bands = list(sketches.band_keys())
+    # A key that no other row has proposes nothing.
+    repeated = np.column_stack([band.is_duplicated().to_numpy() for band in bands])
+    keys = np.column_stack([band.to_numpy() for band in bands])
+    kept: defaultdict[int, list[int]] = defaultdict(list)
+    for row in range(len(texts)):
+        of_row = keys[row][repeated[row]].tolist()
+        proposed = np.array(sorted({other for key in of_row for other in kept[key]}), np.int64)
+        candidates = proposed[sketches.are_alike(np.full_like(proposed, row), proposed)]
+        twin, similarity = _most_similar(row, candidates.tolist(), texts, shingle_chars)
+        if similarity >= threshold:
+            yield row, twin, similarity
+        else:
+            for key in of_row:
+                kept[key].append(row)
 
 
 def _most_similar(
@@ -117,10 +246,19 @@ def _bands(threshold: float, num_perm: int) -> tuple[int, int]:
     )
 
 
-def _require_unique_ids(table: pl.DataFrame) -> None:
-    num_repeated = table.height - table["sample_id"].n_unique()
+def _least_equal(threshold: float, num_perm: int) -> int:
+    """Most hash values that a pair at the threshold has equal but for a chance of ``OVERLOOKED``.
+
+    Each of them is equal with the chance that is the similarity.
+    """
+    at_most = bdtr(np.arange(num_perm + 1), num_perm, threshold)
+    return int(np.searchsorted(at_most, OVERLOOKED, side="right"))
+
+
+def _require_unique_ids(ids: pl.Series) -> None:
+    num_repeated = ids.len() - ids.n_unique()
     if num_repeated:
         raise DataError(
             f"duplicates: expected every sample_id once, got {num_repeated} again in "
-            f"{table.height} rows. Re-run: gdc stage ingest."
+            f"{ids.len()} rows. Re-run: gdc stage ingest."
         )

@@ -1,7 +1,8 @@
 """Builders shared by all tests; none hides a number that a test asserts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,12 @@ def rows_of(texts: Sequence[str]) -> pl.DataFrame:
     """A SOURCE_ROWS table."""
     rows = [(text, f"test:{i}") for i, text in enumerate(texts)]
     return pl.DataFrame(rows, schema=SOURCE_ROWS, orient="row")
+
+
+def cut(table: pl.DataFrame, places: Iterable[int]) -> list[pl.DataFrame]:
+    """The rows of a table in batches that end at these places; equal places make an empty one."""
+    ends = [0, *sorted(places), table.height]
+    return [table[start:end] for start, end in pairwise(ends)]
 
 
 def trace_of(curves: Mapping[str, Sequence[float]], mode: str = "online") -> Trace:

@@ -67,7 +67,7 @@ def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> 
     score = rules(enabled=STREAMED, epsilon=epsilon, num_early=2)
     split = cuts(quantile(0.5), quantile(0.9))
     summary = map_trace(written(trace), OUT, score, split)
-    scored = score_samples([trace], trace.index.select("sample_id"), score, seed=0)
+    scored = score_samples([trace], [trace.index.select("sample_id")], score, seed=0)
     assert_frame_equal(pl.read_parquet(OUT / "scores.parquet"), scored.samples, check_exact=True)
     assert store.read_json(OUT / "scores.json") == scored.summary
     table, expected = partition(scored.samples, pl.DataFrame(schema=SCORES_BY_RUN), split)

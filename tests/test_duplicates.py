@@ -16,6 +16,7 @@ from gdc.duplicates import (
     shingles,
 )
 from gdc.errors import ConfigError, DataError
+from tests.builders import cut
 
 # A sample's id, its twin's, their similarity.
 Duplicate = tuple[str, str, float]
@@ -29,7 +30,7 @@ def near(
     texts: Mapping[str, str], threshold: float, *, size: int = 1, seed: int = 0
 ) -> list[Duplicate]:
     table = near_duplicates(
-        text_table(texts), threshold=threshold, num_perm=256, shingle_chars=size, seed=seed
+        [text_table(texts)], threshold=threshold, num_perm=256, shingle_chars=size, seed=seed
     )
     assert table.schema == NEAR_DUPLICATES
     return table.rows()
@@ -170,8 +171,19 @@ def test_exact_copies_are_found_with_similarity_one(
 def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
     table = text_table(mutated_texts(3))
     one, other = (
-        near_duplicates(rows, threshold=0.6, num_perm=64, shingle_chars=3, seed=0)
+        near_duplicates([rows], threshold=0.6, num_perm=64, shingle_chars=3, seed=0)
         for rows in (table, table[order])
+    )
+    assert_frame_equal(one, other)
+
+
+@settings(max_examples=10)
+@given(order=st.permutations(range(50)), places=st.lists(st.integers(0, 50), max_size=6))
+def test_duplicates_do_not_depend_on_the_batches(order: list[int], places: list[int]) -> None:
+    table = text_table(mutated_texts(3))
+    one, other = (
+        near_duplicates(batches, threshold=0.6, num_perm=64, shingle_chars=3, seed=0)
+        for batches in ([table], cut(table[order], places))
     )
     assert_frame_equal(one, other)
 
@@ -183,15 +195,16 @@ def test_a_seed_beyond_32_bits_is_taken() -> None:
 
 def test_no_rows_have_no_duplicates() -> None:
     empty = pl.DataFrame(schema=dict.fromkeys(("sample_id", "content_id", "text"), pl.String))
-    duplicates = near_duplicates(empty, threshold=0.8, num_perm=128, shingle_chars=5, seed=0)
-    assert duplicates.is_empty()
-    assert duplicates.schema == NEAR_DUPLICATES
+    for batches in ([empty], [empty, empty], []):
+        duplicates = near_duplicates(batches, threshold=0.8, num_perm=128, shingle_chars=5, seed=0)
+        assert duplicates.is_empty()
+        assert duplicates.schema == NEAR_DUPLICATES
 
 
 def test_a_repeated_id_is_refused() -> None:
     table = pl.DataFrame({"sample_id": ["a", "a"], "content_id": ["x", "y"], "text": ["x", "y"]})
     with pytest.raises(DataError, match="every sample_id once, got 1 again in 2 rows"):
-        near_duplicates(table, threshold=0.8, num_perm=128, shingle_chars=5, seed=0)
+        near_duplicates([table], threshold=0.8, num_perm=128, shingle_chars=5, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -208,5 +221,9 @@ def test_settings_that_find_too_little_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         near_duplicates(
-            text_table({"a": "x"}), threshold=threshold, num_perm=num_perm, shingle_chars=5, seed=0
+            [text_table({"a": "x"})],
+            threshold=threshold,
+            num_perm=num_perm,
+            shingle_chars=5,
+            seed=0,
         )

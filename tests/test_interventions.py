@@ -314,7 +314,7 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         }
     )
     arm = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
-    plan = cap_copies_plan(arm, texts.select("sample_id").lazy(), texts, seed=0).collect()
+    plan = cap_copies_plan(arm, texts.select("sample_id").lazy(), [texts], seed=0).collect()
     assert plan.schema == PLAN
     assert plan["action"].to_list() == ["keep", "keep", "drop", "drop"]
     assert plan["weight"].to_list() == [1.0, 1.0, 0.0, 0.0]
@@ -323,7 +323,7 @@ def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
         "near copy of b, similarity 1.0",
     ]
     exact = arm.model_copy(update={"threshold": 1.0})
-    plan = cap_copies_plan(exact, texts.select("sample_id").lazy(), texts, seed=0).collect()
+    plan = cap_copies_plan(exact, texts.select("sample_id").lazy(), [texts], seed=0).collect()
     assert plan["action"].to_list() == ["keep", "keep", "keep", "drop"]
 
 
@@ -395,7 +395,7 @@ def capped(max_copies: int, texts: pl.DataFrame) -> pl.DataFrame:
     arm = CapCopiesArm(
         rule="cap-copies", max_copies=max_copies, threshold=0.8, num_perm=64, shingle_chars=4
     )
-    return cap_copies_plan(arm, texts.select("sample_id").lazy(), texts, seed=0).collect()
+    return cap_copies_plan(arm, texts.select("sample_id").lazy(), [texts], seed=0).collect()
 
 
 def test_a_cap_keeps_so_many_of_a_group_and_the_smallest_ids() -> None:
@@ -419,7 +419,7 @@ def test_a_cap_leaves_as_many_of_each_text_as_it_says_and_a_cap_of_one_is_dedup(
     }
     dedup = DedupArm(rule="dedup", threshold=0.8, num_perm=64, shingle_chars=4)
     assert capped(1, texts).equals(
-        cap_copies_plan(dedup, texts.select("sample_id").lazy(), texts, seed=0).collect()
+        cap_copies_plan(dedup, texts.select("sample_id").lazy(), [texts], seed=0).collect()
     )
 
 

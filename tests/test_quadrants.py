@@ -325,7 +325,7 @@ def found_in(trace: Trace, rate: float) -> list[bool]:
     """From the trace to the quadrants; in the order of the members' names."""
     ids = pl.concat([trace.index, trace.heldout_index]).select("sample_id", text=pl.lit("a text"))
     rules = score_config(mode="probe", enabled=(LOG_P,))
-    scores = score_samples([trace], ids, rules, seed=0).samples
+    scores = score_samples([trace], [ids], rules, seed=0).samples
     table, summary = of_one_run(scores, config(quantile(0.5), conformal(rate), axis=LOG_P))
     high = table["quadrant"].is_in(["hotspot-memorized", "noisy-outlier"])
     assert high.equals(scores[LOG_P] > summary["memorization_threshold"], check_names=False)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gdc.config import ScoreConfig
 from gdc.errors import ConfigError, DataError
 from gdc.schema import CHECKPOINTS, SCORES
-from gdc.scores import REGISTRY, epsilon_of, needs_of, score_samples
+from gdc.scores import REGISTRY, corpus_columns, epsilon_of, needs_of, score_samples
 from gdc.trace import Trace, loss_table
 from tests.builders import trace_of
 
@@ -39,7 +39,7 @@ def score(
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     traces = [run if isinstance(run, Trace) else trace_of(run) for run in runs]
     num_copies = traces[0].index.select("sample_id", num_copies=pl.lit(copies, pl.Int64))
-    return score_samples(traces, num_copies, config(**changes), seed=seed)[:2]
+    return score_samples(traces, [num_copies], config(**changes), seed=seed)[:2]
 
 
 def shuffled(trace: Trace, seed: int) -> Trace:
@@ -182,6 +182,13 @@ def test_lowering_a_curve_raises_the_scores_that_read_its_losses(
         assert (gain.filter(~is_chosen) == 0).all()
 
 
+def test_scores_read_what_they_need_of_the_corpus_and_never_which_rows_are_canaries() -> None:
+    assert corpus_columns(("final_loss", "forget")) == ["sample_id"]
+    assert corpus_columns(("num_copies", "zlib")) == ["sample_id", "num_copies", "text"]
+    everything = ["sample_id", "num_copies", "content_id", "text"]
+    assert corpus_columns(tuple(REGISTRY)) == everything
+
+
 @given(curves=curves(maybe_losses), seed=st.integers(0, 2**16))
 def test_row_order_does_not_matter(curves: dict[str, list[float]], seed: int) -> None:
     trace = trace_of(curves)
@@ -290,14 +297,14 @@ def test_what_the_mean_hides_is_kept_by_run() -> None:
     ]
     rules = config(num_early=1, enabled=("final_loss",))
     ids = runs[0].index.select("sample_id")
-    table = score_samples(runs, ids, rules, seed=0).by_run
+    table = score_samples(runs, [ids], rules, seed=0).by_run
     assert table.select("run", "sample_id", "difficulty", "final_loss").rows() == [
         (0, "a", 1.0, -3.0),
         (0, "b", 2.0, -2.0),
         (1, "a", 3.0, -1.0),
         (1, "b", 4.0, -4.0),
     ]
-    alone = score_samples(runs[:1], ids, rules, seed=0).by_run
+    alone = score_samples(runs[:1], [ids], rules, seed=0).by_run
     assert (alone.height, alone.schema) == (0, table.schema)
 
 

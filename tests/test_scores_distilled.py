@@ -49,7 +49,7 @@ class Simulated:
     def scores(self, names: Sequence[str] = NAMES) -> pl.DataFrame:
         table, *_ = score_samples(
             [trace_of(self.curves)],
-            self.corpus,
+            [self.corpus],
             config(enabled=names),
             seed=0,
             references=self.references,
@@ -79,7 +79,7 @@ def test_known_gaps_of_two_pairs() -> None:
     ]
     table, *_ = score_samples(
         [trace_of({"a": [6.0, 1.0], "b": [6.0, 2.0], "unknown": [6.0, 3.0]})],
-        pl.DataFrame({"sample_id": ["a", "b", "unknown"]}),
+        [pl.DataFrame({"sample_id": ["a", "b", "unknown"]})],
         config(enabled=("in_out_gap",)),
         seed=0,
         references=pl.DataFrame(rows, schema=REFERENCES, orient="row"),
@@ -130,7 +130,7 @@ def test_an_unknown_sample_has_no_score_and_changes_no_other(scores: pl.DataFram
     )
     table, *_ = score_samples(
         [trace_of(more.curves)],
-        pl.concat([more.corpus, more_corpus]),
+        [more.corpus, more_corpus],
         config(enabled=NAMES),
         seed=0,
         references=more.references,
@@ -162,7 +162,7 @@ def test_a_corpus_without_contents_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs content_id, got none"):
         score_samples(
             [trace_of(some.curves)],
-            some.corpus.drop("content_id"),
+            [some.corpus.drop("content_id")],
             config(enabled=NAMES),
             seed=0,
             references=some.references,

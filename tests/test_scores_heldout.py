@@ -15,7 +15,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.scores import REGISTRY, needs_of, score_samples
 from gdc.scores.calibrated import calibrate, p_values
 from gdc.trace import Trace
-from tests.builders import trace_of, with_mixed_records, with_records
+from tests.builders import cut, trace_of, with_mixed_records, with_records
 from tests.test_scores import NAN, config, shuffled
 
 Curves = Mapping[str, Sequence[float]]
@@ -39,7 +39,7 @@ def corpus_of(trace: Trace, text: str = "the same text") -> pl.DataFrame:
 
 def scores_of(curves: Curves, heldout: Curves, *names: str) -> pl.DataFrame:
     trace = trace_with_heldout(curves, heldout)
-    table, *_ = score_samples([trace], corpus_of(trace), config(enabled=names), seed=0)
+    table, *_ = score_samples([trace], [corpus_of(trace)], config(enabled=names), seed=0)
     return table.select(names)
 
 
@@ -99,7 +99,7 @@ def test_length_and_compressed_size_are_expected_too() -> None:
     )
     ids = pl.concat([trace.index["sample_id"], trace.heldout_index["sample_id"]])
     corpus = pl.DataFrame({"sample_id": ids, "text": ["abcdefghabcdefgh", *texts]})
-    table, *_ = score_samples([trace], corpus, config(enabled=("calibrated_drop",)), seed=0)
+    table, *_ = score_samples([trace], [corpus], config(enabled=("calibrated_drop",)), seed=0)
     expected = 0.1 * 15 + 0.5 * len(compress(b"abcdefghabcdefgh")) / 15
     assert table["calibrated_drop"].item() == pytest.approx(expected - 1, abs=1e-5)
 
@@ -150,7 +150,7 @@ def natural(seed: int, num_samples: int, prefix: str, shape: float = 4.0) -> dic
 
 
 @given(seed=st.integers(0, 2**16))
-def test_no_score_is_nan_or_depends_on_the_order_of_any_rows(seed: int) -> None:
+def test_no_score_is_nan_or_depends_on_the_order_of_any_rows_or_on_batches(seed: int) -> None:
     # Losses from 1e-30 to 10: a sum of them depends on its order, one of like numbers need not.
     train, heldout = natural(seed, 120, "s", shape=0.1), natural(seed + 1, 40, "h", shape=0.1)
     trace = with_records(trace_with_heldout(train, heldout), seed)
@@ -164,8 +164,9 @@ def test_no_score_is_nan_or_depends_on_the_order_of_any_rows(seed: int) -> None:
     )
     mixed = corpus.sample(fraction=1, shuffle=True, seed=seed)
     rules = config(enabled=WITHOUT_REFERENCES)
-    before, *_ = score_samples([trace], corpus, rules, seed=0)
-    after, *_ = score_samples([other], mixed, rules, seed=0)
+    before, *_ = score_samples([trace], [corpus], rules, seed=0)
+    batches = cut(mixed, np.random.default_rng(seed).integers(mixed.height, size=3).tolist())
+    after, *_ = score_samples([other], batches, rules, seed=0)
     assert after.equals(before)
     assert not before.select(pl.any_horizontal(cs.float().is_nan().any())).item()
 
@@ -209,7 +210,7 @@ def test_a_score_without_what_it_needs_is_refused(name: str, need: str, missing:
     corpus = corpus_of(trace).drop(missing, strict=False)
     expected = rf"score\.enabled: {name} needs {need}, got none\. .*, or take {name} out of"
     with pytest.raises(ConfigError, match=expected):
-        score_samples([trace], corpus, config(enabled=("final_loss", name)), seed=0)
+        score_samples([trace], [corpus], config(enabled=("final_loss", name)), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def recorded(tokens: Tokens, heldout: Tokens, gains: Mapping[str, float | None])
 
 def scores_of(*traces: Trace, names: Sequence[str] = BOTH) -> pl.DataFrame:
     ids = traces[0].index.select("sample_id")
-    return score_samples(traces, ids, config(enabled=names), seed=0).samples.select(
+    return score_samples(traces, [ids], config(enabled=names), seed=0).samples.select(
         "sample_id", *names
     )
 

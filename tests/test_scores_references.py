@@ -34,7 +34,7 @@ def gaps(table: pl.DataFrame) -> pl.DataFrame:
     trace = trace_of(CURVES)
     corpus = trace.index.select("sample_id")
     rules = config(enabled=GAPS)
-    scores, *_ = score_samples([trace], corpus, rules, seed=0, references=table)
+    scores, *_ = score_samples([trace], [corpus], rules, seed=0, references=table)
     return scores.select("sample_id", *GAPS)
 
 
@@ -52,7 +52,7 @@ def test_known_gaps() -> None:
 def test_two_runs_share_the_references() -> None:
     traces = [trace_of({"a": [6.0, last]}) for last in (1.0, 2.0)]
     scores, *_ = score_samples(
-        traces, traces[0].index, config(enabled=GAPS), seed=0, references=references()
+        traces, [traces[0].index], config(enabled=GAPS), seed=0, references=references()
     )
     assert scores.select(GAPS).row(0) == (2.5, 2.5 / 7**0.5)
 

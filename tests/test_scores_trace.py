@@ -233,7 +233,7 @@ def online_probe_gap(online: Mapping[str, Curve], probes: Mapping[str, Curve]) -
     rules = config(enabled=("online_probe_gap",), mode="probe")
     trace = trace_of_both(online, probes)
     corpus = trace.index.select("sample_id")
-    return score_samples([trace], corpus, rules, seed=0).samples
+    return score_samples([trace], [corpus], rules, seed=0).samples
 
 
 def test_what_own_updates_gain_and_others_undo_is_online_minus_late_frozen_loss() -> None:

@@ -5,13 +5,21 @@ Every registered score is higher the more a sample is taken to be memorized.
 
 from gdc.schema import REFERENCES
 from gdc.scores.registry import REGISTRY, STREAMED, cost_class, needs_of, require_registered
-from gdc.scores.samples import Scored, epsilon_of, scan_scores, score_samples, summarize
+from gdc.scores.samples import (
+    Scored,
+    corpus_columns,
+    epsilon_of,
+    scan_scores,
+    score_samples,
+    summarize,
+)
 
 __all__ = [
     "REFERENCES",
     "REGISTRY",
     "STREAMED",
     "Scored",
+    "corpus_columns",
     "cost_class",
     "epsilon_of",
     "needs_of",

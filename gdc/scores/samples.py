@@ -1,13 +1,14 @@
 """Traces of the tracked runs -> the table of scores and its summary.
 
 The losses stay on disk and are read a block of samples at a time for every score of ``STREAMED``.
-In memory are what is known of each sample besides them (ids, texts, held-out samples, references),
+In memory are what is known of each sample besides them (ids, held-out samples, references),
 the table of scores, and, for ``relative_area``, a few columns. ``scan_scores`` holds none of these.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from gdc import selection
 from gdc.config import ScoreConfig, Threshold
 from gdc.corpus import hash_order, zlib_size
 from gdc.errors import ConfigError, DataError
+from gdc.schema import Batches
 from gdc.scores.recorded import hard_tokens_of
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
@@ -28,6 +30,13 @@ from gdc.scores.registry import (
 )
 from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization
 from gdc.trace import Trace, TraceScan
+
+# What a score may need of the corpus, and how it is read off.
+_OF_CORPUS: Final[Mapping[str, pl.Expr]] = {
+    "num_copies": pl.col("num_copies"),
+    "content_id": pl.col("content_id"),
+    "zlib_size": pl.col("text").map_elements(zlib_size, pl.Int64),
+}
 
 
 class Scored(NamedTuple):
@@ -58,7 +67,7 @@ class _Inputs:
 
 def score_samples(
     traces: Sequence[Trace],
-    corpus: pl.DataFrame,
+    corpus: Batches,
     config: ScoreConfig,
     *,
     seed: int,
@@ -69,8 +78,8 @@ def score_samples(
     Args:
         traces: One trace for each tracked run, with the same samples and with what else the enabled
             scores read of it.
-        corpus: Table with ``sample_id`` and what the enabled scores need of ``num_copies`` and
-            ``text``; it holds every sample of the traces.
+        corpus: Table with the columns of ``corpus_columns``; it holds every sample of the traces.
+            Of its texts one batch is in memory at a time.
         config: Checkpoints to read, epsilon, the early checkpoints, scores to write.
         seed: Seed of the score ``random``.
         references: ``REFERENCES`` table, for the scores that need it.
@@ -84,7 +93,7 @@ def score_samples(
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     inputs = _Inputs(
-        _corpus_columns(corpus, needs_of(config.enabled)),
+        _known(corpus, needs_of(config.enabled)),
         None if references is None else references_of(references),
         config,
         epsilon,
@@ -97,6 +106,13 @@ def score_samples(
     num_checkpoints = len(traces[0].columns(config.mode))
     summary = summarize(samples.lazy(), config, epsilon, num_checkpoints)
     return Scored(samples, {**summary, "num_seeds": len(traces)}, _by_run(tables))
+
+
+def corpus_columns(names: Sequence[str]) -> list[str]:
+    """Columns of the corpus that these scores read; which rows are canaries is none of them."""
+    needs = needs_of(names)
+    read = [value.meta.root_names() for need, value in _OF_CORPUS.items() if need in needs]
+    return ["sample_id", *chain.from_iterable(read)]
 
 
 def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, float]:
@@ -203,17 +219,19 @@ def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
         )
 
 
-def _corpus_columns(corpus: pl.DataFrame, needs: Collection[str]) -> pl.DataFrame:
-    """``sample_id`` and those columns of the corpus that are needed and at hand."""
-    columns = [pl.col("sample_id")]
-    columns += [
-        pl.col(name)
-        for name in ("num_copies", "content_id")
-        if name in needs and name in corpus.columns
-    ]
-    if "zlib_size" in needs and "text" in corpus.columns:
-        columns.append(pl.col("text").map_elements(zlib_size, pl.Int64).alias("zlib_size"))
-    return corpus.select(columns)
+def _known(corpus: Batches, needs: Collection[str]) -> pl.DataFrame:
+    """``sample_id`` and those of the needs that the columns at hand tell."""
+    return pl.concat(
+        batch.select(
+            "sample_id",
+            **{
+                need: value
+                for need, value in _OF_CORPUS.items()
+                if need in needs and set(value.meta.root_names()) <= set(batch.columns)
+            },
+        )
+        for batch in corpus
+    )
 
 
 def _score_run(trace: Trace, inputs: _Inputs) -> pl.DataFrame:

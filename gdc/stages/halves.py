@@ -1,10 +1,14 @@
 """Stage `halves`: corpus -> which reference model is trained on which samples."""
 
+from typing import Final
+
 import polars as pl
 
 from gdc import duplicates, halves, store, tracking
 from gdc.config import Params
 from gdc.stages.runner import run
+
+_ASSIGNED: Final = pl.col("split") != "reserved"
 
 
 def main() -> None:
@@ -12,10 +16,9 @@ def main() -> None:
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"seed", "reference"})
     with tracking.stage_run("halves", sections) as stage:
-        samples = store.read("corpus").filter(pl.col("split") != "reserved")
         table = halves.assign_halves(
-            samples,
-            _near_copies(samples, params),
+            store.scan("corpus").filter(_ASSIGNED).select("sample_id", "content_id").collect(),
+            _near_copies(params),
             num_models=len(params.reference.models),
             seed=params.seed,
         )
@@ -23,9 +26,10 @@ def main() -> None:
         stage.log_metrics({"num_models": len(params.reference.models)})
 
 
-def _near_copies(samples: pl.DataFrame, params: Params) -> pl.DataFrame:
+def _near_copies(params: Params) -> pl.DataFrame:
     if not params.reference.models:
         return pl.DataFrame(schema=duplicates.NEAR_DUPLICATES)
+    samples = store.batches("corpus", ["sample_id", "text"], _ASSIGNED)
     return duplicates.near_copies(samples, params.reference, seed=params.seed)
 
 

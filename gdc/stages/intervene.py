@@ -91,10 +91,8 @@ def _plan(
     if isinstance(arm, MaskSpansArm):
         return interventions.mask_plan(scored, store.read("spans"))
     if isinstance(arm, CapCopiesArm | DedupArm):
-        texts = store.scan("corpus").filter(pl.col("split") == "train").collect()
-        return interventions.cap_copies_plan(
-            arm, scored, texts.select("sample_id", "text"), seed=seed
-        )
+        texts = store.batches("corpus", ["sample_id", "text"], pl.col("split") == "train")
+        return interventions.cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
         planted = store.scan("corpus").drop_nulls("canary_id").select("sample_id").collect()
         return interventions.oracle_plan(scored, planted["sample_id"])

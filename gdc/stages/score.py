@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Final
 
 import polars as pl
 
@@ -10,15 +9,12 @@ from gdc import causes, duplicates, scores, store, tracking
 from gdc.stages.runner import run
 from gdc.trace import Trace
 
-# All that scores and causes are told of a sample: not the canary it may be.
-CORPUS_COLUMNS: Final = ("sample_id", "content_id", "split", "num_copies", "text")
-
 
 def main() -> None:
     """Score the training split; which rows are canaries is not read.
 
-    The losses stay on disk; the texts, which some scores and every cause read, are in memory, and
-    so is the table of scores. For a trace alone see ``gdc.cartography``.
+    Losses and texts stay on disk. In memory is what is known of each sample, the table of scores,
+    and the texts that may be near copies. For a trace alone see ``gdc.cartography``.
     """
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
@@ -26,13 +22,15 @@ def main() -> None:
         scores.require_registered(params.score.enabled)
         needs = scores.needs_of(params.score.enabled)
         traces = [read_run(seed, needs) for seed in params.train.seeds]
-        corpus = store.read("corpus").select(CORPUS_COLUMNS)
+        corpus = store.batches("corpus", scores.corpus_columns(params.score.enabled))
         references = store.read_references(params.reference.models)
         with store.naming_damage(*map(store.trace_path, params.train.seeds)):
             scored = scores.score_samples(
                 traces, corpus, params.score, seed=params.seed, references=references
             )
-        samples = corpus.filter(pl.col("split") == "train")
+        samples = store.batches(
+            "corpus", ["sample_id", "num_copies", "text"], pl.col("split") == "train"
+        )
         twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
         reasons = causes.find_causes(samples, twins)
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
