@@ -216,7 +216,8 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a task failed in a way that running it again may mend."""
     return isinstance(state.data, StageTransientError)
 
 
@@ -228,7 +229,7 @@ def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bo
     persist_result=False,
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=_is_transient,
+    retry_condition_fn=is_transient,
 )
 def run_stage(target: str, parent_run_id: str | None) -> StageResult:
     return reproduce(target, parent_run_id, get_run_logger().info)

@@ -1,0 +1,159 @@
+"""Cells on the workers of a Ray cluster: what fails there, and what a worker is given."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from ray.exceptions import WorkerCrashedError
+
+from gdc.errors import ConfigError
+from tasks import cluster
+from tasks.cluster import clone_of, describe_workspace, joined, run_on_cluster
+from tasks.graph import changed_targets, load_graph
+from tasks.stages import StageFailedError, StageResult, reproduce
+from tests.test_tasks import ignore
+
+# In the package, as it goes to the workers; one of the cells fails there.
+CELL = """
+import sys
+from pathlib import Path
+
+name, source = sys.argv[1:]
+if name == "bad":
+    sys.exit((sys.stderr.write("error: there was a mistake\\n"), 2)[1])
+Path(f"data/{name}").write_text(Path(source).read_text() + name)
+"""
+CELLS = ["cell@good", "cell@bad", "cell@other"]
+GRAPH = {
+    "stages": {
+        "start": {
+            "cmd": "python gdc/cell.py start source",
+            "deps": ["source"],
+            "outs": ["data/start"],
+        },
+        "cell": {
+            "matrix": {"name": ["good", "bad", "other"]},
+            "cmd": "python gdc/cell.py ${item.name} data/start",
+            "deps": ["data/start"],
+            "outs": ["data/${item.name}"],
+        },
+    }
+}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace of one stage and three cells, as the current folder; it has no remote yet."""
+    folder = tmp_path / "workspace"
+    for name in ("gdc", "data"):
+        (folder / name).mkdir(parents=True)
+    (folder / "gdc/cell.py").write_text(CELL)
+    (folder / "dvc.yaml").write_text(json.dumps(GRAPH))
+    (folder / "source").write_text("of the start, ")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GDC_WORKER_FOLDER", str(tmp_path / "workers"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    dvc("init", "--no-scm", "--quiet")
+    return folder
+
+
+def dvc(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True)
+
+
+def add_remote(folder: Path) -> None:
+    dvc("remote", "add", "--quiet", "--default", "near", str(folder.parent / "remote"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_cell_that_fails_on_a_worker_is_named_and_its_siblings_run(workspace: Path) -> None:
+    add_remote(workspace)
+    reproduce("start", None, ignore)
+
+    @flow
+    def cells() -> list[StageResult]:
+        with joined("local", 1):
+            return run_on_cluster(CELLS, None, load_graph(Path()))
+
+    good, bad, other = cells()
+    assert [good.outcome, bad.outcome, other.outcome] == ["executed", "failed", "executed"]
+    assert str(bad.error) == "cell@bad: there was a mistake"
+    for name in ("good", "other"):
+        assert (workspace / "data" / name).read_text() == f"of the start, start{name}"
+    assert changed_targets() == {"cell@bad"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workspace")
+def test_a_cell_that_has_no_room_on_this_machine_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"--ray local: expected 100000 CPU for a cell, got \d+ "),
+        joined("local", 100_000),
+    ):
+        pass
+
+
+class Lost:
+    """The future of a cell whose worker is gone for good."""
+
+    def result(self, **_options: Any) -> None:  # noqa: ANN401 - as that of Prefect
+        raise WorkerCrashedError
+
+
+def test_a_worker_that_is_lost_fails_its_cell_alone() -> None:
+    result = cluster._result_of("train@0", Lost())
+    assert (result.target, result.outcome) == ("train@0", "failed")
+    assert isinstance(result.error, StageFailedError)
+    assert str(result.error).startswith("train@0: its worker was lost: The worker died")
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_workspace_without_a_remote_cannot_reach_its_workers() -> None:
+    with pytest.raises(ConfigError, match=r"--ray: expected a default DVC remote.*dvc remote add"):
+        describe_workspace()
+
+
+def test_two_cells_at_the_same_time_work_in_clones_of_their_own(workspace: Path) -> None:
+    add_remote(workspace)
+    described = describe_workspace()
+    with clone_of(described) as one:
+        (one / "gdc/left.py").write_text("")
+        with clone_of(described) as other:
+            assert [folder.name for folder in (one, other)] == ["0", "1"]
+            assert (other / "gdc/cell.py").read_text() == CELL
+    with clone_of(described) as again:
+        assert again == one
+        # It is as the workspace is, whatever was left there.
+        assert [path.name for path in (again / "gdc").iterdir()] == ["cell.py"]
+    assert Path.cwd() == workspace
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "number"),
+    [
+        pytest.param("cpu", "4", 0, id="none for a model on processors"),
+        pytest.param("cuda", "", 1, id="one"),
+        pytest.param("cuda", "4", 4, id="as many as its launcher starts processes"),
+    ],
+)
+def test_gpus_that_a_cell_takes(
+    monkeypatch: pytest.MonkeyPatch, device: str, given: str, number: int
+) -> None:
+    monkeypatch.setenv("GDC_DEVICE", device)
+    monkeypatch.setenv("GDC_WORKER_GPUS", given)
+    assert cluster._num_gpus() == number
+
+
+@pytest.mark.parametrize("given", ["0", "two", "-1"])
+def test_a_number_of_gpus_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("GDC_DEVICE", "cuda")
+    monkeypatch.setenv("GDC_WORKER_GPUS", given)
+    with pytest.raises(ConfigError, match=f"GDC_WORKER_GPUS: .* got '{given}'"), joined("local", 1):
+        pass
