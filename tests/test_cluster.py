@@ -49,8 +49,9 @@ GRAPH = {
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace of one stage and three cells, as the current folder; it has no remote yet."""
     folder = tmp_path / "workspace"
-    for name in ("gdc", "data"):
+    for name in ("gdc", "data", "tasks"):
         (folder / name).mkdir(parents=True)
+    (folder / "tasks/__init__.py").write_text("raise RuntimeError('not the tasks of gdc')")
     (folder / "gdc/cell.py").write_text(CELL)
     (folder / "dvc.yaml").write_text(json.dumps(GRAPH))
     (folder / "source").write_text("of the start, ")
