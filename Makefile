@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui bench paper-lstm paper-gpt2 budgets leaderboard
+.PHONY: help install run test check ui bench scale paper-lstm paper-gpt2 budgets leaderboard
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -39,6 +39,9 @@ paper-lstm paper-gpt2 budgets leaderboard: $(STAMP)  ## Run an experiment in wor
 
 bench: $(STAMP)  ## Time everything and write the table of the README.
 	$(BIN)/python benchmarks/bench.py
+
+scale: $(STAMP)  ## Estimate a run over a trillion tokens and write the tables of the README.
+	$(BIN)/python benchmarks/scale.py --write
 
 ui: $(STAMP)  ## Open the report and the MLflow pages.
 	$(BIN)/gdc ui

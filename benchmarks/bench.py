@@ -8,11 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import readme
 from machine import machine
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
-BEGIN, END = "<!-- written by make bench -->\n", "<!-- until here -->\n"
 SCRIPTS = ("startup", "training", "audits", "scoring", "corpus")
 
 
@@ -28,9 +27,7 @@ def main() -> None:
     minutes = (time.monotonic() - started) / 60
     text = f"{machine()}, {minutes:.0f} minutes.\n\n" + "\n".join(tables)
     sys.stdout.write(text)
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    readme.put("make bench", text)
 
 
 if __name__ == "__main__":

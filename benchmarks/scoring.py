@@ -147,9 +147,8 @@ def run_part(part: str, num_samples: int, num_checkpoints: int) -> Result:
 # ---- the trace
 
 
-def make_trace(num_samples: int, num_checkpoints: int) -> None:
+def make_trace(folder: Path, num_samples: int, num_checkpoints: int) -> None:
     """Falling curves with noise; ids of twelve digits."""
-    folder = FOLDER / "trace"
     (folder / "train").mkdir(parents=True)
     rows = [(t, t, float(t), "probe", 0.1) for t in range(num_checkpoints)]
     pl.DataFrame(rows, schema=CHECKPOINTS, orient="row").write_parquet(
@@ -256,7 +255,7 @@ def main() -> None:
     parser.add_argument("--part", choices=[MAKE, *PARTS], help=argparse.SUPPRESS)
     given: Any = parser.parse_args()
     if given.part == MAKE:
-        make_trace(given.samples, given.checkpoints)
+        make_trace(FOLDER / "trace", given.samples, given.checkpoints)
         return
     if given.part:
         sys.stdout.write(json.dumps(run_part(given.part, given.samples, given.checkpoints)))

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from gdc.environment import QUIET
@@ -29,18 +30,23 @@ def connected(address: str) -> Iterator[None]:
         raise ConfigError(
             "--ray: expected Ray, got none. Install it: pip install 'gendatacarto[ray]'."
         ) from None
-    try:
-        # Only a cluster that is started can be told to have no dashboard.
-        options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
-        ray.init(address, log_to_driver=False, **options)
-    except (ConnectionError, ValueError) as error:
-        raise ConfigError(
-            f"--ray {address}: expected the address of a Ray cluster, auto or {LOCAL}, got: {error}"
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # Workers import first from the folder that we connect in: a folder called `tasks` in the
+    # workspace must not take the place of ours.
+    with TemporaryDirectory() as empty:
+        try:
+            # Only a cluster that is started can be told to have no dashboard.
+            options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+            with chdir(empty):
+                ray.init(address, log_to_driver=False, **options)
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(
+                f"--ray {address}: expected the address of a Ray cluster, auto or {LOCAL}, got: "
+                f"{error}"
+            ) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def for_each(work: Callable[[Path], None], paths: Sequence[Path]) -> None:

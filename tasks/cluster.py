@@ -26,8 +26,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from gdc import tracking
+from gdc.environment import device
 from gdc.errors import ConfigError, TransientError
-from gdc.ray_cluster import connected
+from gdc.ray_cluster import LOCAL, connected
 from tasks.graph import Graph
 from tasks.stages import (
     StageFailedError,
@@ -46,7 +47,9 @@ DECIDING: Final = (
 )  # fmt: skip
 PACKAGE: Final = "gdc"
 # Of the programs that a worker starts.
-HANDED_ON: Final = ("GDC_EXPERIMENT", "GDC_DEVICE", "GDC_LAUNCHER", "GDC_PARALLEL")
+HANDED_ON: Final = (
+    "GDC_CHECKPOINT_SECONDS", "GDC_DEVICE", "GDC_EXPERIMENT", "GDC_LAUNCHER", "GDC_PARALLEL",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,13 @@ class Workspace:
 def joined(address: str, num_threads: int) -> Iterator[None]:
     """Connect to the Ray cluster at ``address``; each cell takes so many of its processors.
 
+    With ``GDC_DEVICE=cuda`` a cell also takes ``GDC_WORKER_GPUS`` of its GPUs, by default one.
+
     Raises:
-        ConfigError: There is no default DVC remote, Ray is not installed or does not answer, or
-            its nodes cannot reach MLflow.
+        ConfigError: There is no default DVC remote, Ray is not installed or does not answer, its
+            nodes cannot reach MLflow, or the cluster that is started here has no room for a cell.
     """
+    needs = {"num_cpus": num_threads, "num_gpus": _num_gpus()}
     default_remote()
     with connected(address):
         import ray  # noqa: PLC0415 - an extra
@@ -84,8 +90,30 @@ def joined(address: str, num_threads: int) -> Iterator[None]:
                 f"MLFLOW_TRACKING_URI: expected a server that all of {', '.join(sorted(hosts))} "
                 f"reach, got {uri}. Start one: mlflow server."
             )
-        with remote_options(num_cpus=num_threads):
+        if address == LOCAL:
+            _require_room(ray.cluster_resources(), needs)  # type: ignore[no-untyped-call]  # ray
+        with remote_options(**needs):
             yield
+
+
+def _num_gpus() -> int:
+    if not device().startswith("cuda"):
+        return 0
+    given = os.environ.get("GDC_WORKER_GPUS") or "1"
+    if not given.isdecimal() or given == "0":
+        raise ConfigError(f"GDC_WORKER_GPUS: expected GPUs of a cell, 1 or more, got {given!r}.")
+    return int(given)
+
+
+def _require_room(resources: Mapping[str, float], needs: Mapping[str, int]) -> None:
+    """Refuse what Ray would wait for without end; a cluster elsewhere may yet get other nodes."""
+    for kind, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+        if resources.get(kind, 0) < needs[name]:
+            raise ConfigError(
+                f"--ray {LOCAL}: expected {needs[name]} {kind} for a cell, got "
+                f"{resources.get(kind, 0):g} in this machine. Name a cluster that has them, or "
+                "change training.num_threads, GDC_DEVICE or GDC_WORKER_GPUS."
+            )
 
 
 def run_on_cluster(
@@ -121,13 +149,11 @@ def run_on_cluster(
             for target in targets
         ]
         results = [_result_of(t, future) for t, future in zip(targets, futures, strict=True)]
-    if any(result.error is None for result in results):
-        _dvc("fetch", "--run-cache", *inputs[targets[0]][:1])
-    return [_with_outputs(result, parent_run_id) for result in results]
+    return [_taken(result, parent_run_id) for result in results]
 
 
-def _with_outputs(result: StageResult, parent_run_id: str | None) -> StageResult:
-    """The result, its outputs taken into this workspace by the record of the worker's run."""
+def _taken(result: StageResult, parent_run_id: str | None) -> StageResult:
+    """The result, with the outputs that the record of the worker's run names put in their place."""
     if result.error is not None:
         return result
     try:
@@ -190,7 +216,8 @@ def run_cell(
     os.environ.update(workspace.environment)
     try:
         with clone_of(workspace):
-            _dvc("pull", *inputs)
+            # Whatever a cell that was killed in this clone has left gives way.
+            _dvc("pull", "--force", *inputs)
             result = reproduce(target, parent_run_id, _say)
             _dvc("push", "--run-cache", target)
     except TransientError as error:
@@ -243,8 +270,8 @@ def _result_of(target: str, future: Any) -> StageResult:  # noqa: ANN401  # pref
     try:
         value = future.result(raise_on_failure=False)
     except RayError as error:
-        # A worker or a node is gone; the others are not.
-        value = StageFailedError(f"{target}: {error}")
+        # The worker itself was lost, and Ray has given up starting others.
+        value = StageFailedError(f"{target}: its worker was lost: {error}")
     if isinstance(value, StageFailedError):
         return StageResult(target, "failed", 0.0, value)
     if isinstance(value, BaseException):

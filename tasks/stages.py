@@ -220,6 +220,7 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a task failed in a way that running it again may mend."""
     return isinstance(state.data, StageTransientError)
 
 

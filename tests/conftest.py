@@ -1,6 +1,7 @@
 """Settings of the whole test run."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,3 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 def _same_weights() -> None:
     """pytest-randomly seeds what draws a test's numbers, but not torch."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One for all flows that run in the tests' own process."""
+    from prefect.testing.utilities import prefect_test_harness  # noqa: PLC0415 - takes seconds
+
+    with prefect_test_harness(server_startup_timeout=90):
+        yield

@@ -144,7 +144,33 @@ def test_a_cell_that_fails_takes_no_other_along(
     results = cluster.run_on_cluster(list(GRAPH.upstream), None, GRAPH)
     assert [result.outcome for result in results] == ["executed", "failed", "failed"]
     assert [result.target for result in results] == list(GRAPH.upstream)
-    assert "train@1: The worker died" in str(results[1].error)
+    assert "train@1: its worker was lost: The worker died" in str(results[1].error)
     assert str(results[2].error) == "train@2: not in the remote"
     assert taken == ["train@0", "train@2"]
-    assert commands == [("push", "ingest"), ("fetch", "--run-cache", "ingest")]
+    assert commands == [("push", "ingest")]
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "number"),
+    [
+        pytest.param("cpu", "4", 0, id="none for a model on processors"),
+        pytest.param("cuda", "", 1, id="one"),
+        pytest.param("cuda", "4", 4, id="as many as its launcher starts processes"),
+    ],
+)
+def test_gpus_that_a_cell_takes(
+    monkeypatch: pytest.MonkeyPatch, device: str, given: str, number: int
+) -> None:
+    monkeypatch.setenv("GDC_DEVICE", device)
+    monkeypatch.setenv("GDC_WORKER_GPUS", given)
+    assert cluster._num_gpus() == number
+
+
+@pytest.mark.parametrize("given", ["0", "two", "-1"])
+def test_a_number_of_gpus_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("GDC_DEVICE", "cuda")
+    monkeypatch.setenv("GDC_WORKER_GPUS", given)
+    with pytest.raises(ConfigError, match=f"GDC_WORKER_GPUS: .* got '{given}'"), joined("local", 1):
+        pass

@@ -364,6 +364,35 @@ def test_a_stage_started_as_two_processes_writes_the_losses_of_one(
     assert read_json(folder / "lineage/train-0.json")["model_id"]
 
 
+def test_cells_on_workers_of_ray_make_the_bytes_of_a_run_without_it(
+    first_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "GDC_WORKER_FOLDER", str(tmp_path / "workers"))
+    folder = make_workspace(tmp_path / "workspace")
+    dvc(folder, "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    run_flow(folder, "--ray", "local")
+    assert digests(folder) == digests(first_run)
+    # With a run in MLflow for each.
+    assert executed(folder) == STAGES
+    clones = [path.parent for path in (tmp_path / "workers").rglob("dvc.yaml")]
+    assert len(clones) >= 2
+    assert all(any((clone / "data").iterdir()) for clone in clones)
+    assert "Nothing changed" in run_flow(folder, "--ray", "local")
+    assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
+    _, alive = psutil.wait_procs(started_with("GDC_WORKER_FOLDER", tmp_path / "workers"), timeout=9)
+    assert not alive
+
+
+def started_with(variable: str, value: Path) -> list[psutil.Process]:
+    """Processes that have this in their environment, whoever their parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get(variable) == str(value):
+                found.append(process)
+    return found
+
+
 def test_a_change_runs_what_follows_from_it_and_nothing_else(
     first_run: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +23,6 @@ from prefect import flow
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.curate import PHASES, curate
 from flows.program import only_run_here
@@ -124,12 +122,6 @@ def toy(pristine_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(pristine_toy, tmp_path / "toy")
     monkeypatch.chdir(tmp_path / "toy")
     return tmp_path / "toy"
-
-
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=90):
-        yield
 
 
 def ignore(_line: str) -> None:
