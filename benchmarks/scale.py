@@ -52,6 +52,7 @@ NUM_RUNS = 3
 HASHED_BYTES = 2**28
 VOCABULARY = 32_768
 ID_BYTES = 4
+HASH_BYTES = 4
 
 
 # ---- what is measured
@@ -231,15 +232,16 @@ def assumptions(size: Size, machines: Machines, measured: Measured) -> str:
     """What the tables rest on."""
     token_losses = size.tokens * 2 * FLOAT_BYTES * measured.loss / 1e12
     ids = size.tokens * ID_BYTES / 1e12
+    hashes = size.documents * store.load_params().reference.num_perm * HASH_BYTES / 1e12
     state = training_state(size.largest_model) / 1e9
     return (
         f"N parameters, D tokens. A GPU reaches {machines.utilisation:.0%} of "
         f"{machines.peak / 1e12:g} TFLOP/s, whether it trains or only asks. Bytes and rates are of "
         f"{NUM_SAMPLES:,} made-up samples with {NUM_CHECKPOINTS} losses each and of CPython's "
         "documentation in documents of that length, on one machine; that all cores go on at the "
-        "rate of one is assumed. Two things do not fit the memory of one process today: the index "
-        f"that finds near copies, and the token ids, {ids:,.3g} TB as int32, which each process "
-        "that trains holds and nothing stores. Not counted: audits, of a fixed number of samples; "
+        "rate of one is assumed. Two things do not fit the memory of one process today: the hash "
+        f"values that find near copies, {hashes:,.3g} TB, and the token ids, {ids:,.3g} TB as "
+        "int32, which each process that trains holds and nothing stores. Not counted: audits, of a fixed number of samples; "
         f"checkpoints to go on from, {state:,.3g} GB for the largest model while it trains; with "
         f"`train.token_losses` {token_losses:,.3g} TB more; each Ray worker's own copy of what its "
         "cells read.\n"
