@@ -22,8 +22,8 @@ from gdc.model_audit import Subject, audit_model
 from gdc.sources import read_source
 from gdc.store import load_params
 
-NUM_SAMPLES = 3000
-NUM_RUNS = 5
+NUM_SAMPLES = 1000
+NUM_RUNS = 3
 LIMIT = 1.3
 
 

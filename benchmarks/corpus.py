@@ -1,4 +1,4 @@
-"""Memory of the stages that read and write all texts, for a corpus and one four times as large.
+"""Memory of the stages that read and write all texts, for a corpus and one three times as large.
 
     python benchmarks/corpus.py
 
@@ -27,7 +27,7 @@ from tasks.stages import stage_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "work" / "corpus"
-MEGABYTES = (50, 200)
+MEGABYTES = (40, 120)
 WORDS_PER_SAMPLE = 1500
 STAGES = ("ingest", "intervene")
 

@@ -251,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=100_000_000)
     parser.add_argument("--checkpoints", type=int, default=10)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--part", choices=[MAKE, *PARTS], help=argparse.SUPPRESS)
     given: Any = parser.parse_args()
     if given.part == MAKE:

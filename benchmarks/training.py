@@ -39,7 +39,7 @@ from gdc.tokens import train_tokenizer
 from gdc.trace_writer import TraceWriter
 from gdc.training import Recipe, TrainingData, weighted_loss
 
-NUM_RUNS: Final = 3
+NUM_RUNS: Final = 2
 NUM_THREADS: Final = 2
 NUM_SAMPLES: Final = 300
 # What tracking costs is little: shorter runs, many of them, by turns in one process.
