@@ -40,7 +40,8 @@ class Buckets:
 
     def split(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
         """The rows whose ``content_id`` belongs to each bucket, in order."""
-        return [rows.filter(_bucket(len(self)) == number) for number in range(len(self))]
+        bucket = rows.select(_bucket(len(self))).to_series()
+        return [rows.filter(bucket == number) for number in range(len(self))]
 
 
 @contextmanager
