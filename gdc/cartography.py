@@ -35,7 +35,7 @@ def map_trace(
         SchemaError: A file is missing or has other columns or rows.
     """
     with store.naming_damage(trace):
-        scan = store.scan_trace(trace)
+        scan = store.scan_trace(trace, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
         quadrants.require_axis(table, partition)
         store.sink_table(out / "scores.parquet", table, SCORES)
@@ -60,7 +60,7 @@ def map_on_cluster(
     """
     trace, out = trace.absolute(), out.absolute()
     with store.naming_damage(trace):
-        scan = store.scan_trace(trace)
+        scan = store.scan_trace(trace, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
         quadrants.require_axis(table, partition)
     given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
@@ -82,7 +82,7 @@ def map_on_cluster(
 
 def _score_shard(trace: Path, out: Path, score: ScoreConfig, shard: Path) -> None:
     with store.naming_damage(shard):
-        table, _ = scores.scan_scores(store.scan_trace(trace, [shard]), score)
+        table, _ = scores.scan_scores(store.scan_trace(trace, score.mode, [shard]), score)
         store.sink_table(out / f"{shard.name}.parquet", table, SCORES)
 
 

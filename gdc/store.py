@@ -349,9 +349,11 @@ def read_trace(seed: int) -> Trace:
     checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
     shards = trace_shards(folder)
     index = _read_index(*shards)
-    losses = pl.concat(_scan_losses(shard, checkpoints) for shard in shards)
+    losses = pl.concat(
+        pl.concat(_scan_losses(shard, checkpoints), how="horizontal") for shard in shards
+    )
     heldout_index = _read_index(folder / "heldout")
-    heldout_losses = _scan_losses(folder / "heldout", checkpoints)
+    heldout_losses = pl.concat(_scan_losses(folder / "heldout", checkpoints), how="horizontal")
     return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
 
 
@@ -363,10 +365,15 @@ def trace_shards(folder: Path) -> list[Path]:
     return sorted((folder / "train").glob("shard_*")) or [folder / "train"]
 
 
-def scan_trace(folder: Path, shards: Sequence[Path] | None = None) -> TraceScan:
+def scan_trace(
+    folder: Path, mode: str | None = None, shards: Sequence[Path] | None = None
+) -> TraceScan:
     """Open the training samples of a trace folder, whoever wrote it; nothing of them is read.
 
-    The rows of its shards, or of some of them, stand one after the other.
+    Args:
+        folder: With ``checkpoints.parquet``, ``train/index.parquet`` and a file a checkpoint.
+        mode: The checkpoints whose losses are asked for; None: all of them.
+        shards: Those asked for, whose rows then stand one after the other; None: all of them.
 
     Raises:
         SchemaError: A file is missing, or has other columns or another number of rows.
@@ -378,7 +385,8 @@ def scan_trace(folder: Path, shards: Sequence[Path] | None = None) -> TraceScan:
         index = shard / "index.parquet"
         num_samples += _num_rows(index, TRACE_INDEX)
         known = pl.scan_parquet(index).select(TRACE_INDEX.names())
-        samples.append(pl.concat([known, _scan_losses(shard, checkpoints)], how="horizontal"))
+        losses = _scan_losses(shard, checkpoints, mode)
+        samples.append(pl.concat([known, *losses], how="horizontal"))
     return TraceScan(pl.concat(samples), checkpoints, num_samples)
 
 
@@ -569,10 +577,17 @@ def _read_index(*folders: Path) -> pl.DataFrame:
     )
 
 
-def _scan_losses(folder: Path, checkpoints: pl.DataFrame) -> pl.LazyFrame:
+def _scan_losses(
+    folder: Path, checkpoints: pl.DataFrame, mode: str | None = None
+) -> list[pl.LazyFrame]:
+    """A column for each checkpoint of the mode; NaN, as others may write, is not seen either.
+
+    Of files side by side polars reads all, even where one column is asked for.
+    """
     expected = _num_rows(folder / "index.parquet", TRACE_INDEX)
-    names = [loss_column(checkpoint) for checkpoint in checkpoints["checkpoint"]]
-    for name in names:
+    columns = []
+    for checkpoint, of_mode in checkpoints.select("checkpoint", "mode").iter_rows():
+        name = loss_column(checkpoint)
         path = folder / f"{name}.parquet"
         num_rows = _num_rows(path, pl.Schema({name: pl.Float32()}))
         if num_rows != expected:
@@ -580,10 +595,9 @@ def _scan_losses(folder: Path, checkpoints: pl.DataFrame) -> pl.LazyFrame:
                 f"{path}: expected {expected} rows as in index, got {num_rows}. "
                 f"Make it again: {_TRAIN}."
             )
-    return pl.concat(
-        [pl.scan_parquet(folder / f"{name}.parquet").select(name) for name in names],
-        how="horizontal",
-    )
+        if mode in (None, of_mode):
+            columns.append(pl.scan_parquet(path).select(pl.col(name).fill_nan(None)))
+    return columns
 
 
 def verify_files(folder: Path, checksums: Mapping[str, Any]) -> None:

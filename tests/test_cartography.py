@@ -23,6 +23,7 @@ from tests.builders import params_with, trace_of, write_trace
 from tests.test_quadrants import absolute, quantile
 from tests.test_quadrants import config as cuts
 from tests.test_scores import config as rules
+from tests.test_store import damage
 
 OUT = Path("map")
 
@@ -92,10 +93,7 @@ def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
             assert_frame_equal(found, pl.read_parquet(OUT / f"{name}.parquet"), check_exact=True)
             summary = store.read_json(there / f"{name}.json")
             assert summary == store.read_json(OUT / f"{name}.json")
-        path = folder / "train/shard_00001/loss_003.parquet"
-        whole = bytearray(path.read_bytes())
-        whole[4] ^= 0xFF
-        path.write_bytes(whole)
+        damage(folder / "train/shard_00001/loss_003.parquet", 4)
         given = rules(enabled=STREAMED, epsilon=absolute(1.0), num_early=2)
         with pytest.raises(DataError, match=r"(?s)shard_00001/loss_003\.parquet: not a Parquet"):
             map_on_cluster(folder, there, given, split)
@@ -134,12 +132,40 @@ def test_an_axis_that_is_not_scored_is_refused_before_anything_is_written() -> N
 
 def test_a_damaged_file_is_named() -> None:
     folder = written(random_trace(100))
-    path = folder / "train/loss_003.parquet"
-    whole = bytearray(path.read_bytes())
-    whole[4] ^= 0xFF
-    path.write_bytes(whole)
+    damage(folder / "train/loss_003.parquet", 4)
     with pytest.raises(DataError, match=r"(?s)loss_003\.parquet: not a Parquet file"):
         map_trace(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
+
+
+def test_losses_of_another_mode_are_not_read() -> None:
+    """So a damaged one does no harm."""
+    trace = trace_of({"a": [4.0, 2.0, 0.5, 1.5]})
+    modes = trace.checkpoints.with_columns(mode=pl.Series(["online", "probe", "online", "online"]))
+    folder = written(replace(trace, checkpoints=modes))
+    damage(folder / "train/loss_001.parquet", 4)
+    map_trace(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
+    found = pl.read_parquet(OUT / "scores.parquet").select("difficulty", "memorization").row(0)
+    assert found == (4.0, 0.5)
+    with pytest.raises(DataError, match="expected at least 2 probe checkpoints, got 1"):
+        map_trace(folder, OUT, rules(mode="probe"), cuts(absolute(1.0), absolute(0.1)))
+    trace.checkpoints.write_parquet(folder / "checkpoints.parquet")
+    with pytest.raises(DataError, match="expected at least 2 probe checkpoints, got 0"):
+        map_trace(folder, OUT, rules(mode="probe"), cuts(absolute(1.0), absolute(0.1)))
+
+
+def test_a_loss_that_is_not_a_number_was_not_seen() -> None:
+    """As a foreign writer leaves it, who has no null."""
+    trace = trace_of({"a": [0.5, 2.0, 0.5, float("nan"), 2.0], "b": [0.5, 2.0, 0.5, 0.5, 2.0]})
+    folder = written(trace)
+    path = folder / "train/loss_003.parquet"
+    pl.read_parquet(path).fill_null(float("nan")).write_parquet(path)
+    map_trace(folder, OUT, rules(enabled=STREAMED), cuts(absolute(1.0), absolute(0.1)))
+    scored = score_samples(
+        [trace], [trace.index.select("sample_id")], rules(enabled=STREAMED), seed=0
+    )
+    found = pl.read_parquet(OUT / "scores.parquet")
+    assert_frame_equal(found, scored.samples, check_exact=True)
+    assert found["memorization"].to_list() == [1 / 2, 2 / 4]
 
 
 def test_the_command_maps_by_the_rules_of_the_default_preset() -> None:

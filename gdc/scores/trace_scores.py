@@ -5,24 +5,22 @@ All read nothing but the trace and cost no model run. Each is computed a block o
 so none needs the trace in memory.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 Columns = Sequence[str]
-# Losses of each checkpoint; the same of a block, checkpoints x samples; a number for each sample.
-# NaN: not seen.
+# Losses of a block of samples at each checkpoint, NaN: not seen; a number for each sample.
 Curves = Sequence[NDArray[np.float32]]
-Losses = NDArray[np.float64]
 Values = NDArray[np.float64]
-_Term = TypeVar("_Term", pl.Expr, Values)
 
 # Samples of a block: with ten checkpoints its losses stay in the cache of a core.
-_BLOCK: Final = 4096
+_BLOCK: Final = 8192
 
 
 def losses(columns: Columns) -> list[pl.Expr]:
@@ -43,7 +41,7 @@ def mean(columns: Columns) -> pl.Expr:
 
     polars' own horizontal mean adds in an order that depends on its threads.
     """
-    num_seen = _count([pl.col(name).is_not_null() for name in columns])
+    num_seen = _num_seen(columns)
     return pl.when(num_seen > 0).then(
         _tree_sum([loss.fill_null(0.0) for loss in losses(columns)]) / num_seen
     )
@@ -57,24 +55,18 @@ def memorization(columns: Columns, epsilon: float) -> pl.Expr:
 
     Source: arXiv:2509.00083; forget events: Toneva et al. 2019, arXiv:1812.05159.
     """
-    below, above = _bound(epsilon, np.inf), _bound(epsilon, -np.inf)
-    count = np.min_scalar_type(len(columns))
-
-    def of_curves(curves: Curves) -> Values:
-        num_events, num_steps = (np.zeros(len(curves[0]), count) for _ in range(2))
-        for before, after in pairwise(curves):
-            num_events += ((before < below) & (after > above)).view(np.uint8)
-            num_steps += (~np.isnan(before) & ~np.isnan(after)).view(np.uint8)
-        return _ratio(num_events, num_steps)
-
-    return _of_curves(columns, of_curves)
+    events = [
+        _is_below(pl.col(before), epsilon) & _is_above(pl.col(after), epsilon)
+        for before, after in pairwise(columns)
+    ]
+    return _share(_count(events), _num_steps(columns))
 
 
 def first_learned(columns: Columns, epsilon: float) -> pl.Expr:
     """Ordinal of the first checkpoint with a loss below ``epsilon``; null: there is none."""
-    below = pl.lit(_bound(epsilon, np.inf), pl.Float32)
     return pl.coalesce(
-        pl.when(pl.col(name) < below).then(pl.lit(float(t))) for t, name in enumerate(columns)
+        pl.when(_is_below(pl.col(name), epsilon)).then(pl.lit(float(t)))
+        for t, name in enumerate(columns)
     )
 
 
@@ -88,14 +80,17 @@ def forget_hysteresis(columns: Columns, epsilon: float, band: float) -> pl.Expr:
 
     Source: ``memorization`` with a Schmitt trigger for its threshold.
     """
+    low, high = _toward(epsilon - band, math.inf), _toward(epsilon + band, -math.inf)
 
-    def of_block(losses: Losses) -> Values:
-        learned = np.zeros(losses.shape[1], dtype=np.bool_)
-        num_events = np.zeros(losses.shape[1], dtype=np.int64)
-        for is_low, is_high in zip(losses < epsilon - band, losses > epsilon + band, strict=True):
-            num_events += learned & is_high
-            learned = is_low | (learned & ~is_high)
-        return _ratio(num_events, np.maximum(_num_seen(losses) - 1, 0))
+    def of_block(curves: Curves) -> Values:
+        is_learned = np.zeros(len(curves[0]), np.bool_)
+        num_events = np.zeros(len(curves[0]), np.uint32)
+        for curve in curves:
+            is_event = is_learned & (curve > high)
+            num_events += is_event
+            is_learned = (is_learned ^ is_event) | (curve < low)
+        num_seen = _times_seen(curves)
+        return np.where(num_seen > 1, num_events / np.maximum(num_seen - 1.0, 1), np.nan)
 
     return _by_block(columns, of_block)
 
@@ -108,13 +103,15 @@ def forget_adaptive(columns: Columns) -> pl.Expr:
 
     Source: ``memorization`` without its threshold, which otherwise measures closeness to epsilon.
     """
-
-    def of_block(losses: Losses) -> Values:
-        middle = (np.fmax.reduce(losses, axis=0) + np.fmin.reduce(losses, axis=0)) / 2
-        events = (losses[:-1] < middle) & (losses[1:] > middle)
-        return _ratio(np.count_nonzero(events, axis=0), _num_steps(losses))
-
-    return _by_block(columns, of_block)
+    loss, middle = [pl.field(name) for name in columns], pl.field("middle")
+    events = _count((before < middle) & (after > middle) for before, after in pairwise(loss))
+    highest, lowest = pl.max_horizontal(columns), pl.min_horizontal(columns)
+    known = pl.struct(
+        *losses(columns),
+        middle=(highest.cast(pl.Float64) + lowest) / 2,
+        num_steps=_num_steps(columns),
+    )
+    return _value_of(known, _share(events, pl.field("num_steps")))
 
 
 def forget_magnitude(columns: Columns) -> pl.Expr:
@@ -124,13 +121,9 @@ def forget_magnitude(columns: Columns) -> pl.Expr:
 
     Source: ``memorization`` without a threshold, each event with its size.
     """
-
-    def of_block(losses: Losses) -> Values:
-        rises = np.diff(losses, axis=0)
-        rises[~(rises > 0)] = 0
-        return np.where(_num_steps(losses) > 0, _tree_sum(list(rises)), np.nan)
-
-    return _by_block(columns, of_block)
+    rises = [after - before for before, after in pairwise(losses(columns))]
+    total = _tree_sum([pl.max_horizontal(rise, 0.0) for rise in rises])
+    return pl.when(_num_steps(columns) > 0).then(total)
 
 
 def iqr(columns: Columns) -> pl.Expr:
@@ -142,10 +135,15 @@ def iqr(columns: Columns) -> pl.Expr:
     Source: Pollock et al. 2024, arXiv:2411.05743.
     """
 
-    def of_block(losses: Losses) -> Values:
-        ordered, num_seen = np.sort(losses, axis=0), _num_seen(losses)  # NaN comes last
-        spread = _quantile(ordered, num_seen, 0.75) - _quantile(ordered, num_seen, 0.25)
-        return np.where(num_seen > 1, spread, np.nan)
+    def of_block(curves: Curves) -> Values:
+        num_seen = _times_seen(curves)
+        ordered = np.sort(np.stack(curves, axis=1), axis=1).T  # NaN comes last
+        spread = np.full(len(num_seen), np.nan)
+        for count in np.flatnonzero(np.bincount(num_seen)):
+            if count > 1:
+                quartiles = (_quantile(ordered[:count], share) for share in (0.75, 0.25))
+                np.copyto(spread, np.subtract(*quartiles), where=num_seen == count)
+        return spread
 
     return _by_block(columns, of_block)
 
@@ -157,16 +155,13 @@ def std(columns: Columns) -> pl.Expr:
 
     Source: as ``iqr``, which is not moved by a single odd checkpoint; here every loss counts.
     """
-
-    def of_block(losses: Losses) -> Values:
-        is_unseen, num_seen = np.isnan(losses), _num_seen(losses)
-        losses[is_unseen] = 0
-        squares = losses - _ratio(_tree_sum(list(losses)), num_seen)
-        squares *= squares
-        squares[is_unseen] = 0
-        return np.sqrt(_ratio(_tree_sum(list(squares)), np.where(num_seen > 1, num_seen, 0)))
-
-    return _by_block(columns, of_block)
+    num_seen = pl.field("num_seen")
+    known = pl.struct(*losses(columns), mean=mean(columns), num_seen=_num_seen(columns))
+    known = known.struct.with_fields(
+        (pl.field(name) - pl.field("mean")).fill_null(0.0) for name in columns
+    )
+    squares = _tree_sum([pl.field(name) * pl.field(name) for name in columns])
+    return _value_of(known, pl.when(num_seen > 1).then((squares / num_seen).sqrt()))
 
 
 def total_drop(columns: Columns) -> pl.Expr:
@@ -204,71 +199,86 @@ def online_probe_gap(both_modes: tuple[Columns, Columns]) -> pl.Expr:
     return mean(online[1:]) - mean(late)
 
 
-def _by_block(columns: Columns, of_block: Callable[[Losses], Values]) -> pl.Expr:
-    """A number for each sample; ``of_block`` may overwrite the losses it is given."""
-
-    def of_curves(curves: Curves) -> Values:
-        values = np.empty(len(curves[0]))
-        for start in range(0, len(values), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            values[block] = of_block(np.stack([curve[block] for curve in curves], dtype=np.float64))
-        return values
-
-    return _of_curves(columns, of_curves)
+def _num_seen(columns: Columns) -> pl.Expr:
+    return _count(pl.col(name).is_not_null() for name in columns)
 
 
-def _of_curves(columns: Columns, of_curves: Callable[[Curves], Values]) -> pl.Expr:
-    """A number for each sample, NaN becoming null, from the losses of each checkpoint in turn."""
+def _num_steps(columns: Columns) -> pl.Expr:
+    """Steps with both losses."""
+    seen = [pl.col(name).is_not_null() for name in columns]
+    return _count(before & after for before, after in pairwise(seen))
+
+
+def _count(conditions: Iterable[pl.Expr]) -> pl.Expr:
+    return pl.sum_horizontal(*conditions)
+
+
+def _share(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    """Null where ``whole`` is 0."""
+    return pl.when(whole > 0).then(part / whole)
+
+
+def _value_of(known: pl.Expr, value: pl.Expr) -> pl.Expr:
+    """``value`` of the fields of a struct.
+
+    What is used more than once is a field: a part of several expressions is computed in each.
+    """
+    return known.struct.with_fields(value.alias("value")).struct.field("value")
+
+
+def _by_block(columns: Columns, of_block: Callable[[Curves], Values]) -> pl.Expr:
+    """A number for each sample, NaN becoming null, computed by numpy.
+
+    For what polars has no expression for, or a long one: planning takes more than its length.
+    """
 
     def of_table(table: pl.Series) -> pl.Series:
         curves = [column.to_numpy() for column in table.struct.unnest()]
-        return pl.Series(of_curves(curves), nan_to_null=True)
+        values = np.empty(len(table))
+        for start in range(0, len(values), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            values[block] = of_block([curve[block] for curve in curves])
+        return pl.Series(values, nan_to_null=True)
 
     return pl.struct(columns).map_batches(of_table, pl.Float64, is_elementwise=True)
 
 
-def _quantile(ordered: Losses, num_seen: NDArray[np.int64], share: float) -> Values:
-    """Quantile of each sample's first ``num_seen`` losses, with linear interpolation."""
-    place = np.maximum(num_seen - 1, 0) * share
-    before, sample = place.astype(np.int64), np.arange(ordered.shape[1])
-    low, high = ordered[before, sample], ordered[np.ceil(place).astype(np.int64), sample]
-    return np.where(low == high, low, (place - before) * (high - low) + low)
+def _times_seen(curves: Curves) -> NDArray[np.uint32]:
+    num_seen = np.zeros(len(curves[0]), np.uint32)
+    for curve in curves:
+        num_seen += ~np.isnan(curve)
+    return num_seen
 
 
-def _num_seen(losses: Losses) -> NDArray[np.int64]:
-    return np.asarray(np.count_nonzero(~np.isnan(losses), axis=0), dtype=np.int64)
+def _quantile(ordered: NDArray[np.float32], share: float) -> Values:
+    """Quantile of the rows, with linear interpolation."""
+    place = (len(ordered) - 1) * share
+    low, high = (ordered[i].astype(np.float64) for i in (math.floor(place), math.ceil(place)))
+    between: Values = (place % 1) * (high - low) + low
+    return np.where(low == high, low, between)
 
 
-def _num_steps(losses: Losses) -> NDArray[np.int64]:
-    """Steps with both losses."""
-    is_seen = ~np.isnan(losses)
-    return np.asarray(np.count_nonzero(is_seen[:-1] & is_seen[1:], axis=0), dtype=np.int64)
+def _is_below(loss: pl.Expr, bound: float) -> pl.Expr:
+    return loss < pl.lit(_toward(bound, math.inf), pl.Float32)
 
 
-def _ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> Values:
-    """NaN where ``whole`` is 0."""
-    ratio: Values = np.full(len(whole), np.nan)
-    np.divide(part, whole, out=ratio, where=whole > 0)
-    return ratio
+def _is_above(loss: pl.Expr, bound: float) -> pl.Expr:
+    return loss > pl.lit(_toward(bound, -math.inf), pl.Float32)
 
 
-def _count(conditions: Sequence[pl.Expr]) -> pl.Expr:
-    return pl.sum_horizontal(*conditions)
+def _toward(bound: float, side: float) -> np.float32:
+    """The nearest float32 to ``bound``, or the next one, that does not lie on its other side.
 
-
-def _bound(epsilon: float, side: float) -> np.float32:
-    """The nearest float32 to ``epsilon`` that is not on its other side.
-
-    A float32 is below it, or above it, just where it is so of ``epsilon`` itself, and the losses
+    A float32 is below it, or above it, just where it is so of ``bound`` itself, and the losses
     need no cast.
     """
-    nearest = np.float32(epsilon)
+    nearest = np.float32(bound)
     # As Python floats: numpy would compare in single precision.
-    is_on_side = float(nearest) >= epsilon if side > 0 else float(nearest) <= epsilon
+    is_on_side = float(nearest) >= bound if side > 0 else float(nearest) <= bound
     return nearest if is_on_side else np.nextafter(nearest, np.float32(side))
 
 
-def _tree_sum(terms: Sequence[_Term]) -> _Term:
+def _tree_sum(terms: Sequence[pl.Expr]) -> pl.Expr:
     """The sum of halves, each the sum of its halves: in an order that depends on nothing else."""
     if len(terms) == 1:
         return terms[0]
