@@ -2,10 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
 from typing import Final
 
 import numpy as np
@@ -17,8 +14,6 @@ _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
 # Share of the values looked at on either side of the sample's quantile.
 _MARGIN: Final = 0.01
-# Rows looked at in one go: a few row groups of a file.
-_SLAB_ROWS: Final = 2**20
 
 
 def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: int) -> float | None:
@@ -78,9 +73,9 @@ class _Bracket:
 def _sample(table: pl.LazyFrame, num_rows: int) -> NDArray[np.floating]:
     step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
     slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
-    values = np.concatenate(
-        [column.to_numpy() for part in pl.collect_all(slices) for column in part.iter_columns()]
-    )
+    # Else polars reads all of what the slices have in common, which is the whole table.
+    parts = pl.collect_all(slices, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+    values = np.concatenate([column.to_numpy() for part in parts for column in part.iter_columns()])
     return np.asarray(values[~np.isnan(values)])
 
 
@@ -97,48 +92,36 @@ def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[n
 
 def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -> _Bracket:
     """One pass over every table."""
-    counts, between = np.zeros(4, np.int64), [np.empty(0, low.dtype)]
-    look = partial(_look_at, low=low, high=high)
-    # numpy counts on one core, and lets go of the interpreter meanwhile.
-    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        for columns in _slabs(tables):
-            for of_column, inside in pool.map(look, columns):
-                counts += of_column
-                between.append(inside)
-    num_values, num_below, num_low, num_high = counts.tolist()
+    value = pl.col("value")
+    is_below, is_to_low = value < float(low), value <= float(low)
+    is_below_high, is_to_high = value < float(high), value <= float(high)
+    counts, between = np.zeros(5, np.int64), [np.empty(0, low.dtype)]
+    for values in _parts(tables):
+        found = values.select(
+            (value <= math.inf).sum().alias("values"),
+            is_below.sum().alias("below"),
+            is_to_low.sum().alias("to_low"),
+            is_below_high.sum().alias("below_high"),
+            is_to_high.sum().alias("to_high"),
+            value.filter(is_below_high & ~is_to_low).implode().alias("between"),
+        )
+        counts += found.drop("between").row(0)
+        between.append(found.item(0, "between").to_numpy())
+    num_values, num_below, num_to_low, num_below_high, num_to_high = counts.tolist()
     return _Bracket(
         low=float(low),
         high=float(high),
         num_values=num_values,
         num_below=num_below,
-        num_low=num_low,
-        num_high=num_high,
+        num_low=num_to_low - num_below,
+        num_high=num_to_high - num_below_high if low < high else 0,
         between=np.concatenate(between),
     )
 
 
-def _look_at(
-    values: NDArray[np.floating], low: np.floating, high: np.floating
-) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-    """How many are values, below, at the low and at the high end; and those between."""
-    is_to_low, is_below_high = values <= low, values < high
-    num_below = np.count_nonzero(values < low)
-    num_to_high = np.count_nonzero(values <= high)
-    num_high = num_to_high - np.count_nonzero(is_below_high) if low < high else 0
-    counts = [
-        np.count_nonzero(values <= np.inf),
-        num_below,
-        np.count_nonzero(is_to_low) - num_below,
-        num_high,
-    ]
-    return np.array(counts), values[is_below_high & ~is_to_low]
-
-
-def _slabs(tables: Sequence[pl.LazyFrame]) -> Iterator[list[NDArray[np.floating]]]:
-    """The columns of every table, in parts."""
+def _parts(tables: Sequence[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
+    """The values of all columns in one, part by part, in any order."""
     for table in tables:
-        for start in count(0, _SLAB_ROWS):
-            part = table.slice(start, _SLAB_ROWS).collect(engine="streaming")
-            yield [column.to_numpy() for column in part.iter_columns()]
-            if part.height < _SLAB_ROWS:
-                break
+        for part in table.collect_batches(engine="streaming", maintain_order=False):
+            columns = [column.rename("value") for column in part.iter_columns()]
+            yield pl.concat(columns, rechunk=False).to_frame()

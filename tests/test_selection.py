@@ -52,7 +52,6 @@ def test_a_sample_that_misleads_costs_passes_and_not_the_answer(
 ) -> None:
     monkeypatch.setattr(selection, "_NUM_SLICES", 2)
     monkeypatch.setattr(selection, "_SLICE_ROWS", 16)
-    monkeypatch.setattr(selection, "_SLAB_ROWS", 7000)
     losses = np.sort(np.random.default_rng(1).normal(3, 1, 50_000).astype(np.float32))[order]
     found = selection.quantile([pl.LazyFrame({"loss": losses})], share, 50_000)
     assert found == pytest.approx(np.quantile(losses.astype(np.float64), share), rel=1e-15)
