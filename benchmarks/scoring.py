@@ -4,20 +4,19 @@
     python benchmarks/scoring.py --samples 4000000
 
 Makes a trace (by default 4 GB of losses) in work/scoring and removes it. Every part runs in a
-process of its own, by turns; the table shows medians of the wall time after the imports, and the
-peak of the resident memory. The linear series reads the first rows of the same trace.
+process of its own, by turns; the table shows the shortest run of each, as other work on the machine
+only lengthens them, after the imports, and the peak of the resident memory. The linear series reads
+the first rows of the same trace.
 """
 
 import argparse
 import json
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,8 @@ from gdc.trace import TraceScan, loss_column, loss_table
 
 FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
 LOOPED = (1_000_000, 5)
-LINEAR_RUNS = 3
+# Of what is compared, by turns; what takes a minute runs once.
+NUM_RUNS, LINEAR_RUNS, LONG_RUNS = 5, 2, 1
 GIVEN = {"kind": "absolute", "value": 1.0}
 SCORE = {"mode": "probe", "num_early": 2, "epsilon": GIVEN, "hysteresis": 0.1, "enabled": ()}
 QUANTILE = {"kind": "quantile", "value": 0.3}
@@ -128,13 +128,12 @@ def score_rules(**changes: object) -> ScoreConfig:
 def run_part(part: str, num_samples: int, num_checkpoints: int) -> Result:
     """Seconds, processor seconds and GB at most, in this process."""
     trace = store.scan_trace(FOLDER / "trace")
-    modes = pl.when(pl.col("checkpoint") < num_checkpoints).then(pl.lit("probe"))
-    trace = replace(
-        trace,
-        samples=trace.samples.head(num_samples),
-        num_samples=num_samples,
-        checkpoints=trace.checkpoints.with_columns(mode=modes.otherwise(pl.lit("online"))),
-    )
+    chosen = trace.checkpoints.head(num_checkpoints)
+    names = [*TRACE_INDEX.names(), *map(loss_column, chosen["checkpoint"])]
+    samples = trace.samples.select(names)
+    if num_samples < trace.num_samples:
+        samples = samples.head(num_samples)
+    trace = TraceScan(samples, chosen, num_samples)
     started, processor = time.perf_counter(), time.process_time()
     PARTS[part](trace)
     return {
@@ -183,21 +182,22 @@ def start(part: str, num_samples: int, num_checkpoints: int) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def medians(results: Sequence[Result]) -> Result:
-    """The median of every measure."""
-    return {name: statistics.median(r[name] for r in results) for name in results[0]}
-
-
 def by_turns(
     parts: Sequence[tuple[str, int, int]], num_runs: int
 ) -> dict[tuple[str, int, int], Result]:
-    """Medians over the runs of each part."""
+    """The shortest times of each part's runs, and the most memory."""
     results: dict[tuple[str, int, int], list[Result]] = {part: [] for part in parts}
     for _ in range(num_runs):
         for part in parts:
             results[part].append(in_a_process(*part))
             line(part, results[part][-1])
-    return {part: medians(runs) for part, runs in results.items()}
+    return {
+        part: {
+            name: (max if name == "gigabytes" else min)(run[name] for run in runs)
+            for name in runs[0]
+        }
+        for part, runs in results.items()
+    }
 
 
 def line(part: tuple[str, int, int], result: Result) -> None:
@@ -209,16 +209,21 @@ def line(part: tuple[str, int, int], result: Result) -> None:
     )
 
 
-def compare(num_samples: int, num_checkpoints: int, num_runs: int) -> list[Row]:
+def compare(num_samples: int, num_checkpoints: int) -> list[Row]:
     """All comparisons."""
-    parts = ("read", "difficulty_memorization_quadrants", "quantile_epsilon", "all_scores", "files")
-    measured = by_turns([(name, num_samples, num_checkpoints) for name in parts], num_runs)
+    parts = [
+        (name, num_samples, num_checkpoints)
+        for name in (
+            "read", "difficulty_memorization_quadrants", "quantile_epsilon", "all_scores", "files",
+        )
+    ]  # fmt: skip
+    measured = by_turns(parts[:3], NUM_RUNS) | by_turns(parts[3:], LONG_RUNS)
     found = {name: result for (name, *_), result in measured.items()}
     seconds = {name: result["seconds"] for name, result in found.items()}
     size = f"{num_samples * num_checkpoints:.0e} losses".replace("e+0", "e")
     rows = [
-        Row(f"{size} to quadrants, only reading them, s", seconds[parts[1]], seconds["read"],
-            "<=", 2),
+        Row(f"{size} to quadrants, only reading them, s",
+            seconds["difficulty_memorization_quadrants"], seconds["read"], "<=", 2),
         Row("the same with a quantile of all losses for epsilon", seconds["quantile_epsilon"],
             seconds["read"], "<=", 2),
         Row("their memory at most, of 4 GB", found["quantile_epsilon"]["gigabytes"], 4, "<=", 1),
@@ -226,7 +231,7 @@ def compare(num_samples: int, num_checkpoints: int, num_runs: int) -> list[Row]:
         Row("`gdc map` with all its files, only reading, s", seconds["files"], seconds["read"]),
     ]  # fmt: skip
     looped = (min(LOOPED[0], num_samples), min(LOOPED[1], num_checkpoints))
-    ours = by_turns([("with_std", *looped)], num_runs)["with_std", *looped]["seconds"]
+    ours = by_turns([("with_std", *looped)], NUM_RUNS)["with_std", *looped]["seconds"]
     theirs = in_a_process("loop", *looped)["seconds"]
     claim = f"{looped[0]:.0e} x {looped[1]} losses, a loop over samples, s".replace("e+0", "e")
     return [*rows, Row(claim, ours, theirs, "<=", 0.01), *linear(num_samples, num_checkpoints)]
@@ -251,7 +256,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=100_000_000)
     parser.add_argument("--checkpoints", type=int, default=10)
-    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--part", choices=[MAKE, *PARTS], help=argparse.SUPPRESS)
     given: Any = parser.parse_args()
     if given.part == MAKE:
@@ -264,7 +268,7 @@ def main() -> None:
     try:
         # A process inherits the peak of the one that starts it, so this one stays small.
         start(MAKE, given.samples, given.checkpoints)
-        sys.stdout.write(render(compare(given.samples, given.checkpoints, given.runs)))
+        sys.stdout.write(render(compare(given.samples, given.checkpoints)))
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
 
