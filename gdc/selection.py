@@ -120,7 +120,7 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
 
 
 def _parts(tables: Sequence[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-    """The values of all columns in one, part by part, in any order."""
+    """The values of all columns as one, part by part, in any order."""
     for table in tables:
         for part in table.collect_batches(engine="streaming", maintain_order=False):
             columns = [column.rename("value") for column in part.iter_columns()]

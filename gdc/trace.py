@@ -38,7 +38,7 @@ class TraceScan:
     """The training samples of one tracked run, left on disk.
 
     Attributes:
-        samples: The columns of ``TRACE_INDEX`` and of ``Trace.losses`` side by side.
+        samples: The columns of ``TRACE_INDEX`` and those of ``Trace.losses`` that were asked for.
         checkpoints: ``CHECKPOINTS`` table.
         num_samples: Rows of ``samples``.
     """

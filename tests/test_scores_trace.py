@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gdc.errors import ConfigError
-from gdc.scores import score_samples
+from gdc.scores import score_samples, trace_scores
 from gdc.scores.registry import REGISTRY
 from gdc.scores.trace_scores import forget_hysteresis
 from gdc.trace import Trace
@@ -26,6 +26,11 @@ DROPS = ("total_drop", "iqr", "std", "forget_adaptive", "forget_magnitude", "rel
 def scores_of(curves: Mapping[str, Curve], *names: str) -> pl.DataFrame:
     """The scores ``names`` with epsilon 1, sorted by id."""
     return score(curves, enabled=names)[0].select(names)
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_scores, "_BLOCK", 2)
 
 
 def hysteresis(curve: Curve, band: float) -> float | None:
@@ -140,6 +145,19 @@ def test_losses_in_single_precision_are_compared_as_if_in_double(
     assert scores["memorization"].item() == num_events / (len(curve) - 1)
     learned = [t for t, loss in enumerate(curve) if loss < epsilon]
     assert scores["first_learned"].item() == (learned[0] if learned else None)
+
+
+@given(curve=st.lists(singles, min_size=2, max_size=6), band=st.floats(0, 1))
+def test_the_ends_of_a_band_are_compared_as_if_in_double(curve: list[float], band: float) -> None:
+    ends = [float(np.float32(end)) for end in (1 - band, 1 + band)]
+    curve = [*curve, *ends, 0.0, *ends, *curve, 2.0]
+    assert hysteresis(curve, band) == hysteresis_by_loop(curve, band)
+
+
+def test_the_spread_of_infinite_losses_is_no_number() -> None:
+    infinity = float("inf")
+    table = scores_of({"a": [0.5, infinity], "b": [infinity] * 2}, "std", "total_drop")
+    assert table.rows() == [(None, -infinity), (None, None)]
 
 
 @given(curves=curves(maybe_losses))

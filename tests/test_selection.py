@@ -1,6 +1,7 @@
 """An exact quantile without sorting: numpy's and polars' answers, whatever the sample says."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -55,6 +56,15 @@ def test_a_sample_that_misleads_costs_passes_and_not_the_answer(
     losses = np.sort(np.random.default_rng(1).normal(3, 1, 50_000).astype(np.float32))[order]
     found = selection.quantile([pl.LazyFrame({"loss": losses})], share, 50_000)
     assert found == pytest.approx(np.quantile(losses.astype(np.float64), share), rel=1e-15)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_file_is_read_to_its_end(tmp_path: Path, share: float) -> None:
+    """Row groups come one after the other."""
+    losses = np.random.default_rng(1).normal(3, 1, 30_000)
+    pl.DataFrame({"loss": losses}).write_parquet(tmp_path / "loss.parquet", row_group_size=777)
+    found = selection.quantile([pl.scan_parquet(tmp_path / "loss.parquet")], share, 30_000)
+    assert found == pytest.approx(np.quantile(losses, share), rel=1e-15)
 
 
 def test_a_column_without_rows_has_no_quantile() -> None:

@@ -269,8 +269,8 @@ def _is_above(loss: pl.Expr, bound: float) -> pl.Expr:
 def _toward(bound: float, side: float) -> np.float32:
     """The nearest float32 to ``bound``, or the next one, that does not lie on its other side.
 
-    A float32 is below it, or above it, just where it is so of ``bound`` itself, and the losses
-    need no cast.
+    A float32 is below it, or above it, just where it is so of ``bound`` itself, and the losses,
+    which are of that type, need no cast.
     """
     nearest = np.float32(bound)
     # As Python floats: numpy would compare in single precision.
