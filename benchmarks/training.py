@@ -42,7 +42,7 @@ from gdc.training import Recipe, TrainingData, weighted_loss
 
 NUM_RUNS: Final = 2
 NUM_THREADS: Final = 2
-NUM_SAMPLES: Final = 150
+NUM_SAMPLES: Final = 300
 NUM_TURNS: Final = 6
 VOCAB_SIZE: Final = 4096
 BLOCK_SIZE: Final = 128

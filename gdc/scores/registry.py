@@ -156,7 +156,6 @@ def require_given(names: Sequence[str], evidence: Evidence) -> None:
 
 
 def expression(name: str, evidence: Evidence) -> pl.Expr:
-    """The score ``name`` of the samples of one run; null where infinite losses leave no number."""
+    """The score ``name`` of the samples of one run."""
     score = REGISTRY[name]
-    given = (getattr(evidence, argument) for argument in score.arguments)
-    return score.function(*given).fill_nan(None)
+    return score.function(*(getattr(evidence, argument) for argument in score.arguments))

@@ -151,7 +151,7 @@ def iqr(columns: Columns) -> pl.Expr:
 def std(columns: Columns) -> pl.Expr:
     """Standard deviation of the losses (divisor: their number), nats per token, at least 0.
 
-    Null: seen less than twice. Needs: the trace. Cost: none.
+    Null: seen less than twice, or infinite. Needs: the trace. Cost: none.
 
     Source: as ``iqr``, which is not moved by a single odd checkpoint; here every loss counts.
     """
@@ -161,7 +161,7 @@ def std(columns: Columns) -> pl.Expr:
         (pl.field(name) - pl.field("mean")).fill_null(0.0) for name in columns
     )
     squares = _tree_sum([pl.field(name) * pl.field(name) for name in columns])
-    return _value_of(known, pl.when(num_seen > 1).then((squares / num_seen).sqrt()))
+    return _value_of(known, pl.when(num_seen > 1).then((squares / num_seen).sqrt().fill_nan(None)))
 
 
 def total_drop(columns: Columns) -> pl.Expr:
