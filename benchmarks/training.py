@@ -43,7 +43,8 @@ from gdc.training import Recipe, TrainingData, weighted_loss
 NUM_RUNS: Final = 2
 NUM_THREADS: Final = 2
 NUM_SAMPLES: Final = 300
-NUM_TURNS: Final = 6
+# Short turns, so that both have a quiet moment.
+NUM_TURNS, NUM_TURN_SAMPLES = 6, 150
 VOCAB_SIZE: Final = 4096
 BLOCK_SIZE: Final = 128
 LARGE_VOCABULARY: Final = 50_000
@@ -119,10 +120,10 @@ def has_bfloat16() -> bool:
 
 
 @cache
-def texts() -> TokenizedTexts:
+def texts(num_samples: int = NUM_SAMPLES) -> TokenizedTexts:
     """Sections of CPython's documentation."""
     rows = read_source(PythonDocsSource(kind="python-docs"), max_chars=2000, seed=0).rows
-    samples = samples_from(rows, max_samples=NUM_SAMPLES, seed=0)["text"].to_list()
+    samples = samples_from(rows, max_samples=num_samples, seed=0)["text"].to_list()
     tokenizer = train_tokenizer(samples, VOCAB_SIZE)
     return TokenizedTexts.from_ids(tokenizer.encode(samples), tokenizer.end_of_text)
 
@@ -135,24 +136,25 @@ def gpt2(block_size: int = BLOCK_SIZE) -> nn.Module:
 
 def turns() -> list[float]:
     """Seconds of the shortest tracked and untracked run, and of ``PRODUCTS`` operations."""
-    seconds = [(tracked(), untracked(), matrix_products()) for _ in range(NUM_TURNS)]
+    data = texts(NUM_TURN_SAMPLES)
+    seconds = [(tracked(data), untracked(data), matrix_products()) for _ in range(NUM_TURNS)]
     for turn in seconds:
         sys.stderr.write(f"{' '.join(f'{value:8.3f}' for value in turn)}\n")
     return [min(part) for part in zip(*seconds, strict=True)]
 
 
-def tracked(precision: str = "float32") -> float:
+def tracked(data: TokenizedTexts, precision: str = "float32") -> float:
     """Our training, which records every sample's loss in every pass."""
     recipe = Recipe(CONFIG, BLOCK_SIZE, precision, seed=0)
-    return _seconds_to_train(gpt2(), texts(), recipe, is_tracked=True)
+    return _seconds_to_train(gpt2(), data, recipe, is_tracked=True)
 
 
-def untracked() -> float:
+def untracked(data: TokenizedTexts) -> float:
     """The same batches and updates, and nothing recorded."""
-    model, windows = gpt2(), windows_of(texts(), BLOCK_SIZE)
+    model, windows = gpt2(), windows_of(data, BLOCK_SIZE)
 
     def step(chosen: NDArray[np.int64], optimizer: torch.optim.Optimizer) -> None:
-        inputs, targets = (torch.from_numpy(a) for a in padded(texts(), windows, chosen))
+        inputs, targets = (torch.from_numpy(a) for a in padded(data, windows, chosen))
         is_target = targets != PADDING
         nll = losses.target_nll(target_states(model, inputs, is_target), targets[is_target])
         ones = torch.ones_like(nll)
@@ -273,7 +275,7 @@ def matrix_products() -> float:
 
 
 def operations() -> float:
-    """Of training: 6 N a token, and 12 x layers x width x length a token for attention.
+    """Of training in a turn: 6 N a token, and 12 x layers x width x length a token for attention.
 
     N counts the output head, and no embeddings that are only looked up. Padding does not count.
 
@@ -281,7 +283,7 @@ def operations() -> float:
     """
     model = gpt2()
     num_weights = sum(p.numel() for p in model.parameters()) - BLOCK_SIZE * GPT2.hidden_size
-    length = windows_of(texts(), BLOCK_SIZE).length.astype(np.float64)
+    length = windows_of(texts(NUM_TURN_SAMPLES), BLOCK_SIZE).length.astype(np.float64)
     attention = 12 * GPT2.num_layers * GPT2.hidden_size * length
     return CONFIG.epochs * float((length * (6 * num_weights + attention)).sum())
 
@@ -311,8 +313,8 @@ def rows(seconds: dict[str, float], gigabytes: dict[str, float]) -> list[Row]:
 
 
 PARTS: Final[dict[str, Callable[[], float]]] = {
-    "tracked": tracked,
-    "tracked_bfloat16": lambda: tracked("bfloat16"),
+    "tracked": lambda: tracked(texts()),
+    "tracked_bfloat16": lambda: tracked(texts(), "bfloat16"),
     "trainer": trainer,
     "trainer_by_length": lambda: trainer(**BY_LENGTH),
     "trainer_with_losses": lambda: trainer(**LOSSES),
