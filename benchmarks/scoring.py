@@ -34,6 +34,8 @@ from gdc.trace import TraceScan, loss_column, loss_table
 
 FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
 LOOPED = (1_000_000, 5)
+SHORT = ("read", "difficulty_memorization_quadrants", "quantile_epsilon")
+LONG = ("all_scores", "files")
 # Of what is compared, by turns; what takes a minute runs once.
 NUM_RUNS, LINEAR_RUNS, LOOP_RUNS, LONG_RUNS = 5, 2, 2, 1
 GIVEN = {"kind": "absolute", "value": 1.0}
@@ -211,13 +213,9 @@ def line(part: tuple[str, int, int], result: Result) -> None:
 
 def compare(num_samples: int, num_checkpoints: int) -> list[Row]:
     """All comparisons."""
-    parts = [
-        (name, num_samples, num_checkpoints)
-        for name in (
-            "read", "difficulty_memorization_quadrants", "quantile_epsilon", "all_scores", "files",
-        )
-    ]  # fmt: skip
-    measured = by_turns(parts[:3], NUM_RUNS) | by_turns(parts[3:], LONG_RUNS)
+    measured: dict[tuple[str, int, int], Result] = {}
+    for names, num_runs in ((SHORT, NUM_RUNS), (LONG, LONG_RUNS)):
+        measured |= by_turns([(name, num_samples, num_checkpoints) for name in names], num_runs)
     found = {name: result for (name, *_), result in measured.items()}
     seconds = {name: result["seconds"] for name, result in found.items()}
     size = f"{num_samples * num_checkpoints:.0e} losses".replace("e+0", "e")
