@@ -66,7 +66,6 @@ def run(
     if source is not None:
         workspace.write_source(workspace.describe_source(source, text_field))
     scores.require_registered(store.load_params().score.enabled)
-    workspace.write_code_digests()
     options = ["--max-workers", str(max_workers)] if max_workers else []
     options += ["--publish"] if publish else []
     options += ["--ray", ray] if ray else []
@@ -108,8 +107,9 @@ def stage(
     names = list(workspace.read_yaml(workspace.GRAPH)["stages"])
     if name.partition("@")[0] not in names:
         raise ConfigError(f"stage: expected one of {', '.join(names)}, got {name!r}.")
-    workspace.write_code_digests()
-    _start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name])
+    # The first brings the digests of the code up to date.
+    targets = dict.fromkeys(["manifest", name])
+    _start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets])
 
 
 @app.command()

@@ -45,6 +45,7 @@ from gdc.schema import (
 from gdc.trace import Trace, TraceScan, loss_column
 
 PARAMS: Final = Path("params.yaml")
+CODE: Final = Path("data/code.json")
 MANIFEST: Final = Path("data/manifest.json")
 PRETRAINED: Final = Path("data/pretrained.json")
 TOKENIZER: Final = Path("data/tokenizer")

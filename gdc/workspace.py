@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from gdc.config import Params, Source
 
 GRAPH: Final = Path("dvc.yaml")
-# Digests of gdc's modules, for workspaces that do not hold its source.
-CODE: Final = Path("code.json")
 IGNORED: Final = (
     "/data/", "/lineage/", "/metrics/", "/reports/", "work/", "/mlflow.db*", "/.mlflow.db*",
     "/mlartifacts/",
@@ -149,58 +146,13 @@ def preset_names() -> list[str]:
 
 def make_workspace() -> None:
     """Make a folder without gdc's source a git and DVC workspace with our graph."""
-    from ruamel.yaml import YAML
-
-    graph = read_yaml(_packaged_graph())
-    for entry in graph["stages"].values():
-        modules = [dep for dep in entry["deps"] if dep.startswith("gdc/")]
-        entry["deps"] = [dep for dep in entry["deps"] if dep not in modules]
-        entry.setdefault("params", []).append({str(CODE): [_code_key(m) for m in modules]})
-    with GRAPH.open("w", encoding="utf-8") as file:
-        YAML(typ="rt").dump(graph, file)
-    write_code_digests()
+    package = Path(__file__).resolve().parent
+    installed = package / GRAPH
+    shutil.copy(installed if installed.exists() else package.parent / GRAPH, GRAPH)
     if not Path(".gitignore").exists():
         Path(".gitignore").write_text("\n".join(IGNORED) + "\n", encoding="utf-8")
     _init_git_and_dvc()
     _ignore_temporaries()
-
-
-def write_code_digests() -> None:
-    """Bring code.json up to date, so that a new version of gdc runs its changed stages again."""
-    from gdc import store
-
-    if CODE.name not in store.read_text(GRAPH):
-        return
-    package = _package_root() / "gdc"
-    digests = {
-        _code_key(path.relative_to(package.parent).as_posix()): _digest(path)
-        for path in package.rglob("*")
-        if "__pycache__" not in path.parts
-    }
-    CODE.write_text(json.dumps(digests, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _package_root() -> Path:
-    return Path(__file__).resolve().parent.parent
-
-
-def _packaged_graph() -> Path:
-    installed = _package_root() / "gdc" / GRAPH
-    return installed if installed.exists() else _package_root() / GRAPH
-
-
-def _code_key(dependency: str) -> str:
-    # A dot would be a level of the file for DVC.
-    return dependency.removeprefix("gdc/").removesuffix(".py").replace(".", "_")
-
-
-def _digest(path: Path) -> str:
-    members = sorted(path.rglob("*")) if path.is_dir() else [path]
-    digest = sha256()
-    for member in members:
-        if member.is_file() and "__pycache__" not in member.parts:
-            digest.update(member.name.encode() + member.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _ignore_temporaries() -> None:

@@ -42,8 +42,7 @@ from tasks.stages import (
 
 # What makes a folder the workspace; the package where it lies in the workspace itself.
 DECIDING: Final = (
-    "params.yaml", "dvc.yaml", "dvc.lock", "code.json", ".dvcignore", ".dvc/config",
-    ".dvc/config.local",
+    "params.yaml", "dvc.yaml", "dvc.lock", ".dvcignore", ".dvc/config", ".dvc/config.local",
 )  # fmt: skip
 PACKAGE: Final = "gdc"
 # Of the programs that a worker starts.

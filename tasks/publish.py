@@ -25,7 +25,7 @@ MAX_PERPLEXITY_RATIO: Final = 1.05
 # Leakage must not grow; equal is good enough, so that a corpus without leaks can pass.
 MAX_EXTRACTION_DIFFERENCE: Final = 0.0
 # New files that decide on the data; any other new file is nobody's business here.
-DECIDING: Final = (str(store.PARAMS), "dvc.yaml", "code.json", ".dvc", ".dvcignore", "gdc")
+DECIDING: Final = (str(store.PARAMS), "dvc.yaml", ".dvc", ".dvcignore", "gdc")
 IDENTITY: Final[Mapping[str, str]] = {
     "GIT_AUTHOR_NAME": "gdc",
     "GIT_AUTHOR_EMAIL": "gdc@localhost",

@@ -23,12 +23,10 @@ from ruamel.yaml import YAML
 from gdc import cli, console, store
 from gdc.errors import ConfigError, DataError
 from gdc.workspace import (
-    CODE,
     TEMPORARIES,
     describe_source,
     preset_names,
     splice_source,
-    write_code_digests,
     write_source,
 )
 
@@ -236,7 +234,8 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     started: list[Sequence[str]] = []
     monkeypatch.setattr(cli, "_start", started.append)
     assert call("stage", "retrain@none-1")[0] == 0
-    assert started[0][2:] == ["dvc", "--wait-for-lock", "repro", "--single-item", "retrain@none-1"]
+    repro = ["dvc", "--wait-for-lock", "repro", "--single-item"]
+    assert started[0][2:] == [*repro, "manifest", "retrain@none-1"]
     code, _, errors = call("stage", "retrian")
     assert (code, errors) == (2, "error: stage: expected one of score, retrain, got 'retrian'.\n")
 
@@ -263,36 +262,10 @@ def test_init_makes_an_empty_folder_a_workspace_that_knows_our_code(
     changes = json.loads(status.stdout)
     assert set(changes) >= {"manifest", "ingest", "train@0", "retrain@none-1", "report"}
     # `new`: a dependency that is there and was not recorded; a missing one would be `deleted`.
-    assert changes["manifest"][0]["changed deps"] == {"params.yaml": "new", "code.json": "new"}
-    graph = load((workspace / "dvc.yaml").read_text())["stages"]
-    assert not [dep for entry in graph.values() for dep in entry["deps"] if dep.startswith("gdc/")]
+    assert changes["manifest"][0]["changed deps"] == {"params.yaml": "new"}
     assert (workspace / ".git").is_dir()
     assert "/.mlflow.db*" in (workspace / ".gitignore").read_text().splitlines()
     assert (workspace / ".dvcignore").read_text().splitlines()[-1] == TEMPORARIES
-
-
-def test_a_changed_module_changes_its_digest_and_its_folders(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = workspace / "installed" / "gdc"
-    (package / "stages").mkdir(parents=True)
-    for name in ("scores.py", "stages/score.py", "stages/train.py"):
-        (package / name).write_text(name)
-    monkeypatch.setattr("gdc.workspace._package_root", lambda: package.parent)
-    (workspace / "dvc.yaml").write_text("params: code.json")
-    write_code_digests()
-    before = store.read_json(CODE)
-    (package / "stages/score.py").write_text("changed")
-    write_code_digests()
-    after = store.read_json(CODE)
-    assert set(after) == {"scores", "stages", "stages/score", "stages/train"}
-    assert {key for key in after if after[key] != before[key]} == {"stages", "stages/score"}
-
-
-def test_a_workspace_with_the_source_needs_no_digests(workspace: Path) -> None:
-    (workspace / "dvc.yaml").write_text("stages:\n  score:\n    deps: [gdc/scores.py]\n")
-    write_code_digests()
-    assert not CODE.exists()
 
 
 def test_show_without_a_report_says_what_to_run(

@@ -1,0 +1,75 @@
+"""Stage -> one digest of all gdc modules that it reaches, so that DVC notices a change of code."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+_PACKAGE: Final = Path(__file__).resolve().parent
+# A pattern, as parsing all files would take most of a second of a run with nothing to do.
+_IMPORT: Final = re.compile(
+    r"^[ \t]*(?:import (?P<module>[\w.]+)|from (?P<source>[\w.]+) import (?P<names>\([^)]*\)|.*))",
+    re.MULTILINE,
+)
+# Files of the package that a module reads, and does not import.
+_READ: Final[Mapping[str, str]] = {"report.py": "templates", "leaderboard_page.py": "templates"}
+
+
+def code_digests(package: Path = _PACKAGE) -> dict[str, str]:
+    """For every module of ``stages/``, by its name, a digest of the files it ``reaches``.
+
+    Args:
+        package: Folder of the package, called as the package is.
+    """
+    stages = sorted((package / "stages").glob("[!_]*.py"))
+    digest_of = cache(lambda file: blake2b(file.read_bytes(), digest_size=16).digest())
+    digests = {}
+    for stage, files in zip(stages, reached(stages, package), strict=True):
+        digest = blake2b(digest_size=8)
+        for file in sorted(files):
+            digest.update(file.relative_to(package).as_posix().encode() + digest_of(file))
+        digests[stage.stem] = digest.hexdigest()
+    return digests
+
+
+def reached(modules: Iterable[Path], package: Path = _PACKAGE) -> list[set[Path]]:
+    """For every module its file and those of the package that it imports or reads.
+
+    At the top of a file or inside a function, directly or through others.
+    """
+    needs = cache(lambda file: frozenset(_needed(package, file)))
+    found = []
+    for module in modules:
+        todo, files = [module], set[Path]()
+        while todo:
+            file = todo.pop()
+            if file not in files:
+                files.add(file)
+                todo += needs(file)
+        found.append(files)
+    return found
+
+
+def _needed(package: Path, file: Path) -> Iterator[Path]:
+    """Files of the package that a file of it imports or reads."""
+    if file.suffix != ".py":
+        return
+    for found in _IMPORT.finditer(file.read_text(encoding="utf-8")):
+        source = found["module"] or found["source"]
+        names = re.findall(r"\w+", found["names"] or "")
+        for name in (source, *(f"{source}.{name}" for name in names)):
+            yield from _files_of(package, name)
+    folder = _READ.get(file.relative_to(package).as_posix())
+    if folder is not None:
+        yield from (path for path in (package / folder).rglob("*") if path.is_file())
+
+
+def _files_of(package: Path, name: str) -> Iterator[Path]:
+    """The file of a module, by its dotted name; none for what is no module of the package."""
+    first, *rest = name.split(".")
+    if first == package.name and rest:
+        path = package.joinpath(*rest)
+        candidates = (path.with_suffix(".py"), path / "__init__.py")
+        yield from (file for file in candidates if file.exists())
