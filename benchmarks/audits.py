@@ -6,7 +6,6 @@ The pass reads texts of CPython's documentation and the canaries of the default 
 stage `evaluate` does; the audits add similarity, exposure with its fit, and membership.
 """
 
-import statistics
 import sys
 
 import torch
@@ -28,7 +27,7 @@ LIMIT = 1.3
 
 
 def main() -> None:
-    """Time both by turns and print the medians and their ratio."""
+    """Time both by turns and print the shortest runs and their ratio."""
     params = load_params()
     params = parse_params(
         params.model_dump(mode="json")
@@ -62,10 +61,8 @@ def main() -> None:
     def all_audits() -> None:
         audit_model(subject, canaries, samples, params.evaluate)
 
-    for work in (one_pass, all_audits):
-        work()
     seconds = [(timed(one_pass), timed(all_audits)) for _ in range(NUM_RUNS)]
-    alone, everything = (statistics.median(column) for column in zip(*seconds, strict=True))
+    alone, everything = (min(column) for column in zip(*seconds, strict=True))
     num_tokens = f"{int(sequences.num_tokens.sum()):,} tokens"
     claim = f"all audits of a GPT-2 of 4 x 256 on {num_tokens}, the one pass they are made from, s"
     sys.stdout.write(render([Row(claim, everything, alone, "<=", LIMIT)]))

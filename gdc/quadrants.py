@@ -1,7 +1,8 @@
 """Scores -> quadrants: two thresholds cut difficulty and memorization into four kinds of sample."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def scan_partition(
         time, and the summary.
     """
     require_axis(scores, config)
-    difficulty, memorization = _look(scores, "difficulty"), _look(scores, config.axis)
+    difficulty, memorization = _look(scores, ("difficulty", config.axis))
     cuts = _cuts(scores, config)
     hard, memorized = _is_high(config.axis, cuts)
     num_hard, num_memorized, num_noisy = (
@@ -212,27 +213,38 @@ class _Axis:
     most: float
 
 
-def _look(scores: pl.LazyFrame, axis: str) -> _Axis:
-    """Look through one axis, and refuse one that lacks values."""
+def _look(scores: pl.LazyFrame, axes: Sequence[str]) -> list[_Axis]:
+    """Look through the axes in one pass, and refuse one that lacks values."""
+    seen = scores.select(pl.len(), *chain.from_iterable(map(_look_at, dict.fromkeys(axes))))
+    found = seen.collect(engine="streaming").row(0, named=True)
+    for axis in axes:
+        if found[f"{axis} missing"]:
+            is_missing = pl.col(axis).is_null() | pl.col(axis).is_nan()
+            first = scores.filter(is_missing).select("sample_id").head(1).collect().item()
+            raise DataError(
+                f"data/scores.parquet: {found[f'{axis} missing']} samples have no {axis}, first "
+                f"{first}. Choose a score that all samples have."
+            )
+    return [
+        _Axis(
+            axis,
+            found["len"],
+            _num_distinct(scores.select(axis)),
+            found[f"{axis} least"],
+            found[f"{axis} most"],
+        )
+        for axis in axes
+    ]
+
+
+def _look_at(axis: str) -> list[pl.Expr]:
     value = pl.col(axis)
-    is_missing = value.is_null() | value.is_nan()
-    num_samples, num_missing, least, most = (
-        scores.select(
-            pl.len(),
-            is_missing.sum().alias("missing"),
-            value.min().alias("least"),
-            value.max().alias("most"),
-        )
-        .collect(engine="streaming")
-        .row(0)
-    )
-    if num_missing:
-        first = scores.filter(is_missing).select("sample_id").head(1).collect().item()
-        raise DataError(
-            f"data/scores.parquet: {num_missing} samples have no {axis}, first {first}. "
-            "Choose a score that all samples have."
-        )
-    return _Axis(axis, num_samples, _num_distinct(scores.select(axis)), least, most)
+    num_missing = value.null_count() + value.is_nan().sum()
+    return [
+        num_missing.alias(f"{axis} missing"),
+        value.min().alias(f"{axis} least"),
+        value.max().alias(f"{axis} most"),
+    ]
 
 
 def _num_distinct(values: pl.LazyFrame) -> int:
