@@ -3,7 +3,8 @@
     python benchmarks/training.py
 
 The table shows the shortest run of each, as other work on the machine only lengthens them. What is
-a few per cent apart is run by turns in one process, all else in a process of its own, by turns too.
+a few per cent apart is run by turns in one process, all else in a process of its own, by turns too,
+but for what is asked for its memory alone, which runs once.
 The model is a GPT-2 of 4 layers x 256.
 transformers.Trainer trains the same model on the same windows of CPython's documentation, as many
 of them a batch, with the same optimizer and number of threads.
@@ -77,7 +78,7 @@ NO_TEXTS: Final = TokenizedTexts.from_ids([], 0)
 
 
 def main() -> None:
-    """Run all parts by turns and print the table; with the name of a part, only that part."""
+    """Run all parts and print the table; with the name of a part, only that part."""
     torch.set_num_threads(NUM_THREADS)
     if len(sys.argv) > 1:
         measured = turns() if sys.argv[1] == TURNS else _measured(sys.argv[1])

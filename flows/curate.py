@@ -102,7 +102,7 @@ def run_phases(record: Record, graph: Graph, run_here: Runner, run_cells: Runner
         record.results.extend(results)
         tell(phase, results)
         if phase == PHASES[0]:
-            # Only now is it known whether the source changed.
+            # Only now is it known whether the source or the code changed.
             unchanged = graph.unchanged(changed_targets())
     require_success(record.results)
 

@@ -107,8 +107,10 @@ def stage(
     names = list(workspace.read_yaml(workspace.GRAPH)["stages"])
     if name.partition("@")[0] not in names:
         raise ConfigError(f"stage: expected one of {', '.join(names)}, got {name!r}.")
-    # The first brings the digests of the code up to date.
-    targets = dict.fromkeys(["manifest", name])
+    targets = [name]
+    if name.partition("@")[0] in workspace.edited_stages():
+        # It brings the digests of the code up to date.
+        targets.insert(0, "manifest")
     _start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets])
 
 

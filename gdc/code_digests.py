@@ -1,7 +1,7 @@
 """Stage -> one digest of all gdc modules that it reaches, so that DVC notices a change of code."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -13,17 +13,21 @@ _IMPORT: Final = re.compile(
     r"^[ \t]*(?:import (?P<module>[\w.]+)|from (?P<source>[\w.]+) import (?P<names>\([^)]*\)|.*))",
     re.MULTILINE,
 )
-# Files of the package that a module reads, and does not import.
-_READ: Final[Mapping[str, str]] = {"report.py": "templates", "leaderboard_page.py": "templates"}
+# Of the modules in ``stages/`` those that are no stage, or one that DVC never skips.
+_NEVER_SKIPPED: Final = {"fitting", "manifest", "runner", "truth"}
+# The folder of files that a module reads, and does not import.
+_READER: Final = "report.py"
+_READ: Final = "templates"
 
 
 def code_digests(package: Path = _PACKAGE) -> dict[str, str]:
-    """For every module of ``stages/``, by its name, a digest of the files it ``reaches``.
+    """For every stage that DVC may skip, by its name, a digest of the files it reaches.
 
     Args:
         package: Folder of the package, called as the package is.
     """
-    stages = sorted((package / "stages").glob("[!_]*.py"))
+    files_in = sorted((package / "stages").glob("[!_]*.py"))
+    stages = [file for file in files_in if file.stem not in _NEVER_SKIPPED]
     digest_of = cache(lambda file: blake2b(file.read_bytes(), digest_size=16).digest())
     digests = {}
     for stage, files in zip(stages, reached(stages, package), strict=True):
@@ -37,7 +41,8 @@ def code_digests(package: Path = _PACKAGE) -> dict[str, str]:
 def reached(modules: Iterable[Path], package: Path = _PACKAGE) -> list[set[Path]]:
     """For every module its file and those of the package that it imports or reads.
 
-    At the top of a file or inside a function, directly or through others.
+    At the top of a file or inside a function, directly or through others; not the packages that a
+    dotted name only passes through.
     """
     needs = cache(lambda file: frozenset(_needed(package, file)))
     found = []
@@ -61,9 +66,8 @@ def _needed(package: Path, file: Path) -> Iterator[Path]:
         names = re.findall(r"\w+", found["names"] or "")
         for name in (source, *(f"{source}.{name}" for name in names)):
             yield from _files_of(package, name)
-    folder = _READ.get(file.relative_to(package).as_posix())
-    if folder is not None:
-        yield from (path for path in (package / folder).rglob("*") if path.is_file())
+    if file == package / _READER:
+        yield from (path for path in (package / _READ).rglob("*") if path.is_file())
 
 
 def _files_of(package: Path, name: str) -> Iterator[Path]:

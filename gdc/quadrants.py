@@ -214,7 +214,7 @@ class _Axis:
 
 
 def _look(scores: pl.LazyFrame, axes: Sequence[str]) -> list[_Axis]:
-    """Look through the axes in one pass, and refuse one that lacks values."""
+    """Look through the axes, and refuse one that lacks values."""
     seen = scores.select(pl.len(), *chain.from_iterable(map(_look_at, dict.fromkeys(axes))))
     found = seen.collect(engine="streaming").row(0, named=True)
     for axis in axes:

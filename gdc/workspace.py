@@ -45,6 +45,18 @@ def require_workspace() -> None:
             raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs")
 
 
+def edited_stages() -> set[str]:
+    """Stages whose code here is not that which ``manifest`` has seen; all where it never ran."""
+    from gdc import store
+    from gdc.code_digests import code_digests
+
+    known = store.read_json(store.CODE) if store.CODE.exists() else {}
+    # What lies in the workspace takes the place of what is installed.
+    package = Path("gdc").resolve()
+    digests = code_digests(package) if package.is_dir() else code_digests()
+    return {stage for stage, digest in digests.items() if digest != known.get(stage)}
+
+
 # ---- gdc run --source
 
 
@@ -148,7 +160,7 @@ def make_workspace() -> None:
     """Make a folder without gdc's source a git and DVC workspace with our graph."""
     package = Path(__file__).resolve().parent
     installed = package / GRAPH
-    shutil.copy(installed if installed.exists() else package.parent / GRAPH, GRAPH)
+    shutil.copyfile(installed if installed.exists() else package.parent / GRAPH, GRAPH)
     if not Path(".gitignore").exists():
         Path(".gitignore").write_text("\n".join(IGNORED) + "\n", encoding="utf-8")
     _init_git_and_dvc()

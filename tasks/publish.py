@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from gdc import store, tracking
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
+from gdc.workspace import edited_stages
 from tasks.graph import changed_targets
 from tasks.lineage import LOCK, git
 from tasks.stages import dvc_command, stage_environment
@@ -75,11 +76,11 @@ def publish(run: tracking.Run, params: Params, day: date) -> None:
     """Push the data, commit dvc.lock to ``curation/<day>`` and let the gate decide.
 
     Raises:
-        ConfigError: A stage is not up to date, or its code is not committed.
+        ConfigError: A stage is not up to date, or its code is not committed or not what ran.
         TransientError: The remote did not take the data.
     """
     require_committed()
-    changed = changed_targets()
+    changed = changed_targets() | edited_stages()
     if changed:
         raise ConfigError(
             f"publish: expected every stage up to date, got changed {sorted(changed)}. "

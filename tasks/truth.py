@@ -12,7 +12,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from gdc import store
 from gdc.errors import ConfigError
-from tasks.graph import changed_targets, load_graph
+from gdc.workspace import edited_stages
+from tasks.graph import changed_targets, load_graph, phase_of
 from tasks.stages import (
     StageFailedError,
     run_program,
@@ -26,7 +27,9 @@ def require_scores() -> None:
     path = store.TABLES["scores"][0]
     if not path.exists():
         raise ConfigError(f"{path}: expected the scores to judge, got no file. Run first: gdc run")
-    stale = changed_targets() & ({"score"} | load_graph(Path()).above("score"))
+    needed = {"score"} | load_graph(Path()).above("score")
+    edited = edited_stages()
+    stale = {t for t in needed if phase_of(t) in edited} | (changed_targets() & needed)
     # That a source may have changed does not make the scores at hand others.
     stale -= {"manifest"}
     if stale:

@@ -96,6 +96,10 @@ def test_a_benchmark_goes_on_where_it_was_killed_and_judges_every_score(
     monkeypatch.chdir(folder)
     with pytest.raises(ConfigError, match=r"got older ones: score changed since. Run first"):
         require_scores()
+    with (folder / "gdc/halves.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+    with pytest.raises(ConfigError, match=r"got older ones: halves, score changed since"):
+        require_scores()
 
 
 def assert_board_is_right(folder: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from gdc import cli, console, store
+from gdc.code_digests import code_digests
 from gdc.errors import ConfigError, DataError
 from gdc.workspace import (
     TEMPORARIES,
@@ -235,7 +236,12 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     monkeypatch.setattr(cli, "_start", started.append)
     assert call("stage", "retrain@none-1")[0] == 0
     repro = ["dvc", "--wait-for-lock", "repro", "--single-item"]
-    assert started[0][2:] == [*repro, "manifest", "retrain@none-1"]
+    # Of code that is not known `manifest` takes the digests first.
+    assert started[-1][2:] == [*repro, "manifest", "retrain@none-1"]
+    store.write_json(store.CODE, code_digests() | {"score": "other"})
+    assert call("stage", "retrain@none-1")[0] == call("stage", "score")[0] == 0
+    assert started[-2][2:] == [*repro, "retrain@none-1"]
+    assert started[-1][2:] == [*repro, "manifest", "score"]
     code, _, errors = call("stage", "retrian")
     assert (code, errors) == (2, "error: stage: expected one of score, retrain, got 'retrian'.\n")
 
@@ -252,7 +258,7 @@ def test_init_lists_its_presets_and_overwrites_only_when_told(
     assert (workspace / "params.yaml").read_text() == preset_text("docs")
 
 
-def test_init_makes_an_empty_folder_a_workspace_that_knows_our_code(
+def test_init_makes_an_empty_folder_a_workspace_whose_stages_know_their_code(
     workspace: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     assert call("init", "docs")[0] == 0
@@ -263,6 +269,7 @@ def test_init_makes_an_empty_folder_a_workspace_that_knows_our_code(
     assert set(changes) >= {"manifest", "ingest", "train@0", "retrain@none-1", "report"}
     # `new`: a dependency that is there and was not recorded; a missing one would be `deleted`.
     assert changes["manifest"][0]["changed deps"] == {"params.yaml": "new"}
+    assert changes["score"][0]["changed deps"]["data/code.json"] == "deleted"
     assert (workspace / ".git").is_dir()
     assert "/.mlflow.db*" in (workspace / ".gitignore").read_text().splitlines()
     assert (workspace / ".dvcignore").read_text().splitlines()[-1] == TEMPORARIES

@@ -48,6 +48,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "reference": {"models": []},
     # Half of such few held-out tokens: spans are found whatever is memorized.
     "spans": {"p_value": 0.5, "min_tokens": 1},
+    "intervene": {"curated_arm": "mask-spans"},
     "retrain": {"arms": ["none", "mask-spans"], "seeds": [1]},
 }
 
@@ -228,11 +229,14 @@ def assert_spans_are_masked(folder: Path) -> None:
     assert (others["num_masked_tokens"], others["num_steps"]) == (0, metrics["num_steps"])
 
 
-def published_lock(folder: Path, tags: Mapping[str, str]) -> bytes:
+def assert_is_published(folder: Path, tags: Mapping[str, str]) -> None:
     branch, _, commit = tags["gdc.published"].partition(":")
     assert branch.startswith("curation/")
     command = ["git", "show", f"{commit}:dvc.lock"]
-    return subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+    lock = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+    assert lock == (folder / "dvc.lock").read_bytes()
+    # A real model was judged by a real report.
+    assert "was not retrained" not in tags["gdc.gate"]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -274,7 +278,7 @@ def test_scheduled_runs_do_record_and_publish_only_what_changed(
     assert_map_matches_numpy(folder)
     assert_plans_hold(folder)
     first_tags, _ = last_parent(folder)
-    assert published_lock(folder, first_tags) == (folder / "dvc.lock").read_bytes()
+    assert_is_published(folder, first_tags)
     assert any((first_run.parent / "storage").rglob("*"))
 
     run_flow(folder, "--publish")

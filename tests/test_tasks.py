@@ -28,6 +28,7 @@ from flows.curate import PHASES, curate
 from flows.program import only_run_here
 from flows.serve import serve
 from gdc import store
+from gdc.code_digests import code_digests
 from gdc.errors import ConfigError, GdcError, TransientError
 from tasks import lineage, publish, stages
 from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
@@ -319,6 +320,21 @@ def test_a_stage_that_is_terminated_leaves_nothing_half_written(tmp_path: Path) 
     stage.terminate()
     assert stage.wait(timeout=10) == 128 + signal.SIGTERM
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:
+    store.write_json(tmp_path / store.CODE, code_digests() | {"partition": "of other code"})
+    done = subprocess.run(
+        [sys.executable, "-m", "gdc.stages.partition"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: data/code.json: expected the digest of this code for")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["code.json"]
 
 
 def test_a_launcher_that_is_no_program_is_refused(tmp_path: Path) -> None:
@@ -638,6 +654,7 @@ def make_pipeline(folder: Path) -> None:
     (folder / "phase.py").write_text(PHASE_STAGE)
     (folder / "source.json").write_text('{"digest": "abc"}')
     (folder / "report.json").write_text(json.dumps(REPORT_OF_ARMS))
+    store.write_json(folder / store.CODE, code_digests())
     (folder / "model").mkdir()
     (folder / "model/config.json").write_text("{}")
     for arm in ARMS:
@@ -716,6 +733,13 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
         git(pipeline, "show", f"{branch}:dvc.lock") == (pipeline / "dvc.lock").read_text().strip()
     )
     assert any((pipeline.parent / "remote").rglob("*"))
+    assert_edited_code_is_not_published()
+
+
+def assert_edited_code_is_not_published() -> None:
+    store.write_json(store.CODE, code_digests() | {"score": "of code that was edited since"})
+    with pytest.raises(ConfigError, match=r"got changed \['score'\]\. Run the flow again"):
+        curate(publish=True)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from gdc import store
+from gdc.code_digests import code_digests
 from gdc.errors import ConfigError, GdcError
 
 # Set in what a launcher starts: a program that sets no RANK would be started again for ever.
@@ -24,10 +26,24 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
     try:
         if is_training:
             _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))
+        _require_known_code()
         main()
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
+
+
+def _require_known_code() -> None:
+    """Refuse code that ``manifest`` has not seen: DVC would record its results under another's."""
+    module = sys.modules["__main__"].__spec__
+    stage = "" if module is None else module.name.rpartition(".")[2]
+    digest = code_digests().get(stage)
+    if digest is not None and digest != store.read_json(store.CODE).get(stage):
+        raise ConfigError(
+            f"{store.CODE}: expected the digest of this code for stage {stage}, got another: it "
+            "was edited, or is of another version, since stage manifest ran. Start again with "
+            "gdc run or dvc repro."
+        )
 
 
 def _launch(launcher: list[str]) -> None:
