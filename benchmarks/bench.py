@@ -18,16 +18,20 @@ SCRIPTS = ("startup", "training", "audits", "scoring", "corpus")
 def main() -> None:
     """Time one script after the other: nothing else may run meanwhile."""
     started = time.monotonic()
-    tables = [
-        subprocess.run(
-            [sys.executable, HERE / f"{script}.py"], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
-        for script in SCRIPTS
-    ]
+    tables = [table_of(script) for script in SCRIPTS]
     minutes = (time.monotonic() - started) / 60
     text = f"{machine()}, {minutes:.0f} minutes.\n\n" + "\n".join(tables)
     sys.stdout.write(text)
     readme.put("make bench", text)
+
+
+def table_of(script: str) -> str:
+    """What a script prints."""
+    started = time.monotonic()
+    command = [sys.executable, HERE / f"{script}.py"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    sys.stderr.write(f"{script}: {(time.monotonic() - started) / 60:.1f} minutes\n")
+    return done.stdout
 
 
 if __name__ == "__main__":
