@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from table import Row, render
+from timing import of_median_ratio
 
 from gdc import quadrants, store
 from gdc.cartography import map_trace
@@ -204,12 +205,8 @@ def seconds_of(turns: Sequence[Mapping[Part, Result]], part: Part) -> float:
 def side_by_side(
     turns: Sequence[Mapping[Part, Result]], ours: Part, theirs: Part
 ) -> tuple[float, float]:
-    """Seconds of both in the turn whose ratio is the median: of two so near they share the speed.
-
-    The shortest runs of all turns would favour the shorter part, which fits a quiet moment.
-    """
-    pairs = [(turn[ours]["seconds"], turn[theirs]["seconds"]) for turn in turns]
-    return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
+    """Seconds of both in one turn."""
+    return of_median_ratio((turn[ours]["seconds"], turn[theirs]["seconds"]) for turn in turns)
 
 
 def line(part: Part, result: Result) -> None:
