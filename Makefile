@@ -31,6 +31,7 @@ check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 

@@ -28,7 +28,7 @@ def main() -> None:
 def table_of(script: str) -> str:
     """What a script prints."""
     started = time.monotonic()
-    command = [sys.executable, HERE / f"{script}.py"]
+    command = [sys.executable, str(HERE / f"{script}.py")]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     sys.stderr.write(f"{script}: {(time.monotonic() - started) / 60:.1f} minutes\n")
     return done.stdout

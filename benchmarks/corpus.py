@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -90,9 +91,11 @@ def texts(num_chars: int) -> Iterator[str]:
         yield text
 
 
-def params() -> dict[str, object]:
+def params() -> dict[str, Any]:
     """Those of this repository, for the corpus, without what needs a model."""
-    values = json.loads(json.dumps(store.parse_yaml(store.read_text(ROOT / store.PARAMS), ROOT)))
+    values: dict[str, Any] = json.loads(
+        json.dumps(store.parse_yaml(store.read_text(ROOT / store.PARAMS), ROOT))
+    )
     values["ingest"] |= {
         "source": {
             "kind": "jsonl",

@@ -98,7 +98,7 @@ def of_text(folder: Path, documents: pl.DataFrame) -> dict[str, float]:
         reason=pl.lit("no rule"),
         masked=pl.lit([], MASKED),
     )
-    num_bytes = table["text"].str.len_bytes().sum()
+    num_bytes = int(table["text"].str.len_bytes().sum())
     return {
         "corpus": size_of(folder, table, CORPUS) / num_bytes,
         "curated": size_of(folder, curated, CURATED) / num_bytes,
@@ -119,7 +119,7 @@ def of_losses(folder: Path, params: Params, num_references: int) -> dict[str, fl
         pl.read_parquet(out / "quadrants.parquet")["quadrant"]
     )
     arm: Any = params.intervene.arms[params.intervene.curated_arm]
-    plan = interventions.make_plan(arm, scored, seed=0)
+    plan = interventions.make_plan(arm, scored.lazy(), seed=0).collect()
     losses = (trace / "train").glob("loss_*.parquet")
     last = pl.read_parquet(trace / "train" / f"loss_{NUM_CHECKPOINTS - 1:03d}.parquet")
     of_model = pl.DataFrame([ids, last.to_series().alias("loss")])
@@ -163,7 +163,7 @@ def ingest_rate(documents: pl.DataFrame) -> float:
 def copies_rate(documents: pl.DataFrame, params: Params) -> float:
     """Documents a second that a core compares with all before them."""
     table = documents.select(pl.col("source").alias("sample_id"), "text")
-    seconds = timed(lambda: duplicates.near_copies(table, params.reference, seed=0))
+    seconds = timed(lambda: duplicates.near_copies([table], params.reference, seed=0))
     return documents.height / seconds
 
 

@@ -8,7 +8,9 @@ First runs what of the default graph is not up to date.
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from table import Row, render
 from timing import timed
@@ -17,9 +19,12 @@ from tasks.stages import dvc_command, stage_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_RUNS = 5
-HELP = [Path(sys.executable).parent / "gdc", "--help"]
 REPRO = dvc_command("repro")
-PYTHON = [sys.executable, "-c", "pass"]
+COMMANDS: Final[Mapping[str, Sequence[str | Path]]] = {
+    "python": [sys.executable, "-c", "pass"],
+    "help": [Path(sys.executable).parent / "gdc", "--help"],
+    "repro": REPRO,
+}
 
 
 def main() -> None:
@@ -27,7 +32,7 @@ def main() -> None:
     start(REPRO)
     seconds = {
         name: statistics.median(timed(lambda: start(command)) for _ in range(NUM_RUNS))  # noqa: B023
-        for name, command in (("python", PYTHON), ("help", HELP), ("repro", REPRO))
+        for name, command in COMMANDS.items()
     }
     sys.stderr.write(f"python itself: {seconds['python']:.2f} s\n")
     sys.stdout.write(
@@ -40,7 +45,7 @@ def main() -> None:
     )
 
 
-def start(command: list[str | Path]) -> None:
+def start(command: Sequence[str | Path]) -> None:
     """Run a program to its end in the repository; what it prints goes to standard error."""
     subprocess.run(command, cwd=ROOT, env=stage_environment(), check=True, stdout=sys.stderr)
 

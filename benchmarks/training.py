@@ -195,7 +195,7 @@ def untracked(data: TokenizedTexts, laps: list[float]) -> float:
         ones = torch.ones_like(nll)
         loss = weighted_loss(nll, ones, ones)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
         nn.utils.clip_grad_norm_(model.parameters(), CONFIG.clip_norm)
         optimizer.step()
 
@@ -292,7 +292,7 @@ def _row_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 def large(config: Gpt2Model | LstmModel, max_logits: int = losses.MAX_LOGITS) -> float:
     """Our training on random ids of a large vocabulary."""
-    losses.MAX_LOGITS = max_logits
+    losses.MAX_LOGITS = max_logits  # type: ignore[misc]  # of the comparison alone
     model = build_model(config, vocab_size=LARGE_VOCABULARY, end_of_text=0, seed=0)
     ids = np.random.default_rng(0).integers(LARGE_VOCABULARY, size=(32, 2 * BLOCK_SIZE - 1))
     recipe = Recipe(CONFIG, BLOCK_SIZE, "float32", seed=0, num_steps=LARGE_NUM_STEPS)
