@@ -105,10 +105,11 @@ def stage(
     """Run one stage, if its inputs changed."""
     workspace.require_workspace()
     names = list(workspace.read_yaml(workspace.GRAPH)["stages"])
-    if name.partition("@")[0] not in names:
+    phase = name.partition("@")[0]
+    if phase not in names:
         raise ConfigError(f"stage: expected one of {', '.join(names)}, got {name!r}.")
     targets = [name]
-    if name.partition("@")[0] in workspace.edited_stages():
+    if phase in workspace.edited_stages():
         # It brings the digests of the code up to date.
         targets.insert(0, "manifest")
     _start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets])

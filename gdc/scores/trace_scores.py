@@ -59,8 +59,8 @@ def memorization(columns: Columns, epsilon: float) -> pl.Expr:
         _is_below(pl.col(before), epsilon) & _is_above(pl.col(after), epsilon)
         for before, after in pairwise(columns)
     ]
-    is_known = pl.any_horizontal(_is_step(columns))
-    return pl.when(is_known).then(_count(events) / _num_steps(columns))
+    steps = _is_step(columns)
+    return pl.when(pl.any_horizontal(steps)).then(_count(events) / _count(steps))
 
 
 def first_learned(columns: Columns, epsilon: float) -> pl.Expr:
@@ -110,7 +110,7 @@ def forget_adaptive(columns: Columns) -> pl.Expr:
     known = pl.struct(
         *losses(columns),
         middle=(highest.cast(pl.Float64) + lowest) / 2,
-        num_steps=_num_steps(columns),
+        num_steps=_count(_is_step(columns)),
     )
     num_steps = pl.field("num_steps")
     return _value_of(known, pl.when(num_steps > 0).then(_count(events) / num_steps))
@@ -203,10 +203,6 @@ def online_probe_gap(both_modes: tuple[Columns, Columns]) -> pl.Expr:
 
 def _num_seen(columns: Columns) -> pl.Expr:
     return _count([pl.col(name).is_not_null() for name in columns])
-
-
-def _num_steps(columns: Columns) -> pl.Expr:
-    return _count(_is_step(columns))
 
 
 def _is_step(columns: Columns) -> list[pl.Expr]:
