@@ -97,7 +97,7 @@ def _inputs() -> Iterator[Path]:
 
 def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
     try:
-        table = pl.read_parquet(path)
+        table = store.read_parquet(path)
     except (FileNotFoundError, pl.exceptions.ComputeError) as error:
         raise DataError(
             f"{path}: expected a Parquet file, got {error}. Delete it, then run: gdc benchmark"

@@ -32,11 +32,11 @@ class Buckets:
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         for file in self.files:
-            yield pl.read_parquet(file).sort("content_id", "row").drop("row")
+            yield store.read_parquet(file).sort("content_id", "row").drop("row")
 
     def ids(self) -> pl.Series:
         """``content_id`` of every row, in no order."""
-        return pl.scan_parquet(list(self.files)).select("content_id").collect()["content_id"]
+        return store.scan_parquet(*self.files).select("content_id").collect()["content_id"]
 
     def split(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
         """The rows whose ``content_id`` belongs to each bucket, in order."""
@@ -77,11 +77,11 @@ def _distribute(spilled: list[Path], folder: Path) -> list[Path]:
         return spilled
     num_buckets = min(len(spilled), MAX_BUCKETS)
     files = [folder / f"bucket_{number:03d}.parquet" for number in range(num_buckets)]
-    columns = store.to_arrow(pl.read_parquet(spilled[0], n_rows=0)).schema
+    columns = store.to_arrow(store.scan_parquet(spilled[0]).head(0).collect()).schema
     with ExitStack() as opened:
         writers = [opened.enter_context(pq.ParquetWriter(file, columns)) for file in files]
         for path in spilled:
-            rows = pl.read_parquet(path)
+            rows = store.read_parquet(path)
             for writer, part in zip(writers, Buckets(files).split(rows), strict=True):
                 writer.write_table(store.to_arrow(part))
             path.unlink()

@@ -4,8 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from gdc import quadrants, ray_cluster, scores, store
 from gdc.config import PartitionConfig, ScoreConfig, Threshold
 from gdc.schema import QUADRANT_TABLE, SCORES
@@ -39,7 +37,7 @@ def map_trace(
         table, epsilon = scores.scan_scores(scan, score)
         quadrants.require_axis(table, partition)
         store.sink_table(out / "scores.parquet", table, SCORES)
-    written = pl.scan_parquet(out / "scores.parquet")
+    written = store.scan_parquet(out / "scores.parquet")
     num_checkpoints = len(scan.columns(score.mode))
     store.write_json(
         out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints)
@@ -68,7 +66,7 @@ def map_on_cluster(
     with store.new_folder(out / "scores") as folder:
         ray_cluster.for_each(partial(_score_shard, trace, folder, given), shards)
     files = [out / "scores" / f"{shard.name}.parquet" for shard in shards]
-    written = pl.scan_parquet(files)
+    written = store.scan_parquet(*files)
     num_checkpoints = len(scan.columns(score.mode))
     summary = scores.summarize(written, score, epsilon, num_checkpoints)
     store.write_json(out / "scores.json", summary)
@@ -87,5 +85,5 @@ def _score_shard(trace: Path, out: Path, score: ScoreConfig, shard: Path) -> Non
 
 
 def _map_shard(out: Path, axis: str, cuts: tuple[float, float], file: Path) -> None:
-    table = quadrants.mapped(pl.scan_parquet(file), axis, cuts)
+    table = quadrants.mapped(store.scan_parquet(file), axis, cuts)
     store.sink_table(out / file.name, table, QUADRANT_TABLE)

@@ -13,6 +13,7 @@ from gdc.config import EvaluateConfig, Source
 from gdc.environment import device
 from gdc.errors import ConfigError, DataError
 from gdc.model_audit import Subject, audit_model
+from gdc.paths import require_file
 from gdc.schema import CANARIES
 
 # A model that names no limit, or a far one, is asked in windows of this size.
@@ -166,7 +167,8 @@ def _read_canaries(path: Path | None) -> pl.DataFrame:
         return pl.DataFrame(schema=CANARIES)
     fields = pl.Schema({name: CANARIES[name] for name in _CANARY_FIELDS})
     try:
-        read = pl.read_ndjson if path.suffix == ".jsonl" else pl.read_parquet
+        require_file(path, f"--canaries {path}")
+        read = store.read_ndjson if path.suffix == ".jsonl" else store.read_parquet
         table = read(path).select(fields.names()).cast(fields)
     except (OSError, pl.exceptions.PolarsError) as error:
         # The message of polars may quote a secret.

@@ -20,6 +20,7 @@ from ruamel.yaml.error import YAMLError
 
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.paths import odd_kind, require_file
 from gdc.schema import (
     AUDIT,
     CANARIES,
@@ -102,15 +103,17 @@ def read_text(path: Path) -> str:
         ConfigError: There is none, or it is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        found = odd_kind(path)
+        if found is not None:
+            raise ConfigError(
+                f"{path}: expected a file, got {found}. Move it away, then write one: gdc init docs"
+            )
+        # As bytes: the ends of its lines stay as they are.
+        return path.read_bytes().decode()
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: not found in {Path.cwd()}. Run this in the project folder, "
             "or write one: gdc init docs"
-        ) from None
-    except IsADirectoryError:
-        raise ConfigError(
-            f"{path}: expected a file, got a folder. Move it away, then write one: gdc init docs"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected UTF-8, got another encoding: {error}") from None
@@ -145,7 +148,7 @@ def scan(name: str) -> pl.LazyFrame:
 
 def _scan_table(path: Path, schema: pl.Schema) -> pl.LazyFrame:
     with _refusing(path, "gdc run"):
-        table = pl.scan_parquet(path)
+        table = scan_parquet(path)
         require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
     return table
 
@@ -385,7 +388,7 @@ def scan_trace(
     for shard in trace_shards(folder) if shards is None else shards:
         index = shard / "index.parquet"
         num_samples += _num_rows(index, TRACE_INDEX)
-        known = pl.scan_parquet(index).select(TRACE_INDEX.names())
+        known = scan_parquet(index).select(TRACE_INDEX.names())
         losses = _scan_losses(shard, checkpoints, mode)
         samples.append(pl.concat([known, *losses], how="horizontal"))
     return TraceScan(pl.concat(samples), checkpoints, num_samples)
@@ -470,6 +473,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: It holds something else.
     """
     try:
+        require_file(path)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SchemaError(f"{path}: not found. Run the stage that writes it: gdc run.") from None
@@ -524,16 +528,42 @@ def _temporary(path: Path) -> Path:
     Always the same for a path, and what a kill has left there goes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Absolute: polars takes a relative ~ for the home folder.
+    temporary = path.absolute().with_name(f".{path.name}.tmp")
     if temporary.is_dir():
         shutil.rmtree(temporary)
     temporary.unlink(missing_ok=True)
     return temporary
 
 
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read a Parquet file, whatever its name: polars takes ``*?[]`` for patterns, ``~`` for home.
+
+    Raises:
+        DataError: It is no regular file.
+        OSError: It is not there, or cannot be read.
+    """
+    require_file(path)
+    return pl.read_parquet(path.absolute(), glob=False)
+
+
+def scan_parquet(*paths: Path) -> pl.LazyFrame:
+    """Open Parquet files, one after the other; see ``read_parquet``."""
+    for path in paths:
+        require_file(path)
+    return pl.scan_parquet([path.absolute() for path in paths], glob=False)
+
+
+def read_ndjson(path: Path) -> pl.DataFrame:
+    """Read a file of JSON lines; see ``read_parquet``."""
+    require_file(path)
+    with path.open("rb") as file:
+        return pl.read_ndjson(file)
+
+
 def _read_table(path: Path, schema: pl.Schema, remedy: str = "gdc run") -> pl.DataFrame:
     with _refusing(path, remedy):
-        table = pl.read_parquet(path)
+        table = read_parquet(path)
     require(table, schema, name=str(path))
     return table
 
@@ -597,7 +627,7 @@ def _scan_losses(
                 f"Make it again: {_TRAIN}."
             )
         if mode in (None, of_mode):
-            columns.append(pl.scan_parquet(path).select(pl.col(name).fill_nan(None)))
+            columns.append(scan_parquet(path).select(pl.col(name).fill_nan(None)))
     return columns
 
 
@@ -615,6 +645,7 @@ def verify_files(folder: Path, checksums: Mapping[str, Any]) -> None:
 
 def checksum(path: Path) -> str:
     """BLAKE2b of a file, 32 hex digits."""
+    require_file(path)
     with path.open("rb") as file:
         return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
@@ -656,7 +687,7 @@ def _require_finite(values: pl.Series, path: Path) -> None:
 def _num_rows(path: Path, schema: pl.Schema) -> int:
     """Rows of a Parquet file of a trace, from what it says of itself."""
     with _refusing(path, _TRAIN):
-        table = pl.scan_parquet(path)
+        table = scan_parquet(path)
         require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
         num_rows: int = table.select(pl.len()).collect().item()
     return num_rows

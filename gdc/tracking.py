@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from gdc.environment import QUIET
 from gdc.errors import ConfigError, TransientError
-from gdc.store import lineage_path, new_file, read_json, write_json
+from gdc.store import lineage_path, new_file, read_json, scan_parquet, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,7 +108,7 @@ class StageRun(Run):
         sources = get_registered_sources()
         local = next(source for source in sources if source._get_source_type() == "local")
         source = local.from_dict({"uri": str(path)})
-        table = pl.scan_parquet(path)
+        table = scan_parquet(path)
         columns, num_rows = table.collect_schema(), table.select(pl.len()).collect().item()
         # Of the columns alone: a table need not fit into memory, and its number of rows is known.
         empty = from_polars(
@@ -231,7 +231,7 @@ def promote(model_id: str, name: str, alias: str) -> str:
 
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI``, or the sqlite file of the current folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DATABASE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path.cwd() / DATABASE)
 
 
 def experiment_name() -> str:
@@ -302,7 +302,17 @@ def _create_database(path: Path) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             with new_file(path) as temporary:
-                MlflowClient(f"sqlite:///{temporary}").search_experiments()
+                MlflowClient(_sqlite_uri(temporary)).search_experiments()
+
+
+def _sqlite_uri(path: Path) -> str:
+    """The address of a database at or below the current folder.
+
+    Whether ``?`` and ``%`` of a path must be quoted depends on the version of SQLAlchemy, and
+    MLflow makes the folders of a path as it is quoted: the relative one never has them.
+    """
+    place = path.relative_to(Path.cwd()) if {"?", "%"} & set(str(path)) else path
+    return f"sqlite:///{place}"
 
 
 def _experiment_id(client: "MlflowClient") -> str:
