@@ -33,7 +33,7 @@ class PythonDocsSource(Section):
 
 
 class JsonlSource(Section):
-    """One JSON object per line, in one file or in every ``*.jsonl`` of a folder."""
+    """One JSON object per line, in one file or in all JSON lines of a folder."""
 
     kind: Literal["jsonl"]
     path: str = Field(min_length=1)
@@ -42,7 +42,7 @@ class JsonlSource(Section):
 
 
 class ParquetSource(Section):
-    """One row per sample, in one file or in every ``*.parquet`` of a folder."""
+    """One row per sample, in one file or in all Parquet files of a folder."""
 
     kind: Literal["parquet"]
     path: str = Field(min_length=1)
@@ -51,7 +51,7 @@ class ParquetSource(Section):
 
 
 class TextSource(Section):
-    """Plain UTF-8 text: one file, or every ``*.txt`` of a folder."""
+    """Plain UTF-8 text: one file, or all text files of a folder."""
 
     kind: Literal["text"]
     path: str = Field(min_length=1)

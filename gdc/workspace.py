@@ -25,15 +25,6 @@ IGNORED: Final = (
 )  # fmt: skip
 # As `store` names them.
 TEMPORARIES: Final = ".*.tmp"
-# What a folder may hold, and the source that reads it.
-FOLDERS: Final[Mapping[str, str]] = {"*.jsonl": "jsonl", "*.parquet": "parquet", "*.txt": "text"}
-FILES: Final[Mapping[str, str]] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".md": "text",
-}
 
 
 def require_workspace() -> None:
@@ -66,26 +57,52 @@ def describe_source(source: str, text_field: str, option: str = "--source") -> d
     Raises:
         DataError: Nothing is there, or nothing that can be read.
     """
-    from gdc.store import PARAMS
+    from gdc.sources import huggingface
 
     if source == "python-docs":
         return {"kind": "python-docs"}
     path = Path(source)
+    kind = _kind_at(path, option)
+    if kind == "text":
+        return {"kind": kind, "path": source, "unit": "paragraph"}
+    if kind == huggingface.KIND:
+        more = {"name": None, "split": "train", "revision": None}
+        return {"kind": kind, "path": source, **more, "text_field": text_field}
+    return {"kind": kind, "path": source, "text_field": text_field, "key_field": None}
+
+
+def _kind_at(path: Path, option: str) -> str:
+    from gdc.sources import folders, huggingface
+    from gdc.sources.endings import ENDINGS, listed_endings
+
+    kinds = folders.kinds_at(path) if path.exists() else {}
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if not kinds and huggingface.is_saved(path):
+        return huggingface.KIND
+    expected = "; ".join(f"{kind}: {listed_endings(kind)}" for kind in ENDINGS)
+    raise DataError(
+        f"{option} {path}: expected a file, a folder of one kind ({expected}), a saved data set of "
+        f"Hugging Face, or python-docs, got {_found_at(path, kinds)}."
+    )
+
+
+def _found_at(path: Path, kinds: Mapping[str, int]) -> str:
+    """What is there instead of a source, and what to do."""
+    from gdc.sources.endings import ending_of
+    from gdc.sources.shapes import is_array
+
+    if not path.exists():
+        return "nothing there. Mend the path"
+    if kinds:
+        counts = " and ".join(f"{num} {kind}" for kind, num in sorted(kinds.items()))
+        return f"a folder with files of several kinds: {counts}. Name a folder of one of them"
     if path.is_dir():
-        kinds = [kind for pattern, kind in FOLDERS.items() if next(path.rglob(pattern), None)]
-        found = f"a folder with {' and '.join(kinds) or 'none of them'}"
-    else:
-        kinds = [FILES[path.suffix.lower()]] if path.suffix.lower() in FILES else []
-        found = f"{path.suffix or 'no suffix'}" if path.exists() else "nothing there"
-    if not path.exists() or len(kinds) != 1:
-        raise DataError(
-            f"{option} {source}: expected a file ({', '.join(FILES)}), a folder of one kind "
-            f"({', '.join(FOLDERS)}) or python-docs, got {found}. Other sources: ingest.source "
-            f"in {PARAMS}."
-        )
-    if kinds == ["text"]:
-        return {"kind": "text", "path": source, "unit": "paragraph"}
-    return {"kind": kinds[0], "path": source, "text_field": text_field, "key_field": None}
+        return "a folder with none of them"
+    if ending_of(path.name) == ".json":
+        program = ".[]" if is_array(path) else "."
+        return f"a .json file. Make JSON lines of it: jq -c '{program}' FILE > NEW.jsonl"
+    return path.suffix or "no suffix"
 
 
 def source_of(source: str, text_field: str, option: str) -> "Source":

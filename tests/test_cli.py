@@ -140,6 +140,17 @@ def test_a_source_in_one_line_can_be_replaced_too() -> None:
         pytest.param(["a.md"], "a.md", "text", id="a text"),
         pytest.param(["f/a.txt", "f/b.txt"], "f", "text", id="a folder of texts"),
         pytest.param(["f/deep/a.jsonl", "f/README"], "f", "jsonl", id="a folder, at any depth"),
+        pytest.param(["f/a.JSONL", "f/README.md"], "f", "jsonl", id="a README beside data"),
+        pytest.param(["f/README.md", "f/x.csv"], "f", "text", id="nothing but a README"),
+        pytest.param(["f/a.ndjson.gz", "f/.b.txt"], "f", "jsonl", id="compressed, hidden others"),
+        pytest.param(["a.MD.zst"], "a.MD.zst", "text", id="a compressed text"),
+        pytest.param(["f/a.parq", "f/b.pq"], "f", "parquet", id="other endings of Parquet"),
+        pytest.param(
+            ["f/dataset_info.json", "f/state.json", "f/data-00000-of-00001.arrow"],
+            "f",
+            "huggingface",
+            id="a saved data set",
+        ),
         pytest.param([], "python-docs", "python-docs", id="a name"),
     ],
 )
@@ -158,7 +169,19 @@ def test_a_source_is_known_by_its_files(
         pytest.param([], "a.jsonl", "nothing there", id="missing"),
         pytest.param(["a.csv"], "a.csv", r"\.csv", id="another suffix"),
         pytest.param(["f/x"], "f", "a folder with none of them", id="a folder of nothing"),
-        pytest.param(["f/a.txt", "f/a.jsonl"], "f", "a folder with jsonl and text", id="two kinds"),
+        pytest.param(
+            ["f/a.txt", "f/a.jsonl", "f/b.ndjson"],
+            "f",
+            "a folder with files of several kinds: 2 jsonl and 1 text. Name a folder of one",
+            id="two kinds",
+        ),
+        pytest.param(["a.parquet.gz"], "a.parquet.gz", r"\.gz", id="Parquet compresses by itself"),
+        pytest.param(
+            ["a.json"],
+            "a.json",
+            r"a \.json file\. Make JSON lines of it: jq -c '\.' FILE",
+            id="a json file",
+        ),
     ],
 )
 def test_another_source_is_refused(
@@ -167,7 +190,7 @@ def test_another_source_is_refused(
     for name in names:
         (workspace / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace / name).touch()
-    with pytest.raises(DataError, match=rf"--source {source}: expected .* got {got}\. Other"):
+    with pytest.raises(DataError, match=rf"--source {source}: expected .* got {got}"):
         describe_source(source, "text")
 
 

@@ -7,15 +7,25 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from gdc.config import PretrainedTokenizer, Source, Tokenizer
+from gdc.config import (
+    JsonlSource,
+    ParquetSource,
+    PretrainedTokenizer,
+    Source,
+    TextSource,
+    Tokenizer,
+)
 from gdc.errors import DataError
 from gdc.sources import huggingface, jsonl, parquet, pretrained, python_docs, synthetic, text
+from gdc.sources.endings import ENDINGS
 from gdc.sources.files import hash_files
+from gdc.sources.folders import find_files
 from gdc.sources.rows import Row, SourceRows, collect, in_batches
 
 __all__ = [
     "SourceRows",
     "check_bad_rows",
+    "find_unread",
     "fingerprint",
     "fingerprint_pretrained",
     "read_batches",
@@ -56,6 +66,17 @@ def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, Any]:
     if not isinstance(tokenizer, PretrainedTokenizer):
         return {}
     return {"name": tokenizer.name, **pretrained.content(tokenizer.name, tokenizer.revision)}
+
+
+def find_unread(source: Source) -> dict[str, list[str]]:
+    """Names of the files of a folder that the source does not read, by reason.
+
+    Raises:
+        DataError: The source is not there.
+    """
+    if isinstance(source, JsonlSource | ParquetSource | TextSource):
+        return find_files(source.path, source.kind).unread
+    return {}
 
 
 def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
@@ -114,9 +135,10 @@ _READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
 }
 _CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
     "python-docs": lambda _source: python_docs.content(),
-    "jsonl": lambda source: {"files": hash_files(jsonl.find(source))},
-    "parquet": lambda source: {"files": hash_files(parquet.find(source))},
-    "text": lambda source: {"files": hash_files(text.find(source))},
+    **dict.fromkeys(
+        ENDINGS,
+        lambda source: {"files": hash_files(find_files(source.path, source.kind).files)},
+    ),
     "huggingface": huggingface.content,
     "synthetic": lambda _source: {},  # its parameters say all
 }

@@ -1,14 +1,21 @@
-"""A configured path -> its files in one order, their hashes and their lines."""
+"""Files -> their hashes, their bytes without compression, and their lines."""
 
-from collections.abc import Iterator, Sequence
+import zlib
+from bz2 import BZ2File
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from gzip import GzipFile
 from hashlib import blake2b, file_digest
 from io import BufferedReader
+from lzma import LZMAError, LZMAFile
 from os import fsencode
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
 
 from gdc.errors import DataError
+from gdc.sources.endings import compression_of
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -20,41 +27,22 @@ class SourceFile(NamedTuple):
     path: Path
 
 
-def find_files(path: str, pattern: str) -> list[SourceFile]:
-    """The file ``path``, or every file of the folder that matches, at any depth, by name.
-
-    Raises:
-        DataError: Nothing is there, or nothing that matches.
-    """
-    root = Path(path)
-    if not root.exists():
-        raise DataError(
-            f"ingest.source.path: expected a file or folder, got {path!r} (not found). Mend the "
-            "path; it counts from the project folder."
-        )
-    files = files_below(root, pattern) if root.is_dir() else [SourceFile(_name(root, root), root)]
-    if not files:
-        raise DataError(
-            f"ingest.source.path: expected {pattern} files, got a folder without any: {path!r}. "
-            "Add some, or choose another ingest.source.kind."
-        )
-    return files
-
-
-def files_below(root: Path, pattern: str) -> list[SourceFile]:
-    """Every file of a folder that matches, sorted by name."""
-    # A broken link is no folder either: it is kept, so that opening it tells of it.
-    found = [path for path in root.rglob(pattern) if not path.is_dir()]
-    return sorted(SourceFile(_name(path, root), path) for path in found)
+def name_of(path: Path, root: Path) -> str:
+    """What rows and the manifest call a file below ``root``."""
+    relative = path.relative_to(root.parent).as_posix()
+    # A name that is not UTF-8 could stand in no table.
+    return fsencode(relative).decode(errors="backslashreplace")
 
 
 def visible_files(root: Path) -> list[SourceFile]:
     """Every file of a folder but hidden ones: neither Git's own files nor caches are read."""
-    return [
-        file
-        for file in files_below(root, "*")
-        if not any(part.startswith(".") for part in file.path.relative_to(root).parts)
-    ]
+    return sorted(
+        SourceFile(name_of(path, root), path)
+        for path in root.rglob("*")
+        # A broken link is no folder either: it is kept, so that opening it tells of it.
+        if not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
 
 
 def hash_files(files: Sequence[SourceFile]) -> dict[str, str]:
@@ -74,14 +62,38 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         ) from None
 
 
+@contextmanager
+def unpacked(path: Path) -> Iterator[BufferedReader]:
+    """Open a file to read without its compression, if its name ends in one.
+
+    Raises:
+        DataError: The file cannot be read, or is no whole file of this compression.
+    """
+    compression = compression_of(path.name)
+    with opened(path) as file:
+        if compression is None:
+            yield file
+            return
+        try:
+            with BufferedReader(_UNPACKERS[compression](file)) as content:
+                yield content
+        except (OSError, EOFError, zlib.error, LZMAError, pa.ArrowException) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DataError(
+                f"{path}: expected a whole {compression} file, got one that is cut off, damaged or "
+                "of another format. Write it anew, or remove it."
+            ) from None
+
+
 def read_lines(file: BufferedReader, max_bytes: int) -> Iterator[bytes | None]:
     """The lines of a file, without a byte order mark; None for a line longer than ``max_bytes``.
 
-    No more than ``max_bytes`` are held in memory.
+    No more than ``max_bytes`` and a mark are held in memory.
     """
-    if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
-        file.seek(0)
-    while line := file.readline(max_bytes + 1):
+    mark = BYTE_ORDER_MARK
+    while line := file.readline(max_bytes + 1 + len(mark)):
+        line, mark = line.removeprefix(mark), b""
         if len(line) <= max_bytes or line.endswith(b"\n"):
             yield line
         else:
@@ -94,12 +106,15 @@ def _skip_line(file: BufferedReader) -> None:
         pass
 
 
-def _name(path: Path, root: Path) -> str:
-    relative = path.relative_to(root.parent).as_posix()
-    # A name that is not UTF-8 could stand in no table.
-    return fsencode(relative).decode(errors="backslashreplace")
-
-
 def _hash(path: Path) -> str:
     with opened(path) as file:
         return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+
+
+_UNPACKERS: Final[Mapping[str, Callable[[BufferedReader], Any]]] = {
+    ".gz": lambda file: GzipFile(fileobj=file),
+    ".bz2": BZ2File,
+    ".xz": LZMAFile,
+    # Python has zstd from 3.14 on.
+    ".zst": lambda file: pa.input_stream(file, compression="zstd"),
+}

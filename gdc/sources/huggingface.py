@@ -16,8 +16,14 @@ from gdc.sources.rows import Row, listed
 if TYPE_CHECKING:
     from datasets import Dataset
 
+KIND: Final = "huggingface"
 # What `save_to_disk` leaves in a folder.
 _SAVED: Final = ("dataset_dict.json", "dataset_info.json", "state.json")
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder is what `save_to_disk` wrote."""
+    return any((path / name).is_file() for name in _SAVED)
 
 
 def content(source: HuggingFaceSource) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def _loaded(source: HuggingFaceSource) -> Iterator["Dataset"]:
     _imported("datasets").disable_progress_bars()
     if not _is_local(source):
         yield _load(source, cache=None)
-    elif any(Path(source.path, name).is_file() for name in _SAVED):
+    elif is_saved(Path(source.path)):
         yield _load_saved(source)
     else:
         # The library's own cache goes by file times, so it could answer with old content.

@@ -1,13 +1,17 @@
 """JSON Lines -> rows: one object per line."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
 from gdc.config import JsonlSource
 from gdc.errors import DataError
-from gdc.sources.files import SourceFile, find_files, opened, read_lines
+from gdc.sources.fields import advice
+from gdc.sources.files import read_lines, unpacked
+from gdc.sources.folders import find_files
 from gdc.sources.rows import NO_KEY, Row, listed
+from gdc.sources.shapes import problem_of
 
 # A character takes at most 12 bytes of JSON: an escaped surrogate pair.
 _BYTES_PER_CHAR: Final = 12
@@ -17,11 +21,6 @@ _FIELDS_SHOWN: Final = 20
 
 class _LineError(ValueError):
     """Why a line is no row."""
-
-
-def find(source: JsonlSource) -> list[SourceFile]:
-    """The files of the source."""
-    return find_files(source.path, "*.jsonl")
 
 
 def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
@@ -34,34 +33,53 @@ def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
     has_text, fields = False, dict[str, None]()
     for where, line in _numbered_lines(source, max_bytes):
         try:
-            record = _parse(line, max_bytes)
+            record = _parse(line)
         except _LineError as problem:
             yield Row(where, reason=str(problem))
             continue
-        has_text |= source.text_field in record
+        has_text |= not isinstance(record.get(source.text_field, []), list | dict)
         if not has_text and len(fields) < _FIELDS_SHOWN:
             fields |= dict.fromkeys(list(record)[:_FIELDS_SHOWN])
         yield _row(where, record, source)
     if fields and not has_text:
-        raise DataError(
-            f"ingest.source.text_field: expected field {source.text_field!r} in {source.path}, "
-            f"got fields {listed(list(fields))}. Set text_field to one of them."
+        raise _wrong_field(source, list(fields))
+
+
+def _wrong_field(source: JsonlSource, fields: list[str]) -> DataError:
+    if source.text_field in fields:
+        return DataError(
+            f"ingest.source.text_field: expected strings in field {source.text_field!r} of "
+            f"{source.path}, got lists or objects, beside fields {listed(fields)}. Set text_field "
+            f"to one with strings.{advice(fields)}"
         )
+    return DataError(
+        f"ingest.source.text_field: expected field {source.text_field!r} in {source.path}, "
+        f"got fields {listed(fields)}. Set text_field to one of them.{advice(fields)}"
+    )
 
 
-def _numbered_lines(source: JsonlSource, max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
-    for name, path in find(source):
-        with opened(path) as file:
+def _numbered_lines(
+    source: JsonlSource, max_bytes: int
+) -> Iterator[tuple[str, bytes | _LineError]]:
+    for name, path in find_files(source.path, "jsonl").files:
+        if problem := problem_of(path, is_json=True, has_lines=True):
+            yield name, _LineError(problem)
+            continue
+        with unpacked(path) as file:
             for number, line in enumerate(read_lines(file, max_bytes), start=1):
-                if line is None or line.strip():
+                if line is None:
+                    yield f"{name}:{number}", _LineError(f"line longer than {max_bytes} bytes")
+                elif line.strip():
                     yield f"{name}:{number}", line
 
 
-def _parse(line: bytes | None, max_bytes: int) -> dict[str, Any]:
-    if line is None:
-        raise _LineError(f"line longer than {max_bytes} bytes")
+def _parse(line: bytes | _LineError) -> dict[str, Any]:
+    if isinstance(line, _LineError):
+        raise line
     try:
-        record = json.loads(line.decode().rstrip("\r\n"))
+        record = json.loads(line.decode().rstrip("\r\n"), object_pairs_hook=_object)
+    except _LineError:
+        raise
     except UnicodeDecodeError as error:
         raise _LineError(f"not UTF-8: byte {error.start + 1} of the line") from None
     except json.JSONDecodeError as error:
@@ -74,6 +92,15 @@ def _parse(line: bytes | None, max_bytes: int) -> dict[str, Any]:
         ) from None
     if not isinstance(record, dict):
         raise _LineError(f"expected an object, got {type(record).__name__}")
+    return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = Counter(name for name, _ in pairs)
+        twice = [name for name, num in names.items() if num > 1]
+        raise _LineError(f"fields that stand twice in an object: {listed(twice)}")
     return record
 
 

@@ -8,13 +8,10 @@ from pyarrow.parquet import ParquetFile
 
 from gdc.config import ParquetSource
 from gdc.errors import DataError
-from gdc.sources.files import SourceFile, find_files, opened
+from gdc.sources.fields import advice
+from gdc.sources.files import opened
+from gdc.sources.folders import find_files
 from gdc.sources.rows import NO_KEY, Row, listed
-
-
-def find(source: ParquetSource) -> list[SourceFile]:
-    """The files of the source."""
-    return find_files(source.path, "*.parquet")
 
 
 def read_rows(source: ParquetSource) -> Iterator[Row]:
@@ -23,7 +20,7 @@ def read_rows(source: ParquetSource) -> Iterator[Row]:
     Raises:
         DataError: A file is not Parquet, or has not the configured columns.
     """
-    for name, path in find(source):
+    for name, path in find_files(source.path, "parquet").files:
         for number, (text, key) in enumerate(_texts_and_keys(path, source), start=1):
             yield Row(f"{name}:{number}", text, key)
 
@@ -48,11 +45,20 @@ def _texts_and_keys(path: Path, source: ParquetSource) -> Iterator[tuple[object,
 
 def _batches(parquet: ParquetFile, path: Path, source: ParquetSource) -> Iterator[pa.RecordBatch]:
     columns = [c for c in (source.text_field, source.key_field) if c is not None]
-    there = parquet.schema_arrow.names
+    schema = parquet.schema_arrow
     for column in columns:
-        if column not in there:
+        if (num := schema.names.count(column)) != 1:
+            got = f"{num} of this name among" if num else "columns"
             raise DataError(
-                f"{path}: expected column {column!r}, got columns {listed(there)}. "
-                "Set ingest.source.text_field and key_field to columns of every file."
+                f"{path}: expected column {column!r}, got {got} {listed(schema.names)}. Set "
+                "ingest.source.text_field and key_field to columns that every file has once."
+                f"{advice(schema.names)}"
             )
+    form = schema.field(source.text_field).type
+    if pa.types.is_nested(form) or pa.types.is_binary(form) or pa.types.is_large_binary(form):
+        raise DataError(
+            f"{path}: expected strings in column {source.text_field!r}, got {str(form)[:50]}. Set "
+            "ingest.source.text_field to one of strings, or write the file anew with strings."
+            f"{advice(schema.names)}"
+        )
     yield from parquet.iter_batches(columns=columns)

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+from unicodedata import category
 
 import polars as pl
 
 from gdc.schema import QUARANTINE, SOURCE_ROWS
 
+_UNSEEN: Final = ("Cc", "Cf")
 NO_KEY: Final = object()
 # Of a batch of rows: what memory holds of the texts of a source.
 BATCH_CHARS: Final = 2**25
@@ -77,6 +79,11 @@ def listed(names: Sequence[str]) -> str:
     return f"[{shown}{', ...' if len(names) > 20 else ''}]"
 
 
+def is_empty(text: str) -> bool:
+    """Whether a text has nothing but blanks, control characters and marks without a width."""
+    return all(character.isspace() or category(character) in _UNSEEN for character in text)
+
+
 def _new_batch() -> tuple[list[tuple[object, str]], list[tuple[str, str]], int]:
     return [], [], 0
 
@@ -95,7 +102,7 @@ def _text_problem(text: object, max_chars: int) -> str | None:
         return f"expected a string, got {type(text).__name__}"
     if len(text) > max_chars:
         return too_long(len(text), max_chars)
-    if not text.strip():
+    if is_empty(text):
         return "empty text"
     return None if _is_unicode(text) else "not valid Unicode: a lone surrogate"
 

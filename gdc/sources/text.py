@@ -6,12 +6,13 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from gdc.config import TextSource
-from gdc.sources.files import BYTE_ORDER_MARK, SourceFile, find_files, opened, read_lines
-from gdc.sources.rows import Row, too_long
+from gdc.sources.files import BYTE_ORDER_MARK, read_lines, unpacked
+from gdc.sources.folders import find_files
+from gdc.sources.rows import Row, is_empty, too_long
+from gdc.sources.shapes import problem_of
 
 # A character takes at most 4 bytes of UTF-8.
 _BYTES_PER_CHAR: Final = 4
-_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class _Line(NamedTuple):
@@ -23,22 +24,16 @@ class _Line(NamedTuple):
 
     @property
     def is_blank(self) -> bool:
-        return self.reason is None and not self.text.strip()
-
-
-def find(source: TextSource) -> list[SourceFile]:
-    """The files of the source."""
-    return find_files(source.path, "*.txt")
+        return self.reason is None and is_empty(self.text)
 
 
 def read_rows(source: TextSource, *, max_chars: int) -> Iterator[Row]:
     """Read file by file; blank lines part paragraphs and are no rows of their own."""
-    for name, path in find(source):
-        with opened(path) as file:
-            if file.read(2) in _UTF_16:
-                yield Row(name, reason="not UTF-8: the file starts with the mark of UTF-16")
-                continue
-            file.seek(0)
+    for name, path in find_files(source.path, "text").files:
+        if problem := problem_of(path, is_json=False, has_lines=source.unit != "file"):
+            yield Row(name, reason=problem)
+            continue
+        with unpacked(path) as file:
             yield from _UNITS[source.unit](name, file, max_chars)
 
 

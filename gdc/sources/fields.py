@@ -1,0 +1,31 @@
+"""The fields of a row -> how to make one text of those that hold parts of it."""
+
+from collections.abc import Collection
+from typing import Final
+
+_CONVERSATIONS: Final = {"messages": "content", "conversations": "value", "conversation": "content"}
+_PAIRS: Final = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("question", "answer"),
+)
+
+
+def advice(fields: Collection[str]) -> str:
+    """What to make of fields of fine-tuning data, as one field is read; else an empty string."""
+    for field, content in _CONVERSATIONS.items():
+        if field in fields:
+            return _advice(f'([.{field}[].{content}] | join("\\n"))')
+    for first, second in _PAIRS:
+        if first in fields and second in fields:
+            return _advice(f'(.{first} + "\\n" + .{second})')
+    return ""
+
+
+def _advice(value: str) -> str:
+    return (
+        " One field of strings is read, so make one of all that a sample is to hold; of JSON lines "
+        f"for example: jq -c '.text = {value}' FILE > NEW.jsonl"
+    )
