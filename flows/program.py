@@ -11,6 +11,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from gdc import dvc_files
 from gdc.errors import GdcError, TransientError
 
 LOCK: Final = Path("work/.lock")
@@ -19,7 +20,10 @@ HOLDER: Final = Path("work/.lock.pid")
 
 @contextmanager
 def only_run_here() -> Iterator[None]:
-    """Hold the folder for this flow run; two would overwrite each other's outputs."""
+    """Hold the folder for this flow run; two would overwrite each other's outputs.
+
+    What a run that was killed has left there is put right first.
+    """
     LOCK.parent.mkdir(exist_ok=True)
     lock = FileLock(LOCK)
     try:
@@ -31,6 +35,8 @@ def only_run_here() -> Iterator[None]:
         ) from None
     try:
         HOLDER.write_text(str(os.getpid()), encoding="utf-8")
+        if told := dvc_files.mend():
+            sys.stderr.write(f"{told}\n")
         yield
     finally:
         lock.release()

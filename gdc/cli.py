@@ -103,6 +103,8 @@ def stage(
     name: Annotated[str, typer.Argument(help="A stage, or one cell of it: retrain@none-1.")],
 ) -> None:
     """Run one stage, if its inputs changed."""
+    from gdc import dvc_files
+
     workspace.require_workspace()
     names = list(workspace.read_yaml(workspace.GRAPH)["stages"])
     phase = name.partition("@")[0]
@@ -112,7 +114,12 @@ def stage(
     if phase in workspace.edited_stages():
         # It brings the digests of the code up to date.
         targets.insert(0, "manifest")
-    _start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets])
+    if told := dvc_files.mend():
+        typer.echo(told, err=True)
+    try:
+        _start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets])
+    finally:
+        dvc_files.keep_copy()
 
 
 @app.command()

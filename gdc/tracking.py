@@ -6,7 +6,9 @@ of a flow never share one, and ``MLFLOW_RUN_ID`` of an outer program has no effe
 
 import hashlib
 import json
+import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 DATABASE: Final = "mlflow.db"
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
+WORKSPACE_TAG: Final = "gdc.workspace"
+
+_log = logging.getLogger(__name__)
 
 
 class Run:
@@ -176,11 +181,24 @@ def stage_run(stage: str, params: Mapping[str, Any], cell: str | None = None) ->
 @contextmanager
 def parent_run(name: str, tags: Mapping[str, str]) -> Iterator[Run]:
     """Record one run of the whole pipeline; stages started meanwhile become its children."""
-    with _opened(name, tags) as (client, run_id, experiment_id):
+    with _opened(name, {**tags, WORKSPACE_TAG: workspace()}) as (client, run_id, experiment_id):
+        _end_killed_parents(client, experiment_id, but=run_id)
         try:
             yield Run(client, run_id)
-        finally:
-            _end_killed_children(client, experiment_id, run_id)
+        except BaseException:
+            with second_failure("end the runs of stages in MLflow"):
+                _end_killed_children(client, experiment_id, run_id)
+            raise
+        _end_killed_children(client, experiment_id, run_id)
+
+
+@contextmanager
+def second_failure(doing: str) -> Iterator[None]:
+    """While an error is under way: another one is logged, and does not take its place."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the first one is the cause
+        _log.warning("could not %s: %s", doing, error)
 
 
 def load_mlflow() -> None:
@@ -234,6 +252,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path.cwd() / DATABASE)
 
 
+def workspace() -> str:
+    """The current folder, as a tag of runs: of all machines that one server may serve."""
+    return f"{socket.gethostname()}:{Path.cwd()}"
+
+
 def experiment_name() -> str:
     """``GDC_EXPERIMENT``, or ``gdc``."""
     return os.environ.get("GDC_EXPERIMENT") or "gdc"
@@ -254,12 +277,13 @@ def _opened(name: str, tags: Mapping[str, str]) -> Iterator[tuple["MlflowClient"
         client = _client()
         experiment_id = _experiment_id(client)
         run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
-        status = "FAILED"
         try:
             yield client, run.info.run_id, experiment_id
-            status = "FINISHED"
-        finally:
-            client.set_terminated(run.info.run_id, status)
+        except BaseException:
+            with second_failure("end the run in MLflow"):
+                client.set_terminated(run.info.run_id, "FAILED")
+            raise
+        client.set_terminated(run.info.run_id, "FINISHED")
 
 
 @contextmanager
@@ -342,6 +366,18 @@ def _end_killed_children(client: "MlflowClient", experiment_id: str, parent: str
     )
     for child in children:
         client.set_terminated(child.info.run_id, "KILLED")
+
+
+def _end_killed_parents(client: "MlflowClient", experiment_id: str, but: str) -> None:
+    """A flow that was killed could not end its run, nor those of its stages.
+
+    Whoever opens a run of the whole pipeline is alone in the workspace.
+    """
+    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
+    for run in running:
+        if run.info.run_id != but and run.data.tags.get(WORKSPACE_TAG) == workspace():
+            _end_killed_children(client, experiment_id, run.info.run_id)
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> str:

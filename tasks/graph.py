@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dvc.exceptions import DvcException
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
 from gdc.errors import ConfigError
@@ -63,8 +63,10 @@ def load_graph(folder: Path) -> Graph:
                     if not stage.is_data_source
                 }
             )
-    except DvcException as error:
+    except NotDvcRepoError as error:
         raise ConfigError(f"dvc.yaml: {error}. Write a workspace with `gdc init docs`.") from None
+    except DvcException as error:
+        raise ConfigError(f"dvc.yaml: {error}. `dvc status` shows the place.") from None
 
 
 def changed_targets() -> frozenset[str]:

@@ -48,8 +48,11 @@ def recorded_run() -> Iterator[Record]:
         try:
             yield record
             record.log_report()
-        finally:
-            record.log_state()
+        except BaseException:
+            with tracking.second_failure("record what the run has done so far"):
+                record.log_state()
+            raise
+        record.log_state()
 
 
 def stage_row(result: StageResult) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from gdc import tracking
+from gdc import dvc_files, tracking
 from gdc.environment import child_environment
 from gdc.errors import GdcError, TransientError
 
@@ -97,7 +97,9 @@ def reproduce(
     """
     started = time.monotonic()
     command = dvc_command("repro", "--single-item", *options, target)
+    dvc_files.keep_copy()
     lines = run_program(target, command, stage_environment(parent_run_id), log)
+    dvc_files.keep_copy()
     return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
 
 

@@ -11,12 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.lock import Lock
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
@@ -24,14 +26,15 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
-from flows.curate import PHASES, curate
+from flows.curate import PHASES, curate, require_success
 from flows.program import only_run_here
 from flows.serve import serve
-from gdc import store
+from gdc import dvc_files, store, tracking
 from gdc.code_digests import code_digests
 from gdc.errors import ConfigError, GdcError, TransientError
 from tasks import lineage, publish, stages
 from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
+from tasks.lineage import recorded_run
 from tasks.stages import (
     StageFailedError,
     StageResult,
@@ -187,6 +190,12 @@ def test_the_toy_graph_is_read_with_its_edges(toy: Path) -> None:
 def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"not inside of a DVC repository.*gdc init"):
         load_graph(tmp_path)
+
+
+def test_a_graph_that_dvc_cannot_read_is_refused_without_advice_to_write_another(toy: Path) -> None:
+    (toy / "dvc.yaml").write_text("stages:\n  manifest: {cmd: [}\n")
+    with pytest.raises(ConfigError, match=r"dvc\.yaml: (?!.*gdc init).*`dvc status`"):
+        load_graph(toy)
 
 
 def test_the_phases_of_the_flow_are_a_topological_order_of_our_graph_and_cover_it() -> None:
@@ -400,6 +409,125 @@ def test_a_stage_knows_its_parent_run_and_no_other(monkeypatch: pytest.MonkeyPat
     assert environment["GDC_PARENT_RUN_ID"] == "parent"
     assert "MLFLOW_RUN_ID" not in environment
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+# ---- what a kill leaves
+
+
+def damaged(content: bytes, how: str) -> bytes:
+    """A dvc.lock as a kill, a merge or another program leaves it."""
+    ours, theirs = content, content.replace(b"md5: ", b"md5: 0")
+    return {
+        "cut off": content[: content.rindex(b"path:") + 5],
+        "empty": b"",
+        "conflict": b"<<<<<<< HEAD\n" + ours + b"=======\n" + theirs + b">>>>>>> other\n",
+        "not UTF-8": content.replace(b"path", b"p\xff"),
+    }[how]
+
+
+@pytest.fixture
+def toy_with_results(toy: Path) -> Path:
+    for target in ("manifest", "retrain@none"):
+        assert reproduce(target, None, ignore).outcome == "executed"
+    return toy
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+@pytest.mark.parametrize("how", ["cut off", "empty", "conflict", "not UTF-8"])
+def test_a_lock_that_dvc_cannot_read_is_put_back_and_no_stage_runs_again(
+    toy_with_results: Path, capsys: pytest.CaptureFixture[str], how: str, *, has_copy: bool
+) -> None:
+    whole = Path("dvc.lock").read_bytes()
+    Path("dvc.lock").write_bytes(damaged(whole, how))
+    if not has_copy:
+        dvc_files.COPY.unlink()
+    with only_run_here():
+        pass
+    said = capsys.readouterr().err
+    assert said.startswith("dvc.lock: expected DVC's record of the stages, got ")
+    assert ("git merge" in said, "git add dvc.lock" in said) == (how == "conflict",) * 2
+    assert Path("dvc.lock.damaged-1").read_bytes() == damaged(whole, how)
+    if has_copy:
+        assert Path("dvc.lock").read_bytes() == whole
+    load_graph(toy_with_results)
+    outcome = reproduce("retrain@none", None, ignore).outcome
+    assert outcome == ("skipped" if has_copy else "restored")
+    assert Path("work/started.txt").read_text().split() == ["manifest", "none"]
+    assert Path("data/none.txt").read_text() == "source\nnone\n"
+
+
+def test_a_lock_cut_off_at_any_place_is_read_by_dvc(toy_with_results: Path) -> None:
+    whole = Path("dvc.lock").read_bytes()
+    for length in range(0, len(whole), len(whole) // 30):
+        Path("dvc.lock").write_bytes(whole[:length])
+        dvc_files.keep_copy()
+        dvc_files.mend()
+        assert "retrain@none" in load_graph(toy_with_results).upstream
+
+
+def test_a_lock_that_dvc_is_writing_is_left_to_it(
+    toy_with_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvc_files, "WAIT_SECONDS", 0.2)
+    Path("dvc.lock").write_bytes(b"schema")
+    with Lock(str(toy_with_results / ".dvc/tmp/lock")):
+        assert dvc_files.mend() is None
+    assert Path("dvc.lock").read_bytes() == b"schema"
+    assert dvc_files.mend() is not None
+
+
+@pytest.mark.parametrize("claims", ["", '{"write": {"/data', "of a process that is no DVC"])
+def test_the_list_of_claims_on_paths_is_mended(toy: Path, claims: str) -> None:
+    if claims.startswith("of"):
+        claim = {"pid": os.getpid(), "cmd": "dvc repro"}
+        claims = json.dumps({"write": {str(toy / "data/manifest.txt"): claim}})
+    (toy / ".dvc/tmp").mkdir(exist_ok=True)
+    (toy / ".dvc/tmp/rwlock").write_text(claims)
+    with pytest.raises(StageFailedError, match=r"RWLock-file|is busy"):
+        reproduce("manifest", None, ignore)
+    with only_run_here():
+        assert reproduce("manifest", None, ignore).outcome == "executed"
+
+
+def test_the_claims_of_a_dvc_that_runs_are_kept(toy: Path) -> None:
+    waits = [sys.executable, "-c", "import time; time.sleep(60)", "dvc"]
+    with subprocess.Popen(waits) as running:
+        claims = json.dumps({"read": {str(toy): [{"pid": running.pid, "cmd": "dvc repro"}]}})
+        (toy / ".dvc/tmp").mkdir(exist_ok=True)
+        (toy / ".dvc/tmp/rwlock").write_text(claims)
+        dvc_files.mend()
+        running.kill()
+    assert (toy / ".dvc/tmp/rwlock").read_text() == claims
+
+
+class SilentRun:
+    """A run in MLflow that takes everything."""
+
+    run_id = "a"
+
+    def take(self, *_: object) -> None:
+        """Log nothing."""
+
+    log_table = set_tags = log_artifact = log_metrics = take
+
+
+@pytest.mark.parametrize("damage", ["dvc.lock", "data/manifest.json", "lineage/retrain-none.json"])
+def test_what_records_a_failure_does_not_hide_it(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    run = nullcontext(SilentRun())
+    monkeypatch.setattr(tracking, "parent_run", lambda _name, _tags: run)
+    (toy / damage).parent.mkdir(exist_ok=True)
+    (toy / damage).write_text("<<<<<<< HEAD\n: {")
+    failed = StageResult("retrain@none", "skipped", 0.0, StageFailedError("the first failure"))
+
+    def fail() -> None:
+        with recorded_run() as record:
+            record.results.append(failed)
+            require_success([replace(failed, outcome="failed")])
+
+    with pytest.raises(StageFailedError, match=r"\nthe first failure$"):
+        fail()
 
 
 # ---- stages side by side

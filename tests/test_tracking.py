@@ -6,8 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,42 @@ def test_a_child_that_was_killed_does_not_run_for_ever(monkeypatch: pytest.Monke
     assert rows("select name, status from runs order by name") == [
         ("curate", "FINISHED"), ("train/0", "KILLED"),
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_runs_of_a_flow_that_was_killed_are_ended_by_the_next_one_of_the_workspace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, flows = tracking.workspace(), []
+    for name in ("elsewhere", here):
+        monkeypatch.setattr(tracking, "workspace", lambda name=name: name)
+        flows.append(tracking.parent_run(name, {}))
+        monkeypatch.setenv("GDC_PARENT_RUN_ID", flows[-1].__enter__().run_id)
+        flows.append(tracking.stage_run("train", {}, cell=name))
+        flows[-1].__enter__()
+    with tracking.parent_run("next", {}):
+        pass
+    assert dict(rows("select name, status from runs")) == {
+        "elsewhere": "RUNNING", "train/elsewhere": "RUNNING",
+        here: "KILLED", f"train/{here}": "KILLED",
+        "next": "FINISHED",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("opened", [tracking.parent_run, tracking.stage_run])
+@pytest.mark.usefixtures("workspace")
+def test_a_run_that_cannot_be_ended_does_not_hide_why_it_failed(
+    opened: Callable[[str, Mapping[str, str]], AbstractContextManager[tracking.Run]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("the server is gone")
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", refuse)
+    with pytest.raises(SchemaError, match=r"^the first$"), opened("score", {}):
+        raise SchemaError("the first")
+    with pytest.raises(OSError, match="the server is gone"), opened("score", {}):
+        pass
 
 
 @pytest.mark.usefixtures("workspace")
