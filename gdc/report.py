@@ -25,6 +25,7 @@ from gdc.leakage import LEAKED
 from gdc.plots import COLOURS, POINTS, MapFrame
 from gdc.recommendation import recommend
 from gdc.schema import FLAGGED, MASKED, QUADRANTS, SPANS
+from gdc.unread import sentence
 
 # The sections of params.yaml that the report reads.
 SECTIONS: Final = ("intervene", "partition", "report", "retrain", "score", "spans")
@@ -53,6 +54,7 @@ class ReportTables:
     spans: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPANS))
     spans_summary: Mapping[str, Any] = field(default_factory=lambda: {"warnings": []})
     num_left_out: int = 0  # rows beyond ``ingest.max_samples``
+    unread: Mapping[str, Any] = field(default_factory=dict)  # files, of ``unread.summarize``
     evidence: Mapping[str, Any] = field(default_factory=dict)  # of ``comparison.compare_arms``
     groups: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.by_group``
     attacks: Mapping[str, Any] = field(default_factory=dict)  # of ``leakage.of_attacks``
@@ -295,8 +297,8 @@ def _scored_samples(tables: ReportTables) -> pl.DataFrame:
     return samples
 
 
-def _corpus(tables: ReportTables) -> dict[str, int]:
-    """Counts of rows; planted canaries are counted apart and nowhere else."""
+def _corpus(tables: ReportTables) -> dict[str, Any]:
+    """Counts of rows, planted canaries apart and nowhere else, and of files that are not read."""
     planted = pl.col("canary_id").is_not_null()
     ordinary = tables.corpus.filter(~planted)
     split = ordinary["split"]
@@ -309,6 +311,7 @@ def _corpus(tables: ReportTables) -> dict[str, int]:
         "num_canary_rows": tables.corpus.height - ordinary.height,
         "num_quarantined": tables.num_quarantined,
         "num_left_out": tables.num_left_out,
+        "unread": tables.unread,
     }
 
 
@@ -548,6 +551,7 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
         f"{corpus['num_exact_copies']:,} of them repeat another one exactly, "
         f"{corpus['num_left_out']:,} of the source are left out (ingest.max_samples). "
         f"{_counted(corpus['num_canary_rows'], 'canary row')} planted in the training split.",
+        *filter(None, [sentence(corpus["unread"])]),
         f"Scored on {_counted(scores['num_seeds'], 'tracked run')} with "
         f"{scores['num_checkpoints']} {scores['mode']} checkpoints; "
         f"learned below {number(scores['epsilon'])} nats per token. "

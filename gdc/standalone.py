@@ -8,7 +8,19 @@ from typing import Any, Final
 import polars as pl
 import torch
 
-from gdc import audits, comparison, corpus, leakage, models, plots, report, sources, store, tokens
+from gdc import (
+    audits,
+    comparison,
+    corpus,
+    leakage,
+    models,
+    plots,
+    report,
+    sources,
+    store,
+    tokens,
+    unread,
+)
 from gdc.config import EvaluateConfig, Source
 from gdc.environment import device
 from gdc.errors import ConfigError, DataError
@@ -75,7 +87,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
         trained.select("source", sample_id="content_id"), on="sample_id", maintain_order="left"
     ).to_dicts()
     built["num_leaked"] = leaked.height
-    built["summary"] = _summary(samples, canaries, subject)
+    built["summary"] = [*_summary(samples, canaries, subject), *_unread(request)]
     if num_shared:
         built["warnings"].append(
             f"{num_shared} held-out texts stand in the corpus too and were left out."
@@ -234,6 +246,17 @@ def _summary(samples: pl.DataFrame, canaries: pl.DataFrame, subject: Subject) ->
         f"{(canaries['num_repeats'] == 0).sum():,} twins, "
         f"in windows of {subject.block_size:,} tokens."
     ]
+
+
+def _unread(request: Request) -> list[str]:
+    """What is not read of each folder of texts, in a sentence."""
+    given = (("corpus", request.corpus), ("heldout", request.heldout))
+    found = [
+        (name, unread.sentence(unread.summarize(sources.find_unread(source))))
+        for name, source in given
+        if source is not None
+    ]
+    return [f"--{name}: {sentence}" for name, sentence in found if sentence]
 
 
 def _draw_roc(membership: pl.DataFrame, attack: leakage.Attack, folder: Path) -> bytes:

@@ -150,14 +150,18 @@ def write_rows(count: int) -> None:
 
 
 def ingest_with(
-    *, max_samples: int | None = None, block_size: int = 64, repeats: Sequence[int] = (1, 4)
+    *,
+    max_samples: int | None = None,
+    block_size: int = 64,
+    repeats: Sequence[int] = (1, 4),
+    path: str = "my.jsonl",
 ) -> None:
     """Run the stages manifest and ingest, with canaries of all families."""
     level = {"repeats": list(repeats), "per_level": 2, "num_twins": 2}
     values = params_with().model_dump(mode="json")
     values["model"]["block_size"] = block_size
     values["ingest"] |= {
-        "source": {"kind": "jsonl", "path": "my.jsonl", "text_field": "text", "key_field": None},
+        "source": {"kind": "jsonl", "path": path, "text_field": "text", "key_field": None},
         "tokenizer": {"kind": "bpe", "vocab_size": 300},
         "max_samples": max_samples,
         "validation_fraction": 0.3,
@@ -229,3 +233,42 @@ def test_what_changed_since_the_manifest_is_no_matter_of_trying_again() -> None:
         DataError, match=r"ingest\.source: expected what data/manifest.json has seen"
     ):
         ingest.main()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_files_that_are_not_read_are_counted_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d/sub").mkdir(parents=True)
+    Path("my.jsonl").rename("d/my.jsonl")
+    for name in ("notes.csv", ".my.jsonl", "sub/README.md", "a~", "b~", "c~"):
+        Path("d", name).write_text("x", encoding="utf-8")
+    ingest_with(path="d")
+    unread = {
+        "hidden or temporary": {"num_files": 4, "first": ["d/.my.jsonl", "d/a~", "d/b~"]},
+        "of another ending": {"num_files": 1, "first": ["d/notes.csv"]},
+        "of kind text": {"num_files": 1, "first": ["d/sub/README.md"]},
+    }
+    assert capsys.readouterr().err == (
+        "Not read: 6 files of the source: 4 hidden or temporary (d/.my.jsonl, d/a~, d/b~, ...); "
+        "1 of another ending (d/notes.csv); 1 of kind text (d/sub/README.md).\n"
+    )
+    assert store.read_json(store.MANIFEST)["unread"] == unread
+    summary = store.read_json(store.CORPUS_SUMMARY)
+    assert (summary["num_samples"], summary["num_unread_files"]) == (60, 6)
+    assert summary["unread"] == unread
+    # A file that is not read may come while a run is under way.
+    Path("d/late.tmp").touch()
+    ingest.main()
+    Path("d/late.ndjson").touch()
+    with pytest.raises(
+        DataError, match=r"ingest\.source: expected what data/manifest.json has seen"
+    ):
+        ingest.main()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_where_all_files_are_read_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    ingest_with()
+    assert capsys.readouterr().err == ""
+    assert "unread" not in store.read_json(store.MANIFEST)
+    summary = store.read_json(store.CORPUS_SUMMARY)
+    assert (summary["num_unread_files"], summary["unread"]) == (0, {})

@@ -206,7 +206,17 @@ def test_rows_of_the_corpus_are_counted_with_canaries_apart() -> None:
         "num_canary_rows": 2,
         "num_quarantined": 0,
         "num_left_out": 0,
+        "unread": {},
     }
+
+
+def test_files_of_the_source_that_are_not_read_stand_on_the_page() -> None:
+    unread = {"of kind text": {"num_files": 1, "first": ["d/<README>.md"]}}
+    built = report.build_report(replace(tables_of(), unread=unread), params_of())
+    expected = "Not read: 1 file of the source: 1 of kind text (d/<README>.md)."
+    assert expected in built["summary"]
+    page = report.render_html(built, report.Pictures(""))
+    assert "Not read: 1 file of the source: 1 of kind text (d/&lt;README&gt;.md)." in page
 
 
 def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_listed() -> None:
@@ -679,7 +689,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     for arm, seed in tables.metrics:
         store.write_audit(arm, seed, audit_of(extracted=arm == "none"))
         store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
-    store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0})
+    store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0, "unread": {}})
     write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
     store.write("halves", HALVES_OF_TWO)
     for number, loss in enumerate((0.5, 3.0)):

@@ -17,6 +17,7 @@ from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.schema import AUDIT, MEMBERSHIP
 from gdc.standalone import Request
 from gdc.training import Recipe, TrainingData, train
+from gdc.workspace import source_of
 
 MODEL = LstmModel(
     kind="lstm", block_size=64, precision="float32", hidden_size=64, num_layers=1, dropout=0.0
@@ -121,6 +122,31 @@ def test_without_heldout_text_membership_is_not_measured(
     assert not (tmp_path / "roc.png").exists()
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No canary is planted, so extraction of secrets is not measured." in page
+
+
+def test_an_audit_reads_folders_as_runs_do_and_names_what_is_not_read(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    for folder, texts in (("corpus", MEMBERS), ("heldout", HELDOUT)):
+        (tmp_path / folder).mkdir()
+        jsonl(tmp_path / folder / "a.JSONL", texts[:8])
+        jsonl(tmp_path / folder / "b.ndjson", texts[8:])
+    jsonl(tmp_path / "corpus/.a.jsonl", HELDOUT)
+    (tmp_path / "corpus/README.md").write_text("x", encoding="utf-8")
+    request = replace(
+        request_of_lstm,
+        corpus=source_of(str(tmp_path / "corpus"), "text", "--corpus"),
+        heldout=source_of(str(tmp_path / "heldout"), "text", "--heldout"),
+        canaries=None,
+    )
+    built = standalone.run_audit(request, 100, tmp_path / "out")
+    assert built["summary"][0].startswith("16 distinct training texts and 16 held-out ones")
+    assert built["summary"][1:] == [
+        "--corpus: Not read: 2 files of the source: 1 hidden or temporary (corpus/.a.jsonl); "
+        "1 of kind text (corpus/README.md)."
+    ]
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "1 of kind text (corpus/README.md)" in page
 
 
 def test_any_causal_model_of_transformers_is_audited(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from gdc import canaries, corpus, sources, store, tokens, tracking
+from gdc import canaries, corpus, sources, store, tokens, tracking, unread
 from gdc.buckets import Buckets, sorted_on_disk
 from gdc.config import IngestConfig, Params
 from gdc.errors import DataError
@@ -50,8 +50,9 @@ def main() -> None:
             **numbers,
             "num_left_out": source.num_usable - numbers["num_samples"],
             "num_quarantined": source.bad_rows.height,
+            "num_unread_files": unread.num_unread(source.unread),
         }
-        store.write_json(store.CORPUS_SUMMARY, summary)
+        store.write_json(store.CORPUS_SUMMARY, summary | {"unread": source.unread})
         stage.log_metrics(summary)
         stage.log_dataset("corpus", store.TABLES["corpus"][0], "ingest")
 
@@ -60,6 +61,7 @@ class _Source:
     """The contents of a source's usable rows, some at a time; the bad rows are kept."""
 
     def __init__(self, config: IngestConfig, seed: int) -> None:
+        self.unread: dict[str, Any] = store.read_json(store.MANIFEST).get("unread", {})
         _check_seen("source", sources.fingerprint(config.source), store.MANIFEST)
         seen = sources.fingerprint_pretrained(config.tokenizer)
         _check_seen("tokenizer", seen, store.PRETRAINED)
@@ -75,7 +77,10 @@ class _Source:
 
 
 def _check_seen(key: str, found: Mapping[str, Any], path: Path) -> None:
-    if found != store.read_json(path):
+    seen = store.read_json(path)
+    # A file beside those that are read may come and go.
+    seen.pop("unread", None)
+    if found != seen:
         raise DataError(
             f"ingest.{key}: expected what {path} has seen, got other content. It changed "
             "meanwhile; start again with `gdc run`."

@@ -1,6 +1,8 @@
 """Stage `manifest`: code, source and pretrained files -> hashes, so that a change is noticed."""
 
-from gdc import sources, store
+import sys
+
+from gdc import sources, store, unread
 from gdc.code_digests import code_digests
 from gdc.stages.runner import run
 
@@ -10,12 +12,16 @@ def main() -> None:
 
     DVC runs this every time, so it must be quick. Of the code every stage has its own digest for a
     parameter. What trains depends on ``data/pretrained.json`` and not on the source: a change of it
-    comes through the corpus.
+    comes through the corpus. Files that the source leaves out are listed and named in one line.
     """
     store.write_json(store.CODE, code_digests())
     ingest = store.load_params().ingest
-    store.write_json(store.MANIFEST, sources.fingerprint(ingest.source))
+    left_out = unread.summarize(sources.find_unread(ingest.source))
+    more = {"unread": left_out} if left_out else {}
+    store.write_json(store.MANIFEST, sources.fingerprint(ingest.source) | more)
     store.write_json(store.PRETRAINED, sources.fingerprint_pretrained(ingest.tokenizer))
+    if sentence := unread.sentence(left_out):
+        sys.stderr.write(f"{sentence}\n")
 
 
 if __name__ == "__main__":

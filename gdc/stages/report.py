@@ -59,6 +59,7 @@ def _log(built: Mapping[str, Any], stage: StageRun) -> None:
 def read_tables(params: Params) -> report.ReportTables:
     """Everything that the report is made of, from the current folder."""
     arms = params.retrain.arms
+    corpus = store.read_json(store.CORPUS_SUMMARY)
     return report.ReportTables(
         corpus=store.read("corpus"),
         canaries=store.read("canaries"),
@@ -76,7 +77,8 @@ def read_tables(params: Params) -> report.ReportTables:
         num_quarantined=store.read("quarantine").height,
         spans=store.read("spans"),
         spans_summary=store.read_json(store.SPANS_SUMMARY),
-        num_left_out=store.read_json(store.CORPUS_SUMMARY)["num_left_out"],
+        num_left_out=corpus["num_left_out"],
+        unread=corpus["unread"],
     )
 
 
