@@ -225,7 +225,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         str | None, typer.Option(help="Text of the same kind that it was not trained on.")
     ] = None,
     canaries: Annotated[
-        Path | None, typer.Option(help="Planted secrets and twins: Parquet or .jsonl.")
+        Path | None, typer.Option(help="Planted secrets and twins: Parquet or JSON lines.")
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder or Hub name; else the model's own.")

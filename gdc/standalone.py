@@ -1,6 +1,7 @@
 """Any causal language model, its training text, held-out text and canaries -> tables and report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +24,11 @@ from gdc import (
 )
 from gdc.config import EvaluateConfig, Source
 from gdc.environment import device
-from gdc.errors import ConfigError, DataError
+from gdc.errors import ConfigError, DataError, GdcError
 from gdc.model_audit import Subject, audit_model
 from gdc.paths import require_file
 from gdc.schema import CANARIES
+from gdc.sources.endings import kind_of
 
 # A model that names no limit, or a far one, is asked in windows of this size.
 MAX_BLOCK_SIZE: Final = 1024
@@ -35,6 +37,19 @@ MIN_K_SHARE: Final = 0.2  # the best of Shi et al. 2023, arXiv:2310.16789
 MAX_CHARS: Final = 1_000_000
 _CANARY_FIELDS: Final = ("canary_id", "family", "prefix", "secret", "num_repeats")
 _NAME: Final = "model"
+# What messages about params.yaml say, longer parts first, and what it is here.
+_OPTIONS: Final[Mapping[str, str]] = {
+    ", or set ingest.on_bad_row: quarantine": "",
+    ", or choose another ingest.source.kind": "",
+    "; it counts from the project folder": "",
+    "ingest.source.text_field and key_field": "--text-field",
+    "ingest.source.text_field": "--text-field",
+    "Set text_field": "Set --text-field",
+    "ingest.source.path": "{source}",
+    "ingest.source": "{source}",
+    "ingest.tokenizer.name": "--tokenizer",
+    "model.name": "--model",
+}
 
 
 @dataclass(frozen=True)
@@ -166,12 +181,22 @@ def _samples(trained: pl.DataFrame, request: Request, num_members: int) -> tuple
 
 def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
     """``content_id``, ``text`` and ``source`` of every distinct text of a source."""
-    rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed)
-    try:
+    with _naming_options(f"--{name}"):
+        rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed)
         sources.check_bad_rows(rows.bad_rows, rows.rows.height, on_bad_row="fail")
-    except DataError as error:
-        raise DataError(f"--{name}: {error}") from None
     return corpus.contents_of(rows.rows).unique("content_id", keep="first", maintain_order=True)
+
+
+@contextmanager
+def _naming_options(source: str = "") -> Iterator[None]:
+    """Name options where a message names keys of params.yaml: an audit reads no such file."""
+    try:
+        yield
+    except GdcError as error:
+        message = str(error)
+        for key, option in _OPTIONS.items():
+            message = message.replace(key, option.format(source=source))
+        raise type(error)(message) from None
 
 
 def _read_canaries(path: Path | None) -> pl.DataFrame:
@@ -180,25 +205,28 @@ def _read_canaries(path: Path | None) -> pl.DataFrame:
     fields = pl.Schema({name: CANARIES[name] for name in _CANARY_FIELDS})
     try:
         require_file(path, f"--canaries {path}")
-        read = store.read_ndjson if path.suffix == ".jsonl" else store.read_parquet
+        read = store.read_ndjson if kind_of(path.name) == "jsonl" else store.read_parquet
         table = read(path).select(fields.names()).cast(fields)
     except (OSError, pl.exceptions.PolarsError) as error:
         # The message of polars may quote a secret.
         raise DataError(
-            f"--canaries {path}: expected Parquet or .jsonl with the fields {dict(fields)}, got "
-            f"{type(error).__name__}. Write it so."
+            f"--canaries {path}: expected Parquet or JSON lines with the fields {dict(fields)}, "
+            f"got {type(error).__name__}. Write it so."
         ) from None
     is_odd = table["canary_id"].is_duplicated() | (table["num_repeats"] < 0)
+    is_odd |= (table["prefix"] == "") | (table["secret"] == "")
     if table.null_count().sum_horizontal().item() or is_odd.any():
         raise DataError(
-            f"--canaries {path}: expected no null, every canary_id once and num_repeats >= 0."
+            f"--canaries {path}: expected no null, no empty prefix or secret, every canary_id once "
+            "and num_repeats >= 0. Mend or remove such rows."
         )
     return table.with_columns(text=pl.col("prefix") + pl.col("secret")).select(CANARIES.names())
 
 
 def _subject(request: Request) -> Subject:
-    tokenizer = tokens.load_pretrained_tokenizer(request.tokenizer, None)
-    model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)
+    with _naming_options():
+        tokenizer = tokens.load_pretrained_tokenizer(request.tokenizer, None)
+        model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)
     most = min(positions or MAX_BLOCK_SIZE, MAX_BLOCK_SIZE)
     block_size = request.block_size or most
     if positions is not None and block_size > positions:

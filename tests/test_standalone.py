@@ -149,6 +149,55 @@ def test_an_audit_reads_folders_as_runs_do_and_names_what_is_not_read(
     assert "1 of kind text (corpus/README.md)" in page
 
 
+@pytest.mark.parametrize("name", ["c.ndjson", "c.JSONL"])
+def test_canaries_may_have_any_ending_of_json_lines(
+    request_of_lstm: Request, tmp_path: Path, name: str
+) -> None:
+    assert request_of_lstm.canaries is not None
+    pl.read_parquet(request_of_lstm.canaries).write_ndjson(tmp_path / name)
+    asked = replace(request_of_lstm, canaries=tmp_path / name)
+    built = standalone.run_audit(asked, 100, tmp_path / "out")
+    assert built["evidence"]["model"]["canaries"]["planted"]["extracted"]["value"] == 1.0
+    assert "1 planted canaries and 9 twins" in built["summary"][0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(None, "--corpus: expected a file or folder, got 'a.jsonl' (not found). Mend "
+                     "the path.", id="missing"),
+        pytest.param("", "--corpus: expected at least one usable row, got an empty source. Add "
+                     "text, or mend it.", id="empty"),
+        pytest.param('{"text": null}', "--corpus: expected usable rows, got 1 bad of 1: a.jsonl:1 "
+                     "(text is null). Mend them.", id="a bad row"),
+        pytest.param('{"body": "x"}', "--text-field: expected field 'text' in a.jsonl, got fields "
+                     "['body']. Set --text-field to one of them.", id="another field"),
+    ],
+)  # fmt: skip
+def test_an_audit_names_its_options_and_no_keys_of_params(
+    request_of_lstm: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("a.jsonl").write_text(content, encoding="utf-8")
+    source = JsonlSource(kind="jsonl", path="a.jsonl", text_field="text", key_field=None)
+    with pytest.raises(DataError) as refused:
+        standalone.run_audit(replace(request_of_lstm, corpus=source), 100, tmp_path / "out")
+    assert str(refused.value) == message
+
+
+def test_a_tokenizer_that_is_none_is_named_by_its_option(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    asked = replace(request_of_lstm, tokenizer=str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"^--tokenizer: '.*none': expected a local folder"):
+        standalone.run_audit(asked, 100, tmp_path / "out")
+
+
 def test_any_causal_model_of_transformers_is_audited(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:
@@ -219,7 +268,7 @@ def test_a_model_without_a_tokenizer_wants_one_named(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param("not json", "expected Parquet or .jsonl with the fields", id="no JSON"),
+        pytest.param("not json", "expected Parquet or JSON lines with the fields", id="no JSON"),
         pytest.param(
             '{"canary_id": "a", "family": "f", "prefix": "p", "secret": "s", "num_repeats": "KEY"}',
             "got [A-Za-z]+Error. Write it so",
@@ -230,7 +279,12 @@ def test_a_model_without_a_tokenizer_wants_one_named(
             "num_repeats >= 0",
             id="negative repeats",
         ),
-        pytest.param('{"canary_id": "a"}', "expected Parquet or .jsonl", id="missing fields"),
+        pytest.param(
+            '{"canary_id": "a", "family": "f", "prefix": "p", "secret": "", "num_repeats": 1}',
+            "no empty prefix or secret",
+            id="empty secret",
+        ),
+        pytest.param('{"canary_id": "a"}', "expected Parquet or JSON lines", id="missing fields"),
     ],
 )
 def test_canaries_that_cannot_be_read_are_refused(
