@@ -23,15 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
 from flows.curate import PHASES, curate, require_success
 from flows.program import only_run_here
-from flows.serve import serve
 from gdc import dvc_files, store, tracking
 from gdc.code_digests import code_digests
-from gdc.errors import ConfigError, GdcError, TransientError
+from gdc.errors import ConfigError, TransientError
 from tasks import lineage, publish, stages
 from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
 from tasks.lineage import recorded_run
@@ -686,28 +684,6 @@ def test_a_second_run_in_one_folder_is_refused(
             pass
     with only_run_here():
         pass
-
-
-def test_a_schedule_that_is_no_cron_line_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--cron: expected minute, .* got 'at night'"):
-        serve("at night", publish=False)
-
-
-@pytest.mark.parametrize(
-    ("address", "error", "message"),
-    [
-        pytest.param("", ConfigError, "a Prefect server, got none", id="none named"),
-        pytest.param(
-            "http://127.0.0.1:9/api", TransientError, "server at .*:9/api, got", id="down"
-        ),
-    ],
-)
-def test_a_schedule_without_a_server_is_refused(
-    address: str, error: type[GdcError], message: str
-) -> None:
-    refusal = pytest.raises(error, match=f"{message}.*`prefect server start`")
-    with temporary_settings({PREFECT_API_URL: address or None}), refusal:
-        serve("0 3 * * *", publish=False)
 
 
 # ---- the whole flow
