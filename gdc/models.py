@@ -5,10 +5,12 @@ transformers takes seconds to import, so ``transformer_models`` is imported wher
 # ruff: noqa: PLC0415
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,6 +24,17 @@ if TYPE_CHECKING:
 
 _LSTM_TYPE: Final = "gdc_lstm"
 _WEIGHTS: Final = "model.safetensors"
+
+
+class _LstmSettings(BaseModel):
+    """What ``config.json`` of a saved LSTM says besides its type."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    vocab_size: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    num_layers: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
 
 
 class TargetStates(NamedTuple):
@@ -94,8 +107,9 @@ def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) 
     """Make a model with weights drawn from ``seed``, or load a pretrained one.
 
     Raises:
-        ConfigError: The pretrained model cannot be loaded without unpickling, does not know all
-            ids of its tokenizer, or has fewer positions than ``block_size``.
+        ConfigError: The pretrained model cannot be loaded without unpickling, lacks weights, is no
+            causal language model, does not know all ids of its tokenizer, or has fewer positions
+            than ``block_size``.
         TransientError: The Hub did not answer.
     """
     torch.manual_seed(seed)
@@ -134,26 +148,65 @@ def load_model(folder: Path) -> nn.Module:
     Raises:
         SchemaError: The folder holds no model, or a damaged one.
     """
+    config = _read_config(folder)
+    if config.pop("model_type", None) == _LSTM_TYPE:
+        return _load_lstm(folder, config).eval()
+    from gdc import transformer_models
+
+    model: nn.Module = transformer_models.load(folder)
+    return model.eval()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise SchemaError(
             f"{folder}: expected a model folder with config.json, got none. Re-run its stage."
         ) from None
-    if config.pop("model_type") == _LSTM_TYPE:
-        model: nn.Module = LstmLanguageModel(**config)
-        try:
-            model.load_state_dict(load_file(folder / _WEIGHTS))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise SchemaError(
-                f"{folder / _WEIGHTS}: expected the weights that config.json describes, got "
-                f"{type(error).__name__}. Make the model again."
-            ) from None
-    else:
-        from gdc import transformer_models
+    except (OSError, ValueError, RecursionError) as error:
+        raise SchemaError(
+            f"{path}: expected the settings of a model as JSON, got {type(error).__name__}: "
+            f"{error}. Make the model again."
+        ) from None
+    if not isinstance(config, dict):
+        raise SchemaError(
+            f"{path}: expected the settings of a model, got {type(config).__name__}. "
+            "Make the model again."
+        )
+    return config
 
-        model = transformer_models.load(folder)
-    return model.eval()
+
+def _load_lstm(folder: Path, config: Mapping[str, Any]) -> LstmLanguageModel:
+    path = folder / _WEIGHTS
+    try:
+        settings = _LstmSettings.model_validate(config)
+        weights = load_file(path)
+        # Before anything of the size that config.json claims is built.
+        _require_sizes(settings, weights)
+        model = LstmLanguageModel(**settings.model_dump())
+        model.load_state_dict(weights)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise SchemaError(
+            f"{folder / 'config.json'}: {'.'.join(map(str, found['loc']))}: {found['msg']}, got "
+            f"{found['input']!r}. Make the model again."
+        ) from None
+    except (OSError, SafetensorError, LookupError, RuntimeError) as error:
+        raise SchemaError(
+            f"{path}: expected the weights that config.json describes, got "
+            f"{type(error).__name__}: {error}. Make the model again."
+        ) from None
+    return model
+
+
+def _require_sizes(settings: _LstmSettings, weights: Mapping[str, Tensor]) -> None:
+    num_layers = sum(name.startswith("lstm.weight_ih") for name in weights)
+    found = (*weights["embedding.weight"].shape, num_layers)
+    described = (settings.vocab_size, settings.hidden_size, settings.num_layers)
+    if found != described:
+        raise LookupError(f"{found} for vocabulary, width and layers, where it says {described}")
 
 
 def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
@@ -167,11 +220,12 @@ def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
         The model in evaluation mode and float32, and its number of positions; None: any.
 
     Raises:
-        ConfigError: It cannot be loaded without unpickling, or does not know all ids.
+        ConfigError: It cannot be loaded without unpickling, lacks weights, is no causal language
+            model, or does not know all ids.
+        SchemaError: It was made here and is damaged.
         TransientError: The Hub did not answer.
     """
-    settings = Path(name) / "config.json"
-    if settings.is_file() and _LSTM_TYPE in settings.read_text(encoding="utf-8"):
+    if _is_lstm(Path(name)):
         model = load_model(Path(name))
         assert isinstance(model, LstmLanguageModel)  # noqa: S101 - its type stands in its settings
         if model.settings["vocab_size"] != vocab_size:
@@ -185,9 +239,19 @@ def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
     config = PretrainedModel(
         kind="pretrained", name=name, revision=None, block_size=2, precision="float32"
     )
-    pretrained = transformer_models.pretrained(config, vocab_size=vocab_size).eval()
+    pretrained = transformer_models.pretrained(
+        config, vocab_size=vocab_size, option="--model"
+    ).eval()
     positions = getattr(pretrained.config.get_text_config(), "max_position_embeddings", None)
     return pretrained, positions
+
+
+def _is_lstm(folder: Path) -> bool:
+    """Whether we saved it; what is no folder or is damaged is left to transformers to word."""
+    try:
+        return _read_config(folder).get("model_type") == _LSTM_TYPE
+    except SchemaError:
+        return False
 
 
 def _of_transformers(model: nn.Module) -> "PreTrainedModel":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -138,8 +139,11 @@ def load_pretrained_tokenizer(name: str, revision: str | None) -> TextTokenizer:
             f"{where}: expected a local folder or a Hub name (of the local cache only when "
             f"HF_HUB_OFFLINE is set): {error}"
         ) from None
-    except ValueError as error:
-        raise ConfigError(f"{where}: not a tokenizer that can be loaded: {error}") from None
+    # The tokenizers library raises nothing narrower for a damaged file.
+    except Exception as error:  # noqa: BLE001
+        raise ConfigError(
+            f"{where}: not a tokenizer that can be loaded: {type(error).__name__}: {error}"
+        ) from None
     if pretrained.eos_token_id is None or not pretrained.is_fast:
         raise ConfigError(f"{where}: expected a fast tokenizer with an end-of-text token")
     return TextTokenizer(
@@ -168,15 +172,34 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     """Read what ``save_tokenizer`` wrote.
 
     Raises:
-        SchemaError: The folder holds no tokenizer.
+        SchemaError: The folder holds no tokenizer, or a damaged one.
     """
+    settings, content = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    with _refusing_damage(settings):
+        token = json.loads(settings.read_text(encoding="utf-8"))["eos_token"]
+    with _refusing_damage(content):
+        tokenizer = Tokenizer.from_str(content.read_text(encoding="utf-8"))
+        end_of_text = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if end_of_text is None:
+        raise SchemaError(
+            f"{settings}: expected an eos_token that tokenizer.json knows, got {token!r}. "
+            "Make it again: gdc stage ingest."
+        )
+    return TextTokenizer(tokenizer, end_of_text)
+
+
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        content = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise SchemaError(f"{error.filename}: not found. Re-run: gdc stage ingest.") from None
-    tokenizer = Tokenizer.from_str(content)
-    return TextTokenizer(tokenizer, _id(tokenizer, config["eos_token"]))
+        yield
+    except FileNotFoundError:
+        raise SchemaError(f"{path}: not found. Re-run: gdc stage ingest.") from None
+    # The tokenizers library raises nothing narrower for a damaged file.
+    except Exception as error:  # noqa: BLE001
+        raise SchemaError(
+            f"{path}: expected the tokenizer that stage ingest wrote, got "
+            f"{type(error).__name__}: {error}. Make it again: gdc stage ingest."
+        ) from None
 
 
 def _id(tokenizer: Tokenizer, token: str) -> int:

@@ -1,12 +1,15 @@
 """Causal language models of transformers: GPT-2 from scratch, or any by Hub name or folder."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 import transformers
 from huggingface_hub import is_offline_mode
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -14,11 +17,22 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    PretrainedConfig,
     PreTrainedModel,
 )
 
 from gdc.config import Gpt2Model, PretrainedModel
-from gdc.errors import ConfigError, TransientError
+from gdc.errors import ConfigError, SchemaError, TransientError
+
+# What transformers raises for a model that it cannot build; the classes of the models check little.
+_LOADING_ERRORS: Final = (
+    ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, SafetensorError,
+    StrictDataclassError, TypeError, ValueError,
+)  # fmt: skip
+# Heads of models that give logits of the next token; `For` begins the name of every head but a few.
+_CAUSAL_HEADS: Final = ("ForCausalLM", "ForConditionalGeneration")
+# Of the largest logit: what the order of sums may change.
+_ROUNDING: Final = 1e-5
 
 
 def target_states(
@@ -39,12 +53,18 @@ def save(model: PreTrainedModel, folder: Path) -> None:
 
 
 def load(folder: Path) -> PreTrainedModel:
-    """Read what ``save`` wrote, in float32."""
-    with _quiet():
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-    return model
+    """Read what ``save`` wrote, in float32.
+
+    Raises:
+        SchemaError: It is damaged, or is no causal language model with all of its weights.
+    """
+    try:
+        return _loaded(str(folder), None, local_files_only=True)
+    except (OSError, *_LOADING_ERRORS) as error:
+        raise SchemaError(
+            f"{folder}: expected the model that a stage wrote, got {type(error).__name__}: "
+            f"{error}. Make it again: gdc run."
+        ) from None
 
 
 def gpt2(config: Gpt2Model, *, vocab_size: int, end_of_text: int) -> GPT2LMHeadModel:
@@ -67,28 +87,26 @@ def gpt2(config: Gpt2Model, *, vocab_size: int, end_of_text: int) -> GPT2LMHeadM
     )
 
 
-def pretrained(config: PretrainedModel, *, vocab_size: int) -> PreTrainedModel:
+def pretrained(
+    config: PretrainedModel, *, vocab_size: int, option: str = "model.name:"
+) -> PreTrainedModel:
     """Load a model by Hub name or local folder, without unpickling and without its code.
 
+    Args:
+        config: The name, and the positions that are needed.
+        vocab_size: Ids of its tokenizer.
+        option: Where the name was given, for messages.
+
     Raises:
-        ConfigError: It cannot be loaded so, does not know all ids of its tokenizer, or has fewer
-            positions than ``block_size``.
+        ConfigError: It cannot be loaded so, lacks weights, is no causal language model, does not
+            know all ids of its tokenizer, or has fewer positions than ``block_size``.
         TransientError: The Hub did not answer.
     """
-    where = f"model.name: {config.name!r}"
+    where = f"{option} {config.name!r}"
     try:
-        with _quiet():
-            # Nothing that a model's author wrote is executed: no code of theirs, no pickle.
-            settings = AutoConfig.from_pretrained(
-                config.name, revision=config.revision, trust_remote_code=False
-            ).get_text_config()
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                config.name,
-                revision=config.revision,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-            )
+        model = _loaded(config.name, config.revision, local_files_only=False)
+        settings = model.config.get_text_config()
+        num_ids = settings.vocab_size
     except OSError as error:
         # Offline, transformers words a model that is not in the cache as a failure to connect.
         if "connect" in str(error).replace(config.name, "") and not is_offline_mode():
@@ -97,21 +115,108 @@ def pretrained(config: PretrainedModel, *, vocab_size: int) -> PreTrainedModel:
             f"{where}: expected a causal language model with safetensors weights, by local folder "
             f"or Hub name (of the local cache only when HF_HUB_OFFLINE is set): {error}"
         ) from None
-    except ValueError as error:
-        raise ConfigError(f"{where}: not a causal language model: {error}") from None
     except SafetensorError as error:
         raise ConfigError(f"{where}: not valid safetensors weights: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: not a causal language model: {error}") from None
+    except _LOADING_ERRORS as error:
+        raise ConfigError(
+            f"{where}: expected a model that transformers can load, got {type(error).__name__}: "
+            f"{error}. Its config.json may be damaged, or not be that of its weights."
+        ) from None
     num_positions = getattr(settings, "max_position_embeddings", None)
     if num_positions is not None and num_positions < config.block_size:
         raise ConfigError(
             f"model.block_size: expected at most the {num_positions} positions of {config.name!r}, "
             f"got {config.block_size}"
         )
-    if settings.vocab_size < vocab_size:
-        raise ConfigError(
-            f"{where}: knows {settings.vocab_size} ids, but its tokenizer has {vocab_size}"
-        )
+    if num_ids < vocab_size:
+        raise ConfigError(f"{where}: knows {num_ids} ids, but its tokenizer has {vocab_size}")
     return model
+
+
+def _loaded(name: str, revision: str | None, *, local_files_only: bool) -> PreTrainedModel:
+    """A causal language model with all of its weights; ``ValueError``: it is none."""
+    # Nothing that a model's author wrote is executed: no code of theirs, no pickle.
+    source = {
+        "revision": revision, "trust_remote_code": False, "local_files_only": local_files_only
+    }  # fmt: skip
+    with _quiet():
+        _require_causal_head(AutoConfig.from_pretrained(name, **source))
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            name, **source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    model: PreTrainedModel = found[0]
+    loading: Mapping[str, Collection[Any]] = found[1]
+    _require_weights(model, loading)
+    _require_blind_to_later(model)
+    return model
+
+
+def _require_causal_head(settings: PretrainedConfig) -> None:
+    if settings.is_encoder_decoder:
+        raise ValueError(
+            f"{settings.model_type} has an encoder too, which would not be asked. "
+            "Give a model with a decoder alone."
+        )
+    for head in settings.architectures or ():
+        if "For" in head and not any(causal in head for causal in _CAUSAL_HEADS):
+            raise ValueError(
+                f"its weights are those of {head}. Give the model with its head for the next "
+                "token, as AutoModelForCausalLM saves it."
+            )
+
+
+def _require_weights(model: PreTrainedModel, loading: Mapping[str, Collection[Any]]) -> None:
+    missing = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+    if missing:
+        raise ValueError(
+            f"expected all of its weights, got none for {_first(missing)}: they would be random "
+            "numbers. Save it with these (save_pretrained of its causal class)."
+        )
+    left_over = sorted(_within_modules(model, loading["unexpected_keys"]))
+    if left_over:
+        raise ValueError(
+            f"expected a place in the model for every weight, got none for {_first(left_over)}. "
+            "Give the config.json of these weights, and merge adapters."
+        )
+
+
+def _within_modules(model: PreTrainedModel, names: Collection[str]) -> list[str]:
+    """Those that stand in a module of the model that has weights, or in a further layer like it.
+
+    What lies beside them, as another head, changes no logit.
+    """
+    owners = {_without_numbers(name.rpartition(".")[0]) for name, _ in model.named_parameters()}
+    ancestors = {name: [name[: dot.start()] for dot in re.finditer(r"\.", name)] for name in names}
+    return [name for name in names if owners & set(map(_without_numbers, ancestors[name]))]
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def _first(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def _require_blind_to_later(model: PreTrainedModel) -> None:
+    """Change what follows a token: its logits must not tell, else a loss is no likelihood."""
+    token = model.config.get_text_config().vocab_size // 2
+    ids_BT = torch.full((2, 4), token)
+    ids_BT[1, 2:] = token - 1
+    was_training = model.training
+    with torch.inference_mode():
+        logits_BTV = model.eval()(ids_BT, use_cache=False).logits[:, :2]
+    model.train(was_training)
+    change = (logits_BTV[0] - logits_BTV[1]).abs().max()
+    # NaN passes: weights that are not finite are another fault.
+    if change > _ROUNDING * logits_BTV.abs().max():
+        raise ValueError(
+            "what it says of a token changes with the tokens after it (attention in both "
+            "directions, as in BERT), so it has no likelihoods. Give a model that sees only what "
+            "stands before a token."
+        )
 
 
 @contextmanager

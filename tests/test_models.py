@@ -1,12 +1,33 @@
 """Models: files, seeds, logits against transformers, padding, pretrained folders, refusals."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    ElectraConfig,
+    ElectraForMaskedLM,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForCausalLM,
+    RobertaForMaskedLM,
+)
 
 from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel, parse_params
 from gdc.errors import ConfigError, SchemaError, TransientError
@@ -14,6 +35,7 @@ from gdc.models import (
     LstmLanguageModel,
     build_model,
     load_model,
+    open_model,
     save_model,
     settings_of,
     target_states,
@@ -263,3 +285,182 @@ def test_a_model_and_its_tokenizer_have_one_revision() -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"expected a model folder with config.json, got none"):
         load_model(tmp_path)
+
+
+# ---- whose weights are whole, and which sees no later token
+
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 16,
+}
+
+
+def llama(**settings: bool) -> LlamaConfig:
+    return LlamaConfig(**{**SIZES, "num_key_value_heads": 1, "pad_token_id": 0, **settings})
+
+
+def masked_lms() -> list[PreTrainedModel]:
+    return [
+        RobertaForMaskedLM(RobertaConfig(**SIZES)),
+        BertForMaskedLM(BertConfig(**SIZES)),
+        ElectraForMaskedLM(ElectraConfig(**SIZES)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "shard"),
+    [
+        pytest.param(LlamaForCausalLM(llama(tie_word_embeddings=True)), "1GB", id="tied"),
+        pytest.param(LlamaForCausalLM(llama()), "1KB", id="in shards"),
+        pytest.param(LlamaForCausalLM(llama()).bfloat16(), "1GB", id="bfloat16"),
+        pytest.param(GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)), "1GB", id="GPT-NeoX"),
+        pytest.param(
+            RobertaForCausalLM(RobertaConfig(**SIZES, is_decoder=True)), "1GB", id="a decoder"
+        ),
+    ],
+)
+def test_a_causal_model_with_all_weights_is_opened(
+    model: PreTrainedModel, shard: str, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path, max_shard_size=shard)
+    opened, positions = open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
+    assert positions == 16
+    expected = logits_of(model.float().eval())
+    torch.testing.assert_close(logits_of(opened), expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        pytest.param(LlamaModel(llama()), "got none for lm_head.weight", id="no head"),
+        pytest.param(
+            LlamaForSequenceClassification(llama(tie_word_embeddings=True)),
+            "its weights are those of LlamaForSequenceClassification",
+            id="a classifier that lacks no weight",
+        ),
+        pytest.param(
+            BartForConditionalGeneration(
+                BartConfig(
+                    vocab_size=VOCAB_SIZE,
+                    d_model=8,
+                    encoder_layers=1,
+                    decoder_layers=1,
+                    encoder_attention_heads=2,
+                    decoder_attention_heads=2,
+                )
+            ),
+            "bart has an encoder too",
+            id="encoder and decoder",
+        ),
+        *(
+            pytest.param(model, f"its weights are those of {type(model).__name__}")
+            for model in masked_lms()
+        ),
+    ],
+)
+def test_what_is_not_a_whole_causal_model_is_refused(
+    model: PreTrainedModel, message: str, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"--model '.*: not a causal language model: .*{message}"):
+        open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
+    with pytest.raises(SchemaError, match=f"(?s){tmp_path}: .*{message}.*gdc run"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("model", masked_lms(), ids=lambda model: type(model).__name__)
+def test_attention_in_both_directions_is_noticed_whatever_the_model_is_called(
+    model: PreTrainedModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    edit_config(tmp_path, {"architectures": None})
+    with pytest.raises(ConfigError, match="changes with the tokens after it"):
+        open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
+
+
+def edit_config(folder: Path, change: Mapping[str, object]) -> None:
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), **change}
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 3}, r"got none for model\.layers\.2\..* and 6 more"),
+        ({"num_hidden_layers": 1}, r"a place .* got none for model\.layers\.1\..* and 6 more"),
+        ({"attention_bias": True}, r"got none for model\.layers\.0\.self_attn\.k_proj\.bias"),
+        ({"hidden_size": 10**9}, "RuntimeError"),
+        ({"hidden_size": -8}, "RuntimeError"),
+        ({"hidden_size": "x"}, "StrictDataclass"),
+        ({"vocab_size": None}, "StrictDataclass"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"hidden_act": "junk"}, "KeyError"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "Import"),
+    ],
+)
+def test_a_config_that_is_not_that_of_the_weights_is_refused(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    LlamaForCausalLM(llama()).save_pretrained(tmp_path)
+    edit_config(tmp_path, change)
+    with pytest.raises(ConfigError, match=f"--model '.*: .*{message}"):
+        open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
+
+
+def test_a_head_that_changes_no_logit_may_stand_beside(tmp_path: Path) -> None:
+    """As a value head of reinforcement learning."""
+    model = LlamaForCausalLM(llama()).eval()
+    weights = {**model.state_dict(), "v_head.summary.weight": torch.ones(1, 8)}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    opened, _ = open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
+    assert torch.equal(logits_of(opened), logits_of(model))
+
+
+DAMAGED: Mapping[str, bytes] = {
+    "not UTF-8": b"\xff\xfe{}",
+    "no JSON": b"gdc_lstm",
+    "cut off": b'{"model_type": "gdc_ls',
+    "an empty object": b"{}",
+    "a list": b"[]",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+@both_kinds
+def test_a_damaged_config_is_one_message(config: Model, content: bytes, tmp_path: Path) -> None:
+    (saved(built(config), tmp_path) / "config.json").write_bytes(content)
+    with pytest.raises(SchemaError, match=r"(?s)expected .* again"):
+        load_model(tmp_path)
+    with pytest.raises(ConfigError, match=r"--model '.*: "):
+        open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": "8"}, r"config\.json: hidden_size: Input should be .*, got '8'"),
+        ({"vocab_size": None}, r"config\.json: vocab_size: .*, got None"),
+        ({"dropout": 1.5}, r"config\.json: dropout: .*, got 1\.5"),
+        ({"heads": 2}, r"config\.json: heads: Extra inputs .*, got 2"),
+        (
+            {"hidden_size": 10**9},
+            r"model\.safetensors: expected the weights .*\(40, 1000000000, 2\)",
+        ),
+        (
+            {"num_layers": 10**9},
+            r"model\.safetensors: expected the weights .*\(40, 8, 1000000000\)",
+        ),
+    ],
+)
+def test_an_lstm_whose_config_is_edited_is_refused(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    edit_config(saved(built(LSTM), tmp_path), change)
+    for load in (load_model, lambda folder: open_model(str(folder), vocab_size=VOCAB_SIZE)):
+        with pytest.raises(SchemaError, match=message):
+            load(tmp_path)

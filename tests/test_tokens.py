@@ -163,3 +163,24 @@ def test_a_tokenizer_without_an_end_of_text_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ingest\.tokenizer\.name"):
         load_pretrained_tokenizer(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"junk", b"\xff\xfe", b"", b"{}", b"[]", b'{"eos_token": 3}', b'{"eos_token": "xyz"}'],
+)
+def test_a_damaged_tokenizer_is_one_message(name: str, content: bytes, tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SchemaError, match=rf"(?s){name}: expected .* again: gdc stage ingest"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_damaged_tokenizer_of_others_is_one_message(tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff junk")
+    with pytest.raises(
+        ConfigError, match=r"tokenizer.name: .*: not a tokenizer that can be loaded"
+    ):
+        load_pretrained_tokenizer(str(tmp_path), None)
