@@ -198,15 +198,23 @@ def _counts_on(text: str) -> bool:
 
 
 def _repeats_a_line(text: str) -> bool:
-    lines = {line.strip() for line in text.splitlines() if line.strip()}
-    forms = Counter(masked(line) for line in lines)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    same = Counter(lines)
+    # One line after the other, and whatever stands between them: only the distinct lines count.
+    alike = Counter(masked(line) for line in same)
+    return _has_most(same, str.isalnum) or _has_most(alike, str.isalpha)
+
+
+def _has_most(lines: Counter[str], is_word: Callable[[str], bool]) -> bool:
+    """Whether one line with a word in it is ``MIN_ALIKE`` of all, and at least half of them."""
     return any(
-        num >= MIN_ALIKE and 2 * num >= len(lines) and any(c.isalpha() for c in form)
-        for form, num in forms.items()
+        num >= MIN_ALIKE and 2 * num >= lines.total() and any(map(is_word, line))
+        for line, num in lines.items()
     )
 
 
 # ---- secrets. Repeats in the patterns are bounded or cannot overlap, so that time is linear.
+# With ``re.ASCII`` a word ends at any other letter: scripts without blanks put one beside a secret.
 
 _KEY: Final = re.compile(
     r"\bAKIA[0-9A-Z]{16}\b"
@@ -216,30 +224,55 @@ _KEY: Final = re.compile(
     r"|\bAIza[\w-]{35}\b"
     r"|\bsk-(?:[a-z0-9]{2,8}-){0,2}[A-Za-z0-9_]{20,}"
     r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----",
+    re.ASCII,
 )
+# First a value of ASCII alone, which a text without blanks may go on behind.
 _ASSIGNED: Final = re.compile(
-    r"\b(?:password|passwd|secret|token|api_?key|access_?key)\b['\"]?\s{0,3}[:=]\s{0,3}['\"]?"
-    r"([^\s'\"(),;._<>\[\]]{8,64})(?![^\s'\",;])",
+    r"(?a:\b(?:password|passwd|secret|token|api_?key|access_?key)\b)"
+    r"['\"]?\s{0,3}[:=\uff1a]\s{0,3}['\"]?"
+    r"([^\s'\"(),;._<>\[\]\x80-\U0010ffff]{8,64}(?![^\s'\",;\x80-\U0010ffff])"
+    r"|[^\s'\"(),;._<>\[\]]{8,64}(?![^\s'\",;]))",
     re.IGNORECASE,
 )
+# Letters and marks of other scripts: what is neither ASCII nor a blank nor common punctuation.
+_OTHER: Final = r"[^\x00-\x7f\s\xa0-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff20]"
+# Only a user that ends in ASCII has a domain that ends in another script: where no blank stands
+# before an @, it may call somebody by name.
 _EMAIL: Final = re.compile(
-    r"(?<![\w.+-])([\w.+-]{1,64})@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})(?![\w@(-])"
+    r"(?<=[\w.+-])@((?:[A-Za-z0-9_-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9_@(-])"
+    r"|(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9_@(-])"
+    rf"|(?<=[A-Za-z0-9]@)(?:(?:[A-Za-z0-9_-]|{_OTHER}){{1,63}}\.){{1,8}}{_OTHER}{{2}})"
 )
+_USER: Final = re.compile(r"[\w.+-]*$", re.ASCII)
 _EXAMPLE: Final = re.compile(
     r"(?:^|\.)(?:example(?:\.\w+)?|test|invalid|localhost)$", re.IGNORECASE
 )
-_DIGITS: Final = re.compile(r"(?<![\w.])[0-9]{8,20}(?!\w|\.[0-9])")
+_DIGITS: Final = re.compile(r"(?<![\w.])[0-9]{8,20}(?!\w|\.[0-9])", re.ASCII)
 _CARD: Final = re.compile(
-    r"(?<![\w.-])[2-6][0-9]{3}[ -]?[0-9]{4,6}[ -]?[0-9]{4,5}(?:[ -]?[0-9]{1,4})?(?![\w-])"
+    r"(?<![\w.-])[2-6][0-9]{3}[ -]?[0-9]{4,6}[ -]?[0-9]{4,5}(?:[ -]?[0-9]{1,4})?(?![\w-])",
+    re.ASCII,
 )
-_IBAN: Final = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_IBAN: Final = re.compile(
+    r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", re.ASCII
+)
 _PHONE: Final = re.compile(
     r"(?<![\w+])\+[1-9][0-9]{0,2}(?:[ -]\(?[0-9]{1,8}\)?){2,6}(?![\w-])"
-    r"|(?<![\w(.-])(?:\([2-9][0-9]{2}\) |[2-9][0-9]{2}-)[0-9]{3}-[0-9]{4}(?![\w-])"
+    r"|(?<![\w(.-])(?:\([2-9][0-9]{2}\) |[2-9][0-9]{2}-)[0-9]{3}-[0-9]{4}(?![\w-])",
+    re.ASCII,
 )
-_IPV4: Final = re.compile(r"(?<![\w.])(?<!version )(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])")
-_IPV6: Final = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}::?){3,7}[0-9a-fA-F]{1,4}(?![\w:])")
+# A Chinese mobile number is a long number like any other, but where the text is Chinese.
+_HAN: Final = re.compile(r"[\u4e00-\u9fff]")
+_MOBILE: Final = re.compile(
+    r"(?<![\w.+-])(?:\+?86[ -]?)?(1[3-9][0-9](?:[ -]?[0-9]{4}){2})(?!\w|[.-][0-9])", re.ASCII
+)
+_CHINESE_ID: Final = re.compile(r"(?<![\w.])[1-9][0-9]{16}[0-9Xx](?!\w|\.[0-9])", re.ASCII)
+_IPV4: Final = re.compile(
+    r"(?<![\w.])(?<!version )(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])", re.ASCII
+)
+_IPV6: Final = re.compile(
+    r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}::?){3,7}[0-9a-fA-F]{1,4}(?![\w:])", re.ASCII
+)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}")
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-f]{32,}|[0-9A-F]{32,})")
 # A random string has one of the next letters or digits after 1 in 16 characters at most.
@@ -256,8 +289,14 @@ def _has_key(text: str) -> bool:
 
 def _has_email(text: str) -> bool:
     return any(
-        user != "git" and not _EXAMPLE.search(domain) for user, domain in _EMAIL.findall(text)
+        _is_user(text, at.start()) and not _EXAMPLE.search(at[1]) for at in _EMAIL.finditer(text)
     )
+
+
+def _is_user(text: str, at: int) -> bool:
+    """Whether a user may be named before this @; where it starts is known of ASCII alone."""
+    user = _USER.search(text, max(0, at - 65), at)
+    return user is not None and user[0] != "git" and len(user[0]) <= 64
 
 
 def _has_long_number(text: str) -> bool:
@@ -267,10 +306,13 @@ def _has_long_number(text: str) -> bool:
 def _is_arbitrary(digits: str) -> bool:
     """Not a date, a time since 1970, a round number, a power of two or one that counts on."""
     is_time = digits[0] == "1" and len(digits) in {10, 13}
-    is_round = digits.endswith("0000") or len(set(digits)) < 4
+    return not (is_time or _is_round(digits) or _is_date(digits) or _rises(digits))
+
+
+def _is_round(digits: str) -> bool:
     number = int(digits)
     is_power = any(n & (n - 1) == 0 for n in (number - 1, number, number + 1))
-    return not (is_time or is_round or is_power or _is_date(digits) or _rises(digits))
+    return is_power or digits.endswith("0000") or len(set(digits)) < 4
 
 
 def _is_date(digits: str) -> bool:
@@ -302,7 +344,20 @@ def _has_iban(text: str) -> bool:
 
 
 def _has_phone(text: str) -> bool:
-    return any(9 <= sum(map(str.isdigit, number)) <= 15 for number in _PHONE.findall(text))
+    mobiles = _MOBILE.findall(text) if _HAN.search(text) else []
+    return any(9 <= sum(map(str.isdigit, number)) <= 15 for number in _PHONE.findall(text)) or any(
+        not _is_round(re.sub(r"[ -]", "", number)) for number in mobiles
+    )
+
+
+def _has_chinese_id(text: str) -> bool:
+    return any(_is_chinese_id(number.upper()) for number in _CHINESE_ID.findall(text))
+
+
+def _is_chinese_id(number: str) -> bool:
+    """A date of birth, and the check digit of ISO 7064, MOD 11-2."""
+    total = sum(int(digit) * 2 ** (17 - place) for place, digit in enumerate(number[:17]))
+    return _is_date(number[6:14]) and number[17] == "10X98765432"[total % 11]
 
 
 def _has_address(text: str) -> bool:
@@ -356,6 +411,7 @@ _SECRETS: Final[Mapping[str, Callable[[str], bool]]] = {
     "card": _has_card,
     "IBAN": _has_iban,
     "phone": _has_phone,
+    "ID number": _has_chinese_id,
     "IP address": _has_address,
     "random string": _has_random_string,
 }

@@ -118,6 +118,10 @@ def test_masking_keeps_words_and_hides_numbers_and_identifiers() -> None:
         "row 7\nrow 6\nrow 5\nrow 4\nrow 3",
         "\n".join(f"object.__{name}__(self)" for name in ("add", "sub", "mul", "pow", "and")),
         "Names:\n" + "\n".join(f"- user{i * i} has a key" for i in range(5)),
+        "Call us now!\n" * 40,
+        "\n\n".join(["立即致电"] * 5 + ["其他", "Andere", "x1"]),
+        "3.14\r\n" * 9,
+        "* * *\n" * 20 + "\n".join(f"step {i * i} of it" for i in range(5)),
     ],
 )
 def test_a_text_that_counts_or_repeats_a_line_is_a_template(text: str) -> None:
@@ -132,7 +136,9 @@ def test_a_text_that_counts_or_repeats_a_line_is_a_template(text: str) -> None:
         pytest.param("7, 7, 7, 7, 7, 7", id="step 0"),
         pytest.param("1 is, 2 was, 3 will, 4 may, 5 can", id="other words between"),
         pytest.param(f"{PROSE} See 1, 2, 3, 4, 5.", id="a small part"),
-        pytest.param("same line\n" * 9, id="one line again"),
+        pytest.param("same line\n" * 4, id="one line, too seldom"),
+        pytest.param("same line\n" * 5 + "\n".join("abcdef"), id="one line, not most of the text"),
+        pytest.param("=====\n" * 40, id="a line without a word"),
         pytest.param("\n".join(f"{i}" for i in (3, 1, 4, 15, 9)), id="numbers alone"),
         pytest.param("9" * 10_000, id="more digits than Python reads"),
         pytest.param("", id="nothing"),
@@ -161,6 +167,17 @@ def test_what_only_looks_like_counting_is_no_template(text: str) -> None:
         ("IP address", "host 2606:2800:220:1:248:1893:25c8:1946"),
         ("random string", f"sha {HEX}"),
         ("random string", f"key {BASE64}=="),
+        ("e-mail", "邮箱\uff1azhangsan@qq.com请联系"),
+        ("e-mail", "пишите на имя@mail.ru"),
+        ("e-mail", "josé@bücher.de"),
+        ("e-mail", "name@пример.рф"),
+        ("e-mail", "name@उदाहरण.भारत"),
+        ("long number", "身份证号110105194912310021号"),
+        ("ID number", "11010519491231002X"),
+        ("phone", "手机13812345678谢谢"),
+        ("phone", "电话 +86 138-1234-5678。"),
+        ("key", "password: Pässw0rd123"),
+        ("key", "密码password\uff1aTr0ub4dor&3" + "谢" * 80),
     ],
 )
 def test_a_secret_is_known_by_its_format(kind: str, text: str) -> None:
@@ -184,10 +201,46 @@ def test_a_secret_is_known_by_its_format(kind: str, text: str) -> None:
         "test_that_python3_reads_a_long_name usr/lib/python3/dist/HTTPServer2/Handler1",
         "x" * 1000,
         "=" * 1000,
+        "写给user@example.com请看.谢谢。请git@github.com:x。谢谢@张三.李四。@张三。你好.com",
+        "手机 13812345678.5。销售额15000000000元。编号113812345678900000000",
+        "身份证 11010519491331002X 和 110105194912310028X",
     ],
 )
 def test_examples_versions_and_arithmetic_are_no_secrets(text: str) -> None:
     assert secret_kinds(text) == []
+
+
+def test_a_number_is_a_mobile_number_in_chinese_texts_alone() -> None:
+    assert secret_kinds("13812345678") == []
+
+
+# Letters of every script but those of ASCII.
+letters = st.text(st.characters(categories=["L"], min_codepoint=0x80), min_size=1, max_size=80)
+SECRETS = [
+    "AK" + "IAIOSFODNN7ABCDEFG", "gh" + "p_" + "a1B2" * 9, "glpat-" + "a1B2c" * 4,
+    "AIza" + "a1B2c" * 7, "password: Tr0ub4dor&3", "token='ab12CD34ef56'",
+    "-----BEGIN RSA " + "PRIVATE KEY-----", "jane.roe+x@mail.uni-a.edu", "name@пример.рф",
+    "48302716", "730118264519", "4539 1488 0343 6467", "GB82 WEST 1234 5698 7654 32",
+    "DE89370400440532013000", "+49 30 1234567", "(212) 555-0173", "11010519491231002X",
+    "93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", HEX, BASE64,
+]  # fmt: skip
+ORDINARY = [
+    "user@example.com", "git@github.com:x/y", "20240131", "1700000000", "16777216", "12345678",
+    "100000000", "3.14159265358979", "4539 1488 0343 6468", "GB82 WEST 1234 5698 7654 33",
+    "192.168.1.254", "2024-01-31", "3.1.1.6", "12:30:45", "password=None", "15000000000",
+]  # fmt: skip
+
+
+@given(secret=st.sampled_from(SECRETS), before=letters, after=letters)
+def test_letters_beside_a_secret_do_not_hide_it(secret: str, before: str, after: str) -> None:
+    assert set(secret_kinds(secret)) <= set(secret_kinds(f"{before}{secret}{after}"))
+
+
+@given(text=st.sampled_from(ORDINARY), before=letters, after=letters)
+def test_letters_beside_ordinary_text_make_no_secret_of_it(
+    text: str, before: str, after: str
+) -> None:
+    assert secret_kinds(f"{before}{text}{after}") == []
 
 
 def test_the_docstrings_of_a_known_library_hold_almost_no_secret() -> None:
