@@ -1,10 +1,13 @@
 """What the programs that we start find in their environment."""
 
+import math
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from gdc.errors import ConfigError
 
 # Nothing that is started reports home, and MLflow says nothing but warnings.
 QUIET: Final[Mapping[str, str]] = {
@@ -24,6 +27,25 @@ def device() -> str:
     name = os.environ.get("GDC_DEVICE", "cpu")
     local_rank = os.environ.get("LOCAL_RANK")
     return f"{name}:{local_rank}" if name == "cuda" and local_rank else name
+
+
+def checkpoint_seconds() -> float:
+    """How often a run that trains saves what it has: ``GDC_CHECKPOINT_SECONDS``, or 60.
+
+    Raises:
+        ConfigError: It is no number of at least 0.
+    """
+    given = os.environ.get("GDC_CHECKPOINT_SECONDS", "60")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ConfigError(
+            f"GDC_CHECKPOINT_SECONDS: expected seconds, at least 0, got {given!r}. "
+            "Set it to a number such as 60, or unset it."
+        )
+    return seconds
 
 
 def child_environment() -> dict[str, str]:

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gdc.config import Params, parse_params
+from gdc.durable import put_in_place
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.paths import odd_kind, require_file
 from gdc.schema import (
@@ -504,7 +505,7 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        temporary.replace(path)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -517,7 +518,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
+        put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,7 +1,11 @@
 """Texts, weights and a seed -> a trained model and every sample's loss at every checkpoint."""
 
 import os
+import pickle
+import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -25,15 +29,20 @@ from gdc.batches import (
     windows_of,
 )
 from gdc.config import TrainingConfig
+from gdc.durable import put_in_place
+from gdc.environment import checkpoint_seconds
 from gdc.errors import ConfigError, DataError
 from gdc.losses import TargetLosses, mean_of_tokens, per_sequence, sample_losses, token_losses
 from gdc.processes import ALONE, Processes
 from gdc.schema import CHECKPOINTS
 
-# A killed run loses at most about this many seconds of training.
-_CHECKPOINT_SECONDS: Final = float(os.environ.get("GDC_CHECKPOINT_SECONDS", "60"))
 # A run that was killed and not started again for so long, in seconds, will not be.
 _ABANDONED_SECONDS: Final = 7 * 24 * 3600.0
+# What zipfile and torch raise for a file that is not as it was written.
+_DAMAGE: Final = (
+    EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 # The code that trains; by name, as importing the last one takes seconds.
 _CODE: Final = (
     "batches.py",
@@ -191,7 +200,8 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
         recipe: Hyper-parameters and seed.
         checkpoints: Folder for resuming; a killed run that is started again goes on from there,
             and ends with the same bytes as one that was never killed (three processes or more sum
-            gradients in another order after a start: with the same but for rounding).
+            gradients in another order after a start: with the same but for rounding). A damaged
+            checkpoint is put aside with a message, and the run begins anew.
         name: What the progress bar says; no two runs at the same time may share it.
         trace: Takes the losses of the samples; None: nobody asks for them.
         among: The processes that train together.
@@ -266,6 +276,8 @@ class _Run:
         self.window_gain = torch.full_like(self.window_nll, torch.nan, dtype=torch.float64)
         self.batches = _plan(self.windows, recipe, 0)
         self.started = self.saved = time.monotonic()
+        # A killed run loses at most about this much of training.
+        self.save_seconds = checkpoint_seconds()
         self.save_is_due = False
         self.tokens_done = 0
         # Dropout differs between the processes, whose texts do.
@@ -345,7 +357,7 @@ class _Run:
 
     def _over_processes(self, loss: float) -> float:
         """Loss of the whole batch. The first process's clock says when all of them save."""
-        is_due = self.among.is_first and time.monotonic() - self.saved >= _CHECKPOINT_SECONDS
+        is_due = self.among.is_first and time.monotonic() - self.saved >= self.save_seconds
         of_batch, self.save_is_due = self.among.add(np.array([loss, is_due])).tolist()
         return float(of_batch)
 
@@ -460,11 +472,39 @@ class _CheckpointStore:
 
     def restore(self) -> None:
         run = self.run
-        if self.path.exists():
-            self._put_back(torch.load(self.path, weights_only=True, map_location=run.device))
+        state = self._read()
+        if state is not None:
+            self._put_back(state)
         if run.trace is not None:
             run.trace.resume(self.path.stem, len(run.recording.checkpoints))
         run.among.wait()
+
+    def _read(self) -> dict[str, Any] | None:
+        """What a killed run has saved; None: nothing, or what is damaged."""
+        state, fault = None, None
+        if self.path.exists():
+            try:
+                state = _load(self.path, self.run.device)
+            except _DAMAGE as error:
+                fault = error
+        # All of them go on, or none. The sum is known when all have read.
+        if self.run.among.add(np.array([fault is not None], dtype=np.int64))[0] == 0:
+            return state
+        if self.run.among.is_first:
+            self._put_aside(fault)
+        return None
+
+    def _put_aside(self, fault: Exception | None) -> None:
+        aside = self.path.with_suffix(".damaged")
+        self.path.replace(aside)
+        found = (
+            "a fault in another process" if fault is None else f"{type(fault).__name__}: {fault}"
+        )
+        tqdm.write(
+            f"{self.path}: expected a training checkpoint as it was written, got {found}. "
+            f"Put aside as {aside.name}; training begins anew.",
+            file=sys.stderr,
+        )
 
     def _put_back(self, state: Mapping[str, Any]) -> None:
         run, record = self.run, self.run.recording
@@ -497,7 +537,7 @@ class _CheckpointStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
             torch.save(state, temporary)
-            temporary.replace(self.path)
+            put_in_place(temporary, self.path)
         self.run.saved = time.monotonic()
 
     def remove(self) -> None:
@@ -533,6 +573,16 @@ class _CheckpointStore:
                 for step, train, heldout in record.looks
             ],
         }
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
+    # torch writes a checksum of each tensor, but does not compare it.
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"another checksum of {damaged}")
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
+    return state
 
 
 def _rng_state(device: torch.device) -> list[Tensor]:

@@ -38,7 +38,7 @@ def test_a_finished_run_removes_what_was_abandoned_a_week_ago(tmp_path: Path) ->
 @pytest.fixture
 def _kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step, which stays as after a kill."""
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
     monkeypatch.setattr(training._CheckpointStore, "remove", lambda _self: None)
 
 

@@ -239,7 +239,7 @@ def test_what_a_kill_left_is_hidden_from_dvc_and_gone_after_the_next_write(
     # Twice: the second finds what the first has left, under whatever process number.
     for _ in range(2):
         left = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        assert list(Path("data").iterdir()) == [Path(left)]
+        assert list(Path("data").absolute().iterdir()) == [Path(left)]
     assert fnmatch(Path(left).name, TEMPORARIES)
     assert TEMPORARIES in (REPOSITORY / ".dvcignore").read_text(encoding="utf-8").splitlines()
     if writer == "new_file":
@@ -375,7 +375,7 @@ def within_a_disk(move: Callable[..., None]) -> Callable[..., None]:
     """``work`` is one disk, all else another."""
 
     def moved(source: os.PathLike[str], target: os.PathLike[str]) -> None:
-        if len({Path(path).parts[0] == "work" for path in (source, target)}) > 1:
+        if len({"work" in Path(path).parts for path in (source, target)}) > 1:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         move(source, target)
 
@@ -751,3 +751,23 @@ def test_references_that_miss_a_sample_are_refused() -> None:
     store.write_reference(0, table)
     with pytest.raises(SchemaError, match=r"got fewer\. Re-run: gdc stage reference"):
         store.read_references([0])
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As far as a test can see: what was synced, and what stood under the name then."""
+    synced: list[tuple[str, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        synced.append((path.name, Path("data/a.json").exists() or Path("data/model/w").exists()))
+
+    monkeypatch.setattr("os.fsync", sync)
+    store.write_json(Path("data/a.json"), {})
+    assert synced == [(".a.json.tmp", False), ("data", True)]
+    synced.clear()
+    Path("data/a.json").unlink()
+    with store.new_folder(Path("data/model")) as folder:
+        (folder / "w").write_text("w", encoding="utf-8")
+    assert synced == [("w", False), (".model.tmp", False), ("data", True)]

@@ -1,6 +1,6 @@
 """Training: known steps, equal bytes, resuming, what is recorded, refusals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from torch import nn
 from gdc import training
 from gdc.batches import TokenizedTexts, padded, windows_of
 from gdc.config import Gpt2Model, LstmModel, TrainingConfig
-from gdc.errors import DataError
+from gdc.errors import ConfigError, DataError
 from gdc.losses import mean_of_tokens, sample_losses, token_losses
 from gdc.models import build_model, target_states
 from gdc.schema import CHECKPOINTS
@@ -318,7 +318,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     recipe = recipe_with(probes_per_epoch=2, records=True)
     model = built(kind, dropout=0.2)
     whole = trained(tmp_path, model, recipe)
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
     kill_after(num_steps, tmp_path, built(kind, dropout=0.2), recipe, monkeypatch)
     assert [file.suffix for file in tmp_path.iterdir()] == [".pt"]
     steps, resumed = steps_taken(monkeypatch), built(kind, dropout=0.2)
@@ -328,12 +328,60 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert list(tmp_path.iterdir()) == []
 
 
+def flipped(content: bytes) -> bytes:
+    """One bit of a weight is another: torch would load it without a word."""
+    return content[:2000] + bytes([content[2000] ^ 1]) + content[2001:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[: len(content) // 2], id="cut off"),
+        pytest.param(lambda content: b"", id="empty"),  # noqa: ARG005
+        pytest.param(lambda content: bytes(len(content)), id="zeros, as after a power cut"),
+        pytest.param(flipped, id="one bit"),
+    ],
+)
+def test_a_damaged_checkpoint_is_put_aside_and_the_run_begins_anew(
+    damage: Callable[[bytes], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe, model = recipe_with(probes_per_epoch=2, records=True), built(dropout=0.2)
+    whole = trained(tmp_path, model, recipe)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
+    kill_after(7, tmp_path, built(dropout=0.2), recipe, monkeypatch)
+    (checkpoint,) = tmp_path.iterdir()
+    damaged = damage(checkpoint.read_bytes())
+    checkpoint.write_bytes(damaged)
+    kill_after(3, tmp_path, built(dropout=0.2), recipe, monkeypatch)
+    said = capsys.readouterr().err
+    assert f"{checkpoint}: expected a training checkpoint as it was written, got" in said
+    assert checkpoint.with_suffix(".damaged").read_bytes() == damaged
+    steps, resumed = steps_taken(monkeypatch), built(dropout=0.2)
+    rest = trained(tmp_path, resumed, recipe)
+    assert outcome_of(resumed, rest) == outcome_of(model, whole)
+    assert steps == list(range(3, len(whole.curve)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", ["abc", "nan", "-1", ""])
+def test_seconds_between_checkpoints_that_are_none_are_refused(
+    seconds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", seconds)
+    expected = f"GDC_CHECKPOINT_SECONDS: expected seconds, at least 0, got {seconds!r}"
+    with pytest.raises(ConfigError, match=expected):
+        trained(tmp_path, built(), recipe_with())
+
+
 def test_a_run_killed_twice_resumes_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, model, resumed = recipe_with(), built(dropout=0.2), built(dropout=0.2)
     whole = trained(tmp_path, model, recipe)
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
     kill_after(5, tmp_path, built(dropout=0.2), recipe, monkeypatch)
     kill_after(11, tmp_path, built(dropout=0.2), recipe, monkeypatch)
     assert outcome_of(resumed, trained(tmp_path, resumed, recipe)) == outcome_of(model, whole)
@@ -344,7 +392,7 @@ def test_a_run_killed_between_two_saves_repeats_only_the_steps_since(
 ) -> None:
     recipe, model, resumed = recipe_with(), built(), built()
     whole = trained(tmp_path, model, recipe)
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 5)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "5")
     clock = SimpleNamespace(monotonic=iter(range(10_000)).__next__)  # a second per look at it
     monkeypatch.setattr(training, "time", clock)
     kill_after(7, tmp_path, built(), recipe, monkeypatch)
@@ -360,7 +408,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_nothing_behind(
         path.write_bytes(repr(state).encode()[:100])
         raise Killed
 
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
     with monkeypatch.context() as patch:
         patch.setattr("torch.save", save_half)
         with pytest.raises(Killed):
@@ -395,7 +443,7 @@ def test_a_run_that_differs_in_anything_does_not_go_on_from_the_checkpoint(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
     kill_after(7, tmp_path, built(dropout=0.2), recipe_with(), monkeypatch)
     (checkpoint,) = tmp_path.iterdir()
     steps, other = steps_taken(monkeypatch), built(**{"dropout": 0.2} | model)
