@@ -1,5 +1,6 @@
 """One pass over members and held-out texts -> the table of membership, extraction and loss."""
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from gdc import membership
 from gdc.corpus import hash_order
+from gdc.errors import DataError
 from gdc.extraction import Secrets
 from gdc.membership import Evidence, Population, References, TokenTable
 from gdc.schema import MEMBERSHIP
@@ -173,6 +175,9 @@ def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
 
     Blind baselines never ask the model: away from an AUC of 0.5 the two groups differ by more than
     membership, and no attack on them proves a leak.
+
+    Raises:
+        DataError: The perplexity is no finite number: the model has diverged.
     """
     scored = audit.with_columns(loss_attack=-pl.col("loss"))
     members = scored.filter("is_member")
@@ -186,7 +191,7 @@ def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
     heldout_loss = float(np.average(heldout["loss"], weights=heldout["num_tokens"]))
     return {
         "heldout_loss": heldout_loss,
-        "perplexity": float(np.exp(heldout_loss)),
+        "perplexity": _perplexity(heldout_loss),
         "num_heldout_tokens": int(heldout["num_tokens"].sum()),
         "membership": {name: attacks[name] for name in names},
         "blind": {name: attacks[name] for name in blind_in(audit)},
@@ -195,6 +200,18 @@ def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
             "heldout": heldout["suffix_extracted"].mean(),
         },
     }
+
+
+def _perplexity(loss: float) -> float:
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(loss))
+    if not math.isfinite(perplexity):
+        raise DataError(
+            f"evaluate: expected held-out losses whose perplexity is a finite number, got "
+            f"{loss:.6g} nats per token: the model has diverged. Lower training.learning_rate or "
+            "training.clip_norm."
+        )
+    return perplexity
 
 
 def _attack_metrics(members: np.ndarray, heldout: np.ndarray) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gdc import workspace
-from gdc.environment import child_environment
+from gdc.environment import checkpoint_seconds, child_environment, device
 from gdc.errors import ConfigError, DataError, GdcError
 
 app = typer.Typer(
@@ -63,6 +63,9 @@ def run(
     from gdc import console, scores, store
 
     workspace.require_workspace()
+    # What a stage would refuse only after those before it.
+    checkpoint_seconds()
+    device()
     if source is not None:
         workspace.write_source(workspace.describe_source(source, text_field))
     scores.require_registered(store.load_params().score.enabled)
@@ -187,6 +190,8 @@ def recommend(
 @contextmanager
 def _report() -> Iterator[dict[str, Any]]:
     """The report of the last run; what it lacks becomes a ``DataError``."""
+    from rich.errors import ConsoleError
+
     from gdc import store
 
     report = store.read_json(store.REPORT)
@@ -196,6 +201,20 @@ def _report() -> Iterator[dict[str, Any]]:
         raise DataError(
             f"{store.REPORT}: expected key {error}, got a report of an older version. "
             "Make it again: gdc run."
+        ) from None
+    except GdcError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        ConsoleError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise DataError(
+            f"{store.REPORT}: expected a report as gdc run writes it, got {type(error).__name__}: "
+            f"{error}. Make it again: gdc run."
         ) from None
 
 

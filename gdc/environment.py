@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +21,23 @@ QUIET: Final[Mapping[str, str]] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+_DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
 def device() -> str:
-    """Where models run: ``GDC_DEVICE``, or the processor; of several processes each has its GPU."""
+    """Where models run: ``GDC_DEVICE``, or the processor; of several processes each has its GPU.
+
+    Whether it is there is not looked at.
+
+    Raises:
+        ConfigError: It is no name of a device.
+    """
     name = os.environ.get("GDC_DEVICE", "cpu")
+    if not re.fullmatch(rf"({'|'.join(_DEVICES)})(:\d+)?", name):
+        raise ConfigError(
+            f"GDC_DEVICE: expected one of {', '.join(_DEVICES)}, maybe with a number as in cuda:1, "
+            f"got {name!r}. Name one of these, or unset it for cpu."
+        )
     local_rank = os.environ.get("LOCAL_RANK")
     return f"{name}:{local_rank}" if name == "cuda" and local_rank else name
 

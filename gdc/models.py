@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel
+from gdc.environment import device
 from gdc.errors import ConfigError, SchemaError
 
 if TYPE_CHECKING:
@@ -86,6 +87,23 @@ class LstmLanguageModel(nn.Module):
         return TargetStates(
             self.dropout(hidden_BTH[is_target_BT]), self.embedding.weight, self.bias
         )
+
+
+def on_device(model: nn.Module) -> nn.Module:
+    """Move a model to where ``GDC_DEVICE`` says.
+
+    Raises:
+        ConfigError: It is no device, or torch has none such here.
+    """
+    name = device()
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"GDC_DEVICE: expected a device that torch {torch.__version__} has here, got {name!r}: "
+            f"{error}. Unset it for cpu."
+        ) from None
+    return model.to(name)
 
 
 def target_states(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:

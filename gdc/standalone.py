@@ -23,7 +23,6 @@ from gdc import (
     unread,
 )
 from gdc.config import EvaluateConfig, Source
-from gdc.environment import device
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.model_audit import Subject, audit_model
 from gdc.paths import require_file
@@ -234,7 +233,7 @@ def _subject(request: Request) -> Subject:
             f"--block-size: expected at most the {positions} positions of {request.model}, "
             f"got {block_size}"
         )
-    return Subject(model.to(device()), tokenizer, block_size)
+    return Subject(models.on_device(model), tokenizer, block_size)
 
 
 def _report(

@@ -4,6 +4,7 @@ Every file appears under its name complete or not at all: it is written beside i
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -475,10 +476,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         require_file(path)
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise SchemaError(f"{path}: not found. Run the stage that writes it: gdc run.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    try:
+        value = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {error}. Make it again: gdc run.") from None
     if not isinstance(value, dict):
         raise DataError(
@@ -488,9 +491,31 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object with sorted keys; equal content gives equal bytes."""
+    """Write a JSON object with sorted keys; equal content gives equal bytes.
+
+    Raises:
+        DataError: A number is not finite, of which JSON has none.
+    """
+    odd = next(_not_finite(value), None)
+    if odd is not None:
+        raise DataError(
+            f"{path}: expected finite numbers, got {odd[1]} for {odd[0]}: the model or the losses "
+            "behind it have diverged. Lower training.learning_rate, or mend the losses."
+        )
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def _not_finite(value: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """The names of the numbers in nested objects and lists that are not finite, and these."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _not_finite(part, f"{name}[{i}]")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from gdc.audits import (
     references_of,
 )
 from gdc.corpus import build_corpus, samples_from
+from gdc.errors import DataError
 from gdc.schema import CANARIES, MEMBERSHIP, REFERENCES
 from gdc.token_records import TokenRecords
 from tests.builders import rows_of
@@ -82,6 +83,17 @@ def test_a_hand_made_table() -> None:
     assert metrics["heldout_loss"] == 2.0
     assert metrics["perplexity"] == pytest.approx(np.exp(2.0))
     assert metrics["suffix_extraction"] == {"members": 1.0, "heldout": 0.0}
+
+
+@pytest.mark.parametrize("loss", [710.0, 1e30])
+def test_a_model_that_has_diverged_is_refused(loss: float) -> None:
+    samples = pl.DataFrame(
+        {"sample_id": ["a", "b"], "text": ["xyz", "uvw"], "is_member": [True, False]}
+    )
+    records = records_of([[loss] * 5, [loss] * 5], [[False] * 5] * 2)
+    table = audit_samples(samples, records, block_size=64, min_k_share=0.4)
+    with pytest.raises(DataError, match=r"got (710|1e\+30) nats per token: the model has diverged"):
+        membership_metrics(table)
 
 
 def test_a_model_that_knows_nobody_is_at_its_null() -> None:

@@ -363,6 +363,48 @@ def test_a_report_of_an_older_version_is_not_read(
         )
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param('{"quadrants": null, "curated": null, "front": null}', id="null"),
+        pytest.param('{"quadrants": [], "curated": "x", "front": {"a": 1}}', id="other types"),
+        pytest.param(
+            '{"curated": {"arm": 1, "by_quadrant": []}, "front": [{"extraction": {"high": "x"}}]}',
+            id="other types deeper down",
+        ),
+        pytest.param('{"a": ' * 100_000, id="deep nesting"),
+        pytest.param('{"front": ' + "9" * 5000 + "}", id="a number of 5000 digits"),
+    ],
+)
+def test_a_report_of_other_types_is_one_message(
+    call: Callable[..., tuple[int, str, str]], content: str
+) -> None:
+    store.write_text(store.REPORT, content)
+    for command in (TARGET, ("show",), ("show", "--markdown")):
+        code, output, errors = call(*command)
+        assert (code, output) == (2, "")
+        assert re.match(r"error: reports/report\.json: .*Make it again: gdc run\.$", errors)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("GDC_DEVICE", "junk"), ("GDC_CHECKPOINT_SECONDS", "abc")]
+)
+def test_run_checks_the_environment_before_anything_starts(
+    workspace: Path,
+    call: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+) -> None:
+    (workspace / "params.yaml").write_text(preset_text("docs"))
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.setattr(cli, "_start", lambda _: pytest.fail("started"))
+    monkeypatch.setenv(variable, value)
+    code, _, errors = call("run")
+    assert code == 2
+    assert errors.startswith(f"error: {variable}: expected ")
+
+
 # ---- what is started
 
 

@@ -35,6 +35,7 @@ from gdc.models import (
     LstmLanguageModel,
     build_model,
     load_model,
+    on_device,
     open_model,
     save_model,
     settings_of,
@@ -464,3 +465,26 @@ def test_an_lstm_whose_config_is_edited_is_refused(
     for load in (load_model, lambda folder: open_model(str(folder), vocab_size=VOCAB_SIZE)):
         with pytest.raises(SchemaError, match=message):
             load(tmp_path)
+
+
+# ---- where it runs
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("junk", r"expected one of cpu, cuda, .* got 'junk'"),
+        ("cuda:x", r"expected one of cpu, cuda, .* got 'cuda:x'"),
+        ("", r"expected one of cpu, cuda, .* got ''"),
+        ("xpu", r"expected a device that torch .* has here, got 'xpu': "),
+        ("cuda:99", r"expected a device that torch .* has here, got 'cuda:99': "),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDC_DEVICE", name)
+    with pytest.raises(ConfigError, match=f"GDC_DEVICE: {message}"):
+        on_device(built(LSTM))
+    monkeypatch.setenv("GDC_DEVICE", "cpu:0")
+    assert next(on_device(built(LSTM)).parameters()).device.type == "cpu"

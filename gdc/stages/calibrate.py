@@ -6,7 +6,6 @@ import torch
 from gdc import calibration, models, store, tracking
 from gdc.calibration import Values
 from gdc.config import Params
-from gdc.environment import device
 from gdc.model_audit import Subject, ask_secrets
 from gdc.stages.runner import run
 from gdc.tokens import TextTokenizer, load_tokenizer
@@ -38,7 +37,7 @@ def main() -> None:
 
 
 def _ask(seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params) -> Values:
-    model = models.load_model(store.model_path("tracked", seed)).to(device())
+    model = models.on_device(models.load_model(store.model_path("tracked", seed)))
     subject = Subject(model, tokenizer, params.model.block_size)
     secrets = ask_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
     return secrets.nll / secrets.num_tokens

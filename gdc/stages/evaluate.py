@@ -5,7 +5,6 @@ from typing import Any
 import torch
 
 from gdc import audits, extraction, models, store, tracking
-from gdc.environment import device
 from gdc.model_audit import Subject, audit_model
 from gdc.stages.runner import parse_cell, run
 from gdc.tokens import load_tokenizer
@@ -20,7 +19,7 @@ def main() -> None:
     with tracking.stage_run("evaluate", sections, cell=f"{cell.arm}-{cell.seed}") as stage:
         torch.set_num_threads(params.evaluate.num_threads)
         folder = store.model_path(cell.arm, cell.seed)
-        model = models.load_model(folder).to(device())
+        model = models.on_device(models.load_model(folder))
         samples = audits.choose_samples(
             store.read("corpus"), params.evaluate.num_members, seed=params.seed
         )

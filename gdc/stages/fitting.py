@@ -12,7 +12,6 @@ from torch import nn
 from gdc import losses, models, store, tracking, training
 from gdc.batches import TokenizedTexts
 from gdc.config import Model, Params
-from gdc.environment import device
 from gdc.processes import Processes
 from gdc.tokens import TextTokenizer, in_parts, load_tokenizer
 from gdc.tracking import StageRun
@@ -64,7 +63,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     )
     # What is sharded need not fit on one device.
     if not among.is_sharded:
-        model = model.to(device())
+        model = models.on_device(model)
     recording = training.train(
         model,
         data,
