@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
-from flows.program import as_command, only_run_here, show_no_tracebacks
+from flows.program import as_run, only_run_here, show_no_tracebacks
+from flows.server import prefect_server
 from gdc import benchmark as files
 from gdc import store, tracking
 from gdc.config import Params
@@ -122,10 +123,12 @@ def main() -> None:
     parser.add_argument("--num-models", type=int, default=NUM_MODELS, help="half-models trained")
     parser.add_argument("--max-workers", type=int, default=None, help="models side by side")
     arguments = parser.parse_args()
-    with as_command():
+    with as_run():
+        tracking.require_answer()
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=tracking.load_mlflow, daemon=True).start()
-        benchmark(num_models=arguments.num_models, max_workers=arguments.max_workers)
+        with prefect_server():
+            benchmark(num_models=arguments.num_models, max_workers=arguments.max_workers)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from typing import Final
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows.program import as_command, only_run_here, show_no_tracebacks
+from flows.program import as_run, only_run_here, show_no_tracebacks
+from flows.server import prefect_server
 from gdc import store
 from gdc.scores import require_registered
-from gdc.tracking import load_mlflow
+from gdc.tracking import load_mlflow, require_answer
 from tasks.cluster import joined, run_on_cluster
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE
@@ -70,9 +71,9 @@ def curate(
 
 def is_up_to_date() -> bool:
     """Run ``manifest`` and tell whether anything else has to run; no flow is needed for that."""
-    if not LOCK_FILE.exists():
-        return False
     with only_run_here():
+        if not LOCK_FILE.exists():
+            return False
         try:
             reproduce("manifest", None, lambda _line: None)
         except StageFailedError:
@@ -144,13 +145,17 @@ def main() -> None:
     parser.add_argument("--ray", default=None, help="address of a Ray cluster, auto or local")
     parser.add_argument("--publish", action="store_true", help="push, commit and judge the result")
     arguments = parser.parse_args()
-    with as_command():
+    with as_run():
+        require_answer()
         if not arguments.publish and is_up_to_date():
             sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
             return
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=load_mlflow, daemon=True).start()
-        curate(max_workers=arguments.max_workers, publish=arguments.publish, cluster=arguments.ray)
+        with prefect_server():
+            curate(
+                max_workers=arguments.max_workers, publish=arguments.publish, cluster=arguments.ray
+            )
 
 
 if __name__ == "__main__":

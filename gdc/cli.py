@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gdc import workspace
+from gdc import run_lock, workspace
 from gdc.environment import checkpoint_seconds, child_environment, device
 from gdc.errors import ConfigError, DataError, GdcError
 
@@ -31,12 +31,18 @@ app = typer.Typer(
 AUDIT: Final = Path("reports/audit")
 MAP: Final = Path("reports/map")
 SERVER_SECONDS: Final = 60.0
+STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+STOP_SECONDS: Final = 9.5  # a flow needs up to 8
+WAIT_SECONDS: Final = 0.1
 # Seven worker processes for jobs that we never start.
 SERVER_ENVIRONMENT: Final[Mapping[str, str]] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and its exit code."""
+    # Unless who started us has us ignore it. An exit tells no traceback, whatever is imported.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         app()
     except GdcError as error:
@@ -63,6 +69,7 @@ def run(
     from gdc import console, scores, store
 
     workspace.require_workspace()
+    run_lock.require_free()
     # What a stage would refuse only after those before it.
     checkpoint_seconds()
     device()
@@ -93,6 +100,7 @@ def benchmark(
     from gdc import store
 
     workspace.require_workspace()
+    run_lock.require_free()
     files.require_num_models(num_models)
     options = ["--num-models", str(num_models)]
     options += ["--max-workers", str(max_workers)] if max_workers else []
@@ -120,7 +128,8 @@ def stage(
     if told := dvc_files.mend():
         typer.echo(told, err=True)
     try:
-        _start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets])
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
+        _start([*command, *targets], guarded=True)
     finally:
         dvc_files.keep_copy()
 
@@ -316,19 +325,49 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
 # ---- what we start
 
 
-def _start(command: Sequence[str]) -> None:
-    """Run a program to its end, and leave with its exit code if it failed."""
-    process = subprocess.Popen(command, env=child_environment())  # noqa: S603  # no shell
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+def _start(command: Sequence[str], *, guarded: bool = False) -> None:
+    """Run a program to its end, and leave with its exit code if it failed.
+
+    Args:
+        command: Its command line.
+        guarded: Under ``tasks.guard``, which ends all that the program starts.
+    """
+    stops: list[int] = []
+    before = [(number, signal.getsignal(number)) for number in STOPS]
+    # It, and what it starts, never meets Ctrl-C: we ask it by SIGTERM, which it may expect or not.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if guarded:
+        # -P: a folder called `tasks` in the workspace must not take the place of ours.
+        command = [sys.executable, "-P", "-m", "tasks.guard", *command]
+    process = subprocess.Popen(  # noqa: S603  # no shell
+        command,
+        env=child_environment(),
+        stdin=subprocess.PIPE if guarded else None,
+        start_new_session=guarded,
+    )
+    for number in STOPS:
+        signal.signal(number, lambda number, _: stops.append(number))
     try:
-        code = _wait(process)
-    except KeyboardInterrupt:
-        # Ctrl-C reached it too, and it ends its stages before it stops.
-        code = _wait(process)
+        code = _wait_or_stop(process, stops)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
     if code != 0:
-        raise SystemExit(code if code > 0 else 128 - code)
+        raise SystemExit(128 + stops[0] if stops else code if code > 0 else 128 - code)
+
+
+def _wait_or_stop(process: subprocess.Popen[bytes], stops: Sequence[int]) -> int:
+    while not stops and process.poll() is None:
+        time.sleep(WAIT_SECONDS)
+    process.terminate()
+    try:
+        return process.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        # A guard stands over what a flow started; one that is killed itself takes its group along.
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        return process.wait()
 
 
 def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
@@ -338,7 +377,8 @@ def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     environment = {**child_environment(), **SERVER_ENVIRONMENT}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler)
     process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
         if _answers(process, port):

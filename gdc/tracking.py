@@ -8,19 +8,22 @@ import hashlib
 import json
 import logging
 import os
+import re
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import polars as pl
 from filelock import FileLock
 
 from gdc.environment import QUIET
-from gdc.errors import ConfigError, TransientError
+from gdc.errors import ConfigError, GdcError, TransientError
 from gdc.store import lineage_path, new_file, read_json, scan_parquet, write_json
 
 if TYPE_CHECKING:
@@ -30,6 +33,13 @@ if TYPE_CHECKING:
 DATABASE: Final = "mlflow.db"
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
 WORKSPACE_TAG: Final = "gdc.workspace"
+LOOK_SECONDS: Final = 2.0
+_SQLITE: Final = "sqlite:///"
+# Where a server listens whose address names no port.
+_PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_MOVE_AWAY: Final = (
+    f"Move the file away (mv {DATABASE} {DATABASE}.old): the next run makes a new one."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -247,6 +257,48 @@ def promote(model_id: str, name: str, alias: str) -> str:
     return version
 
 
+def require_answer() -> None:
+    """Look for the store, without MLflow's patience of minutes, before a run begins.
+
+    Raises:
+        TransientError: Nobody listens where the server is said to be.
+        ConfigError: The database is a file of another kind.
+    """
+    parts = urlsplit(tracking_uri())
+    port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    is_direct = parts.scheme not in getproxies() or proxy_bypass(parts.hostname or "")
+    if parts.hostname and port and is_direct:
+        try:
+            socket.create_connection((parts.hostname, port), LOOK_SECONDS).close()
+        except OSError as error:
+            raise TransientError(
+                f"MLFLOW_TRACKING_URI: expected a server at {_without_password(tracking_uri())}, "
+                f"got none: {error.strerror or error}. Is it up? Without the variable, runs go "
+                f"to {DATABASE}."
+            ) from None
+    require_database()
+
+
+def require_database() -> None:
+    """Refuse a file that is no database at once; MLflow tries such a file for a minute.
+
+    Raises:
+        ConfigError: It is a file of another kind, or was cut off.
+    """
+    path = Path(tracking_uri().removeprefix(_SQLITE).partition("?")[0])
+    if not tracking_uri().startswith(_SQLITE) or not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("select count(*) from sqlite_master").fetchall()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise ConfigError(
+                f"{path}: expected a database of MLflow, got a damaged or another file: {error}. "
+                f"{_MOVE_AWAY}"
+            ) from None
+
+
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI``, or the sqlite file of the current folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path.cwd() / DATABASE)
@@ -291,16 +343,43 @@ def _answering() -> Iterator[None]:
     """Word MLflow's own failures: a server that may answer later, or a store that is wrong."""
     _prepare_import()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
-        uri = tracking_uri()
-        shown = _without_password(uri)
-        message = f"MLflow at {shown}: {str(error).replace(uri, shown)}"
-        if uri.startswith(("http://", "https://")):
-            raise TransientError(f"{message}. Is the server up?") from None
-        raise ConfigError(f"{message}. Check MLFLOW_TRACKING_URI.") from None
+    except (MlflowException, SQLAlchemyError) as error:
+        raise _worded(str(error)) from None
+
+
+def _worded(problem: str) -> GdcError:
+    uri = tracking_uri()
+    shown = _without_password(uri)
+    message = f"MLflow at {shown}: {problem.replace(uri, shown)}"
+    if uri.startswith(("http://", "https://")):
+        return TransientError(f"{message}. Is the server up?")
+    if found := re.search(r"out-of-date database schema \(found version (\w+)", problem):
+        return ConfigError(f"MLflow at {shown}: {_of_another_version(found[1])}")
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return ConfigError(f"{message}. Check MLFLOW_TRACKING_URI.")
+    return ConfigError(f"{message}. {_MOVE_AWAY}")
+
+
+def _of_another_version(revision: str) -> str:
+    """Where the tables of a database are not those of the MLflow that is installed."""
+    import mlflow
+
+    folder = Path(mlflow.__file__).parent / "store/db_migrations/versions"
+    if any(folder.glob(f"{revision}_*.py")):
+        return (
+            f"expected the tables of MLflow {mlflow.__version__}, got older ones. Copy the "
+            "database, then bring it up to date: mlflow db upgrade "
+            f"{_without_password(tracking_uri())}"
+        )
+    return (
+        f"expected the tables of MLflow {mlflow.__version__} or older, got those of a newer one. "
+        "Install that one, or take another database: move this one away or name another in "
+        "MLFLOW_TRACKING_URI."
+    )
 
 
 def _prepare_import() -> None:
@@ -314,7 +393,15 @@ def _client() -> "MlflowClient":
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         _create_database(Path.cwd() / DATABASE)
-    return MlflowClient(tracking_uri())
+    require_database()
+    try:
+        return MlflowClient(tracking_uri())
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: expected the driver of {urlsplit(tracking_uri()).scheme} "
+            f"databases, got none: {error}. Install it: pip install 'gendatacarto[postgres]' for "
+            "PostgreSQL."
+        ) from None
 
 
 def _create_database(path: Path) -> None:
@@ -394,9 +481,9 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host))
+    # Not put together from its parts: that loses slashes of a path.
+    place = urlsplit(uri).netloc
+    return uri.replace(place, place.rpartition("@")[2], 1) if "@" in place else uri
 
 
 def _batches(entries: list[Any], size: int) -> Iterator[list[Any]]:

@@ -7,16 +7,91 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from threading import Thread
+from typing import IO, Final
+
+import psutil
+
+GRACE_SECONDS: Final = 4.0  # between SIGTERM and SIGKILL
+KILLED_SECONDS: Final = 1.0  # that the kernel has for a SIGKILL
+_DVC: Final = ["-m", "dvc"]
+
+
+def start(
+    command: Sequence[str], environment: Mapping[str, str], output: int | IO[bytes] | None
+) -> subprocess.Popen[bytes]:
+    """Start a program under a guard, in a process group of its own that ends with this process."""
+    # -P: a folder called `tasks` in the workspace must not take the place of ours.
+    return subprocess.Popen(  # noqa: S603  # no shell, arguments from our own code
+        [sys.executable, "-P", "-m", "tasks.guard", *command],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End whatever still runs of what ``start`` started: first asked, then killed."""
+    ask(process)
+    if not _is_over(process, GRACE_SECONDS):
+        kill(process)
+        _is_over(process, KILLED_SECONDS)
+
+
+def ask(process: subprocess.Popen[bytes]) -> None:
+    """Ask a program under a guard to end."""
+    # The guard alone: it knows whom to spare.
+    process.terminate()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program under a guard, and whatever it started in its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _is_over(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        process.poll()  # reaps the leader
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def main() -> None:
     """Run the command line that we were given; our process group is ours alone."""
     Thread(target=_end_with_starter, daemon=True).start()
-    done = subprocess.run(  # noqa: S603  # no shell, arguments from our own code
-        sys.argv[1:], stdin=subprocess.DEVNULL, check=False
-    )
-    raise SystemExit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+    command = sys.argv[1:]
+    program = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  # no shell
+    arguments = (program, command[1:3] == _DVC)
+    signal.signal(signal.SIGTERM, lambda *_: Thread(target=_stop, args=arguments).start())
+    code = program.wait()
+    raise SystemExit(code if code >= 0 else 128 - code)
+
+
+def _stop(program: subprocess.Popen[bytes], is_dvc: bool) -> None:
+    """End the program; of DVC only what it runs: it dies in the middle of a write if it is asked.
+
+    What it starts after that is asked too, and whoever wants it gone for sure kills the group.
+    """
+    asked: set[psutil.Process] = set()
+    while program.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(program.pid)
+            targets = leader.children(recursive=True) if is_dvc else [leader]
+            for process in set(targets) - asked:
+                process.terminate()
+            asked.update(targets)
+        time.sleep(0.1)
 
 
 def _end_with_starter() -> None:

@@ -2,14 +2,12 @@
 
 import concurrent.futures
 import io
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar, Final, Literal
 
@@ -24,6 +22,7 @@ from prefect.tasks import Task
 from gdc import dvc_files, tracking
 from gdc.environment import child_environment
 from gdc.errors import GdcError, TransientError
+from tasks import guard
 
 Outcome = Literal["executed", "restored", "skipped"]
 # What DVC prints for a stage, and what it means.
@@ -43,7 +42,6 @@ EXITED: Final = re.compile(
     rf"|\s*exitcode\s*: {TransientError.exit_code} \(pid: \d+\)"
 )
 PROGRESS_SECONDS: Final = 5.0  # a progress bar is logged at most this often
-GRACE_SECONDS: Final = 10.0  # between SIGTERM and SIGKILL
 NUM_LAST_LINES: Final = 3  # shown of a stage that failed without an `error:` line
 
 _running: Final[set[subprocess.Popen[bytes]]] = set()
@@ -167,22 +165,14 @@ def process_group(
     A SIGTERM to DVC alone leaves the stage's python running, and it then overwrites outputs. The
     guard ends both also when this process dies without a way out.
     """
-    # -P: a folder called `tasks` in the workspace must not take the place of ours.
-    process = subprocess.Popen(  # noqa: S603  # our own python, arguments from dvc.yaml
-        [sys.executable, "-P", "-m", "tasks.guard", *command],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = guard.start(command, environment, subprocess.PIPE)
     _running.add(process)
     try:
         yield process
         process.wait()
     finally:
         if process.poll() is None:
-            _end_group(process)
+            guard.end(process)
         _running.discard(process)
         for stream in (process.stdin, process.stdout):
             if stream is not None:
@@ -191,34 +181,12 @@ def process_group(
 
 def stop_stages() -> None:
     """End every stage that runs in this process: first asked, then killed."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for stop, seconds in ((guard.ask, guard.GRACE_SECONDS), (guard.kill, guard.KILLED_SECONDS)):
         for process in tuple(_running):
-            _signal(process, number)
-        deadline = time.monotonic() + GRACE_SECONDS
+            stop(process)
+        deadline = time.monotonic() + seconds
         while _running and time.monotonic() < deadline:
             time.sleep(0.1)
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        _signal(process, number)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while _is_group_alive(process) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
-def _is_group_alive(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()  # reaps the leader
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -1,6 +1,7 @@
 """The command line: what it writes into params.yaml, what it starts, how it refuses."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -20,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from gdc import cli, console, store
+from gdc import cli, console, run_lock, store
 from gdc.code_digests import code_digests
 from gdc.errors import ConfigError, DataError
 from gdc.workspace import (
@@ -256,7 +257,7 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     (workspace / "params.yaml").touch()
     (workspace / "dvc.yaml").write_text("stages:\n  score: {}\n  retrain: {}\n")
     started: list[Sequence[str]] = []
-    monkeypatch.setattr(cli, "_start", started.append)
+    monkeypatch.setattr(cli, "_start", lambda command, **_: started.append(command))
     assert call("stage", "retrain@none-1")[0] == 0
     repro = ["dvc", "--wait-for-lock", "repro", "--single-item"]
     # Of code that is not known `manifest` takes the digests first.
@@ -427,6 +428,50 @@ def test_a_terminated_command_ends_what_it_started(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
+
+
+def test_ctrl_c_ends_a_program_that_still_imports_without_a_traceback(tmp_path: Path) -> None:
+    child = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
+    program = "import sys; from gdc import cli; cli._start([sys.executable, '-c', *sys.argv[1:]])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, child, str(tmp_path / "started")],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    # As a terminal does.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
+
+
+def test_ctrl_c_ends_a_command_that_still_imports_without_a_traceback() -> None:
+    program = (
+        "import sys, time; from gdc import cli, workspace\n"
+        "workspace.require_workspace = lambda: (print(flush=True), time.sleep(60))\n"
+        "sys.argv = ['gdc', 'run']; cli.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
+
+
+def test_a_second_run_in_a_folder_is_refused_at_once(
+    workspace: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    (workspace / "params.yaml").write_text(preset_text("docs"))
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    with run_lock.held():
+        code, output, errors = call("run", "--source", "python-docs")
+    assert (code, output) == (75, "")
+    assert f"only run in this folder, got process {os.getpid()} here too" in errors
+    assert (workspace / "params.yaml").read_text() == preset_text("docs")
 
 
 def test_help_is_fast_because_nothing_heavy_is_imported() -> None:

@@ -17,16 +17,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from dvc.lock import Lock
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Failed
 
+from flows import server
 from flows.curate import PHASES, curate, require_success
-from flows.program import only_run_here
+from flows.program import STOPPED, only_run_here
+from flows.server import prefect_server
 from gdc import dvc_files, store, tracking
 from gdc.code_digests import code_digests
 from gdc.errors import ConfigError, TransientError
@@ -269,6 +273,31 @@ def test_an_interrupted_stage_leaves_no_process_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert not is_running(int(pid_file.read_text()))
     assert not stages._running
+
+
+# A DVC whose stage runs until it is stopped, and which then writes for a second.
+WRITING_DVC = """
+import subprocess, sys, time
+from pathlib import Path
+
+started = "import pathlib, time; pathlib.Path('started').touch(); time.sleep(60)"
+subprocess.run([sys.executable, "-c", started])
+Path("lock").write_text("half")
+time.sleep(1)
+Path("lock").write_text("whole")
+"""
+
+
+def test_a_stop_ends_the_stage_and_lets_dvc_finish_its_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.py").write_text(WRITING_DVC)
+    with suppress(KeyboardInterrupt), process_group(stages.dvc_command(), dict(os.environ)):
+        while not (tmp_path / "started").exists():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    assert (tmp_path / "lock").read_text() == "whole"
 
 
 def test_a_stage_ends_with_a_flow_that_is_killed(tmp_path: Path) -> None:
@@ -686,6 +715,40 @@ def test_a_second_run_in_one_folder_is_refused(
         pass
 
 
+def test_a_server_that_is_named_and_away_is_refused_in_seconds() -> None:
+    started = time.monotonic()
+    away = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
+    refusal = pytest.raises(TransientError, match=r"^PREFECT_API_URL: .*127\.0\.0\.1:9/api, got")
+    with away, refusal, prefect_server():
+        pass
+    assert time.monotonic() - started < 30
+
+
+def test_a_home_that_prefect_cannot_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    home = tmp_path / "file/.prefect"
+    with (
+        temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: home}),
+        pytest.raises(ConfigError, match=rf"^PREFECT_HOME: .*{home}.*export PREFECT_HOME="),
+        prefect_server(),
+    ):
+        pass
+
+
+def test_a_temporary_server_that_does_not_come_up_has_left_its_words_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server, "_PROGRAM", ("no_such_program",))
+    with (
+        temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: tmp_path}),
+        pytest.raises(TransientError, match=rf"got its end.*{tmp_path / server.LOG}"),
+        prefect_server(),
+    ):
+        pass
+    assert "No module named no_such_program" in (tmp_path / server.LOG).read_text()
+
+
 # ---- the whole flow
 
 # A phase copies its inputs; `retrain` also logs a model, so that there is one to promote.
@@ -874,3 +937,42 @@ def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline
     outcomes = last_parent()["outcomes"]
     assert outcomes.pop("manifest") == "failed"
     assert set(outcomes.values()) == {"not run"}
+
+
+# ---- a stop
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.pid != os.getpid() and Path(process.cwd()) == folder:
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_in_ten_seconds_though_the_server_is_gone(
+    pipeline: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    waiting = PHASE_STAGE + "\nif stage == 'ingest':\n    import time; time.sleep(600)\n"
+    (pipeline / "phase.py").write_text(waiting)
+    program = [sys.executable, "-c", "from gdc.cli import main; main()", "run"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True)
+    while not (pipeline / "data/ingest").exists():
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    (uvicorn,) = [p for p in processes_in(pipeline) if p.cmdline()[1:3] == ["-m", "uvicorn"]]
+    uvicorn.kill()
+    started = time.monotonic()
+    os.killpg(run.pid, number)
+    assert run.wait(timeout=60) == 128 + number
+    assert time.monotonic() - started < 11
+    assert psutil.wait_procs(processes_in(pipeline), timeout=5)[1] == []
+    said = (tmp_path / "log").read_text()
+    assert said.endswith(STOPPED)
+    assert "Traceback" not in said
+    assert "httpx" not in said
+    load_graph(pipeline)

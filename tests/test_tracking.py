@@ -3,9 +3,11 @@
 import hashlib
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -292,6 +294,69 @@ def test_a_uri_that_mlflow_does_not_know_is_refused(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "carrier-pigeon://coop")
     refusal = pytest.raises(ConfigError, match=r"carrier-pigeon.*Check MLFLOW_TRACKING_URI")
+    with refusal, tracking.parent_run("first", {}):
+        pass
+
+
+def test_a_server_that_is_away_is_missed_before_a_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = time.monotonic()
+    for uri in ("http://me:secret@127.0.0.1:1/mlflow", "postgresql://me:secret@127.0.0.1:1/db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        refusal = pytest.raises(TransientError, match=r"^MLFLOW_TRACKING_URI: .*//127\.0\.0\.1:1/")
+        with refusal as caught:
+            tracking.require_answer()
+        assert "secret" not in str(caught.value)
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_that_listens_is_not_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        tracking.require_answer()
+
+
+@pytest.mark.parametrize("opened", [tracking.require_answer, tracking.experiment_id])
+@pytest.mark.parametrize("damage", [b"no database" * 100, b"SQLite format 3\0" + b"\1" * 5000])
+@pytest.mark.usefixtures("workspace")
+def test_a_database_that_is_none_is_refused_at_once(
+    damage: bytes, opened: Callable[[], object]
+) -> None:
+    Path("mlflow.db").write_bytes(damage)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=rf"^{Path.cwd()}/mlflow\.db: .*mv mlflow\.db mlflow"):
+        opened()
+    assert time.monotonic() - started < 30
+    assert Path("mlflow.db").read_bytes() == damage
+
+
+@pytest.mark.parametrize(
+    ("revision", "remedy"),
+    [
+        pytest.param("451aebb31d03", r"got older ones.*mlflow db upgrade sqlite:////", id="2019"),
+        pytest.param("f00000000000", "got those of a newer one. Install that", id="the future"),
+    ],
+)
+@pytest.mark.usefixtures("workspace")
+def test_a_database_of_another_version_is_refused(revision: str, remedy: str) -> None:
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("update alembic_version set version_num = ?", (revision,))
+    refusal = pytest.raises(ConfigError, match=rf"^MLflow at sqlite:///{Path.cwd()}.*{remedy}")
+    with refusal, tracking.parent_run("first", {}):
+        pass
+
+
+def test_a_database_without_its_driver_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me@127.0.0.1:1/db")
+    refusal = pytest.raises(ConfigError, match=r"MLFLOW_TRACKING_URI: .*gendatacarto\[postgres\]")
     with refusal, tracking.parent_run("first", {}):
         pass
 

@@ -1,0 +1,117 @@
+"""Prefect's server for one run: the one that is named, or one that ends with us."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+import prefect
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    get_current_settings,
+    temporary_settings,
+)
+
+from gdc.environment import child_environment
+from gdc.errors import ConfigError, TransientError
+from tasks import guard
+
+LOG: Final = Path("work/prefect-server.log")
+ANSWER_SECONDS: Final = 5.0
+# As Prefect starts it.
+_PROGRAM: Final = (
+    "uvicorn", "--app-dir", str(Path(prefect.__file__).parent.parent), "--factory",
+    "prefect.server.api.server:create_app", "--log-level", "error", "--lifespan", "on",
+)  # fmt: skip
+_ENVIRONMENT: Final = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Keep a server for the flow runs inside: that of ``PREFECT_API_URL``, or one started here.
+
+    Raises:
+        TransientError: It does not answer.
+        ConfigError: ``PREFECT_HOME``, where the one started here keeps its runs, is not writable.
+    """
+    if address := PREFECT_API_URL.value():
+        require_answer(address)
+        yield
+        return
+    require_home(Path(PREFECT_HOME.value()))
+    with _started() as address, temporary_settings({PREFECT_API_URL: address}):
+        yield
+
+
+def require_answer(address: str) -> None:
+    """Refuse a named server that is away before anything waits for it."""
+    with get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise TransientError(
+            f"PREFECT_API_URL: expected a Prefect server at {address}, got {problem}. Start it "
+            "(`prefect server start`) or mend the address; without one a run starts its own."
+        )
+
+
+def require_home(home: Path) -> None:
+    """Refuse a folder that Prefect's server could not keep its runs in."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        problem = None if os.access(home, os.W_OK | os.X_OK) else "one that is not writable"
+    except OSError as error:
+        problem = error.strerror
+    if problem is not None:
+        raise ConfigError(
+            f"PREFECT_HOME: expected a folder that Prefect can write to, got {home}: {problem}. "
+            "Name another (by default it lies in HOME): "
+            f"export PREFECT_HOME={Path.cwd()}/work/prefect"
+        )
+
+
+@contextmanager
+def _started() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", *_PROGRAM, "--host", "127.0.0.1", "--port", str(port)]
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("wb") as log:
+        server = guard.start(command, child_environment() | settings | _ENVIRONMENT, log)
+    try:
+        address = f"http://127.0.0.1:{port}/api"
+        deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        while not _answers(address):
+            is_over = server.poll() is not None
+            if is_over or time.monotonic() > deadline:
+                raise TransientError(
+                    "Prefect's temporary server: expected it to answer, got "
+                    f"{'its end' if is_over else 'no answer in time'}. Look at what it said in "
+                    f"{LOG.resolve()}, or run again."
+                )
+            time.sleep(0.1)
+        yield address
+    finally:
+        guard.end(server)
+        if server.stdin is not None:
+            server.stdin.close()
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=ANSWER_SECONDS, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
