@@ -3,6 +3,7 @@
 import math
 import random
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -22,7 +23,23 @@ from gdc.schema import CANARIES, Batches
 
 # A canary before it gets its id: (prefix, secret).
 Probe = tuple[str, str]
+_MORE_TEXTS: Final = (
+    "widen min_words and max_words (characters where words have no blanks between them), or add "
+    "texts that occur once"
+)
 _WORD: Final = re.compile(r"\b[a-z]{3,12}\b")
+# Thai to Burmese, Khmer, kana and Han: their texts put no blanks between words.
+_BLANKLESS: Final = (
+    "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+# For polars, whose patterns know letters and marks.
+_CHARACTER: Final = rf"[\p{{L}}&&{_BLANKLESS}]"
+# A word of any script: two characters of such a text, each with its marks, or what stands between
+# blanks and punctuation.
+_ANY_WORD: Final = (
+    rf"(?:{_CHARACTER}\p{{M}}*){{2}}"
+    rf"|\b[[\p{{L}}\p{{M}}]--{_BLANKLESS}]{{2,12}}\b"
+)
 
 
 def make_canaries(config: CanariesConfig, samples: Batches, *, seed: int) -> pl.DataFrame:
@@ -34,7 +51,8 @@ def make_canaries(config: CanariesConfig, samples: Batches, *, seed: int) -> pl.
         seed: Seed of all random choices.
 
     Returns:
-        ``CANARIES`` table. Texts and prefixes are distinct; a secret starts with its white space.
+        ``CANARIES`` table. Texts and prefixes are distinct; a secret starts with its white space,
+        which is missing in texts without blanks between words.
         Texts of ``digits`` and ``words`` occur nowhere in the corpus; those of ``natural`` are
         corpus texts that occur once.
 
@@ -135,13 +153,46 @@ def _digit_probes(family: DigitCanaries, samples: Batches, seed: int) -> list[Pr
 
 def _word_probes(family: WordCanaries, samples: Batches, seed: int) -> list[Probe]:
     needed = num_canaries(family)
-    words = {word for table in samples for text in table["text"] for word in _WORD.findall(text)}
-    vocabulary = sorted(words)
+    vocabulary = _lower_case_words(samples) if _is_mostly_ascii(samples) else []
+    if math.perm(len(vocabulary), family.prefix_words) < needed:
+        vocabulary = _words_of_any_script(samples)
     possible = math.perm(len(vocabulary), family.prefix_words)
-    _check_enough("words", needed, possible, "use a larger corpus or longer prefixes")
+    _check_enough("words", needed, possible, _more_words(family, len(vocabulary)))
     rng = random.Random(f"{seed}:words")  # noqa: S311 - reproducible, guards no secret
     drawn = _distinct_prefixes(enumerate(_word_sequences(family, vocabulary, rng)))
     return [probe for _, probe in islice(drawn, needed)]
+
+
+def _is_mostly_ascii(samples: Batches) -> bool:
+    """Whether at least half of all letters are those of ASCII."""
+    num_ascii = num_letters = 0
+    for table in samples:
+        num_ascii += int(table["text"].str.count_matches("[A-Za-z]").sum())
+        num_letters += int(table["text"].str.count_matches(r"\p{L}").sum())
+    return 2 * num_ascii >= num_letters
+
+
+def _lower_case_words(samples: Batches) -> list[str]:
+    words = {word for table in samples for text in table["text"] for word in _WORD.findall(text)}
+    return sorted(words)
+
+
+def _words_of_any_script(samples: Batches) -> list[str]:
+    words: set[str] = set()
+    for table in samples:
+        found = table["text"].str.extract_all(_ANY_WORD).explode().drop_nulls()
+        words.update(found)
+    return sorted(words)
+
+
+def _more_words(family: WordCanaries, num_words: int) -> str:
+    """What to do about too few sequences of so many words."""
+    if num_words < family.prefix_words:
+        return (
+            f"use a corpus of more words (this one has {num_words} of 2 to 12 letters), "
+            "or lower prefix_words"
+        )
+    return f"use a corpus of more words (this one has {num_words}), or raise prefix_words"
 
 
 def _word_sequences(
@@ -160,7 +211,7 @@ def _natural_probes(family: NaturalCanaries, samples: Batches, seed: int) -> lis
         # Those of a part that are not among its first ones are not among the first of all.
         drawn = sorted([*first, *_drawn_probes(family, table, seed)])
         first = list(islice(_distinct_prefixes(drawn), needed))
-    _check_enough("natural", needed, len(first), "widen min_words and max_words, or add text")
+    _check_enough("natural", needed, len(first), _MORE_TEXTS)
     return [probe for _, probe in first]
 
 
@@ -168,7 +219,10 @@ def _drawn_probes(
     family: NaturalCanaries, samples: pl.DataFrame, seed: int
 ) -> Iterator[tuple[int, Probe]]:
     """Every text that can be a canary, as one, behind its draw."""
-    num_words = pl.col("text").str.count_matches(r"\S+")
+    # Without blanks every character is a word.
+    num_words = pl.max_horizontal(
+        pl.col("text").str.count_matches(r"\S+"), pl.col("text").str.count_matches(_CHARACTER)
+    )
     # A text that has copies would stay in the corpus beside the canary made of it.
     usable = samples.filter(
         num_words.is_between(family.min_words, family.max_words), pl.col("num_copies") == 1
@@ -178,8 +232,12 @@ def _drawn_probes(
 
 
 def _halves(text: str) -> Probe:
-    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    words = [word.end() for word in re.finditer(r"\S+", text)]
+    characters = [c.end() for c in re.finditer(_BLANKLESS, text) if c[0].isalpha()]
+    ends = max(words, characters, key=len)
     cut = ends[len(ends) // 2 - 1]
+    while unicodedata.category(text[cut]).startswith("M"):
+        cut += 1
     return text[:cut], text[cut:]
 
 

@@ -1,5 +1,6 @@
 """Canaries: counts, distinctness, twins, and refusals."""
 
+import unicodedata
 from itertools import pairwise
 
 import polars as pl
@@ -122,6 +123,63 @@ def test_too_few_digits_are_refused_with_both_numbers() -> None:
 def test_too_few_texts_are_refused_with_both_numbers() -> None:
     with pytest.raises(DataError, match=r"natural: expected 1004 .* but only \d+ are possible"):
         make_canaries(config(natural=natural(per_level=500)), [SAMPLES], seed=0)
+
+
+CHINESE = ["今天天气很好我们去公园散步", "他昨天在图书馆读了一本新书", "春天来了花园里开满了鲜花"]
+THAI = ["สวัสดีครับผมชื่อสมชายมาจากกรุงเทพ", "วันนี้อากาศดีมากเราไปเที่ยวกัน"]
+BLANKLESS = samples_from(
+    rows_of([*("".join(CHINESE)[i : i + 20] for i in range(9)), *THAI]), max_samples=None, seed=0
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        pytest.param(CHINESE, {"今天", "天气", "公园", "鲜花"}, id="Chinese"),
+        pytest.param(THAI, {"สวั", "สดี", "ครั"}, id="Thai, marks with their letters"),
+        pytest.param(["Привет мир", "Это наш мир"], {"мир", "Привет", "наш"}, id="Russian"),
+        pytest.param(["مرحبا بالعالم", "هذا نص عربي"], {"بالعالم", "نص"}, id="Arabic"),
+        pytest.param(["यह एक परीक्षण है", "हम घर में"], {"परीक्षण", "में"}, id="Hindi"),
+        pytest.param(["안녕하세요 여러분", "반갑습니다 오늘"], {"여러분", "오늘"}, id="Korean"),
+        pytest.param(["THE QUICK BROWN", "FOX JUMPS"], {"QUICK", "FOX"}, id="capitals alone"),
+    ],
+)
+def test_words_are_those_of_the_corpus_in_any_script(texts: list[str], expected: set[str]) -> None:
+    samples = samples_from(rows_of(texts), max_samples=None, seed=0)
+    canaries = make_canaries(config(words=words()), [samples], seed=0)
+    assert canaries.height == 10
+    used = set(" ".join(canaries["text"]).split())
+    assert used & expected
+    assert all(any(word in text for text in texts) for word in used)
+    assert not any(unicodedata.category(word[0]).startswith("M") for word in used)
+
+
+def test_foreign_words_in_a_text_of_ascii_are_not_used() -> None:
+    mixed = samples_from(rows_of([*TEXTS, "привет мир", *CHINESE]), max_samples=None, seed=0)
+    canaries = make_canaries(config(words=words()), [mixed], seed=0)
+    assert set(" ".join(canaries["text"]).split()) <= {*WORDS, "and", "number"}
+
+
+def test_a_natural_canary_of_a_text_without_blanks_is_cut_between_its_middle_characters() -> None:
+    chosen = natural(min_words=15, max_words=40, repeats=(2,), per_level=6, num_twins=5)
+    canaries = make_canaries(config(natural=chosen), [BLANKLESS], seed=0)
+    assert set(canaries["text"]) == set(BLANKLESS["text"])
+    for prefix, secret in canaries.select("prefix", "secret").iter_rows():
+        assert sum(map(str.isalpha, prefix)) == sum(map(str.isalpha, prefix + secret)) // 2
+        assert secret[0].isalpha()
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["12 34", "56 78"], r"only 0 .*more words \(this one has 0 of 2 to 12 letters\)"),
+        (["уже", "дом 1"], r"only 2 are possible.*this one has 2\), or raise prefix_words"),
+    ],
+)
+def test_too_few_words_name_what_helps(texts: list[str], message: str) -> None:
+    samples = samples_from(rows_of(texts), max_samples=None, seed=0)
+    with pytest.raises(DataError, match=f"words: expected 10 .*{message}.*set ingest"):
+        make_canaries(config(words=words()), [samples], seed=0)
 
 
 def test_a_canary_that_the_corpus_already_holds_is_refused() -> None:
