@@ -23,6 +23,7 @@ IGNORED: Final = (
     "/data/", "/lineage/", "/metrics/", "/reports/", "work/", "/mlflow.db*", "/.mlflow.db*",
     "/mlartifacts/",
 )  # fmt: skip
+_SOURCE: Final = "--source"
 # As `store` names them.
 TEMPORARIES: Final = ".*.tmp"
 
@@ -51,7 +52,7 @@ def edited_stages() -> set[str]:
 # ---- gdc run --source
 
 
-def describe_source(source: str, text_field: str, option: str = "--source") -> dict[str, Any]:
+def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict[str, Any]:
     """The value of ``ingest.source`` that reads a file or folder.
 
     Raises:
@@ -81,9 +82,11 @@ def _kind_at(path: Path, option: str) -> str:
     if not kinds and huggingface.is_saved(path):
         return huggingface.KIND
     expected = "; ".join(f"{kind}: {listed_endings(kind)}" for kind in ENDINGS)
+    # An audit reads no params.yaml.
+    more = " Other sources: ingest.source in params.yaml." if option == _SOURCE else ""
     raise DataError(
         f"{option} {path}: expected a file, a folder of one kind ({expected}), a saved data set of "
-        f"Hugging Face, or python-docs, got {_found_at(path, kinds)}."
+        f"Hugging Face, or python-docs, got {_found_at(path, kinds)}.{more}"
     )
 
 

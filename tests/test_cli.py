@@ -191,7 +191,9 @@ def test_another_source_is_refused(
     for name in names:
         (workspace / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace / name).touch()
-    with pytest.raises(DataError, match=rf"--source {source}: expected .* got {got}"):
+    with pytest.raises(
+        DataError, match=rf"--source {source}: expected .* got {got}.*\. Other sources: "
+    ):
         describe_source(source, "text")
 
 
