@@ -1,5 +1,6 @@
 """Prefect's server for one run: the one that is named, or one that ends with us."""
 
+import logging
 import os
 import socket
 import sys
@@ -105,9 +106,17 @@ def _started() -> Iterator[str]:
             time.sleep(0.1)
         yield address
     finally:
+        if server.poll() is None:
+            _send_logs()
         guard.end(server)
         if server.stdin is not None:
             server.stdin.close()
+
+
+def _send_logs() -> None:
+    """Prefect sends them in the background, and complains where nobody takes them any more."""
+    for handler in logging.getLogger("prefect.flow_runs").handlers:
+        handler.flush()
 
 
 def _answers(address: str) -> bool:

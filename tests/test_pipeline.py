@@ -135,6 +135,7 @@ def run_flow(folder: Path, *options: str) -> str:
     process = start_flow(folder, *options)
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
+    assert "Error logging to API" not in output
     return output
 
 
