@@ -2,11 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from gdc import quadrants, ray_cluster, scores, store
+from gdc import outputs, quadrants, ray_cluster, scores, store
 from gdc.config import PartitionConfig, ScoreConfig, Threshold
 from gdc.schema import QUADRANT_TABLE, SCORES
+
+_TABLES: Final = ("scores", "quadrants")
 
 
 def map_trace(
@@ -32,6 +34,8 @@ def map_trace(
         DataError: A file is damaged, there are too few losses, or a sample has none to be mapped.
         SchemaError: A file is missing or has other columns or rows.
     """
+    names = (f"{table}.{ending}" for table in _TABLES for ending in ("parquet", "json"))
+    outputs.require_free(out, names, {"the trace": trace})
     with store.naming_damage(trace):
         scan = store.scan_trace(trace, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
@@ -56,6 +60,8 @@ def map_on_cluster(
     All of them see both folders under these names. ``scores/`` and ``quadrants/`` hold one file a
     shard, of its name. What needs all losses, a quantile of them, is read here.
     """
+    names = (f"{table}{ending}" for table in _TABLES for ending in ("", ".json"))
+    outputs.require_free(out, names, {"the trace": trace})
     trace, out = trace.absolute(), out.absolute()
     with store.naming_damage(trace):
         scan = store.scan_trace(trace, score.mode)

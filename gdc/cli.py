@@ -44,10 +44,19 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
+        _require_utf8(sys.argv[1:])
         app()
     except GdcError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Refuse a name that could stand in no file of ours; Python takes it in all the same."""
+    for argument in arguments:
+        shown = os.fsencode(argument).decode(errors="backslashreplace")
+        if shown != argument:
+            raise ConfigError(f"{shown}: expected a name in UTF-8, got other bytes. Rename it.")
 
 
 # ---- commands
@@ -75,7 +84,7 @@ def run(
     device()
     if source is not None:
         workspace.write_source(workspace.describe_source(source, text_field))
-    scores.require_registered(store.load_params().score.enabled)
+    scores.require_registered(workspace.load_params().score.enabled)
     options = ["--max-workers", str(max_workers)] if max_workers else []
     options += ["--publish"] if publish else []
     options += ["--ray", ray] if ray else []
@@ -117,6 +126,7 @@ def stage(
     from gdc import dvc_files
 
     workspace.require_workspace()
+    workspace.load_params()
     names = list(workspace.read_yaml(workspace.GRAPH)["stages"])
     phase = name.partition("@")[0]
     if phase not in names:
@@ -137,21 +147,26 @@ def stage(
 @app.command()
 def init(
     preset: Annotated[str, typer.Argument(help="docs, own-data, ...")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite params.yaml.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace params.yaml; keep a copy.")
+    ] = False,
 ) -> None:
     """Write params.yaml from a preset, and make this folder a workspace if it is none."""
-    from gdc.store import PARAMS
+    from gdc import store
 
     names = workspace.preset_names()
     if preset not in names:
         raise ConfigError(f"preset: expected one of {', '.join(names)}, got {preset!r}.")
-    if PARAMS.exists() and not force:
-        raise ConfigError(f"{PARAMS}: exists already. Add --force to overwrite it.")
     text = (files("gdc") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
-    PARAMS.write_text(text, encoding="utf-8")
-    if not workspace.GRAPH.exists():
-        workspace.make_workspace()
-    typer.echo(f"Wrote {PARAMS} from preset {preset}. Next: gdc run")
+    try:
+        backup = workspace.init(text, force=force)
+    except OSError as error:
+        raise ConfigError(
+            f"{Path.cwd()}: expected a folder to write into, got: {error.strerror}."
+        ) from None
+    if backup is not None:
+        typer.echo(f"The {store.PARAMS} that was here is now {backup}.")
+    typer.echo(f"Wrote {store.PARAMS} from preset {preset}. Next: gdc run")
 
 
 @app.command()
@@ -278,8 +293,6 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         block_size=block_size,
         seed=seed,
     )
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: expected a folder, got a file. Name another.")
     built = standalone.run_audit(request, num_members, out)
     for sentence in [*built["summary"], *standalone.findings(built), *built["warnings"]]:
         typer.echo(sentence)

@@ -4,7 +4,8 @@ Values live only in params.yaml, because DVC tracks that file and not the defaul
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from reprlib import Repr
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,10 +18,41 @@ AUTO: Final = "auto"
 MIN_TWINS: Final = 9
 
 
-class Section(BaseModel):
-    """A stage's parameters: immutable, and a misspelt key is an error."""
+# Above it the numbers of polars and torch overflow.
+MAX_COUNT: Final = 2**31 - 1
+MAX_SEED: Final = 2**63 - 1
+# More than any machine, model or text has; a library that is asked for more aborts.
+MAX_THREADS: Final = 1024
+MAX_WIDTH: Final = 2**16
+MAX_LAYERS: Final = 1000
+MAX_BLOCK_SIZE: Final = 2**20
+MAX_VOCAB_SIZE: Final = 2**20
+MAX_COPIES: Final = 1000
+MAX_WORDS: Final = 1000
+# Files and DVC stages carry an arm's name beside others; a file name has 255 bytes.
+MAX_NAME: Final = 64
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+# Not for a field with an upper bound of its own, which pydantic would ignore.
+Count = Annotated[int, Field(le=MAX_COUNT)]
+Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+BlockSize = Annotated[
+    int,
+    Field(ge=2, le=MAX_BLOCK_SIZE, description="Tokens of a window; longer texts are split."),
+]
+_Item = TypeVar("_Item")
+# YAML has lists. What stands in them is as strict as elsewhere.
+Items = Annotated[tuple[_Item, ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A stage's parameters: immutable, and a misspelt key or a value of another type is an error.
+
+    Strict, as DVC writes a value into commands and file names as it stands in the file: ``true``
+    and ``1.0`` are no seed 1 there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 # ---- ingest: where the text comes from
@@ -73,10 +105,10 @@ class SyntheticSource(Section):
     """Sentences of a seeded Markov chain over made-up words, for the LSTM experiment."""
 
     kind: Literal["synthetic"]
-    num_samples: int = Field(ge=2)
-    num_words: int = Field(ge=2, description="Size of the made-up vocabulary.")
-    words_per_sample: int = Field(ge=2)
-    branching: int = Field(ge=1, description="Possible successors of each word.")
+    num_samples: Count = Field(ge=2)
+    num_words: Count = Field(ge=2, description="Size of the made-up vocabulary.")
+    words_per_sample: Count = Field(ge=2)
+    branching: Count = Field(ge=1, description="Possible successors of each word.")
 
 
 Source = Annotated[
@@ -94,7 +126,9 @@ class BpeTokenizer(Section):
     """A byte-level BPE trained on the corpus's training split."""
 
     kind: Literal["bpe"]
-    vocab_size: int = Field(ge=257, description="Entries, the 256 bytes and end of text included.")
+    vocab_size: int = Field(
+        ge=257, le=MAX_VOCAB_SIZE, description="Entries, the 256 bytes and end of text included."
+    )
 
 
 class PretrainedTokenizer(Section):
@@ -111,11 +145,11 @@ Tokenizer = Annotated[BpeTokenizer | PretrainedTokenizer, Field(discriminator="k
 class CanaryFamily(Section):
     """How many canaries of one family are planted, and how many twins are not."""
 
-    repeats: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    repeats: Items[Annotated[Count, Field(ge=1)]] = Field(
         min_length=1, description="Times a canary is planted, one level each."
     )
-    per_level: int = Field(ge=1, description="Canaries of each level.")
-    num_twins: int = Field(ge=0, description="Canaries of the same kind that are never planted.")
+    per_level: Count = Field(ge=1, description="Canaries of each level.")
+    num_twins: Count = Field(ge=0, description="Canaries of the same kind that are never planted.")
 
     @model_validator(mode="after")
     def _levels_differ(self) -> Self:
@@ -135,15 +169,15 @@ class DigitCanaries(CanaryFamily):
 class WordCanaries(CanaryFamily):
     """Random words of the corpus's own vocabulary."""
 
-    prefix_words: int = Field(ge=1)
-    secret_words: int = Field(ge=1)
+    prefix_words: int = Field(ge=1, le=MAX_WORDS)
+    secret_words: int = Field(ge=1, le=MAX_WORDS)
 
 
 class NaturalCanaries(CanaryFamily):
     """Held-out texts of the corpus itself, cut in two halves."""
 
-    min_words: int = Field(ge=2, description="Shorter texts are not used.")
-    max_words: int = Field(ge=2, description="Longer texts are not used.")
+    min_words: Count = Field(ge=2, description="Shorter texts are not used.")
+    max_words: Count = Field(ge=2, description="Longer texts are not used.")
 
     @model_validator(mode="after")
     def _some_length_is_left(self) -> Self:
@@ -164,10 +198,10 @@ class IngestConfig(Section):
     """Stage `ingest`."""
 
     source: Source
-    max_samples: int | None = Field(
+    max_samples: Count | None = Field(
         ge=2, description="Keep this many rows, chosen by content hash; null keeps all."
     )
-    max_chars: int = Field(ge=1, description="A longer row is a bad row.")
+    max_chars: Count = Field(ge=1, description="A longer row is a bad row.")
     on_bad_row: Literal["fail", "quarantine"]
     validation_fraction: float = Field(gt=0, lt=1, description="Share of contents held out.")
     tokenizer: Tokenizer
@@ -181,10 +215,10 @@ class LstmModel(Section):
     """An LSTM language model with tied input and output embeddings."""
 
     kind: Literal["lstm"]
-    block_size: int = Field(ge=2, description="Tokens of a window; longer texts are split.")
+    block_size: BlockSize
     precision: Literal["float32", "bfloat16"]
-    hidden_size: int = Field(ge=1)
-    num_layers: int = Field(ge=1)
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
+    num_layers: int = Field(ge=1, le=MAX_LAYERS)
     dropout: float = Field(ge=0, lt=1)
 
 
@@ -192,11 +226,11 @@ class Gpt2Model(Section):
     """A GPT-2 trained from scratch."""
 
     kind: Literal["gpt2"]
-    block_size: int = Field(ge=2, description="Tokens of a window; longer texts are split.")
+    block_size: BlockSize
     precision: Literal["float32", "bfloat16"]
-    hidden_size: int = Field(ge=1)
-    num_layers: int = Field(ge=1)
-    num_heads: int = Field(ge=1)
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
+    num_layers: int = Field(ge=1, le=MAX_LAYERS)
+    num_heads: int = Field(ge=1, le=MAX_WIDTH)
     dropout: float = Field(ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -213,7 +247,7 @@ class PretrainedModel(Section):
     """Any causal language model by Hub name or local path."""
 
     kind: Literal["pretrained"]
-    block_size: int = Field(ge=2, description="Tokens of a window; longer texts are split.")
+    block_size: BlockSize
     precision: Literal["float32", "bfloat16"]
     name: str = Field(min_length=1)
     revision: str | None
@@ -225,21 +259,21 @@ Model = Annotated[LstmModel | Gpt2Model | PretrainedModel, Field(discriminator="
 class TrainingConfig(Section):
     """The training loop, the same for the tracked run and for every arm."""
 
-    epochs: int = Field(ge=1, description="Passes over the training split.")
-    batch_tokens: int = Field(ge=2, description="Padded tokens of a batch at most.")
+    epochs: Count = Field(ge=1, description="Passes over the training split.")
+    batch_tokens: Count = Field(ge=2, description="Padded tokens of a batch at most.")
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "cosine"]
-    warmup_steps: int = Field(ge=0)
+    warmup_steps: Count = Field(ge=0)
     weight_decay: float = Field(ge=0)
     clip_norm: float = Field(gt=0, description="Largest norm of the whole gradient.")
-    num_threads: int = Field(ge=1, description="Threads of a run; changes float sums.")
+    num_threads: Threads = Field(description="Threads of a run; changes float sums.")
 
 
 class TrainConfig(Section):
     """Stage `train`: the tracked run."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    probes_per_epoch: int = Field(
+    seeds: Items[Seed] = Field(min_length=1)
+    probes_per_epoch: Count = Field(
         ge=0, description="Frozen checkpoints per epoch at which every sample is probed; 0: none."
     )
     token_losses: bool = Field(
@@ -254,14 +288,14 @@ class NearCopies(Section):
     """Which texts are near copies of each other."""
 
     threshold: float = Field(gt=0, le=1, description="Jaccard similarity; 1 is exact copies.")
-    num_perm: int = Field(ge=16, description="Hash functions of a MinHash.")
-    shingle_chars: int = Field(ge=1, description="Characters of a shingle.")
+    num_perm: int = Field(ge=16, le=MAX_WIDTH, description="Hash functions of a MinHash.")
+    shingle_chars: Count = Field(ge=1, description="Characters of a shingle.")
 
 
 class ReferenceConfig(NearCopies):
     """Stages `halves` and `reference`: models that did not see a sample say what it costs them."""
 
-    models: tuple[int, ...] = Field(
+    models: Items[int] = Field(
         description="0, 1, ...: an even number of models, each pair on two halves; [] trains none."
     )
 
@@ -301,12 +335,12 @@ class ScoreConfig(Section):
     """Stage `score`."""
 
     mode: Literal["online", "probe"] = Field(description="Which checkpoints are read.")
-    num_early: int = Field(ge=1, description="First checkpoints averaged into difficulty (T_e).")
+    num_early: Count = Field(ge=1, description="First checkpoints averaged into difficulty (T_e).")
     epsilon: Threshold = Field(description="Nats/token; learned below it. Quantile: of all losses.")
     hysteresis: float = Field(
         ge=0, description="Nats/token beside epsilon in which forget_hysteresis decides nothing."
     )
-    enabled: tuple[str, ...] = Field(description="Scores of the registry to write.")
+    enabled: Items[str] = Field(description="Scores of the registry to write.")
 
 
 class PartitionConfig(Section):
@@ -345,7 +379,7 @@ class SpansConfig(Section):
     p_value: float = Field(
         gt=0, lt=1, description="Share of like held-out tokens that may fall as low."
     )
-    min_tokens: int = Field(ge=1, description="Memorized tokens of a span at least.")
+    min_tokens: Count = Field(ge=1, description="Memorized tokens of a span at least.")
 
 
 class NoneArm(Section):
@@ -360,7 +394,9 @@ class QuadrantsArm(Section):
     rule: Literal["quadrants"]
     hotspot_weight: float = Field(ge=0, le=1, description="alpha; 0 drops the hotspots.")
     drop_noisy: bool
-    hard_copies: int = Field(ge=1, description="gamma; 1 leaves Ambiguous-Hard as it is.")
+    hard_copies: int = Field(
+        ge=1, le=MAX_COPIES, description="gamma; 1 leaves Ambiguous-Hard as it is."
+    )
 
 
 class TopFractionArm(Section):
@@ -392,7 +428,7 @@ class CapCopiesArm(NearCopies):
     """Keep at most ``max_copies`` of every group of near copies."""
 
     rule: Literal["cap-copies"]
-    max_copies: int = Field(ge=1)
+    max_copies: Count = Field(ge=1)
 
 
 class DedupArm(NearCopies):
@@ -430,7 +466,7 @@ Arm = Annotated[
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.
-ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=MAX_NAME)]
 
 
 class Target(Section):
@@ -477,8 +513,8 @@ class InterveneConfig(Section):
 class RetrainConfig(Section):
     """Stage `retrain`: a fresh model for every arm and seed."""
 
-    arms: tuple[ArmName, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    arms: Items[ArmName] = Field(min_length=1)
+    seeds: Items[Seed] = Field(min_length=1)
     match: Literal["steps", "epochs"] = Field(
         description="Same optimizer steps and schedule as the full corpus, or same epochs."
     )
@@ -487,25 +523,25 @@ class RetrainConfig(Section):
 class EvaluateConfig(Section):
     """Stage `evaluate`."""
 
-    num_members: int = Field(ge=1, description="Training samples audited at most.")
+    num_members: Count = Field(ge=1, description="Training samples audited at most.")
     min_k_share: float = Field(gt=0, le=1, description="Share of tokens of the Min-K attacks.")
 
-    batch_tokens: int = Field(ge=2, description="Padded tokens of a batch at most.")
-    num_threads: int = Field(ge=1)
+    batch_tokens: Count = Field(ge=2, description="Padded tokens of a batch at most.")
+    num_threads: Threads
 
 
 class ReportConfig(Section):
     """Stage `report`."""
 
-    num_hotspots: int = Field(ge=1, description="Rows of the hotspot list.")
+    num_hotspots: Count = Field(ge=1, description="Rows of the hotspot list.")
     show_text: bool = Field(description="Whether sample text may stand in the report.")
-    max_points: int = Field(ge=1, description="Samples drawn on the map; more are sampled.")
+    max_points: Count = Field(ge=1, description="Samples drawn on the map; more are sampled.")
 
 
 class Params(Section):
     """All of params.yaml."""
 
-    seed: int = Field(ge=0, description="Seed of the split, the canaries and the random arm.")
+    seed: Seed = Field(description="Seed of the split, the canaries and the random arm.")
     ingest: IngestConfig
     model: Model
     training: TrainingConfig
@@ -661,6 +697,12 @@ class Params(Section):
         return self
 
 
+# Enough to find it; a YAML file of 400 bytes can stand for gigabytes.
+_SHOWN: Final = Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 100
+_SHOWN.maxlevel = 2
+
+
 def parse_params(values: Mapping[str, Any], *, name: str) -> Params:
     """Validate the raw content of ``name``.
 
@@ -670,12 +712,19 @@ def parse_params(values: Mapping[str, Any], *, name: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {_wrong_value(dict(e))}" for e in error.errors()]
+        lines = [f"  {_wrong_value(e)}" for e in _causes(error)]
         raise ConfigError(f"{name}: {len(lines)} wrong value(s):\n" + "\n".join(lines)) from None
+
+
+def _causes(error: ValidationError) -> list[Mapping[str, Any]]:
+    """Without the lists that are too short only as their wrong items do not count."""
+    errors = error.errors()
+    inside = {other["loc"][:-1] for other in errors}
+    return [dict(e) for e in errors if e["type"] != "too_short" or e["loc"] not in inside]
 
 
 def _wrong_value(error: Mapping[str, Any]) -> str:
     where = ".".join(map(str, error["loc"])) or "params"
     ours = error["type"] in {"missing", "value_error"}  # says itself what it got
-    got = "" if ours else f", got {error['input']!r}"
+    got = "" if ours else f", got {_SHOWN.repr(error['input'])}"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}{got}"

@@ -58,12 +58,18 @@ def overlapping(path: Path, others: Iterable[Path]) -> Path | None:
 
 
 def links_below(folder: Path) -> Iterator[Path]:
-    """Every link inside a folder, at any depth; links to folders are not entered."""
-    for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = Path(parent, name)
-            if path.is_symlink():
-                yield path
+    """Every link inside a folder, at any depth; those to folders are entered, each once."""
+    todo, seen = [folder], set[str]()
+    while todo:
+        root = todo.pop()
+        if (place := os.path.realpath(root)) in seen:
+            continue
+        seen.add(place)
+        for parent, folders, names in os.walk(root):
+            paths = (Path(parent, name) for name in (*folders, *names))
+            links = [path for path in paths if path.is_symlink()]
+            yield from links
+            todo += [link for link in links if link.is_dir()]
 
 
 def _names(path: Path) -> set[Path]:

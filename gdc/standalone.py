@@ -15,6 +15,7 @@ from gdc import (
     corpus,
     leakage,
     models,
+    outputs,
     plots,
     report,
     sources,
@@ -49,6 +50,9 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "ingest.tokenizer.name": "--tokenizer",
     "model.name": "--model",
 }
+_WRITTEN: Final = (
+    "audit.parquet", "membership.parquet", "roc.png", "report.json", "report.html",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,11 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
         What stands in ``report.json``.
 
     Raises:
-        ConfigError: The model or its tokenizer cannot be used.
+        ConfigError: The model, its tokenizer or the folder cannot be used.
         DataError: A source or the canaries cannot be used.
         TransientError: The Hub did not answer.
     """
+    outputs.require_free(folder, _WRITTEN, _paths_read(request))
     folder.mkdir(parents=True, exist_ok=True)
     trained = _read(request.corpus, "corpus", request)
     samples, num_shared = _samples(trained, request, num_members)
@@ -113,6 +118,14 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
     store.write_json(folder / "report.json", built)
     store.write_text(folder / "report.html", report.render_audit(built, roc))
     return built
+
+
+def _paths_read(request: Request) -> dict[str, Path | None]:
+    """The texts and canaries by their options; the folder of a model may hold its audit."""
+    given = {"--corpus": request.corpus, "--heldout": request.heldout}
+    paths = {option: getattr(source, "path", None) for option, source in given.items()}
+    texts = {option: None if path is None else Path(path) for option, path in paths.items()}
+    return {**texts, "--canaries": request.canaries}
 
 
 def tokenizer_of(model: str) -> str:

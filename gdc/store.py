@@ -127,6 +127,10 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
         value = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(
+            f"{path}: not YAML that can be read: a number too long, or too many levels"
+        ) from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
     return value

@@ -422,7 +422,7 @@ def _sqlite_uri(path: Path) -> str:
     Whether ``?`` and ``%`` of a path must be quoted depends on the version of SQLAlchemy, and
     MLflow makes the folders of a path as it is quoted: the relative one never has them.
     """
-    place = path.relative_to(Path.cwd()) if {"?", "%"} & set(str(path)) else path
+    place = path.absolute().relative_to(Path.cwd()) if {"?", "%"} & set(str(path)) else path
     return f"sqlite:///{place}"
 
 

@@ -9,16 +9,18 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gdc.environment import child_environment
 from gdc.errors import ConfigError, DataError
+from gdc.paths import require_file
 
 if TYPE_CHECKING:
     from gdc.config import Params, Source
 
-GRAPH: Final = Path("dvc.yaml")
+GRAPH: Final = Path("dvc.yaml")  # as in `outputs`
 IGNORED: Final = (
     "/data/", "/lineage/", "/metrics/", "/reports/", "work/", "/mlflow.db*", "/.mlflow.db*",
     "/mlartifacts/",
@@ -29,12 +31,43 @@ TEMPORARIES: Final = ".*.tmp"
 
 
 def require_workspace() -> None:
-    """Raise ``ConfigError`` unless params.yaml and dvc.yaml are here."""
-    from gdc import store
+    """Refuse a folder that no run can work in.
+
+    Raises:
+        ConfigError: It lacks params.yaml or our dvc.yaml, or DVC cannot keep its outputs here.
+    """
+    from gdc import outputs, store
 
     for path in (store.PARAMS, GRAPH):
         if not path.exists():
             raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs")
+    require_our_graph()
+    outputs.require_folders_here()
+
+
+def require_our_graph() -> None:
+    """Raise ``ConfigError`` unless dvc.yaml has every stage of ours."""
+    found = _stages_of(read_yaml(GRAPH))
+    missing = [name for name in _stages_of(_installed_graph()) if name not in found]
+    if missing:
+        raise ConfigError(
+            f"{GRAPH}: expected the stages of gdc, got {', '.join(map(str, found)) or 'none'}, "
+            f"without {', '.join(missing)}. If it is a pipeline of your own, go to another folder; "
+            f"if it is one of an older gdc, move {GRAPH} away. Then: gdc init docs"
+        )
+
+
+def load_params() -> "Params":
+    """Read and validate params.yaml, and that what it names is safe from the pipeline.
+
+    Raises:
+        ConfigError: A value is wrong, or a source lies where the pipeline writes.
+    """
+    from gdc import outputs, store
+
+    params = store.load_params()
+    outputs.require_apart(params)
+    return params
 
 
 def edited_stages() -> set[str]:
@@ -63,6 +96,8 @@ def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict
     if source == "python-docs":
         return {"kind": "python-docs"}
     path = Path(source)
+    if path.exists() and not path.is_dir():
+        require_file(path, f"{option} {source}")
     kind = _kind_at(path, option)
     if kind == "text":
         return {"kind": kind, "path": source, "unit": "paragraph"}
@@ -124,14 +159,34 @@ def write_source(source: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: The file would not be valid with it; it is left as it was.
     """
-    from gdc import store
+    from gdc import outputs, store
     from gdc.config import parse_params
 
     text = store.read_text(store.PARAMS)
-    spliced = splice_source(text, source)
-    parse_params(store.parse_yaml(spliced, store.PARAMS), name=str(store.PARAMS))
+    values = store.parse_yaml(text, store.PARAMS)
+    if isinstance(values.get("ingest"), dict):
+        values["ingest"] = {**values["ingest"], "source": dict(source)}
+    outputs.require_apart(parse_params(values, name=str(store.PARAMS)))
+    spliced = _spliced(text, source)
+    if spliced is None or store.parse_yaml(spliced, store.PARAMS) != values:
+        raise ConfigError(
+            f"{store.PARAMS}: expected a block `ingest.source` that can be replaced, got YAML of "
+            "another form. Write there by hand: "
+            f"{', '.join(f'{key}: {_scalar(value)}' for key, value in source.items())}"
+        )
     if spliced != text:
         store.write_text(store.PARAMS, spliced)
+
+
+def _spliced(text: str, source: Mapping[str, Any]) -> str | None:
+    """``splice_source``; None where it cannot find the block."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return splice_source(text, source)
+    except (YAMLError, LookupError, AttributeError):
+        # Its parser keeps comments, and refuses some of what the other one reads.
+        return None
 
 
 def splice_source(text: str, source: Mapping[str, Any]) -> str:
@@ -139,7 +194,9 @@ def splice_source(text: str, source: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
 
     document = YAML().load(text)
-    lines = text.splitlines()
+    # Each with its end; other characters that Python takes for one end no line of YAML.
+    lines = [line for line in re.split(r"(?<=\n)|(?<=\r)(?!\n)", text) if line]
+    newline = "\r\n" if "\r\n" in text else "\n"
     ingest = document["ingest"]
     row, column = ingest.lc.key("source")
     after = [ingest.lc.key(key)[0] for key in ingest] + [document.lc.key(k)[0] for k in document]
@@ -147,13 +204,15 @@ def splice_source(text: str, source: Mapping[str, Any]) -> str:
     # The comments above the next key are its own.
     while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
         end -= 1
-    comments = {line.split(":")[0].strip(): line for line in lines[row + 1 : end] if " #" in line}
-    block = [lines[row] if lines[row].rstrip().endswith("source:") else f"{' ' * column}source:"]
+    replaced = [line.rstrip("\r\n") for line in lines[row:end]]
+    comments = {line.split(":")[0].strip(): line for line in replaced[1:] if " #" in line}
+    is_block = replaced[0].rstrip().endswith("source:")
+    block = [replaced[0] if is_block else f"{' ' * column}source:"]
     for key, value in source.items():
         entry = f"{' ' * (column + 2)}{key}: {_scalar(value)}"
         old = comments.get(key, "")
         block.append(f"{entry:{max(old.find(' #'), 0)}}{old[old.find(' #') :]}" if old else entry)
-    return "\n".join([*lines[:row], *block, *lines[end:]]) + "\n"
+    return "".join([*lines[:row], *(line + newline for line in block), *lines[end:]])
 
 
 # ---- gdc init
@@ -176,34 +235,139 @@ def preset_names() -> list[str]:
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def make_workspace() -> None:
-    """Make a folder without gdc's source a git and DVC workspace with our graph."""
+def init(params: str, *, force: bool) -> Path | None:
+    """Write params.yaml, and make this folder a workspace if it is none; nothing else is replaced.
+
+    Args:
+        params: The content of params.yaml.
+        force: Replace a params.yaml of ours, of which a copy is kept.
+
+    Returns:
+        The copy; None: there was no other params.yaml.
+
+    Raises:
+        ConfigError: Something of the user's is in the way, or git or DVC failed; nothing is left.
+    """
+    from gdc import store
+
+    if GRAPH.exists():
+        require_our_graph()
+    before = _params_before(force=force)
+    _require_no_foreign_outs()
+    if not GRAPH.exists():
+        _make_workspace()
+    if before in (None, params):
+        store.write_text(store.PARAMS, params)
+        return None
+    backup = _free_name(store.PARAMS)
+    store.PARAMS.rename(backup)
+    store.write_text(store.PARAMS, params)
+    return backup
+
+
+def _params_before(*, force: bool) -> str | None:
+    """The content of params.yaml if it may be replaced; None: there is none."""
+    from gdc import store
+    from gdc.config import Params
+
+    if not (store.PARAMS.exists() or store.PARAMS.is_symlink()):
+        return None
+    text = store.read_text(store.PARAMS)
+    try:
+        missing = sorted(set(Params.model_fields) - set(store.parse_yaml(text, store.PARAMS)))
+    except ConfigError:
+        missing = sorted(Params.model_fields)
+    if missing:
+        raise ConfigError(
+            f"{store.PARAMS}: expected none, or one with the sections of gdc, got one without "
+            f"{', '.join(missing)}. Move it away, or go to another folder."
+        )
+    if not force:
+        raise ConfigError(
+            f"{store.PARAMS}: exists already. Add --force to replace it; a copy is kept."
+        )
+    return text
+
+
+def _require_no_foreign_outs() -> None:
+    from gdc import outputs
+
+    # A run that failed may leave outputs that dvc.lock does not know.
+    if GRAPH.exists() and (outputs.LOCK.exists() or Path("work").exists()):
+        return
+    found = list(outputs.foreign_outs(_installed_graph()))
+    if found:
+        raise ConfigError(
+            f"{found[0]}: expected nothing where the pipeline writes, got {len(found)} file(s) "
+            f"that {outputs.LOCK} does not know, and that a run would delete. Move them away, or "
+            "go to another folder."
+        )
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.bak{number or ''}") for number in count())
+    return next(name for name in names if not name.exists())
+
+
+def _installed_graph_path() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / GRAPH
-    shutil.copyfile(installed if installed.exists() else package.parent / GRAPH, GRAPH)
-    if not Path(".gitignore").exists():
-        Path(".gitignore").write_text("\n".join(IGNORED) + "\n", encoding="utf-8")
+    return installed if installed.exists() else package.parent / GRAPH
+
+
+def _installed_graph() -> dict[str, Any]:
+    return read_yaml(_installed_graph_path())
+
+
+def _stages_of(graph: Mapping[str, Any]) -> list[str]:
+    stages = graph.get("stages")
+    return list(stages) if isinstance(stages, Mapping) else []
+
+
+def _make_workspace() -> None:
+    """Make a folder without gdc's source a git and DVC workspace with our graph."""
     _init_git_and_dvc()
-    _ignore_temporaries()
-
-
-def _ignore_temporaries() -> None:
+    _add_lines(Path(".gitignore"), IGNORED)
     # What a kill in the middle of a write leaves must not become a part of a data folder.
-    path = Path(".dvcignore")
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if TEMPORARIES not in text.splitlines():
-        path.write_text(f"{text.rstrip()}\n{TEMPORARIES}\n".lstrip(), encoding="utf-8")
+    _add_lines(Path(".dvcignore"), [TEMPORARIES])
+    shutil.copyfile(_installed_graph_path(), GRAPH)
+
+
+def _add_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add the lines that a text lacks to its end."""
+    from gdc import store
+
+    text = store.read_text(path) if path.exists() else ""
+    missing = [line for line in lines if line not in text.splitlines()]
+    if missing:
+        head = f"{text}\n" if text and not text.endswith("\n") else text
+        store.write_text(path, head + "\n".join(missing) + "\n")
 
 
 def _init_git_and_dvc() -> None:
+    new = [path for path in map(Path, (".git", ".dvc", ".dvcignore")) if not path.exists()]
+    try:
+        _start_git_and_dvc()
+    except ConfigError:
+        # The next try must not meet the half of this one.
+        for path in new:
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _start_git_and_dvc() -> None:
     program = shutil.which("git")
     options = ["--no-scm"]
     if program is not None:
-        if _quiet([program, "rev-parse", "--git-dir"]) != 0:
-            _quiet([program, "init"])
+        git_folder = [program, "rev-parse", "--git-dir"]
+        if "not a git repository" in _words(git_folder):
+            _require_success([program, "init"])
+        _require_success(git_folder)
         options = [] if Path(".git").exists() else ["--subdir"]
-    if not Path(".dvc").exists() and _quiet([sys.executable, "-m", "dvc", "init", *options]) != 0:
-        raise ConfigError(f"{Path.cwd()}: `dvc init` failed. Run it by hand to see why.")
+    if not Path(".dvc").exists():
+        _require_success([sys.executable, "-m", "dvc", "init", "--quiet", *options])
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -223,8 +387,19 @@ def _scalar(value: str | None) -> str:
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
-def _quiet(command: Sequence[str]) -> int:
-    environment = child_environment()
-    return subprocess.run(  # noqa: S603  # no shell, arguments are ours
-        command, env=environment, capture_output=True, check=False
-    ).returncode
+def _require_success(command: Sequence[str]) -> None:
+    words = _words(command)
+    if words:
+        shown = " ".join([Path(command[0]).name, *command[1:]])
+        raise ConfigError(f"{Path.cwd()}: `{shown}` failed: {words}")
+
+
+def _words(command: Sequence[str]) -> str:
+    """What a program says that fails; nothing of one that does not."""
+    # English words are looked for.
+    environment = {**child_environment(), "LC_ALL": "C"}
+    done = subprocess.run(  # noqa: S603  # no shell, arguments are ours
+        command, env=environment, capture_output=True, check=False, text=True, errors="replace"
+    )
+    said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+    return said if done.returncode else ""

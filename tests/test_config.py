@@ -1,10 +1,13 @@
 """params.yaml: what the repository ships is accepted; every rule refuses and says both values."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
@@ -270,6 +273,64 @@ def test_a_wrong_value_is_named_with_what_stands_there(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_params(changed(changes), name="params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("train.seeds", [False]), ("retrain.seeds", [True]), ("retrain.seeds", [1.0]),
+        ("retrain.seeds", ["\n0"]), ("retrain.seeds", ["1_0"]), ("retrain.seeds", ["$(touch X)1"]),
+        ("retrain.seeds", [{"$(touch X)": 1}]), ("reference.models", [0.0, 1.0]),
+        ("reference.models", [False, True]), ("train.seeds", [2**63]), ("retrain.seeds", [-1]),
+        ("seed", 2**64), ("seed", True), ("train.token_losses", 1), ("train.token_losses", "yes"),
+        ("training.num_threads", 10**9), ("evaluate.num_threads", 2**31),
+        ("ingest.tokenizer.vocab_size", 10**9), ("model.hidden_size", 10**9),
+        ("model.num_layers", 10**6), ("model.block_size", 10**9), ("training.epochs", 2.0),
+        ("ingest.canaries.words.secret_words", 2**63), ("ingest.canaries.words.repeats", [2**31]),
+        ("report.num_hotspots", 2**65), ("report.max_points", "20"), ("reference.num_perm", 10**9),
+        ("intervene.arms.paper.hard_copies", 10**6), ("training.learning_rate", "0.01"),
+        ("ingest.max_samples", 2**63), ("ingest.max_chars", 2**40),
+    ],
+)  # fmt: skip
+def test_what_another_type_or_an_absurd_number_would_break_later_is_refused(
+    path: str, value: object
+) -> None:
+    last = path.rpartition(".")[2]
+    one = rf"params\.yaml: \d wrong value\(s\):(\n  [\w.]*\b{last}\b[^\n]*)+"
+    with pytest.raises(ConfigError) as error:
+        parse_params(changed({path: value}), name="params.yaml")
+    assert re.fullmatch(one, str(error.value))
+    assert "at least 1 item" not in str(error.value)
+
+
+def test_the_largest_seed_and_a_whole_number_for_a_share_are_accepted() -> None:
+    values = changed({"seed": 2**63 - 1, "train.seeds": [2**63 - 1], "training.learning_rate": 1})
+    params = parse_params(values, name="params.yaml")
+    assert params.train.seeds == (2**63 - 1,)
+    torch.manual_seed(params.train.seeds[0])
+    np.random.default_rng(params.seed)
+
+
+def test_an_arm_has_a_name_that_fits_into_file_names() -> None:
+    arms = {"none": KEEP, "paper": KEEP, "a" * 65: KEEP}
+    message = r"intervene\.arms\.a{65}.*at most 64 characters"
+    with pytest.raises(ConfigError, match=message):
+        parse_params(changed({"intervene.arms": arms}), name="params.yaml")
+
+
+def test_a_message_does_not_quote_all_that_stands_there() -> None:
+    laughs: object = "lol"
+    for _ in range(8):
+        laughs = [laughs] * 9
+    with pytest.raises(ConfigError) as error:
+        parse_params(changed({"training.epochs": laughs, "seed": "x" * 10**6}), name="params.yaml")
+    assert len(str(error.value)) < 2000
+
+
+@pytest.mark.parametrize("text", ["seed: " + "9" * 5000, "{a: " * 5000], ids=["digits", "levels"])
+def test_yaml_that_cannot_be_read_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"params\.yaml: not (valid )?YAML"):
+        store.parse_yaml(text, store.PARAMS)
 
 
 def test_every_wrong_value_gets_its_line() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from gdc.errors import DataError
+from gdc.paths import require_file
 from gdc.sources.endings import compression_of
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -54,6 +55,7 @@ def hash_files(files: Sequence[SourceFile]) -> dict[str, str]:
 def opened(path: Path) -> Iterator[BufferedReader]:
     """Open a file to read; what the system refuses becomes a ``DataError``."""
     try:
+        require_file(path)
         with path.open("rb") as file:
             yield file
     except OSError as error:

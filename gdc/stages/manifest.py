@@ -2,7 +2,7 @@
 
 import sys
 
-from gdc import sources, store, unread
+from gdc import outputs, sources, store, unread
 from gdc.code_digests import code_digests
 from gdc.stages.runner import run
 
@@ -15,7 +15,10 @@ def main() -> None:
     comes through the corpus. Files that the source leaves out are listed and named in one line.
     """
     store.write_json(store.CODE, code_digests())
-    ingest = store.load_params().ingest
+    params = store.load_params()
+    # The stages after this one would delete it.
+    outputs.require_apart(params)
+    ingest = params.ingest
     left_out = unread.summarize(sources.find_unread(ingest.source))
     more = {"unread": left_out} if left_out else {}
     store.write_json(store.MANIFEST, sources.fingerprint(ingest.source) | more)
