@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 
 from gdc import dvc_files, run_lock
+from gdc.environment import never_fail_to_print
 from gdc.errors import GdcError, TransientError
 
 STOPPED: Final = "error: stopped; what was finished is kept, run again to go on\n"
@@ -48,6 +49,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 @contextmanager
 def as_command() -> Iterator[None]:
     """Run a program: a mistake is one message and its exit code."""
+    never_fail_to_print()
     # Prefect hands a SIGTERM on to what stood here.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

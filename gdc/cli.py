@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gdc import run_lock, workspace
-from gdc.environment import checkpoint_seconds, child_environment, device
+from gdc.environment import checkpoint_seconds, child_environment, device, never_fail_to_print
 from gdc.errors import ConfigError, DataError, GdcError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ SERVER_ENVIRONMENT: Final[Mapping[str, str]] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUT
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and its exit code."""
+    never_fail_to_print()
     # Unless who started us has us ignore it. An exit tells no traceback, whatever is imported.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))

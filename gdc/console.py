@@ -1,5 +1,6 @@
 """report.json -> tables on the terminal."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from rich.text import Text
 from gdc.schema import QUADRANTS
 
 TEXT_CHARS: Final = 120
+# They tie two letters or emoji to each other, or apart, and move nothing else.
+_JOINERS: Final = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{SOFT HYPHEN}")
 PLANNED: Final = {"drop": "dropped", "weight": "weighted", "copy": "copied"}
 
 
@@ -152,8 +155,20 @@ def render(table: Table) -> None:
 def plain(text: str) -> str:
     """The start of a text on one line, without control characters, which a terminal would obey."""
     line = " ".join(text.split())
-    cut = line if len(line) <= TEXT_CHARS else line[: TEXT_CHARS - 1] + "…"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
+    # One more at either end than is shown, as a joiner is known by its neighbours.
+    start = f" {line[: TEXT_CHARS + 1]} "
+    shown = "".join(
+        c if c.isprintable() or _joins(before, c, after) else "\N{REPLACEMENT CHARACTER}"
+        for before, c, after in zip(start, start[1:], start[2:], strict=False)
+    )
+    return shown if len(shown) <= TEXT_CHARS else shown[: TEXT_CHARS - 1] + "…"
+
+
+def _joins(before: str, character: str, after: str) -> bool:
+    """Whether a control character is one that letters, their marks or emoji are written with."""
+    return character in _JOINERS and all(
+        unicodedata.category(c)[0] in "LMS" for c in before + after
+    )
 
 
 def _remedies(report: Mapping[str, Any]) -> str:

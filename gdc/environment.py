@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
@@ -65,3 +66,11 @@ def child_environment() -> dict[str, str]:
     """The environment of what we start: this python first on the path, nothing reported home."""
     path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     return {**os.environ, **QUIET, "PATH": os.pathsep.join(path)}
+
+
+def never_fail_to_print() -> None:
+    """Write what the encoding of the output lacks as an escape, in place of a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # What takes its place, as in a test, may have no encoding.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,10 @@
 """The report against tables small enough to count by hand, and what must never stand in it."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +46,7 @@ from gdc.spans import nothing_recorded
 from gdc.stages import report as stage
 from gdc.trace import Trace
 from tests.builders import audit_table, params_with, trace_of, write_trace
+from tests.test_console import arm as evidence_of
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -613,6 +617,44 @@ def test_terminal_text_carries_no_control_characters_and_no_markup() -> None:
     shown = printed(console.hotspots_table(built, 9))
     assert "[red]a\N{REPLACEMENT CHARACTER}[2J b\N{REPLACEMENT CHARACTER} e-0" in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["show"], "\u65e5\u672c \u0645\u06cc\u200c\u062e"),
+        (["show", "--markdown"], "| paper |"),
+        (
+            ["recommend", "--max-extraction", "0.5", "--max-perplexity", "5"],
+            "Extraction of at most",
+        ),
+        (["audit", "--model", "\u6a21\u578b", "--corpus", "\u8a9e.jsonl"], "\u8a9e.jsonl"),
+        (["--help"], "recommend"),
+    ],
+)
+def test_every_command_prints_in_any_encoding(
+    encoding: str, command: list[str], expected: str, tmp_path: Path
+) -> None:
+    text = "\u65e5\u672c \u0645\u06cc\u200c\u062e " + "word " * 99
+    built = report.build_report(tables_of(text=text), params_of())
+    built |= {"calibration": {"verdict": text}}
+    built |= {"evidence": {row["arm"]: evidence_of(0.5, None) for row in built["arms"]}}
+    store.write_json(tmp_path / store.REPORT, built)
+    program = [sys.executable, "-c", "from gdc.cli import main; main()", *command]
+    done = subprocess.run(
+        program,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == (2 if command[0] == "audit" else 0), done.stdout
+    escaped = expected.encode(encoding, errors="backslashreplace")
+    # Typer takes ASCII for a mistake, and writes UTF-8.
+    assert escaped in done.stdout or expected.encode() in done.stdout
+    assert b"Traceback" not in done.stdout
 
 
 def test_render_prints_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

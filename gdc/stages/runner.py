@@ -10,6 +10,7 @@ from typing import Final
 
 from gdc import store
 from gdc.code_digests import code_digests
+from gdc.environment import never_fail_to_print
 from gdc.errors import ConfigError, GdcError
 
 # Set in what a launcher starts: a program that sets no RANK would be started again for ever.
@@ -22,6 +23,7 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
     A SIGTERM becomes an exit, so that what is half written is removed. A stage that trains may be
     started as several processes, by the program that ``GDC_LAUNCHER`` names.
     """
+    never_fail_to_print()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if is_training:
