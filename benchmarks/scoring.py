@@ -137,7 +137,7 @@ def run_part(part: str, num_samples: int, num_checkpoints: int) -> Result:
     samples = trace.samples.select(names)
     if num_samples < trace.num_samples:
         samples = samples.head(num_samples)
-    trace = TraceScan(samples, chosen, num_samples)
+    trace = TraceScan(samples, chosen, num_samples, trace.name)
     started, processor = time.perf_counter(), time.process_time()
     PARTS[part](trace)
     return {

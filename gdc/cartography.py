@@ -4,9 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gdc import outputs, quadrants, ray_cluster, scores, store
+from gdc import outputs, quadrants, ray_cluster, scores, store, trace_checks
 from gdc.config import PartitionConfig, ScoreConfig, Threshold
 from gdc.schema import QUADRANT_TABLE, SCORES
+from gdc.trace import TraceScan
 
 _TABLES: Final = ("scores", "quadrants")
 
@@ -31,22 +32,25 @@ def map_trace(
 
     Raises:
         ConfigError: A score or the axis cannot be computed from the losses alone.
-        DataError: A file is damaged, there are too few losses, or a sample has none to be mapped.
+        DataError: A file is damaged, there are too few losses, a sample has none to be mapped, an
+            id stands in two rows, or a number cannot be.
         SchemaError: A file is missing or has other columns or rows.
     """
     names = (f"{table}.{ending}" for table in _TABLES for ending in ("parquet", "json"))
     outputs.require_free(out, names, {"the trace": trace})
-    with store.naming_damage(trace):
-        scan = store.scan_trace(trace, score.mode)
+    with store.naming_damage(trace, remedy=store.ANEW):
+        scan = _open(trace, score, partition)
+        for shard in store.trace_shards(trace):
+            trace_checks.require_losses(shard, scan, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
-        quadrants.require_axis(table, partition)
         store.sink_table(out / "scores.parquet", table, SCORES)
     written = store.scan_parquet(out / "scores.parquet")
     num_checkpoints = len(scan.columns(score.mode))
     store.write_json(
         out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints)
     )
-    mapped, summary = quadrants.scan_partition(written, partition)
+    name = str(out / "scores.parquet")
+    mapped, summary = quadrants.scan_partition(written, partition, name)
     store.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE)
     store.write_json(out / "quadrants.json", summary)
     return summary
@@ -63,10 +67,9 @@ def map_on_cluster(
     names = (f"{table}{ending}" for table in _TABLES for ending in ("", ".json"))
     outputs.require_free(out, names, {"the trace": trace})
     trace, out = trace.absolute(), out.absolute()
-    with store.naming_damage(trace):
-        scan = store.scan_trace(trace, score.mode)
-        table, epsilon = scores.scan_scores(scan, score)
-        quadrants.require_axis(table, partition)
+    with store.naming_damage(trace, remedy=store.ANEW):
+        scan = _open(trace, score, partition)
+        epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
     given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
     shards = store.trace_shards(trace)
     with store.new_folder(out / "scores") as folder:
@@ -76,7 +79,7 @@ def map_on_cluster(
     num_checkpoints = len(scan.columns(score.mode))
     summary = scores.summarize(written, score, epsilon, num_checkpoints)
     store.write_json(out / "scores.json", summary)
-    _, summary = quadrants.scan_partition(written, partition)
+    _, summary = quadrants.scan_partition(written, partition, str(out / "scores"))
     cuts = summary["difficulty_threshold"], summary["memorization_threshold"]
     with store.new_folder(out / "quadrants") as folder:
         ray_cluster.for_each(partial(_map_shard, folder, partition.axis, cuts), files)
@@ -84,9 +87,22 @@ def map_on_cluster(
     return summary
 
 
+def _open(trace: Path, score: ScoreConfig, partition: PartitionConfig) -> TraceScan:
+    """Open a trace; what can be refused without a look at its losses is refused."""
+    scan = store.scan_trace(trace, score.mode)
+    # Any epsilon will do, to see which scores come of it.
+    absolute = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=1.0)})
+    table, _ = scores.scan_scores(scan, absolute)
+    quadrants.require_axis(table, partition)
+    trace_checks.require_samples(trace)
+    return scan
+
+
 def _score_shard(trace: Path, out: Path, score: ScoreConfig, shard: Path) -> None:
-    with store.naming_damage(shard):
-        table, _ = scores.scan_scores(store.scan_trace(trace, score.mode, [shard]), score)
+    with store.naming_damage(shard, remedy=store.ANEW):
+        scan = store.scan_trace(trace, score.mode, [shard])
+        trace_checks.require_losses(shard, scan, score.mode)
+        table, _ = scores.scan_scores(scan, score)
         store.sink_table(out / f"{shard.name}.parquet", table, SCORES)
 
 

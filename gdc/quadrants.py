@@ -71,19 +71,24 @@ def partition(
 
 
 def scan_partition(
-    scores: pl.LazyFrame, config: PartitionConfig
+    scores: pl.LazyFrame, config: PartitionConfig, name: str = "data/scores.parquet"
 ) -> tuple[pl.LazyFrame, dict[str, Any]]:
     """``partition`` of one run whose scores need not fit into memory.
 
     Difficulty and the axis are read a few times, a block of samples at a time. A conformal
     threshold alone holds the axis.
 
+    Args:
+        scores: As for ``partition``.
+        config: As for ``partition``.
+        name: Of the table of scores, for messages.
+
     Returns:
         ``QUADRANT_TABLE`` in the row order of ``scores``, to be collected or written a block at a
         time, and the summary.
     """
     require_axis(scores, config)
-    difficulty, memorization = _look(scores, ("difficulty", config.axis))
+    difficulty, memorization = _look(scores, ("difficulty", config.axis), name)
     cuts = _cuts(scores, config)
     hard, memorized = _is_high(config.axis, cuts)
     num_hard, num_memorized, num_noisy = (
@@ -213,7 +218,7 @@ class _Axis:
     most: float
 
 
-def _look(scores: pl.LazyFrame, axes: Sequence[str]) -> list[_Axis]:
+def _look(scores: pl.LazyFrame, axes: Sequence[str], name: str) -> list[_Axis]:
     """Look through the axes, and refuse one that lacks values."""
     seen = scores.select(pl.len(), *chain.from_iterable(map(_look_at, dict.fromkeys(axes))))
     found = seen.collect(engine="streaming").row(0, named=True)
@@ -222,8 +227,8 @@ def _look(scores: pl.LazyFrame, axes: Sequence[str]) -> list[_Axis]:
             is_missing = pl.col(axis).is_null() | pl.col(axis).is_nan()
             first = scores.filter(is_missing).select("sample_id").head(1).collect().item()
             raise DataError(
-                f"data/scores.parquet: {found[f'{axis} missing']} samples have no {axis}, first "
-                f"{first}. Choose a score that all samples have."
+                f"{name}: {found[f'{axis} missing']} samples have no {axis}, first {first}. "
+                "Choose a score that all samples have."
             )
     return [
         _Axis(

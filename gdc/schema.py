@@ -212,11 +212,16 @@ MEMBERSHIP: Final = pl.Schema(
 )
 
 
-def require(table: pl.DataFrame, schema: pl.Schema, *, name: str) -> None:
+def require(
+    table: pl.DataFrame,
+    schema: pl.Schema,
+    *,
+    name: str,
+    remedy: str = "Re-run the stage that writes it.",
+) -> None:
     """Raise ``SchemaError`` unless ``table`` starts with exactly the columns of ``schema``."""
     head = pl.Schema(list(table.schema.items())[: len(schema)])
     if head != schema:
         raise SchemaError(
-            f"{name}: expected columns {dict(schema)}, got {dict(table.schema)}. "
-            f"Re-run the stage that writes it."
+            f"{name}: expected columns {dict(schema)}, got {dict(table.schema)}. {remedy}"
         )

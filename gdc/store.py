@@ -5,6 +5,7 @@ Every file appears under its name complete or not at all: it is written beside i
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,8 +81,12 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "curated/reserved": (CURATED_FOLDER / "reserved.parquet", CURATED),
     "curated/removed": (CURATED_FOLDER / "removed.parquet", REMOVED),
 }
-# What makes a damaged trace again.
-_TRAIN: Final = "gdc stage train"
+# What makes a damaged file again: a table, a trace of the pipeline, a trace of whatever program.
+RUN: Final = "Make it again: gdc run."
+_TRAIN: Final = "Make it again: gdc stage train."
+ANEW: Final = "Write the trace again, with the program that recorded it."
+# What polars and Arrow raise for a damaged file.
+_DAMAGE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
 # Of each part of a trace.
 TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
 GAINS: Final = "self_influence.parquet"
@@ -153,7 +158,7 @@ def scan(name: str) -> pl.LazyFrame:
 
 
 def _scan_table(path: Path, schema: pl.Schema) -> pl.LazyFrame:
-    with _refusing(path, "gdc run"):
+    with _refusing(path, RUN):
         table = scan_parquet(path)
         require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
     return table
@@ -174,7 +179,7 @@ class TableBatches:
             DataError: The file is damaged.
         """
         needed = list(dict.fromkeys([*self.columns, *self.where.meta.root_names()]))
-        with _refusing(self.path, "gdc run"), pq.ParquetFile(self.path) as file:
+        with _refusing(self.path, RUN), pq.ParquetFile(self.path) as file:
             for group in range(file.num_row_groups):
                 table = pl.DataFrame(file.read_row_group(group, needed))
                 yield table.filter(self.where).select(self.columns)
@@ -314,7 +319,9 @@ def read_references(numbers: Sequence[int]) -> pl.DataFrame | None:
     if not numbers:
         return None
     paths = [REFERENCE_FOLDER / f"{number}.parquet" for number in numbers]
-    losses = [_read_table(path, REFERENCE_LOSS, "gdc stage reference") for path in paths]
+    losses = [
+        _read_table(path, REFERENCE_LOSS, "Make it again: gdc stage reference.") for path in paths
+    ]
     table, num_missing = with_losses(read("halves"), losses)
     if num_missing:
         raise SchemaError(
@@ -371,8 +378,25 @@ def trace_shards(folder: Path) -> list[Path]:
     """The folders with the training samples of a trace, in row order.
 
     One, ``train``; or in it one for each process that wrote the trace.
+
+    Raises:
+        DataError: Something else is called as shards are, or one is missing.
     """
-    return sorted((folder / "train").glob("shard_*")) or [folder / "train"]
+    train = folder / "train"
+    found = sorted(train.glob("shard_*"))
+    for path in found:
+        if not (re.fullmatch(r"shard_\d+", path.name) and path.is_dir()):
+            raise DataError(
+                f"{path}: expected no more than folders shard_00000, shard_00001, ... under such "
+                "names, got another. Move it out of the trace."
+            )
+    numbers = [int(path.name.partition("_")[2]) for path in found]
+    if numbers != list(range(len(found))):
+        raise DataError(
+            f"{train}: expected shards 0 to {len(found) - 1}, one of each, got "
+            f"{', '.join(path.name for path in found)}. Put back what is missing."
+        )
+    return found or [train]
 
 
 def scan_trace(
@@ -387,17 +411,19 @@ def scan_trace(
 
     Raises:
         SchemaError: A file is missing, or has other columns or another number of rows.
-        DataError: A file is damaged where it describes itself.
+        DataError: A file is damaged where it describes itself, or checkpoints are not numbered.
     """
-    checkpoints = _read_table(folder / "checkpoints.parquet", CHECKPOINTS, _TRAIN)
+    path = folder / "checkpoints.parquet"
+    checkpoints = _read_table(path, CHECKPOINTS, ANEW)
+    _require_rising(checkpoints["checkpoint"], path)
     samples, num_samples = [], 0
     for shard in trace_shards(folder) if shards is None else shards:
         index = shard / "index.parquet"
-        num_samples += _num_rows(index, TRACE_INDEX)
+        num_samples += _num_rows(index, TRACE_INDEX, ANEW)
         known = scan_parquet(index).select(TRACE_INDEX.names())
-        losses = _scan_losses(shard, checkpoints, mode)
+        losses = _scan_losses(shard, checkpoints, mode, ANEW)
         samples.append(pl.concat([known, *losses], how="horizontal"))
-    return TraceScan(pl.concat(samples), checkpoints, num_samples)
+    return TraceScan(pl.concat(samples), checkpoints, num_samples, str(folder))
 
 
 def verify_trace(folder: Path) -> int:
@@ -414,26 +440,29 @@ def verify_trace(folder: Path) -> int:
     for part in (folder, *trace_shards(folder), *folder.glob("heldout")):
         found = dict.fromkeys(path.name for path in part.glob("*.parquet"))
         known = {**found, **read_json(part / CHECKSUMS)}
-        verify_files(part, known)
+        verify_files(part, known, ANEW)
         num_files += len(known)
     return num_files
 
 
 @contextmanager
-def naming_damage(*folders: Path) -> Iterator[None]:
-    """Find the damaged file where trace folders are read.
+def naming_damage(*folders: Path, remedy: str = _TRAIN) -> Iterator[None]:
+    """Find the damaged file where folders of Parquet files are read.
 
     Args:
-        folders: The trace folders read inside.
+        folders: The folders read inside.
+        remedy: What makes the file again, a sentence.
 
     Raises:
         DataError: A file of them cannot be read.
     """
     try:
         yield
-    except pl.exceptions.ComputeError:
+    except _DAMAGE:
         for path in sorted(path for folder in folders for path in folder.rglob("*.parquet")):
-            _read_table(path, pl.Schema({}), _TRAIN)
+            with _refusing(path, remedy):
+                # collect_batches would end without a word where polars panics.
+                scan_parquet(path).select(pl.all().null_count()).collect(engine="streaming")
         raise
 
 
@@ -591,10 +620,10 @@ def read_ndjson(path: Path) -> pl.DataFrame:
         return pl.read_ndjson(file)
 
 
-def _read_table(path: Path, schema: pl.Schema, remedy: str = "gdc run") -> pl.DataFrame:
+def _read_table(path: Path, schema: pl.Schema, remedy: str = RUN) -> pl.DataFrame:
     with _refusing(path, remedy):
         table = read_parquet(path)
-    require(table, schema, name=str(path))
+    require(table, schema, name=str(path), remedy=remedy)
     return table
 
 
@@ -604,9 +633,9 @@ def _refusing(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise SchemaError(f"{path}: not found. Run the stage that writes it: {remedy}.") from None
-    except (pl.exceptions.ComputeError, pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({error}). Make it again: {remedy}.") from None
+        raise SchemaError(f"{path}: not found. {remedy}") from None
+    except (*_DAMAGE, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file ({error}). {remedy}") from None
 
 
 def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
@@ -639,38 +668,35 @@ def _read_index(*folders: Path) -> pl.DataFrame:
 
 
 def _scan_losses(
-    folder: Path, checkpoints: pl.DataFrame, mode: str | None = None
+    folder: Path, checkpoints: pl.DataFrame, mode: str | None = None, remedy: str = _TRAIN
 ) -> list[pl.LazyFrame]:
     """A column for each checkpoint of the mode; NaN, as others may write, is not seen either.
 
     Of files side by side polars reads all, even where one column is asked for.
     """
-    expected = _num_rows(folder / "index.parquet", TRACE_INDEX)
+    expected = _num_rows(folder / "index.parquet", TRACE_INDEX, remedy)
     columns = []
     for checkpoint, of_mode in checkpoints.select("checkpoint", "mode").iter_rows():
         name = loss_column(checkpoint)
         path = folder / f"{name}.parquet"
-        num_rows = _num_rows(path, pl.Schema({name: pl.Float32()}))
+        num_rows = _num_rows(path, pl.Schema({name: pl.Float32()}), remedy)
         if num_rows != expected:
             raise SchemaError(
-                f"{path}: expected {expected} rows as in index, got {num_rows}. "
-                f"Make it again: {_TRAIN}."
+                f"{path}: expected {expected} rows as in index, got {num_rows}. {remedy}"
             )
         if mode in (None, of_mode):
             columns.append(scan_parquet(path).select(pl.col(name).fill_nan(None)))
     return columns
 
 
-def verify_files(folder: Path, checksums: Mapping[str, Any]) -> None:
+def verify_files(folder: Path, checksums: Mapping[str, Any], remedy: str = _TRAIN) -> None:
     """Refuse what is not as its checksum says; see ``verify_trace``."""
     for name, expected in checksums.items():
         path = folder / name
-        with _refusing(path, _TRAIN):
+        with _refusing(path, remedy):
             found = checksum(path)
         if found != expected:
-            raise DataError(
-                f"{path}: expected BLAKE2b {expected}, got {found}. Make it again: {_TRAIN}."
-            )
+            raise DataError(f"{path}: expected BLAKE2b {expected}, got {found}. {remedy}")
 
 
 def checksum(path: Path) -> str:
@@ -691,7 +717,7 @@ def _read_tokens(folder: Path, part: str) -> pl.DataFrame:
         if num_odd:
             raise SchemaError(
                 f"{path}: expected num_tokens losses in {name} of every sample, got other numbers "
-                f"in {num_odd}. Make it again: {_TRAIN}."
+                f"in {num_odd}. {_TRAIN}"
             )
         losses = table[name].explode()
         _require_finite(losses.fill_null(float("nan")), path)
@@ -702,22 +728,30 @@ def _require_samples(table: pl.DataFrame, index: pl.DataFrame, path: Path) -> No
     if not table["sample_id"].equals(index["sample_id"]):
         raise SchemaError(
             f"{path}: expected the {index.height} samples of index in its order, got "
-            f"{table.height} rows that are not. Make it again: {_TRAIN}."
+            f"{table.height} rows that are not. {_TRAIN}"
+        )
+
+
+def _require_rising(numbers: pl.Series, path: Path) -> None:
+    if numbers.null_count() or not (numbers[1:] > numbers[:-1]).all():
+        shown = ", ".join(map(str, numbers[:10].to_list()))
+        raise DataError(
+            f"{path}: expected checkpoints whose numbers rise from row to row, got {shown}"
+            f"{', ...' if len(numbers) > 10 else ''}. {ANEW}"
         )
 
 
 def _require_finite(values: pl.Series, path: Path) -> None:
     num_odd = int((~values.is_finite()).sum())
     if num_odd:
-        raise DataError(
-            f"{path}: expected finite numbers, got {num_odd} that are not. Make it again: {_TRAIN}."
-        )
+        raise DataError(f"{path}: expected finite numbers, got {num_odd} that are not. {_TRAIN}")
 
 
-def _num_rows(path: Path, schema: pl.Schema) -> int:
+def _num_rows(path: Path, schema: pl.Schema, remedy: str) -> int:
     """Rows of a Parquet file of a trace, from what it says of itself."""
-    with _refusing(path, _TRAIN):
+    with _refusing(path, remedy):
         table = scan_parquet(path)
-        require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+        found = pl.DataFrame(schema=table.collect_schema())
+        require(found, schema, name=str(path), remedy=remedy)
         num_rows: int = table.select(pl.len()).collect().item()
     return num_rows

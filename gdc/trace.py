@@ -41,11 +41,13 @@ class TraceScan:
         samples: The columns of ``TRACE_INDEX`` and those of ``Trace.losses`` that were asked for.
         checkpoints: ``CHECKPOINTS`` table.
         num_samples: Rows of ``samples``.
+        name: The folder, for messages.
     """
 
     samples: pl.LazyFrame
     checkpoints: pl.DataFrame
     num_samples: int
+    name: str
 
     def columns(self, mode: str) -> tuple[str, ...]:
         """Names of the loss columns recorded in ``mode``, in checkpoint order."""

@@ -1,6 +1,8 @@
 """A trace folder mapped from disk: what the pipeline's own functions say of it in memory."""
 
 import os
+import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from gdc import ray_cluster, store
+from gdc import ray_cluster, store, trace_checks
 from gdc.cartography import map_on_cluster, map_trace
 from gdc.cli import app
 from gdc.errors import ConfigError, DataError, GdcError
@@ -191,3 +193,169 @@ def test_the_command_refuses_a_mode_that_the_trace_lacks() -> None:
     done = CliRunner().invoke(app, ["map", str(folder), "--mode", "probe"])
     assert isinstance(done.exception, GdcError)
     assert "expected at least 2 probe checkpoints, got 0" in str(done.exception)
+
+
+# ---- what another program may write, and no map can be made of
+
+
+def refused(folder: Path, *options: str) -> str:
+    """The one message of a map that writes nothing."""
+    done = CliRunner().invoke(
+        app, ["map", str(folder), "--out", "map", "--mode", "online", *options]
+    )
+    assert isinstance(done.exception, GdcError), done.output
+    assert done.exception.exit_code == 2
+    assert not OUT.exists()
+    message = str(done.exception)
+    assert "gdc stage" not in message
+    assert "data/scores" not in message
+    return message
+
+
+def foreign(num_shards: int = 1) -> Path:
+    """Six samples, not in order, moved to where the pipeline writes nothing."""
+    ids = ["f", "b", "d", "a", "e", "c"]
+    trace = trace_of({name: [4.0 - i / 2, 2.0, i / 4] for i, name in enumerate(ids)})
+    return write_trace(7, trace, num_shards).rename("theirs")
+
+
+def edit(path: Path, **columns: pl.Expr) -> None:
+    pl.read_parquet(path).with_columns(**columns).write_parquet(path)
+
+
+def in_row(row: int, value: float | str | None, name: str) -> pl.Expr:
+    return pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(pl.col(name))
+
+
+def test_a_foreign_trace_whose_ids_are_not_in_order_is_mapped() -> None:
+    for num_shards in (1, 3):
+        folder = foreign(num_shards)
+        map_trace(folder, OUT, rules(), cuts(absolute(3.0), absolute(0.1)))
+        assert "".join(pl.read_parquet(OUT / "scores.parquet")["sample_id"]) == "fbdaec"
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "message"),
+    [
+        (4, "b", r"expected every sample_id once, got 'b' in 2 rows; in all 1 rows too many"),
+        (2, None, r"expected a sample_id in every row, got 1 without, the first in row 2: None"),
+    ],
+)
+def test_ids_that_do_not_tell_samples_apart_are_refused(
+    row: int, value: str | None, message: str
+) -> None:
+    folder = foreign()
+    edit(folder / "train/index.parquet", sample_id=in_row(row, value, "sample_id"))
+    assert re.match(
+        rf"theirs/train/index\.parquet: {message}.* Write the trace again", refused(folder)
+    )
+
+
+def test_one_id_for_all_samples_is_refused() -> None:
+    folder = foreign()
+    edit(folder / "train/index.parquet", sample_id=pl.lit("x" * 1000))
+    assert re.match(
+        r"theirs/train/index\.parquet: .* got 'x{79}\.\.\. in 6 rows; in all 5 rows too many",
+        refused(folder),
+    )
+
+
+def test_the_same_ids_in_two_shards_are_refused() -> None:
+    folder = foreign(3)
+    first, last = (folder / f"train/shard_0000{i}/index.parquet" for i in (0, 2))
+    shutil.copy(first, last)
+    assert refused(folder).startswith(
+        f"{first} and {last}: expected every sample_id once, got 'b' in 2 rows; in all 2 rows"
+    )
+
+
+def test_ids_whose_hashes_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_checks, "_hash", pl.col("sample_id").str.len_bytes)
+    map_trace(foreign(), OUT, rules(), cuts(absolute(3.0), absolute(0.1)))
+    assert pl.read_parquet(OUT / "scores.parquet").height == 6
+
+
+@pytest.mark.parametrize("value", [None, 0, -3])
+def test_a_sample_without_tokens_is_refused(value: int | None) -> None:
+    folder = foreign(2)
+    path = folder / "train/shard_00001/index.parquet"
+    edit(path, num_tokens=in_row(1, value, "num_tokens"))
+    assert refused(folder).startswith(
+        f"{path}: expected num_tokens of at least 1 in every row, got 1 without, the first in row "
+        f"1: {value}. Write the trace again"
+    )
+
+
+@pytest.mark.parametrize("value", [-0.5, float("inf"), float("-inf")])
+def test_a_loss_that_cannot_be_is_refused(value: float) -> None:
+    folder = foreign()
+    path = folder / "train/loss_001.parquet"
+    edit(path, loss_001=in_row(3, value, "loss_001").cast(pl.Float32))
+    assert refused(folder).startswith(
+        f"{path}: expected losses of at least 0, and finite, got 1 without, the first in row 3: "
+        f"{value}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [([0, None, 2], "0, None, 2"), ([0, 1, 1], "0, 1, 1"), ([2, 1, 0], "2, 1, 0")],
+)
+def test_checkpoints_that_are_not_numbered_are_refused(
+    numbers: list[int | None], shown: str
+) -> None:
+    folder = foreign()
+    edit(folder / "checkpoints.parquet", checkpoint=pl.lit(pl.Series(numbers, dtype=pl.Int64)))
+    assert refused(folder).startswith(
+        f"theirs/checkpoints.parquet: expected checkpoints whose numbers rise from row to row, got "
+        f"{shown}."
+    )
+
+
+@pytest.mark.parametrize("name", ["shard_00001.bak", "shard_readme.txt", "shard_"])
+def test_what_is_called_as_a_shard_and_is_none_is_refused(name: str) -> None:
+    folder = foreign(2)
+    shutil.copytree(folder / "train/shard_00001", folder / "train" / name)
+    assert refused(folder).startswith(f"theirs/train/{name}: expected no more than folders shard_")
+    shutil.rmtree(folder / "train" / name)
+    (folder / "train" / name).touch()
+    assert refused(folder).startswith(f"theirs/train/{name}: expected no more than folders shard_")
+
+
+def test_a_shard_that_is_missing_is_noticed() -> None:
+    folder = foreign(3)
+    shutil.rmtree(folder / "train/shard_00001")
+    assert refused(folder) == (
+        "theirs/train: expected shards 0 to 1, one of each, got shard_00000, shard_00002. Put back "
+        "what is missing."
+    )
+
+
+def test_a_score_asked_for_twice_is_refused() -> None:
+    assert refused(foreign(), "--score", "std", "--score", "std") == (
+        "score: expected every name once, got ['std', 'std']."
+    )
+
+
+def test_what_is_missing_or_of_another_type_is_named_in_the_users_folder() -> None:
+    folder = foreign()
+    path = folder / "train/loss_002.parquet"
+    edit(path, loss_002=pl.col("loss_002").cast(pl.Float64))
+    assert re.match(
+        r"theirs/train/loss_002\.parquet: expected .*Float32.* got .*Float64.* Write",
+        refused(folder),
+    )
+    path.unlink()
+    assert re.match(
+        r"theirs/train/loss_002\.parquet: not found\. Write the trace again", refused(folder)
+    )
+    assert refused(folder, "--verify").endswith(store.ANEW)
+
+
+def test_a_trace_without_losses_is_named() -> None:
+    folder = foreign()
+    for i in range(3):
+        name = f"loss_00{i}"
+        edit(folder / f"train/{name}.parquet", **{name: pl.lit(None, pl.Float32)})
+    assert refused(folder).startswith("theirs: expected online losses, got no loss in 1 run(s).")

@@ -25,14 +25,17 @@ from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.processes import ALONE
 from gdc.schema import (
     AUDIT,
+    CORPUS,
     HALVES,
     MASKED,
     PLAN,
     REFERENCE_LOSS,
     SELF_INFLUENCE,
+    SPANS,
     TOKEN_LOSSES,
     TRACE_INDEX,
 )
+from gdc.stages import runner
 from gdc.trace import Trace, loss_table, token_table
 from gdc.trace_writer import TraceWriter
 from gdc.workspace import TEMPORARIES
@@ -129,7 +132,7 @@ def test_no_rows_at_all_are_a_table_too() -> None:
 
 @pytest.mark.parametrize("read", [store.read, store.scan, lambda name: store.batches(name, [])])
 def test_a_missing_table_is_refused(read: Callable[[str], object]) -> None:
-    with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: not found\. Run the stage"):
+    with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: not found\. Make it again: gdc"):
         read("corpus")
 
 
@@ -239,7 +242,7 @@ def test_what_a_kill_left_is_hidden_from_dvc_and_gone_after_the_next_write(
     # Twice: the second finds what the first has left, under whatever process number.
     for _ in range(2):
         left = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        assert list(Path("data").absolute().iterdir()) == [Path(left)]
+        assert list(Path("data").absolute().iterdir()) == [Path(left).absolute()]
     assert fnmatch(Path(left).name, TEMPORARIES)
     assert TEMPORARIES in (REPOSITORY / ".dvcignore").read_text(encoding="utf-8").splitlines()
     if writer == "new_file":
@@ -427,7 +430,9 @@ def test_a_checkpoint_damaged_in_what_it_says_of_itself_is_refused_at_once() -> 
     damage(store.trace_path(7) / "train/loss_001.parquet", -20)
     with pytest.raises(DataError, match=DAMAGED):
         store.read_trace(7)
-    with pytest.raises(DataError, match=DAMAGED):
+    with pytest.raises(
+        DataError, match=r"loss_001\.parquet: not a Parquet .* Write the trace again"
+    ):
         store.scan_trace(store.trace_path(7))
 
 
@@ -774,3 +779,35 @@ def test_a_number_that_json_does_not_have_is_named(number: float) -> None:
     ):
         store.write_json(Path("a.json"), {"a": 1.0, "b": [2.0, {"c": number}]})
     assert not Path("a.json").exists()
+
+
+def test_whatever_byte_of_a_table_is_damaged_the_message_names_the_file() -> None:
+    """Or other values are read, which Parquet does not notice; never an error of polars."""
+    store.write("spans", table_of(SPANS))
+    path = store.TABLES["spans"][0]
+    whole, num_refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            store.read("spans")
+        except (DataError, SchemaError) as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017 - not every byte is refused
+            num_refused += 1
+    assert num_refused > 100
+
+
+def test_a_table_whose_damage_a_stage_meets_late_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "_require_known_code", lambda: None)
+    store.write("corpus", table_of(CORPUS))
+    damage(store.TABLES["corpus"][0], 4)
+
+    def main() -> None:
+        store.scan("corpus").collect()
+
+    with pytest.raises(SystemExit, match="2"):
+        runner.run(main)
+    said = capsys.readouterr().err
+    assert said.startswith("error: data/corpus.parquet: not a Parquet file")
+    assert said.endswith("Make it again: gdc run.\n")

@@ -129,6 +129,8 @@ def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, fl
     others = sorted(set(config.enabled) - set(STREAMED))
     if others:
         raise ConfigError(f"score: expected names of {list(STREAMED)}, got {others}.")
+    if len(set(config.enabled)) < len(config.enabled):
+        raise ConfigError(f"score: expected every name once, got {list(config.enabled)}.")
     _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of([trace], config.mode, config.epsilon)
     evidence = Evidence(
@@ -167,8 +169,8 @@ def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Thresh
     epsilon = selection.quantile(losses, threshold.value, num_samples)
     if epsilon is None:
         raise DataError(
-            f"data/trace: expected {mode} losses, got no loss in {len(traces)} run(s). "
-            "Re-run stage train or change score.mode."
+            f"{_name(first)}: expected {mode} losses, got no loss in {len(traces)} run(s). "
+            "Record some (stage train), or change score.mode (--mode)."
         )
     return epsilon
 
@@ -214,9 +216,13 @@ def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
     num_checkpoints = len(trace.columns(mode))
     if num_checkpoints < 2:
         raise DataError(
-            f"data/trace: expected at least 2 {mode} checkpoints, got {num_checkpoints}. "
-            "Re-run stage train or change score.mode."
+            f"{_name(trace)}: expected at least 2 {mode} checkpoints, got {num_checkpoints}. "
+            "Record more (stage train), or change score.mode (--mode)."
         )
+
+
+def _name(trace: Trace | TraceScan) -> str:
+    return trace.name if isinstance(trace, TraceScan) else "data/trace"
 
 
 def _known(corpus: Batches, needs: Collection[str]) -> pl.DataFrame:

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from gdc import store
@@ -29,7 +30,8 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
         if is_training:
             _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))
         _require_known_code()
-        main()
+        with store.naming_damage(Path("data"), remedy=store.RUN):
+            main()
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
