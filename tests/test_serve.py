@@ -1,6 +1,7 @@
 """Schedules: a real server starts a real run, and what cannot work is said at once."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,9 +30,9 @@ START_SECONDS: Final = 300.0
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that only looks like a workspace, as the current one."""
+    """A folder with the files of a workspace, as the current one."""
     for name in ("params.yaml", "dvc.yaml"):
-        (tmp_path / name).write_text("{}\n", encoding="utf-8")
+        shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
