@@ -82,10 +82,10 @@ def require_free(out: Path, names: Iterable[str], inputs: Mapping[str, Path | No
         inputs: What is read, by its option.
 
     Raises:
-        ConfigError: A result would lie at, above or below an input or an output of the pipeline.
+        ConfigError: It is no folder or cannot be made, or a result would lie at, above or below an
+            input or an output of the pipeline.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: expected a folder, got a file. Name another.")
+    _require_makeable(out)
     results = [out / name for name in names]
     owned = written()
     for result in results:
@@ -102,6 +102,20 @@ def require_free(out: Path, names: Iterable[str], inputs: Mapping[str, Path | No
                 f"--out {out}: expected a folder apart from {option} {path}, got one whose "
                 f"{found.name} would lie at, above or below it. Name another."
             )
+
+
+def _require_makeable(out: Path) -> None:
+    place = out.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        found = "a file" if place == out.absolute() else f"the file {place} on its way"
+        raise ConfigError(f"--out {out}: expected a folder, got {found}. Name another.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--out {out}: expected a folder that can be written, got {place}, which this user may "
+            "not write. Name another."
+        )
 
 
 def foreign_outs(graph: Mapping[str, Any]) -> Iterator[Path]:

@@ -85,7 +85,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
         TransientError: The Hub did not answer.
     """
     outputs.require_free(folder, _WRITTEN, _paths_read(request))
-    folder.mkdir(parents=True, exist_ok=True)
+    store.make_folder(folder)
     trained = _read(request.corpus, "corpus", request)
     samples, num_shared = _samples(trained, request, num_members)
     canaries = _read_canaries(request.canaries)

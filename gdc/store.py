@@ -581,12 +581,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        DataError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a folder, or a place to make one, got: {error.strerror}. "
+            "Name another, or make room for it."
+        ) from None
+
+
 def _temporary(path: Path) -> Path:
     """A free path beside ``path``, of a form that .dvcignore knows.
 
     Always the same for a path, and what a kill has left there goes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # Absolute: polars takes a relative ~ for the home folder.
     temporary = path.absolute().with_name(f".{path.name}.tmp")
     if temporary.is_dir():

@@ -359,3 +359,18 @@ def test_a_trace_without_losses_is_named() -> None:
         name = f"loss_00{i}"
         edit(folder / f"train/{name}.parquet", **{name: pl.lit(None, pl.Float32)})
     assert refused(folder).startswith("theirs: expected online losses, got no loss in 1 run(s).")
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("file", r"--out file: expected a folder, got a file\. Name another\."),
+        ("file/map", r"--out file/map: expected a folder, got the file .*/file on its way\."),
+        ("link/map", r"--out link/map: expected a folder, got the file .*/link on its way\."),
+        ("/proc/map", r"/proc/map: expected a folder, or a place to make one, got: No such file"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_refused(out: str, message: str) -> None:
+    Path("file").touch()
+    Path("link").symlink_to("nowhere")
+    assert re.match(message, refused(foreign(), "--out", out))
