@@ -17,15 +17,17 @@ import torch
 from table import Row, render
 from timing import timed
 
-from gdc import audits, losses, models, tokens
-from gdc.batches import TokenizedTexts
-from gdc.canaries import make_canaries
+from gdc.audit import membership_table
+from gdc.audit.model_audit import Subject, audit_model
 from gdc.config import parse_params
-from gdc.corpus import build_corpus, samples_from
-from gdc.model_audit import Subject, audit_model
-from gdc.sources import read_source
-from gdc.store import load_params
-from gdc.token_records import TokenRecords
+from gdc.corpus.canaries import make_canaries
+from gdc.corpus.samples import build_corpus, samples_from
+from gdc.corpus.sources import read_source
+from gdc.corpus.tokenizer import train_tokenizer
+from gdc.training import losses, models
+from gdc.training.batches import TokenizedTexts
+from gdc.training.token_records import TokenRecords
+from gdc.workspace.store import load_params
 
 NUM_SAMPLES = 1000
 NUM_RUNS = 3
@@ -70,11 +72,11 @@ def prepared() -> Callable[[], object]:
     texts = samples_from(rows, max_samples=NUM_SAMPLES, seed=0)
     canaries = make_canaries(params.ingest.canaries, [texts], seed=0)
     corpus = build_corpus(texts, canaries, validation_fraction=0.1, seed=0)
-    tokenizer = tokens.train_tokenizer(corpus["text"], 4096)
+    tokenizer = train_tokenizer(corpus["text"], 4096)
     model = models.build_model(
         params.model, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text, seed=0
     )
-    samples = audits.choose_samples(corpus, NUM_SAMPLES, seed=0)
+    samples = membership_table.choose_samples(corpus, NUM_SAMPLES, seed=0)
     subject = Subject(model, tokenizer, params.model.block_size)
     return partial(audit_model, subject, canaries, samples, params.evaluate)
 

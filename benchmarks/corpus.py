@@ -21,9 +21,9 @@ import numpy as np
 import polars as pl
 from table import Row, render
 
-from gdc import store
 from gdc.config import Params
 from gdc.schema import QUADRANTS, SCORES
+from gdc.workspace import store
 from tasks.stages import stage_environment
 
 ROOT = Path(__file__).resolve().parent.parent

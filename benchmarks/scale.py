@@ -39,12 +39,16 @@ from machine import machine
 from scoring import PARTITION, QUANTILE, make_trace, score_rules
 from timing import timed
 
-from gdc import corpus, duplicates, interventions, store, tokens
-from gdc.cartography import map_trace
+from gdc.commands.map import map_trace
 from gdc.config import Params
+from gdc.corpus import near_duplicates
+from gdc.corpus.samples import build_corpus, contents_of, samples_from
+from gdc.corpus.sources import read_source
+from gdc.corpus.tokenizer import train_tokenizer
+from gdc.curation import plans
 from gdc.schema import CANARIES, CORPUS, CURATED, HALVES, MASKED, PLAN, REFERENCE_LOSS, TRACE_INDEX
 from gdc.scores import STREAMED
-from gdc.sources import read_source
+from gdc.workspace import store
 
 COMMAND = "make scale"
 NUM_SAMPLES, NUM_CHECKPOINTS = 2_000_000, 10
@@ -86,9 +90,9 @@ def joined(rows: pl.DataFrame, num_bytes: float) -> pl.DataFrame:
 
 def of_text(folder: Path, documents: pl.DataFrame) -> dict[str, float]:
     """Bytes on disk for a byte of text."""
-    samples = corpus.samples_from(documents, max_samples=None, seed=0)
+    samples = samples_from(documents, max_samples=None, seed=0)
     nothing = pl.DataFrame(schema=CANARIES)
-    table = corpus.build_corpus(samples, nothing, validation_fraction=0.1, seed=0)
+    table = build_corpus(samples, nothing, validation_fraction=0.1, seed=0)
     curated = table.select(
         "sample_id",
         "text",
@@ -119,7 +123,7 @@ def of_losses(folder: Path, params: Params, num_references: int) -> dict[str, fl
         pl.read_parquet(out / "quadrants.parquet")["quadrant"]
     )
     arm: Any = params.intervene.arms[params.intervene.curated_arm]
-    plan = interventions.make_plan(arm, scored.lazy(), seed=0).collect()
+    plan = plans.make_plan(arm, scored.lazy(), seed=0).collect()
     losses = (trace / "train").glob("loss_*.parquet")
     last = pl.read_parquet(trace / "train" / f"loss_{NUM_CHECKPOINTS - 1:03d}.parquet")
     of_model = pl.DataFrame([ids, last.to_series().alias("loss")])
@@ -151,10 +155,10 @@ def seen_by(num_references: int) -> pl.Series:
 
 def ingest_rate(documents: pl.DataFrame) -> float:
     """Documents a second that a core normalises, hashes and tokenises."""
-    tokenizer = tokens.train_tokenizer(documents["text"], VOCABULARY)
+    tokenizer = train_tokenizer(documents["text"], VOCABULARY)
 
     def ingest() -> None:
-        tokenizer.encode(corpus.contents_of(documents)["text"].to_list())
+        tokenizer.encode(contents_of(documents)["text"].to_list())
 
     ingest()
     return documents.height / statistics.median(timed(ingest) for _ in range(NUM_RUNS))
@@ -163,7 +167,7 @@ def ingest_rate(documents: pl.DataFrame) -> float:
 def copies_rate(documents: pl.DataFrame, params: Params) -> float:
     """Documents a second that a core compares with all before them."""
     table = documents.select(pl.col("source").alias("sample_id"), "text")
-    seconds = timed(lambda: duplicates.near_copies([table], params.reference, seed=0))
+    seconds = timed(lambda: near_duplicates.near_copies([table], params.reference, seed=0))
     return documents.height / seconds
 
 

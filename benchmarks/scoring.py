@@ -26,12 +26,13 @@ import polars as pl
 from table import Row, render
 from timing import of_median_ratio
 
-from gdc import quadrants, store
-from gdc.cartography import map_trace
+from gdc.commands.map import map_trace
 from gdc.config import PartitionConfig, ScoreConfig
+from gdc.mapping import quadrants
+from gdc.recording.trace import TraceScan, loss_column, loss_table
 from gdc.schema import CHECKPOINTS, TRACE_INDEX
 from gdc.scores import STREAMED, scan_scores
-from gdc.trace import TraceScan, loss_column, loss_table
+from gdc.workspace import store
 
 FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
 LOOPED = (1_000_000, 5)

@@ -32,16 +32,16 @@ from timing import timed
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from gdc import losses, training
-from gdc.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
 from gdc.config import Gpt2Model, LstmModel, PythonDocsSource, TrainingConfig
-from gdc.corpus import samples_from
-from gdc.models import build_model, target_states
-from gdc.processes import ALONE
-from gdc.sources import read_source
-from gdc.tokens import train_tokenizer
-from gdc.trace_writer import TraceWriter
-from gdc.training import Recipe, TrainingData, weighted_loss
+from gdc.corpus.samples import samples_from
+from gdc.corpus.sources import read_source
+from gdc.corpus.tokenizer import train_tokenizer
+from gdc.training import loop, losses
+from gdc.training.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
+from gdc.training.distributed import ALONE
+from gdc.training.loop import Recipe, TrainingData, weighted_loss
+from gdc.training.models import build_model, target_states
+from gdc.workspace.trace_writer import TraceWriter
 
 NUM_RUNS: Final = 2
 NUM_THREADS: Final = 2
@@ -154,14 +154,14 @@ def turns() -> list[float]:
 def laps_of_tracked(data: TokenizedTexts) -> list[float]:
     """Seconds of every step and, last, of all the rest."""
     laps: list[float] = []
-    advance = training._Run.advance
+    advance = loop._Run.advance
 
-    def timed_advance(run: training._Run) -> int:
+    def timed_advance(run: loop._Run) -> int:
         num_tokens: list[int] = []
         laps.append(timed(lambda: num_tokens.append(advance(run))))
         return num_tokens[0]
 
-    with patch.object(training._Run, "advance", timed_advance):
+    with patch.object(loop._Run, "advance", timed_advance):
         seconds = tracked(data)
     return [*laps, seconds - sum(laps)]
 
@@ -222,7 +222,7 @@ def _seconds_to_train(
         trace = TraceWriter(0, index, index.head(0), ALONE) if is_tracked else None
 
         def work() -> None:
-            recording = training.train(
+            recording = loop.train(
                 model,
                 TrainingData.unweighted(data, NO_TEXTS),
                 recipe,

@@ -16,9 +16,9 @@ from prefect.logging import get_run_logger
 
 from flows.program import as_run, only_run_here, show_no_tracebacks
 from flows.server import prefect_server
-from gdc import store
 from gdc.scores import require_registered
-from gdc.tracking import load_mlflow, require_answer
+from gdc.workspace import store
+from gdc.workspace.tracking import load_mlflow, require_answer
 from tasks.cluster import joined, run_on_cluster
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE

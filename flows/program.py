@@ -12,9 +12,9 @@ from typing import Final
 
 import httpx
 
-from gdc import dvc_files, run_lock
 from gdc.environment import never_fail_to_print
 from gdc.errors import GdcError, TransientError
+from gdc.workspace import dvc_files, run_lock
 
 STOPPED: Final = "error: stopped; what was finished is kept, run again to go on\n"
 # Between a SIGTERM or Ctrl-C and the end, whatever still waits for a server or a process.

@@ -34,8 +34,8 @@ from pydantic import ValidationError
 
 from flows.curate import curate
 from flows.program import as_command
-from gdc import workspace
 from gdc.errors import ConfigError, TransientError
+from gdc.workspace import project
 
 NIGHTLY: Final = "0 3 * * *"
 START: Final = (
@@ -71,7 +71,7 @@ def serve(
         TransientError: The server does not answer, or plans no run.
     """
     due = next_date(cron, timezone)
-    workspace.require_workspace()
+    project.require_workspace()
     require_server(server_seconds)
     runner = Runner(name=deployment_name(Path.cwd()), limit=1, pause_on_shutdown=False)
     deployment_id = asyncio.run(

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gdc import run_lock, workspace
 from gdc.environment import checkpoint_seconds, child_environment, device, never_fail_to_print
 from gdc.errors import ConfigError, DataError, GdcError
+from gdc.workspace import project, run_lock
 
 app = typer.Typer(
     help="Which training samples does my model memorize, what should I do, and did it work?",
@@ -76,16 +76,18 @@ def run(
     ] = None,
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
-    from gdc import console, scores, store
+    from gdc import scores
+    from gdc.report import console
+    from gdc.workspace import store
 
-    workspace.require_workspace()
+    project.require_workspace()
     run_lock.require_free()
     # What a stage would refuse only after those before it.
     checkpoint_seconds()
     device()
     if source is not None:
-        workspace.write_source(workspace.describe_source(source, text_field))
-    scores.require_registered(workspace.load_params().score.enabled)
+        project.write_source(project.describe_source(source, text_field))
+    scores.require_registered(project.load_params().score.enabled)
     options = ["--max-workers", str(max_workers)] if max_workers else []
     options += ["--publish"] if publish else []
     options += ["--ray", ray] if ray else []
@@ -106,16 +108,16 @@ def benchmark(
     max_workers: Annotated[int | None, typer.Option(min=1, help="Models trained at once.")] = None,
 ) -> None:
     """Judge every score of this folder by further half-models: reports/leaderboard.*."""
-    from gdc import benchmark as files
-    from gdc import store
+    from gdc.workspace import half_models as files
+    from gdc.workspace import store
 
-    workspace.require_workspace()
+    project.require_workspace()
     run_lock.require_free()
     files.require_num_models(num_models)
     options = ["--num-models", str(num_models)]
     options += ["--max-workers", str(max_workers)] if max_workers else []
     # -P: a folder called `flows` in the workspace must not take the place of ours.
-    _start([sys.executable, "-P", "-m", "flows.benchmark", *options])
+    _start([sys.executable, "-P", "-m", "flows.leaderboard", *options])
     typer.echo(store.read_text(files.TABLE))
 
 
@@ -124,16 +126,16 @@ def stage(
     name: Annotated[str, typer.Argument(help="A stage, or one cell of it: retrain@none-1.")],
 ) -> None:
     """Run one stage, if its inputs changed."""
-    from gdc import dvc_files
+    from gdc.workspace import dvc_files
 
-    workspace.require_workspace()
-    workspace.load_params()
-    names = list(workspace.read_yaml(workspace.GRAPH)["stages"])
+    project.require_workspace()
+    project.load_params()
+    names = list(project.read_yaml(project.GRAPH)["stages"])
     phase = name.partition("@")[0]
     if phase not in names:
         raise ConfigError(f"stage: expected one of {', '.join(names)}, got {name!r}.")
     targets = [name]
-    if phase in workspace.edited_stages():
+    if phase in project.edited_stages():
         # It brings the digests of the code up to date.
         targets.insert(0, "manifest")
     if told := dvc_files.mend():
@@ -153,14 +155,14 @@ def init(
     ] = False,
 ) -> None:
     """Write params.yaml from a preset, and make this folder a workspace if it is none."""
-    from gdc import store
+    from gdc.workspace import store
 
-    names = workspace.preset_names()
+    names = project.preset_names()
     if preset not in names:
         raise ConfigError(f"preset: expected one of {', '.join(names)}, got {preset!r}.")
     text = (files("gdc") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
     try:
-        backup = workspace.init(text, force=force)
+        backup = project.init(text, force=force)
     except OSError as error:
         raise ConfigError(
             f"{Path.cwd()}: expected a folder to write into, got: {error.strerror}."
@@ -178,7 +180,7 @@ def show(
     ] = False,
 ) -> None:
     """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
-    from gdc import console
+    from gdc.report import console
 
     # Nothing is printed of a report that lacks something.
     with _report() as report:
@@ -205,7 +207,7 @@ def recommend(
     ],
 ) -> None:
     """Name the plan of the last run that reaches a target with the fewest samples changed."""
-    from gdc import recommendation
+    from gdc.comparison import recommendation
 
     target = recommendation.target_of(max_extraction, max_perplexity)
     with _report() as report:
@@ -217,7 +219,7 @@ def _report() -> Iterator[dict[str, Any]]:
     """The report of the last run; what it lacks becomes a ``DataError``."""
     from rich.errors import ConsoleError
 
-    from gdc import store
+    from gdc.workspace import store
 
     report = store.read_json(store.REPORT)
     try:
@@ -249,7 +251,7 @@ def ui(
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
 ) -> None:
     """Open the report and serve the MLflow pages of this folder until Ctrl-C."""
-    from gdc import store, tracking
+    from gdc.workspace import store, tracking
 
     open_page = typer.echo if no_open else webbrowser.open
     if store.PAGE.exists():
@@ -283,19 +285,19 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     seed: Annotated[int, typer.Option(min=0, help="Of that choice and of intervals.")] = 0,
 ) -> None:
     """Audit any model and text, without the pipeline: tables and a report."""
-    from gdc import standalone
+    from gdc.commands import audit
 
-    request = standalone.Request(
+    request = audit.Request(
         model=model,
-        tokenizer=tokenizer or standalone.tokenizer_of(model),
-        corpus=workspace.source_of(corpus, text_field, "--corpus"),
-        heldout=None if heldout is None else workspace.source_of(heldout, text_field, "--heldout"),
+        tokenizer=tokenizer or audit.tokenizer_of(model),
+        corpus=project.source_of(corpus, text_field, "--corpus"),
+        heldout=None if heldout is None else project.source_of(heldout, text_field, "--heldout"),
         canaries=canaries,
         block_size=block_size,
         seed=seed,
     )
-    built = standalone.run_audit(request, num_members, out)
-    for sentence in [*built["summary"], *standalone.findings(built), *built["warnings"]]:
+    built = audit.run_audit(request, num_members, out)
+    for sentence in [*built["summary"], *audit.findings(built), *built["warnings"]]:
         typer.echo(sentence)
     typer.echo(f"report        {(out / 'report.html').resolve()}")
 
@@ -314,19 +316,20 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     ] = None,
 ) -> None:
     """Score and map a trace of any size, without the pipeline, by the rules of params.yaml."""
-    from gdc import cartography, ray_cluster, store
+    from gdc.commands import map
+    from gdc.workspace import ray_cluster, store
 
-    params = workspace.params_or_preset("docs")
+    params = project.params_or_preset("docs")
     rules = params.score.model_copy(
         update={"enabled": tuple(score or ()), "mode": mode or params.score.mode}
     )
     if verify:
         typer.echo(f"{store.verify_trace(trace)} files are as they were written")
     if ray is None:
-        summary = cartography.map_trace(trace, out, rules, params.partition)
+        summary = map.map_trace(trace, out, rules, params.partition)
     else:
         with ray_cluster.connected(ray):
-            summary = cartography.map_on_cluster(trace, out, rules, params.partition)
+            summary = map.map_on_cluster(trace, out, rules, params.partition)
     for name, num_samples in summary["counts"].items():
         typer.echo(f"{name:<18} {num_samples:,}")
     for warning in summary["warnings"]:
@@ -385,7 +388,7 @@ def _wait_or_stop(process: subprocess.Popen[bytes], stops: Sequence[int]) -> int
 
 
 def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
-    from gdc import tracking
+    from gdc.workspace import tracking
 
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]

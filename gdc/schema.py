@@ -4,11 +4,14 @@ Losses are cross-entropies in nats per token. One row is one sample unless a tab
 """
 
 from collections.abc import Iterable
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import polars as pl
 
 from gdc.errors import SchemaError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Split = Literal["train", "validation", "reserved"]
 Quadrant = Literal["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"]
@@ -94,7 +97,7 @@ REFERENCES: Final = pl.Schema(
 )
 
 # SCORES is followed by one Float64 column for every enabled score of the registry, then by `cause`
-# and `twin_ids` of gdc.causes.
+# and `twin_ids` of gdc.mapping.causes.
 SCORES: Final = pl.Schema(
     {
         "sample_id": pl.String,
@@ -225,3 +228,8 @@ def require(
         raise SchemaError(
             f"{name}: expected columns {dict(schema)}, got {dict(table.schema)}. {remedy}"
         )
+
+
+def to_arrow(table: pl.DataFrame) -> "pa.Table":
+    """As every reader of Parquet knows its types."""
+    return table.to_arrow(compat_level=pl.CompatLevel.oldest())

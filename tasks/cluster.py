@@ -25,10 +25,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from gdc import tracking
 from gdc.environment import device
 from gdc.errors import ConfigError, TransientError
-from gdc.ray_cluster import LOCAL, connected
+from gdc.workspace import tracking
+from gdc.workspace.ray_cluster import LOCAL, connected
 from tasks.graph import Graph
 from tasks.stages import (
     StageFailedError,

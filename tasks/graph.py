@@ -72,7 +72,7 @@ def load_graph(folder: Path) -> Graph:
 def changed_targets() -> frozenset[str]:
     """Targets whose files, params or command differ from dvc.lock.
 
-    Their code as `manifest` has seen it last: see ``gdc.workspace.edited_stages``.
+    Their code as `manifest` has seen it last: see ``gdc.workspace.project.edited_stages``.
     """
     done = subprocess.run(  # noqa: S603  # our own python, no outside arguments
         dvc_command("status", "--json"),

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from gdc import store, tracking
+from gdc.workspace import store, tracking
 from tasks.stages import StageResult
 
 LOCK: Final = Path("dvc.lock")

@@ -11,10 +11,10 @@ from typing import Any, Final
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from gdc import store, tracking
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
-from gdc.workspace import edited_stages
+from gdc.workspace import store, tracking
+from gdc.workspace.project import edited_stages
 from tasks.graph import changed_targets
 from tasks.lineage import LOCK, git
 from tasks.stages import dvc_command, stage_environment

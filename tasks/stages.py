@@ -19,9 +19,9 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from gdc import dvc_files, tracking
 from gdc.environment import child_environment
 from gdc.errors import GdcError, TransientError
+from gdc.workspace import dvc_files, tracking
 from tasks import guard
 
 Outcome = Literal["executed", "restored", "skipped"]

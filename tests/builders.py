@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc import store
 from gdc.config import Params, parse_params
-from gdc.processes import Processes
+from gdc.recording.trace import Trace, gain_table, loss_table
 from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
-from gdc.trace import Trace, gain_table, loss_table
-from gdc.trace_writer import TraceWriter
+from gdc.training.distributed import Processes
+from gdc.workspace import store
+from gdc.workspace.trace_writer import TraceWriter
 
 REPOSITORY = Path(__file__).parent.parent
 

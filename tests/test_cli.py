@@ -23,12 +23,14 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from gdc import cli, console, run_lock, store
-from gdc.code_digests import code_digests
+from gdc import cli
 from gdc.config import Source
+from gdc.corpus.sources import fingerprint
 from gdc.errors import ConfigError, DataError
-from gdc.sources import fingerprint
-from gdc.workspace import (
+from gdc.report import console
+from gdc.workspace import run_lock, store
+from gdc.workspace.code_digests import code_digests
+from gdc.workspace.project import (
     TEMPORARIES,
     describe_source,
     preset_names,

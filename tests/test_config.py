@@ -11,9 +11,9 @@ import torch
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from gdc import store
 from gdc.config import parse_params
 from gdc.errors import ConfigError
+from gdc.workspace import store
 from tests.builders import REPOSITORY, params_with
 
 PRESETS = sorted((REPOSITORY / "gdc/presets").glob("*.yaml"))

@@ -14,15 +14,16 @@ import pytest
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from gdc import store
-from gdc.cartography import map_trace
+from gdc import table_files
 from gdc.cli import app
+from gdc.commands.map import map_trace
 from gdc.errors import ConfigError, DataError
 from gdc.paths import overlapping, require_file
+from gdc.workspace import store
 from tests.builders import REPOSITORY, trace_of, write_trace
-from tests.test_quadrants import absolute
-from tests.test_quadrants import config as cuts
-from tests.test_scores import config as rules
+from tests.mapping.test_quadrants import absolute
+from tests.mapping.test_quadrants import config as cuts
+from tests.scores.test_scores import config as rules
 
 ODD_NAMES = ("r[1]", "r*", "r?", "~", "~r", "r{1,2}", "a%20b#c&d é;$(x)")
 
@@ -43,9 +44,9 @@ def test_a_file_is_read_by_its_name_whatever_lies_beside_it(name: str) -> None:
     for folder, table in (("r1", others), ("r2", others), (name, own)):
         store.write_table(Path(folder, "t.parquet"), table, table.schema)
         Path(folder, "t.jsonl").write_text(f'{{"n": {table["n"][0]}}}\n')
-    assert_frame_equal(store.read_parquet(Path(name, "t.parquet")), own)
-    assert_frame_equal(store.scan_parquet(Path(name, "t.parquet")).collect(), own)
-    assert_frame_equal(store.read_ndjson(Path(name, "t.jsonl")), own)
+    assert_frame_equal(table_files.read_parquet(Path(name, "t.parquet")), own)
+    assert_frame_equal(table_files.scan_parquet(Path(name, "t.parquet")).collect(), own)
+    assert_frame_equal(table_files.read_ndjson(Path(name, "t.jsonl")), own)
     assert sorted(path.name for path in Path(name).iterdir()) == ["t.jsonl", "t.parquet"]
 
 
@@ -57,11 +58,11 @@ def test_a_trace_is_mapped_by_its_name_into_a_folder_by_its_name(name: str) -> N
         Path("data/trace/7").rename(folder)
         split = cuts(absolute(3.0), absolute(0.1))
         found[folder] = map_trace(Path(folder), Path(f"out {folder}"), rules(), split)
-    assert store.read_parquet(Path(f"out {name}", "scores.parquet"))["difficulty"][0] == 4.0
+    assert table_files.read_parquet(Path(f"out {name}", "scores.parquet"))["difficulty"][0] == 4.0
     assert sum(found[name]["counts"].values()) == 2
 
 
-def test_only_the_store_opens_tables() -> None:
+def test_one_module_opens_tables() -> None:
     """Of polars' functions every one takes a path for a pattern unless it is told not to."""
     opening = re.compile(r"\bpl\.(read|scan)_\w+\(")
     modules = [
@@ -74,9 +75,10 @@ def test_only_the_store_opens_tables() -> None:
         if opening.search(line)
     }
     assert found == {
-        "gdc/store.py: return pl.read_parquet(path.absolute(), glob=False)",
-        "gdc/store.py: return pl.scan_parquet([path.absolute() for path in paths], glob=False)",
-        "gdc/store.py: return pl.read_ndjson(file)",
+        "gdc/table_files.py: return pl.read_parquet(path.absolute(), glob=False)",
+        "gdc/table_files.py: "
+        "return pl.scan_parquet([path.absolute() for path in paths], glob=False)",
+        "gdc/table_files.py: return pl.read_ndjson(file)",
     }
 
 
@@ -86,7 +88,7 @@ def test_runs_are_recorded_in_a_workspace_of_any_name(workspace: Path, name: str
     folder.mkdir(parents=True)
     program = (
         "from pathlib import Path\n"
-        "from gdc import tracking\n"
+        "from gdc.workspace import tracking\n"
         "Path('note.txt').write_text('hello')\n"
         "with tracking.parent_run('first', {}) as run:\n"
         "    run.log_artifact(Path('note.txt'))\n"
@@ -128,7 +130,8 @@ def test_what_is_no_regular_file_is_not_opened(kind: str) -> None:
     path = Path("x.parquet")
     ODD_KINDS[kind](path)
     expected = rf"x\.parquet: expected a regular file, got {kind}\. Save its content"
-    for read in (require_file, store.read_parquet, store.scan_parquet, store.read_ndjson,
+    for read in (require_file, table_files.read_parquet, table_files.scan_parquet,
+                 table_files.read_ndjson,
                  store.read_json, store.checksum):  # fmt: skip
         with pytest.raises(DataError, match=expected):
             read(path)

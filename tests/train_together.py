@@ -11,11 +11,11 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from gdc import processes
-from gdc.losses import sample_losses
-from gdc.trace_writer import TraceWriter
-from gdc.training import train
-from tests.test_training import BLOCK_SIZE, TEXTS, built, recipe_with, training_data
+from gdc.training import distributed
+from gdc.training.loop import train
+from gdc.training.losses import sample_losses
+from gdc.workspace.trace_writer import TraceWriter
+from tests.training.test_loop import BLOCK_SIZE, TEXTS, built, recipe_with, training_data
 
 WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 1.0, 1.0, 1.0]
 COPIES = [1, 1, 1, 2, 1, 1, 1, 0, 1, 1]
@@ -23,7 +23,7 @@ COPIES = [1, 1, 1, 2, 1, 1, 1, 0, 1, 1]
 
 def main(kind: str, out: Path, die_at: int, dropout: float) -> None:
     torch.set_num_threads(1)
-    among = processes.join()
+    among = distributed.join()
     data, model = training_data(WEIGHTS, COPIES), built(kind, dropout=dropout)
     index, heldout_index = (
         pl.DataFrame(

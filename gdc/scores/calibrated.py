@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.errors import DataError
+from gdc.recording.trace import Trace
 from gdc.scores.trace_scores import Columns, losses
-from gdc.trace import Trace
 
 FOLDS: Final = 5
 """Parts of the held-out samples; the residuals of one come from a fit to the others."""

@@ -7,8 +7,8 @@ from typing import Final
 import polars as pl
 
 from gdc.errors import ConfigError
+from gdc.recording.trace import Trace
 from gdc.scores import baselines, calibrated, distilled, recorded, references, trace_scores
-from gdc.trace import Trace
 
 
 @dataclass(frozen=True)

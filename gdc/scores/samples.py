@@ -12,10 +12,9 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from gdc import selection
 from gdc.config import ScoreConfig, Threshold
-from gdc.corpus import hash_order, zlib_size
 from gdc.errors import ConfigError, DataError
+from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Batches
 from gdc.scores.recorded import hard_tokens_of
 from gdc.scores.references import References, references_of
@@ -29,7 +28,8 @@ from gdc.scores.registry import (
     require_registered,
 )
 from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization
-from gdc.trace import Trace, TraceScan
+from gdc.statistics import streaming_quantile
+from gdc.statistics.hashing import hash_order, zlib_size
 
 # What a score may need of the corpus, and how it is read off.
 _OF_CORPUS: Final[Mapping[str, pl.Expr]] = {
@@ -166,7 +166,7 @@ def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Thresh
     ]
     first = traces[0]
     num_samples = first.index.height if isinstance(first, Trace) else first.num_samples
-    epsilon = selection.quantile(losses, threshold.value, num_samples)
+    epsilon = streaming_quantile.quantile(losses, threshold.value, num_samples)
     if epsilon is None:
         raise DataError(
             f"{_name(first)}: expected {mode} losses, got no loss in {len(traces)} run(s). "

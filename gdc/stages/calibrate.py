@@ -3,12 +3,14 @@
 import polars as pl
 import torch
 
-from gdc import calibration, models, store, tracking
-from gdc.calibration import Values
+from gdc.audit.model_audit import Subject, ask_secrets
 from gdc.config import Params
-from gdc.model_audit import Subject, ask_secrets
+from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer
+from gdc.mapping import calibration
+from gdc.mapping.calibration import Values
 from gdc.stages.runner import run
-from gdc.tokens import TextTokenizer, load_tokenizer
+from gdc.training import models
+from gdc.workspace import store, tracking
 
 
 def main() -> None:

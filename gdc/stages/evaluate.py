@@ -4,10 +4,12 @@ from typing import Any
 
 import torch
 
-from gdc import audits, extraction, models, store, tracking
-from gdc.model_audit import Subject, audit_model
+from gdc.audit import extraction, membership_table
+from gdc.audit.model_audit import Subject, audit_model
+from gdc.corpus.tokenizer import load_tokenizer
 from gdc.stages.runner import parse_cell, run
-from gdc.tokens import load_tokenizer
+from gdc.training import models
+from gdc.workspace import store, tracking
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
         torch.set_num_threads(params.evaluate.num_threads)
         folder = store.model_path(cell.arm, cell.seed)
         model = models.on_device(models.load_model(folder))
-        samples = audits.choose_samples(
+        samples = membership_table.choose_samples(
             store.read("corpus"), params.evaluate.num_members, seed=params.seed
         )
         canary_audit, sample_audit = audit_model(
@@ -28,11 +30,11 @@ def main() -> None:
             store.read("canaries"),
             samples,
             params.evaluate,
-            audits.references_of(samples, store.read_references(params.reference.models)),
+            membership_table.references_of(samples, store.read_references(params.reference.models)),
         )
         metrics = {
             **store.read_json(folder / "training.json"),
-            **audits.membership_metrics(sample_audit),
+            **membership_table.membership_metrics(sample_audit),
             **extraction.canary_metrics(canary_audit),
         }
         store.write_audit(cell.arm, cell.seed, canary_audit)

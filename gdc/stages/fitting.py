@@ -9,13 +9,14 @@ import polars as pl
 import torch
 from torch import nn
 
-from gdc import losses, models, store, tracking, training
-from gdc.batches import TokenizedTexts
 from gdc.config import Model, Params
-from gdc.processes import Processes
-from gdc.tokens import TextTokenizer, in_parts, load_tokenizer
-from gdc.tracking import StageRun
-from gdc.training import Recipe, Recording, TraceSink, TrainingData
+from gdc.corpus.tokenizer import TextTokenizer, in_parts, load_tokenizer
+from gdc.training import loop, losses, models
+from gdc.training.batches import TokenizedTexts
+from gdc.training.distributed import Processes
+from gdc.training.loop import Recipe, Recording, TraceSink, TrainingData
+from gdc.workspace import store, tracking
+from gdc.workspace.tracking import StageRun
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     # What is sharded need not fit on one device.
     if not among.is_sharded:
         model = models.on_device(model)
-    recording = training.train(
+    recording = loop.train(
         model,
         data,
         recipe,

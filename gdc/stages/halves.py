@@ -4,9 +4,10 @@ from typing import Final
 
 import polars as pl
 
-from gdc import duplicates, halves, store, tracking
 from gdc.config import Params
+from gdc.corpus import halves, near_duplicates
 from gdc.stages.runner import run
+from gdc.workspace import store, tracking
 
 _ASSIGNED: Final = pl.col("split") != "reserved"
 
@@ -28,9 +29,9 @@ def main() -> None:
 
 def _near_copies(params: Params) -> pl.DataFrame:
     if not params.reference.models:
-        return pl.DataFrame(schema=duplicates.NEAR_DUPLICATES)
+        return pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
     samples = store.batches("corpus", ["sample_id", "text"], _ASSIGNED)
-    return duplicates.near_copies(samples, params.reference, seed=params.seed)
+    return near_duplicates.near_copies(samples, params.reference, seed=params.seed)
 
 
 if __name__ == "__main__":

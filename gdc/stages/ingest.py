@@ -8,12 +8,30 @@ from typing import Any, Final
 
 import polars as pl
 
-from gdc import canaries, corpus, sources, store, tokens, tracking, unread
-from gdc.buckets import Buckets, sorted_on_disk
 from gdc.config import IngestConfig, Params
+from gdc.corpus import canaries, sources
+from gdc.corpus.buckets import Buckets, sorted_on_disk
+from gdc.corpus.samples import (
+    check_splits,
+    choose_contents,
+    content_id,
+    contents_of,
+    corpus_rows,
+    planted_rows,
+    samples_of,
+    with_num_tokens,
+)
+from gdc.corpus.sources import unread
+from gdc.corpus.tokenizer import (
+    TextTokenizer,
+    load_pretrained_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
 from gdc.errors import DataError
 from gdc.schema import QUARANTINE, Batches
 from gdc.stages.runner import run
+from gdc.workspace import store, tracking
 
 FOLDER: Final = Path("work/ingest")
 
@@ -43,7 +61,7 @@ def main() -> None:
             numbers: Counter[str] = Counter()
             store.write_batches("corpus", _tokenized(tables, tokenizer, config, numbers))
         with store.new_folder(store.TOKENIZER) as folder:
-            tokens.save_tokenizer(tokenizer, folder)
+            save_tokenizer(tokenizer, folder)
         store.write("quarantine", source.bad_rows)
         store.write("canaries", probes)
         summary = {
@@ -73,7 +91,7 @@ class _Source:
         for batch in self._batches:
             self.bad_rows.extend(batch.bad_rows)
             self.num_usable += batch.rows.height
-            yield corpus.contents_of(batch.rows)
+            yield contents_of(batch.rows)
 
 
 def _check_seen(key: str, found: Mapping[str, Any], path: Path) -> None:
@@ -95,7 +113,7 @@ class _Samples:
     kept: pl.Series | None
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
-        return (corpus.samples_of(contents, self.kept) for contents in self.contents)
+        return (samples_of(contents, self.kept) for contents in self.contents)
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,7 @@ class _Corpus:
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         for samples, planted in zip(self.samples, self.planted, strict=True):
-            yield corpus.corpus_rows(
+            yield corpus_rows(
                 samples,
                 planted,
                 self.reserved,
@@ -121,32 +139,32 @@ class _Corpus:
 
 def _plant(contents: Buckets, params: Params) -> tuple[_Corpus, pl.DataFrame]:
     config, seed = params.ingest, params.seed
-    kept = corpus.choose_contents(contents.ids(), max_samples=config.max_samples, seed=seed)
+    kept = choose_contents(contents.ids(), max_samples=config.max_samples, seed=seed)
     samples = _Samples(contents, kept)
     probes = canaries.make_canaries(config.canaries, samples, seed=seed)
-    planted = contents.split(corpus.planted_rows(probes))
-    reserved = [corpus.content_id(text) for text in probes["text"]]
+    planted = contents.split(planted_rows(probes))
+    reserved = [content_id(text) for text in probes["text"]]
     return _Corpus(samples, planted, reserved, config.validation_fraction, seed), probes
 
 
-def _tokenizer(config: IngestConfig, tables: Batches) -> tokens.TextTokenizer:
+def _tokenizer(config: IngestConfig, tables: Batches) -> TextTokenizer:
     if config.tokenizer.kind == "pretrained":
         commit = store.read_json(store.PRETRAINED).get("commit", config.tokenizer.revision)
-        return tokens.load_pretrained_tokenizer(config.tokenizer.name, commit)
+        return load_pretrained_tokenizer(config.tokenizer.name, commit)
     # With planted copies among them, canaries would get fewer tokens than their twins.
     is_shown = (pl.col("split") == "train") & pl.col("canary_id").is_null()
     texts = (text for table in tables for text in table.filter(is_shown)["text"])
-    return tokens.train_tokenizer(texts, config.tokenizer.vocab_size)
+    return train_tokenizer(texts, config.tokenizer.vocab_size)
 
 
 def _tokenized(
-    tables: Batches, tokenizer: tokens.TextTokenizer, config: IngestConfig, numbers: Counter[str]
+    tables: Batches, tokenizer: TextTokenizer, config: IngestConfig, numbers: Counter[str]
 ) -> Iterator[pl.DataFrame]:
     """The tables with numbers of tokens; what they hold is added to ``numbers``."""
     splits: Counter[str] = Counter()
     for table in tables:
         num_tokens = [num + 1 for num in tokenizer.num_ids(table["text"])]
-        counted = corpus.with_num_tokens(table, num_tokens)
+        counted = with_num_tokens(table, num_tokens)
         ordinary = counted.filter(pl.col("canary_id").is_null())
         splits.update(ordinary["split"])
         numbers.update(
@@ -157,7 +175,7 @@ def _tokenized(
             num_train_tokens=int(counted.filter(pl.col("split") == "train")["num_tokens"].sum()),
         )
         yield counted
-    corpus.check_splits(splits, config.validation_fraction)
+    check_splits(splits, config.validation_fraction)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from gdc import interventions, store, tracking
 from gdc.config import (
     CapCopiesArm,
     DedupArm,
@@ -14,8 +13,18 @@ from gdc.config import (
     ScoreArm,
     ShuffledArm,
 )
+from gdc.corpus.tokenizer import Places, load_tokenizer
+from gdc.curation.plans import (
+    cap_copies_plan,
+    curate,
+    make_plan,
+    mask_plan,
+    oracle_plan,
+    shuffled_mask_plan,
+    shuffled_plan,
+)
 from gdc.stages.runner import run
-from gdc.tokens import Places, load_tokenizer
+from gdc.workspace import store, tracking
 
 
 def main() -> None:
@@ -32,7 +41,7 @@ def main() -> None:
             quadrants, on="sample_id", how="left", maintain_order="left"
         )
         store.write_plans(_plans(params, scored))
-        curated = interventions.curate(
+        curated = curate(
             store.scan("corpus"), quadrants, store.scan_plan(params.intervene.curated_arm)
         )
         for name, table in curated.items():
@@ -59,7 +68,7 @@ def _plans(params: Params, scored: pl.LazyFrame) -> dict[str, pl.LazyFrame]:
     return plans | {
         name: _shuffled_masks(plans[arm.of], seed)
         if isinstance(arms[arm.of], MaskSpansArm)
-        else interventions.shuffled_plan(plans[arm.of], seed=seed)
+        else shuffled_plan(plans[arm.of], seed=seed)
         for name, arm in arms.items()
         if isinstance(arm, ShuffledArm)
     }
@@ -80,7 +89,7 @@ def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
 
     # Without the end of text.
     num_places = (num_tokens - 1).to_list()
-    return interventions.shuffled_mask_plan(whole, num_places, places_of, seed=seed).lazy()
+    return shuffled_mask_plan(whole, num_places, places_of, seed=seed).lazy()
 
 
 def _plan(
@@ -89,14 +98,14 @@ def _plan(
     seed: int,
 ) -> pl.LazyFrame:
     if isinstance(arm, MaskSpansArm):
-        return interventions.mask_plan(scored, store.read("spans"))
+        return mask_plan(scored, store.read("spans"))
     if isinstance(arm, CapCopiesArm | DedupArm):
         texts = store.batches("corpus", ["sample_id", "text"], pl.col("split") == "train")
-        return interventions.cap_copies_plan(arm, scored, texts, seed=seed)
+        return cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
         planted = store.scan("corpus").drop_nulls("canary_id").select("sample_id").collect()
-        return interventions.oracle_plan(scored, planted["sample_id"])
-    return interventions.make_plan(arm, scored, seed=seed)
+        return oracle_plan(scored, planted["sample_id"])
+    return make_plan(arm, scored, seed=seed)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import sys
 
-from gdc import outputs, sources, store, unread
-from gdc.code_digests import code_digests
+from gdc.corpus import sources
+from gdc.corpus.sources import unread
 from gdc.stages.runner import run
+from gdc.workspace import outputs, store
+from gdc.workspace.code_digests import code_digests
 
 
 def main() -> None:

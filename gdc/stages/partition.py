@@ -1,7 +1,8 @@
 """Stage `partition`: scores -> an axis, thresholds and a quadrant for every sample."""
 
-from gdc import quadrants, store, tracking
+from gdc.mapping import quadrants
 from gdc.stages.runner import run
+from gdc.workspace import store, tracking
 
 
 def main() -> None:

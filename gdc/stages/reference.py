@@ -2,9 +2,10 @@
 
 import argparse
 
-from gdc import processes, store
 from gdc.stages import fitting
 from gdc.stages.runner import run
+from gdc.training import distributed
+from gdc.workspace import store
 
 # Reference models are fresh draws: neither a tracked nor a retrained run has such a seed.
 SEEDS_FROM = 1_000_000
@@ -17,7 +18,7 @@ def main() -> None:
     number = parser.parse_args().model
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "reference"})
-    among = processes.join()
+    among = distributed.join()
     with fitting.stage_run(among, "reference", sections, str(number)) as stage:
         samples = store.read("corpus").join(
             store.read("halves"), on="sample_id", maintain_order="left"

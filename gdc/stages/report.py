@@ -6,11 +6,22 @@ from typing import Any, Final
 
 import polars as pl
 
-from gdc import comparison, leakage, onion, plots, report, store, tracking
+from gdc.comparison import leakage, next_layer
+from gdc.comparison.arms import (
+    Evidence,
+    as_plain,
+    asked_arm,
+    baseline_arm,
+    compare_arms,
+    equal_random_arm,
+    rarest,
+)
 from gdc.config import Params, RandomArm, ShuffledArm
+from gdc.report import build, plots
 from gdc.scores.references import references_of
 from gdc.stages.runner import run
-from gdc.tracking import StageRun
+from gdc.workspace import store, tracking
+from gdc.workspace.tracking import StageRun
 
 FILES: Final = (store.REPORT, store.PAGE, store.PICTURE, store.ROC, store.GROUPS, store.FRONT)
 
@@ -18,27 +29,27 @@ FILES: Final = (store.REPORT, store.PAGE, store.PICTURE, store.ROC, store.GROUPS
 def main() -> None:
     """Write the report and its pictures, and log what every arm and group leaks."""
     params = store.load_params()
-    with tracking.stage_run("report", report.settings(params)) as stage:
+    with tracking.stage_run("report", build.settings(params)) as stage:
         tables = with_evidence(read_tables(params), params)
-        built = report.build_report(tables, params)
+        built = build.build_report(tables, params)
         store.write_json(store.REPORT, built)
-        store.write_text(store.PAGE, report.render_html(built, _draw(built, tables, params)))
+        store.write_text(store.PAGE, build.render_html(built, _draw(built, tables, params)))
         _log(built, stage)
 
 
-def _draw(built: Mapping[str, Any], tables: report.ReportTables, params: Params) -> report.Pictures:
-    points = report.map_points(tables, show_text=params.report.show_text)
-    frame = report.map_frame(built)
+def _draw(built: Mapping[str, Any], tables: build.ReportTables, params: Params) -> build.Pictures:
+    points = build.map_points(tables, show_text=params.report.show_text)
+    frame = build.map_frame(built)
     curves = {name: arm["roc"] for name, arm in built["evidence"].items()}
     with store.new_file(store.PICTURE) as temporary:
         plots.data_map_png(points, frame, temporary)
     with store.new_file(store.ROC) as temporary:
-        plots.roc_png(curves, report.attack_of(built), temporary)
+        plots.roc_png(curves, build.attack_of(built), temporary)
     with store.new_file(store.GROUPS) as temporary:
         plots.groups_png(built["groups"], frame.axis, temporary)
     with store.new_file(store.FRONT) as temporary:
         plots.front_png(built["front"], temporary)
-    return report.Pictures(
+    return build.Pictures(
         plots.interactive_map(points, frame),
         *(file.read_bytes() for file in (store.ROC, store.GROUPS, store.FRONT)),
     )
@@ -56,11 +67,11 @@ def _log(built: Mapping[str, Any], stage: StageRun) -> None:
         stage.log_artifact(path)
 
 
-def read_tables(params: Params) -> report.ReportTables:
+def read_tables(params: Params) -> build.ReportTables:
     """Everything that the report is made of, from the current folder."""
     arms = params.retrain.arms
     corpus = store.read_json(store.CORPUS_SUMMARY)
-    return report.ReportTables(
+    return build.ReportTables(
         corpus=store.read("corpus"),
         canaries=store.read("canaries"),
         scores=store.read("scores"),
@@ -82,54 +93,54 @@ def read_tables(params: Params) -> report.ReportTables:
     )
 
 
-def with_evidence(tables: report.ReportTables, params: Params) -> report.ReportTables:
+def with_evidence(tables: build.ReportTables, params: Params) -> build.ReportTables:
     """Add what the audits of all arms show."""
     cells = [(arm, seed) for arm in params.retrain.arms for seed in params.retrain.seeds]
     memberships = {cell: store.read_membership(*cell) for cell in cells}
-    evidence = comparison.Evidence(
+    evidence = Evidence(
         audits={cell: store.read_audit(*cell) for cell in cells},
         memberships=memberships,
-        rare=comparison.rarest(_initial_losses(params), memberships[cells[0]]),
+        rare=rarest(_initial_losses(params), memberships[cells[0]]),
         trained={arm: _trained(tables.plans[arm]) for arm in params.retrain.arms},
     )
-    asked = evidence.memberships_of(comparison.asked_arm(params), params.retrain.seeds)
+    asked = evidence.memberships_of(asked_arm(params), params.retrain.seeds)
     scored = tables.scores.join(tables.quadrants, on="sample_id", maintain_order="left")
     axis = tables.quadrants_summary["axis"]
     groups = leakage.by_group(asked, scored, axis, seed=params.seed)
     return replace(
         tables,
-        evidence=comparison.compare_arms(evidence, params),
-        groups=comparison.as_plain(groups),
-        onion=comparison.as_plain(_onion(tables, evidence, params)),
+        evidence=compare_arms(evidence, params),
+        groups=as_plain(groups),
+        onion=as_plain(_onion(tables, evidence, params)),
         leaked=leakage.verbatim_samples(asked),
-        attacks=comparison.as_plain(leakage.of_attacks(asked, seed=params.seed)),
+        attacks=as_plain(leakage.of_attacks(asked, seed=params.seed)),
     )
 
 
-def _onion(
-    tables: report.ReportTables, evidence: comparison.Evidence, params: Params
-) -> dict[str, Any]:
+def _onion(tables: build.ReportTables, evidence: Evidence, params: Params) -> dict[str, Any]:
     """Empty where no arm keeps everything or none takes samples away."""
-    baseline = comparison.baseline_arm(params)
+    baseline = baseline_arm(params)
     arms = params.retrain.arms
     controls = {
-        arm: comparison.equal_random_arm(arm, params)
+        arm: equal_random_arm(arm, params)
         for arm in arms
         if not isinstance(params.intervene.arms[arm], RandomArm | ShuffledArm)
     }
-    pairs = onion.asked_pairs(tables.plans, controls)
+    pairs = next_layer.asked_pairs(tables.plans, controls)
     if baseline is None or not pairs:
         return {}
     references = store.read_references(params.reference.models)
-    layers = onion.layers_of(
+    layers = next_layer.layers_of(
         {arm: evidence.memberships_of(arm, params.retrain.seeds) for arm in arms},
         tables.plans,
         None
         if references is None
         else references_of(references).table.select("sample_id", "reference_loss"),
     )
-    quantile = onion.layer_quantile(params, tables.quadrants_summary["counts"])
-    compared = onion.compare_layers(layers, pairs, baseline, quantile=quantile, seed=params.seed)
+    quantile = next_layer.layer_quantile(params, tables.quadrants_summary["counts"])
+    compared = next_layer.compare_layers(
+        layers, pairs, baseline, quantile=quantile, seed=params.seed
+    )
     return compared | {"has_references": references is not None}
 
 

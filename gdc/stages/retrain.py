@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc import processes, store
-from gdc.batches import TokenizedTexts
+from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
-from gdc.tokens import TextTokenizer, load_tokenizer, masked_tokens
-from gdc.training import TrainingData, count_steps
+from gdc.training import distributed
+from gdc.training.batches import TokenizedTexts
+from gdc.training.loop import TrainingData, count_steps
+from gdc.workspace import store
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"model", "training"})
     sections |= {"arm": cell.arm, "seed": cell.seed, "match": params.retrain.match}
-    among = processes.join()
+    among = distributed.join()
     with fitting.stage_run(among, "retrain", sections, f"{cell.arm}-{cell.seed}") as stage:
         corpus, tokenizer = store.read("corpus"), load_tokenizer(store.TOKENIZER)
         plan = store.read_plan(cell.arm)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gdc import store
-from gdc.code_digests import code_digests
 from gdc.environment import never_fail_to_print
 from gdc.errors import ConfigError, GdcError
+from gdc.workspace import store
+from gdc.workspace.code_digests import code_digests
 
 # Set in what a launcher starts: a program that sets no RANK would be started again for ever.
 _LAUNCHED: Final = "GDC_LAUNCHED"

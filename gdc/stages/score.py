@@ -5,16 +5,19 @@ from dataclasses import replace
 
 import polars as pl
 
-from gdc import causes, duplicates, scores, store, tracking
+from gdc import scores
+from gdc.corpus import near_duplicates
+from gdc.mapping import causes
+from gdc.recording.trace import Trace
 from gdc.stages.runner import run
-from gdc.trace import Trace
+from gdc.workspace import store, tracking
 
 
 def main() -> None:
     """Score the training split; which rows are canaries is not read.
 
     Losses and texts stay on disk. In memory is what is known of each sample, the table of scores,
-    and the texts that may be near copies. For a trace alone see ``gdc.cartography``.
+    and the texts that may be near copies. For a trace alone see ``gdc.commands.map``.
     """
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
@@ -31,7 +34,7 @@ def main() -> None:
         samples = store.batches(
             "corpus", ["sample_id", "num_copies", "text"], pl.col("split") == "train"
         )
-        twins = duplicates.near_copies(samples, params.reference, seed=params.seed)
+        twins = near_duplicates.near_copies(samples, params.reference, seed=params.seed)
         reasons = causes.find_causes(samples, twins)
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         store.write("scores", table)

@@ -4,11 +4,12 @@ from typing import Any
 
 import polars as pl
 
-from gdc import spans, store, tracking
 from gdc.config import Params
+from gdc.corpus.tokenizer import load_tokenizer
+from gdc.mapping import spans
 from gdc.schema import FLAGGED
 from gdc.stages.runner import run
-from gdc.tokens import load_tokenizer
+from gdc.workspace import store, tracking
 
 
 def main() -> None:

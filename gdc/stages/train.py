@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import polars as pl
 
-from gdc import processes, store
+from gdc.corpus.tokenizer import load_tokenizer
+from gdc.recording.trace import gain_table, token_table
 from gdc.schema import TRACE_INDEX
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
-from gdc.tokens import load_tokenizer
-from gdc.trace import gain_table, token_table
-from gdc.trace_writer import TraceWriter
-from gdc.training import TokenLook, TrainingData
+from gdc.training import distributed
+from gdc.training.loop import TokenLook, TrainingData
+from gdc.workspace import store
+from gdc.workspace.trace_writer import TraceWriter
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     seed = parse_cell(arm=False).seed
     params = store.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "train"})
-    among = processes.join()
+    among = distributed.join()
     with fitting.stage_run(among, "train", {**sections, "seed": seed}, str(seed)) as stage:
         corpus, tokenizer = store.read("corpus"), load_tokenizer(store.TOKENIZER)
         samples = corpus.filter(pl.col("split") == "train")

@@ -1,0 +1,1 @@
+"""One model -> what it leaks: extraction, exposure, membership inference."""

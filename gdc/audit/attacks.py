@@ -1,0 +1,512 @@
+"""Token log-probabilities -> who was trained on: attack scores, and how well they tell.
+
+Every attack gives each text a float64 score, higher the more likely it is a member; a text without
+tokens has the score NaN. Losses are mean nats per token.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+
+from gdc.errors import ConfigError, DataError
+from gdc.statistics import hashing
+
+Scores = NDArray[np.float64]
+
+SMALLEST_STD: Final = 1e-6
+"""Nats. A smaller standard deviation is rounding; dividing by it would make noise a score."""
+
+NULL_BAND: Final = 3.0
+"""An AUC within so many standard deviations of 0.5 may be chance (two-sided: 0.3 %)."""
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """One row is a predicted token under the audited model; rows are sorted by ``text``.
+
+    ``text`` counts from 0. ``log_prob`` is the token's, ``mean`` and ``std`` are the expectation of
+    the log-probability over the vocabulary at that position and its standard deviation; nats.
+
+    Raises:
+        DataError: The columns differ in length, the rows are not sorted by text, a text is not in
+            [0, ``num_texts``), a number is not finite.
+    """
+
+    text: NDArray[np.int64]
+    log_prob: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    num_texts: int
+
+    def __post_init__(self) -> None:
+        columns = (self.log_prob, self.mean, self.std)
+        lengths = [len(self.text), *(len(column) for column in columns)]
+        if len(set(lengths)) > 1:
+            raise DataError(f"token table: expected columns of one length, got lengths {lengths}")
+        if np.any(np.diff(self.text) < 0):
+            raise DataError("token table: expected rows sorted by text. Sort them first.")
+        if len(self.text) and not 0 <= self.text[0] <= self.text[-1] < self.num_texts:
+            raise DataError(
+                f"token table: expected texts in [0, {self.num_texts}), got "
+                f"{self.text[0]} to {self.text[-1]}"
+            )
+        _require_finite("token table", *columns)
+
+
+@dataclass(frozen=True)
+class References:
+    """Losses under reference models: a row is a text, a column is a model.
+
+    ``seen`` tells whether that model was trained on that text (an *in* loss) or not (*out*).
+
+    Raises:
+        DataError: The shapes differ or a loss is not finite.
+    """
+
+    loss: NDArray[np.floating]
+    seen: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if self.loss.ndim != 2 or self.loss.shape != self.seen.shape:
+            raise DataError(
+                "references: expected loss and seen of one shape (texts, models), got "
+                f"{self.loss.shape} and {self.seen.shape}"
+            )
+        _require_finite("references", self.loss)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Texts of the same source that the audited model never saw, the comparison of ``rmia``.
+
+    ``loss`` is theirs under the audited model, ``references`` theirs under the reference models.
+
+    Raises:
+        DataError: There is no text, the number of rows differs or a loss is not finite.
+    """
+
+    loss: NDArray[np.floating]
+    references: References
+
+    def __post_init__(self) -> None:
+        if not len(self.loss) == len(self.references.loss) > 0:
+            raise DataError(
+                "population: expected a loss and a row of references for at least one text, got "
+                f"{len(self.loss)} and {len(self.references.loss)}"
+            )
+        _require_finite("population", self.loss)
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """A normal distribution of the loss for each text; ``std`` is at least ``SMALLEST_STD``."""
+
+    mean: Scores
+    std: Scores
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an auditor holds; an attack asks for the fields that its ``needs`` name.
+
+    Attributes:
+        tokens: Of the audited texts; every other array has a row for each of them.
+        zlib_sizes: Bytes of the compressed text.
+        reference_loss: Mean loss under models that did not see the text: it never asks the model.
+        references: Losses under the reference models.
+        population: Texts that nobody was trained on.
+        min_k_share: Share of the tokens, in (0, 1], that ``min_k`` and ``min_k_plus_plus`` read.
+        is_variance_fixed: Whether ``lira`` pools one variance over all texts; few models need it.
+        rmia_gamma: How many times likelier than a population text a member is, at least 1.
+        rmia_offline: The ``a`` of ``rmia``, in [0, 1].
+    """
+
+    tokens: TokenTable
+    zlib_sizes: NDArray[np.int64] | None = None
+    reference_loss: NDArray[np.floating] | None = None
+    references: References | None = None
+    population: Population | None = None
+    min_k_share: float | None = None
+    is_variance_fixed: bool | None = None
+    rmia_gamma: float | None = None
+    rmia_offline: float | None = None
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A score and the fields of ``Evidence`` it is called with, in order."""
+
+    score: Callable[..., Scores]
+    needs: tuple[str, ...]
+
+
+def loss(tokens: TokenTable) -> Scores:
+    """Mean log-probability, that is, minus the loss.
+
+    Source: Yeom et al. 2018, arXiv:1709.01604.
+    """
+    return _mean_of_text(tokens.text, tokens.log_prob, tokens.num_texts)
+
+
+def zlib(tokens: TokenTable, zlib_sizes: NDArray[np.int64]) -> Scores:
+    """Minus the nats of the whole text for each byte of its compressed form.
+
+    Source: Carlini et al. 2021, arXiv:2012.07805.
+    """
+    _require_rows("zlib_sizes", zlib_sizes, tokens)
+    if np.any(zlib_sizes < 1):
+        raise DataError(f"zlib_sizes: expected at least 1 byte, got {zlib_sizes.min()}")
+    return loss(tokens) * length(tokens) / zlib_sizes
+
+
+def reference_ratio(tokens: TokenTable, references: References) -> Scores:
+    """Log of the likelihood ratio for each token: mean *out* loss minus the loss.
+
+    Source: Carlini et al. 2021, arXiv:2012.07805; Mireshghallah et al. 2022, arXiv:2203.03929.
+    """
+    _require_rows("references", references.loss, tokens)
+    return _filled(_row_means(references.loss, ~references.seen)) + loss(tokens)
+
+
+def min_k(tokens: TokenTable, min_k_share: float) -> Scores:
+    """Mean log-probability of the text's least likely tokens.
+
+    Of n tokens it reads floor(``min_k_share`` n), and one where that is none.
+
+    Source: Shi et al. 2024, arXiv:2310.16789.
+    """
+    return _mean_of_lowest(tokens, tokens.log_prob.astype(np.float64), min_k_share)
+
+
+def min_k_plus_plus(tokens: TokenTable, min_k_share: float) -> Scores:
+    """As ``min_k``, of z = (log p - mean) / std over the vocabulary.
+
+    A std below ``SMALLEST_STD`` counts as that, so z is finite, and 0 where all tokens are alike.
+
+    Source: Zhang et al. 2025, arXiv:2404.02936.
+    """
+    above_mean = tokens.log_prob.astype(np.float64) - tokens.mean
+    z = above_mean / np.maximum(tokens.std.astype(np.float64), SMALLEST_STD)
+    return _mean_of_lowest(tokens, z, min_k_share)
+
+
+def lira(tokens: TokenTable, references: References, is_variance_fixed: bool) -> Scores:
+    """Offline likelihood-ratio attack: standard deviations that the loss is below its *out* mean.
+
+    The paper's 1 - P(Z > confidence) is the normal distribution function of this score, which ranks
+    alike and does not round to 1.
+
+    Source: Carlini et al. 2022, arXiv:2112.03570, with minus the loss for the confidence.
+    """
+    _require_rows("references", references.loss, tokens)
+    out = fit_gaussians(references.loss, ~references.seen, is_variance_fixed=is_variance_fixed)
+    return (out.mean + loss(tokens)) / out.std
+
+
+def lira_online(tokens: TokenTable, references: References, is_variance_fixed: bool) -> Scores:
+    """Likelihood-ratio attack: log density of the loss among *in* losses minus among *out* losses.
+
+    Source: Carlini et al. 2022, arXiv:2112.03570, with minus the loss for the confidence.
+    """
+    _require_rows("references", references.loss, tokens)
+    seen, target = references.seen, -loss(tokens)
+    fitted = [
+        fit_gaussians(references.loss, chosen, is_variance_fixed=is_variance_fixed)
+        for chosen in (seen, ~seen)
+    ]
+    among_in, among_out = (log_density(target, gaussians) for gaussians in fitted)
+    return among_in - among_out
+
+
+def rmia(
+    tokens: TokenTable,
+    references: References,
+    population: Population,
+    rmia_gamma: float,
+    rmia_offline: float,
+) -> Scores:
+    """Offline robust attack: share of the population that is ``rmia_gamma`` times less likely.
+
+    Likelihoods are exp(-loss), the geometric mean over tokens, each relative to the p(x) of the
+    reference models, (1 + a)/2 p_out(x) + (1 - a)/2 with a = ``rmia_offline``. At a = 1 and
+    gamma = 1 it ranks like ``reference_ratio`` up to ties and the kind of mean over models.
+
+    Source: Zarifzadeh et al. 2024, arXiv:2312.03262.
+    """
+    _require_rows("references", references.loss, tokens)
+    if not (rmia_gamma >= 1 and 0 <= rmia_offline <= 1):
+        raise ConfigError(
+            "rmia: expected rmia_gamma >= 1 and rmia_offline in [0, 1], got "
+            f"{rmia_gamma} and {rmia_offline}"
+        )
+    ratio = _relative_log_likelihood(-loss(tokens), references, rmia_offline)
+    bar = math.log(rmia_gamma) + np.sort(
+        _relative_log_likelihood(population.loss, population.references, rmia_offline)
+    )
+    beaten = np.searchsorted(bar, ratio, side="right") / len(bar)
+    return np.where(np.isnan(ratio), np.nan, beaten)
+
+
+def length(tokens: TokenTable) -> Scores:
+    """Number of predicted tokens: blind, it never asks the model."""
+    return np.bincount(tokens.text, minlength=tokens.num_texts).astype(np.float64)
+
+
+def zlib_size(zlib_sizes: NDArray[np.int64]) -> Scores:
+    """Bytes of the compressed text: blind, it never asks the model."""
+    return zlib_sizes.astype(np.float64)
+
+
+def reference_loss(reference_loss: NDArray[np.floating]) -> Scores:
+    """Mean loss under models that did not see the text: blind, it never asks the audited one."""
+    return reference_loss.astype(np.float64)
+
+
+ATTACKS: Final[Mapping[str, Attack]] = {
+    "loss": Attack(loss, ("tokens",)),
+    "zlib": Attack(zlib, ("tokens", "zlib_sizes")),
+    "reference_ratio": Attack(reference_ratio, ("tokens", "references")),
+    "min_k": Attack(min_k, ("tokens", "min_k_share")),
+    "min_k_plus_plus": Attack(min_k_plus_plus, ("tokens", "min_k_share")),
+    "lira": Attack(lira, ("tokens", "references", "is_variance_fixed")),
+    "lira_online": Attack(lira_online, ("tokens", "references", "is_variance_fixed")),
+    "rmia": Attack(rmia, ("tokens", "references", "population", "rmia_gamma", "rmia_offline")),
+}
+
+# Members and non-members drawn at random before training look alike to these: AUC 0.5.
+BLIND: Final[Mapping[str, Attack]] = {
+    "length": Attack(length, ("tokens",)),
+    "zlib_size": Attack(zlib_size, ("zlib_sizes",)),
+    "reference_loss": Attack(reference_loss, ("reference_loss",)),
+}
+
+
+def attack_texts(names: Sequence[str], evidence: Evidence) -> dict[str, Scores]:
+    """Scores of the named attacks and blind baselines, in the order of ``names``.
+
+    Raises:
+        ConfigError: A name is not registered.
+        DataError: ``evidence`` lacks what an attack needs.
+    """
+    known = {**ATTACKS, **BLIND}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ConfigError(f"attacks: expected names of {sorted(known)}, got {unknown}")
+    return {name: known[name].score(*_needed(name, known[name], evidence)) for name in names}
+
+
+def zlib_sizes(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Bytes of each text's UTF-8 form, compressed by zlib."""
+    return np.array([hashing.zlib_size(text) for text in texts], dtype=np.int64)
+
+
+def fit_gaussians(
+    losses: NDArray[np.floating], chosen: NDArray[np.bool_], *, is_variance_fixed: bool
+) -> Gaussians:
+    """Fit a normal distribution to the chosen losses of each text.
+
+    A text with no chosen loss has the mean of the other texts' means, one with fewer than two the
+    mean of their standard deviations.
+
+    Args:
+        losses: Texts x models.
+        chosen: The losses to fit, alike.
+        is_variance_fixed: One variance for all texts, of all deviations from their texts' means.
+
+    Raises:
+        DataError: No text has two chosen losses.
+
+    Source: Carlini et al. 2022, arXiv:2112.03570. Missing fits are filled as in tensorflow/privacy
+        ``advanced_mia.py``, which takes 0 for the deviation of one loss alone.
+    """
+    counts = chosen.sum(axis=1)
+    if not np.any(counts >= 2):
+        raise DataError(
+            "lira: expected two in (or two out) losses of some text, got at most "
+            f"{counts.max(initial=0)}. Train more reference models, or use reference_ratio."
+        )
+    means = _row_means(losses, chosen)
+    variances = _row_means((losses - means[:, None]) ** 2, chosen)
+    variances[counts < 2] = np.nan
+    if is_variance_fixed:
+        fitted = counts >= 2
+        pooled = math.fsum(variances[fitted] * counts[fitted]) / counts[fitted].sum()
+        stds = np.full(len(losses), math.sqrt(pooled))
+    else:
+        stds = _filled(np.sqrt(variances))
+    return Gaussians(_filled(means), np.maximum(stds, SMALLEST_STD))
+
+
+def log_density(values: NDArray[np.floating], gaussians: Gaussians) -> Scores:
+    """Log density of each text's value under its distribution."""
+    return np.asarray(norm.logpdf(values, gaussians.mean, gaussians.std), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Roc:
+    """True against false positive rate, from (0, 0) to (1, 1), a point for each distinct score.
+
+    A text at or above ``threshold`` is called a member; the first threshold is infinite.
+    """
+
+    fpr: Scores
+    tpr: Scores
+    threshold: Scores
+
+
+def roc(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> Roc:
+    """The points an attacker can choose from; tied texts stand or fall together.
+
+    Raises:
+        DataError: There are no members, no non-members, or a score is NaN.
+    """
+    _require_scores(members, non_members)
+    falling = np.unique(np.concatenate([members, non_members]).astype(np.float64))[::-1]
+    threshold = np.concatenate([[np.inf], falling])
+    return Roc(_rate_from(non_members, threshold), _rate_from(members, threshold), threshold)
+
+
+def auc(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> float:
+    """Probability that a member scores higher than a non-member; a tie counts half.
+
+    Far below 0.5 is a leak too: see ``leak_direction``.
+
+    Raises:
+        DataError: There are no members, no non-members, or a score is NaN.
+    """
+    _require_scores(members, non_members)
+    num_members, num_non_members = len(members), len(non_members)
+    ranks = rankdata(np.concatenate([members, non_members]).astype(np.float64))[:num_members]
+    wins = ranks.sum() - num_members * (num_members + 1) / 2
+    return float(wins / (num_members * num_non_members))
+
+
+def advantage(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> float:
+    """Largest distance of true and false positive rate over all thresholds, in [0, 1].
+
+    Source: Yeom et al. 2018, arXiv:1709.01604.
+    """
+    points = roc(members, non_members)
+    return float(np.abs(points.tpr - points.fpr).max())
+
+
+def tpr_at_fpr(
+    members: NDArray[np.floating], non_members: NDArray[np.floating], fpr: float
+) -> float:
+    """Largest true positive rate among thresholds whose false positive rate is at most ``fpr``.
+
+    No point between thresholds is made up, so below 1 / (number of non-members) it is the rate at
+    no false positive at all.
+
+    Raises:
+        ConfigError: ``fpr`` is not in [0, 1].
+
+    Source: Carlini et al. 2022, arXiv:2112.03570.
+    """
+    if not 0 <= fpr <= 1:
+        raise ConfigError(f"tpr_at_fpr: expected fpr in [0, 1], got {fpr}")
+    points = roc(members, non_members)
+    return float(points.tpr[points.fpr <= fpr].max())
+
+
+def null_std(num_members: int, num_non_members: int) -> float:
+    """Standard deviation of the AUC of a score that knows nothing (Mann and Whitney 1947)."""
+    pairs = num_members * num_non_members
+    return math.sqrt((num_members + num_non_members + 1) / (12 * pairs))
+
+
+def leak_direction(
+    members: NDArray[np.floating], non_members: NDArray[np.floating]
+) -> Literal["members-higher", "members-lower", "none"]:
+    """Which side of 0.5 the AUC is on, or ``none`` within ``NULL_BAND`` deviations of chance.
+
+    ``members-lower`` is a leak: an attacker turns the score round.
+    """
+    above_chance = auc(members, non_members) - 0.5
+    if abs(above_chance) <= NULL_BAND * null_std(len(members), len(non_members)):
+        return "none"
+    return "members-higher" if above_chance > 0 else "members-lower"
+
+
+def _needed(name: str, attack: Attack, evidence: Evidence) -> list[Any]:
+    missing = [need for need in attack.needs if getattr(evidence, need) is None]
+    if missing:
+        raise DataError(f"attack {name}: expected {list(attack.needs)}, got no {missing}")
+    return [getattr(evidence, need) for need in attack.needs]
+
+
+def _mean_of_text(text: NDArray[np.int64], values: NDArray[np.floating], num_texts: int) -> Scores:
+    sums = np.bincount(text, weights=values, minlength=num_texts).astype(np.float64)
+    return _ratio(sums, np.bincount(text, minlength=num_texts))
+
+
+def _mean_of_lowest(tokens: TokenTable, values: Scores, share: float) -> Scores:
+    if not 0 < share <= 1:
+        raise ConfigError(f"min_k_share: expected a share in (0, 1], got {share}")
+    lengths = np.bincount(tokens.text, minlength=tokens.num_texts)
+    # Rounded first: 0.29 * 100 is a little less than 29.
+    counts = np.maximum(np.floor(np.round(share * lengths, 9)), 1)
+    ascending = np.lexsort((values, tokens.text))
+    rank = np.arange(len(values)) - np.repeat(lengths.cumsum() - lengths, lengths)
+    chosen = ascending[rank < counts[tokens.text]]
+    return _mean_of_text(tokens.text[chosen], values[chosen], tokens.num_texts)
+
+
+def _relative_log_likelihood(
+    losses: NDArray[np.floating], references: References, offline: float
+) -> Scores:
+    out = _filled(_row_means(np.exp(-references.loss.astype(np.float64)), ~references.seen))
+    relative = -losses - np.log((1 + offline) / 2 * out + (1 - offline) / 2)
+    return np.asarray(relative, dtype=np.float64)
+
+
+def _row_means(values: NDArray[np.floating], chosen: NDArray[np.bool_]) -> Scores:
+    # In C order a row's sum has the same bits whatever rows stand around it.
+    kept = np.ascontiguousarray(np.where(chosen, values, 0.0), dtype=np.float64)
+    return _ratio(kept.sum(axis=1), chosen.sum(axis=1))
+
+
+def _ratio(sums: NDArray[np.floating], counts: NDArray[np.integer]) -> Scores:
+    ratios = np.full(len(sums), np.nan)
+    np.divide(sums, counts, out=ratios, where=counts > 0)
+    return ratios
+
+
+def _filled(values: Scores) -> Scores:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        raise DataError("references: expected a loss of some text, got none. Check `seen`.")
+    # math.fsum is exact, so the order of the texts does not matter.
+    filled = values.copy()
+    filled[np.isnan(values)] = math.fsum(known) / len(known)
+    return filled
+
+
+def _rate_from(scores: NDArray[np.floating], threshold: Scores) -> Scores:
+    below = np.searchsorted(np.sort(scores), threshold, side="left")
+    return np.asarray((len(scores) - below) / len(scores), dtype=np.float64)
+
+
+def _require_finite(where: str, *columns: NDArray[np.floating]) -> None:
+    num_bad = sum(int((~np.isfinite(column)).sum()) for column in columns)
+    if num_bad:
+        raise DataError(f"{where}: expected finite numbers, got {num_bad} that are not")
+
+
+def _require_rows(name: str, values: NDArray[Any], tokens: TokenTable) -> None:
+    if len(values) != tokens.num_texts:
+        raise DataError(f"{name}: expected {tokens.num_texts} rows, got {len(values)}")
+
+
+def _require_scores(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> None:
+    num_nan = int(np.isnan(members).sum() + np.isnan(non_members).sum())
+    if not len(members) or not len(non_members) or num_nan:
+        raise DataError(
+            "membership scores: expected at least one member and one non-member and no NaN, got "
+            f"{len(members)}, {len(non_members)} and {num_nan} NaN"
+        )

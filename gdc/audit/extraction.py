@@ -1,0 +1,184 @@
+"""Token records of texts -> which secrets a model gives away, and how far they stand out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.audit.discoverability import similarity
+from gdc.schema import AUDIT
+from gdc.statistics.exposure import MIN_REFERENCES, extrapolated_exposure, sampled_exposure
+from gdc.training.token_records import TokenRecords
+
+_EXPOSURES: Final = ("exposure", "exposure_fitted", "fit_distance", "fit_is_beyond")
+
+
+def secret_starts(
+    prefix_ids: Sequence[Sequence[int]], text_ids: Sequence[Sequence[int]]
+) -> NDArray[np.int64]:
+    """Where the secret begins in the ids of each text: after what it shares with its prefix."""
+    return np.array(
+        [
+            sum(
+                1
+                for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prefix, text, strict=False))
+            )
+            for prefix, text in zip(prefix_ids, text_ids, strict=True)
+        ],
+        dtype=np.int64,
+    )
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The part of each text that is asked for: positions ``starts`` to before ``ends``, int64.
+
+    ``records`` are those of the whole texts, sequence i being text i.
+    """
+
+    records: TokenRecords
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each secret."""
+        return self.ends - self.starts
+
+    @property
+    def nll(self) -> NDArray[np.float64]:
+        """Nats of each secret given all before it."""
+        return self._sum(self.records.nll)
+
+    @property
+    def is_extracted(self) -> NDArray[np.bool_]:
+        """Whether greedy decoding from what stands before it gives the whole secret.
+
+        It does if and only if each of its tokens is the most likely one given those before it, so
+        one teacher-forced pass answers it. A secret without tokens is not extracted.
+
+        Source: Carlini et al. 2021, arXiv:2012.07805; 2023, arXiv:2202.07646.
+        """
+        is_greedy = self._sum(self.records.is_greedy) == self.num_tokens
+        return np.asarray(is_greedy & (self.num_tokens > 0))
+
+    def greedy_ids(self) -> list[list[int]]:
+        """The most likely id at each place of a secret, given the true ids before it."""
+        is_secret = self._is_secret
+        ids, sequence = self.records.greedy_id[is_secret], self.records.sequence[is_secret]
+        cuts = np.searchsorted(sequence, np.arange(1, len(self.starts)))
+        return [part.tolist() for part in np.split(ids, cuts)] if len(self.starts) else []
+
+    @property
+    def _is_secret(self) -> NDArray[np.bool_]:
+        sequence, position = self.records.sequence, self.records.position
+        return np.asarray((position >= self.starts[sequence]) & (position < self.ends[sequence]))
+
+    def _sum(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+        chosen = self._is_secret
+        sequence = self.records.sequence[chosen]
+        return np.bincount(sequence, weights=values[chosen], minlength=len(self.starts)).astype(
+            np.float64
+        )
+
+
+def audit_canaries(
+    canaries: pl.DataFrame, secrets: Secrets, shifted: Secrets, greedy: Sequence[str]
+) -> pl.DataFrame:
+    """Loss, extraction and exposure of every canary and twin.
+
+    Args:
+        canaries: ``CANARIES`` table.
+        secrets: Their secrets, one for each row.
+        shifted: The same secrets when another text stands before the prefix; one that starts where
+            it starts in ``secrets`` could not be shifted.
+        greedy: Text of each secret's ``greedy_ids``.
+
+    Returns:
+        ``AUDIT`` table in the row order of ``canaries``.
+    """
+    was_shifted = pl.Series(shifted.starts > secrets.starts, dtype=pl.Boolean)
+    return (
+        canaries.select("canary_id", "family", "num_repeats")
+        .with_columns(
+            num_secret_tokens=pl.Series(secrets.num_tokens, dtype=pl.Int64),
+            secret_nll=pl.Series(secrets.nll, dtype=pl.Float64),
+            secret_nll_shifted=pl.when(was_shifted).then(pl.Series(shifted.nll)),
+            extracted=pl.Series(secrets.is_extracted, dtype=pl.Boolean),
+            extracted_shifted=pl.when(was_shifted).then(pl.Series(shifted.is_extracted)),
+        )
+        .with_columns(similarity(greedy, canaries["secret"].to_list()))
+        .with_columns(_exposures())
+        .select(AUDIT.names())
+        .match_to_schema(AUDIT)
+    )
+
+
+def _exposures() -> pl.Expr:
+    """Exposure of a planted canary among the twins of its family, and from a fit to them."""
+    is_twin = pl.col("num_repeats") == 0
+    fields = {name: AUDIT[name] for name in _EXPOSURES}
+
+    def of_family(columns: Sequence[pl.Series]) -> pl.Series:
+        nll, twin = (column.to_numpy() for column in columns)
+        return _exposures_of(nll, twin).to_struct()
+
+    return (
+        pl.map_groups(
+            ["secret_nll", is_twin],
+            of_family,
+            return_dtype=pl.Struct(fields),
+            returns_scalar=False,
+        )
+        .over("family")
+        .struct.unnest()
+    )
+
+
+def _exposures_of(nll: NDArray[np.float64], is_twin: NDArray[np.bool_]) -> pl.DataFrame:
+    secrets, twins = nll[~is_twin], nll[is_twin]
+    columns = {name: np.full(len(nll), np.nan) for name in _EXPOSURES}
+    if len(twins):
+        columns["exposure"][~is_twin] = sampled_exposure(secrets, twins)
+    if len(secrets) and len(twins) >= MIN_REFERENCES and np.ptp(twins) > 0:
+        fit = extrapolated_exposure(secrets, twins)
+        columns["exposure_fitted"][~is_twin] = fit.exposure
+        columns["fit_distance"][~is_twin] = fit.ks_distance
+        columns["fit_is_beyond"][~is_twin] = fit.is_beyond
+    return pl.DataFrame(
+        {
+            name: pl.Series(values, nan_to_null=True).cast(AUDIT[name])
+            for name, values in columns.items()
+        }
+    )
+
+
+def canary_metrics(audit: pl.DataFrame) -> dict[str, Any]:
+    """Share of secrets extracted and mean exposure: overall, by family and repeat level.
+
+    Level 0 are the twins that were never planted: what no memory can explain. ``fit_distance`` is
+    how far a family's twins are from the curve that the fitted exposures come from.
+    """
+    planted = audit.filter(pl.col("num_repeats") > 0)
+    fits = audit.drop_nulls("fit_distance").group_by("family").agg(pl.col("fit_distance").first())
+    return {
+        "extraction_rate": planted["extracted"].mean(),
+        "extraction_rate_shifted": planted["extracted_shifted"].mean(),
+        "extraction": _by_level(audit, "extracted"),
+        "exposure": _by_level(audit, "exposure"),
+        "exposure_fitted": _by_level(audit, "exposure_fitted"),
+        "fit_distance": dict(fits.sort("family").iter_rows()),
+        "num_fits_beyond": int(planted["fit_is_beyond"].sum()),
+    }
+
+
+def _by_level(audit: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
+    means = audit.group_by("family", "num_repeats").agg(pl.col(column).mean()).drop_nulls()
+    levels: dict[str, dict[str, float]] = {}
+    for family, level, mean in means.sort("family", "num_repeats").iter_rows():
+        levels.setdefault(family, {})[str(level)] = mean
+    return levels

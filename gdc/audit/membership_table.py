@@ -1,0 +1,225 @@
+"""One pass over members and held-out texts -> the table of membership, extraction and loss."""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.audit import attacks
+from gdc.audit.attacks import Evidence, Population, References, TokenTable
+from gdc.audit.extraction import Secrets
+from gdc.errors import DataError
+from gdc.schema import MEMBERSHIP
+from gdc.statistics.hashing import hash_order
+from gdc.training.token_records import TokenRecords
+
+# A variance for each text takes a few models that did not see it. With one variance for all, LiRA
+# ranks texts exactly as the reference ratio does.
+MODELS_OF_LIRA: Final = 8
+# Shorter second halves come out by chance.
+MIN_SUFFIX_TOKENS: Final = 10
+# Source: Zarifzadeh et al. 2024, arXiv:2312.03262, who find both to matter little.
+RMIA_GAMMA: Final = 1.0
+RMIA_OFFLINE: Final = 1.0
+FALSE_POSITIVE_RATES: Final = {"tpr_at_1_percent_fpr": 0.01, "tpr_at_01_percent_fpr": 0.001}
+
+
+def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.DataFrame:
+    """Ordinary training samples, at most ``num_members``, and all held-out ones.
+
+    Both were drawn at random before any training, so nothing but a model can tell them apart. A
+    text with copies in its split stands here once: its copies are not independent.
+
+    Returns:
+        Table with ``sample_id``, ``text`` and ``is_member``, members first.
+    """
+    ordinary = corpus.filter(pl.col("canary_id").is_null()).unique(
+        "content_id", keep="first", maintain_order=True
+    )
+    members = ordinary.filter(pl.col("split") == "train")
+    draws = hash_order(members["content_id"].to_list(), seed=seed, purpose="members")
+    chosen = (
+        members.with_columns(draw=pl.Series(draws, dtype=pl.UInt64))
+        .sort("draw", "sample_id")
+        .head(num_members)
+        .drop("draw")
+        .sort("sample_id")
+    )
+    heldout = ordinary.filter(pl.col("split") == "validation")
+    return pl.concat([chosen, heldout]).select(
+        "sample_id", "text", is_member=pl.col("split") == "train"
+    )
+
+
+def references_of(samples: pl.DataFrame, table: pl.DataFrame | None) -> References | None:
+    """What reference models say of the samples, a row for each.
+
+    Args:
+        samples: As ``choose_samples`` gives them.
+        table: ``REFERENCES`` table that holds them, or None.
+    """
+    if table is None:
+        return None
+    chosen = samples.select("sample_id").join(
+        table, on="sample_id", how="left", maintain_order="left"
+    )
+    loss, seen = (np.array(chosen[name].to_list()) for name in ("loss", "seen"))
+    return References(loss.astype(np.float64), seen.astype(np.bool_))
+
+
+def audit_samples(
+    samples: pl.DataFrame,
+    records: TokenRecords,
+    *,
+    block_size: int,
+    min_k_share: float,
+    references: References | None = None,
+) -> pl.DataFrame:
+    """Loss, membership scores and the extraction of the second half of every sample.
+
+    Args:
+        samples: As ``choose_samples`` gives them.
+        records: Token records of their texts, sequence i being row i.
+        block_size: Tokens that the model saw at once.
+        min_k_share: Share of the tokens that the Min-K attacks read.
+        references: What reference models say of the samples. The held-out ones among them are also
+            the population that RMIA compares with, each without itself.
+
+    Returns:
+        ``MEMBERSHIP`` table in the row order of ``samples``, with a column for every attack and
+        blind baseline that can be computed; every attack is higher the more likely a sample is a
+        member.
+    """
+    num_tokens = np.bincount(records.sequence, minlength=samples.height)
+    tokens = TokenTable(
+        records.sequence, -records.nll, records.mean, records.std, num_texts=samples.height
+    )
+    evidence = Evidence(
+        tokens,
+        zlib_sizes=attacks.zlib_sizes(samples["text"].to_list()),
+        min_k_share=min_k_share,
+        **_of_references(tokens, references, ~samples["is_member"].to_numpy()),
+    )
+    names = _computable(references)
+    # Of a text longer than a window its first window is asked: later ones do not see what stands
+    # before them. The last predicted token is the end of the text, no part of what is extracted.
+    seen = np.minimum(num_tokens, block_size)
+    suffixes = Secrets(records, seen // 2, np.minimum(seen, num_tokens - 1))
+    return (
+        samples.select("sample_id", "is_member")
+        .with_columns(
+            num_tokens=pl.Series(num_tokens, dtype=pl.Int64),
+            loss=pl.Series(-attacks.loss(tokens), dtype=pl.Float64),
+            num_suffix_tokens=pl.Series(suffixes.num_tokens, dtype=pl.Int64),
+            suffix_nll=pl.Series(suffixes.nll, dtype=pl.Float64),
+            suffix_extracted=pl.Series(suffixes.is_extracted),
+            **_without_themselves(attacks.attack_texts(names, evidence), samples["is_member"]),
+        )
+        .select(*MEMBERSHIP.names(), *names)
+    )
+
+
+def attacks_in(table: pl.DataFrame) -> list[str]:
+    """The membership attacks that a ``MEMBERSHIP`` table has scores of; ``loss`` is always one."""
+    return [name for name in attacks.ATTACKS if name == "loss" or name in table.columns]
+
+
+def blind_in(table: pl.DataFrame) -> list[str]:
+    """The blind baselines that a ``MEMBERSHIP`` table has scores of."""
+    return [name for name in attacks.BLIND if name in table.columns]
+
+
+def _computable(references: References | None) -> list[str]:
+    names = ["zlib", "min_k", "min_k_plus_plus"]
+    blind = ["length", "zlib_size"]
+    if references is not None:
+        names += ["reference_ratio", "rmia"]
+        names += ["lira"] if references.loss.shape[1] >= MODELS_OF_LIRA else []
+        blind += ["reference_loss"]
+    return names + blind
+
+
+def _without_themselves(
+    scores: dict[str, NDArray[np.float64]], is_member: pl.Series
+) -> dict[str, NDArray[np.float64]]:
+    """RMIA compares held-out texts with all held-out texts; each one always beats itself."""
+    size = int((~is_member).sum())
+    if "rmia" not in scores or size < 2:
+        return scores
+    alone = (scores["rmia"] * size - 1) / (size - 1)
+    return scores | {"rmia": np.where(is_member.to_numpy(), scores["rmia"], alone)}
+
+
+def _of_references(
+    tokens: TokenTable, references: References | None, is_heldout: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The fields of ``Evidence`` that come from reference models."""
+    if references is None:
+        return {}
+    unseen = np.where(references.seen, np.nan, references.loss)
+    population = References(references.loss[is_heldout], references.seen[is_heldout])
+    return {
+        "references": references,
+        "population": Population(-attacks.loss(tokens)[is_heldout], population),
+        "reference_loss": np.nanmean(unseen, axis=1),
+        "is_variance_fixed": False,
+        "rmia_gamma": RMIA_GAMMA,
+        "rmia_offline": RMIA_OFFLINE,
+    }
+
+
+def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
+    """How well each attack tells members from held-out samples, and the perplexity of the latter.
+
+    Blind baselines never ask the model: away from an AUC of 0.5 the two groups differ by more than
+    membership, and no attack on them proves a leak.
+
+    Raises:
+        DataError: The perplexity is no finite number: the model has diverged.
+    """
+    scored = audit.with_columns(loss_attack=-pl.col("loss"))
+    members = scored.filter("is_member")
+    heldout = scored.filter(~pl.col("is_member"))
+    names = attacks_in(audit)
+    attacks = {
+        name: _attack_metrics(members[column].to_numpy(), heldout[column].to_numpy())
+        for name in (*names, *blind_in(audit))
+        for column in ["loss_attack" if name == "loss" else name]
+    }
+    heldout_loss = float(np.average(heldout["loss"], weights=heldout["num_tokens"]))
+    return {
+        "heldout_loss": heldout_loss,
+        "perplexity": _perplexity(heldout_loss),
+        "num_heldout_tokens": int(heldout["num_tokens"].sum()),
+        "membership": {name: attacks[name] for name in names},
+        "blind": {name: attacks[name] for name in blind_in(audit)},
+        "suffix_extraction": {
+            "members": members["suffix_extracted"].mean(),
+            "heldout": heldout["suffix_extracted"].mean(),
+        },
+    }
+
+
+def _perplexity(loss: float) -> float:
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(loss))
+    if not math.isfinite(perplexity):
+        raise DataError(
+            f"evaluate: expected held-out losses whose perplexity is a finite number, got "
+            f"{loss:.6g} nats per token: the model has diverged. Lower training.learning_rate or "
+            "training.clip_norm."
+        )
+    return perplexity
+
+
+def _attack_metrics(members: np.ndarray, heldout: np.ndarray) -> dict[str, Any]:
+    return {
+        "auc": attacks.auc(members, heldout),
+        "leak": attacks.leak_direction(members, heldout),
+        **{
+            name: attacks.tpr_at_fpr(members, heldout, rate)
+            for name, rate in FALSE_POSITIVE_RATES.items()
+        },
+    }

@@ -1,0 +1,128 @@
+"""A model, its tokenizer, canaries and samples -> the two audit tables, from one pass."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from torch import nn
+
+from gdc.audit import extraction, membership_table
+from gdc.audit.attacks import References
+from gdc.audit.extraction import Secrets
+from gdc.config import EvaluateConfig
+from gdc.corpus.tokenizer import TextTokenizer
+from gdc.errors import DataError
+from gdc.training import losses
+from gdc.training.batches import TokenizedTexts
+from gdc.training.token_records import TokenRecords
+
+# The ids that every text is given besides its own: an end of text before it and after it, of
+# which the last alone is predicted.
+_ENDS = 1
+
+
+class Subject(NamedTuple):
+    """What is asked: a causal language model that sees ``block_size`` tokens at once."""
+
+    model: nn.Module
+    tokenizer: TextTokenizer
+    block_size: int
+
+
+def audit_model(
+    subject: Subject,
+    canaries: pl.DataFrame,
+    samples: pl.DataFrame,
+    config: EvaluateConfig,
+    references: References | None = None,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Ask a model about canaries, their twins, members and held-out texts.
+
+    Args:
+        subject: The model, on the device it is to run on.
+        canaries: ``CANARIES`` table; may be empty.
+        samples: ``sample_id``, ``text`` and ``is_member``, at least one row.
+        config: Batch size and the share of Min-K.
+        references: What reference models say of the samples; without, fewer attacks are made.
+
+    Returns:
+        The ``AUDIT`` table of the canaries and the ``MEMBERSHIP`` table of the samples, both in
+        their row order.
+
+    Raises:
+        DataError: A canary is longer than the model sees at once.
+    """
+    tokenizer = subject.tokenizer
+    ids, starts = _encode(subject, canaries)
+    sample_ids = tokenizer.encode(samples["text"].to_list())
+    before = [_shift(text, sample_ids[-1], subject) for text in ids]
+    shifted_ids = [[*shift, *text] for shift, text in zip(before, ids, strict=True)]
+    records = _ask(subject, [*ids, *shifted_ids, *sample_ids], config.batch_tokens)
+    size = canaries.height
+    ends, shifts = _lengths(ids), _lengths(before)
+    secrets = Secrets(records.of_sequences(0, size), starts, ends)
+    shifted = Secrets(records.of_sequences(size, 2 * size), starts + shifts, ends + shifts)
+    greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
+    return (
+        extraction.audit_canaries(canaries, secrets, shifted, greedy),
+        membership_table.audit_samples(
+            samples,
+            records.of_sequences(2 * size, 2 * size + samples.height),
+            block_size=subject.block_size,
+            min_k_share=config.min_k_share,
+            references=references,
+        ),
+    )
+
+
+def ask_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: int) -> Secrets:
+    """Ask a model about the secrets of canaries and twins alone, in their row order.
+
+    Args:
+        subject: The model, on the device it is to run on.
+        canaries: ``CANARIES`` table; may be empty.
+        batch_tokens: Padded tokens of a batch at most.
+
+    Raises:
+        DataError: A canary is longer than the model sees at once.
+    """
+    ids, starts = _encode(subject, canaries)
+    return Secrets(_ask(subject, ids, batch_tokens), starts, _lengths(ids))
+
+
+def _encode(subject: Subject, canaries: pl.DataFrame) -> tuple[list[list[int]], NDArray[np.int64]]:
+    """The ids of each canary, and where its secret begins in them."""
+    ids = subject.tokenizer.encode(canaries["text"].to_list())
+    _require_that_they_fit(ids, subject.block_size)
+    prefix_ids = subject.tokenizer.encode(canaries["prefix"].to_list())
+    return ids, extraction.secret_starts(prefix_ids, ids)
+
+
+def _ask(subject: Subject, ids: Sequence[Sequence[int]], batch_tokens: int) -> TokenRecords:
+    return losses.token_records(
+        subject.model,
+        TokenizedTexts.from_ids(ids, subject.tokenizer.end_of_text),
+        block_size=subject.block_size,
+        batch_tokens=batch_tokens,
+    )
+
+
+def _shift(text: Sequence[int], filler: Sequence[int], subject: Subject) -> list[int]:
+    """The end of another text, as long as the whole canary still fits behind it."""
+    room = subject.block_size - len(text) - _ENDS - 1
+    return [*filler[-room:], subject.tokenizer.end_of_text] if room > 0 else []
+
+
+def _require_that_they_fit(ids: Sequence[Sequence[int]], block_size: int) -> None:
+    longest = max((len(text) for text in ids), default=0)
+    if longest + _ENDS > block_size:
+        raise DataError(
+            f"canaries: expected at most {block_size - _ENDS} tokens, what the model sees at once "
+            f"(block_size {block_size}), got one of {longest}. Use shorter ones."
+        )
+
+
+def _lengths(texts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    return np.array([len(text) for text in texts], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""What stands behind the longer commands: `gdc audit` and `gdc map`."""

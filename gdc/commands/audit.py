@@ -1,0 +1,304 @@
+"""Any causal language model, its training text, held-out text and canaries -> tables and report."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import torch
+
+from gdc import table_files
+from gdc.audit import membership_table
+from gdc.audit.model_audit import Subject, audit_model
+from gdc.comparison import arms, leakage
+from gdc.config import EvaluateConfig, Source
+from gdc.corpus import samples, sources
+from gdc.corpus.sources import unread
+from gdc.corpus.sources.endings import kind_of
+from gdc.corpus.tokenizer import load_pretrained_tokenizer
+from gdc.errors import ConfigError, DataError, GdcError
+from gdc.paths import require_file
+from gdc.report import build, plots
+from gdc.schema import CANARIES
+from gdc.training import models
+from gdc.workspace import outputs, store
+
+# A model that names no limit, or a far one, is asked in windows of this size.
+MAX_BLOCK_SIZE: Final = 1024
+BATCH_TOKENS: Final = 8192
+MIN_K_SHARE: Final = 0.2  # the best of Shi et al. 2023, arXiv:2310.16789
+MAX_CHARS: Final = 1_000_000
+_CANARY_FIELDS: Final = ("canary_id", "family", "prefix", "secret", "num_repeats")
+_NAME: Final = "model"
+# What messages about params.yaml say, longer parts first, and what it is here.
+_OPTIONS: Final[Mapping[str, str]] = {
+    ", or set ingest.on_bad_row: quarantine": "",
+    ", or choose another ingest.source.kind": "",
+    "; it counts from the project folder": "",
+    "ingest.source.text_field and key_field": "--text-field",
+    "ingest.source.text_field": "--text-field",
+    "Set text_field": "Set --text-field",
+    "ingest.source.path": "{source}",
+    "ingest.source": "{source}",
+    "ingest.tokenizer.name": "--tokenizer",
+    "model.name": "--model",
+}
+_WRITTEN: Final = (
+    "audit.parquet", "membership.parquet", "roc.png", "report.json", "report.html",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to audit."""
+
+    model: str  # folder or Hub name
+    tokenizer: str  # folder or Hub name
+    corpus: Source  # texts the model was trained on
+    heldout: Source | None  # texts of the same kind it was not trained on
+    canaries: Path | None  # Parquet or JSON lines with the fields of ``CANARIES`` but ``text``
+    block_size: int | None  # tokens of a window; None: what the model sees at most
+    seed: int
+
+
+def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any]:
+    """Audit a model and write ``membership.parquet``, ``audit.parquet`` and the report.
+
+    Args:
+        request: The model and the texts.
+        num_members: Members asked at most, chosen by hash.
+        folder: Where the files are written.
+
+    Returns:
+        What stands in ``report.json``.
+
+    Raises:
+        ConfigError: The model, its tokenizer or the folder cannot be used.
+        DataError: A source or the canaries cannot be used.
+        TransientError: The Hub did not answer.
+    """
+    outputs.require_free(folder, _WRITTEN, _paths_read(request))
+    store.make_folder(folder)
+    trained = _read(request.corpus, "corpus", request)
+    samples, num_shared = _samples(trained, request, num_members)
+    canaries = _read_canaries(request.canaries)
+    subject = _subject(request)
+    config = EvaluateConfig(
+        num_members=num_members,
+        min_k_share=MIN_K_SHARE,
+        batch_tokens=BATCH_TOKENS,
+        num_threads=torch.get_num_threads(),
+    )
+    canary_audit, sample_audit = audit_model(subject, canaries, samples, config)
+    attack = leakage.Attack("loss")
+    if request.heldout is not None:
+        attack = leakage.strongest_attack([sample_audit])
+    built = _report([canary_audit], [sample_audit], attack, request)
+    leaked = leakage.verbatim_samples([sample_audit])
+    built["leaked_samples"] = leaked.join(
+        trained.select("source", sample_id="content_id"), on="sample_id", maintain_order="left"
+    ).to_dicts()
+    built["num_leaked"] = leaked.height
+    built["summary"] = [*_summary(samples, canaries, subject), *_unread(request)]
+    if num_shared:
+        built["warnings"].append(
+            f"{num_shared} held-out texts stand in the corpus too and were left out."
+        )
+    for name, table in (("audit", canary_audit), ("membership", sample_audit)):
+        with store.new_file(folder / f"{name}.parquet") as temporary:
+            table.write_parquet(temporary)
+    roc = _draw_roc(sample_audit, attack, folder) if request.heldout else None
+    store.write_json(folder / "report.json", built)
+    store.write_text(folder / "report.html", build.render_audit(built, roc))
+    return built
+
+
+def _paths_read(request: Request) -> dict[str, Path | None]:
+    """The texts and canaries by their options; the folder of a model may hold its audit."""
+    given = {"--corpus": request.corpus, "--heldout": request.heldout}
+    paths = {option: getattr(source, "path", None) for option, source in given.items()}
+    texts = {option: None if path is None else Path(path) for option, path in paths.items()}
+    return {**texts, "--canaries": request.canaries}
+
+
+def tokenizer_of(model: str) -> str:
+    """A model's own tokenizer; of a model that the pipeline made, the one beside its folder."""
+    folder = Path(model)
+    if not folder.is_dir():
+        # A name of the Hub has one slash at most and no leading dot.
+        if model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise ConfigError(
+                f"--model {model}: expected a folder or a Hub name, got no such folder."
+            )
+        return model
+    if any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
+        return model
+    beside = folder.resolve().parent.parent / store.TOKENIZER.name
+    if beside.is_dir():
+        return str(beside)
+    raise ConfigError(
+        f"--model {model}: expected a folder with its tokenizer, got none. Name it: --tokenizer."
+    )
+
+
+def findings(built: Mapping[str, Any]) -> list[str]:
+    """What an audit found, one sentence for each kind of leak that was measured."""
+    samples, canaries = (built["evidence"][_NAME][kind] for kind in ("samples", "canaries"))
+    found = [
+        ("planted secrets extracted", canaries["planted"]["extracted"], build.percent),
+        (
+            "second halves of training texts extracted",
+            samples["members"]["extracted"],
+            build.percent,
+        ),
+        (
+            "second halves of held-out texts extracted",
+            samples["heldout"]["extracted"],
+            build.percent,
+        ),
+        (f"AUC of membership attack {samples['attack']}", samples["auc"], build.number),
+    ]
+    return [
+        f"{name}: {form(value['value'])} [{form(value['low'])}, {form(value['high'])}]"
+        for name, value, form in found
+        if value is not None
+    ]
+
+
+def _samples(trained: pl.DataFrame, request: Request, num_members: int) -> tuple[pl.DataFrame, int]:
+    """Members, chosen by hash, then all held-out texts that are none; and how many were some."""
+    heldout = trained.head(0)
+    num_shared = 0
+    if request.heldout is not None:
+        given = _read(request.heldout, "heldout", request)
+        heldout = given.join(trained, on="content_id", how="anti", maintain_order="left")
+        num_shared = given.height - heldout.height
+        if heldout.is_empty():
+            raise DataError("--heldout: every text of it stands in the corpus too. Give others.")
+    table = pl.concat(
+        [
+            trained.with_columns(split=pl.lit("train")),
+            heldout.with_columns(split=pl.lit("validation")),
+        ]
+    ).with_columns(sample_id="content_id", canary_id=pl.lit(None, pl.String))
+    return membership_table.choose_samples(table, num_members, seed=request.seed), num_shared
+
+
+def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
+    """``content_id``, ``text`` and ``source`` of every distinct text of a source."""
+    with _naming_options(f"--{name}"):
+        rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed)
+        sources.check_bad_rows(rows.bad_rows, rows.rows.height, on_bad_row="fail")
+    return samples.contents_of(rows.rows).unique("content_id", keep="first", maintain_order=True)
+
+
+@contextmanager
+def _naming_options(source: str = "") -> Iterator[None]:
+    """Name options where a message names keys of params.yaml: an audit reads no such file."""
+    try:
+        yield
+    except GdcError as error:
+        message = str(error)
+        for key, option in _OPTIONS.items():
+            message = message.replace(key, option.format(source=source))
+        raise type(error)(message) from None
+
+
+def _read_canaries(path: Path | None) -> pl.DataFrame:
+    if path is None:
+        return pl.DataFrame(schema=CANARIES)
+    fields = pl.Schema({name: CANARIES[name] for name in _CANARY_FIELDS})
+    try:
+        require_file(path, f"--canaries {path}")
+        read = (
+            table_files.read_ndjson if kind_of(path.name) == "jsonl" else table_files.read_parquet
+        )
+        table = read(path).select(fields.names()).cast(fields)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        # The message of polars may quote a secret.
+        raise DataError(
+            f"--canaries {path}: expected Parquet or JSON lines with the fields {dict(fields)}, "
+            f"got {type(error).__name__}. Write it so."
+        ) from None
+    is_odd = table["canary_id"].is_duplicated() | (table["num_repeats"] < 0)
+    is_odd |= (table["prefix"] == "") | (table["secret"] == "")
+    if table.null_count().sum_horizontal().item() or is_odd.any():
+        raise DataError(
+            f"--canaries {path}: expected no null, no empty prefix or secret, every canary_id once "
+            "and num_repeats >= 0. Mend or remove such rows."
+        )
+    return table.with_columns(text=pl.col("prefix") + pl.col("secret")).select(CANARIES.names())
+
+
+def _subject(request: Request) -> Subject:
+    with _naming_options():
+        tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
+        model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)
+    most = min(positions or MAX_BLOCK_SIZE, MAX_BLOCK_SIZE)
+    block_size = request.block_size or most
+    if positions is not None and block_size > positions:
+        raise DataError(
+            f"--block-size: expected at most the {positions} positions of {request.model}, "
+            f"got {block_size}"
+        )
+    return Subject(models.on_device(model), tokenizer, block_size)
+
+
+def _report(
+    audit: list[pl.DataFrame],
+    memberships: list[pl.DataFrame],
+    attack: leakage.Attack,
+    request: Request,
+) -> dict[str, Any]:
+    evidence = {
+        "canaries": leakage.of_canaries(audit, seed=request.seed),
+        "samples": leakage.of_samples(memberships, attack, seed=request.seed),
+    }
+    built: dict[str, Any] = {
+        "model": request.model,
+        "asked": _NAME,
+        "evidence": {_NAME: arms.as_plain(evidence)},
+        "attacks": arms.as_plain(leakage.of_attacks(memberships, seed=request.seed)),
+        "settings": {
+            name: value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+            for name, value in vars(request).items()
+        },
+    }
+    built["warnings"] = build.audit_warnings(built)
+    if request.heldout is None:
+        built["warnings"].append(
+            "No held-out text was given (--heldout): membership is not measured, and extraction "
+            "of training samples has no floor to compare with."
+        )
+    return built
+
+
+def _summary(samples: pl.DataFrame, canaries: pl.DataFrame, subject: Subject) -> list[str]:
+    num_members = int(samples["is_member"].sum())
+    return [
+        f"{num_members:,} distinct training texts and {samples.height - num_members:,} held-out "
+        f"ones, {(canaries['num_repeats'] > 0).sum():,} planted canaries and "
+        f"{(canaries['num_repeats'] == 0).sum():,} twins, "
+        f"in windows of {subject.block_size:,} tokens."
+    ]
+
+
+def _unread(request: Request) -> list[str]:
+    """What is not read of each folder of texts, in a sentence."""
+    given = (("corpus", request.corpus), ("heldout", request.heldout))
+    found = [
+        (name, unread.sentence(unread.summarize(sources.find_unread(source))))
+        for name, source in given
+        if source is not None
+    ]
+    return [f"--{name}: {sentence}" for name, sentence in found if sentence]
+
+
+def _draw_roc(membership: pl.DataFrame, attack: leakage.Attack, folder: Path) -> bytes:
+    path = folder / "roc.png"
+    curves = {_NAME: leakage.roc_curves([membership], attack)}
+    with store.new_file(path) as temporary:
+        plots.roc_png(curves, attack.name, temporary)
+    return path.read_bytes()

@@ -1,0 +1,1 @@
+"""Audits of all arms -> did it work: arms against each other, with intervals."""

@@ -1,0 +1,334 @@
+"""Audit tables of one arm's seeds -> how much it leaks, every number with its interval.
+
+A list holds one table for each seed, all of the same canaries or texts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.audit.attacks import auc, tpr_at_fpr
+from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
+from gdc.audit.epsilon_bound import best_epsilon
+from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, attacks_in, blind_in
+from gdc.schema import QUADRANTS
+from gdc.statistics.bootstrap import LEVEL, Interval, mean_interval, share_interval
+
+Tables = Sequence[pl.DataFrame]
+Groups = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores of members, of held-out texts
+# AUCs are smooth, so fewer resamples than for a mean give the ends to two digits.
+NUM_AUC_RESAMPLES: Final = 300
+NUM_DECILES: Final = 10
+NUM_ROC_POINTS: Final = 40
+# Chance with which n samples must contain a secret to count as giving it away.
+CHANCE: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A membership attack by name; ``is_turned``: members score lower, so its sign is changed."""
+
+    name: str
+    is_turned: bool = False
+
+
+# One row is a training sample that at least one model of an arm gives away.
+LEAKED: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "num_suffix_tokens": pl.Int64,
+        "num_models": pl.Int64,  # seeds whose model does
+    }
+)
+
+_ATTACK_MEASURES: Final = ("auc", "tpr_at_1_percent_fpr", "tpr_at_01_percent_fpr", "epsilon")
+_LOSS: Final = -pl.col("loss")
+_CANARY_MEANS: Final = (
+    "extracted", "extracted_shifted", "edit_similarity", "substring_share", "exposure",
+    "exposure_fitted",
+)  # fmt: skip
+
+
+def of_canaries(audits: Tables, *, seed: int) -> dict[str, Any]:
+    """What planted canaries give away, and their never-planted twins as the floor.
+
+    Args:
+        audits: ``AUDIT`` tables.
+        seed: Seed of the resampling.
+
+    Returns:
+        ``planted`` and ``twins``, each with the mean of every measure and the ``discoverable``
+        curves (share that n samples give away with chance one half, by n) at the planted and the
+        ``shifted`` place; ``num_fits_beyond``, fitted exposures that are guesses; and ``levels``, a
+        list by family and repeats. A mean that nothing was measured for is None.
+    """
+    planted, twins = (
+        [table.filter((pl.col("num_repeats") > 0) == is_planted) for table in audits]
+        for is_planted in (True, False)
+    )
+    counts = audits[0].group_by("family", "num_repeats").agg(num_canaries=pl.len())
+    levels = counts.sort("family", "num_repeats")
+    return {
+        "planted": _measures(planted, seed),
+        "twins": _measures(twins, seed),
+        "num_fits_beyond": sum(int(table["fit_is_beyond"].sum()) for table in planted),
+        "levels": [
+            {"family": family, "num_repeats": num_repeats, "num_canaries": num_canaries}
+            | _means(
+                [t.filter(family=family, num_repeats=num_repeats) for t in audits],
+                ("extracted", "exposure", "exposure_fitted"),
+                seed,
+            )
+            for family, num_repeats, num_canaries in levels.iter_rows()
+        ],
+    }
+
+
+def of_samples(memberships: Tables, attack: Attack, *, seed: int) -> dict[str, Any]:
+    """What an attack and a prefix tell of ordinary training samples, beside held-out texts.
+
+    Args:
+        memberships: ``MEMBERSHIP`` tables; without held-out texts membership is not measured.
+        attack: Whose scores are judged; ``strongest_attack`` names it.
+        seed: Seed of the resampling.
+
+    Returns:
+        ``attack`` (its name), ``auc``, ``tpr_at_1_percent_fpr`` and ``tpr_at_01_percent_fpr`` (None
+        where the held-out texts are too few to see such a rate); ``epsilon``, the mean over seeds
+        of a lower bound at 95 %; ``members`` and ``heldout``, each with the share of second halves
+        that greedy decoding ``extracted`` and their ``discoverable`` curve, of those with at least
+        ``MIN_SUFFIX_TOKENS``.
+    """
+    members, heldout = (
+        [table.filter(pl.col("is_member") == value) for table in memberships]
+        for value in (True, False)
+    )
+    measured: Mapping[str, Any] = dict.fromkeys(_ATTACK_MEASURES)
+    if all(table.height for table in heldout):
+        measured = attack_measures(scores_of(memberships, attack), seed)
+    return {
+        "attack": attack.name,
+        **measured,
+        "members": _suffixes(members, seed),
+        "heldout": _suffixes(heldout, seed),
+    }
+
+
+def of_attacks(memberships: Tables, *, seed: int) -> dict[str, Any]:
+    """Every attack and every blind baseline, which never asks the model; empty without held-out.
+
+    Returns:
+        ``attacks`` and ``blind``, by name: ``auc``, two ``tpr`` and ``epsilon`` as in
+        ``of_samples``; and ``blind_leaks``, the blind ones whose interval excludes 0.5: an attack
+        may then see how the texts differ and not what a model remembers.
+    """
+    if not all((~table["is_member"]).any() for table in memberships):
+        return {"attacks": {}, "blind": {}, "blind_leaks": []}
+    attacks, blind = (
+        {name: attack_measures(scores_of(memberships, Attack(name)), seed) for name in names}
+        for names in (attacks_in(memberships[0]), blind_in(memberships[0]))
+    )
+    leaks = [name for name, m in blind.items() if not m["auc"].low <= 0.5 <= m["auc"].high]
+    return {"attacks": attacks, "blind": blind, "blind_leaks": leaks}
+
+
+def roc_curves(memberships: Tables, attack: Attack) -> dict[str, list[float]]:
+    """``fpr`` from one held-out text up to all of them, and the mean ``tpr`` over seeds there."""
+    groups = scores_of(memberships, attack)
+    rates = np.geomspace(1 / len(groups[0][1]), 1, NUM_ROC_POINTS)
+    rates[-1] = 1.0
+    tpr = [[tpr_at_fpr(*pair, rate) for rate in rates] for pair in groups]
+    return {"fpr": rates.tolist(), "tpr": np.mean(tpr, axis=0).tolist()}
+
+
+def strongest_attack(memberships: Tables) -> Attack:
+    """The attack whose AUC is farthest from 0.5, turned round if it is below; the first of equals.
+
+    It is chosen on the texts that it is then judged on, which favours it a little.
+    """
+    aucs = {
+        name: np.mean([auc(*pair) for pair in scores_of(memberships, Attack(name))]).item()
+        for name in attacks_in(memberships[0])
+    }
+    name = max(aucs, key=lambda attack: abs(aucs[attack] - 0.5))
+    return Attack(name, is_turned=aucs[name] < 0.5)
+
+
+def scores_of(memberships: Tables, attack: Attack) -> list[Groups]:
+    """Scores of members and of held-out texts, for each seed."""
+    score = _LOSS if attack.name == "loss" else pl.col(attack.name)
+    if attack.is_turned:
+        score = -score
+    return [
+        (
+            table.filter("is_member").select(score).to_series().to_numpy(),
+            table.filter(~pl.col("is_member")).select(score).to_series().to_numpy(),
+        )
+        for table in memberships
+    ]
+
+
+def auc_change(ours: Tables, theirs: Tables, attack: Attack, *, seed: int) -> Interval:
+    """AUC of ours minus AUC of theirs, paired by seed and by text."""
+    pairs = zip(scores_of(ours, attack), scores_of(theirs, attack), strict=True)
+    stacked = [
+        (np.stack([mine[0], other[0]], axis=1), np.stack([mine[1], other[1]], axis=1))
+        for mine, other in pairs
+    ]
+
+    def difference(members: NDArray[np.float64], heldout: NDArray[np.float64]) -> float:
+        return auc(members[:, 0], heldout[:, 0]) - auc(members[:, 1], heldout[:, 1])
+
+    return group_interval(stacked, difference, seed)
+
+
+def verbatim_samples(memberships: Tables) -> pl.DataFrame:
+    """Training samples whose second half greedy decoding of the first gives: a ``LEAKED`` table.
+
+    Of the samples that any model gives away, the longest first.
+    """
+    return (
+        pl.concat(memberships)
+        .filter("is_member", "suffix_extracted", pl.col("num_suffix_tokens") >= MIN_SUFFIX_TOKENS)
+        .group_by("sample_id", "num_suffix_tokens")
+        .agg(num_models=pl.len().cast(pl.Int64))
+        .sort("num_suffix_tokens", "num_models", "sample_id", descending=[True, True, False])
+        .match_to_schema(LEAKED)
+    )
+
+
+def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int) -> dict[str, Any]:
+    """Is the hotspot quadrant in truth the leaky part? Members of each group against held-out text.
+
+    Args:
+        memberships: ``MEMBERSHIP`` tables of models that saw everything.
+        scored: ``sample_id``, ``quadrant`` and the column ``axis`` of the training split.
+        axis: The score whose deciles are compared.
+        seed: Seed of the resampling.
+
+    Returns:
+        ``quadrants`` and ``deciles`` (1 is the lowest): for each group the number of audited
+        members, ``auc`` of its members against all held-out texts and ``extracted``, the share of
+        members whose second half is extracted from the first; and ``attack``: the reference ratio
+        where there are reference models, for it knows how hard a text is, else the loss.
+    """
+    # Samples with equal scores share a decile, that of their middle, and leave others empty.
+    decile = (pl.col(axis).rank("average") - 0.5) * NUM_DECILES // pl.len() + 1
+    groups = scored.sort("sample_id").select(
+        "sample_id", quadrants="quadrant", deciles=decile.cast(pl.Int64).cast(pl.String)
+    )
+    tables = [
+        table.join(groups, on="sample_id", how="left", maintain_order="left")
+        for table in memberships
+    ]
+    names = {
+        "quadrants": list(QUADRANTS),
+        "deciles": [str(decile) for decile in range(1, NUM_DECILES + 1)],
+    }
+    known = attacks_in(memberships[0])
+    attack = Attack("reference_ratio" if "reference_ratio" in known else "loss")
+    found = {
+        kind: {name: _group(tables, pl.col(kind) == name, attack, seed) for name in values}
+        for kind, values in names.items()
+    }
+    return {**found, "attack": attack.name}
+
+
+def group_interval(
+    groups: Sequence[Groups],
+    statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
+    seed: int,
+) -> Interval:
+    """A statistic of members and held-out texts, mean over seeds; all three are resampled.
+
+    Every seed is asked about the same texts, so a replicate draws them once for all of its seeds.
+    """
+    rng = np.random.default_rng(seed)
+    num_members, num_heldout = (len(side) for side in groups[0])
+    resampled = []
+    for _ in range(NUM_AUC_RESAMPLES):
+        drawn = rng.integers(len(groups), size=len(groups))
+        members = rng.integers(num_members, size=num_members)
+        heldout = rng.integers(num_heldout, size=num_heldout)
+        values = {i: statistic(groups[i][0][members], groups[i][1][heldout]) for i in set(drawn)}
+        resampled.append(np.mean([values[i] for i in drawn]))
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = float(np.mean([statistic(*pair) for pair in groups]))
+    return Interval(value, float(low), float(high), len(groups))
+
+
+def attack_measures(groups: Sequence[Groups], seed: int) -> dict[str, Any]:
+    """AUC, true positive rates and epsilon of one attack."""
+    num_heldout = len(groups[0][1])
+    rates = [
+        group_interval(groups, _tpr(rate), seed) if num_heldout * rate >= 1 else None
+        for rate in (0.01, 0.001)
+    ]
+    measures = (group_interval(groups, auc, seed), *rates, _epsilon(groups, seed))
+    return dict(zip(_ATTACK_MEASURES, measures, strict=True))
+
+
+def _epsilon(groups: Sequence[Groups], seed: int) -> float | None:
+    """None where a single text is on a side: one half of a side chooses, the other is judged."""
+    if min(len(side) for pair in groups for side in pair) < 2:
+        return None
+    bounds = [best_epsilon(*pair, alpha=1 - LEVEL, seed=seed) for pair in groups]
+    return float(np.mean(bounds))
+
+
+def _measures(audits: Tables, seed: int) -> dict[str, Any]:
+    return _means(audits, _CANARY_MEANS, seed) | {
+        "discoverable": _curve([t["secret_nll"] for t in audits], seed),
+        "discoverable_shifted": _curve([t["secret_nll_shifted"] for t in audits], seed),
+    }
+
+
+def _suffixes(memberships: Tables, seed: int) -> dict[str, Any]:
+    asked = [t.filter(pl.col("num_suffix_tokens") >= MIN_SUFFIX_TOKENS) for t in memberships]
+    return {
+        "extracted": _mean([table["suffix_extracted"] for table in asked], seed),
+        "discoverable": _curve([table["suffix_nll"] for table in asked], seed),
+    }
+
+
+def _group(tables: Tables, is_group: pl.Expr, attack: Attack, seed: int) -> dict[str, Any]:
+    members = [table.filter("is_member", is_group) for table in tables]
+    num_members = members[0].height
+    if not num_members:
+        return {"num_members": 0, "auc": None, "extracted": None}
+    heldout = [table.filter(~pl.col("is_member")) for table in tables]
+    pairs = [pl.concat(pair) for pair in zip(members, heldout, strict=True)]
+    return {
+        "num_members": num_members,
+        "auc": group_interval(scores_of(pairs, attack), auc, seed),
+        "extracted": _suffixes(members, seed)["extracted"],
+    }
+
+
+def _means(tables: Tables, columns: Sequence[str], seed: int) -> dict[str, Any]:
+    return {column: _mean([table[column] for table in tables], seed) for column in columns}
+
+
+def _mean(columns: Sequence[pl.Series], seed: int) -> Interval | None:
+    known = [column.drop_nulls() for column in columns]
+    if not all(len(column) for column in known):
+        return None
+    if known[0].dtype == pl.Boolean:
+        return share_interval([column.to_numpy() for column in known], seed=seed)
+    return mean_interval([column.to_numpy() for column in known], seed=seed)
+
+
+def _curve(nll: Sequence[pl.Series], seed: int) -> dict[str, Interval | None]:
+    log_p = [np.minimum(-column.drop_nulls().to_numpy(), 0.0) for column in nll]
+    return {
+        str(n): _mean([pl.Series(is_discoverable(values, n, CHANCE)) for values in log_p], seed)
+        for n in NUM_SAMPLES
+    }
+
+
+def _tpr(rate: float) -> Callable[[NDArray[np.float64], NDArray[np.float64]], float]:
+    return lambda members, heldout: tpr_at_fpr(members, heldout, rate)

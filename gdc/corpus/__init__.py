@@ -1,0 +1,1 @@
+"""Sources -> samples, tokenizer, canaries, near duplicates, halves."""

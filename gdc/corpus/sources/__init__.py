@@ -1,0 +1,144 @@
+"""Foreign formats -> ``SOURCE_ROWS`` and the rows that cannot be used: the only foreign reader."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any, Final, Literal
+
+import polars as pl
+
+from gdc.config import (
+    JsonlSource,
+    ParquetSource,
+    PretrainedTokenizer,
+    Source,
+    TextSource,
+    Tokenizer,
+)
+from gdc.corpus.sources import huggingface, jsonl, parquet, pretrained, python_docs, synthetic, text
+from gdc.corpus.sources.endings import ENDINGS
+from gdc.corpus.sources.files import hash_files
+from gdc.corpus.sources.folders import find_files
+from gdc.corpus.sources.rows import Row, SourceRows, collect, in_batches
+from gdc.errors import DataError
+
+__all__ = [
+    "SourceRows",
+    "check_bad_rows",
+    "find_unread",
+    "fingerprint",
+    "fingerprint_pretrained",
+    "read_batches",
+    "read_source",
+]
+
+_NUM_SHOWN: Final = 5
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What identifies the content of a source: hashes of its files, never their times.
+
+    Returns:
+        JSON-able object with ``kind``, ``source`` (its parameters), what the kind is made of
+        (``files``: hash by name, for most) and ``digest``, one hash over all of it.
+
+    Raises:
+        DataError: The source is not there.
+        TransientError: The Hub did not answer.
+    """
+    content = {"kind": source.kind, "source": source.model_dump(mode="json")}
+    content |= _CONTENTS[source.kind](source)
+    canonical = json.dumps(content, sort_keys=True).encode()
+    return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
+
+
+def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What identifies a pretrained tokenizer, and the model that comes with it.
+
+    Returns:
+        JSON-able object with ``name`` and ``files`` (hash by name) or, from the Hub, ``commit``;
+        empty for a tokenizer that is trained here.
+
+    Raises:
+        ConfigError: There is no such folder and nothing of that name on the Hub.
+        TransientError: The Hub did not answer.
+    """
+    if not isinstance(tokenizer, PretrainedTokenizer):
+        return {}
+    return {"name": tokenizer.name, **pretrained.content(tokenizer.name, tokenizer.revision)}
+
+
+def find_unread(source: Source) -> dict[str, list[str]]:
+    """Names of the files of a folder that the source does not read, by reason.
+
+    Raises:
+        DataError: The source is not there.
+    """
+    if isinstance(source, JsonlSource | ParquetSource | TextSource):
+        return find_files(source.path, source.kind).unread
+    return {}
+
+
+def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
+    """Read every row of a source, in source order; a row is usable or bad, and none is lost.
+
+    Args:
+        source: What to read.
+        max_chars: A text with more characters is a bad row.
+        seed: Seed of a source that is made up.
+
+    Raises:
+        DataError: The source is not there, or all of it has another form than configured.
+        TransientError: The Hub did not answer.
+    """
+    return collect(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+
+
+def read_batches(source: Source, *, max_chars: int, seed: int) -> Iterator[SourceRows]:
+    """``read_source``, some rows at a time, at least one batch."""
+    return in_batches(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+
+
+def check_bad_rows(
+    bad_rows: pl.DataFrame, num_usable: int, *, on_bad_row: Literal["fail", "quarantine"]
+) -> None:
+    """Refuse bad rows under ``fail``, and a source without a usable row always.
+
+    Raises:
+        DataError: The first bad rows with their reasons, and their number; never their text.
+    """
+    num_bad = bad_rows.height
+    if num_bad and on_bad_row == "fail":
+        raise DataError(
+            f"ingest.source: expected usable rows, got {num_bad} bad of {num_usable + num_bad}: "
+            f"{_first(bad_rows)}. Mend them, or set ingest.on_bad_row: quarantine."
+        )
+    if num_usable == 0:
+        found = f"{num_bad} bad rows: {_first(bad_rows)}" if num_bad else "an empty source"
+        raise DataError(
+            f"ingest.source: expected at least one usable row, got {found}. Add text, or mend it."
+        )
+
+
+def _first(bad_rows: pl.DataFrame) -> str:
+    shown = [f"{where} ({reason})" for where, reason in bad_rows.head(_NUM_SHOWN).iter_rows()]
+    return ", ".join(shown) + (", ..." if bad_rows.height > _NUM_SHOWN else "")
+
+
+_READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
+    "python-docs": lambda _source, _max_chars, _seed: python_docs.read_rows(),
+    "jsonl": lambda source, max_chars, _seed: jsonl.read_rows(source, max_chars=max_chars),
+    "parquet": lambda source, _max_chars, _seed: parquet.read_rows(source),
+    "text": lambda source, max_chars, _seed: text.read_rows(source, max_chars=max_chars),
+    "huggingface": lambda source, _max_chars, _seed: huggingface.read_rows(source),
+    "synthetic": lambda source, _max_chars, seed: synthetic.read_rows(source, seed=seed),
+}
+_CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
+    "python-docs": lambda _source: python_docs.content(),
+    **dict.fromkeys(
+        ENDINGS,
+        lambda source: {"files": hash_files(find_files(source.path, source.kind).files)},
+    ),
+    "huggingface": huggingface.content,
+    "synthetic": lambda _source: {},  # its parameters say all
+}

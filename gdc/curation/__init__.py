@@ -1,0 +1,1 @@
+"""Scores and quadrants -> a plan: what to do with each sample."""

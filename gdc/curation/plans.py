@@ -1,0 +1,390 @@
+"""Scores and quadrants -> one plan per arm: keep, drop, weight, copy or mask, and why.
+
+Plans are lazy, so that they can be written without being held: memory has what a rule ranks.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.config import (
+    CapCopiesArm,
+    DedupArm,
+    NoneArm,
+    QuadrantsArm,
+    RandomArm,
+    ScoreArm,
+    TopFractionArm,
+    WeightByScoreArm,
+)
+from gdc.corpus.near_duplicates import near_copies
+from gdc.corpus.tokenizer import Places, masked_tokens
+from gdc.errors import ConfigError, DataError
+from gdc.schema import CURATED, MASKED, PLAN, REMOVED, Batches
+from gdc.statistics.hashing import hash_order
+
+_NOT_SCORED: Final = {
+    "validation": "held out, not scored",
+    "reserved": "text of a canary or its twin, not scored",
+}
+
+
+def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame:
+    """Apply one arm's rule.
+
+    Args:
+        arm: The rule and its numbers.
+        scored: ``SCORES`` table with its extra columns and ``quadrant``; no label of any canary.
+        seed: Seed of the random arm.
+
+    Returns:
+        ``PLAN`` table, one row per sample in the order of ``scored``. ``weight`` >= 0.
+
+    Raises:
+        ConfigError: The arm names a score that was not written.
+    """
+    if isinstance(arm, NoneArm):
+        plan = scored.select(
+            "sample_id", action=pl.lit("keep"), weight=1.0, copies=1, reason=pl.lit("no rule")
+        )
+    elif isinstance(arm, QuadrantsArm):
+        plan = _by_quadrant(arm, scored)
+    elif isinstance(arm, TopFractionArm):
+        plan = _top_fraction(arm, scored)
+    elif isinstance(arm, WeightByScoreArm):
+        plan = _weight_by_score(arm, scored)
+    else:
+        plan = _random(arm, scored, seed)
+    return _unmasked(plan.with_columns(pl.col("copies").cast(pl.Int64)))
+
+
+def cap_copies_plan(
+    arm: CapCopiesArm | DedupArm, scored: pl.LazyFrame, texts: Batches, *, seed: int
+) -> pl.LazyFrame:
+    """Drop what nearly copies a kept sample, beyond ``max_copies`` of them; deduplication keeps 1.
+
+    Beside the kept sample its copies with the smallest ids stay; the reason names that twin.
+
+    Args:
+        arm: Threshold and size of the MinHash, and how many stay.
+        scored: Table with the ``sample_id`` of every training sample.
+        texts: Table with ``sample_id`` and ``text`` of the same samples.
+        seed: Of the hash functions.
+
+    Source: Lee et al. 2022, arXiv:2107.06499.
+    """
+    copies = near_copies(texts, arm, seed=seed)
+    ordinal = pl.col("sample_id").rank("ordinal").over("twin_id")
+    similarity = pl.col("similarity").round(3).cast(pl.String)
+    reason = pl.lit("near copy of ") + pl.col("twin_id") + ", similarity " + similarity
+    return _drop(
+        scored, copies.filter(ordinal >= arm.max_copies).select("sample_id", reason=reason)
+    )
+
+
+def oracle_plan(scored: pl.LazyFrame, planted: pl.Series) -> pl.LazyFrame:
+    """Drop the planted samples, whose ids no other rule may know: a bound, not a method."""
+    return _drop(
+        scored, pl.DataFrame({"sample_id": planted}).with_columns(reason=pl.lit("planted"))
+    )
+
+
+def mask_plan(scored: pl.LazyFrame, spans: pl.DataFrame) -> pl.LazyFrame:
+    """Keep every sample and mask what it has memorized.
+
+    Args:
+        scored: Table with the ``sample_id`` of every training sample.
+        spans: ``SPANS`` table.
+    """
+    of_samples = spans.group_by("sample_id", maintain_order=True).agg(
+        masked=pl.struct("start", "end"), num_tokens=pl.col("num_tokens").sum()
+    )
+    reason = pl.lit("memorized spans of ") + pl.col("num_tokens").cast(pl.String) + " tokens"
+    return (
+        scored.select("sample_id")
+        .join(of_samples.lazy(), on="sample_id", how="left", maintain_order="left")
+        .select(
+            "sample_id",
+            action=pl.when(pl.col("masked").is_null())
+            .then(pl.lit("keep"))
+            .otherwise(pl.lit("mask")),
+            weight=1.0,
+            copies=pl.lit(1, pl.Int64),
+            reason=reason.fill_null("no memorized span"),
+            masked=pl.col("masked").fill_null([]),
+        )
+        .match_to_schema(PLAN)
+    )
+
+
+def shuffled_mask_plan(
+    plan: pl.DataFrame,
+    num_places: Sequence[int],
+    places_of: Callable[[Sequence[int]], Sequence[Places]],
+    *,
+    seed: int,
+) -> pl.DataFrame:
+    """Deal masked spans out to samples and places by chance: what the choice of tokens is worth.
+
+    The spans of a sample go together to one drawn among those with tokens enough, and there to
+    random places. As many samples are masked as in ``plan``, in spans of as many tokens; a
+    token that shares a character with a span is masked with it, in both plans.
+
+    Args:
+        plan: ``PLAN`` table of ``mask_plan``.
+        num_places: Tokens of each sample's text, in the row order of ``plan``.
+        places_of: Those of the samples in some rows, in their order.
+        seed: Of all draws.
+    """
+    rng = np.random.default_rng(seed)
+    # The longest first: whatever was drawn before, one with tokens enough is left.
+    givers = sorted(_masked_lengths(plan, places_of), key=sum, reverse=True)
+    takers = sorted(range(plan.height), key=num_places.__getitem__)
+    dealt: dict[int, list[tuple[int, int]]] = {}
+    drawn: list[int] = []
+    for lengths in givers:
+        while takers and num_places[takers[-1]] >= sum(lengths):
+            drawn.append(takers.pop())
+        row = drawn.pop(int(rng.integers(len(drawn))))
+        dealt[row] = _placed_at_random(lengths, num_places[row], rng)
+    masked = dict(zip(dealt, _as_spans(dealt, places_of(list(dealt))), strict=True))
+    spans = [masked.get(row, []) for row in range(plan.height)]
+    return plan.with_columns(
+        pl.Series("masked", spans, dtype=MASKED),
+        action=pl.Series(["mask" if found else "keep" for found in spans], dtype=pl.String),
+        reason=pl.lit("dealt out by chance"),
+    )
+
+
+def shuffled_plan(plan: pl.LazyFrame, *, seed: int) -> pl.LazyFrame:
+    """Deal another plan's rows out to samples by chance: what its choice of samples is worth.
+
+    As many samples are dropped, weighted and copied as in ``plan``, which may mask none: see
+    ``shuffled_mask_plan``. Actions, weights and copies of all samples are in memory.
+    """
+    dealt = (
+        plan.select("action", "weight", "copies", draw=_draw(seed, "shuffled arm"))
+        .sort("draw", maintain_order=True)
+        .drop("draw")
+        .collect()
+    )
+    beside = pl.concat([plan.select("sample_id"), dealt.lazy()], how="horizontal")
+    return _unmasked(beside.with_columns(reason=pl.lit("dealt out by chance")))
+
+
+def budget(fraction: float, num_samples: int) -> int:
+    """Samples that a fraction below 1 stands for, rounded half up, but never all of them."""
+    return min(math.floor(fraction * num_samples + 0.5), num_samples - 1)
+
+
+def curate(
+    corpus: pl.LazyFrame, quadrants: pl.LazyFrame, plan: pl.LazyFrame
+) -> dict[str, pl.LazyFrame]:
+    """The data set to train on after ``plan``, without any planted canary.
+
+    Args:
+        corpus: ``CORPUS`` table; to collect a result holds none of its other texts.
+        quadrants: ``QUADRANT_TABLE`` of the training split.
+        plan: ``PLAN`` table of the training split.
+
+    Returns:
+        By name: ``train``, and ``removed`` with what the plan drops of it (a ``REMOVED`` table);
+        ``validation``, held-out text; ``reserved``, text that canaries or twins were made of, which
+        a model may have been trained on. Their quadrant is null: they were not scored. Together
+        the four hold every ordinary row of the corpus once.
+
+    Raises:
+        DataError: A training sample has no plan or no quadrant.
+    """
+    ordinary = corpus.filter(pl.col("canary_id").is_null())
+    planned = (
+        ordinary.filter(pl.col("split") == "train")
+        .join(quadrants, on="sample_id", how="left", maintain_order="left")
+        .join(plan, on="sample_id", how="left", maintain_order="left")
+    )
+    is_unplanned = pl.col("action").is_null() | pl.col("quadrant").is_null()
+    num_unplanned, first = (
+        planned.filter(is_unplanned)
+        .select(pl.len(), pl.col("sample_id").first())
+        .collect(engine="streaming")
+        .row(0)
+    )
+    if num_unplanned:
+        raise DataError(
+            "data/corpus.parquet: expected a plan and a quadrant for every training sample, "
+            f"got {num_unplanned} without, first {first}. Re-run from stage train."
+        )
+    others = ordinary.with_columns(
+        weight=pl.lit(1.0),
+        copies=pl.lit(1, pl.Int64),
+        quadrant=pl.lit(None, pl.String),
+        reason=pl.col("split").replace_strict(_NOT_SCORED, default=None),
+        masked=pl.lit([], MASKED),
+    )
+    dropped = pl.col("action") == "drop"
+    return {
+        "train": planned.filter(~dropped).select(CURATED.names()),
+        "removed": planned.filter(dropped).select(REMOVED.names()),
+        **{
+            split: others.filter(pl.col("split") == split).select(CURATED.names())
+            for split in _NOT_SCORED
+        },
+    }
+
+
+def _drop(scored: pl.LazyFrame, dropped: pl.DataFrame) -> pl.LazyFrame:
+    is_dropped = pl.col("reason").is_not_null()
+    return _unmasked(
+        scored.select("sample_id")
+        .join(dropped.lazy(), on="sample_id", how="left", maintain_order="left")
+        .select(
+            "sample_id",
+            action=pl.when(is_dropped).then(pl.lit("drop")).otherwise(pl.lit("keep")),
+            weight=pl.when(is_dropped).then(0.0).otherwise(1.0),
+            copies=pl.when(is_dropped).then(0).otherwise(1).cast(pl.Int64),
+            reason=pl.col("reason").fill_null("not dropped"),
+        )
+    )
+
+
+def _unmasked(plan: pl.LazyFrame) -> pl.LazyFrame:
+    return plan.with_columns(masked=pl.lit([], MASKED)).match_to_schema(PLAN)
+
+
+def _draw(seed: int, purpose: str) -> pl.Expr:
+    """``hash_order`` of the sample."""
+    return pl.col("sample_id").map_batches(
+        lambda ids: pl.Series(
+            hash_order(ids.to_list(), seed=seed, purpose=purpose), dtype=pl.UInt64
+        ),
+        return_dtype=pl.UInt64,
+        is_elementwise=True,
+    )
+
+
+def _masked_lengths(
+    plan: pl.DataFrame, places_of: Callable[[Sequence[int]], Sequence[Places]]
+) -> list[list[int]]:
+    """Of each masked sample the lengths of its spans in tokens."""
+    rows = plan.with_row_index("row").filter(pl.col("masked").list.len() > 0)
+    of_rows = zip(places_of(rows["row"].to_list()), rows["masked"].to_list(), strict=True)
+    lengths = [_run_lengths(masked_tokens(places, masked)) for places, masked in of_rows]
+    return [of_sample for of_sample in lengths if of_sample]
+
+
+def _run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs of masked tokens, in order."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_masked, [False]])))
+    return [int(length) for length in edges[1::2] - edges[::2]]
+
+
+def _placed_at_random(
+    lengths: Sequence[int], num_places: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """First and last token of spans of so many tokens, in random order, none in two of them."""
+    shuffled = rng.permutation(np.array(lengths, dtype=np.int64))
+    num_free = num_places - int(shuffled.sum())
+    # A span before each of the chosen ones among the free tokens and the spans themselves.
+    slots = np.sort(rng.choice(num_free + len(lengths), size=len(lengths), replace=False))
+    firsts = slots - np.arange(len(lengths)) + shuffled.cumsum() - shuffled
+    return list(zip(firsts.tolist(), (firsts + shuffled - 1).tolist(), strict=True))
+
+
+def _as_spans(
+    dealt: Mapping[int, Sequence[tuple[int, int]]], places: Sequence[Places]
+) -> list[list[dict[str, int]]]:
+    return [
+        [{"start": of_sample[first][0], "end": of_sample[last][1]} for first, last in runs]
+        for runs, of_sample in zip(dealt.values(), places, strict=True)
+    ]
+
+
+def _by_quadrant(arm: QuadrantsArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    quadrant = pl.col("quadrant")
+    hotspot = quadrant == "hotspot-memorized"
+    noisy = (quadrant == "noisy-outlier") & pl.lit(arm.drop_noisy)
+    hard = quadrant == "ambiguous-hard"
+    weight = pl.when(hotspot).then(arm.hotspot_weight).when(noisy).then(0.0).otherwise(1.0)
+    copies = pl.when(hard).then(arm.hard_copies).when(weight == 0).then(0).otherwise(1)
+    return scored.select(
+        "sample_id", action=_action(weight, copies), weight=weight, copies=copies, reason=quadrant
+    )
+
+
+def _top_fraction(arm: TopFractionArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    for name in (arm.score, arm.tie_break):
+        _require_score(name, scored)
+    columns = list(dict.fromkeys(["sample_id", arm.score, arm.tie_break]))
+    ranking = scored.select(columns).sort(
+        arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
+    )
+    return _weigh_first(ranking, scored, arm, f"by {arm.score}")
+
+
+def _weight_by_score(arm: WeightByScoreArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    _require_score(arm.score, scored)
+    score = pl.col(arm.score).fill_nan(None)
+    weight = 1 / (1 + score.clip(lower_bound=0).fill_null(0))
+    copies = pl.when(weight == 0).then(0).otherwise(1)
+    shown = pl.lit(f"{arm.score} ") + score.round(3).cast(pl.String)
+    reason = shown.fill_null(f"no {arm.score}")
+    return scored.select(
+        "sample_id", action=_action(weight, copies), weight=weight, copies=copies, reason=reason
+    )
+
+
+def _require_score(name: str, scored: pl.LazyFrame) -> None:
+    known = [column for column, dtype in scored.collect_schema().items() if dtype.is_float()]
+    if name not in known:
+        raise ConfigError(
+            f"intervene.arms: expected a score of data/scores.parquet {known}, got {name!r}. "
+            "Add it to score.enabled."
+        )
+
+
+def _random(arm: RandomArm, scored: pl.LazyFrame, seed: int) -> pl.LazyFrame:
+    drawn = scored.select("sample_id", draw=_draw(seed, "random arm"))
+    ranking = drawn.sort("draw", "sample_id")
+    return _weigh_first(ranking, scored, arm, "at random")
+
+
+def _weigh_first(
+    ranking: pl.LazyFrame, scored: pl.LazyFrame, arm: TopFractionArm | RandomArm, how: str
+) -> pl.LazyFrame:
+    size = budget(arm.fraction, scored.select(pl.len()).collect(engine="streaming").item())
+    # Only as many as are chosen are held.
+    first = ranking.head(size).collect(engine="streaming").lazy()
+    ranks = first.select("sample_id").with_row_index("rank", offset=1)
+    chosen = pl.col("rank").is_not_null()
+    weight = pl.when(chosen).then(arm.weight).otherwise(1.0)
+    copies = pl.when(weight == 0).then(0).otherwise(1)
+    rank = pl.col("rank").cast(pl.String)
+    return (
+        scored.select("sample_id")
+        .join(ranks, on="sample_id", how="left", maintain_order="left")
+        .select(
+            "sample_id",
+            action=_action(weight, copies),
+            weight=weight,
+            copies=copies,
+            reason=pl.when(chosen)
+            .then(pl.lit("rank ") + rank + pl.lit(f" of the {size} chosen {how}"))
+            .otherwise(pl.lit(f"not chosen {how}")),
+        )
+    )
+
+
+def _action(weight: pl.Expr, copies: pl.Expr) -> pl.Expr:
+    return (
+        pl.when(weight == 0)
+        .then(pl.lit("drop"))
+        .when(weight != 1)
+        .then(pl.lit("weight"))
+        .when(copies != 1)
+        .then(pl.lit("copy"))
+        .otherwise(pl.lit("keep"))
+    )

@@ -1,0 +1,1 @@
+"""Scores and counterfactual truth -> which score is true."""

@@ -1,0 +1,1 @@
+"""Scores -> where each sample lies on the map, and why."""

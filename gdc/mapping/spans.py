@@ -1,0 +1,151 @@
+"""Losses of tokens -> the spans of flagged samples that a model has memorized."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.config import SpansConfig
+from gdc.corpus.tokenizer import Places
+from gdc.errors import DataError
+from gdc.schema import SPANS
+
+# Held-out tokens of a bin that are expected to pass for memorized: with fewer, the cut is chance.
+_NUM_BELOW: Final = 5
+_MAX_BINS: Final = 50
+
+
+def find_spans(
+    runs: Sequence[pl.DataFrame],
+    heldout_runs: Sequence[pl.DataFrame],
+    places: Sequence[Places],
+    config: SpansConfig,
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Find what each sample has memorized.
+
+    A token is memorized when at most a share ``p_value`` of the held-out tokens that were as hard
+    at first ends as low: a conformal p-value within bins of the early loss, in which ties speak
+    against it. A span joins memorized tokens with at most one other between them. A token that was
+    easy from the start is none, as held-out ones like it end as low; nor is the end of a text.
+
+    Args:
+        runs: For each tracked run the ``TOKEN_LOSSES`` of the samples to look into; losses are
+            averaged over runs.
+        heldout_runs: The same of the held-out samples.
+        places: Of each sample's tokens, in the row order of ``runs``.
+        config: ``p_value``, and the fewest memorized tokens of a span.
+
+    Returns:
+        ``SPANS`` table in the order of the samples, spans of a sample in the order of its text and
+        apart from each other; and a summary for ``spans.json``.
+
+    Raises:
+        DataError: A sample has losses of another number of tokens than its text has.
+
+    Source: Mondrian conformal prediction, Vovk, Gammerman & Shafer 2005; the bins are its taxonomy.
+    """
+    heldout = _flat(heldout_runs)
+    is_memorized, gain = _memorized(_flat(runs), heldout, config.p_value)
+    rows: list[tuple[object, ...]] = []
+    begin = 0
+    lengths = runs[0].select("sample_id", pl.col("early").list.len()).iter_rows()
+    for (sample_id, length), of_sample in zip(lengths, places, strict=True):
+        if length != len(of_sample) + 1:
+            raise DataError(
+                f"data/trace: expected {len(of_sample) + 1} token losses of sample {sample_id}, as "
+                f"many as its text has tokens, got {length}. Re-run from: gdc stage train."
+            )
+        # Its last loss is that of the end of text, which has no place.
+        tokens = slice(begin, begin + length - 1)
+        found = _spans_of(is_memorized[tokens], of_sample, config.min_tokens)
+        rows += [
+            (sample_id, start, end, last - first, gain[tokens][first:last].sum())
+            for start, end, first, last in found
+        ]
+        begin += length
+    table = pl.DataFrame(rows, schema=SPANS, orient="row")
+    return table, _summary(table, runs[0].height, len(heldout[0]), config)
+
+
+def nothing_recorded() -> tuple[pl.DataFrame, dict[str, Any]]:
+    """No span, and a summary that says why."""
+    warning = (
+        "Losses of tokens were not recorded, so no memorized span is known: set "
+        "train.token_losses: true and run again."
+    )
+    return pl.DataFrame(schema=SPANS), {"num_flagged": 0, "warnings": [warning]}
+
+
+def _flat(runs: Sequence[pl.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Early and late loss of every token, end to end, the mean over runs."""
+    early, late = (
+        np.mean([run[name].explode().cast(pl.Float64).to_numpy() for run in runs], axis=0)
+        for name in ("early", "late")
+    )
+    return early, late
+
+
+def _memorized(
+    tokens: tuple[NDArray[np.float64], NDArray[np.float64]],
+    heldout: tuple[NDArray[np.float64], NDArray[np.float64]],
+    p_value: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which tokens are memorized, and how much lower each ended than held-out ones like it."""
+    early, late = tokens
+    bin_of, heldout_bin = _bins(early, heldout[0], p_value)
+    p, gain = np.ones(len(late)), np.zeros(len(late))
+    for number in np.unique(heldout_bin):
+        here, calibration = bin_of == number, np.sort(heldout[1][heldout_bin == number])
+        num_as_low = np.searchsorted(calibration, late[here], side="right")
+        p[here] = (1 + num_as_low) / (1 + len(calibration))
+        gain[here] = calibration.mean() - late[here]
+    return p <= p_value, gain
+
+
+def _bins(
+    early: NDArray[np.float64], heldout_early: NDArray[np.float64], p_value: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Bin of each token and of each held-out one, cut at quantiles of the held-out early losses."""
+    num_bins = int(np.clip(len(heldout_early) * p_value / _NUM_BELOW, 1, _MAX_BINS))
+    cuts = np.unique(np.quantile(heldout_early, np.arange(1, num_bins) / num_bins))
+    return (
+        np.searchsorted(cuts, early, side="right"),
+        np.searchsorted(cuts, heldout_early, side="right"),
+    )
+
+
+def _spans_of(
+    is_memorized: NDArray[np.bool_], places: Places, min_tokens: int
+) -> list[tuple[int, int, int, int]]:
+    """Start and end in characters, first token and the one after the last of each span."""
+    spans: list[tuple[int, int, int, int]] = []
+    memorized = np.flatnonzero(is_memorized)
+    for run in np.split(memorized, np.flatnonzero(np.diff(memorized) > 2) + 1):
+        if len(run) < min_tokens:
+            continue
+        first, last = int(run[0]), int(run[-1]) + 1
+        start, end = places[first][0], places[last - 1][1]
+        if spans and start < spans[-1][1]:  # two parts of one character
+            start, _, first, _ = spans.pop()
+        spans.append((start, end, first, last))
+    return spans
+
+
+def _summary(
+    table: pl.DataFrame, num_flagged: int, num_heldout: int, config: SpansConfig
+) -> dict[str, Any]:
+    warnings = []
+    if config.p_value * (num_heldout + 1) < 1:
+        warnings.append(
+            f"No token can be found memorized at a p-value of {config.p_value} with {num_heldout} "
+            "held-out tokens: hold out more (ingest.validation_fraction), or raise spans.p_value."
+        )
+    return {
+        "num_flagged": num_flagged,
+        "num_samples": table["sample_id"].n_unique(),
+        "num_spans": table.height,
+        "num_tokens": int(table["num_tokens"].sum()),
+        "warnings": warnings,
+    }

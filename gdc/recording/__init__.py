@@ -1,0 +1,1 @@
+"""The loss trace: its format."""

@@ -1,0 +1,1 @@
+"""Results -> what a person reads: the page, its pictures, the tables of the terminal."""

@@ -1,0 +1,413 @@
+"""Scored samples and compared arms -> the data map, ROC curves and bars."""
+
+import html
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import plotly.graph_objects as go
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gdc.comparison.pareto_front import lines_of
+from gdc.schema import QUADRANTS
+from gdc.statistics.hashing import hash_order
+
+PLANTED: Final = "planted canary"
+KINDS: Final = (*QUADRANTS, PLANTED)
+# Okabe and Ito's palette: told apart with every common colour vision, and by lightness in print.
+COLOURS: Final[Mapping[str, str]] = {
+    "stable-easy": "#56B4E9",
+    "ambiguous-hard": "#0072B2",
+    "hotspot-memorized": "#D55E00",
+    "noisy-outlier": "#CC79A7",
+    PLANTED: "#000000",
+}
+# Told apart without colour too.
+_LINES: Final = tuple(
+    (colour, style)
+    for style in ("-", "--", "-.")
+    for colour in ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
+)
+_MARKERS: Final = "osD^vP<>X"
+HOVER_CHARS: Final = 200
+# plotly.js has a button, on unless it is switched off, that uploads the chart and all text in it.
+_CONFIG: Final = {
+    "showSendToCloud": False,
+    "modeBarButtons": [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    "displaylogo": False,
+    "responsive": True,
+}
+
+# One row is a point of the map.
+POINTS: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "difficulty": pl.Float64,  # nats per token
+        "score": pl.Float64,  # on the memorization axis
+        "quadrant": pl.String,
+        "num_copies": pl.Int64,
+        "canary": pl.String,  # family/repeats of a planted canary; null for ordinary text
+        "text": pl.String,  # null: not to be shown
+    }
+)
+
+
+@dataclass(frozen=True)
+class MapFrame:
+    """What stands around the points."""
+
+    axis: str  # the score on the memorization axis
+    num_early: int  # checkpoints averaged into difficulty
+    difficulty_threshold: float
+    memorization_threshold: float
+    max_points: int
+
+
+def interactive_map(points: pl.DataFrame, frame: MapFrame) -> str:
+    """Draw the map as an HTML ``div`` that carries plotly.js with it and loads nothing.
+
+    Args:
+        points: ``POINTS`` table.
+        frame: Axes, thresholds and the number of points drawn at most.
+
+    Returns:
+        HTML whose bytes depend on nothing but the arguments; sample text in it is escaped.
+    """
+    figure = go.Figure()
+    for kind, label, drawn in _layers(points, frame.max_points):
+        figure.add_scattergl(
+            name=label,
+            x=drawn["difficulty"].to_list(),
+            y=drawn["score"].to_list(),
+            customdata=_hover_rows(drawn),
+            hovertemplate=_hover_template(frame.axis),
+            mode="markers",
+            marker=_marker(kind),
+        )
+    dashed = {"line_dash": "dash", "line_color": "#555555", "line_width": 1}
+    figure.add_vline(x=frame.difficulty_threshold, **dashed)
+    figure.add_hline(y=frame.memorization_threshold, **dashed)
+    figure.update_layout(
+        title=map_title(points.height, frame.max_points),
+        template="plotly_white",
+        height=620,
+        margin={"l": 70, "r": 20, "t": 90, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+        hoverlabel={"align": "left"},
+        xaxis_title=difficulty_label(frame.num_early),
+        yaxis_title=score_label(frame.axis),
+    )
+    drawn_html: str = figure.to_html(
+        full_html=False,
+        include_plotlyjs=True,
+        div_id="data-map",
+        config=_CONFIG,
+    )
+    return drawn_html
+
+
+def data_map_png(points: pl.DataFrame, frame: MapFrame, path: Path) -> None:
+    """Draw the map as a picture; equal arguments give equal bytes.
+
+    Args:
+        points: ``POINTS`` table.
+        frame: Axes, thresholds and the number of points drawn at most.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(10, 6.5), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    jitter = jitter_height(points["score"])
+    for kind, label, drawn in _layers(points, frame.max_points):
+        heights = drawn["score"].to_numpy() - jitter * _draws(drawn, "jitter")
+        _scatter(axes, kind, label, drawn["difficulty"].to_numpy(), heights)
+    _frame_axes(axes, frame, jitter)
+    axes.set_title(map_title(points.height, frame.max_points), loc="left", fontsize=13)
+    figure.legend(
+        loc="outside lower center", ncols=3, frameon=False, markerscale=1.6, fontsize="medium"
+    )
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def roc_png(curves: Mapping[str, Mapping[str, list[float]]], attack: str, path: Path) -> None:
+    """Draw true against false positive rates on logarithmic axes, one line for each arm.
+
+    Args:
+        curves: For each arm ``fpr`` and ``tpr`` of equal length.
+        attack: The attack that they are of, for the title.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    lowest = min(0.5, *(min(curve["fpr"]) for curve in curves.values()))
+    for (arm, curve), (colour, line) in zip(curves.items(), cycle(_LINES), strict=False):
+        axes.plot(curve["fpr"], curve["tpr"], label=arm, linewidth=1.6, color=colour, ls=line)
+    axes.plot([lowest, 1], [lowest, 1], color="#555555", linewidth=0.9, linestyle=":")
+    # A rate of 0 has no place on a logarithmic axis; the lines end where it begins.
+    axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest / 2, 1.05))
+    axes.set_xlabel("false positive rate: held-out texts taken for members")
+    axes.set_ylabel("true positive rate: members found")
+    axes.set_title(f"Membership attack {attack}, mean over seeds", loc="left", fontsize=13)
+    _declutter(axes)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def groups_png(groups: Mapping[str, Any], axis: str, path: Path) -> None:
+    """Draw how well members of each quadrant and decile are told from held-out texts.
+
+    Args:
+        groups: ``quadrants`` and ``deciles``, for each group the intervals ``auc`` and
+            ``extracted`` or None; ``attack``, the name of that of ``auc``.
+        axis: The score whose deciles they are.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    titles = {"quadrants": "By quadrant", "deciles": f"By decile of {axis} (1 is the lowest)"}
+    panels = figure.subplots(2, 2, sharey="row", width_ratios=(2, 3))
+    rows = (("auc", f"AUC of {groups['attack']}", 0.5), ("extracted", "second half extracted", 0.0))
+    for (measure, label, null), row in zip(rows, panels, strict=True):
+        for (kind, title), axes in zip(titles.items(), row, strict=True):
+            _bars(axes, groups[kind], measure, null)
+            axes.set_title(title, loc="left", fontsize=11)
+        row[0].set_ylabel(label)
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def front_png(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what each arm leaks against what it costs, with both intervals.
+
+    Args:
+        points: As ``front.front_of`` gives them; with none the picture says so.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(10, 6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    styles = zip(cycle(_LINES), cycle(_MARKERS), strict=False)
+    for (name, line), ((colour, style), marker) in zip(
+        lines_of(points).items(), styles, strict=False
+    ):
+        _front_line(axes, name, line, {"color": colour, "linestyle": style, "marker": marker})
+    for label, is_ringed, colour in (
+        ("not dominated", "is_on_front", "#009E73"),
+        ("keeps everything", "is_baseline", "#555555"),
+    ):
+        ringed = [_place(point) for point in points if point[is_ringed]]
+        if ringed:
+            axes.scatter(
+                [x for x, _ in ringed],
+                [y for _, y in ringed],
+                s=190,
+                label=label,
+                facecolors="none",
+                edgecolors=colour,
+                linewidths=1.6,
+            )
+    axes.axvline(0, color="#555555", linestyle=":", linewidth=0.9)
+    axes.set_xlabel("change of held-out perplexity against the arm that keeps everything, %")
+    axes.set_ylabel("planted secrets extracted, %")
+    title = "Leakage against perplexity, mean over seeds" if points else "Nothing to compare"
+    axes.set_title(title, loc="left", fontsize=13)
+    _declutter(axes)
+    if points:
+        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _front_line(
+    axes: Axes, name: str, line: Sequence[Mapping[str, Any]], style: Mapping[str, Any]
+) -> None:
+    """One series of arms with their fractions, or one arm."""
+    places = [_place(point) for point in line]
+    spreads = [
+        np.transpose([_spread(point[axis]) for point in line])
+        for axis in ("perplexity_change", "extraction")
+    ]
+    axes.errorbar(
+        [x for x, _ in places],
+        [y for _, y in places],
+        xerr=spreads[0],
+        yerr=spreads[1],
+        label=name,
+        elinewidth=0.6,
+        alpha=0.85,
+        **style,
+    )
+    for place, point in zip(places, line, strict=True):
+        if len(line) > 1:
+            axes.annotate(
+                f"{100 * point['fraction']:g} %",
+                place,
+                xytext=(6, 5),
+                textcoords="offset points",
+                fontsize=8,
+                color=style["color"],
+            )
+
+
+def _place(point: Mapping[str, Any]) -> tuple[float, float]:
+    """Of a point of the front, in percent."""
+    return 100 * point["perplexity_change"]["value"], 100 * point["extraction"]["value"]
+
+
+def _spread(interval: Mapping[str, float]) -> tuple[float, float]:
+    """How far below and above its value an interval goes, in percent."""
+    value, low, high = (100 * interval[end] for end in ("value", "low", "high"))
+    # A percentile interval need not hold the value itself.
+    return max(0.0, value - low), max(0.0, high - value)
+
+
+def _bars(axes: Axes, groups: Mapping[str, Any], measure: str, null: float) -> None:
+    """One bar for each group that was measured, from the null to its value, with its interval."""
+    places = [place for place, group in enumerate(groups.values()) if group[measure]]
+    measured = [group[measure] for group in groups.values() if group[measure]]
+    values = np.array([interval["value"] for interval in measured])
+    ends = np.array([[i["low"], i["high"]] for i in measured]).reshape(-1, 2)
+    colours = [COLOURS.get(name, "#0072B2") for name, group in groups.items() if group[measure]]
+    axes.bar(places, values - null, bottom=null, color=colours, width=0.7)
+    # A percentile interval need not hold the value itself.
+    spread = np.abs(
+        np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)]) - values
+    )
+    axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="#1f2733", capsize=3, linewidth=1)
+    axes.axhline(null, color="#555555", linestyle=":", linewidth=0.9)
+    axes.set_xticks(range(len(groups)), [name.replace("-", "\n") for name in groups])
+    _declutter(axes)
+
+
+def _declutter(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def thin(points: pl.DataFrame, max_points: int) -> pl.DataFrame:
+    """At most ``max_points`` rows, chosen by a hash of their ids, in their order."""
+    if points.height <= max_points:
+        return points
+    draws = hash_order(points["sample_id"].to_list(), seed=0, purpose="data map")
+    return (
+        points.with_row_index("row")
+        .with_columns(draw=pl.Series(draws, dtype=pl.UInt64))
+        .sort("draw", "sample_id")
+        .head(max_points)
+        .sort("row")
+        .drop("row", "draw")
+    )
+
+
+def jitter_height(scores: pl.Series) -> float:
+    """How far, in units of the score, points are spread down so that ties can be seen.
+
+    Two fifths of the smallest gap between two values when there are few values, else 0. Down and
+    not up: a point at a threshold is not above it and must not look so.
+    """
+    values = np.unique(scores.to_numpy())
+    if not 1 < len(values) <= 25:
+        return 0.0
+    return float(0.4 * np.diff(values).min())
+
+
+def map_title(num_points: int, max_points: int) -> str:
+    """How many samples the map shows, and of how many when it is thinned."""
+    if num_points > max_points:
+        return (
+            f"Data map: {max_points:,} of {num_points:,} training samples drawn, chosen by id hash"
+        )
+    return f"Data map: {num_points:,} training samples"
+
+
+def difficulty_label(num_early: int) -> str:
+    """Label of the horizontal axis, with its unit."""
+    return f"difficulty: mean nats per token of the first {num_early} checkpoints"
+
+
+def score_label(axis: str) -> str:
+    """Label of the vertical axis, with its unit where it is known."""
+    if axis == "memorization":
+        return "memorization: forget events per checkpoint step"
+    return f"{axis}: higher is taken to be more memorized"
+
+
+def _layers(points: pl.DataFrame, max_points: int) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    """Each kind of point with its label, which counts all of them, and those to draw."""
+    kind = pl.when(pl.col("canary").is_null()).then("quadrant").otherwise(pl.lit(PLANTED))
+    counts = points.select(kind=kind)["kind"]
+    drawn = thin(points, max_points)
+    for name in KINDS:
+        yield name, f"{name} ({(counts == name).sum():,})", drawn.filter(kind == name)
+
+
+def _hover_rows(points: pl.DataFrame) -> list[list[str]]:
+    rows = points.select("sample_id", "num_copies", "quadrant", "canary", "text").iter_rows()
+    return [
+        [
+            html.escape(sample_id),
+            str(num_copies),
+            quadrant if canary is None else f"{quadrant}, {PLANTED} {html.escape(canary)}",
+            "" if text is None else _hover_text(text),
+        ]
+        for sample_id, num_copies, quadrant, canary, text in rows
+    ]
+
+
+def _hover_text(text: str) -> str:
+    line = " ".join(text.split())
+    cut = line if len(line) <= HOVER_CHARS else line[: HOVER_CHARS - 1] + "…"
+    lines = textwrap.wrap(cut, width=70)
+    return "<br><i>" + "<br>".join(html.escape(line) for line in lines) + "</i>"
+
+
+def _hover_template(axis: str) -> str:
+    return (
+        "<b>%{customdata[0]}</b><br>%{customdata[2]}<br>difficulty %{x:.4g}<br>"
+        + html.escape(axis)
+        + " %{y:.4g}<br>copies %{customdata[1]}%{customdata[3]}<extra></extra>"
+    )
+
+
+def _marker(kind: str) -> dict[str, object]:
+    if kind == PLANTED:
+        return {"color": COLOURS[kind], "symbol": "x-thin-open", "size": 6, "opacity": 0.6}
+    return {"color": COLOURS[kind], "symbol": "circle", "size": 6, "opacity": 0.7}
+
+
+def _draws(points: pl.DataFrame, purpose: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """A number in [0, 1) for every point, a hash of its id."""
+    draws = hash_order(points["sample_id"].to_list(), seed=0, purpose=purpose)
+    return np.array(draws, dtype=np.float64) / 2.0**64
+
+
+def _scatter(
+    axes: Axes,
+    kind: str,
+    label: str,
+    difficulty: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    heights: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+) -> None:
+    if kind == PLANTED:
+        axes.scatter(
+            difficulty, heights, s=16, c=COLOURS[kind], marker="x", linewidths=0.7, label=label
+        )
+    else:
+        axes.scatter(
+            difficulty, heights, s=12, c=COLOURS[kind], alpha=0.65, linewidths=0, label=label
+        )
+
+
+def _frame_axes(axes: Axes, frame: MapFrame, jitter: float) -> None:
+    axes.axvline(frame.difficulty_threshold, color="#555555", linestyle="--", linewidth=0.9)
+    axes.axhline(frame.memorization_threshold, color="#555555", linestyle="--", linewidth=0.9)
+    note = f"\n(drawn up to {jitter:.3g} too low, so that ties show)" if jitter else ""
+    axes.set_xlabel(difficulty_label(frame.num_early))
+    axes.set_ylabel(score_label(frame.axis) + note)
+    _declutter(axes)

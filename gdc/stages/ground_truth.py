@@ -1,0 +1,42 @@
+"""Benchmark: corpus and a half -> every training sample's loss under a model that judges scores.
+
+No stage of the graph: ``gdc benchmark`` starts it once for each model.
+"""
+
+import argparse
+
+import polars as pl
+
+from gdc.stages import fitting
+from gdc.stages.runner import run
+from gdc.training import distributed
+from gdc.workspace import half_models, store
+
+
+def main() -> None:
+    """Train one model and ask it about all training samples, unless that was done before."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=int, required=True)
+    parser.add_argument("--num-models", type=int, required=True)
+    arguments = parser.parse_args()
+    number, num_models = arguments.model, arguments.num_models
+    half_models.require_num_models(num_models)
+    params = store.load_params()
+    path = half_models.losses_path(params, num_models, number)
+    if path.exists():
+        return
+    samples = store.read("corpus").filter(pl.col("split") == "train").join(
+        half_models.make_halves(params, num_models), on="sample_id", maintain_order="left"
+    )  # fmt: skip
+    is_trained = samples["seen"].list.get(number)
+    recipe = fitting.recipe_of(params, half_models.SEEDS_FROM + number)
+    among = distributed.join()
+    table, _ = fitting.fit_half(
+        params, samples, is_trained, recipe, among=among, name=f"truth@{number}"
+    )
+    if among.is_first:
+        half_models.write_losses(path, table)
+
+
+if __name__ == "__main__":
+    run(main, is_training=True)

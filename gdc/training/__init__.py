@@ -1,0 +1,1 @@
+"""Plans and texts -> trained models and their losses: our training loop."""

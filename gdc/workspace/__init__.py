@@ -1,0 +1,1 @@
+"""Our files: paths, tables, traces, atomic writes, MLflow runs, code digests."""

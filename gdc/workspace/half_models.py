@@ -1,0 +1,108 @@
+"""The files of a benchmark: the halves of its models, and every sample's loss under each."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from gdc import table_files
+from gdc.config import Params
+from gdc.corpus import halves, near_duplicates
+from gdc.errors import ConfigError, DataError
+from gdc.schema import HALVES, REFERENCE_LOSS, require
+from gdc.workspace import store
+
+FOLDER: Final = Path("work/benchmark")
+LEADERBOARD: Final = Path("reports/leaderboard.json")
+TABLE: Final = Path("reports/leaderboard.md")
+PICTURE: Final = Path("reports/leaderboard.png")
+# The models that judge are fresh draws on halves of their own: neither a tracked, a retrained nor
+# a reference run has such a seed.
+SEEDS_FROM: Final = 2_000_000
+
+
+def require_num_models(num_models: int) -> None:
+    """Raise ``ConfigError`` unless the models make two pairs or more."""
+    if num_models < 4 or num_models % 2:
+        raise ConfigError(
+            f"--num-models: expected an even number of at least 4, got {num_models}. "
+            "Each pair is trained on two halves of the corpus, and one pair checks another."
+        )
+
+
+def folder(params: Params, num_models: int) -> Path:
+    """Where the losses lie: another corpus, model, training or number of models has another."""
+    sections = params.model_dump(mode="json", include={"seed", "model", "training", "reference"})
+    # How many references there are changes nothing here.
+    sections["reference"].pop("models")
+    digest = hashlib.sha256(json.dumps([sections, num_models], sort_keys=True).encode())
+    for path in _inputs():
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.as_posix()} {content}\n".encode())
+    return FOLDER / digest.hexdigest()[:16]
+
+
+def make_halves(params: Params, num_models: int) -> pl.DataFrame:
+    """The ``HALVES`` table of the benchmark's models, written when it is not there yet."""
+    path = folder(params, num_models) / "halves.parquet"
+    if path.exists():
+        return _read(path, HALVES)
+    is_trained = pl.col("split") == "train"
+    texts = store.batches("corpus", ["sample_id", "text"], is_trained)
+    table = halves.assign_halves(
+        store.scan("corpus").filter(is_trained).select("sample_id", "content_id").collect(),
+        near_duplicates.near_copies(texts, params.reference, seed=params.seed),
+        num_models=num_models,
+        seed=SEEDS_FROM + params.seed,
+    )
+    store.write_table(path, table, HALVES)
+    return table
+
+
+def losses_path(params: Params, num_models: int, number: int) -> Path:
+    """Where the losses under one model lie."""
+    return folder(params, num_models) / f"{number}.parquet"
+
+
+def write_losses(path: Path, table: pl.DataFrame) -> None:
+    """Write the losses under one model."""
+    store.write_table(path, table, REFERENCE_LOSS)
+
+
+def read_truth(params: Params, num_models: int) -> pl.DataFrame:
+    """The ``REFERENCES`` table of the benchmark's models, sorted by ``sample_id``.
+
+    Raises:
+        DataError: A model has no losses, or not those of all training samples.
+    """
+    paths = [losses_path(params, num_models, number) for number in range(num_models)]
+    table, num_missing = store.with_losses(
+        make_halves(params, num_models), [_read(path, REFERENCE_LOSS) for path in paths]
+    )
+    if num_missing:
+        raise DataError(
+            f"{folder(params, num_models)}: expected every training sample in each model's losses, "
+            f"got {num_missing} samples that are not. Delete the folder, then run: gdc benchmark"
+        )
+    return table
+
+
+def _inputs() -> Iterator[Path]:
+    yield store.TABLES["corpus"][0]
+    yield from sorted(path for path in store.TOKENIZER.rglob("*") if path.is_file())
+    if store.PRETRAINED.exists():
+        yield store.PRETRAINED
+
+
+def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
+    try:
+        table = table_files.read_parquet(path)
+    except (FileNotFoundError, pl.exceptions.ComputeError) as error:
+        raise DataError(
+            f"{path}: expected a Parquet file, got {error}. Delete it, then run: gdc benchmark"
+        ) from None
+    require(table, schema, name=str(path))
+    return table

@@ -1,0 +1,178 @@
+"""What the pipeline writes, and the refusal of a path of the user's that lies there.
+
+DVC deletes what a stage writes before it runs the stage.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gdc.config import HuggingFaceSource, Params, PretrainedTokenizer
+from gdc.errors import ConfigError
+from gdc.paths import links_below, overlapping
+from gdc.workspace import store
+
+GRAPH: Final = Path("dvc.yaml")
+LOCK: Final = Path("dvc.lock")
+# What is written beside the outs of the graph.
+_OTHERS: Final = (
+    store.PARAMS, GRAPH, LOCK, Path(".dvc"), Path(".git"), Path("work"), Path("mlflow.db"),
+    Path("mlartifacts"), Path("reports/leaderboard.json"), Path("reports/leaderboard.md"),
+    Path("reports/leaderboard.png"),
+)  # fmt: skip
+_TEMPLATE: Final = "${"
+
+
+def outs_of(graph: Mapping[str, Any]) -> list[Path]:
+    """The files and folders that a dvc.yaml lists as written; of a matrix the folder of its items.
+
+    Args:
+        graph: The content of the dvc.yaml.
+    """
+    return list(dict.fromkeys(_known_part(Path(name)) for name in _named_outs(graph)))
+
+
+def written() -> list[Path]:
+    """Everything that is written in this folder by the pipeline; nothing where it has no graph."""
+    return [*outs_of(_graph()), *_OTHERS] if GRAPH.exists() else []
+
+
+def require_apart(params: Params) -> None:
+    """Refuse a source or a pretrained folder that lies where the pipeline writes.
+
+    Raises:
+        ConfigError: It lies at, above or below something written, or a link leads there.
+    """
+    source, tokenizer = params.ingest.source, params.ingest.tokenizer
+    path = getattr(source, "path", None)
+    if path is not None and (not isinstance(source, HuggingFaceSource) or Path(path).exists()):
+        _require_apart(Path(path), "ingest.source.path")
+    if isinstance(tokenizer, PretrainedTokenizer) and Path(tokenizer.name).exists():
+        _require_apart(Path(tokenizer.name), "ingest.tokenizer.name")
+
+
+def require_folders_here() -> None:
+    """Refuse a link out of this folder in the place of one that DVC writes into.
+
+    Raises:
+        ConfigError: A folder that holds outs is such a link.
+    """
+    here = Path(os.path.realpath(Path.cwd()))
+    for name in _named_outs(_graph()):
+        parent = _known_part(Path(name).parent)
+        for folder in (*reversed(parent.parents), parent):
+            target = Path(os.path.realpath(folder))
+            if folder.is_symlink() and not target.is_relative_to(here):
+                raise ConfigError(
+                    f"{folder}: expected a folder of this workspace, got a link to {target}: DVC "
+                    "keeps no outputs outside of its repository. Remove the link, which leaves "
+                    "what it leads to. To keep the data on another disk, put the whole workspace "
+                    "there; or DVC's cache, of which the outputs are then links: dvc config "
+                    "--local cache.dir FOLDER, dvc config --local cache.type symlink"
+                )
+
+
+def require_free(out: Path, names: Iterable[str], inputs: Mapping[str, Path | None]) -> None:
+    """Refuse a folder for results that would take the place of something else.
+
+    Args:
+        out: The folder, as ``--out`` names it.
+        names: What is written there.
+        inputs: What is read, by its option.
+
+    Raises:
+        ConfigError: It is no folder or cannot be made, or a result would lie at, above or below an
+            input or an output of the pipeline.
+    """
+    _require_makeable(out)
+    results = [out / name for name in names]
+    owned = written()
+    for result in results:
+        found = overlapping(result, owned)
+        if found is not None:
+            raise ConfigError(
+                f"--out {out}: expected a folder apart from what the pipeline writes, got one in "
+                f"which {result.name} would lie at, above or below {found}. Name another."
+            )
+    for option, path in inputs.items():
+        found = None if path is None else overlapping(path, results)
+        if found is not None:
+            raise ConfigError(
+                f"--out {out}: expected a folder apart from {option} {path}, got one whose "
+                f"{found.name} would lie at, above or below it. Name another."
+            )
+
+
+def _require_makeable(out: Path) -> None:
+    place = out.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        found = "a file" if place == out.absolute() else f"the file {place} on its way"
+        raise ConfigError(f"--out {out}: expected a folder, got {found}. Name another.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--out {out}: expected a folder that can be written, got {place}, which this user may "
+            "not write. Name another."
+        )
+
+
+def foreign_outs(graph: Mapping[str, Any]) -> Iterator[Path]:
+    """Files at or below the outs of a graph that dvc.lock does not know; no hidden ones."""
+    known = set(_locked_outs())
+    for out in outs_of(graph):
+        for path in [out, *sorted(out.rglob("*"))] if out.is_dir() else [out]:
+            is_foreign = path.is_symlink() or path.is_file()
+            if is_foreign and not path.name.startswith(".") and not known & {path, *path.parents}:
+                yield path
+
+
+def _require_apart(path: Path, where: str) -> None:
+    owned = written()
+    found = overlapping(path, owned)
+    leading = path
+    if found is None:
+        for link in links_below(path):
+            leading, found = link, overlapping(link, owned)
+            if found is not None:
+                break
+    if found is not None:
+        by_link = "" if leading == path else f" with the link {leading}"
+        raise ConfigError(
+            f"{where}: expected a path apart from what the pipeline writes, got {str(path)!r}"
+            f"{by_link}, at, above or below {found}, which is deleted and written anew. "
+            "Copy it out of there, and name the copy."
+        )
+
+
+def _graph() -> dict[str, Any]:
+    return store.parse_yaml(store.read_text(GRAPH), GRAPH)
+
+
+def _named_outs(graph: Mapping[str, Any]) -> Iterator[str]:
+    """As they stand in the file, templates of a matrix included."""
+    for stage in (graph.get("stages") or {}).values():
+        definition = stage.get("do", stage)
+        for kind in ("outs", "metrics", "plots"):
+            for out in definition.get(kind) or ():
+                # With options it is a mapping of one key.
+                name = out if isinstance(out, str) else next(iter(out))
+                yield str(Path(definition.get("wdir", ""), name))
+
+
+def _locked_outs() -> Iterator[Path]:
+    if LOCK.exists():
+        stages = store.parse_yaml(store.read_text(LOCK), LOCK).get("stages") or {}
+        for stage in stages.values():
+            yield from (Path(out["path"]) for out in stage.get("outs") or ())
+
+
+def _known_part(path: Path) -> Path:
+    """The path up to its first part that a template fills."""
+    known = Path()
+    for part in path.parts:
+        if _TEMPLATE in part:
+            break
+        known /= part
+    return known

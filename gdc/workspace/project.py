@@ -1,0 +1,406 @@
+"""The folder that a run works in: its params.yaml, its graph, its source of text."""
+# `gdc --help` must answer at once:
+# ruff: noqa: PLC0415
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gdc.environment import child_environment
+from gdc.errors import ConfigError, DataError
+from gdc.paths import require_file
+
+if TYPE_CHECKING:
+    from gdc.config import Params, Source
+
+GRAPH: Final = Path("dvc.yaml")  # as in `outputs`
+IGNORED: Final = (
+    "/data/", "/lineage/", "/metrics/", "/reports/", "work/", "/mlflow.db*", "/.mlflow.db*",
+    "/mlartifacts/",
+)  # fmt: skip
+_SOURCE: Final = "--source"
+# As `store` names them.
+TEMPORARIES: Final = ".*.tmp"
+
+
+def require_workspace() -> None:
+    """Refuse a folder that no run can work in.
+
+    Raises:
+        ConfigError: It lacks params.yaml or our dvc.yaml, or DVC cannot keep its outputs here.
+    """
+    from gdc.workspace import outputs, store
+
+    for path in (store.PARAMS, GRAPH):
+        if not path.exists():
+            raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs")
+    require_our_graph()
+    outputs.require_folders_here()
+
+
+def require_our_graph() -> None:
+    """Raise ``ConfigError`` unless dvc.yaml has every stage of ours."""
+    found = _stages_of(read_yaml(GRAPH))
+    missing = [name for name in _stages_of(_installed_graph()) if name not in found]
+    if missing:
+        raise ConfigError(
+            f"{GRAPH}: expected the stages of gdc, got {', '.join(map(str, found)) or 'none'}, "
+            f"without {', '.join(missing)}. If it is a pipeline of your own, go to another folder; "
+            f"if it is one of an older gdc, move {GRAPH} away. Then: gdc init docs"
+        )
+
+
+def load_params() -> "Params":
+    """Read and validate params.yaml, and that what it names is safe from the pipeline.
+
+    Raises:
+        ConfigError: A value is wrong, or a source lies where the pipeline writes.
+    """
+    from gdc.workspace import outputs, store
+
+    params = store.load_params()
+    outputs.require_apart(params)
+    return params
+
+
+def edited_stages() -> set[str]:
+    """Stages whose code here is not that which ``manifest`` has seen; all where it never ran."""
+    from gdc.workspace import store
+    from gdc.workspace.code_digests import code_digests
+
+    known = store.read_json(store.CODE) if store.CODE.exists() else {}
+    # What lies in the workspace takes the place of what is installed.
+    package = Path("gdc").resolve()
+    digests = code_digests(package) if package.is_dir() else code_digests()
+    return {stage for stage, digest in digests.items() if digest != known.get(stage)}
+
+
+# ---- gdc run --source
+
+
+def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict[str, Any]:
+    """The value of ``ingest.source`` that reads a file or folder.
+
+    Raises:
+        DataError: Nothing is there, or nothing that can be read.
+    """
+    from gdc.corpus.sources import huggingface
+
+    if source == "python-docs":
+        return {"kind": "python-docs"}
+    path = Path(source)
+    if path.exists() and not path.is_dir():
+        require_file(path, f"{option} {source}")
+    kind = _kind_at(path, option)
+    if kind == "text":
+        return {"kind": kind, "path": source, "unit": "paragraph"}
+    if kind == huggingface.KIND:
+        more = {"name": None, "split": "train", "revision": None}
+        return {"kind": kind, "path": source, **more, "text_field": text_field}
+    return {"kind": kind, "path": source, "text_field": text_field, "key_field": None}
+
+
+def _kind_at(path: Path, option: str) -> str:
+    from gdc.corpus.sources import folders, huggingface
+    from gdc.corpus.sources.endings import ENDINGS, listed_endings
+
+    kinds = folders.kinds_at(path) if path.exists() else {}
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if not kinds and huggingface.is_saved(path):
+        return huggingface.KIND
+    expected = "; ".join(f"{kind}: {listed_endings(kind)}" for kind in ENDINGS)
+    # An audit reads no params.yaml.
+    more = " Other sources: ingest.source in params.yaml." if option == _SOURCE else ""
+    raise DataError(
+        f"{option} {path}: expected a file, a folder of one kind ({expected}), a saved data set of "
+        f"Hugging Face, or python-docs, got {_found_at(path, kinds)}.{more}"
+    )
+
+
+def _found_at(path: Path, kinds: Mapping[str, int]) -> str:
+    """What is there instead of a source, and what to do."""
+    from gdc.corpus.sources.endings import ending_of
+    from gdc.corpus.sources.shapes import is_array
+
+    if not path.exists():
+        return "nothing there. Mend the path"
+    if kinds:
+        counts = " and ".join(f"{num} {kind}" for kind, num in sorted(kinds.items()))
+        return f"a folder with files of several kinds: {counts}. Name a folder of one of them"
+    if path.is_dir():
+        return "a folder with none of them"
+    if ending_of(path.name) == ".json":
+        program = ".[]" if is_array(path) else "."
+        return f"a .json file. Make JSON lines of it: jq -c '{program}' FILE > NEW.jsonl"
+    return path.suffix or "no suffix"
+
+
+def source_of(source: str, text_field: str, option: str) -> "Source":
+    """The same, typed; ``option`` is what an error names."""
+    from pydantic import TypeAdapter
+
+    from gdc import config
+
+    adapter: TypeAdapter[Source] = TypeAdapter(config.Source)
+    return adapter.validate_python(describe_source(source, text_field, option))
+
+
+def write_source(source: Mapping[str, Any]) -> None:
+    """Put ``source`` into params.yaml; every other line stays as it is, with its comments.
+
+    Raises:
+        ConfigError: The file would not be valid with it; it is left as it was.
+    """
+    from gdc.config import parse_params
+    from gdc.workspace import outputs, store
+
+    text = store.read_text(store.PARAMS)
+    values = store.parse_yaml(text, store.PARAMS)
+    if isinstance(values.get("ingest"), dict):
+        values["ingest"] = {**values["ingest"], "source": dict(source)}
+    outputs.require_apart(parse_params(values, name=str(store.PARAMS)))
+    spliced = _spliced(text, source)
+    if spliced is None or store.parse_yaml(spliced, store.PARAMS) != values:
+        raise ConfigError(
+            f"{store.PARAMS}: expected a block `ingest.source` that can be replaced, got YAML of "
+            "another form. Write there by hand: "
+            f"{', '.join(f'{key}: {_scalar(value)}' for key, value in source.items())}"
+        )
+    if spliced != text:
+        store.write_text(store.PARAMS, spliced)
+
+
+def _spliced(text: str, source: Mapping[str, Any]) -> str | None:
+    """``splice_source``; None where it cannot find the block."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return splice_source(text, source)
+    except (YAMLError, LookupError, AttributeError):
+        # Its parser keeps comments, and refuses some of what the other one reads.
+        return None
+
+
+def splice_source(text: str, source: Mapping[str, Any]) -> str:
+    """Replace the block ``ingest.source`` of a params.yaml; keys that stay keep their comment."""
+    from ruamel.yaml import YAML
+
+    document = YAML().load(text)
+    # Each with its end; other characters that Python takes for one end no line of YAML.
+    lines = [line for line in re.split(r"(?<=\n)|(?<=\r)(?!\n)", text) if line]
+    newline = "\r\n" if "\r\n" in text else "\n"
+    ingest = document["ingest"]
+    row, column = ingest.lc.key("source")
+    after = [ingest.lc.key(key)[0] for key in ingest] + [document.lc.key(k)[0] for k in document]
+    end = min((other for other in after if other > row), default=len(lines))
+    # The comments above the next key are its own.
+    while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
+        end -= 1
+    replaced = [line.rstrip("\r\n") for line in lines[row:end]]
+    comments = {line.split(":")[0].strip(): line for line in replaced[1:] if " #" in line}
+    is_block = replaced[0].rstrip().endswith("source:")
+    block = [replaced[0] if is_block else f"{' ' * column}source:"]
+    for key, value in source.items():
+        entry = f"{' ' * (column + 2)}{key}: {_scalar(value)}"
+        old = comments.get(key, "")
+        block.append(f"{entry:{max(old.find(' #'), 0)}}{old[old.find(' #') :]}" if old else entry)
+    return "".join([*lines[:row], *(line + newline for line in block), *lines[end:]])
+
+
+# ---- gdc init
+
+
+def params_or_preset(name: str) -> "Params":
+    """The parameters of this folder or, where there is no params.yaml, those of a preset."""
+    from gdc import config
+    from gdc.workspace import store
+
+    if store.PARAMS.exists():
+        return store.load_params()
+    preset = f"{name}.yaml"
+    text = (files("gdc") / "presets" / preset).read_text(encoding="utf-8")
+    return config.parse_params(store.parse_yaml(text, Path(preset)), name=preset)
+
+
+def preset_names() -> list[str]:
+    """Names that ``gdc init`` knows."""
+    folder = files("gdc") / "presets"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def init(params: str, *, force: bool) -> Path | None:
+    """Write params.yaml, and make this folder a workspace if it is none; nothing else is replaced.
+
+    Args:
+        params: The content of params.yaml.
+        force: Replace a params.yaml of ours, of which a copy is kept.
+
+    Returns:
+        The copy; None: there was no other params.yaml.
+
+    Raises:
+        ConfigError: Something of the user's is in the way, or git or DVC failed; nothing is left.
+    """
+    from gdc.workspace import store
+
+    if GRAPH.exists():
+        require_our_graph()
+    before = _params_before(force=force)
+    _require_no_foreign_outs()
+    if not GRAPH.exists():
+        _make_workspace()
+    if before in (None, params):
+        store.write_text(store.PARAMS, params)
+        return None
+    backup = _free_name(store.PARAMS)
+    store.PARAMS.rename(backup)
+    store.write_text(store.PARAMS, params)
+    return backup
+
+
+def _params_before(*, force: bool) -> str | None:
+    """The content of params.yaml if it may be replaced; None: there is none."""
+    from gdc.config import Params
+    from gdc.workspace import store
+
+    if not (store.PARAMS.exists() or store.PARAMS.is_symlink()):
+        return None
+    text = store.read_text(store.PARAMS)
+    try:
+        missing = sorted(set(Params.model_fields) - set(store.parse_yaml(text, store.PARAMS)))
+    except ConfigError:
+        missing = sorted(Params.model_fields)
+    if missing:
+        raise ConfigError(
+            f"{store.PARAMS}: expected none, or one with the sections of gdc, got one without "
+            f"{', '.join(missing)}. Move it away, or go to another folder."
+        )
+    if not force:
+        raise ConfigError(
+            f"{store.PARAMS}: exists already. Add --force to replace it; a copy is kept."
+        )
+    return text
+
+
+def _require_no_foreign_outs() -> None:
+    from gdc.workspace import outputs
+
+    # A run that failed may leave outputs that dvc.lock does not know.
+    if GRAPH.exists() and (outputs.LOCK.exists() or Path("work").exists()):
+        return
+    found = list(outputs.foreign_outs(_installed_graph()))
+    if found:
+        raise ConfigError(
+            f"{found[0]}: expected nothing where the pipeline writes, got {len(found)} file(s) "
+            f"that {outputs.LOCK} does not know, and that a run would delete. Move them away, or "
+            "go to another folder."
+        )
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.bak{number or ''}") for number in count())
+    return next(name for name in names if not name.exists())
+
+
+def _installed_graph_path() -> Path:
+    package = Path(__file__).resolve().parent.parent
+    installed = package / GRAPH
+    return installed if installed.exists() else package.parent / GRAPH
+
+
+def _installed_graph() -> dict[str, Any]:
+    return read_yaml(_installed_graph_path())
+
+
+def _stages_of(graph: Mapping[str, Any]) -> list[str]:
+    stages = graph.get("stages")
+    return list(stages) if isinstance(stages, Mapping) else []
+
+
+def _make_workspace() -> None:
+    """Make a folder without gdc's source a git and DVC workspace with our graph."""
+    _init_git_and_dvc()
+    _add_lines(Path(".gitignore"), IGNORED)
+    # What a kill in the middle of a write leaves must not become a part of a data folder.
+    _add_lines(Path(".dvcignore"), [TEMPORARIES])
+    shutil.copyfile(_installed_graph_path(), GRAPH)
+
+
+def _add_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add the lines that a text lacks to its end."""
+    from gdc.workspace import store
+
+    text = store.read_text(path) if path.exists() else ""
+    missing = [line for line in lines if line not in text.splitlines()]
+    if missing:
+        head = f"{text}\n" if text and not text.endswith("\n") else text
+        store.write_text(path, head + "\n".join(missing) + "\n")
+
+
+def _init_git_and_dvc() -> None:
+    new = [path for path in map(Path, (".git", ".dvc", ".dvcignore")) if not path.exists()]
+    try:
+        _start_git_and_dvc()
+    except ConfigError:
+        # The next try must not meet the half of this one.
+        for path in new:
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _start_git_and_dvc() -> None:
+    program = shutil.which("git")
+    options = ["--no-scm"]
+    if program is not None:
+        git_folder = [program, "rev-parse", "--git-dir"]
+        if "not a git repository" in _words(git_folder):
+            _require_success([program, "init"])
+        _require_success(git_folder)
+        options = [] if Path(".git").exists() else ["--subdir"]
+    if not Path(".dvc").exists():
+        _require_success([sys.executable, "-m", "dvc", "init", "--quiet", *options])
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping."""
+    from gdc.workspace import store
+
+    return store.parse_yaml(store.read_text(path), path)
+
+
+def _scalar(value: str | None) -> str:
+    plain = value is not None and re.fullmatch(r"[A-Za-z][\w./-]*", value)
+    keyword = value is not None and value.lower() in ("null", "true", "false")
+    if value is not None and plain and not keyword:
+        return value
+    # JSON's pairs of escapes for one character are two characters in YAML.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
+
+
+def _require_success(command: Sequence[str]) -> None:
+    words = _words(command)
+    if words:
+        shown = " ".join([Path(command[0]).name, *command[1:]])
+        raise ConfigError(f"{Path.cwd()}: `{shown}` failed: {words}")
+
+
+def _words(command: Sequence[str]) -> str:
+    """What a program says that fails; nothing of one that does not."""
+    # English words are looked for.
+    environment = {**child_environment(), "LC_ALL": "C"}
+    done = subprocess.run(  # noqa: S603  # no shell, arguments are ours
+        command, env=environment, capture_output=True, check=False, text=True, errors="replace"
+    )
+    said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+    return said if done.returncode else ""

@@ -1,0 +1,492 @@
+"""Stage -> MLflow run: the only import of mlflow, made when a run is opened.
+
+Runs are written through ``MlflowClient`` with explicit ids: no global active run, so the threads
+of a flow never share one, and ``MLFLOW_RUN_ID`` of an outer program has no effect.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import polars as pl
+from filelock import FileLock
+
+from gdc.environment import QUIET
+from gdc.errors import ConfigError, GdcError, TransientError
+from gdc.table_files import scan_parquet
+from gdc.workspace.store import lineage_path, new_file, read_json, write_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+DATABASE: Final = "mlflow.db"
+PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
+WORKSPACE_TAG: Final = "gdc.workspace"
+LOOK_SECONDS: Final = 2.0
+_SQLITE: Final = "sqlite:///"
+# Where a server listens whose address names no port.
+_PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_MOVE_AWAY: Final = (
+    f"Move the file away (mv {DATABASE} {DATABASE}.old): the next run makes a new one."
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Run:
+    """An open MLflow run."""
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+
+    def log_metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
+        """Log numbers; a metric that is None has no value and is left out."""
+        points = [(name, step or 0, value) for name, value in metrics.items() if value is not None]
+        self._log_points(points)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tag the run; long values are cut at MLflow's limit."""
+        from mlflow.entities import RunTag
+        from mlflow.utils.validation import MAX_PARAMS_TAGS_PER_BATCH, MAX_TAG_VAL_LENGTH
+
+        entries = [RunTag(key, value[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()]
+        for batch in _batches(entries, MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(self.run_id, tags=batch)
+
+    def log_artifact(self, path: Path) -> None:
+        """Store a file, or a folder under its own name."""
+        if path.is_dir():
+            self._client.log_artifacts(self.run_id, str(path), artifact_path=path.name)
+        else:
+            self._client.log_artifact(self.run_id, str(path))
+
+    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store rows with the same keys as ``<name>.json`` and, to be read, ``<name>.md``."""
+        self._client.log_text(self.run_id, json.dumps(rows, indent=2) + "\n", f"{name}.json")
+        self._client.log_text(self.run_id, _markdown(rows), f"{name}.md")
+
+    def _log_points(self, points: Sequence[tuple[str, int, float]]) -> None:
+        from mlflow.entities import Metric
+        from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+
+        now = int(time.time() * 1000)
+        entries = [Metric(name, float(value), now, step) for name, step, value in points]
+        for batch in _batches(entries, MAX_METRICS_PER_BATCH):
+            self._client.log_batch(self.run_id, metrics=batch)
+
+
+class StageRun(Run):
+    """The run of one executed stage."""
+
+    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str) -> None:
+        super().__init__(client, run_id)
+        self._experiment_id = experiment_id
+        self.model_id: str | None = None
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log nested params under dotted names; long values are cut at MLflow's limit."""
+        from mlflow.entities import Param
+        from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
+
+        entries = [
+            Param(name, value[:MAX_PARAM_VAL_LENGTH]) for name, value in flatten(params).items()
+        ]
+        for batch in _batches(entries, MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(self.run_id, params=batch)
+
+    def log_curve(self, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """Log (step, value) points as one metric."""
+        self._log_points([(name, step, value) for step, value in points])
+
+    def log_dataset(self, name: str, path: Path, context: str) -> None:
+        """Record that this run read or wrote the table in the Parquet file ``path``."""
+        from mlflow.data.dataset_source_registry import get_registered_sources
+        from mlflow.data.polars_dataset import from_polars
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
+
+        with path.open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        # MLflow registers the local source twice and warns when it has to choose by itself.
+        sources = get_registered_sources()
+        local = next(source for source in sources if source._get_source_type() == "local")
+        source = local.from_dict({"uri": str(path)})
+        table = scan_parquet(path)
+        columns, num_rows = table.collect_schema(), table.select(pl.len()).collect().item()
+        # Of the columns alone: a table need not fit into memory, and its number of rows is known.
+        empty = from_polars(
+            pl.DataFrame(schema=columns), source, name=name, digest=md5[:MAX_DATASET_DIGEST_SIZE]
+        )
+        profile = {"num_rows": num_rows, "num_elements": num_rows * len(columns)}
+        known: dict[str, Any] = {**empty.to_dict(), "profile": json.dumps(profile)}
+        dataset = Dataset(**known)
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+
+    def log_model(self, folder: Path, metrics: Mapping[str, float] | None = None) -> None:
+        """Store a ``save_pretrained`` folder as this run's model, with metrics of its own."""
+        from mlflow.entities import LoggedModelOutput
+
+        model = self._client.create_logged_model(
+            self._experiment_id, name=folder.name, source_run_id=self.run_id
+        )
+        self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(self.run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+        for name, value in (metrics or {}).items():
+            self._client.log_metric(self.run_id, name, value, model_id=model.model_id)
+        self.model_id = model.model_id
+
+    def use_model(self, lineage: Path) -> None:
+        """Record as input the model that another stage's lineage file names."""
+        from mlflow.entities import LoggedModelInput
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model_id = read_json(lineage)["model_id"]
+            self._client.get_logged_model(model_id)
+        except MlflowException:
+            # The lineage came out of DVC's cache, from a run that another MLflow store recorded.
+            self.set_tags({"gdc.model": "unknown here"})
+        else:
+            self._client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
+
+
+@contextmanager
+def stage_run(stage: str, params: Mapping[str, Any], cell: str | None = None) -> Iterator[StageRun]:
+    """Record one execution of a stage and write its ``lineage/`` file when it succeeds.
+
+    Args:
+        stage: The stage's name.
+        params: The sections of params.yaml that the stage reads, nested as they stand there.
+        cell: The matrix item, such as ``none-1``.
+    """
+    name = stage if cell is None else f"{stage}/{cell}"
+    parent = os.environ.get(PARENT_VARIABLE)
+    tags = {"gdc.stage": stage, "launcher": "prefect" if parent else "dvc"}
+    if parent:
+        tags["mlflow.parentRunId"] = parent
+    with _opened(name, tags) as (client, run_id, experiment_id):
+        run = StageRun(client, run_id, experiment_id)
+        run.log_params(params)
+        yield run
+        write_json(
+            lineage_path(stage, cell),
+            {"stage": stage, "cell": cell, "run_id": run_id, "model_id": run.model_id},
+        )
+
+
+@contextmanager
+def parent_run(name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    """Record one run of the whole pipeline; stages started meanwhile become its children."""
+    with _opened(name, {**tags, WORKSPACE_TAG: workspace()}) as (client, run_id, experiment_id):
+        _end_killed_parents(client, experiment_id, but=run_id)
+        try:
+            yield Run(client, run_id)
+        except BaseException:
+            with second_failure("end the runs of stages in MLflow"):
+                _end_killed_children(client, experiment_id, run_id)
+            raise
+        _end_killed_children(client, experiment_id, run_id)
+
+
+@contextmanager
+def second_failure(doing: str) -> Iterator[None]:
+    """While an error is under way: another one is logged, and does not take its place."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the first one is the cause
+        _log.warning("could not %s: %s", doing, error)
+
+
+def load_mlflow() -> None:
+    """Import MLflow ahead of its use, in a thread while something else is waited for."""
+    _prepare_import()
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # the slowest part
+
+
+def experiment_id() -> str:
+    """Id of the experiment that runs go to, made when missing."""
+    with _answering():
+        return _experiment_id(_client())
+
+
+def seconds_of(lineage: Path) -> float | None:
+    """How long the run took that a lineage file names; None where this store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    with _answering():
+        client = _client()
+        try:
+            info = client.get_run(read_json(lineage)["run_id"]).info
+        except MlflowException:
+            return None  # the lineage came out of DVC's cache, from another store
+    return None if info.end_time is None else float(info.end_time - info.start_time) / 1000
+
+
+def promote(model_id: str, name: str, alias: str) -> str:
+    """Point ``alias`` of the registered model ``name`` at a logged model; return its version."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+
+    with _answering():
+        client = _client()
+        model = client.get_logged_model(model_id)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+        versions = client.search_model_versions(f"name = '{name}'")
+        # A version that is read back does not know its model_id.
+        known = [entry.version for entry in versions if entry.source == model.artifact_location]
+        version = str(known[0] if known else _new_version(client, name, model))
+        client.set_registered_model_alias(name, alias, version)
+    return version
+
+
+def require_answer() -> None:
+    """Look for the store, without MLflow's patience of minutes, before a run begins.
+
+    Raises:
+        TransientError: Nobody listens where the server is said to be.
+        ConfigError: The database is a file of another kind.
+    """
+    parts = urlsplit(tracking_uri())
+    port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    is_direct = parts.scheme not in getproxies() or proxy_bypass(parts.hostname or "")
+    if parts.hostname and port and is_direct:
+        try:
+            socket.create_connection((parts.hostname, port), LOOK_SECONDS).close()
+        except OSError as error:
+            raise TransientError(
+                f"MLFLOW_TRACKING_URI: expected a server at {_without_password(tracking_uri())}, "
+                f"got none: {error.strerror or error}. Is it up? Without the variable, runs go "
+                f"to {DATABASE}."
+            ) from None
+    require_database()
+
+
+def require_database() -> None:
+    """Refuse a file that is no database at once; MLflow tries such a file for a minute.
+
+    Raises:
+        ConfigError: It is a file of another kind, or was cut off.
+    """
+    path = Path(tracking_uri().removeprefix(_SQLITE).partition("?")[0])
+    if not tracking_uri().startswith(_SQLITE) or not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("select count(*) from sqlite_master").fetchall()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise ConfigError(
+                f"{path}: expected a database of MLflow, got a damaged or another file: {error}. "
+                f"{_MOVE_AWAY}"
+            ) from None
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or the sqlite file of the current folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path.cwd() / DATABASE)
+
+
+def workspace() -> str:
+    """The current folder, as a tag of runs: of all machines that one server may serve."""
+    return f"{socket.gethostname()}:{Path.cwd()}"
+
+
+def experiment_name() -> str:
+    """``GDC_EXPERIMENT``, or ``gdc``."""
+    return os.environ.get("GDC_EXPERIMENT") or "gdc"
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested params -> dotted names and values as text."""
+    flat: dict[str, str] = {}
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
+    return flat
+
+
+@contextmanager
+def _opened(name: str, tags: Mapping[str, str]) -> Iterator[tuple["MlflowClient", str, str]]:
+    with _answering():
+        client = _client()
+        experiment_id = _experiment_id(client)
+        run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        try:
+            yield client, run.info.run_id, experiment_id
+        except BaseException:
+            with second_failure("end the run in MLflow"):
+                client.set_terminated(run.info.run_id, "FAILED")
+            raise
+        client.set_terminated(run.info.run_id, "FINISHED")
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Word MLflow's own failures: a server that may answer later, or a store that is wrong."""
+    _prepare_import()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise _worded(str(error)) from None
+
+
+def _worded(problem: str) -> GdcError:
+    uri = tracking_uri()
+    shown = _without_password(uri)
+    message = f"MLflow at {shown}: {problem.replace(uri, shown)}"
+    if uri.startswith(("http://", "https://")):
+        return TransientError(f"{message}. Is the server up?")
+    if found := re.search(r"out-of-date database schema \(found version (\w+)", problem):
+        return ConfigError(f"MLflow at {shown}: {_of_another_version(found[1])}")
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return ConfigError(f"{message}. Check MLFLOW_TRACKING_URI.")
+    return ConfigError(f"{message}. {_MOVE_AWAY}")
+
+
+def _of_another_version(revision: str) -> str:
+    """Where the tables of a database are not those of the MLflow that is installed."""
+    import mlflow
+
+    folder = Path(mlflow.__file__).parent / "store/db_migrations/versions"
+    if any(folder.glob(f"{revision}_*.py")):
+        return (
+            f"expected the tables of MLflow {mlflow.__version__}, got older ones. Copy the "
+            "database, then bring it up to date: mlflow db upgrade "
+            f"{_without_password(tracking_uri())}"
+        )
+    return (
+        f"expected the tables of MLflow {mlflow.__version__} or older, got those of a newer one. "
+        "Install that one, or take another database: move this one away or name another in "
+        "MLFLOW_TRACKING_URI."
+    )
+
+
+def _prepare_import() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def _client() -> "MlflowClient":
+    _prepare_import()
+    from mlflow import MlflowClient
+
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        _create_database(Path.cwd() / DATABASE)
+    require_database()
+    try:
+        return MlflowClient(tracking_uri())
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: expected the driver of {urlsplit(tracking_uri()).scheme} "
+            f"databases, got none: {error}. Install it: pip install 'gendatacarto[postgres]' for "
+            "PostgreSQL."
+        ) from None
+
+
+def _create_database(path: Path) -> None:
+    """Migrate a new database beside its place: a kill in a migration would leave it unusable."""
+    from mlflow import MlflowClient
+
+    if path.exists():
+        return
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            with new_file(path) as temporary:
+                MlflowClient(_sqlite_uri(temporary)).search_experiments()
+
+
+def _sqlite_uri(path: Path) -> str:
+    """The address of a database at or below the current folder.
+
+    Whether ``?`` and ``%`` of a path must be quoted depends on the version of SQLAlchemy, and
+    MLflow makes the folders of a path as it is quoted: the relative one never has them.
+    """
+    place = path.absolute().relative_to(Path.cwd()) if {"?", "%"} & set(str(path)) else path
+    return f"sqlite:///{place}"
+
+
+def _experiment_id(client: "MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = experiment_name()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        location = None
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            location = (Path.cwd() / "mlartifacts").as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            # Another process created it between the look and the write.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    return str(experiment.experiment_id)
+
+
+def _end_killed_children(client: "MlflowClient", experiment_id: str, parent: str) -> None:
+    """A stage that was killed could not end its run."""
+    children = client.search_runs(
+        [experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'",
+    )
+    for child in children:
+        client.set_terminated(child.info.run_id, "KILLED")
+
+
+def _end_killed_parents(client: "MlflowClient", experiment_id: str, but: str) -> None:
+    """A flow that was killed could not end its run, nor those of its stages.
+
+    Whoever opens a run of the whole pipeline is alone in the workspace.
+    """
+    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
+    for run in running:
+        if run.info.run_id != but and run.data.tags.get(WORKSPACE_TAG) == workspace():
+            _end_killed_children(client, experiment_id, run.info.run_id)
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> str:
+    version = client.create_model_version(
+        name, model.artifact_location, run_id=model.source_run_id, model_id=model.model_id
+    )
+    return str(version.version)
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(rows[0]) if rows else []
+    cells = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells if line)
+
+
+def _without_password(uri: str) -> str:
+    # Not put together from its parts: that loses slashes of a path.
+    place = urlsplit(uri).netloc
+    return uri.replace(place, place.rpartition("@")[2], 1) if "@" in place else uri
+
+
+def _batches(entries: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(entries), size):
+        yield entries[start : start + size]

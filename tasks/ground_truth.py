@@ -1,0 +1,70 @@
+"""The benchmark's models: one subprocess each, side by side, in process groups of their own."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from gdc.errors import ConfigError
+from gdc.workspace import store
+from gdc.workspace.project import edited_stages
+from tasks.graph import changed_targets, load_graph, phase_of
+from tasks.stages import (
+    StageFailedError,
+    run_program,
+    stage_environment,
+    wait_for_all,
+)
+
+
+def require_scores() -> None:
+    """Raise ``ConfigError`` unless stage `score` and all before it are done and up to date."""
+    path = store.TABLES["scores"][0]
+    if not path.exists():
+        raise ConfigError(f"{path}: expected the scores to judge, got no file. Run first: gdc run")
+    needed = {"score"} | load_graph(Path()).above("score")
+    edited = edited_stages()
+    stale = {t for t in needed if phase_of(t) in edited} | (changed_targets() & needed)
+    # That a source may have changed does not make the scores at hand others.
+    stale -= {"manifest"}
+    if stale:
+        raise ConfigError(
+            f"{path}: expected scores of the params and code at hand, got older ones: "
+            f"{', '.join(sorted(stale))} changed since. Run first: gdc run"
+        )
+
+
+# A Prefect cache hit would skip the look at the files.
+@task(name="truth", task_run_name="truth@{number}", cache_policy=NO_CACHE, persist_result=False)
+def train_model(number: int, num_models: int) -> None:
+    # -P: a folder called `gdc` in the workspace must not take the place of ours.
+    command = [sys.executable, "-P", "-m", "gdc.stages.ground_truth"]
+    command += ["--model", str(number), "--num-models", str(num_models)]
+    run_program(f"truth@{number}", command, stage_environment(), get_run_logger().info)
+
+
+def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> None:
+    """Train models at the same time; one that fails leaves the others running.
+
+    Raises:
+        StageFailedError: After the last one, with what every failed model said.
+    """
+    with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
+        futures = [
+            runner.submit(train_model, {"number": number, "num_models": num_models})
+            for number in numbers
+        ]
+        wait_for_all(futures)
+        found = [future.result(raise_on_failure=False) for future in futures]
+    errors = [value for value in found if isinstance(value, BaseException)]
+    for error in errors:
+        if not isinstance(error, StageFailedError):
+            raise error
+    if errors:
+        first = f"{len(errors)} of {num_models} models have no result"
+        raise StageFailedError("\n".join([first, *map(str, errors)]))

@@ -1,0 +1,112 @@
+"""A model asked about canaries and samples: numbers of direct calls, windows, nulls, a refusal."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from gdc.audit.model_audit import Subject, ask_secrets, audit_model
+from gdc.config import EvaluateConfig, LstmModel
+from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
+from gdc.errors import DataError
+from gdc.schema import CANARIES
+from gdc.training.models import build_model, target_states
+
+CONFIG = EvaluateConfig(num_members=10, min_k_share=0.2, batch_tokens=64, num_threads=1)
+# The longest has 17 bytes, and with so few entries a token is a byte.
+CANARY_TEXTS = [("the code is", " 12"), ("my pin", " 9"), ("a", " b")]
+
+
+def subject_of(block_size: int) -> Subject:
+    tokenizer = train_tokenizer([], 257)
+    model = build_model(
+        LstmModel(
+            kind="lstm", block_size=block_size, precision="float32",
+            hidden_size=8, num_layers=1, dropout=0.0,
+        ),
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text,
+        seed=0,
+    )  # fmt: skip
+    return Subject(model, tokenizer, block_size)
+
+
+def canaries_of(*texts: tuple[str, str]) -> pl.DataFrame:
+    rows = [(f"digits-1-{i}", "digits", p, s, p + s, 1) for i, (p, s) in enumerate(texts)]
+    return pl.DataFrame(rows, schema=CANARIES, orient="row")
+
+
+def samples_of(*texts: str) -> pl.DataFrame:
+    ids = [str(i) for i in range(len(texts))]
+    return pl.DataFrame(
+        {"sample_id": ids, "text": texts, "is_member": [i % 2 == 0 for i in range(len(texts))]}
+    )
+
+
+def nll_after(model: nn.Module, before: list[int], secret: list[int]) -> float:
+    """Nats of a secret behind other ids: one call, one sum."""
+    ids = torch.tensor([[*before, *secret]])
+    is_target = torch.ones_like(ids[:, :-1], dtype=torch.bool)
+    with torch.inference_mode():
+        states = target_states(model, ids[:, :-1], is_target)
+        logits = states.logits()
+    nll = F.cross_entropy(logits, ids[0, 1:], reduction="none")
+    return float(nll[-len(secret) :].double().sum())
+
+
+def ids_of(tokenizer: TextTokenizer, text: str) -> list[int]:
+    return tokenizer.encode([text])[0]
+
+
+@pytest.mark.parametrize("block_size", [17, 24, 200])
+def test_a_secret_is_asked_behind_its_whole_prefix_at_both_places(block_size: int) -> None:
+    model, tokenizer, _ = subject = subject_of(block_size)
+    end = tokenizer.end_of_text
+    filler = "some other text that stands before"
+    table, _ = audit_model(subject, canaries_of(*CANARY_TEXTS), samples_of("x", filler), CONFIG)
+    for (prefix, secret), row in zip(CANARY_TEXTS, table.iter_rows(named=True), strict=True):
+        prefix_ids, secret_ids = ids_of(tokenizer, prefix), ids_of(tokenizer, secret)
+        direct = nll_after(model, [end, *prefix_ids], secret_ids)
+        assert row["secret_nll"] == pytest.approx(direct, rel=1e-5)
+        room = block_size - len(prefix_ids) - len(secret_ids) - 2
+        before = [end, *ids_of(tokenizer, filler)[-room:], end, *prefix_ids]
+        expected = nll_after(model, before, secret_ids) if room > 0 else None
+        assert row["secret_nll_shifted"] == (expected and pytest.approx(expected, rel=1e-5))
+        assert (row["extracted_shifted"] is None) == (room <= 0)
+
+
+def test_a_long_text_is_asked_in_its_first_window() -> None:
+    model, tokenizer, _ = subject = subject_of(block_size=8)
+    texts = ["short", "one that is longer than a window"]
+    _, table = audit_model(subject, canaries_of(), samples_of(*texts), CONFIG)
+    assert table["num_tokens"].to_list() == [6, 33]
+    # 6 tokens: positions 3 and 4, for the last is the end; 33 tokens: positions 4 to 7 of 8.
+    assert table["num_suffix_tokens"].to_list() == [2, 4]
+    ids = ids_of(tokenizer, texts[1])
+    direct = nll_after(model, [tokenizer.end_of_text, *ids[:4]], ids[4:8])
+    assert table["suffix_nll"][1] == pytest.approx(direct, rel=1e-5)
+
+
+def test_order_and_company_do_not_matter() -> None:
+    subject = subject_of(block_size=64)
+    canaries, samples = canaries_of(*CANARY_TEXTS), samples_of("one", "two", "three and four")
+    table, members = audit_model(subject, canaries, samples, CONFIG)
+    alone, _ = audit_model(subject, canaries[::-1], samples, CONFIG)
+    assert np.allclose(alone["secret_nll"].to_numpy()[::-1], table["secret_nll"], rtol=1e-5)
+    _, without = audit_model(subject, canaries_of(), samples, CONFIG)
+    assert np.allclose(without["loss"], members["loss"], rtol=1e-5)
+
+
+def test_secrets_asked_alone_are_those_of_the_audit() -> None:
+    subject, canaries = subject_of(block_size=64), canaries_of(*CANARY_TEXTS)
+    table, _ = audit_model(subject, canaries, samples_of("one", "two"), CONFIG)
+    alone = ask_secrets(subject, canaries, batch_tokens=16).nll
+    assert np.allclose(alone, table["secret_nll"], rtol=1e-5)
+    assert len(ask_secrets(subject, canaries_of(), batch_tokens=16).nll) == 0
+
+
+def test_a_canary_longer_than_the_window_is_refused() -> None:
+    with pytest.raises(DataError, match=r"at most 15 tokens.*block_size 16.*got one of 17"):
+        audit_model(subject_of(16), canaries_of(("the code is 1234", "5")), samples_of("x"), CONFIG)

@@ -1,0 +1,113 @@
+"""A real model that saw no canary and no member: every audit must be at its null."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from gdc.audit.model_audit import Subject, audit_model
+from gdc.comparison import leakage
+from gdc.config import EvaluateConfig, LstmModel, PythonDocsSource, TrainingConfig
+from gdc.corpus.canaries import make_canaries
+from gdc.corpus.samples import samples_from
+from gdc.corpus.sources import read_source
+from gdc.corpus.tokenizer import train_tokenizer
+from gdc.statistics.bootstrap import Interval
+from gdc.statistics.exposure import null_exposure
+from gdc.training import models
+from gdc.training.batches import TokenizedTexts
+from gdc.training.loop import Recipe, TrainingData, train
+from tests.builders import params_with
+
+NUM_TRAINED, NUM_ASKED, NUM_PER_FAMILY = 300, 600, 300
+CONFIG = EvaluateConfig(num_members=1000, min_k_share=0.2, batch_tokens=8192, num_threads=1)
+MODEL = LstmModel(
+    kind="lstm", block_size=128, precision="float32", hidden_size=48, num_layers=1, dropout=0.0
+)
+TRAINING = TrainingConfig(
+    epochs=3, batch_tokens=2048, learning_rate=1e-2, schedule="constant", warmup_steps=5,
+    weight_decay=0.0, clip_norm=1.0, num_threads=1,
+)  # fmt: skip
+
+
+def canaries_called_planted(samples: pl.DataFrame) -> pl.DataFrame:
+    """Twins alone, half of which are said to be planted sixteen times."""
+    families = params_with().ingest.canaries
+    twins_only = families.model_copy(
+        update={
+            name: family.model_copy(
+                update={"repeats": (), "per_level": 1, "num_twins": NUM_PER_FAMILY}
+            )
+            for name, family in (("digits", families.digits), ("words", families.words))
+            if family is not None
+        }
+        | {"natural": None}
+    )
+    twins = make_canaries(twins_only, [samples], seed=0)
+    # By turns: the order in which they were drawn says nothing.
+    return twins.with_columns(num_repeats=pl.int_range(pl.len(), dtype=pl.Int64) % 2 * 16)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """AUDIT and MEMBERSHIP of a model trained on other texts of CPython's documentation."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("null")
+    rows = read_source(PythonDocsSource(kind="python-docs"), max_chars=2000, seed=0).rows
+    samples = samples_from(rows, max_samples=NUM_TRAINED + NUM_ASKED, seed=0)
+    texts = samples.unique("content_id", keep="first").sort("content_id")
+    trained, asked = texts[:NUM_TRAINED], texts[NUM_TRAINED:]
+    tokenizer = train_tokenizer(trained["text"], 512)
+    model = models.build_model(
+        MODEL, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text, seed=0
+    )
+    ids = TokenizedTexts.from_ids(
+        tokenizer.encode(trained["text"].to_list()), tokenizer.end_of_text
+    )
+    recipe = Recipe(TRAINING, MODEL.block_size, MODEL.precision, 0)
+    train(model, TrainingData.unweighted(ids, ids), recipe, checkpoints=folder, name="null")
+    members = asked.select(
+        "text", sample_id="content_id", is_member=pl.int_range(pl.len()) % 2 == 0
+    )
+    subject = Subject(model, tokenizer, MODEL.block_size)
+    return audit_model(subject, canaries_called_planted(samples), members, CONFIG)
+
+
+def assert_near(found: Interval, expected: float) -> None:
+    """Within four standard errors, where an interval has two on either side.
+
+    Each version of Python has another documentation, and of the many checks on one corpus some
+    would miss by two.
+    """
+    assert abs(found.value - expected) < found.high - found.low
+
+
+def test_exposure_is_that_of_a_uniform_rank(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    for family in ("digits", "words"):
+        found = leakage.of_canaries([audited[0].filter(family=family)], seed=0)["planted"]
+        null = null_exposure(NUM_PER_FAMILY // 2)
+        assert null == pytest.approx(1.44, abs=0.06)
+        assert_near(found["exposure"], null)
+        assert_near(found["exposure_fitted"], np.log2(np.e))
+
+
+def test_extraction_is_that_of_the_twins(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    found = leakage.of_canaries([audited[0]], seed=0)
+    planted, twins = found["planted"], found["twins"]
+    assert planted["extracted"].value == twins["extracted"].value == 0.0
+    assert planted["extracted"].high < 0.02
+    assert planted["discoverable"]["10000"].value == twins["discoverable"]["10000"].value == 0.0
+    for measure in ("edit_similarity", "substring_share"):
+        assert_near(planted[measure], twins[measure].value)
+
+
+def test_no_attack_tells_members_from_others(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    table = audited[1]
+    assert min(table["is_member"].sum(), (~table["is_member"]).sum()) > 200
+    for attack in ("loss", "zlib", "min_k", "min_k_plus_plus"):
+        found = leakage.of_samples([table], leakage.Attack(attack), seed=0)
+        assert_near(found["auc"], 0.5)
+        assert found["tpr_at_1_percent_fpr"].value < 0.05
+        assert found["epsilon"] == 0.0
+    assert leakage.of_attacks([table], seed=0)["blind_leaks"] == []
+    assert np.isfinite(table["loss"].to_numpy()).all()

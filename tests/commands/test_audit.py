@@ -1,0 +1,295 @@
+"""An audit outside the pipeline: its files, its nulls, an over-trained model, refusals."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from gdc.commands.audit import Request, run_audit, tokenizer_of
+from gdc.config import JsonlSource, LstmModel, TrainingConfig
+from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
+from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.schema import AUDIT, MEMBERSHIP
+from gdc.training import models
+from gdc.training.batches import TokenizedTexts
+from gdc.training.loop import Recipe, TrainingData, train
+from gdc.workspace.project import source_of
+
+MODEL = LstmModel(
+    kind="lstm", block_size=64, precision="float32", hidden_size=64, num_layers=1, dropout=0.0
+)
+TRAINING = TrainingConfig(
+    epochs=150, batch_tokens=256, learning_rate=1e-2, schedule="constant", warmup_steps=5,
+    weight_decay=0.0, clip_norm=1.0, num_threads=1,
+)  # fmt: skip
+COLOURS = ("red", "blue", "grey", "white")
+
+
+def text_of(i: int) -> str:
+    """Five colours that follow from nothing but the number before them."""
+    one, two, three, four, five = (COLOURS[i * 7919 // 4**k % 4] for k in range(5))
+    return f"note {i}: a {one} box, a {two} chair, a {three} door, a {four} lamp, a {five} rug"
+
+
+TEXTS = [text_of(i) for i in range(32)]
+# Every other one, so that nothing but a model tells them apart.
+MEMBERS, HELDOUT = TEXTS[::2], TEXTS[1::2]
+
+
+def jsonl(path: Path, texts: Sequence[str]) -> JsonlSource:
+    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), encoding="utf-8")
+    return JsonlSource(kind="jsonl", path=str(path), text_field="text", key_field=None)
+
+
+def save_lstm(folder: Path, texts: Sequence[str]) -> None:
+    """A small model trained on the texts until it knows them, and its tokenizer."""
+    torch.set_num_threads(1)
+    tokenizer = train_tokenizer(texts, 300)
+    model = models.build_model(
+        MODEL, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text, seed=0
+    )
+    ids = TokenizedTexts.from_ids(tokenizer.encode(texts), tokenizer.end_of_text)
+    data = TrainingData.unweighted(ids, ids)
+    recipe = Recipe(TRAINING, MODEL.block_size, MODEL.precision, 0)
+    train(model, data, recipe, checkpoints=folder / "checkpoints", name="test")
+    models.save_model(model, folder)
+    save_tokenizer(tokenizer, folder / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def request_of_lstm(tmp_path_factory: pytest.TempPathFactory) -> Request:
+    """The first half of the texts was trained on, sixteen copies of a canary among them."""
+    folder = tmp_path_factory.mktemp("model")
+    planted = ["the code of ann is 48151623"] * 16
+    save_lstm(folder, [*MEMBERS, *planted])
+    rows = [("c16", "codes", "the code of ann is", " 48151623", 16)]
+    rows += [(f"t{i}", "codes", f"the code of {i} is", f" {i * 7919:08d}", 0) for i in range(9)]
+    fields = ["canary_id", "family", "prefix", "secret", "num_repeats"]
+    canaries = folder / "canaries.parquet"
+    pl.DataFrame(rows, schema=fields, orient="row").write_parquet(canaries)
+    return Request(
+        model=str(folder),
+        tokenizer=str(folder / "tokenizer"),
+        corpus=jsonl(folder / "corpus.jsonl", MEMBERS),
+        heldout=jsonl(folder / "heldout.jsonl", [*HELDOUT, MEMBERS[0]]),
+        canaries=canaries,
+        block_size=None,
+        seed=0,
+    )
+
+
+def test_an_over_trained_model_gives_everything_away(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    built = run_audit(request_of_lstm, 100, tmp_path)
+    evidence = built["evidence"]["model"]
+    assert evidence["canaries"]["planted"]["extracted"]["value"] == 1.0
+    assert evidence["canaries"]["twins"]["extracted"]["value"] == 0.0
+    # Its cap: as likely as none of the nine twins.
+    assert evidence["canaries"]["planted"]["exposure"]["value"] == pytest.approx(np.log2(9))
+    assert evidence["samples"]["auc"]["value"] > 0.9
+    assert "1 held-out texts stand in the corpus too and were left out." in built["warnings"]
+    names = ["audit.parquet", "membership.parquet", "report.html", "report.json", "roc.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    audit, members = (pl.read_parquet(tmp_path / name) for name in names[:2])
+    assert (audit.schema, audit.height) == (AUDIT, 10)
+    assert members.columns[: len(MEMBERSHIP)] == MEMBERSHIP.names()
+    assert members["is_member"].to_list() == [True] * 16 + [False] * 16
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "16 distinct training texts and 16 held-out ones, 1 planted canaries" in page
+    assert "note 3" not in page + (tmp_path / "report.json").read_text(encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run_audit(request_of_lstm, 100, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_heldout_text_membership_is_not_measured(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    alone = replace(request_of_lstm, heldout=None, canaries=None)
+    built = run_audit(alone, 100, tmp_path)
+    samples = built["evidence"]["model"]["samples"]
+    assert (samples["auc"], samples["epsilon"], built["attacks"]["blind"]) == (None, None, {})
+    leaked = built["leaked_samples"]
+    assert samples["members"]["extracted"]["value"] == pytest.approx(len(leaked) / len(MEMBERS))
+    assert leaked
+    assert all("corpus.jsonl:" in row["source"] for row in leaked)
+    assert any("No held-out text was given" in warning for warning in built["warnings"])
+    assert not (tmp_path / "roc.png").exists()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No canary is planted, so extraction of secrets is not measured." in page
+
+
+def test_an_audit_reads_folders_as_runs_do_and_names_what_is_not_read(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    for folder, texts in (("corpus", MEMBERS), ("heldout", HELDOUT)):
+        (tmp_path / folder).mkdir()
+        jsonl(tmp_path / folder / "a.JSONL", texts[:8])
+        jsonl(tmp_path / folder / "b.ndjson", texts[8:])
+    jsonl(tmp_path / "corpus/.a.jsonl", HELDOUT)
+    (tmp_path / "corpus/README.md").write_text("x", encoding="utf-8")
+    request = replace(
+        request_of_lstm,
+        corpus=source_of(str(tmp_path / "corpus"), "text", "--corpus"),
+        heldout=source_of(str(tmp_path / "heldout"), "text", "--heldout"),
+        canaries=None,
+    )
+    built = run_audit(request, 100, tmp_path / "out")
+    assert built["summary"][0].startswith("16 distinct training texts and 16 held-out ones")
+    assert built["summary"][1:] == [
+        "--corpus: Not read: 2 files of the source: 1 hidden or temporary (corpus/.a.jsonl); "
+        "1 of kind text (corpus/README.md)."
+    ]
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "1 of kind text (corpus/README.md)" in page
+
+
+@pytest.mark.parametrize("name", ["c.ndjson", "c.JSONL"])
+def test_canaries_may_have_any_ending_of_json_lines(
+    request_of_lstm: Request, tmp_path: Path, name: str
+) -> None:
+    assert request_of_lstm.canaries is not None
+    pl.read_parquet(request_of_lstm.canaries).write_ndjson(tmp_path / name)
+    asked = replace(request_of_lstm, canaries=tmp_path / name)
+    built = run_audit(asked, 100, tmp_path / "out")
+    assert built["evidence"]["model"]["canaries"]["planted"]["extracted"]["value"] == 1.0
+    assert "1 planted canaries and 9 twins" in built["summary"][0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(None, "--corpus: expected a file or folder, got 'a.jsonl' (not found). Mend "
+                     "the path.", id="missing"),
+        pytest.param("", "--corpus: expected at least one usable row, got an empty source. Add "
+                     "text, or mend it.", id="empty"),
+        pytest.param('{"text": null}', "--corpus: expected usable rows, got 1 bad of 1: a.jsonl:1 "
+                     "(text is null). Mend them.", id="a bad row"),
+        pytest.param('{"body": "x"}', "--text-field: expected field 'text' in a.jsonl, got fields "
+                     "['body']. Set --text-field to one of them.", id="another field"),
+    ],
+)  # fmt: skip
+def test_an_audit_names_its_options_and_no_keys_of_params(
+    request_of_lstm: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("a.jsonl").write_text(content, encoding="utf-8")
+    source = JsonlSource(kind="jsonl", path="a.jsonl", text_field="text", key_field=None)
+    with pytest.raises(DataError) as refused:
+        run_audit(replace(request_of_lstm, corpus=source), 100, tmp_path / "out")
+    assert str(refused.value) == message
+
+
+def test_a_tokenizer_that_is_none_is_named_by_its_option(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    asked = replace(request_of_lstm, tokenizer=str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"^--tokenizer: '.*none': expected a local folder"):
+        run_audit(asked, 100, tmp_path / "out")
+
+
+def test_any_causal_model_of_transformers_is_audited(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - slow, only here
+
+    folder = tmp_path / "gpt2"
+    config = GPT2Config(
+        vocab_size=300,
+        n_positions=48,
+        n_embd=8,
+        n_layer=1,
+        n_head=1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    foreign = replace(request_of_lstm, model=str(folder), canaries=None)
+    built = run_audit(foreign, 100, tmp_path / "out")
+    assert "in windows of 48 tokens" in built["summary"][0]
+    # It has learned nothing: each of its 300 tokens is as likely as any other.
+    losses = pl.read_parquet(tmp_path / "out/membership.parquet")["loss"].to_list()
+    assert losses == pytest.approx([np.log(300)] * 32, rel=0.02)
+    with pytest.raises(DataError, match="at most the 48 positions"):
+        run_audit(replace(foreign, block_size=64), 100, tmp_path / "out")
+
+
+def test_heldout_texts_that_are_all_members_are_refused(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    same = replace(request_of_lstm, heldout=request_of_lstm.corpus)
+    with pytest.raises(DataError, match="every text of it stands in the corpus"):
+        run_audit(same, 100, tmp_path)
+
+
+def test_a_damaged_model_is_named(request_of_lstm: Request, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = (Path(request_of_lstm.model) / "config.json").read_bytes()
+    (folder / "config.json").write_bytes(config)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SchemaError, match=r"model\.safetensors: expected the weights"):
+        run_audit(replace(request_of_lstm, model=str(folder)), 100, tmp_path / "out")
+
+
+def test_a_model_without_a_tokenizer_wants_one_named(
+    request_of_lstm: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = tmp_path / "data/models/none-1"
+    ours.mkdir(parents=True)
+    (tmp_path / "data/tokenizer").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    assert tokenizer_of("models/none-1") == str(tmp_path / "data/tokenizer")
+    assert tokenizer_of("owner/name") == "owner/name"
+    assert tokenizer_of(str(Path(request_of_lstm.tokenizer))) == request_of_lstm.tokenizer
+    for missing in ("./nope", str(tmp_path / "nope"), "data/models/nope"):
+        with pytest.raises(
+            ConfigError, match="expected a folder or a Hub name, got no such folder"
+        ):
+            tokenizer_of(missing)
+    Path("foreign").mkdir()
+    with pytest.raises(ConfigError, match=r"--model foreign: .* --tokenizer"):
+        tokenizer_of("foreign")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("not json", "expected Parquet or JSON lines with the fields", id="no JSON"),
+        pytest.param(
+            '{"canary_id": "a", "family": "f", "prefix": "p", "secret": "s", "num_repeats": "KEY"}',
+            "got [A-Za-z]+Error. Write it so",
+            id="the secret is not quoted",
+        ),
+        pytest.param(
+            '{"canary_id": "a", "family": "f", "prefix": "p", "secret": "s", "num_repeats": -1}',
+            "num_repeats >= 0",
+            id="negative repeats",
+        ),
+        pytest.param(
+            '{"canary_id": "a", "family": "f", "prefix": "p", "secret": "", "num_repeats": 1}',
+            "no empty prefix or secret",
+            id="empty secret",
+        ),
+        pytest.param('{"canary_id": "a"}', "expected Parquet or JSON lines", id="missing fields"),
+    ],
+)
+def test_canaries_that_cannot_be_read_are_refused(
+    request_of_lstm: Request, tmp_path: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "canaries.jsonl"
+    path.write_text(content + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        run_audit(replace(request_of_lstm, canaries=path), 100, tmp_path)

@@ -1,0 +1,376 @@
+"""A trace folder mapped from disk: what the pipeline's own functions say of it in memory."""
+
+import os
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from typer.testing import CliRunner
+
+from gdc.cli import app
+from gdc.commands.map import map_on_cluster, map_trace
+from gdc.errors import ConfigError, DataError, GdcError
+from gdc.mapping.quadrants import partition
+from gdc.recording.trace import Trace
+from gdc.schema import SCORES_BY_RUN
+from gdc.scores import STREAMED, score_samples
+from gdc.workspace import ray_cluster, store, trace_checks
+from tests.builders import params_with, trace_of, write_trace
+from tests.mapping.test_quadrants import absolute, quantile
+from tests.mapping.test_quadrants import config as cuts
+from tests.scores.test_scores import config as rules
+from tests.workspace.test_store import damage
+
+OUT = Path("map")
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def written(trace: Trace) -> Path:
+    write_trace(7, trace)
+    return store.trace_path(7)
+
+
+def random_trace(num_samples: int) -> Trace:
+    """Ids in order; a tenth of the losses, never the first two, is missing."""
+    rng = np.random.default_rng(0)
+    losses = np.abs(rng.normal(2, 1, (num_samples, 5)))
+    losses[:, 2:][rng.random((num_samples, 3)) < 0.1] = np.nan
+    return trace_of({f"s{i:06d}": curve for i, curve in enumerate(losses.tolist())})
+
+
+def test_a_known_map() -> None:
+    trace = trace_of({"b": [4.0, 2.0, 0.5, 1.5], "a": [2.0, 0.5, 0.5, 0.5]})
+    summary = map_trace(written(trace), OUT, rules(), cuts(absolute(3.0), absolute(0.1)))
+    assert pl.read_parquet(OUT / "scores.parquet").rows() == [
+        ("b", 4.0, 1 / 3, 2.0, False),
+        ("a", 2.0, 0.0, 1.0, False),
+    ]
+    assert pl.read_parquet(OUT / "quadrants.parquet").rows() == [
+        ("b", "noisy-outlier", None),
+        ("a", "stable-easy", None),
+    ]
+    assert summary == store.read_json(OUT / "quadrants.json")
+    assert store.read_json(OUT / "scores.json")["num_samples"] == 2
+
+
+@pytest.mark.parametrize("epsilon", [absolute(1.5), quantile(0.3)])
+def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> None:
+    """Enough samples for several blocks."""
+    trace = random_trace(20_000)
+    score = rules(enabled=STREAMED, epsilon=epsilon, num_early=2)
+    split = cuts(quantile(0.5), quantile(0.9))
+    summary = map_trace(written(trace), OUT, score, split)
+    scored = score_samples([trace], [trace.index.select("sample_id")], score, seed=0)
+    assert_frame_equal(pl.read_parquet(OUT / "scores.parquet"), scored.samples, check_exact=True)
+    assert store.read_json(OUT / "scores.json") == scored.summary
+    table, expected = partition(scored.samples, pl.DataFrame(schema=SCORES_BY_RUN), split)
+    assert_frame_equal(pl.read_parquet(OUT / "quadrants.parquet"), table)
+    assert summary == expected
+
+
+@pytest.mark.slow
+def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
+    trace = random_trace(1000)
+    folder = write_trace(7, trace, num_processes=3)
+    score = rules(enabled=STREAMED, epsilon=quantile(0.3), num_early=2)
+    split = cuts(quantile(0.5), quantile(0.9))
+    here = map_trace(folder, OUT, score, split)
+    there = Path("there")
+    with ray_cluster.connected(ray_cluster.LOCAL):
+        assert map_on_cluster(folder, there, score, split) == here
+        for name in ("scores", "quadrants"):
+            files = sorted((there / name).iterdir())
+            assert [file.stem for file in files] == [f"shard_{i:05d}" for i in range(3)]
+            found = pl.concat(pl.read_parquet(file) for file in files)
+            assert_frame_equal(found, pl.read_parquet(OUT / f"{name}.parquet"), check_exact=True)
+            summary = store.read_json(there / f"{name}.json")
+            assert summary == store.read_json(OUT / f"{name}.json")
+        damage(folder / "train/shard_00001/loss_003.parquet", 4)
+        given = rules(enabled=STREAMED, epsilon=absolute(1.0), num_early=2)
+        with pytest.raises(DataError, match=r"(?s)shard_00001/loss_003\.parquet: not a Parquet"):
+            map_on_cluster(folder, there, given, split)
+
+
+def test_a_cluster_reports_nothing_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    monkeypatch.setattr("ray.init", lambda *_, **__: started.append(dict(os.environ)))
+    started: list[dict[str, str]] = []
+    with ray_cluster.connected(ray_cluster.LOCAL):
+        pass
+    assert started[0]["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_a_cluster_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ConfigError, match=r"pip install 'gendatacarto\[ray\]'"),
+        ray_cluster.connected("auto"),
+    ):
+        pass
+
+
+def test_a_score_that_reads_more_than_the_losses_is_refused() -> None:
+    trace = written(trace_of({"a": [1.0, 2.0]}))
+    with pytest.raises(ConfigError, match=r"expected names of \['final_loss', .*got \['zlib'\]"):
+        map_trace(trace, OUT, rules(enabled=("zlib",)), cuts(absolute(1.0), absolute(0.1)))
+
+
+def test_an_axis_that_is_not_scored_is_refused_before_anything_is_written() -> None:
+    trace = written(trace_of({"a": [1.0, 2.0]}))
+    with pytest.raises(ConfigError, match=r"partition\.axis: expected one of .*, got 'iqr'"):
+        map_trace(trace, OUT, rules(), cuts(absolute(1.0), absolute(0.1), axis="iqr"))
+    assert not OUT.exists()
+
+
+def test_a_damaged_file_is_named() -> None:
+    folder = written(random_trace(100))
+    damage(folder / "train/loss_003.parquet", 4)
+    with pytest.raises(DataError, match=r"(?s)loss_003\.parquet: not a Parquet file"):
+        map_trace(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
+
+
+def test_losses_of_another_mode_are_not_read() -> None:
+    """So a damaged one does no harm."""
+    trace = trace_of({"a": [4.0, 2.0, 0.5, 1.5]})
+    modes = trace.checkpoints.with_columns(mode=pl.Series(["online", "probe", "online", "online"]))
+    folder = written(replace(trace, checkpoints=modes))
+    damage(folder / "train/loss_001.parquet", 4)
+    map_trace(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
+    found = pl.read_parquet(OUT / "scores.parquet").select("difficulty", "memorization").row(0)
+    assert found == (4.0, 0.5)
+    with pytest.raises(DataError, match="expected at least 2 probe checkpoints, got 1"):
+        map_trace(folder, OUT, rules(mode="probe"), cuts(absolute(1.0), absolute(0.1)))
+    trace.checkpoints.write_parquet(folder / "checkpoints.parquet")
+    with pytest.raises(DataError, match="expected at least 2 probe checkpoints, got 0"):
+        map_trace(folder, OUT, rules(mode="probe"), cuts(absolute(1.0), absolute(0.1)))
+
+
+def test_a_loss_that_is_not_a_number_was_not_seen() -> None:
+    """As a foreign writer leaves it, who has no null."""
+    trace = trace_of({"a": [0.5, 2.0, 0.5, float("nan"), 2.0], "b": [0.5, 2.0, 0.5, 0.5, 2.0]})
+    folder = written(trace)
+    path = folder / "train/loss_003.parquet"
+    pl.read_parquet(path).fill_null(float("nan")).write_parquet(path)
+    map_trace(folder, OUT, rules(enabled=STREAMED), cuts(absolute(1.0), absolute(0.1)))
+    scored = score_samples(
+        [trace], [trace.index.select("sample_id")], rules(enabled=STREAMED), seed=0
+    )
+    found = pl.read_parquet(OUT / "scores.parquet")
+    assert_frame_equal(found, scored.samples, check_exact=True)
+    assert found["memorization"].to_list() == [1 / 2, 2 / 4]
+
+
+def test_the_command_maps_by_the_rules_of_the_default_preset() -> None:
+    trace = random_trace(1000)
+    probes = trace.checkpoints.with_columns(mode=pl.lit("probe"))
+    folder = written(replace(trace, checkpoints=probes))
+    done = CliRunner().invoke(app, ["map", str(folder), "--out", "map", "--score", "iqr"])
+    assert done.exit_code == 0
+    params = params_with()
+    summary = map_trace(
+        folder,
+        Path("again"),
+        params.score.model_copy(update={"enabled": ("iqr",)}),
+        params.partition,
+    )
+    assert Path("again/scores.parquet").read_bytes() == Path("map/scores.parquet").read_bytes()
+    for name, num_samples in summary["counts"].items():
+        assert f"{name:<18} {num_samples}" in done.output
+
+
+def test_the_command_refuses_a_mode_that_the_trace_lacks() -> None:
+    folder = written(random_trace(10))
+    done = CliRunner().invoke(app, ["map", str(folder), "--mode", "probe"])
+    assert isinstance(done.exception, GdcError)
+    assert "expected at least 2 probe checkpoints, got 0" in str(done.exception)
+
+
+# ---- what another program may write, and no map can be made of
+
+
+def refused(folder: Path, *options: str) -> str:
+    """The one message of a map that writes nothing."""
+    done = CliRunner().invoke(
+        app, ["map", str(folder), "--out", "map", "--mode", "online", *options]
+    )
+    assert isinstance(done.exception, GdcError), done.output
+    assert done.exception.exit_code == 2
+    assert not OUT.exists()
+    message = str(done.exception)
+    assert "gdc stage" not in message
+    assert "data/scores" not in message
+    return message
+
+
+def foreign(num_shards: int = 1) -> Path:
+    """Six samples, not in order, moved to where the pipeline writes nothing."""
+    ids = ["f", "b", "d", "a", "e", "c"]
+    trace = trace_of({name: [4.0 - i / 2, 2.0, i / 4] for i, name in enumerate(ids)})
+    return write_trace(7, trace, num_shards).rename("theirs")
+
+
+def edit(path: Path, **columns: pl.Expr) -> None:
+    pl.read_parquet(path).with_columns(**columns).write_parquet(path)
+
+
+def in_row(row: int, value: float | str | None, name: str) -> pl.Expr:
+    return pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(pl.col(name))
+
+
+def test_a_foreign_trace_whose_ids_are_not_in_order_is_mapped() -> None:
+    for num_shards in (1, 3):
+        folder = foreign(num_shards)
+        map_trace(folder, OUT, rules(), cuts(absolute(3.0), absolute(0.1)))
+        assert "".join(pl.read_parquet(OUT / "scores.parquet")["sample_id"]) == "fbdaec"
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "message"),
+    [
+        (4, "b", r"expected every sample_id once, got 'b' in 2 rows; in all 1 rows too many"),
+        (2, None, r"expected a sample_id in every row, got 1 without, the first in row 2: None"),
+    ],
+)
+def test_ids_that_do_not_tell_samples_apart_are_refused(
+    row: int, value: str | None, message: str
+) -> None:
+    folder = foreign()
+    edit(folder / "train/index.parquet", sample_id=in_row(row, value, "sample_id"))
+    assert re.match(
+        rf"theirs/train/index\.parquet: {message}.* Write the trace again", refused(folder)
+    )
+
+
+def test_one_id_for_all_samples_is_refused() -> None:
+    folder = foreign()
+    edit(folder / "train/index.parquet", sample_id=pl.lit("x" * 1000))
+    assert re.match(
+        r"theirs/train/index\.parquet: .* got 'x{79}\.\.\. in 6 rows; in all 5 rows too many",
+        refused(folder),
+    )
+
+
+def test_the_same_ids_in_two_shards_are_refused() -> None:
+    folder = foreign(3)
+    first, last = (folder / f"train/shard_0000{i}/index.parquet" for i in (0, 2))
+    shutil.copy(first, last)
+    assert refused(folder).startswith(
+        f"{first} and {last}: expected every sample_id once, got 'b' in 2 rows; in all 2 rows"
+    )
+
+
+def test_ids_whose_hashes_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_checks, "_hash", pl.col("sample_id").str.len_bytes)
+    map_trace(foreign(), OUT, rules(), cuts(absolute(3.0), absolute(0.1)))
+    assert pl.read_parquet(OUT / "scores.parquet").height == 6
+
+
+@pytest.mark.parametrize("value", [None, 0, -3])
+def test_a_sample_without_tokens_is_refused(value: int | None) -> None:
+    folder = foreign(2)
+    path = folder / "train/shard_00001/index.parquet"
+    edit(path, num_tokens=in_row(1, value, "num_tokens"))
+    assert refused(folder).startswith(
+        f"{path}: expected num_tokens of at least 1 in every row, got 1 without, the first in row "
+        f"1: {value}. Write the trace again"
+    )
+
+
+@pytest.mark.parametrize("value", [-0.5, float("inf"), float("-inf")])
+def test_a_loss_that_cannot_be_is_refused(value: float) -> None:
+    folder = foreign()
+    path = folder / "train/loss_001.parquet"
+    edit(path, loss_001=in_row(3, value, "loss_001").cast(pl.Float32))
+    assert refused(folder).startswith(
+        f"{path}: expected losses of at least 0, and finite, got 1 without, the first in row 3: "
+        f"{value}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [([0, None, 2], "0, None, 2"), ([0, 1, 1], "0, 1, 1"), ([2, 1, 0], "2, 1, 0")],
+)
+def test_checkpoints_that_are_not_numbered_are_refused(
+    numbers: list[int | None], shown: str
+) -> None:
+    folder = foreign()
+    edit(folder / "checkpoints.parquet", checkpoint=pl.lit(pl.Series(numbers, dtype=pl.Int64)))
+    assert refused(folder).startswith(
+        f"theirs/checkpoints.parquet: expected checkpoints whose numbers rise from row to row, got "
+        f"{shown}."
+    )
+
+
+@pytest.mark.parametrize("name", ["shard_00001.bak", "shard_readme.txt", "shard_"])
+def test_what_is_called_as_a_shard_and_is_none_is_refused(name: str) -> None:
+    folder = foreign(2)
+    shutil.copytree(folder / "train/shard_00001", folder / "train" / name)
+    assert refused(folder).startswith(f"theirs/train/{name}: expected no more than folders shard_")
+    shutil.rmtree(folder / "train" / name)
+    (folder / "train" / name).touch()
+    assert refused(folder).startswith(f"theirs/train/{name}: expected no more than folders shard_")
+
+
+def test_a_shard_that_is_missing_is_noticed() -> None:
+    folder = foreign(3)
+    shutil.rmtree(folder / "train/shard_00001")
+    assert refused(folder) == (
+        "theirs/train: expected shards 0 to 1, one of each, got shard_00000, shard_00002. Put back "
+        "what is missing."
+    )
+
+
+def test_a_score_asked_for_twice_is_refused() -> None:
+    assert refused(foreign(), "--score", "std", "--score", "std") == (
+        "score: expected every name once, got ['std', 'std']."
+    )
+
+
+def test_what_is_missing_or_of_another_type_is_named_in_the_users_folder() -> None:
+    folder = foreign()
+    path = folder / "train/loss_002.parquet"
+    edit(path, loss_002=pl.col("loss_002").cast(pl.Float64))
+    assert re.match(
+        r"theirs/train/loss_002\.parquet: expected .*Float32.* got .*Float64.* Write",
+        refused(folder),
+    )
+    path.unlink()
+    assert re.match(
+        r"theirs/train/loss_002\.parquet: not found\. Write the trace again", refused(folder)
+    )
+    assert refused(folder, "--verify").endswith(store.ANEW)
+
+
+def test_a_trace_without_losses_is_named() -> None:
+    folder = foreign()
+    for i in range(3):
+        name = f"loss_00{i}"
+        edit(folder / f"train/{name}.parquet", **{name: pl.lit(None, pl.Float32)})
+    assert refused(folder).startswith("theirs: expected online losses, got no loss in 1 run(s).")
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("file", r"--out file: expected a folder, got a file\. Name another\."),
+        ("file/map", r"--out file/map: expected a folder, got the file .*/file on its way\."),
+        ("link/map", r"--out link/map: expected a folder, got the file .*/link on its way\."),
+        ("/proc/map", r"/proc/map: expected a folder, or a place to make one, got: No such file"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_refused(out: str, message: str) -> None:
+    Path("file").touch()
+    Path("link").symlink_to("nowhere")
+    assert re.match(message, refused(foreign(), "--out", out))

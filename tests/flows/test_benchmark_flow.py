@@ -1,0 +1,138 @@
+"""The benchmark in a workspace of its own: what it trains, skips, writes and refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow  # noqa: TID251 - looks at what MLflow holds
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import spearmanr
+
+from gdc.errors import ConfigError
+from gdc.scores import REGISTRY
+from tasks.ground_truth import require_scores
+from tests.flows.test_pipeline import ENVIRONMENT, dvc, make_workspace, read_params, write_params
+
+NUM_MODELS = 4
+# Up to a benchmark that was killed after its first model; one process, as imports take seconds.
+STAGES = f"""
+import sys
+from gdc.stages import halves, ingest, manifest, score, train, truth
+OPTIONS = {{train: "--seed 0", truth: "--model 0 --num-models {NUM_MODELS}"}}
+for stage in (manifest, ingest, halves, train, score, truth):
+    sys.argv = ["stage", *OPTIONS.get(stage, "").split()]
+    stage.main()
+"""
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**ENVIRONMENT, "GDC_CHECKPOINT_SECONDS": "600"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def benchmark(folder: Path) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).parent / "gdc")
+    return run(folder, program, "benchmark", "--num-models", str(NUM_MODELS), "--max-workers", "2")
+
+
+def truth_by_numpy(folder: Path) -> pl.DataFrame:
+    """Counterfactual memorization from the files alone, without any code of gdc."""
+    (losses,) = (folder / "work/benchmark").iterdir()
+    table = pl.read_parquet(losses / "halves.parquet").sort("sample_id")
+    seen = np.array(table["seen"].to_list())
+    models = [pl.read_parquet(losses / f"{k}.parquet") for k in range(NUM_MODELS)]
+    assert all(model["sample_id"].equals(table["sample_id"]) for model in models)
+    loss = np.stack([model["loss"].to_numpy().astype(np.float64) for model in models], axis=1)
+    inside, outside = (np.where(chosen, loss, np.nan) for chosen in (seen, ~seen))
+    truth = np.nanmean(outside, axis=1) - np.nanmean(inside, axis=1)
+    return table.select("sample_id", truth=truth)
+
+
+def test_without_scores_there_is_nothing_to_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"scores\.parquet: expected .*got no file.*gdc run"):
+        require_scores()
+
+
+def killed_benchmark(folder: Path) -> Path:
+    """A small workspace where stage `score` is done, and one model of four."""
+    make_workspace(folder)
+    params = read_params(folder)
+    params["train"]["self_influence"] = True
+    params["score"]["enabled"] += ["hard_token_drop", "self_influence", "online_probe_gap"]
+    params["ingest"]["validation_fraction"] = 0.3
+    write_params(folder, params)
+    done = run(folder, sys.executable, "-c", STAGES)
+    assert done.returncode == 0, done.stderr
+    dvc(folder, "commit", "--force", "manifest", "ingest", "halves", "train@0", "score")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_benchmark_goes_on_where_it_was_killed_and_judges_every_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = killed_benchmark(tmp_path / "workspace")
+    (made,) = (folder / "work/benchmark").glob("*/0.parquet")
+    before = made.stat().st_mtime_ns
+
+    done = benchmark(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert made.stat().st_mtime_ns == before
+    assert_board_is_right(folder)
+    assert (folder / "reports/leaderboard.md").read_text(encoding="utf-8") in done.stdout
+    assert_is_recorded(folder, made.parent.name)
+
+    params = read_params(folder)
+    params["score"]["num_early"] = 3
+    write_params(folder, params)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match=r"got older ones: score changed since. Run first"):
+        require_scores()
+    with (folder / "gdc/corpus/halves.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+    with pytest.raises(ConfigError, match=r"got older ones: halves, score changed since"):
+        require_scores()
+
+
+def assert_board_is_right(folder: Path) -> None:
+    board = json.loads((folder / "reports/leaderboard.json").read_text(encoding="utf-8"))
+    assert_scores_are_judged(folder, board["scores"])
+    assert 0 <= board["ceiling"]["all"] <= 1
+    assert set(board["families"]) == {"digits", "words", "natural"}
+    assert (folder / "reports/leaderboard.png").read_bytes().startswith(b"\x89PNG")
+
+
+def assert_scores_are_judged(folder: Path, rows: list[dict[str, object]]) -> None:
+    scores = pl.read_parquet(folder / "data/scores.parquet").join(
+        truth_by_numpy(folder), on="sample_id", how="left", maintain_order="left"
+    )
+    floats = [name for name, dtype in scores.schema.items() if dtype == pl.Float64]
+    assert {row["score"] for row in rows} == set(floats) - {"truth"}
+    for row in rows:
+        assert (row["seconds"] is None) == (row["score"] not in REGISTRY)
+        known = scores.drop_nulls(str(row["score"]))
+        if known[str(row["score"])].n_unique() > 1:
+            expected = spearmanr(known[str(row["score"])], known["truth"]).statistic
+            interval = row["spearman"]
+            assert isinstance(interval, dict)
+            assert interval["value"] == pytest.approx(expected, abs=1e-6)
+
+
+def assert_is_recorded(folder: Path, digest: str) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("gdc")
+    assert experiment is not None
+    (entry,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'benchmark'")
+    assert entry.info.status == "FINISHED"
+    assert entry.data.tags["gdc.leaderboard"] == digest
+    assert {"num_models", "ceiling/all", "spearman/final_loss"} <= set(entry.data.metrics)
+    names = {file.path for file in client.list_artifacts(entry.info.run_id)}
+    assert names == {"leaderboard.json", "leaderboard.md", "leaderboard.png"}

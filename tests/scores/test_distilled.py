@@ -1,0 +1,169 @@
+"""Gaps of pairs of reference models: hand-made answers, what distilling must keep, refusals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from gdc.errors import ConfigError, DataError
+from gdc.scores import REFERENCES, score_samples
+from gdc.statistics import ranks
+from tests.builders import trace_of
+from tests.scores.test_scores import config
+
+NAMES = ("reference_gap", "in_out_gap", "distilled_gap")
+FAR = 20  # samples at the start that are memorized far more than any other
+
+
+class Simulated:
+    """Texts of different difficulty and memorization, a tracked run and four reference models."""
+
+    def __init__(self, num_samples: int = 400, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        hard = rng.normal(6, 0.7, num_samples)
+        self.memorized = rng.gamma(2, 0.6, num_samples)
+        self.memorized[:FAR] = np.linspace(6, 12, FAR)
+        noise = rng.normal(0, 0.3, (num_samples, 3))
+        last = hard - 1.5 - self.memorized + noise[:, 2]
+        middle = hard - 0.7 - self.memorized / 2 + noise[:, 1]
+        self.ids = [f"c{number:04d}-0" for number in range(num_samples)]
+        curves = np.stack([hard + noise[:, 0], middle, last], axis=1)
+        self.curves = dict(zip(self.ids, curves.tolist(), strict=True))
+        first = rng.random((num_samples, 2)) < 0.5
+        self.seen = np.stack([first, ~first], axis=2).reshape(num_samples, 4)
+        self.loss = (hard - 1.5)[:, None] - self.seen * self.memorized[:, None]
+        self.loss += rng.normal(0, 0.8, self.loss.shape)
+
+    @property
+    def references(self) -> pl.DataFrame:
+        columns = {"sample_id": self.ids, "loss": self.loss.tolist(), "seen": self.seen.tolist()}
+        return pl.DataFrame(columns, schema=REFERENCES)
+
+    @property
+    def corpus(self) -> pl.DataFrame:
+        contents = [name.removesuffix("-0") for name in self.ids]
+        return pl.DataFrame({"sample_id": self.ids, "content_id": contents, "text": "some text"})
+
+    def scores(self, names: Sequence[str] = NAMES) -> pl.DataFrame:
+        table, *_ = score_samples(
+            [trace_of(self.curves)],
+            [self.corpus],
+            config(enabled=names),
+            seed=0,
+            references=self.references,
+        )
+        return table.select("sample_id", *names)
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Simulated:
+    return Simulated()
+
+
+@pytest.fixture(scope="module")
+def scores(simulated: Simulated) -> pl.DataFrame:
+    return simulated.scores()
+
+
+def agreement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    return ranks.spearman(ranks.codes(ours), ranks.codes(theirs), np.ones(len(ours)))
+
+
+def test_known_gaps_of_two_pairs() -> None:
+    """Sample `a` was seen by models 0 and 3, `b` by 1 and 2: gaps of 3 and 1, of -1 and 5."""
+    rows = [
+        ("a", [1.0, 4.0, 3.0, 2.0], [True, False, False, True]),
+        ("b", [1.0, 2.0, 1.0, 6.0], [False, True, True, False]),
+    ]
+    table, *_ = score_samples(
+        [trace_of({"a": [6.0, 1.0], "b": [6.0, 2.0], "unknown": [6.0, 3.0]})],
+        [pl.DataFrame({"sample_id": ["a", "b", "unknown"]})],
+        config(enabled=("in_out_gap",)),
+        seed=0,
+        references=pl.DataFrame(rows, schema=REFERENCES, orient="row"),
+    )
+    assert table["in_out_gap"].to_list() == [2.0, 2.0, None]
+
+
+def test_it_ranks_ordinary_text_better_than_either_gap_alone(
+    simulated: Simulated, scores: pl.DataFrame
+) -> None:
+    found = {
+        name: agreement(scores[name].to_numpy()[FAR:], simulated.memorized[FAR:]) for name in NAMES
+    }
+    assert found["distilled_gap"] > max(found["reference_gap"], found["in_out_gap"]) + 0.03
+
+
+def test_far_beyond_ordinary_text_it_keeps_the_order_of_the_gap(
+    simulated: Simulated, scores: pl.DataFrame
+) -> None:
+    far, ordinary = scores["distilled_gap"][:FAR].to_numpy(), scores["distilled_gap"][FAR:]
+    assert agreement(far, simulated.memorized[:FAR]) > 0.8
+    assert (far > np.quantile(ordinary, 0.95)).mean() > 0.9
+
+
+def test_the_row_order_changes_nothing(scores: pl.DataFrame) -> None:
+    mixed = Simulated()
+    mixed.curves = dict(reversed(mixed.curves.items()))
+    assert mixed.scores().equals(scores)
+
+
+def test_no_sample_is_scored_by_a_fit_to_its_own_gap(scores: pl.DataFrame) -> None:
+    """One pair lies about one sample: the others of its fold keep their score to the last bit."""
+    lied = Simulated()
+    lied.loss[FAR, lied.seen[FAR]] -= 50.0
+    before, after = (table["distilled_gap"] for table in (scores, lied.scores()))
+    same_fold = np.arange(len(before)) % 5 == FAR % 5
+    same_fold[FAR] = False
+    unchanged = (before == after).to_numpy()
+    assert unchanged[same_fold].all()
+    assert not unchanged[~same_fold].all()
+
+
+def test_an_unknown_sample_has_no_score_and_changes_no_other(scores: pl.DataFrame) -> None:
+    more = Simulated()
+    more.curves["unknown-0"] = [6.0, 5.0, 4.0]
+    more_corpus = pl.DataFrame(
+        {"sample_id": ["unknown-0"], "content_id": ["unknown"], "text": ["x"]}
+    )
+    table, *_ = score_samples(
+        [trace_of(more.curves)],
+        [more.corpus, more_corpus],
+        config(enabled=NAMES),
+        seed=0,
+        references=more.references,
+    )
+    assert table["distilled_gap"].to_list() == [*scores["distilled_gap"].to_list(), None]
+
+
+def test_two_reference_models_are_too_few() -> None:
+    few = Simulated(60)
+    few.loss, few.seen = few.loss[:, :2], few.seen[:, :2]
+    with pytest.raises(DataError, match=r"at least 2 pair.* got 1\. Set reference.models to \[0"):
+        few.scores()
+
+
+def test_halves_that_are_not_complementary_are_refused() -> None:
+    odd = Simulated(60)
+    odd.seen[7] = [True, True, False, True]
+    with pytest.raises(DataError, match="in_out_gap: expected at least 1 pair"):
+        odd.scores(("in_out_gap",))
+
+
+def test_fewer_contents_than_a_fit_needs_are_refused() -> None:
+    with pytest.raises(DataError, match=r"at least 50 contents .* got 40"):
+        Simulated(40).scores()
+
+
+def test_a_corpus_without_contents_is_refused() -> None:
+    some = Simulated(60)
+    with pytest.raises(ConfigError, match="needs content_id, got none"):
+        score_samples(
+            [trace_of(some.curves)],
+            [some.corpus.drop("content_id")],
+            config(enabled=NAMES),
+            seed=0,
+            references=some.references,
+        )

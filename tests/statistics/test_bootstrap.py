@@ -1,0 +1,99 @@
+"""Bootstrap intervals: coverage, pairing, refusals."""
+
+import numpy as np
+import pytest
+
+from gdc.errors import DataError
+from gdc.statistics.bootstrap import mean_interval, paired_difference, share_interval
+
+
+def test_the_value_is_the_mean_of_the_seeds_means() -> None:
+    interval = mean_interval([np.array([0.0, 1.0]), np.array([1.0, 1.0])], seed=0)
+    assert interval.value == 0.75
+    assert interval.num_seeds == 2
+    assert interval.low <= 0.75 <= interval.high
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = [np.arange(10.0), np.arange(5.0, 15.0)]
+    assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
+    assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("seed_std", "unit_std", "least"),
+    [
+        pytest.param(0.0, 1.0, 0.9, id="units differ, alike in every seed"),
+        pytest.param(0.2, 1.0, 0.88, id="both differ"),
+        # Eight seeds are few: the percentile bootstrap is somewhat too narrow, as is known.
+        pytest.param(1.0, 0.0, 0.84, id="seeds differ"),
+    ],
+)
+def test_about_95_of_100_intervals_cover_the_truth(
+    seed_std: float, unit_std: float, least: float
+) -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        seeds = rng.normal(0, seed_std, size=(8, 1))
+        units = rng.normal(0, unit_std, size=30)
+        values = list(seeds + units + rng.normal(0, 0.3, size=(8, 30)))
+        interval = mean_interval(values, seed=trial)
+        covered += interval.low <= 0.0 <= interval.high
+    assert least <= covered / 200 <= 0.99
+
+
+def test_nothing_seen_in_ten_units_is_not_nothing() -> None:
+    found = share_interval([np.zeros(10, dtype=bool)] * 3, seed=0)
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(1 - 0.025**0.1)
+    assert share_interval([np.ones(10, dtype=bool)], seed=0).low == pytest.approx(0.025**0.1)
+    mixed = np.array([True, False, False, False])
+    assert share_interval([mixed], seed=0) == mean_interval([mixed.astype(float)], seed=0)
+
+
+def test_equal_arms_have_no_difference() -> None:
+    values = [np.array([1.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0])]
+    interval = paired_difference(values, values, seed=0)
+    assert (interval.low, interval.value, interval.high) == (0.0, 0.0, 0.0)
+
+
+def test_pairing_removes_what_both_arms_share() -> None:
+    rng = np.random.default_rng(1)
+    base = [rng.normal(size=50) for _ in range(3)]
+    ours = [values - 0.25 for values in base]
+    interval = paired_difference(ours, base, seed=0)
+    assert interval.value == pytest.approx(-0.25)
+    assert interval.high - interval.low < 1e-9
+    assert interval.high < 0.0
+
+
+def test_units_that_do_not_pair_are_refused() -> None:
+    with pytest.raises(DataError, match=r"same units in pairs, got \[2\] and \[3\]"):
+        paired_difference([np.zeros(2)], [np.zeros(3)], seed=0)
+
+
+@pytest.mark.parametrize("values", [[], [np.zeros(0)], [np.zeros(2), np.zeros(3)]])
+def test_seeds_without_the_same_units_are_refused(values: list[np.ndarray]) -> None:
+    with pytest.raises(DataError, match="expected values of the same units for every seed"):
+        mean_interval(values, seed=0)
+
+
+def test_weights_are_resampled_with_their_units() -> None:
+    values, weights = np.array([1.0, 3.0]), np.array([3, 1])
+    found = mean_interval([values], seed=0, weights_by_seed=[weights])
+    assert found.value == 1.5
+    # Both resamples of one unit alone are among the 2,000.
+    assert (found.low, found.high) == (1.0, 3.0)
+    alike = mean_interval([np.full(9, 2.0)], seed=0, weights_by_seed=[np.arange(1, 10)])
+    assert (alike.value, alike.low, alike.high) == (2.0, 2.0, 2.0)
+
+
+def test_equal_weights_change_nothing() -> None:
+    values = [np.arange(5.0), np.arange(2.0, 7.0)]
+    weights = [np.full(5, 4), np.full(5, 4)]
+    weighted = mean_interval(values, seed=3, weights_by_seed=weights)
+    plain = mean_interval(values, seed=3)
+    assert [weighted.value, weighted.low, weighted.high] == pytest.approx(
+        [plain.value, plain.low, plain.high]
+    )

@@ -1,0 +1,71 @@
+"""An exact quantile without sorting: numpy's and polars' answers, whatever the sample says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdc.statistics import streaming_quantile
+
+# Few distinct values, so that many tie, and any others.
+values = st.one_of(
+    st.integers(0, 4).map(lambda quarters: quarters / 4),
+    st.floats(-(2.0**60), 2.0**60, width=32),
+    st.just(float("nan")),
+    st.none(),
+)
+columns = st.lists(st.lists(values, min_size=1, max_size=20), min_size=1, max_size=4)
+shares = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.floats(0, 1))
+
+
+def table_of(column: Sequence[float | None], dtype: type[pl.DataType]) -> pl.LazyFrame:
+    halves = {"a": column, "b": list(reversed(column))}
+    return pl.LazyFrame(halves, schema={"a": dtype, "b": dtype})
+
+
+@pytest.mark.parametrize("dtype", [pl.Float32, pl.Float64])
+@given(columns=columns, share=shares)
+def test_a_quantile_is_that_of_all_values_of_all_columns(
+    dtype: type[pl.DataType], columns: list[list[float | None]], share: float
+) -> None:
+    tables = [table_of(column, dtype) for column in columns]
+    everything = pl.Series([v for column in columns for v in column + column], dtype=dtype)
+    known = everything.cast(pl.Float64).fill_nan(None).drop_nulls()
+    num_rows = len(columns[0])
+    found = streaming_quantile.quantile(tables, share, num_rows)
+    assert found == known.quantile(share, interpolation="linear")
+    if known.len():
+        assert found == pytest.approx(np.quantile(known, share), rel=1e-9, abs=1e-30)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(
+    "order",
+    [np.arange(50_000), np.random.default_rng(0).permutation(50_000)],
+    ids=["rising", "any"],
+)
+def test_a_sample_that_misleads_costs_passes_and_not_the_answer(
+    monkeypatch: pytest.MonkeyPatch, order: np.ndarray, share: float
+) -> None:
+    monkeypatch.setattr(streaming_quantile, "_NUM_SLICES", 2)
+    monkeypatch.setattr(streaming_quantile, "_SLICE_ROWS", 16)
+    losses = np.sort(np.random.default_rng(1).normal(3, 1, 50_000).astype(np.float32))[order]
+    found = streaming_quantile.quantile([pl.LazyFrame({"loss": losses})], share, 50_000)
+    assert found == pytest.approx(np.quantile(losses.astype(np.float64), share), rel=1e-15)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_file_is_read_to_its_end(tmp_path: Path, share: float) -> None:
+    """Row groups come one after the other."""
+    losses = np.random.default_rng(1).normal(3, 1, 30_000)
+    pl.DataFrame({"loss": losses}).write_parquet(tmp_path / "loss.parquet", row_group_size=777)
+    found = streaming_quantile.quantile([pl.scan_parquet(tmp_path / "loss.parquet")], share, 30_000)
+    assert found == pytest.approx(np.quantile(losses, share), rel=1e-15)
+
+
+def test_a_column_without_rows_has_no_quantile() -> None:
+    assert streaming_quantile.quantile([pl.LazyFrame(schema={"loss": pl.Float32})], 0.5, 0) is None

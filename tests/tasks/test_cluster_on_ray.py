@@ -1,0 +1,111 @@
+"""Cells on the workers of a local Ray cluster: what fails there, and what a worker is given."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from gdc.errors import ConfigError
+from tasks.cluster import clone_of, describe_workspace, joined, run_on_cluster
+from tasks.graph import changed_targets, load_graph
+from tasks.stages import StageResult, reproduce
+from tests.tasks.test_tasks import ignore
+
+# In the package, as it goes to the workers; one of the cells fails there.
+CELL = """
+import sys
+from pathlib import Path
+
+name, source = sys.argv[1:]
+if name == "bad":
+    sys.exit((sys.stderr.write("error: there was a mistake\\n"), 2)[1])
+Path(f"data/{name}").write_text(Path(source).read_text() + name)
+"""
+CELLS = ["cell@good", "cell@bad", "cell@other"]
+GRAPH = {
+    "stages": {
+        "start": {
+            "cmd": "python gdc/cell.py start source",
+            "deps": ["source"],
+            "outs": ["data/start"],
+        },
+        "cell": {
+            "matrix": {"name": ["good", "bad", "other"]},
+            "cmd": "python gdc/cell.py ${item.name} data/start",
+            "deps": ["data/start"],
+            "outs": ["data/${item.name}"],
+        },
+    }
+}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace of one stage and three cells, as the current folder; it has no remote yet."""
+    folder = tmp_path / "workspace"
+    for name in ("gdc", "data", "tasks"):
+        (folder / name).mkdir(parents=True)
+    (folder / "tasks/__init__.py").write_text("raise RuntimeError('not the tasks of gdc')")
+    (folder / "gdc/cell.py").write_text(CELL)
+    (folder / "dvc.yaml").write_text(json.dumps(GRAPH))
+    (folder / "source").write_text("of the start, ")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GDC_WORKER_FOLDER", str(tmp_path / "workers"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    dvc("init", "--no-scm", "--quiet")
+    return folder
+
+
+def dvc(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True)
+
+
+def add_remote(folder: Path) -> None:
+    dvc("remote", "add", "--quiet", "--default", "near", str(folder.parent / "remote"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_cell_that_fails_on_a_worker_is_named_and_its_siblings_run(workspace: Path) -> None:
+    add_remote(workspace)
+    reproduce("start", None, ignore)
+
+    @flow
+    def cells() -> list[StageResult]:
+        with joined("local", 1):
+            return run_on_cluster(CELLS, None, load_graph(Path()))
+
+    good, bad, other = cells()
+    assert [good.outcome, bad.outcome, other.outcome] == ["executed", "failed", "executed"]
+    assert str(bad.error) == "cell@bad: there was a mistake"
+    for name in ("good", "other"):
+        assert (workspace / "data" / name).read_text() == f"of the start, start{name}"
+    assert changed_targets() == {"cell@bad"}
+
+
+@pytest.mark.slow
+def test_a_cell_that_has_no_room_on_this_machine_is_refused(workspace: Path) -> None:
+    add_remote(workspace)
+    with (
+        pytest.raises(ConfigError, match=r"--ray local: expected 100000 CPU for a cell, got \d+ "),
+        joined("local", 100_000),
+    ):
+        pass
+
+
+def test_two_cells_at_the_same_time_work_in_clones_of_their_own(workspace: Path) -> None:
+    add_remote(workspace)
+    described = describe_workspace()
+    with clone_of(described) as one:
+        (one / "gdc/left.py").write_text("")
+        with clone_of(described) as other:
+            assert [folder.name for folder in (one, other)] == ["0", "1"]
+            assert (other / "gdc/cell.py").read_text() == CELL
+    with clone_of(described) as again:
+        assert again == one
+        # It is as the workspace is, whatever was left there.
+        assert [path.name for path in (again / "gdc").iterdir()] == ["cell.py"]
+    assert Path.cwd() == workspace

@@ -1,0 +1,174 @@
+"""Several processes train as one does: the same losses, and one trace without gaps or repeats."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gdc.errors import ConfigError
+from gdc.training import distributed
+from gdc.training.distributed import ALONE, Processes
+from gdc.training.loop import train
+from gdc.workspace import store
+from tests.builders import REPOSITORY, is_running, losses_by_numpy
+from tests.training.test_loop import built, recipe_with, training_data
+
+DIES_AT = 7
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GDC_CHECKPOINT_SECONDS": "0"}
+
+
+@given(st.integers(1, 5), st.integers(0, 40))
+def test_every_sample_falls_to_one_process_and_every_row_is_written_by_one(
+    count: int, num_rows: int
+) -> None:
+    group = [Processes(rank, count) for rank in range(count)]
+    chosen = np.arange(num_rows) * 3
+    assert sorted(np.concatenate([one.share(chosen) for one in group])) == chosen.tolist()
+    assert np.concatenate([chosen[one.rows(num_rows)] for one in group]).tolist() == chosen.tolist()
+
+
+def test_a_process_by_itself_adds_nothing() -> None:
+    values = np.array([1.5, 2.0])
+    assert distributed.join() is ALONE
+    assert ALONE.add(values) is values
+
+
+def test_another_kind_of_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("GDC_PARALLEL", "tensor")
+    with pytest.raises(ConfigError, match=r"^GDC_PARALLEL: expected .*'ddp'.*, got 'tensor'"):
+        distributed.join()
+
+
+def test_self_influence_wants_one_process(tmp_path: Path) -> None:
+    recipe = recipe_with(records=True)
+    with pytest.raises(ConfigError, match=r"^train\.self_influence: expected one process, got 2"):
+        train(
+            built(),
+            training_data(),
+            recipe,
+            checkpoints=tmp_path,
+            name="test",
+            among=Processes(0, 2),
+        )
+
+
+# Joins the others, says that it did, and stays.
+LASTING = """
+import os, sys, time
+from pathlib import Path
+from gdc.training import distributed
+
+distributed.join()
+Path(sys.argv[1], os.environ["RANK"]).write_text(f"{os.getpid()}\\n")
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_launcher_that_started_them(tmp_path: Path) -> None:
+    (tmp_path / "lasting.py").write_text(LASTING)
+    command = [*LAUNCH, "2", str(tmp_path / "lasting.py"), str(tmp_path)]
+    launcher = subprocess.Popen(command, env=ENVIRONMENT)
+    files = [tmp_path / str(rank) for rank in range(2)]
+    while not all(file.exists() and file.read_text().endswith("\n") for file in files):
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait()
+    running = [int(file.read_text()) for file in files]
+    deadline = time.monotonic() + 10
+    while any(map(is_running, running)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, running))
+
+
+def run(  # noqa: PLR0913 - how a test trains
+    folder: Path,
+    kind: str,
+    count: int,
+    *,
+    parallel: str = "ddp",
+    die_at: int = -1,
+    dropout: float = 0.0,
+) -> int:
+    """Train in the folder as so many processes; 0: without a launcher."""
+    launch = [*LAUNCH, str(count)] if count else [sys.executable]
+    folder.mkdir(exist_ok=True)
+    command = [*launch, "-m", "tests.train_together"]
+    done = subprocess.run(
+        [*command, kind, str(folder / "out.npz"), str(die_at), str(dropout)],
+        cwd=folder,
+        env={**ENVIRONMENT, "GDC_PARALLEL": parallel},
+        check=False,
+        capture_output=True,
+    )
+    return done.returncode
+
+
+def results_of(folder: Path, rank: int = 0) -> dict[str, NDArray[np.float64]]:
+    with np.load(folder / f"out-{rank}.npz") as results:
+        return dict(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "parallel"), [("lstm", "ddp"), ("gpt2", "fsdp")])
+def test_two_processes_that_die_and_go_on_train_as_one_does(
+    kind: str, parallel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, together, whole = tmp_path / "alone", tmp_path / "together", tmp_path / "whole"
+    assert run(alone, kind, 0) == 0
+    assert run(whole, kind, 2, parallel=parallel) == 0
+    assert run(together, kind, 2, parallel=parallel, die_at=DIES_AT) != 0
+    assert not (together / "data").exists()
+    assert run(together, kind, 2, parallel=parallel) == 0
+    expected, first, second = results_of(alone), results_of(together), results_of(together, 1)
+    uninterrupted = results_of(whole)
+    assert first["num_written"] == expected["num_written"] - DIES_AT
+    for name in ("weights", "curve", "asked"):
+        np.testing.assert_allclose(first[name], expected[name], atol=5e-5)
+        np.testing.assert_array_equal(first[name], second[name])
+        np.testing.assert_array_equal(first[name], uninterrupted[name])
+    monkeypatch.chdir(together)
+    trace, folder = store.read_trace(0), store.trace_path(0)
+    assert [path.name for path in store.trace_shards(folder)] == ["shard_00000", "shard_00001"]
+    assert store.verify_trace(folder) == 1 + 2 * (1 + 12) + (1 + 12)
+    assert trace.index["sample_id"].to_list() == [f"t-{i}" for i in range(10)]
+    losses = trace.losses.collect().to_numpy()
+    np.testing.assert_allclose(losses, losses_by_numpy(alone / folder), atol=5e-5)
+    np.testing.assert_allclose(
+        losses_by_numpy(folder, "heldout"), losses_by_numpy(alone / folder, "heldout"), atol=5e-5
+    )
+    assert list(Path("work/traces").rglob("*")) == []
+    assert list(Path("checkpoints").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_one_process_by_itself_is_no_shard_and_goes_on_bit_by_bit(tmp_path: Path) -> None:
+    alone, launched = tmp_path / "alone", tmp_path / "launched"
+    assert run(alone, "gpt2", 0) == 0
+    assert run(launched, "gpt2", 1, parallel="fsdp", die_at=DIES_AT) != 0
+    assert run(launched, "gpt2", 1, parallel="fsdp") == 0
+    expected, found = results_of(alone), results_of(launched)
+    assert found["num_written"] == expected["num_written"] - DIES_AT
+    for name in ("weights", "curve", "asked"):
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.slow
+def test_processes_that_die_and_go_on_draw_the_dropout_that_was_to_come(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(whole, "gpt2", 2, dropout=0.5) == 0
+    assert run(broken, "gpt2", 2, dropout=0.5, die_at=DIES_AT) != 0
+    assert run(broken, "gpt2", 2, dropout=0.5) == 0
+    expected, found = results_of(whole), results_of(broken)
+    assert found["num_written"] == expected["num_written"] - DIES_AT
+    for name in ("weights", "curve", "asked"):
+        np.testing.assert_array_equal(found[name], expected[name])
