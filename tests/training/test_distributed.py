@@ -151,6 +151,21 @@ def test_two_processes_that_die_and_go_on_train_as_one_does(
 
 
 @pytest.mark.slow
+def test_processes_that_find_a_damaged_checkpoint_all_begin_anew(tmp_path: Path) -> None:
+    whole, together = tmp_path / "whole", tmp_path / "together"
+    assert run(whole, "lstm", 2) == 0
+    assert run(together, "lstm", 2, die_at=DIES_AT) != 0
+    (checkpoint,) = (together / "checkpoints").iterdir()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    assert run(together, "lstm", 2) == 0
+    found, expected = results_of(together), results_of(whole)
+    assert found["num_written"] == expected["num_written"]
+    for name in ("weights", "curve", "asked"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert list((together / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_one_process_by_itself_is_no_shard_and_goes_on_bit_by_bit(tmp_path: Path) -> None:
     alone, launched = tmp_path / "alone", tmp_path / "launched"
     assert run(alone, "gpt2", 0) == 0
