@@ -48,6 +48,7 @@ from gdc.corpus.tokenizer import train_tokenizer
 from gdc.curation import plans
 from gdc.schema import CANARIES, CORPUS, CURATED, HALVES, MASKED, PLAN, REFERENCE_LOSS, TRACE_INDEX
 from gdc.scores import STREAMED
+from gdc.statistics import markdown
 from gdc.workspace import store
 
 COMMAND = "make scale"
@@ -204,7 +205,7 @@ def storage_table(parts: Sequence[Part], size: Size) -> str:
     once, places = kept([*parts], 1), f"x{size.copies:g}: workspace, cache and remote"
     rows.append(("**all, once**", "", f"**{once / 1e12:,.3g}**"))
     rows.append(("all, as DVC keeps it", places, f"{kept([*parts], size.copies) / 1e12:,.3g}"))
-    return table(("stored", "counted as", "TB"), rows)
+    return markdown.table(("stored", "counted as", "TB"), rows)
 
 
 def gpu_table(size: Size, machines: Machines, parameters: Sequence[float]) -> str:
@@ -217,7 +218,7 @@ def gpu_table(size: Size, machines: Machines, parameters: Sequence[float]) -> st
     sums = [sum(part.amount for part in parts) for parts in work]
     rows.append(("**all**", "", *(f"**{hours(gpu_hours(flops, machines))}**" for flops in sums)))
     names = [f"{number / 1e9:g} B parameters" for number in parameters]
-    return table((f"hours on {machines.gpus} GPUs", "FLOPs", *names), rows)
+    return markdown.table((f"hours on {machines.gpus} GPUs", "FLOPs", *names), rows)
 
 
 def core_table(size: Size, machines: Machines, measured: Measured) -> str:
@@ -229,7 +230,7 @@ def core_table(size: Size, machines: Machines, measured: Measured) -> str:
     stored = kept(storage(size, measured), 1)
     speed = f"{machines.network * 8 / 1e9:g} Gbit/s"
     rows.append(("push everything once", speed, hours(transfer_hours(stored, machines))))
-    return table((f"hours on {machines.cores:,} cores", "counted as", "hours"), rows)
+    return markdown.table((f"hours on {machines.cores:,} cores", "counted as", "hours"), rows)
 
 
 def assumptions(size: Size, machines: Machines, measured: Measured) -> str:
@@ -251,12 +252,6 @@ def assumptions(size: Size, machines: Machines, measured: Measured) -> str:
         f"`train.token_losses` {token_losses:,.3g} TB more; each Ray worker's own copy of what its "
         "cells read.\n"
     )
-
-
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def short(number: float) -> str:

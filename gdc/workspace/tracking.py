@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from gdc.environment import QUIET
 from gdc.errors import ConfigError, GdcError, TransientError
+from gdc.statistics import markdown
 from gdc.table_files import scan_parquet
 from gdc.workspace.store import lineage_path, new_file, read_json, write_json
 
@@ -76,7 +77,9 @@ class Run:
     def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store rows with the same keys as ``<name>.json`` and, to be read, ``<name>.md``."""
         self._client.log_text(self.run_id, json.dumps(rows, indent=2) + "\n", f"{name}.json")
-        self._client.log_text(self.run_id, _markdown(rows), f"{name}.md")
+        cells = [[str(cell) for cell in row.values()] for row in rows]
+        text = markdown.table(list(rows[0]), cells) if rows else ""
+        self._client.log_text(self.run_id, text, f"{name}.md")
 
     def _log_points(self, points: Sequence[tuple[str, int, float]]) -> None:
         from mlflow.entities import Metric
@@ -473,12 +476,6 @@ def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> str
         name, model.artifact_location, run_id=model.source_run_id, model_id=model.model_id
     )
     return str(version.version)
-
-
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = list(rows[0]) if rows else []
-    cells = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells if line)
 
 
 def _without_password(uri: str) -> str:
