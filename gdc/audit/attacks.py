@@ -11,10 +11,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 
 from gdc.errors import ConfigError, DataError
 from gdc.statistics import hashing
+from gdc.statistics.ranks import auroc_of_groups
 
 Scores = NDArray[np.float64]
 
@@ -380,10 +381,7 @@ def auc(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> flo
         DataError: There are no members, no non-members, or a score is NaN.
     """
     _require_scores(members, non_members)
-    num_members, num_non_members = len(members), len(non_members)
-    ranks = rankdata(np.concatenate([members, non_members]).astype(np.float64))[:num_members]
-    wins = ranks.sum() - num_members * (num_members + 1) / 2
-    return float(wins / (num_members * num_non_members))
+    return auroc_of_groups(members, non_members)
 
 
 def advantage(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> float:

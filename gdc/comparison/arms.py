@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gdc.comparison import leakage
 from gdc.config import Params, RandomArm, ShuffledArm, TopFractionArm
-from gdc.statistics.bootstrap import Interval, mean_interval, paired_difference
+from gdc.statistics.bootstrap import Measured, mean_interval, paired_difference
 
 Cell = tuple[str, int]
 Arrays = list[NDArray[np.float64]]
@@ -93,8 +93,8 @@ def compare_arms(evidence: Evidence, params: Params) -> dict[str, Any]:
 
 
 def as_plain(value: Any) -> Any:  # noqa: ANN401 - any nesting of intervals
-    """The same with every ``Interval`` as a dictionary, ready for JSON."""
-    if isinstance(value, Interval):
+    """The same with every ``Measured`` as a dictionary, ready for JSON."""
+    if isinstance(value, Measured):
         return asdict(value)
     if isinstance(value, Mapping):
         return {name: as_plain(inner) for name, inner in value.items()}
@@ -175,7 +175,7 @@ def _of_canaries(evidence: Evidence, arm: str, seeds: Sequence[int], column: str
 
 def _against(
     evidence: Evidence, arm: str, other: str | None, params: Params, column: str = "extracted"
-) -> Interval | None:
+) -> Measured | None:
     seeds = params.retrain.seeds
     ours = _of_canaries(evidence, arm, seeds, column)
     if other is None or not all(len(values) for values in ours):
@@ -189,7 +189,7 @@ def _perplexity_ratio(
     baseline: str | None,
     params: Params,
     only: frozenset[str] | None = None,
-) -> Interval | None:
+) -> Measured | None:
     if baseline is None or only == frozenset():
         return None
     chosen = pl.lit(value=True) if only is None else pl.col("sample_id").is_in(list(only))
@@ -209,7 +209,7 @@ def _perplexity_ratio(
     return _exponential(log_ratio)
 
 
-def _perplexity(memberships: Sequence[pl.DataFrame], seed: int) -> Interval:
+def _perplexity(memberships: Sequence[pl.DataFrame], seed: int) -> Measured:
     heldout = [table.filter(~pl.col("is_member")) for table in memberships]
     log_perplexity = mean_interval(
         [table["loss"].to_numpy() for table in heldout],
@@ -219,11 +219,11 @@ def _perplexity(memberships: Sequence[pl.DataFrame], seed: int) -> Interval:
     return _exponential(log_perplexity)
 
 
-def _exponential(interval: Interval) -> Interval:
+def _exponential(interval: Measured) -> Measured:
     value, low, high = np.exp([interval.value, interval.low, interval.high]).tolist()
-    return Interval(value, low, high, interval.num_seeds)
+    return Measured(value, low, high, interval.num_seeds)
 
 
-def _points(interval: Interval) -> str:
+def _points(interval: Measured) -> str:
     value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"

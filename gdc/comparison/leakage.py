@@ -16,12 +16,16 @@ from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
 from gdc.audit.epsilon_bound import best_epsilon
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, attacks_in, blind_in
 from gdc.schema import QUADRANTS
-from gdc.statistics.bootstrap import LEVEL, Interval, mean_interval, share_interval
+from gdc.statistics.bootstrap import (
+    LEVEL,
+    Groups,
+    Measured,
+    mean_interval,
+    share_interval,
+    two_sample_interval,
+)
 
 Tables = Sequence[pl.DataFrame]
-Groups = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores of members, of held-out texts
-# AUCs are smooth, so fewer resamples than for a mean give the ends to two digits.
-NUM_AUC_RESAMPLES: Final = 300
 NUM_DECILES: Final = 10
 NUM_ROC_POINTS: Final = 40
 # Chance with which n samples must contain a secret to count as giving it away.
@@ -172,7 +176,7 @@ def scores_of(memberships: Tables, attack: Attack) -> list[Groups]:
     ]
 
 
-def auc_change(ours: Tables, theirs: Tables, attack: Attack, *, seed: int) -> Interval:
+def auc_change(ours: Tables, theirs: Tables, attack: Attack, *, seed: int) -> Measured:
     """AUC of ours minus AUC of theirs, paired by seed and by text."""
     pairs = zip(scores_of(ours, attack), scores_of(theirs, attack), strict=True)
     stacked = [
@@ -183,7 +187,7 @@ def auc_change(ours: Tables, theirs: Tables, attack: Attack, *, seed: int) -> In
     def difference(members: NDArray[np.float64], heldout: NDArray[np.float64]) -> float:
         return auc(members[:, 0], heldout[:, 0]) - auc(members[:, 1], heldout[:, 1])
 
-    return group_interval(stacked, difference, seed)
+    return two_sample_interval(stacked, difference, seed)
 
 
 def verbatim_samples(memberships: Tables) -> pl.DataFrame:
@@ -238,37 +242,14 @@ def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int)
     return {**found, "attack": attack.name}
 
 
-def group_interval(
-    groups: Sequence[Groups],
-    statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
-    seed: int,
-) -> Interval:
-    """A statistic of members and held-out texts, mean over seeds; all three are resampled.
-
-    Every seed is asked about the same texts, so a replicate draws them once for all of its seeds.
-    """
-    rng = np.random.default_rng(seed)
-    num_members, num_heldout = (len(side) for side in groups[0])
-    resampled = []
-    for _ in range(NUM_AUC_RESAMPLES):
-        drawn = rng.integers(len(groups), size=len(groups))
-        members = rng.integers(num_members, size=num_members)
-        heldout = rng.integers(num_heldout, size=num_heldout)
-        values = {i: statistic(groups[i][0][members], groups[i][1][heldout]) for i in set(drawn)}
-        resampled.append(np.mean([values[i] for i in drawn]))
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = float(np.mean([statistic(*pair) for pair in groups]))
-    return Interval(value, float(low), float(high), len(groups))
-
-
 def attack_measures(groups: Sequence[Groups], seed: int) -> dict[str, Any]:
     """AUC, true positive rates and epsilon of one attack."""
     num_heldout = len(groups[0][1])
     rates = [
-        group_interval(groups, _tpr(rate), seed) if num_heldout * rate >= 1 else None
+        two_sample_interval(groups, _tpr(rate), seed) if num_heldout * rate >= 1 else None
         for rate in (0.01, 0.001)
     ]
-    measures = (group_interval(groups, auc, seed), *rates, _epsilon(groups, seed))
+    measures = (two_sample_interval(groups, auc, seed), *rates, _epsilon(groups, seed))
     return dict(zip(_ATTACK_MEASURES, measures, strict=True))
 
 
@@ -304,7 +285,7 @@ def _group(tables: Tables, is_group: pl.Expr, attack: Attack, seed: int) -> dict
     pairs = [pl.concat(pair) for pair in zip(members, heldout, strict=True)]
     return {
         "num_members": num_members,
-        "auc": group_interval(scores_of(pairs, attack), auc, seed),
+        "auc": two_sample_interval(scores_of(pairs, attack), auc, seed),
         "extracted": _suffixes(members, seed)["extracted"],
     }
 
@@ -313,7 +294,7 @@ def _means(tables: Tables, columns: Sequence[str], seed: int) -> dict[str, Any]:
     return {column: _mean([table[column] for table in tables], seed) for column in columns}
 
 
-def _mean(columns: Sequence[pl.Series], seed: int) -> Interval | None:
+def _mean(columns: Sequence[pl.Series], seed: int) -> Measured | None:
     known = [column.drop_nulls() for column in columns]
     if not all(len(column) for column in known):
         return None
@@ -322,7 +303,7 @@ def _mean(columns: Sequence[pl.Series], seed: int) -> Interval | None:
     return mean_interval([column.to_numpy() for column in known], seed=seed)
 
 
-def _curve(nll: Sequence[pl.Series], seed: int) -> dict[str, Interval | None]:
+def _curve(nll: Sequence[pl.Series], seed: int) -> dict[str, Measured | None]:
     log_p = [np.minimum(-column.drop_nulls().to_numpy(), 0.0) for column in nll]
     return {
         str(n): _mean([pl.Series(is_discoverable(values, n, CHANCE)) for values in log_p], seed)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gdc.config import Params
 from gdc.schema import FLAGGED, QUADRANTS
-from gdc.statistics.bootstrap import Interval, paired_difference, share_interval
+from gdc.statistics.bootstrap import Measured, paired_difference, share_interval
 
 Scores = NDArray[np.float64]  # seeds x samples
 # Over fewer samples a bootstrap says too little: over one it has no width.
@@ -158,7 +158,7 @@ class _Comparison:
 
     def difference(
         self, ours: Scores, theirs: Scores, chosen: NDArray[np.bool_]
-    ) -> Interval | None:
+    ) -> Measured | None:
         """Mean difference over the chosen samples."""
         if not chosen.any():
             return None
@@ -192,7 +192,7 @@ def _of_arm(comparison: _Comparison, arm: str, control: str | None) -> dict[str,
     return found | {"verdict": verdict(found)}
 
 
-def answer(against: Interval | None, num_compared: int) -> str:
+def answer(against: Measured | None, num_compared: int) -> str:
     """In words what the interval of the next layer against the control allows to say."""
     if against is None or num_compared < MIN_COMPARED:
         return "not compared"

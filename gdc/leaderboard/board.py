@@ -19,7 +19,7 @@ from gdc.scores import cost_class, epsilon_of
 from gdc.scores.baselines import ever_below_eps
 from gdc.scores.trace_scores import memorization
 from gdc.statistics import ranks
-from gdc.statistics.bootstrap import LEVEL
+from gdc.statistics.bootstrap import LEVEL, cluster_weights
 
 NUM_RESAMPLES: Final = 500
 # Shares of all recorded losses.
@@ -88,13 +88,8 @@ class Judge:
         The first row is the sample itself, all ones.
         """
         group = ranks.codes(self.samples["content_id"].rank("dense").to_numpy())
-        num_groups = int(group.max()) + 1
-        rng = np.random.default_rng(self.seed)
-        weights = np.ones((1 + NUM_RESAMPLES, len(group)), dtype=np.uint16)
-        for row in weights[1:]:
-            drawn = rng.integers(num_groups, size=num_groups)
-            row[:] = np.bincount(drawn, minlength=num_groups)[group]
-        return weights
+        resamples = cluster_weights(group, num_resamples=NUM_RESAMPLES, seed=self.seed)
+        return np.vstack([np.ones_like(resamples[:1]), resamples])
 
     @cached_property
     def families(self) -> Mapping[str, "Family"]:

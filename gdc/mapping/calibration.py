@@ -25,7 +25,7 @@ from gdc.mapping.quadrants import threshold_value
 from gdc.schema import PROBES, SCORES, Verdict, require
 from gdc.scores import cost_class
 from gdc.statistics import ranks
-from gdc.statistics.bootstrap import LEVEL, Interval, share_interval
+from gdc.statistics.bootstrap import LEVEL, Measured, share_interval, stratified_weights
 from gdc.statistics.exposure import sampled_exposure
 
 NUM_RESAMPLES: Final = 1000
@@ -59,12 +59,7 @@ class Family:
     @cached_property
     def weights(self) -> NDArray[np.int64]:
         """Resamples x probes: how often each is drawn; both kinds keep their number."""
-        rng = np.random.default_rng(self.seed)
-        weights = np.zeros((NUM_RESAMPLES, len(self.is_memorized)), dtype=np.int64)
-        for kind in (self.is_memorized, ~self.is_memorized):
-            size = int(kind.sum())
-            weights[:, kind] = rng.multinomial(size, np.full(size, 1 / size), size=NUM_RESAMPLES)
-        return weights
+        return stratified_weights(self.is_memorized, num_resamples=NUM_RESAMPLES, seed=self.seed)
 
     @cached_property
     def shuffled(self) -> Mask:
@@ -376,7 +371,7 @@ def _at_the_cut(
     }
 
 
-def _plain(interval: Interval) -> dict[str, float]:
+def _plain(interval: Measured) -> dict[str, float]:
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 

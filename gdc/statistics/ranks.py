@@ -39,6 +39,13 @@ def auroc(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> flo
     return float(wins.sum() / pairs)
 
 
+def auroc_of_groups(positives: NDArray[np.floating], negatives: NDArray[np.floating]) -> float:
+    """``auroc`` of the values of two groups, every value counted once."""
+    values = np.concatenate([positives, negatives]).astype(np.float64)
+    is_positive = np.arange(len(values)) < len(positives)
+    return auroc(codes(values), is_positive, np.ones(len(values)))
+
+
 def average_precision(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> float:
     """Mean precision over the positives, taken from the highest score down; ties enter together.
 

@@ -12,7 +12,7 @@ from gdc.corpus.canaries import make_canaries
 from gdc.corpus.samples import samples_from
 from gdc.corpus.sources import read_source
 from gdc.corpus.tokenizer import train_tokenizer
-from gdc.statistics.bootstrap import Interval
+from gdc.statistics.bootstrap import Measured
 from gdc.statistics.exposure import null_exposure
 from gdc.training import models
 from gdc.training.batches import TokenizedTexts
@@ -73,7 +73,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, pl.
     return audit_model(subject, canaries_called_planted(samples), members, CONFIG)
 
 
-def assert_near(found: Interval, expected: float) -> None:
+def assert_near(found: Measured, expected: float) -> None:
     """Within four standard errors, where an interval has two on either side.
 
     Each version of Python has another documentation, and of the many checks on one corpus some

@@ -8,7 +8,7 @@ import pytest
 
 from gdc.comparison.arms import Evidence, compare_arms, equal_random_arm, rarest, verdict
 from gdc.config import Params
-from gdc.statistics.bootstrap import Interval
+from gdc.statistics.bootstrap import Measured
 from tests.builders import audit_table, membership_of, params_with
 
 ARMS = {
@@ -114,9 +114,9 @@ def test_a_verdict_says_no_more_than_its_intervals(
     change: tuple[float, float], against: tuple[float, float], words: tuple[str, str]
 ) -> None:
     values = {
-        "extraction_change": Interval(0.0, *change, 3),
-        "perplexity_ratio": Interval(1.0, 0.9, 1.1, 3),
-        "extraction_against_random": Interval(0.0, *against, 3),
+        "extraction_change": Measured(0.0, *change, 3),
+        "perplexity_ratio": Measured(1.0, 0.9, 1.1, 3),
+        "extraction_against_random": Measured(0.0, *against, 3),
         "random": "random",
     }
     sentence = verdict("top", values, "none")

@@ -18,7 +18,7 @@ from gdc.comparison.next_layer import (
     verdict,
 )
 from gdc.schema import PLAN
-from gdc.statistics.bootstrap import Interval
+from gdc.statistics.bootstrap import Measured
 from tests.builders import membership_of, params_with
 
 # Seeds x samples.
@@ -109,14 +109,14 @@ def test_an_arm_that_leaves_nothing_alone_or_has_no_control_is_not_compared() ->
     ],
 )
 def test_an_answer_says_no_more_than_its_interval(ends: tuple[float, float], words: str) -> None:
-    against = Interval(0.1, *ends, 3)
+    against = Measured(0.1, *ends, 3)
     assert answer(against, 20) == words
     assert answer(against, 19) == "not compared"
     found = {
         "arm": "top",
         "control": "random",
         "answer": words,
-        "next_layer": Interval(0.25, 0.0, 0.5, 3),
+        "next_layer": Measured(0.25, 0.0, 0.5, 3),
         "num_below": 80,
         "num_compared": 24,
         "next_layer_against_control": against,

@@ -1,4 +1,4 @@
-"""Rank statistics against scipy and scikit-learn; the leaderboard against scores that are known."""
+"""The leaderboard against scores that are known."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from polars.testing import assert_frame_equal
 from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from gdc import scores
 from gdc.config import Params
@@ -31,63 +29,10 @@ from gdc.leaderboard.board import (
 from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.schema import CORPUS, REFERENCES
-from gdc.statistics import ranks
 from gdc.workspace import half_models, store
 from tests.builders import params_with, trace_of
 
 NUM_ORDINARY = 300
-
-
-# ---- rank statistics
-
-
-def ones(count: int) -> NDArray[np.float64]:
-    return np.ones(count)
-
-
-def test_a_ranking_of_five_by_hand() -> None:
-    score = ranks.codes(np.array([9.0, 7.0, 5.0, 5.0, 1.0]))
-    is_positive = np.array([True, False, True, False, False])
-    assert score.tolist() == [3, 2, 1, 1, 0]
-    # Of six pairs the first positive wins three, the second one and a tie.
-    assert ranks.auroc(score, is_positive, ones(5)) == 4.5 / 6
-    # Precision 1 at the first positive; 2 of 4 where the tie has entered.
-    assert ranks.average_precision(score, is_positive, ones(5)) == (1 + 2 / 4) / 2
-
-
-def test_what_is_not_defined_is_nan() -> None:
-    code = ranks.codes(np.array([1.0, 2.0]))
-    none, constant = np.array([False, False]), ranks.codes(np.array([3.0, 3.0]))
-    assert np.isnan(ranks.auroc(code, none, ones(2)))
-    assert np.isnan(ranks.auroc(code, ~none, ones(2)))
-    assert np.isnan(ranks.average_precision(code, none, ones(2)))
-    assert np.isnan(ranks.spearman(code, constant, ones(2)))
-    assert np.isnan(ranks.spearman(code[:0], code[:0], ones(0)))
-
-
-# Few values, so that there are ties.
-weighted = st.lists(
-    st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans(), st.integers(0, 3)),
-    min_size=2,
-    max_size=30,
-)
-
-
-@given(rows=weighted)
-def test_a_weight_is_so_many_equal_rows(rows: list[tuple[int, int, bool, int]]) -> None:
-    one, other, is_positive, weights = (np.array(column) for column in zip(*rows, strict=True))
-    a, b, labels = (np.repeat(column, weights) for column in (one, other, is_positive))
-    if len(set(a)) > 1 and len(set(b)) > 1:
-        found = ranks.spearman(ranks.codes(one), ranks.codes(other), weights)
-        assert found == pytest.approx(spearmanr(a, b).statistic)
-    if len(set(labels)) == 2:
-        found = ranks.auroc(ranks.codes(one), is_positive, weights)
-        assert found == pytest.approx(roc_auc_score(labels, a))
-        found = ranks.average_precision(ranks.codes(one), is_positive, weights)
-        assert found == pytest.approx(average_precision_score(labels, a))
-
-
-# ---- the leaderboard
 
 
 def samples_of() -> pl.DataFrame:

@@ -2,9 +2,21 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from gdc.errors import DataError
-from gdc.statistics.bootstrap import mean_interval, paired_difference, share_interval
+from gdc.statistics import ranks
+from gdc.statistics.bootstrap import (
+    Estimate,
+    cluster_weights,
+    mean_interval,
+    paired_difference,
+    percentile_interval,
+    share_interval,
+    stratified_weights,
+    two_sample_interval,
+)
 
 
 def test_the_value_is_the_mean_of_the_seeds_means() -> None:
@@ -97,3 +109,40 @@ def test_equal_weights_change_nothing() -> None:
     assert [weighted.value, weighted.low, weighted.high] == pytest.approx(
         [plain.value, plain.low, plain.high]
     )
+
+
+def test_an_interval_of_two_samples_covers_a_known_auc() -> None:
+    rng = np.random.default_rng(0)
+    groups = [(rng.normal(1, 1, 200), rng.normal(0, 1, 150)) for _ in range(3)]
+    found = two_sample_interval(groups, ranks.auroc_of_groups, seed=0)
+    by_seed = [roc_auc_score([1] * 200 + [0] * 150, np.concatenate(pair)) for pair in groups]
+    assert found.value == pytest.approx(np.mean(by_seed))
+    # Two unit normals at distance 1: Phi(1 / sqrt 2).
+    assert found.low < norm.cdf(0.5**0.5) < found.high
+    assert found.num_seeds == 3
+    assert found == two_sample_interval(groups, ranks.auroc_of_groups, seed=0)
+
+
+def test_the_units_of_a_cluster_are_drawn_together() -> None:
+    clusters = np.array([0, 0, 1, 2, 2, 2])
+    weights = cluster_weights(clusters, num_resamples=200, seed=1)
+    assert weights.shape == (200, 6)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3:] == weights[:, 3:4]).all()
+    assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()
+    assert 0.8 < weights[:, 2].mean() < 1.2
+
+
+def test_positives_and_negatives_keep_their_number() -> None:
+    is_positive = np.array([True, False, True, True, False])
+    weights = stratified_weights(is_positive, num_resamples=200, seed=(0, 1))
+    assert (weights[:, is_positive].sum(axis=1) == 3).all()
+    assert (weights[:, ~is_positive].sum(axis=1) == 2).all()
+    assert len(np.unique(weights, axis=0)) > 10
+
+
+def test_undefined_resamples_are_left_out_of_an_interval() -> None:
+    nan = float("nan")
+    assert percentile_interval(0.5, [0.0, nan, 1.0]) == Estimate(0.5, 0.025, 0.975)
+    assert percentile_interval(0.5, [nan]) == Estimate(0.5, 0.5, 0.5)
+    assert percentile_interval(nan, [0.0, 1.0]) is None
