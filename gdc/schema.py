@@ -97,7 +97,7 @@ REFERENCES: Final = pl.Schema(
 )
 
 # SCORES is followed by one Float64 column for every enabled score of the registry, then by `cause`
-# and `twin_ids` of gdc.mapping.causes.
+# and `duplicate_ids` of gdc.mapping.causes.
 SCORES: Final = pl.Schema(
     {
         "sample_id": pl.String,
@@ -215,6 +215,9 @@ MEMBERSHIP: Final = pl.Schema(
 )
 
 
+_FORMER_COLUMNS: Final = {"twin_ids": "duplicate_ids"}
+
+
 def require(
     table: pl.DataFrame,
     schema: pl.Schema,
@@ -222,7 +225,16 @@ def require(
     name: str,
     remedy: str = "Re-run the stage that writes it.",
 ) -> None:
-    """Raise ``SchemaError`` unless ``table`` starts with exactly the columns of ``schema``."""
+    """Raise ``SchemaError`` unless ``table`` starts with exactly the columns of ``schema``.
+
+    A table of an older version, in which a column has a former name, is refused too.
+    """
+    for column in table.columns:
+        if column in _FORMER_COLUMNS:
+            raise SchemaError(
+                f"{name}: `{column}` is called `{_FORMER_COLUMNS[column]}` now. Write the table "
+                "again: gdc run."
+            )
     head = pl.Schema(list(table.schema.items())[: len(schema)])
     if head != schema:
         raise SchemaError(

@@ -33,6 +33,12 @@ def test_another_order_is_refused() -> None:
         require(turned, QUADRANT_TABLE, name="quadrants")
 
 
+def test_a_former_column_is_refused_with_its_new_name() -> None:
+    old = pl.DataFrame(schema=SCORES).with_columns(twin_ids=pl.lit([], pl.List(pl.String)))
+    with pytest.raises(SchemaError, match=r"^scores: `twin_ids` is called `duplicate_ids` now\..*"):
+        require(old, SCORES, name="scores")
+
+
 def test_another_dtype_is_refused_and_named() -> None:
     narrow = pl.DataFrame(schema=SCORES).with_columns(pl.col("difficulty").cast(pl.Float32))
     with pytest.raises(SchemaError, match=r"got .*'difficulty': Float32.* Re-run the stage"):

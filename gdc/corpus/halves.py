@@ -21,7 +21,7 @@ def assign_halves(
 
     Args:
         samples: Unique ``sample_id`` and ``content_id``, rows in any order.
-        twins: ``sample_id`` of near copies and ``twin_id`` of the kept one each is like.
+        twins: ``sample_id`` of near copies and ``duplicate_of`` of the kept one each is like.
         num_models: Even; 0 assigns nothing.
         seed: Of the assignment.
 
@@ -53,7 +53,7 @@ def _groups(samples: pl.DataFrame, twins: pl.DataFrame) -> Mapping[str, str]:
     """Name of the group of each sample: the smallest ``content_id`` of the texts that are alike."""
     content = dict(samples.select("sample_id", "content_id").iter_rows())
     above = {name: name for name in content.values()}
-    pairs = twins.select("sample_id", "twin_id").sort("sample_id").iter_rows()
+    pairs = twins.select("sample_id", "duplicate_of").sort("sample_id").iter_rows()
     for one, other in pairs:
         ends = sorted((_root(content[one], above), _root(content[other], above)))
         above[ends[1]] = ends[0]

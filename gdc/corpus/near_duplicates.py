@@ -22,7 +22,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.schema import Batches
 
 NEAR_DUPLICATES: Final = pl.Schema(
-    {"sample_id": pl.String, "twin_id": pl.String, "similarity": pl.Float64}
+    {"sample_id": pl.String, "duplicate_of": pl.String, "similarity": pl.Float64}
 )
 
 # Least chance that LSH proposes a pair whose similarity is the threshold; above it, it is higher.

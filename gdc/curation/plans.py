@@ -78,9 +78,9 @@ def cap_copies_plan(
     Source: Lee et al. 2022, arXiv:2107.06499.
     """
     copies = near_copies(texts, arm, seed=seed)
-    ordinal = pl.col("sample_id").rank("ordinal").over("twin_id")
+    ordinal = pl.col("sample_id").rank("ordinal").over("duplicate_of")
     similarity = pl.col("similarity").round(3).cast(pl.String)
-    reason = pl.lit("near copy of ") + pl.col("twin_id") + ", similarity " + similarity
+    reason = pl.lit("near copy of ") + pl.col("duplicate_of") + ", similarity " + similarity
     return _drop(
         scored, copies.filter(ordinal >= arm.max_copies).select("sample_id", reason=reason)
     )

@@ -25,8 +25,8 @@ CAUSES: Final = pl.Schema(
     {
         "sample_id": pl.String(),
         "cause": pl.String(),
-        # At most ``MAX_TWINS`` exact copies in order, or near ones where there are none.
-        "twin_ids": pl.List(pl.String),
+        # At most ``MAX_DUPLICATES`` exact copies in order, or near ones where there are none.
+        "duplicate_ids": pl.List(pl.String),
     }
 )
 # By precedence: the first that holds is the cause. A secret comes first, as keeping one copy or few
@@ -34,11 +34,11 @@ CAUSES: Final = pl.Schema(
 REMEDIES: Final[Mapping[str, str]] = {
     "secret": "Remove the sample and its copies, or mask the span that looks like a secret.",
     "exact-copies": "Deduplicate: keep one copy, and look again at what it holds.",
-    "near-copies": "Near-deduplicate: keep one of the twins, and look again at what it holds.",
+    "near-copies": "Near-deduplicate: keep one of the duplicates, and look again at what it holds.",
     "template": "Keep few samples of the pattern.",
     "none": "Down-weight it, or keep it: its text and copies show no cause.",
 }
-MAX_TWINS: Final = 5
+MAX_DUPLICATES: Final = 5
 MIN_ALIKE: Final = 5  # texts of a template, lines or numbers of a pattern inside a text
 MIN_WORDS: Final = 2  # that are left when a template is masked
 
@@ -75,7 +75,7 @@ def find_causes(samples: Batches, twins: pl.DataFrame) -> pl.DataFrame:
             others = [i for i in same if i != sample_id]
             twins_of = others or sorted(near.get(sample_id, ()))
             cause = _cause(text, bool(others), bool(twins_of), templates)
-            rows.append((sample_id, cause, twins_of[:MAX_TWINS]))
+            rows.append((sample_id, cause, twins_of[:MAX_DUPLICATES]))
         tables.append(pl.DataFrame(rows, schema=CAUSES, orient="row"))
     return pl.concat(tables).sort("sample_id")
 
@@ -125,7 +125,7 @@ def _copies_and_templates(
             if not same and (form := _form(text)) is not None:
                 forms.append(form)
             insort(same, sample_id)
-            del same[MAX_TWINS + 1 :]
+            del same[MAX_DUPLICATES + 1 :]
     values, nums = np.unique(np.asarray(forms), return_counts=True)
     return copies, frozenset(values[nums >= MIN_ALIKE].tolist())
 
@@ -137,7 +137,7 @@ def _digest(text: str) -> bytes:
 
 def _near_copies(twins: pl.DataFrame) -> Mapping[str, set[str]]:
     near: defaultdict[str, set[str]] = defaultdict(set)
-    for one, other in twins.select("sample_id", "twin_id").iter_rows():
+    for one, other in twins.select("sample_id", "duplicate_of").iter_rows():
         near[one].add(other)
         near[other].add(one)
     return near

@@ -260,7 +260,7 @@ def _scored_samples(tables: ReportTables) -> pl.DataFrame:
     axis = tables.quadrants_summary["axis"]
     label = pl.col("family") + "/" + pl.col("num_repeats").cast(pl.String)
     samples = (
-        tables.scores.select("sample_id", "difficulty", "cause", "twin_ids", score=axis)
+        tables.scores.select("sample_id", "difficulty", "cause", "duplicate_ids", score=axis)
         .join(tables.quadrants, on="sample_id", maintain_order="left")
         .join(
             tables.corpus.select(
@@ -334,7 +334,7 @@ def _hotspots(samples: pl.DataFrame, params: Params) -> list[dict[str, Any]]:
     """Ordinary samples above the memorization threshold, the quadrant of hotspots first."""
     columns = (
         "sample_id", "source", "difficulty", "score", "quadrant", "stability", "num_copies",
-        "cause", "twin_ids", "spans", "text",
+        "cause", "duplicate_ids", "spans", "text",
     )  # fmt: skip
     hotspot = pl.col("quadrant") == "hotspot-memorized"
     return (

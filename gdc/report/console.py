@@ -127,7 +127,7 @@ def quadrants_table(report: Mapping[str, Any]) -> Table:
 
 
 def hotspots_table(report: Mapping[str, Any], limit: int) -> Table:
-    """The first ``limit`` hotspots: numbers, cause, id, text or source, twins; and the remedies."""
+    """The first ``limit`` hotspots: numbers, cause, id, text or source, duplicates, remedies."""
     hotspots: Sequence[Mapping[str, Any]] = report["hotspots"][:limit]
     title = f"Hotspots ({len(hotspots)} of {len(report['hotspots'])} listed)"
     table = Table(title=title, caption=_remedies(report), box=SIMPLE_HEAD, caption_justify="left")
@@ -142,7 +142,9 @@ def hotspots_table(report: Mapping[str, Any], limit: int) -> Table:
             _number(row["difficulty"]),
             _number(row["score"]),
             f"{row['num_copies']:,}",
-            Text.assemble((row["sample_id"], "bold"), "\n", plain(shown), _twins(row["twin_ids"])),
+            Text.assemble(
+                (row["sample_id"], "bold"), "\n", plain(shown), _duplicates(row["duplicate_ids"])
+            ),
         )
     return table
 
@@ -177,8 +179,8 @@ def _remedies(report: Mapping[str, Any]) -> str:
     )
 
 
-def _twins(twin_ids: Sequence[str]) -> str:
-    return "".join(f"\ntwin {twin}" for twin in twin_ids)
+def _duplicates(duplicate_ids: Sequence[str]) -> str:
+    return "".join(f"\nduplicate {sample_id}" for sample_id in duplicate_ids)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

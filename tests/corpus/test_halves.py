@@ -10,7 +10,7 @@ from gdc.corpus.halves import assign_halves
 from gdc.errors import ConfigError
 from gdc.schema import HALVES
 
-NO_TWINS = pl.DataFrame(schema={"sample_id": pl.String, "twin_id": pl.String})
+NO_TWINS = pl.DataFrame(schema={"sample_id": pl.String, "duplicate_of": pl.String})
 
 
 def samples_of(*contents: str) -> pl.DataFrame:
@@ -55,7 +55,7 @@ def test_neither_row_order_nor_other_texts_matter(
 def test_copies_and_chains_of_near_copies_fall_in_one_half() -> None:
     samples = samples_of("a", "a", "a", "b", "c", "d", *[f"x{i}" for i in range(40)])
     # d is like c, and c is like a: all in the half of a.
-    twins = pl.DataFrame({"sample_id": ["c-0", "d-0"], "twin_id": ["a-1", "c-0"]})
+    twins = pl.DataFrame({"sample_id": ["c-0", "d-0"], "duplicate_of": ["a-1", "c-0"]})
     for seed in range(20):
         seen = seen_of(assign_halves(samples, twins, num_models=4, seed=seed))
         assert seen["a-0"] == seen["a-1"] == seen["a-2"] == seen["c-0"] == seen["d-0"]

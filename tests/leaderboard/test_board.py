@@ -299,7 +299,7 @@ def test_halves_are_those_of_no_reference_and_cover_the_training_split(
     assert table["sample_id"].to_list() == ["0-0", "1-0", "2-0", "3-0"]
     assert_frame_equal(half_models.make_halves(params, 64), table)
     samples = store.read("corpus").filter(pl.col("split") == "train")
-    twins = pl.DataFrame(schema={"sample_id": pl.String, "twin_id": pl.String})
+    twins = pl.DataFrame(schema={"sample_id": pl.String, "duplicate_of": pl.String})
     references = assign_halves(samples, twins, num_models=64, seed=params.seed)
     for ours, theirs in zip(table["seen"], references["seen"], strict=True):
         assert 8 < (ours == theirs).sum() < 56

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from gdc.corpus.near_duplicates import NEAR_DUPLICATES
-from gdc.mapping.causes import CAUSES, MAX_TWINS, REMEDIES, find_causes, masked, secret_kinds
+from gdc.mapping.causes import CAUSES, MAX_DUPLICATES, REMEDIES, find_causes, masked, secret_kinds
 from tests.builders import cut
 
 NO_TWINS = pl.DataFrame(schema=NEAR_DUPLICATES)
@@ -77,8 +77,12 @@ def test_of_many_twins_the_first_ids_are_named() -> None:
     near = find_causes(
         [samples_of({i: f"{PROSE} {i}" for i in ids})], twins_of(*((i, "s0") for i in ids[:0:-1]))
     )
-    assert same["twin_ids"][0].to_list() == near["twin_ids"][0].to_list() == ids[1 : MAX_TWINS + 1]
-    assert same["twin_ids"][8].to_list() == ids[:MAX_TWINS]
+    assert (
+        same["duplicate_ids"][0].to_list()
+        == near["duplicate_ids"][0].to_list()
+        == ids[1 : MAX_DUPLICATES + 1]
+    )
+    assert same["duplicate_ids"][8].to_list() == ids[:MAX_DUPLICATES]
 
 
 def test_texts_that_differ_in_names_and_numbers_are_a_template_from_five_on() -> None:
@@ -259,7 +263,7 @@ def test_every_sample_has_one_cause_whatever_the_order_of_rows(texts: list[str],
     assert table["sample_id"].to_list() == sorted(samples["sample_id"])
     assert set(table["cause"]) <= set(REMEDIES)
     has_twins = table["cause"].is_in(["exact-copies", "near-copies"])
-    assert (table["twin_ids"].list.len() > 0).to_list() == has_twins.to_list()
+    assert (table["duplicate_ids"].list.len() > 0).to_list() == has_twins.to_list()
     assert not any(map(secret_kinds, texts))
     shuffled = samples.sample(fraction=1, shuffle=True, seed=seed)
     assert_frame_equal(find_causes([shuffled], pairs.reverse()), table)

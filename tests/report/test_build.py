@@ -236,11 +236,11 @@ def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_list
         "stability": None,
         "num_copies": 1,
         "cause": "secret",
-        "twin_ids": [],
+        "duplicate_ids": [],
         "spans": [],
         "text": "text of e-0",
     }
-    assert [row["twin_ids"] for row in hotspots[1:]] == [["c-0", "d-1"], ["d-0"], []]
+    assert [row["duplicate_ids"] for row in hotspots[1:]] == [["c-0", "d-1"], ["d-0"], []]
 
 
 def test_of_several_tracked_runs_the_page_says_which_samples_change_their_quadrant() -> None:
@@ -270,21 +270,23 @@ def test_causes_are_counted_by_precedence_without_canaries_and_bring_their_remed
     ]
 
 
-def test_page_and_terminal_show_causes_twins_and_remedies() -> None:
+def test_page_and_terminal_show_causes_duplicates_and_remedies() -> None:
     page = page_of(tables_of(), params_of()).replace(get_plotlyjs(), "")
     shown = printed(console.hotspots_table(build.build_report(tables_of(), params_of()), 2))
     for remedy in REMEDIES.values():
         assert str(escape(remedy)) in page
         assert remedy in " ".join(shown.split())
     assert '<td class="id">near-copies<br><code>c-0</code><br><code>d-1</code></td>' in page
-    assert re.search(r"near-copies +text of d-0 *\n +twin c-0 *\n +twin d-1", shown)
+    assert re.search(r"near-copies +text of d-0 *\n +duplicate c-0 *\n +duplicate d-1", shown)
     assert "near-copies (2): Near-dedup" in shown
 
 
-def test_ids_of_twins_never_become_markup() -> None:
+def test_ids_of_duplicates_never_become_markup() -> None:
     tables = tables_of()
-    evil = pl.col("twin_ids").list.eval(pl.lit(EVIL))
-    page = page_of(replace(tables, scores=tables.scores.with_columns(twin_ids=evil)), params_of())
+    evil = pl.col("duplicate_ids").list.eval(pl.lit(EVIL))
+    page = page_of(
+        replace(tables, scores=tables.scores.with_columns(duplicate_ids=evil)), params_of()
+    )
     assert page.count("<script") == page_of(tables, params_of()).count("<script")
     assert str(escape(EVIL)) in page
 
