@@ -543,15 +543,16 @@ def test_ctrl_c_ends_a_program_that_still_imports_without_a_traceback(tmp_path: 
     assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
 
 
-def test_ctrl_c_ends_a_command_that_still_imports_without_a_traceback() -> None:
+def test_ctrl_c_ends_a_command_that_still_imports_without_a_traceback(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from gdc import cli, workspace\n"
-        "workspace.require_workspace = lambda: (print(flush=True), time.sleep(60))\n"
+        "import sys, time; from gdc import cli; from gdc.workspace import project\n"
+        "project.require_workspace = lambda: (print(flush=True), time.sleep(60))\n"
         "sys.argv = ['gdc', 'run']; cli.main()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+        [sys.executable, "-c", program],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         process.send_signal(signal.SIGINT)
