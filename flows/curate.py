@@ -3,10 +3,10 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from functools import partial
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -19,33 +19,18 @@ from flows.server import prefect_server
 from gdc.scores import require_registered
 from gdc.workspace import store
 from gdc.workspace.tracking import load_mlflow, require_answer
-from tasks.cluster import joined, run_on_cluster
+from tasks.cluster import joined, ray_workers
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE
 from tasks.lineage import Record, recorded_run
+from tasks.processes import processes
 from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
-from tasks.stages import StageFailedError, StageResult, reproduce, run_side_by_side
+from tasks.schedule import ByKind, Executor, run_graph
+from tasks.stages import StageFailedError, StageResult, reproduce
 
-# The stages of a phase run side by side.
-PHASES: Final[tuple[tuple[str, ...], ...]] = (
-    ("manifest",),
-    ("ingest",),
-    ("halves",),
-    ("train", "reference"),
-    ("score",),
-    ("calibrate",),
-    ("partition",),
-    ("spans",),
-    ("intervene",),
-    ("retrain",),
-    ("evaluate",),
-    ("report",),
-)
-
-
-# Targets and the parent run -> what became of each.
-Runner = Callable[[Sequence[str], str | None], list[StageResult]]
+# Only after it is it known whether the source or the code changed.
+FIRST: Final = "manifest"
 
 
 @flow(name="curate")
@@ -61,12 +46,39 @@ def curate(
     num_threads = params.training.num_threads
     on_cluster = nullcontext() if cluster is None else joined(cluster, num_threads)
     with only_run_here(), on_cluster, recorded_run() as record:
-        graph = load_graph(Path())
-        run_here = partial(run_side_by_side, max_workers=num_workers)
-        run_cells = run_here if cluster is None else partial(run_on_cluster, graph=graph)
-        run_phases(record, graph, run_here, run_cells)
+        graph = load_graph(Path()).after(FIRST)
+        with executor_of(record.run.run_id, graph, num_workers, cluster) as executor:
+            run_changed(record, graph, executor)
+        require_success(record.results)
         if publish:
             publish_workspace(record.run, params, datetime.now().astimezone().date())
+
+
+@contextmanager
+def executor_of(
+    parent_run_id: str | None, graph: Graph, max_workers: int, address: str | None
+) -> Iterator[Executor]:
+    """Where targets run: here, or items of a matrix on the cluster that was joined."""
+    with processes(parent_run_id, max_workers) as here:
+        if address is None:
+            yield here
+            return
+        with ray_workers(graph, parent_run_id) as there:
+            yield ByKind(stages=here, items=there)
+
+
+def run_changed(record: Record, graph: Graph, executor: Executor) -> None:
+    """Run what has changed, and record and tell what became of every target."""
+
+    @cache
+    def unchanged() -> frozenset[str]:
+        return graph.unchanged(changed_targets())
+
+    for result in run_graph(graph, executor, lambda t: t != FIRST and t in unchanged()):
+        record.results.append(result)
+        tell(result, f"{len(record.results)} of {len(graph.upstream)}")
+    counts = Counter(result.outcome for result in record.results)
+    get_run_logger().info(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
 
 
 def is_up_to_date() -> bool:
@@ -75,49 +87,10 @@ def is_up_to_date() -> bool:
         if not LOCK_FILE.exists():
             return False
         try:
-            reproduce("manifest", None, lambda _line: None)
+            reproduce(FIRST, None, lambda _line: None)
         except StageFailedError:
             return False  # the flow meets it too, and records it
         return not changed_targets()
-
-
-def run_phases(record: Record, graph: Graph, run_here: Runner, run_cells: Runner) -> None:
-    """Run what is stale; a target that fails takes only those along that need it.
-
-    Stages run here; the items of a matrix, such as arms and seeds, where ``run_cells`` says.
-
-    Raises:
-        StageFailedError: After the last phase, with what every failed target said.
-    """
-    unchanged: frozenset[str] = frozenset()
-    for phase in PHASES:
-        targets = [target for stage in phase for target in graph.cells(stage)]
-        blocked = blocked_by_failures(targets, graph, record.results)
-        ready = [target for target in targets if target not in blocked]
-        stale = [target for target in ready if target not in unchanged]
-        results = [StageResult(target, "skipped", 0.0) for target in ready if target in unchanged]
-        cells = [target for target in stale if "@" in target]
-        results += run_here([t for t in stale if t not in cells], record.run.run_id)
-        results += run_cells(cells, record.run.run_id)
-        results += blocked.values()
-        record.results.extend(results)
-        tell(phase, results)
-        if phase == PHASES[0]:
-            # Only now is it known whether the source or the code changed.
-            unchanged = graph.unchanged(changed_targets())
-    require_success(record.results)
-
-
-def blocked_by_failures(
-    targets: Sequence[str], graph: Graph, results: Sequence[StageResult]
-) -> dict[str, StageResult]:
-    """The targets that need one that failed, each with its result: not run."""
-    failed = {result.target for result in results if result.outcome == "failed"}
-    return {
-        target: StageResult(target, "not run", 0.0)
-        for target in targets
-        if graph.above(target) & failed
-    }
 
 
 def require_success(results: Sequence[StageResult]) -> None:
@@ -132,11 +105,12 @@ def require_success(results: Sequence[StageResult]) -> None:
     raise StageFailedError("\n".join([*lines, *failed]))
 
 
-def tell(phase: Sequence[str], results: list[StageResult]) -> None:
-    """Say what a phase did."""
-    counts = Counter(result.outcome for result in results)
-    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    get_run_logger().info("%s: %s", " and ".join(phase), summary)
+def tell(result: StageResult, progress: str) -> None:
+    """Say what became of a target; of what has nothing to do only the number of targets tells."""
+    if result.outcome != "skipped":
+        get_run_logger().info(
+            "%s: %s in %.0f s (%s)", result.target, result.outcome, result.seconds, progress
+        )
 
 
 def main() -> None:

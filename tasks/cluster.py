@@ -27,9 +27,10 @@ from prefect.logging import get_run_logger
 
 from gdc.environment import device
 from gdc.errors import ConfigError, TransientError
-from gdc.workspace import tracking
+from gdc.workspace import dvc_files, tracking
 from gdc.workspace.ray_cluster import LOCAL, connected
 from tasks.graph import Graph
+from tasks.processes import WAIT_SECONDS
 from tasks.stages import (
     StageFailedError,
     StageResult,
@@ -37,6 +38,7 @@ from tasks.stages import (
     dvc_command,
     is_transient,
     reproduce,
+    result_of,
     stage_environment,
 )
 
@@ -115,51 +117,65 @@ def _require_room(resources: Mapping[str, float], needs: Mapping[str, int]) -> N
             )
 
 
-def run_on_cluster(
-    targets: Sequence[str], parent_run_id: str | None, graph: Graph
-) -> list[StageResult]:
-    """Run cells on the cluster that was joined; one that fails leaves the others running.
+class RayWorkers:
+    """Runs targets on the workers of a Ray cluster; see ``ray_workers``."""
 
-    Returns:
-        One result per target, in order; a failed one carries its error.
+    def __init__(self, runner: Any, graph: Graph, parent_run_id: str | None) -> None:  # noqa: ANN401  # prefect_ray is an extra
+        self._runner = runner
+        self._graph = graph
+        self._parent_run_id = parent_run_id
+        self._running: dict[Any, tuple[str, Any]] = {}  # Ray's references, Prefect's futures
+        self._in_remote: set[str] = set()
 
-    Raises:
-        ConfigError: There is no default DVC remote.
-        TransientError: The remote did not take or give the files.
-    """
+    def submit(self, target: str) -> None:
+        """Push what a target reads, and run it where there is room.
+
+        Raises:
+            ConfigError: There is no default DVC remote.
+            TransientError: The remote did not take the files.
+        """
+        workspace = describe_workspace()
+        inputs = sorted(self._graph.upstream[target])
+        if new := [name for name in inputs if name not in self._in_remote]:
+            _dvc("push", *new)
+            self._in_remote.update(new)
+        parameters = {
+            "target": target,
+            "inputs": inputs,
+            "workspace": workspace,
+            "parent_run_id": self._parent_run_id,
+        }
+        future = self._runner.submit(run_cell, parameters)
+        self._running[future.wrapped_future] = (target, future)
+
+    def wait(self) -> list[StageResult]:
+        """Results of those that have ended, with their outputs in place here."""
+        import ray  # noqa: PLC0415 - an extra
+
+        if not self._running:
+            return []
+        ended, _ = ray.wait(list(self._running), timeout=WAIT_SECONDS)
+        return [self._taken(_result_of(*self._running.pop(reference))) for reference in ended]
+
+    def _taken(self, result: StageResult) -> StageResult:
+        """The result, with the outputs that the worker has pushed put in their place here."""
+        if result.error is not None:
+            return result
+        try:
+            reproduce(result.target, self._parent_run_id, _say, options=("--pull",))
+        except StageFailedError as error:
+            return replace(result, outcome="failed", error=error)
+        self._in_remote.add(result.target)
+        return result
+
+
+@contextmanager
+def ray_workers(graph: Graph, parent_run_id: str | None) -> Iterator[RayWorkers]:
+    """Keep an executor on the Ray cluster that was joined."""
     from prefect_ray import RayTaskRunner  # noqa: PLC0415 - an extra
 
-    if not targets:
-        return []
-    workspace = describe_workspace()
-    inputs = {target: sorted(graph.upstream[target]) for target in targets}
-    _dvc("push", *sorted({name for names in inputs.values() for name in names}))
     with RayTaskRunner() as runner:
-        futures = [
-            runner.submit(
-                run_cell,
-                {
-                    "target": target,
-                    "inputs": inputs[target],
-                    "workspace": workspace,
-                    "parent_run_id": parent_run_id,
-                },
-            )
-            for target in targets
-        ]
-        results = [_result_of(t, future) for t, future in zip(targets, futures, strict=True)]
-    return [_taken(result, parent_run_id) for result in results]
-
-
-def _taken(result: StageResult, parent_run_id: str | None) -> StageResult:
-    """The result, with the outputs that the record of the worker's run names put in their place."""
-    if result.error is not None:
-        return result
-    try:
-        reproduce(result.target, parent_run_id, _say, options=("--pull",))
-    except StageFailedError as error:
-        return replace(result, outcome="failed", error=error)
-    return result
+        yield RayWorkers(runner, graph, parent_run_id)
 
 
 def default_remote() -> tuple[str, str]:
@@ -192,11 +208,16 @@ def describe_workspace() -> Workspace:
     handed_on = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     return Workspace(
         name=sha256(f"{socket.gethostname()}:{Path.cwd()}".encode()).hexdigest()[:12],
-        files={path.as_posix(): path.read_bytes() for path in paths},
+        files={path.as_posix(): _content(path) for path in paths},
         remote=remote,
         url=url,
         environment={**handed_on, "MLFLOW_TRACKING_URI": tracking.tracking_uri()},
     )
+
+
+def _content(path: Path) -> bytes:
+    # Stages that end at the same time write their record.
+    return dvc_files.read_lock() if path == dvc_files.LOCK else path.read_bytes()
 
 
 @task(
@@ -271,12 +292,7 @@ def _result_of(target: str, future: Any) -> StageResult:  # noqa: ANN401  # pref
     except RayError as error:
         # The worker itself was lost, and Ray has given up starting others.
         value = StageFailedError(f"{target}: its worker was lost: {error}")
-    if isinstance(value, StageFailedError):
-        return StageResult(target, "failed", 0.0, value)
-    if isinstance(value, BaseException):
-        raise value
-    assert isinstance(value, StageResult)  # noqa: S101  # what run_cell returns
-    return value
+    return result_of(target, value)
 
 
 def _say(line: str) -> None:

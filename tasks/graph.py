@@ -1,4 +1,4 @@
-"""dvc.yaml -> the targets of each phase, and which of them have nothing to do."""
+"""dvc.yaml -> its targets, what each needs, and which of them have nothing to do."""
 
 import json
 import os
@@ -24,9 +24,14 @@ class Graph:
 
     upstream: Mapping[str, frozenset[str]]
 
-    def cells(self, phase: str) -> list[str]:
-        """The targets of a phase, in the order of dvc.yaml: itself, or its matrix items."""
-        return [target for target in self.upstream if phase_of(target) == phase]
+    def after(self, first: str) -> "Graph":
+        """The graph in which every other target needs ``first`` too."""
+        return Graph(
+            {
+                target: needed if target == first else needed | {first}
+                for target, needed in self.upstream.items()
+            }
+        )
 
     def above(self, target: str) -> frozenset[str]:
         """Every target that ``target`` depends on, directly or through others."""
@@ -43,7 +48,7 @@ class Graph:
 
 
 def phase_of(target: str) -> str:
-    """``retrain`` of ``retrain@none-1``."""
+    """The stage of a target: ``retrain`` of ``retrain@none-1``."""
     return target.partition("@")[0]
 
 

@@ -11,12 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar, Final, Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectConcurrentFuture
-from prefect.logging import get_run_logger
-from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from gdc.environment import child_environment
@@ -194,44 +190,13 @@ def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> boo
     return isinstance(state.data, StageTransientError)
 
 
-# A Prefect cache hit would skip DVC's look at the files.
-@task(
-    name="stage",
-    task_run_name="{target}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=is_transient,
-)
-def run_stage(target: str, parent_run_id: str | None) -> StageResult:
-    return reproduce(target, parent_run_id, get_run_logger().info)
-
-
-def run_side_by_side(
-    targets: Sequence[str], parent_run_id: str | None, max_workers: int
-) -> list[StageResult]:
-    """Run targets at the same time; one that fails leaves the others running.
-
-    Returns:
-        One result per target, in order; a failed one carries its error.
-    """
-    with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
-        futures = [
-            runner.submit(run_stage, {"target": target, "parent_run_id": parent_run_id})
-            for target in targets
-        ]
-        wait_for_all(futures)
-        return [_result_of(t, future) for t, future in zip(targets, futures, strict=True)]
-
-
-def _result_of(target: str, future: PrefectConcurrentFuture[Any]) -> StageResult:
-    value = future.result(raise_on_failure=False)
+def result_of(target: str, value: object) -> StageResult:
+    """The result of a task run that has ended with this value, or with this error of its stage."""
     if isinstance(value, StageFailedError):
         return StageResult(target, "failed", 0.0, value)
     if isinstance(value, BaseException):
         raise value
-    assert isinstance(value, StageResult)  # noqa: S101  # what run_stage returns
+    assert isinstance(value, StageResult)  # noqa: S101  # what our tasks return
     return value
 
 
@@ -243,8 +208,13 @@ def wait_for_all(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
             # With a timeout: a Ctrl-C that another thread gets does not end a wait without one.
             waiting = concurrent.futures.wait(waiting, timeout=0.5).not_done
     finally:
-        for future in futures:
-            future.wrapped_future.cancel()
-        while not all(future.wrapped_future.done() for future in futures):
-            stop_stages()
-            time.sleep(0.1)
+        end_all(futures)
+
+
+def end_all(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+    """Start none of those that wait, and stop the stages of those that run."""
+    for future in futures:
+        future.wrapped_future.cancel()
+    while not all(future.wrapped_future.done() for future in futures):
+        stop_stages()
+        time.sleep(0.1)

@@ -16,6 +16,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from gdc.errors import TransientError
 from gdc.workspace.store import new_file, parse_yaml
 
 LOCK: Final = Path("dvc.lock")
@@ -34,6 +35,22 @@ def keep_copy() -> None:
     # Two cells that end at the same time would take each other's temporary file.
     with suppress(Timeout), _held(COPY.with_suffix(".lock")), new_file(COPY) as temporary:
         temporary.write_bytes(content)
+
+
+def read_lock() -> bytes:
+    """The content of dvc.lock, read while no DVC writes it.
+
+    Raises:
+        TransientError: A DVC has held its lock for longer than a write takes.
+    """
+    try:
+        with _held(_folder() / "lock"):
+            return LOCK.read_bytes()
+    except Timeout:
+        raise TransientError(
+            f"{LOCK}: expected DVC to end its write within {WAIT_SECONDS:g} s, got none. Look for "
+            "a DVC that hangs, and run again."
+        ) from None
 
 
 def mend() -> str | None:

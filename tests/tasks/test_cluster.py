@@ -11,7 +11,7 @@ from ray.exceptions import WorkerCrashedError
 
 from gdc.errors import ConfigError, TransientError
 from tasks import cluster
-from tasks.cluster import Workspace, clone_of, describe_workspace, joined, run_cell
+from tasks.cluster import RayWorkers, Workspace, clone_of, describe_workspace, joined, run_cell
 from tasks.graph import Graph
 from tasks.stages import StageFailedError, StageResult, StageTransientError
 
@@ -44,7 +44,7 @@ def test_a_workspace_without_a_default_remote_is_refused_before_anything_is_push
     for refused in (
         describe_workspace,
         lambda: joined("local", 1).__enter__(),
-        lambda: cluster.run_on_cluster(["train@0"], None, GRAPH),
+        lambda: RayWorkers(Runner([]), GRAPH, None).submit("train@0"),
     ):
         with pytest.raises(
             ConfigError, match=r"^--ray: expected a default DVC remote .*, got none"
@@ -100,6 +100,7 @@ class Ended:
     """A future of a cell that has ended."""
 
     value: object
+    wrapped_future: int
 
     def result(self, *, raise_on_failure: bool) -> object:
         """What Prefect says of it; Ray raises where a worker died."""
@@ -115,14 +116,8 @@ class Runner:
 
     ended: list[object]
 
-    def __enter__(self) -> "Runner":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing was started."""
-
     def submit(self, *_: object) -> Ended:
-        return Ended(self.ended.pop(0))
+        return Ended(self.ended.pop(0), wrapped_future=len(self.ended))
 
 
 def test_a_cell_that_fails_takes_no_other_along(
@@ -138,15 +133,20 @@ def test_a_cell_that_fails_takes_no_other_along(
         if target == "train@2":
             raise StageFailedError("train@2: not in the remote")
 
-    monkeypatch.setattr("prefect_ray.RayTaskRunner", lambda: runner)
+    monkeypatch.setattr("ray.wait", lambda waiting, **_: (waiting[:1], waiting[1:]))
     monkeypatch.setattr(cluster, "describe_workspace", lambda: WORKSPACE)
     monkeypatch.setattr(cluster, "reproduce", reproduce)
-    results = cluster.run_on_cluster(list(GRAPH.upstream), None, GRAPH)
+    workers = RayWorkers(runner, GRAPH, None)
+    assert workers.wait() == []
+    for target in GRAPH.upstream:
+        workers.submit(target)
+    results = [result for _ in GRAPH.upstream for result in workers.wait()]
     assert [result.outcome for result in results] == ["executed", "failed", "failed"]
     assert [result.target for result in results] == list(GRAPH.upstream)
     assert "train@1: its worker was lost: The worker died" in str(results[1].error)
     assert str(results[2].error) == "train@2: not in the remote"
     assert taken == ["train@0", "train@2"]
+    # What all three read goes to the remote once.
     assert commands == [("push", "ingest")]
 
 

@@ -9,8 +9,9 @@ import pytest
 from prefect import flow
 
 from gdc.errors import ConfigError
-from tasks.cluster import clone_of, describe_workspace, joined, run_on_cluster
+from tasks.cluster import clone_of, describe_workspace, joined, ray_workers
 from tasks.graph import changed_targets, load_graph
+from tasks.schedule import run_graph
 from tasks.stages import StageResult, reproduce
 from tests.tasks.test_tasks import ignore
 
@@ -75,10 +76,12 @@ def test_a_cell_that_fails_on_a_worker_is_named_and_its_siblings_run(workspace: 
 
     @flow
     def cells() -> list[StageResult]:
-        with joined("local", 1):
-            return run_on_cluster(CELLS, None, load_graph(Path()))
+        graph = load_graph(Path())
+        with joined("local", 1), ray_workers(graph, None) as workers:
+            return list(run_graph(graph, workers, lambda target: target == "start"))
 
-    good, bad, other = cells()
+    by_target = {result.target: result for result in cells()}
+    good, bad, other = (by_target[name] for name in CELLS)
     assert [good.outcome, bad.outcome, other.outcome] == ["executed", "failed", "executed"]
     assert str(bad.error) == "cell@bad: there was a mistake"
     for name in ("good", "other"):

@@ -28,7 +28,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Failed
 
 from flows import server
-from flows.curate import PHASES, curate, require_success
+from flows.curate import curate, require_success
 from flows.program import STOPPED, only_run_here
 from flows.server import prefect_server
 from gdc.errors import ConfigError, TransientError
@@ -37,6 +37,8 @@ from gdc.workspace.code_digests import code_digests
 from tasks import lineage, publish, stages
 from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
 from tasks.lineage import recorded_run
+from tasks.processes import processes, run_stage
+from tasks.schedule import run_graph
 from tasks.stages import (
     StageFailedError,
     StageResult,
@@ -146,12 +148,6 @@ CHAIN = Graph(
 )
 
 
-def test_cells_of_a_phase_are_its_matrix_items_in_order() -> None:
-    assert CHAIN.cells("retrain") == ["retrain@none-1", "retrain@paper-1"]
-    assert CHAIN.cells("ingest") == ["ingest"]
-    assert CHAIN.cells("train") == []
-
-
 @pytest.mark.parametrize(
     ("changed", "unchanged"),
     [
@@ -198,17 +194,6 @@ def test_a_graph_that_dvc_cannot_read_is_refused_without_advice_to_write_another
     (toy / "dvc.yaml").write_text("stages:\n  manifest: {cmd: [}\n")
     with pytest.raises(ConfigError, match=r"dvc\.yaml: (?!.*gdc init).*`dvc status`"):
         load_graph(toy)
-
-
-def test_the_phases_of_the_flow_are_a_topological_order_of_our_graph_and_cover_it() -> None:
-    graph = load_graph(ROOT)
-    done: set[str] = set()
-    for phase in PHASES:
-        cells = [cell for stage in phase for cell in graph.cells(stage)]
-        assert all(graph.cells(stage) for stage in phase)
-        assert all(graph.upstream[cell] <= done for cell in cells)
-        done |= set(cells)
-    assert done == set(graph.upstream)
 
 
 def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,11 +546,11 @@ def test_what_records_a_failure_does_not_hide_it(
 
 
 def test_only_a_transient_failure_is_tried_again() -> None:
-    condition = stages.run_stage.retry_condition_fn
+    condition = run_stage.retry_condition_fn
     assert condition is not None
     for error, again in ((StageFailedError("a"), False), (StageTransientError("a"), True)):
         state: State[Any] = Failed(data=error)
-        assert condition(stages.run_stage, TaskRun(task_key="a", dynamic_key="a"), state) is again
+        assert condition(run_stage, TaskRun(task_key="a", dynamic_key="a"), state) is again
 
 
 @pytest.mark.slow
@@ -576,9 +561,11 @@ def test_a_failed_cell_lets_its_siblings_finish(toy: Path) -> None:
 
     @flow
     def both() -> list[StageResult]:
-        return stages.run_side_by_side(["retrain@none", "retrain@paper"], None, 2)
+        graph = Graph({"retrain@none": frozenset(), "retrain@paper": frozenset()})
+        with processes(None, 2) as executor:
+            return list(run_graph(graph, executor, lambda _: False))
 
-    failed, done = both()
+    failed, done = sorted(both(), key=lambda result: result.target)
     assert (failed.outcome, done.outcome) == ("failed", "executed")
     assert str(failed.error) == "retrain@none: there was a mistake"
     # A mistake of the user's is not tried again.

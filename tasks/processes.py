@@ -1,0 +1,72 @@
+"""DVC targets -> results: each is one process on this machine, a few of them side by side."""
+
+import concurrent.futures
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Final
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectConcurrentFuture
+from prefect.logging import get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from tasks.stages import StageResult, end_all, is_transient, reproduce, result_of
+
+# A Ctrl-C that another thread gets does not end a wait without a timeout.
+WAIT_SECONDS: Final = 0.25
+
+
+# A Prefect cache hit would skip DVC's look at the files.
+@task(
+    name="stage",
+    task_run_name="{target}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=is_transient,
+)
+def run_stage(target: str, parent_run_id: str | None) -> StageResult:
+    return reproduce(target, parent_run_id, get_run_logger().info)
+
+
+class Processes:
+    """Runs targets on this machine; see ``processes``."""
+
+    def __init__(self, runner: ThreadPoolTaskRunner[Any], parent_run_id: str | None) -> None:
+        self._runner = runner
+        self._parent_run_id = parent_run_id
+        self._running: dict[Future[Any], tuple[str, PrefectConcurrentFuture[Any]]] = {}
+
+    def submit(self, target: str) -> None:
+        """Run a target as soon as a worker is free."""
+        parameters = {"target": target, "parent_run_id": self._parent_run_id}
+        future = self._runner.submit(run_stage, parameters)
+        self._running[future.wrapped_future] = (target, future)
+
+    def wait(self) -> list[StageResult]:
+        """Results of those that have ended."""
+        ended = concurrent.futures.wait(
+            self._running, timeout=WAIT_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED
+        ).done
+        found = [self._running.pop(future) for future in ended]
+        return [
+            result_of(target, future.result(raise_on_failure=False)) for target, future in found
+        ]
+
+    def end(self) -> None:
+        """Start nothing more, and stop what still runs."""
+        end_all([future for _, future in self._running.values()])
+
+
+@contextmanager
+def processes(parent_run_id: str | None, max_workers: int) -> Iterator[Processes]:
+    """Keep an executor that runs so many targets at the same time; what still runs ends with it."""
+    with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
+        executor = Processes(runner, parent_run_id)
+        try:
+            yield executor
+        finally:
+            executor.end()
