@@ -27,7 +27,7 @@ from gdc.corpus.tokenizer import train_tokenizer
 from gdc.training import losses, models
 from gdc.training.batches import TokenizedTexts
 from gdc.training.token_records import TokenRecords
-from gdc.workspace.store import load_params
+from gdc.workspace.files import load_params
 
 NUM_SAMPLES = 1000
 NUM_RUNS = 3

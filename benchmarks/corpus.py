@@ -23,7 +23,7 @@ from table import Row, render
 
 from gdc.config import Params
 from gdc.schema import QUADRANTS, SCORES
-from gdc.workspace import store
+from gdc.workspace import files, paths, tables
 from tasks.stages import stage_environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +61,7 @@ def peaks(folder: Path, megabytes: int) -> dict[str, float]:
     found = {}
     for stage in ("manifest", *STAGES):
         if stage == "intervene":
-            make_scores(store.load_params())
+            make_scores(files.load_params())
         found[stage] = run(stage)
     return found
 
@@ -94,7 +94,7 @@ def texts(num_chars: int) -> Iterator[str]:
 def params() -> dict[str, Any]:
     """Those of this repository, for the corpus, without what needs a model."""
     values: dict[str, Any] = json.loads(
-        json.dumps(store.parse_yaml(store.read_text(ROOT / store.PARAMS), ROOT))
+        json.dumps(files.parse_yaml(files.read_text(ROOT / paths.PARAMS), ROOT))
     )
     values["ingest"] |= {
         "source": {
@@ -113,14 +113,14 @@ def make_scores(config: Params) -> None:
     """Scores and a quadrant by chance for every training sample, as if a model had been trained."""
     rng = np.random.default_rng(0)
     is_trained = pl.col("split") == "train"
-    samples = store.scan("corpus").filter(is_trained).select("sample_id").collect()
+    samples = tables.scan("corpus").filter(is_trained).select("sample_id").collect()
     names = ("difficulty", "memorization", "first_learned", *config.score.enabled)
     drawn = {name: pl.Series(rng.random(samples.height)) for name in names}
     scores = samples.with_columns(**drawn, never_learned=pl.lit(value=False))
-    store.write("scores", scores.select(*SCORES.names(), *config.score.enabled))
+    tables.write("scores", scores.select(*SCORES.names(), *config.score.enabled))
     quadrant = pl.Series(rng.choice(QUADRANTS, samples.height))
     stability = pl.lit(None, pl.Float64)
-    store.write("quadrants", samples.with_columns(quadrant=quadrant, stability=stability))
+    tables.write("quadrants", samples.with_columns(quadrant=quadrant, stability=stability))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from gdc.curation import plans
 from gdc.schema import CANARIES, CORPUS, CURATED, HALVES, MASKED, PLAN, REFERENCE_LOSS, TRACE_INDEX
 from gdc.scores import STREAMED
 from gdc.statistics import markdown
-from gdc.workspace import store
+from gdc.workspace import files, tables
 
 COMMAND = "make scale"
 NUM_SAMPLES, NUM_CHECKPOINTS = 2_000_000, 10
@@ -116,7 +116,7 @@ def of_losses(folder: Path, params: Params, num_references: int) -> dict[str, fl
     make_trace(trace, NUM_SAMPLES, NUM_CHECKPOINTS)
     ids = sample_ids(NUM_SAMPLES)
     index = pl.DataFrame({"sample_id": ids, "num_tokens": 1000}, schema=TRACE_INDEX)
-    store.write_table(trace / "train" / "index.parquet", index, TRACE_INDEX)
+    tables.write_table(trace / "train" / "index.parquet", index, TRACE_INDEX)
     enabled = tuple(name for name in params.score.enabled if name in STREAMED)
     rules = score_rules(epsilon=QUANTILE, enabled=enabled)
     seconds = timed(lambda: map_trace(trace, out, rules, PARTITION))
@@ -175,7 +175,7 @@ def copies_rate(documents: pl.DataFrame, params: Params) -> float:
 def size_of(folder: Path, table: pl.DataFrame, schema: pl.Schema) -> int:
     """Bytes of the file that our store makes of a table."""
     path = folder / "table.parquet"
-    store.write_table(path, table, schema)
+    tables.write_table(path, table, schema)
     return bytes_of(path)
 
 
@@ -237,7 +237,7 @@ def assumptions(size: Size, machines: Machines, measured: Measured) -> str:
     """What the tables rest on."""
     token_losses = size.tokens * 2 * FLOAT_BYTES * measured.loss / 1e12
     ids = size.tokens * ID_BYTES / 1e12
-    hashes = size.documents * store.load_params().reference.num_perm * HASH_BYTES / 1e12
+    hashes = size.documents * files.load_params().reference.num_perm * HASH_BYTES / 1e12
     state = training_state(size.largest_model) / 1e9
     return (
         f"N parameters, D tokens. A GPU reaches {machines.utilisation:.0%} of "
@@ -324,7 +324,7 @@ def main() -> None:
     # Else the tokenizer takes all cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     started = time.monotonic()
-    measured = measure(store.load_params(), size)
+    measured = measure(files.load_params(), size)
     seconds = time.monotonic() - started
     text = f"{machine()}, measured in {seconds:.0f} seconds.\n\n"
     text += page(size, machines, measured, given.parameters)

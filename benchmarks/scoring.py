@@ -32,7 +32,7 @@ from gdc.mapping import quadrants
 from gdc.recording.trace import TraceScan, loss_column, loss_table
 from gdc.schema import CHECKPOINTS, TRACE_INDEX
 from gdc.scores import STREAMED, scan_scores
-from gdc.workspace import store
+from gdc.workspace import traces
 
 FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
 LOOPED = (1_000_000, 5)
@@ -132,7 +132,7 @@ def score_rules(**changes: object) -> ScoreConfig:
 
 def run_part(part: str, num_samples: int, num_checkpoints: int) -> Result:
     """Seconds, processor seconds and GB at most, in this process."""
-    trace = store.scan_trace(FOLDER / "trace")
+    trace = traces.scan(FOLDER / "trace")
     chosen = trace.checkpoints.head(num_checkpoints)
     names = [*TRACE_INDEX.names(), *map(loss_column, chosen["checkpoint"])]
     samples = trace.samples.select(names)

@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 from flows.program import as_run, only_run_here, show_no_tracebacks
 from flows.server import prefect_server
 from gdc.scores import require_registered
-from gdc.workspace import store
+from gdc.workspace import files
 from gdc.workspace.tracking import load_mlflow, require_answer
 from tasks.cluster import joined, ray_workers
 from tasks.graph import Graph, changed_targets, load_graph, workers
@@ -38,7 +38,7 @@ def curate(
     max_workers: int | None = None, publish: bool = False, cluster: str | None = None
 ) -> None:
     show_no_tracebacks()
-    params = store.load_params()
+    params = files.load_params()
     require_registered(params.score.enabled)
     num_workers = max_workers or workers(params.training.num_threads)
     if publish:

@@ -17,8 +17,7 @@ from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, needs_of, score_samples
 from gdc.stages.score import read_run
-from gdc.workspace import half_models as files
-from gdc.workspace import store, tracking
+from gdc.workspace import files, half_models, paths, tables, tracking
 from tasks.graph import workers
 from tasks.ground_truth import require_scores, train_models
 
@@ -28,20 +27,20 @@ NUM_MODELS = 16
 @flow(name="benchmark")
 def benchmark(num_models: int = NUM_MODELS, max_workers: int | None = None) -> None:
     show_no_tracebacks()
-    files.require_num_models(num_models)
-    params = store.load_params()
+    half_models.require_num_models(num_models)
+    params = files.load_params()
     with only_run_here():
         require_scores()
-        files.make_halves(params, num_models)
+        half_models.make_halves(params, num_models)
         tags = {
             "launcher": "prefect",
-            "gdc.leaderboard": files.folder(params, num_models).name,
+            "gdc.leaderboard": half_models.folder(params, num_models).name,
         }
         with tracking.parent_run("benchmark", tags) as run:
             missing = [
                 number
                 for number in range(num_models)
-                if not files.losses_path(params, num_models, number).exists()
+                if not half_models.losses_path(params, num_models, number).exists()
             ]
             train_models(missing, num_models, max_workers or workers(params.training.num_threads))
             board = judge(params, num_models)
@@ -51,9 +50,9 @@ def benchmark(num_models: int = NUM_MODELS, max_workers: int | None = None) -> N
 
 def judge(params: Params, num_models: int) -> dict[str, Any]:
     """The leaderboard of the scores that stand in the workspace."""
-    canaries = store.read("canaries").select("canary_id", "family", "num_repeats")
+    canaries = tables.read("canaries").select("canary_id", "family", "num_repeats")
     samples = (
-        store.scan("corpus")
+        tables.scan("corpus")
         .filter(pl.col("split") == "train")
         .select("sample_id", "content_id", "canary_id")
         .collect()
@@ -61,14 +60,14 @@ def judge(params: Params, num_models: int) -> dict[str, Any]:
         .select(TRAINED.names())
     )
     return build_leaderboard(
-        samples, files.read_truth(params, num_models), scored(params), seed=params.seed
+        samples, half_models.read_truth(params, num_models), scored(params), seed=params.seed
     )
 
 
 def scored(params: Params) -> Scored:
     """The scores as stage `score` wrote them, of one tracked run or of several and their mean."""
-    mean = store.read("scores")
-    runs = store.read("scores_by_run").partition_by("run", maintain_order=True) or [mean]
+    mean = tables.read("scores")
+    runs = tables.read("scores_by_run").partition_by("run", maintain_order=True) or [mean]
     needs = needs_of(params.score.enabled)
     traces = [read_run(seed, needs) for seed in params.train.seeds]
     return Scored(mean, runs, traces, params.score.mode, seconds_of_scores(params, traces))
@@ -79,14 +78,14 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
 
     A companion of every score, such as ``difficulty``, is not computed alone.
     """
-    references = store.read_references(params.reference.models)
+    references = tables.read_references(params.reference.models)
     of_references = seconds_of_references(params)
     seconds: dict[str, float | None] = {}
     for name in params.score.enabled:
         config = params.score.model_copy(update={"enabled": (name,)})
-        corpus = store.batches("corpus", corpus_columns(config.enabled))
+        corpus = tables.chunks("corpus", corpus_columns(config.enabled))
         started = time.perf_counter()
-        with store.naming_damage(*map(store.trace_path, params.train.seeds)):
+        with tables.naming_damage(*map(paths.trace_path, params.train.seeds)):
             score_samples(traces, corpus, config, seed=params.seed, references=references)
         alone = time.perf_counter() - started
         if cost_class(name) != "reference models":
@@ -99,15 +98,15 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
 def seconds_of_references(params: Params) -> float | None:
     """How long stages `halves` and `reference` took, summed; None where a run is not known."""
     cells = [("halves", None), *(("reference", str(model)) for model in params.reference.models)]
-    known = [tracking.seconds_of(store.lineage_path(*cell)) for cell in cells]
+    known = [tracking.seconds_of(paths.lineage_path(*cell)) for cell in cells]
     found = [value for value in known if value is not None]
     return sum(found) if len(found) == len(known) else None
 
 
 def write(board: Mapping[str, Any]) -> None:
-    store.write_json(files.LEADERBOARD, board)
-    store.write_text(files.TABLE, markdown(board))
-    with store.new_file(files.PICTURE) as temporary:
+    files.write_json(half_models.LEADERBOARD, board)
+    files.write_text(half_models.TABLE, markdown(board))
+    with files.new_file(half_models.PICTURE) as temporary:
         leaderboard_png(board, temporary)
 
 
@@ -117,7 +116,7 @@ def record(run: tracking.Run, board: Mapping[str, Any]) -> None:
         for measure in ("spearman", "auroc", "average_precision"):
             metrics[f"{measure}/{row['score']}"] = row[measure] and row[measure]["value"]
     run.log_metrics(metrics | {"num_models": board["num_models"]})
-    for path in (files.LEADERBOARD, files.TABLE, files.PICTURE):
+    for path in (half_models.LEADERBOARD, half_models.TABLE, half_models.PICTURE):
         run.log_artifact(path)
 
 

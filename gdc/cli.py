@@ -11,7 +11,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -78,7 +78,7 @@ def run(
     """Run the pipeline in this folder; what is up to date is not done again."""
     from gdc import scores
     from gdc.report import console
-    from gdc.workspace import store
+    from gdc.workspace import files, paths
 
     project.require_workspace()
     run_lock.require_free()
@@ -93,9 +93,9 @@ def run(
     options += ["--ray", ray] if ray else []
     # -P: a folder called `flows` in the workspace must not take the place of ours.
     _start([sys.executable, "-P", "-m", "flows.curate", *options])
-    console.render(console.arms_table(store.read_json(store.REPORT)))
+    console.render(console.arms_table(files.read_json(paths.REPORT)))
     typer.echo(
-        f"report        {store.PAGE.resolve()}\ncurated data  {store.CURATED_FOLDER.resolve()}"
+        f"report        {paths.PAGE.resolve()}\ncurated data  {paths.CURATED_FOLDER.resolve()}"
     )
     typer.echo("more          gdc show (hotspots), gdc ui (report and runs)")
 
@@ -108,17 +108,16 @@ def benchmark(
     max_workers: Annotated[int | None, typer.Option(min=1, help="Models trained at once.")] = None,
 ) -> None:
     """Judge every score of this folder by further half-models: reports/leaderboard.*."""
-    from gdc.workspace import half_models as files
-    from gdc.workspace import store
+    from gdc.workspace import files, half_models
 
     project.require_workspace()
     run_lock.require_free()
-    files.require_num_models(num_models)
+    half_models.require_num_models(num_models)
     options = ["--num-models", str(num_models)]
     options += ["--max-workers", str(max_workers)] if max_workers else []
     # -P: a folder called `flows` in the workspace must not take the place of ours.
     _start([sys.executable, "-P", "-m", "flows.leaderboard", *options])
-    typer.echo(store.read_text(files.TABLE))
+    typer.echo(files.read_text(half_models.TABLE))
 
 
 @app.command()
@@ -155,12 +154,12 @@ def init(
     ] = False,
 ) -> None:
     """Write params.yaml from a preset, and make this folder a workspace if it is none."""
-    from gdc.workspace import store
+    from gdc.workspace import paths
 
     names = project.preset_names()
     if preset not in names:
         raise ConfigError(f"preset: expected one of {', '.join(names)}, got {preset!r}.")
-    text = (files("gdc") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
+    text = (resources.files("gdc") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
     try:
         backup = project.init(text, force=force)
     except OSError as error:
@@ -168,8 +167,8 @@ def init(
             f"{Path.cwd()}: expected a folder to write into, got: {error.strerror}."
         ) from None
     if backup is not None:
-        typer.echo(f"The {store.PARAMS} that was here is now {backup}.")
-    typer.echo(f"Wrote {store.PARAMS} from preset {preset}. Next: gdc run")
+        typer.echo(f"The {paths.PARAMS} that was here is now {backup}.")
+    typer.echo(f"Wrote {paths.PARAMS} from preset {preset}. Next: gdc run")
 
 
 @app.command()
@@ -219,14 +218,14 @@ def _report() -> Iterator[dict[str, Any]]:
     """The report of the last run; what it lacks becomes a ``DataError``."""
     from rich.errors import ConsoleError
 
-    from gdc.workspace import store
+    from gdc.workspace import files, paths
 
-    report = store.read_json(store.REPORT)
+    report = files.read_json(paths.REPORT)
     try:
         yield report
     except KeyError as error:
         raise DataError(
-            f"{store.REPORT}: expected key {error}, got a report of an older version. "
+            f"{paths.REPORT}: expected key {error}, got a report of an older version. "
             "Make it again: gdc run."
         ) from None
     except GdcError:
@@ -240,7 +239,7 @@ def _report() -> Iterator[dict[str, Any]]:
         ValueError,
     ) as error:
         raise DataError(
-            f"{store.REPORT}: expected a report as gdc run writes it, got {type(error).__name__}: "
+            f"{paths.REPORT}: expected a report as gdc run writes it, got {type(error).__name__}: "
             f"{error}. Make it again: gdc run."
         ) from None
 
@@ -251,11 +250,11 @@ def ui(
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
 ) -> None:
     """Open the report and serve the MLflow pages of this folder until Ctrl-C."""
-    from gdc.workspace import store, tracking
+    from gdc.workspace import paths, tracking
 
     open_page = typer.echo if no_open else webbrowser.open
-    if store.PAGE.exists():
-        open_page(store.PAGE.resolve().as_uri())
+    if paths.PAGE.exists():
+        open_page(paths.PAGE.resolve().as_uri())
     uri = tracking.tracking_uri()
     if uri.startswith("http"):
         open_page(uri)
@@ -317,14 +316,14 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
 ) -> None:
     """Score and map a trace of any size, without the pipeline, by the rules of params.yaml."""
     from gdc.commands import map
-    from gdc.workspace import ray_cluster, store
+    from gdc.workspace import ray_cluster, traces
 
     params = project.params_or_preset("docs")
     rules = params.score.model_copy(
         update={"enabled": tuple(score or ()), "mode": mode or params.score.mode}
     )
     if verify:
-        typer.echo(f"{store.verify_trace(trace)} files are as they were written")
+        typer.echo(f"{traces.verify(trace)} files are as they were written")
     if ray is None:
         summary = map.map_trace(trace, out, rules, params.partition)
     else:

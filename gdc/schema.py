@@ -20,7 +20,7 @@ QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
 # Those above the memorization threshold.
 FLAGGED: Final = ("hotspot-memorized", "noisy-outlier")
 # The rows of a table, some at a time and in order, so that memory need not hold all of their texts.
-# Gone through more than once: a list of tables or ``store.batches``, never a generator.
+# Gone through more than once: a list of tables or ``tables.chunks``, never a generator.
 Batches = Iterable[pl.DataFrame]
 # What a calibration card says of a score.
 Verdict = Literal["predicts memorization here", "does not", "not shown"]

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from gdc.errors import ConfigError
-from gdc.workspace import store
+from gdc.workspace import tables
 from gdc.workspace.project import edited_stages
 from tasks.graph import changed_targets, load_graph, phase_of
 from tasks.stages import (
@@ -24,7 +24,7 @@ from tasks.stages import (
 
 def require_scores() -> None:
     """Raise ``ConfigError`` unless stage `score` and all before it are done and up to date."""
-    path = store.TABLES["scores"][0]
+    path = tables.TABLES["scores"][0]
     if not path.exists():
         raise ConfigError(f"{path}: expected the scores to judge, got no file. Run first: gdc run")
     needed = {"score"} | load_graph(Path()).above("score")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tracking
 from tasks.stages import StageResult
 
 LOCK: Final = Path("dvc.lock")
@@ -30,14 +30,14 @@ class Record:
         rows = [stage_row(result) for result in self.results]
         self.run.log_table("stages", rows)
         self.run.set_tags(code_tags() | data_tags() | origin_tags(rows))
-        for path in (LOCK, store.PARAMS):
+        for path in (LOCK, paths.PARAMS):
             if path.exists():
                 self.run.log_artifact(path)
 
     def log_report(self) -> None:
         """Log the report; only of a run that came to its end, or it would be an earlier one's."""
-        self.run.log_artifact(store.REPORT.parent)
-        self.run.log_metrics(headline(store.read_json(store.REPORT)))
+        self.run.log_artifact(paths.REPORT.parent)
+        self.run.log_metrics(headline(files.read_json(paths.REPORT)))
 
 
 @contextmanager
@@ -58,9 +58,9 @@ def recorded_run() -> Iterator[Record]:
 def stage_row(result: StageResult) -> dict[str, Any]:
     """One row of the stage table; the run is the one that made the files that stand there now."""
     phase, _, cell = result.target.partition("@")
-    lineage = store.lineage_path(phase, cell or None)
+    lineage = paths.lineage_path(phase, cell or None)
     known = result.outcome not in ("failed", "not run") and lineage.exists()
-    run_id = store.read_json(lineage)["run_id"] if known else None
+    run_id = files.read_json(lineage)["run_id"] if known else None
     return {
         "stage": result.target.replace("@", "/"),
         "outcome": result.outcome,
@@ -90,8 +90,8 @@ def code_tags() -> dict[str, str]:
 def data_tags() -> dict[str, str]:
     """Digests of the source's content and of every stage's inputs and outputs."""
     tags = {}
-    if store.MANIFEST.exists():
-        tags["gdc.manifest.digest"] = str(store.read_json(store.MANIFEST).get("digest", ""))
+    if paths.MANIFEST.exists():
+        tags["gdc.manifest.digest"] = str(files.read_json(paths.MANIFEST).get("digest", ""))
     if LOCK.exists():
         tags["gdc.dvc_lock.sha256"] = lock_digest(LOCK.read_text(encoding="utf-8"))
     return tags

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tracking
 from gdc.workspace.project import edited_stages
 from tasks.graph import changed_targets
 from tasks.lineage import LOCK, git
@@ -26,7 +26,7 @@ MAX_PERPLEXITY_RATIO: Final = 1.05
 # Leakage must not grow; equal is good enough, so that a corpus without leaks can pass.
 MAX_EXTRACTION_DIFFERENCE: Final = 0.0
 # New files that decide on the data; any other new file is nobody's business here.
-DECIDING: Final = (str(store.PARAMS), "dvc.yaml", ".dvc", ".dvcignore", "gdc")
+DECIDING: Final = (str(paths.PARAMS), "dvc.yaml", ".dvc", ".dvcignore", "gdc")
 IDENTITY: Final[Mapping[str, str]] = {
     "GIT_AUTHOR_NAME": "gdc",
     "GIT_AUTHOR_EMAIL": "gdc@localhost",
@@ -141,11 +141,11 @@ def decide(params: Params) -> str:
     arm = params.intervene.curated_arm
     if arm not in params.retrain.arms:
         return f"kept: arm {arm} was not retrained"
-    reason = objection(store.read_json(store.REPORT), arm)
+    reason = objection(files.read_json(paths.REPORT), arm)
     if reason is not None:
         return f"kept: {reason}"
-    lineage = store.lineage_path("retrain", f"{arm}-{params.retrain.seeds[0]}")
-    model_id = store.read_json(lineage)["model_id"]
+    lineage = paths.lineage_path("retrain", f"{arm}-{params.retrain.seeds[0]}")
+    model_id = files.read_json(lineage)["model_id"]
     try:
         version = tracking.promote(model_id, MODEL_NAME, ALIAS)
     except ConfigError as error:

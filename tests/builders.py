@@ -13,7 +13,7 @@ from gdc.config import Params, parse_params
 from gdc.recording.trace import Trace, gain_table, loss_table
 from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
 from gdc.training.distributed import Processes
-from gdc.workspace import store
+from gdc.workspace import paths
 from gdc.workspace.trace_writer import TraceWriter
 
 REPOSITORY = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def write_trace(seed: int, trace: Trace, num_processes: int = 1) -> Path:
             writer.append(*(c.fill_null(float("nan")).to_numpy() for c in columns))
     for writer in reversed(writers):
         writer.finish(trace.checkpoints, trace.tokens, trace.gains)
-    return store.trace_path(seed)
+    return paths.trace_path(seed)
 
 
 def with_records(trace: Trace, seed: int) -> Trace:
@@ -96,7 +96,7 @@ def params_with(**sections: object) -> Params:
     """The repository's params.yaml with some sections replaced."""
     from ruamel.yaml import YAML  # noqa: PLC0415 - only here
 
-    values = YAML(typ="safe").load((REPOSITORY / store.PARAMS).read_text(encoding="utf-8"))
+    values = YAML(typ="safe").load((REPOSITORY / paths.PARAMS).read_text(encoding="utf-8"))
     return parse_params({**values, **sections}, name="test")
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from http.client import HTTPConnection
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from gdc.config import Source
 from gdc.corpus.sources import fingerprint
 from gdc.errors import ConfigError, DataError
 from gdc.report import console
-from gdc.workspace import run_lock, store
+from gdc.workspace import files, paths, run_lock
 from gdc.workspace.code_digests import code_digests
 from gdc.workspace.project import (
     TEMPORARIES,
@@ -49,7 +49,7 @@ SOURCES: Sequence[dict[str, Any]] = (
 
 
 def preset_text(name: str) -> str:
-    return (files("gdc") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files("gdc") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load(text: str) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def test_the_ends_of_lines_stay_as_they_are(workspace: Path, ends: str) -> None:
     assert written.startswith(head)
     assert written.endswith(tail.partition(ends)[2])
     assert written.count("\r") == (written.count("\n") if ends == "\r\n" else 0)
-    assert store.load_params().ingest.source.model_dump() == OWN_TEXTS
+    assert files.load_params().ingest.source.model_dump() == OWN_TEXTS
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     (workspace / "mine.jsonl").touch()
-    store.write_json(store.REPORT, {"arms": []})
+    files.write_json(paths.REPORT, {"arms": []})
     started: list[Sequence[str]] = []
     monkeypatch.setattr(cli, "_start", started.append)
     monkeypatch.setattr(console, "arms_table", lambda report: f"table of {report}")
@@ -310,7 +310,7 @@ def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     assert started == [
         [sys.executable, "-P", "-m", "flows.curate", "--max-workers", "2", "--publish"]
     ]
-    assert store.load_params().ingest.source.model_dump() == OWN_TEXTS | {"path": "mine.jsonl"}
+    assert files.load_params().ingest.source.model_dump() == OWN_TEXTS | {"path": "mine.jsonl"}
     assert "table of {'arms': []}" in output
     assert str(workspace / "reports" / "report.html") in output
 
@@ -348,7 +348,7 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     repro = ["dvc", "--wait-for-lock", "repro", "--single-item"]
     # Of code that is not known `manifest` takes the digests first.
     assert started[-1][2:] == [*repro, "manifest", "retrain@none-1"]
-    store.write_json(store.CODE, code_digests() | {"score": "other"})
+    files.write_json(paths.CODE, code_digests() | {"score": "other"})
     assert call("stage", "retrain@none-1")[0] == call("stage", "score")[0] == 0
     assert started[-2][2:] == [*repro, "retrain@none-1"]
     assert started[-1][2:] == [*repro, "manifest", "score"]
@@ -416,7 +416,7 @@ def test_a_recommendation_is_read_off_the_last_report(
     point = {"arm": "top", "rule": "top-fraction", "num_changed": 3, "num_dropped": 3}
     points = [point | {"extraction": ends, "perplexity_change": ends}]
     others = dict.fromkeys(("calibration", "onion", "recommendation"))
-    store.write_json(store.REPORT, {"front": points, **others})
+    files.write_json(paths.REPORT, {"front": points, **others})
     code, output, _ = call(*TARGET)
     assert code == 0
     assert output.startswith(
@@ -452,7 +452,7 @@ def test_a_recommendation_that_cannot_be_made_says_why(
 def test_a_report_of_an_older_version_is_not_read(
     call: Callable[..., tuple[int, str, str]],
 ) -> None:
-    store.write_json(store.REPORT, {"arms": [], "quadrants": {"counts": {}}})
+    files.write_json(paths.REPORT, {"arms": [], "quadrants": {"counts": {}}})
     for command in (TARGET, ("show",), ("show", "--markdown")):
         code, output, errors = call(*command)
         assert (code, output) == (2, "")
@@ -477,7 +477,7 @@ def test_a_report_of_an_older_version_is_not_read(
 def test_a_report_of_other_types_is_one_message(
     call: Callable[..., tuple[int, str, str]], content: str
 ) -> None:
-    store.write_text(store.REPORT, content)
+    files.write_text(paths.REPORT, content)
     for command in (TARGET, ("show",), ("show", "--markdown")):
         code, output, errors = call(*command)
         assert (code, output) == (2, "")

@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 
 from gdc.config import parse_params
 from gdc.errors import ConfigError
-from gdc.workspace import store
+from gdc.workspace import files, paths
 from tests.builders import REPOSITORY, params_with
 
 PRESETS = sorted((REPOSITORY / "gdc/presets").glob("*.yaml"))
-SHIPPED = [REPOSITORY / store.PARAMS, *PRESETS]
+SHIPPED = [REPOSITORY / paths.PARAMS, *PRESETS]
 
 KEEP = {"rule": "none"}
 MASK = {"rule": "mask-spans"}
@@ -27,7 +27,7 @@ GPT2 = {"kind": "gpt2", **SIZES, "hidden_size": 8, "num_layers": 1, "num_heads":
 PRETRAINED = {"kind": "pretrained", **SIZES, "name": "some/model", "revision": None}
 
 
-def values_of(path: Path = REPOSITORY / store.PARAMS) -> dict[str, Any]:
+def values_of(path: Path = REPOSITORY / paths.PARAMS) -> dict[str, Any]:
     values: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     return values
 
@@ -55,7 +55,7 @@ def test_an_axis_may_be_left_to_the_calibration() -> None:
 
 def test_the_repository_runs_the_docs_preset() -> None:
     docs = REPOSITORY / "gdc/presets/docs.yaml"
-    assert (REPOSITORY / store.PARAMS).read_bytes() == docs.read_bytes()
+    assert (REPOSITORY / paths.PARAMS).read_bytes() == docs.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_a_message_does_not_quote_all_that_stands_there() -> None:
 @pytest.mark.parametrize("text", ["seed: " + "9" * 5000, "{a: " * 5000], ids=["digits", "levels"])
 def test_yaml_that_cannot_be_read_is_refused_in_words(text: str) -> None:
     with pytest.raises(ConfigError, match=r"params\.yaml: not (valid )?YAML"):
-        store.parse_yaml(text, store.PARAMS)
+        files.parse_yaml(text, paths.PARAMS)
 
 
 def test_every_wrong_value_gets_its_line() -> None:

@@ -19,7 +19,7 @@ from gdc.cli import app
 from gdc.commands.map import map_trace
 from gdc.errors import ConfigError, DataError
 from gdc.paths import overlapping, require_file
-from gdc.workspace import store
+from gdc.workspace import files, tables
 from tests.builders import REPOSITORY, trace_of, write_trace
 from tests.mapping.test_quadrants import absolute
 from tests.mapping.test_quadrants import config as cuts
@@ -42,7 +42,7 @@ def test_a_file_is_read_by_its_name_whatever_lies_beside_it(name: str) -> None:
     others = pl.DataFrame({"n": [2]})
     own = pl.DataFrame({"n": [1]})
     for folder, table in (("r1", others), ("r2", others), (name, own)):
-        store.write_table(Path(folder, "t.parquet"), table, table.schema)
+        tables.write_table(Path(folder, "t.parquet"), table, table.schema)
         Path(folder, "t.jsonl").write_text(f'{{"n": {table["n"][0]}}}\n')
     assert_frame_equal(table_files.read_parquet(Path(name, "t.parquet")), own)
     assert_frame_equal(table_files.scan_parquet(Path(name, "t.parquet")).collect(), own)
@@ -132,11 +132,11 @@ def test_what_is_no_regular_file_is_not_opened(kind: str) -> None:
     expected = rf"x\.parquet: expected a regular file, got {kind}\. Save its content"
     for read in (require_file, table_files.read_parquet, table_files.scan_parquet,
                  table_files.read_ndjson,
-                 store.read_json, store.checksum):  # fmt: skip
+                 files.read_json, files.checksum):  # fmt: skip
         with pytest.raises(DataError, match=expected):
             read(path)
     with pytest.raises(ConfigError, match=rf"x\.parquet: expected a file, got {kind}"):
-        store.read_text(path)
+        files.read_text(path)
 
 
 def test_a_trace_with_a_pipe_in_it_is_refused() -> None:

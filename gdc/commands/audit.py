@@ -23,7 +23,7 @@ from gdc.paths import require_file
 from gdc.report import build, plots
 from gdc.schema import CANARIES
 from gdc.training import models
-from gdc.workspace import outputs, store
+from gdc.workspace import files, outputs, paths
 
 # A model that names no limit, or a far one, is asked in windows of this size.
 MAX_BLOCK_SIZE: Final = 1024
@@ -80,7 +80,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
         TransientError: The Hub did not answer.
     """
     outputs.require_free(folder, _WRITTEN, _paths_read(request))
-    store.make_folder(folder)
+    files.make_folder(folder)
     trained = _read(request.corpus, "corpus", request)
     samples, num_shared = _samples(trained, request, num_members)
     canaries = _read_canaries(request.canaries)
@@ -107,11 +107,11 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
             f"{num_shared} held-out texts stand in the corpus too and were left out."
         )
     for name, table in (("audit", canary_audit), ("membership", sample_audit)):
-        with store.new_file(folder / f"{name}.parquet") as temporary:
+        with files.new_file(folder / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
     roc = _draw_roc(sample_audit, attack, folder) if request.heldout else None
-    store.write_json(folder / "report.json", built)
-    store.write_text(folder / "report.html", build.render_audit(built, roc))
+    files.write_json(folder / "report.json", built)
+    files.write_text(folder / "report.html", build.render_audit(built, roc))
     return built
 
 
@@ -135,7 +135,7 @@ def tokenizer_of(model: str) -> str:
         return model
     if any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
         return model
-    beside = folder.resolve().parent.parent / store.TOKENIZER.name
+    beside = folder.resolve().parent.parent / paths.TOKENIZER.name
     if beside.is_dir():
         return str(beside)
     raise ConfigError(
@@ -299,6 +299,6 @@ def _unread(request: Request) -> list[str]:
 def _draw_roc(membership: pl.DataFrame, attack: leakage.Attack, folder: Path) -> bytes:
     path = folder / "roc.png"
     curves = {_NAME: leakage.roc_curves([membership], attack)}
-    with store.new_file(path) as temporary:
+    with files.new_file(path) as temporary:
         plots.roc_png(curves, attack.name, temporary)
     return path.read_bytes()

@@ -9,7 +9,7 @@ from gdc.config import PartitionConfig, ScoreConfig, Threshold
 from gdc.mapping import quadrants
 from gdc.recording.trace import TraceScan
 from gdc.schema import QUADRANT_TABLE, SCORES
-from gdc.workspace import outputs, ray_cluster, store, trace_checks
+from gdc.workspace import files, outputs, ray_cluster, tables, trace_checks, traces
 
 _TABLES: Final = ("scores", "quadrants")
 
@@ -40,21 +40,21 @@ def map_trace(
     """
     names = (f"{table}.{ending}" for table in _TABLES for ending in ("parquet", "json"))
     outputs.require_free(out, names, {"the trace": trace})
-    with store.naming_damage(trace, remedy=store.ANEW):
+    with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
-        for shard in store.trace_shards(trace):
+        for shard in traces.shard_folders(trace):
             trace_checks.require_losses(shard, scan, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
-        store.sink_table(out / "scores.parquet", table, SCORES)
+        tables.sink_table(out / "scores.parquet", table, SCORES)
     written = table_files.scan_parquet(out / "scores.parquet")
     num_checkpoints = len(scan.columns(score.mode))
-    store.write_json(
+    files.write_json(
         out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints)
     )
     name = str(out / "scores.parquet")
     mapped, summary = quadrants.scan_partition(written, partition, name)
-    store.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE)
-    store.write_json(out / "quadrants.json", summary)
+    tables.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE)
+    files.write_json(out / "quadrants.json", summary)
     return summary
 
 
@@ -69,29 +69,29 @@ def map_on_cluster(
     names = (f"{table}{ending}" for table in _TABLES for ending in ("", ".json"))
     outputs.require_free(out, names, {"the trace": trace})
     trace, out = trace.absolute(), out.absolute()
-    with store.naming_damage(trace, remedy=store.ANEW):
+    with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
         epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
     given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
-    shards = store.trace_shards(trace)
-    with store.new_folder(out / "scores") as folder:
+    shards = traces.shard_folders(trace)
+    with files.new_folder(out / "scores") as folder:
         ray_cluster.for_each(partial(_score_shard, trace, folder, given), shards)
-    files = [out / "scores" / f"{shard.name}.parquet" for shard in shards]
-    written = table_files.scan_parquet(*files)
+    scored = [out / "scores" / f"{shard.name}.parquet" for shard in shards]
+    written = table_files.scan_parquet(*scored)
     num_checkpoints = len(scan.columns(score.mode))
     summary = scores.summarize(written, score, epsilon, num_checkpoints)
-    store.write_json(out / "scores.json", summary)
+    files.write_json(out / "scores.json", summary)
     _, summary = quadrants.scan_partition(written, partition, str(out / "scores"))
     cuts = summary["difficulty_threshold"], summary["memorization_threshold"]
-    with store.new_folder(out / "quadrants") as folder:
-        ray_cluster.for_each(partial(_map_shard, folder, partition.axis, cuts), files)
-    store.write_json(out / "quadrants.json", summary)
+    with files.new_folder(out / "quadrants") as folder:
+        ray_cluster.for_each(partial(_map_shard, folder, partition.axis, cuts), scored)
+    files.write_json(out / "quadrants.json", summary)
     return summary
 
 
 def _open(trace: Path, score: ScoreConfig, partition: PartitionConfig) -> TraceScan:
     """Open a trace; what can be refused without a look at its losses is refused."""
-    scan = store.scan_trace(trace, score.mode)
+    scan = traces.scan(trace, score.mode)
     # Any epsilon will do, to see which scores come of it.
     absolute = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=1.0)})
     table, _ = scores.scan_scores(scan, absolute)
@@ -101,13 +101,13 @@ def _open(trace: Path, score: ScoreConfig, partition: PartitionConfig) -> TraceS
 
 
 def _score_shard(trace: Path, out: Path, score: ScoreConfig, shard: Path) -> None:
-    with store.naming_damage(shard, remedy=store.ANEW):
-        scan = store.scan_trace(trace, score.mode, [shard])
+    with tables.naming_damage(shard, remedy=traces.ANEW):
+        scan = traces.scan(trace, score.mode, [shard])
         trace_checks.require_losses(shard, scan, score.mode)
         table, _ = scores.scan_scores(scan, score)
-        store.sink_table(out / f"{shard.name}.parquet", table, SCORES)
+        tables.sink_table(out / f"{shard.name}.parquet", table, SCORES)
 
 
 def _map_shard(out: Path, axis: str, cuts: tuple[float, float], file: Path) -> None:
     table = quadrants.mapped(table_files.scan_parquet(file), axis, cuts)
-    store.sink_table(out / file.name, table, QUADRANT_TABLE)
+    tables.sink_table(out / file.name, table, QUADRANT_TABLE)

@@ -10,36 +10,36 @@ from gdc.mapping import calibration
 from gdc.mapping.calibration import Values
 from gdc.stages.runner import run
 from gdc.training import models
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 
 
 def main() -> None:
     """Label the canaries by the tracked models; later stages learn what scores are worth alone."""
-    params = store.load_params()
+    params = files.load_params()
     sections = params.model_dump(mode="json", include={"seed", "partition"})
     with tracking.stage_run("calibrate", sections) as stage:
-        canaries, scores = store.read("canaries"), store.read("scores")
-        planted = store.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
+        canaries, scores = tables.read("canaries"), tables.read("scores")
+        planted = tables.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
         torch.set_num_threads(params.evaluate.num_threads)
-        tokenizer = load_tokenizer(store.TOKENIZER)
+        tokenizer = load_tokenizer(paths.TOKENIZER)
         secret_losses = [_ask(seed, tokenizer, canaries, params) for seed in params.train.seeds]
         probes = calibration.label_probes(canaries, secret_losses)
         calibrated = calibration.calibrate(
             scores, planted, probes, params.partition, seed=params.seed
         )
-        store.write("probes", probes)
-        store.write_json(store.CALIBRATION, calibrated)
+        tables.write("probes", probes)
+        files.write_json(paths.CALIBRATION, calibrated)
         for seed in params.train.seeds:
-            stage.use_model(store.lineage_path("train", str(seed)))
+            stage.use_model(paths.lineage_path("train", str(seed)))
         for card in calibrated["cards"]:
             auroc = card["auroc_report"] and card["auroc_report"]["value"]
             stage.log_metrics({f"auroc/{card['score']}": auroc})
-        stage.log_artifact(store.TABLES["probes"][0])
-        stage.log_artifact(store.CALIBRATION)
+        stage.log_artifact(tables.TABLES["probes"][0])
+        stage.log_artifact(paths.CALIBRATION)
 
 
 def _ask(seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params) -> Values:
-    model = models.on_device(models.load_model(store.model_path("tracked", seed)))
+    model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
     subject = Subject(model, tokenizer, params.model.block_size)
     secrets = ask_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
     return secrets.nll / secrets.num_tokens

@@ -9,41 +9,43 @@ from gdc.audit.model_audit import Subject, audit_model
 from gdc.corpus.tokenizer import load_tokenizer
 from gdc.stages.runner import parse_cell, run
 from gdc.training import models
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 
 
 def main() -> None:
     """Audit one arm's model of one seed; every number comes from one pass over the texts."""
     cell = parse_cell(arm=True)
-    params = store.load_params()
+    params = files.load_params()
     sections = params.model_dump(mode="json", include={"seed", "evaluate"})
     sections |= {"arm": cell.arm, "model_seed": cell.seed}
     with tracking.stage_run("evaluate", sections, cell=f"{cell.arm}-{cell.seed}") as stage:
         torch.set_num_threads(params.evaluate.num_threads)
-        folder = store.model_path(cell.arm, cell.seed)
+        folder = paths.model_path(cell.arm, cell.seed)
         model = models.on_device(models.load_model(folder))
         samples = membership_table.choose_samples(
-            store.read("corpus"), params.evaluate.num_members, seed=params.seed
+            tables.read("corpus"), params.evaluate.num_members, seed=params.seed
         )
         canary_audit, sample_audit = audit_model(
-            Subject(model, load_tokenizer(store.TOKENIZER), params.model.block_size),
-            store.read("canaries"),
+            Subject(model, load_tokenizer(paths.TOKENIZER), params.model.block_size),
+            tables.read("canaries"),
             samples,
             params.evaluate,
-            membership_table.references_of(samples, store.read_references(params.reference.models)),
+            membership_table.references_of(
+                samples, tables.read_references(params.reference.models)
+            ),
         )
         metrics = {
-            **store.read_json(folder / "training.json"),
+            **files.read_json(folder / "training.json"),
             **membership_table.membership_metrics(sample_audit),
             **extraction.canary_metrics(canary_audit),
         }
-        store.write_audit(cell.arm, cell.seed, canary_audit)
-        store.write_membership(cell.arm, cell.seed, sample_audit)
-        store.write_json(store.metrics_path(cell.arm, cell.seed), metrics)
-        stage.use_model(store.lineage_path("retrain", f"{cell.arm}-{cell.seed}"))
+        tables.write_audit(cell.arm, cell.seed, canary_audit)
+        tables.write_membership(cell.arm, cell.seed, sample_audit)
+        files.write_json(paths.metrics_path(cell.arm, cell.seed), metrics)
+        stage.use_model(paths.lineage_path("retrain", f"{cell.arm}-{cell.seed}"))
         stage.log_metrics(_flat(metrics))
-        stage.log_artifact(store.audit_path(cell.arm, cell.seed))
-        stage.log_artifact(store.membership_path(cell.arm, cell.seed))
+        stage.log_artifact(paths.audit_path(cell.arm, cell.seed))
+        stage.log_artifact(paths.membership_path(cell.arm, cell.seed))
 
 
 def _flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:

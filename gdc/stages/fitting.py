@@ -15,7 +15,7 @@ from gdc.training import loop, losses, models
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Processes
 from gdc.training.loop import Recipe, Recording, TraceSink, TrainingData
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tracking
 from gdc.workspace.tracking import StageRun
 
 
@@ -91,7 +91,7 @@ def fit_half(  # noqa: PLR0913  # as fit
     Returns:
         ``REFERENCE_LOSS`` table in the row order of ``samples``, and what the run has recorded.
     """
-    tokenizer = load_tokenizer(store.TOKENIZER)
+    tokenizer = load_tokenizer(paths.TOKENIZER)
     # All texts are asked once, at the end: no held-out curve.
     data = TrainingData.unweighted(
         tokenize(samples.filter(is_trained), tokenizer), tokenize(samples.head(0), tokenizer)
@@ -111,7 +111,7 @@ def fit_half(  # noqa: PLR0913  # as fit
 def _pinned(config: Model) -> Model:
     """A model of the Hub at the commit that the manifest has seen, whatever its branch is now."""
     commit = (
-        store.read_json(store.PRETRAINED).get("commit") if config.kind == "pretrained" else None
+        files.read_json(paths.PRETRAINED).get("commit") if config.kind == "pretrained" else None
     )
     return config.model_copy(update={"revision": commit}) if commit else config
 
@@ -126,10 +126,10 @@ def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, s
         "num_steps": recording.curve[-1][0],
         "num_masked_tokens": recording.num_masked_tokens,
     }
-    path = store.model_path(arm, seed)
-    with store.new_folder(path) as folder:
+    path = paths.model_path(arm, seed)
+    with files.new_folder(path) as folder:
         models.save_model(model, folder)
-        store.write_json(folder / "training.json", numbers)
+        files.write_json(folder / "training.json", numbers)
     stage.log_curve("train_loss", recording.curve)
     stage.log_curve("heldout_loss_mean_over_samples", heldout)
     stage.log_metrics(numbers)

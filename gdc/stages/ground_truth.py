@@ -10,7 +10,7 @@ import polars as pl
 from gdc.stages import fitting
 from gdc.stages.runner import run
 from gdc.training import distributed
-from gdc.workspace import half_models, store
+from gdc.workspace import files, half_models, tables
 
 
 def main() -> None:
@@ -21,11 +21,11 @@ def main() -> None:
     arguments = parser.parse_args()
     number, num_models = arguments.model, arguments.num_models
     half_models.require_num_models(num_models)
-    params = store.load_params()
+    params = files.load_params()
     path = half_models.losses_path(params, num_models, number)
     if path.exists():
         return
-    samples = store.read("corpus").filter(pl.col("split") == "train").join(
+    samples = tables.read("corpus").filter(pl.col("split") == "train").join(
         half_models.make_halves(params, num_models), on="sample_id", maintain_order="left"
     )  # fmt: skip
     is_trained = samples["seen"].list.get(number)

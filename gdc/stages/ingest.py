@@ -31,7 +31,7 @@ from gdc.corpus.tokenizer import (
 from gdc.errors import DataError
 from gdc.schema import QUARANTINE, Batches
 from gdc.stages.runner import run
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 
 FOLDER: Final = Path("work/ingest")
 
@@ -41,7 +41,7 @@ def main() -> None:
 
     Memory holds a part of the texts at a time, and the content id of each row.
     """
-    params = store.load_params()
+    params = files.load_params()
     config = params.ingest
     sections = params.model_dump(
         mode="json", include={"seed": True, "ingest": True, "model": {"block_size"}}
@@ -50,8 +50,8 @@ def main() -> None:
         source = _Source(config, params.seed)
         with sorted_on_disk(FOLDER, source) as contents:
             sources.check_bad_rows(source.bad_rows, source.num_usable, on_bad_row=config.on_bad_row)
-            tables, probes = _plant(contents, params)
-            tokenizer = _tokenizer(config, tables)
+            planted, probes = _plant(contents, params)
+            tokenizer = _tokenizer(config, planted)
             canaries.check_tokens(
                 probes,
                 tokenizer.encode(probes["prefix"].to_list()),
@@ -59,30 +59,30 @@ def main() -> None:
                 block_size=params.model.block_size,
             )
             numbers: Counter[str] = Counter()
-            store.write_batches("corpus", _tokenized(tables, tokenizer, config, numbers))
-        with store.new_folder(store.TOKENIZER) as folder:
+            tables.write_chunks("corpus", _tokenized(planted, tokenizer, config, numbers))
+        with files.new_folder(paths.TOKENIZER) as folder:
             save_tokenizer(tokenizer, folder)
-        store.write("quarantine", source.bad_rows)
-        store.write("canaries", probes)
+        tables.write("quarantine", source.bad_rows)
+        tables.write("canaries", probes)
         summary = {
             **numbers,
             "num_left_out": source.num_usable - numbers["num_samples"],
             "num_quarantined": source.bad_rows.height,
             "num_unread_files": unread.num_unread(source.unread),
         }
-        store.write_json(store.CORPUS_SUMMARY, summary | {"unread": source.unread})
+        files.write_json(paths.CORPUS_SUMMARY, summary | {"unread": source.unread})
         stage.log_metrics(summary)
-        stage.log_dataset("corpus", store.TABLES["corpus"][0], "ingest")
+        stage.log_dataset("corpus", tables.TABLES["corpus"][0], "ingest")
 
 
 class _Source:
     """The contents of a source's usable rows, some at a time; the bad rows are kept."""
 
     def __init__(self, config: IngestConfig, seed: int) -> None:
-        self.unread: dict[str, Any] = store.read_json(store.MANIFEST).get("unread", {})
-        _check_seen("source", sources.fingerprint(config.source), store.MANIFEST)
+        self.unread: dict[str, Any] = files.read_json(paths.MANIFEST).get("unread", {})
+        _check_seen("source", sources.fingerprint(config.source), paths.MANIFEST)
         seen = sources.fingerprint_pretrained(config.tokenizer)
-        _check_seen("tokenizer", seen, store.PRETRAINED)
+        _check_seen("tokenizer", seen, paths.PRETRAINED)
         self._batches = sources.read_batches(config.source, max_chars=config.max_chars, seed=seed)
         self.bad_rows = pl.DataFrame(schema=QUARANTINE)
         self.num_usable = 0
@@ -95,7 +95,7 @@ class _Source:
 
 
 def _check_seen(key: str, found: Mapping[str, Any], path: Path) -> None:
-    seen = store.read_json(path)
+    seen = files.read_json(path)
     # A file beside those that are read may come and go.
     seen.pop("unread", None)
     if found != seen:
@@ -149,7 +149,7 @@ def _plant(contents: Buckets, params: Params) -> tuple[_Corpus, pl.DataFrame]:
 
 def _tokenizer(config: IngestConfig, tables: Batches) -> TextTokenizer:
     if config.tokenizer.kind == "pretrained":
-        commit = store.read_json(store.PRETRAINED).get("commit", config.tokenizer.revision)
+        commit = files.read_json(paths.PRETRAINED).get("commit", config.tokenizer.revision)
         return load_pretrained_tokenizer(config.tokenizer.name, commit)
     # With planted copies among them, canaries would get fewer tokens than their twins.
     is_shown = (pl.col("split") == "train") & pl.col("canary_id").is_null()

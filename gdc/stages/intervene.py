@@ -24,7 +24,7 @@ from gdc.curation.plans import (
     shuffled_plan,
 )
 from gdc.stages.runner import run
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 
 
 def main() -> None:
@@ -33,28 +33,28 @@ def main() -> None:
     The one exception is the arm ``oracle``, which is a bound for the others. Texts stay on disk but
     for those that nearly copy one another.
     """
-    params = store.load_params()
+    params = files.load_params()
     sections = params.model_dump(mode="json", include={"seed", "intervene"})
     with tracking.stage_run("intervene", sections) as stage:
-        quadrants = store.scan("quadrants")
-        scored = store.scan("scores").join(
+        quadrants = tables.scan("quadrants")
+        scored = tables.scan("scores").join(
             quadrants, on="sample_id", how="left", maintain_order="left"
         )
-        store.write_plans(_plans(params, scored))
+        tables.write_plans(_plans(params, scored))
         curated = curate(
-            store.scan("corpus"), quadrants, store.scan_plan(params.intervene.curated_arm)
+            tables.scan("corpus"), quadrants, tables.scan_plan(params.intervene.curated_arm)
         )
         for name, table in curated.items():
-            store.sink(f"curated/{name}", table)
+            tables.sink(f"curated/{name}", table)
         counts = {name: _num_rows(f"curated/{name}") for name in ("train", "removed")}
         stage.log_metrics({"num_curated": counts["train"], "num_removed": counts["removed"]})
-        stage.log_dataset("curated", store.TABLES["curated/train"][0], "curated")
+        stage.log_dataset("curated", tables.TABLES["curated/train"][0], "curated")
         for arm in params.intervene.arms:
-            stage.log_artifact(store.plan_path(arm))
+            stage.log_artifact(paths.plan_path(arm))
 
 
 def _num_rows(name: str) -> int:
-    num_rows: int = store.scan(name).select(pl.len()).collect().item()
+    num_rows: int = tables.scan(name).select(pl.len()).collect().item()
     return num_rows
 
 
@@ -77,15 +77,15 @@ def _plans(params: Params, scored: pl.LazyFrame) -> dict[str, pl.LazyFrame]:
 def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
     whole = plan.collect()
     num_tokens = whole.select("sample_id").join(
-        store.scan("corpus").select("sample_id", "num_tokens").collect(),
+        tables.scan("corpus").select("sample_id", "num_tokens").collect(),
         on="sample_id",
         how="left",
         maintain_order="left",
     )["num_tokens"]
 
     def places_of(rows: Sequence[int]) -> list[Places]:
-        texts = store.texts_of(whole["sample_id"][rows])
-        return load_tokenizer(store.TOKENIZER).offsets(texts)
+        texts = tables.texts_of(whole["sample_id"][rows])
+        return load_tokenizer(paths.TOKENIZER).offsets(texts)
 
     # Without the end of text.
     num_places = (num_tokens - 1).to_list()
@@ -98,12 +98,12 @@ def _plan(
     seed: int,
 ) -> pl.LazyFrame:
     if isinstance(arm, MaskSpansArm):
-        return mask_plan(scored, store.read("spans"))
+        return mask_plan(scored, tables.read("spans"))
     if isinstance(arm, CapCopiesArm | DedupArm):
-        texts = store.batches("corpus", ["sample_id", "text"], pl.col("split") == "train")
+        texts = tables.chunks("corpus", ["sample_id", "text"], pl.col("split") == "train")
         return cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
-        planted = store.scan("corpus").drop_nulls("canary_id").select("sample_id").collect()
+        planted = tables.scan("corpus").drop_nulls("canary_id").select("sample_id").collect()
         return oracle_plan(scored, planted["sample_id"])
     return make_plan(arm, scored, seed=seed)
 

@@ -5,7 +5,7 @@ import sys
 from gdc.corpus import sources
 from gdc.corpus.sources import unread
 from gdc.stages.runner import run
-from gdc.workspace import outputs, store
+from gdc.workspace import files, outputs, paths
 from gdc.workspace.code_digests import code_digests
 
 
@@ -16,15 +16,15 @@ def main() -> None:
     parameter. What trains depends on ``data/pretrained.json`` and not on the source: a change of it
     comes through the corpus. Files that the source leaves out are listed and named in one line.
     """
-    store.write_json(store.CODE, code_digests())
-    params = store.load_params()
+    files.write_json(paths.CODE, code_digests())
+    params = files.load_params()
     # The stages after this one would delete it.
     outputs.require_apart(params)
     ingest = params.ingest
     left_out = unread.summarize(sources.find_unread(ingest.source))
     more = {"unread": left_out} if left_out else {}
-    store.write_json(store.MANIFEST, sources.fingerprint(ingest.source) | more)
-    store.write_json(store.PRETRAINED, sources.fingerprint_pretrained(ingest.tokenizer))
+    files.write_json(paths.MANIFEST, sources.fingerprint(ingest.source) | more)
+    files.write_json(paths.PRETRAINED, sources.fingerprint_pretrained(ingest.tokenizer))
     if sentence := unread.sentence(left_out):
         sys.stderr.write(f"{sentence}\n")
 

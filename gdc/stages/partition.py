@@ -2,26 +2,26 @@
 
 from gdc.mapping import quadrants
 from gdc.stages.runner import run
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 
 
 def main() -> None:
     """Cut the map."""
-    params = store.load_params()
+    params = files.load_params()
     with tracking.stage_run("partition", params.model_dump(include={"partition"})) as stage:
-        auto = store.read_json(store.CALIBRATION)["auto"]
+        auto = files.read_json(paths.CALIBRATION)["auto"]
         config, warnings = quadrants.resolve_axis(params.partition, auto)
         table, summary = quadrants.partition(
-            store.read("scores"), store.read("scores_by_run"), config
+            tables.read("scores"), tables.read("scores_by_run"), config
         )
         summary["warnings"] = [*warnings, *summary["warnings"]]
-        store.write("quadrants", table)
-        store.write_json(store.QUADRANTS_SUMMARY, summary)
+        tables.write("quadrants", table)
+        files.write_json(paths.QUADRANTS_SUMMARY, summary)
         stage.log_metrics({f"num/{name}": count for name, count in summary["counts"].items()})
         if summary["num_unstable"] is not None:
             stage.log_metrics({"num_unstable": summary["num_unstable"]})
-        stage.log_artifact(store.TABLES["quadrants"][0])
-        stage.log_artifact(store.QUADRANTS_SUMMARY)
+        stage.log_artifact(tables.TABLES["quadrants"][0])
+        stage.log_artifact(paths.QUADRANTS_SUMMARY)
         stage.set_tags({"gdc.axis": config.axis})
 
 

@@ -5,7 +5,7 @@ import argparse
 from gdc.stages import fitting
 from gdc.stages.runner import run
 from gdc.training import distributed
-from gdc.workspace import store
+from gdc.workspace import files, tables
 
 # Reference models are fresh draws: neither a tracked nor a retrained run has such a seed.
 SEEDS_FROM = 1_000_000
@@ -16,12 +16,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=int, required=True)
     number = parser.parse_args().model
-    params = store.load_params()
+    params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "reference"})
     among = distributed.join()
     with fitting.stage_run(among, "reference", sections, str(number)) as stage:
-        samples = store.read("corpus").join(
-            store.read("halves"), on="sample_id", maintain_order="left"
+        samples = tables.read("corpus").join(
+            tables.read("halves"), on="sample_id", maintain_order="left"
         )
         is_trained = (samples["split"] == "train") & samples["seen"].list.get(number)
         recipe = fitting.recipe_of(params, SEEDS_FROM + number)
@@ -29,7 +29,7 @@ def main() -> None:
             params, samples, is_trained, recipe, among=among, name=f"reference@{number}"
         )
         if stage is not None:
-            store.write_reference(number, table)
+            tables.write_reference(number, table)
             stage.log_curve("train_loss", recording.curve)
             stage.log_metrics({"num_trained": int(is_trained.sum())})
 

@@ -12,19 +12,19 @@ from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts
 from gdc.training.loop import TrainingData, count_steps
-from gdc.workspace import store
+from gdc.workspace import files, paths, tables
 
 
 def main() -> None:
     """Train one arm with one seed."""
     cell = parse_cell(arm=True)
-    params = store.load_params()
+    params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training"})
     sections |= {"arm": cell.arm, "seed": cell.seed, "match": params.retrain.match}
     among = distributed.join()
     with fitting.stage_run(among, "retrain", sections, f"{cell.arm}-{cell.seed}") as stage:
-        corpus, tokenizer = store.read("corpus"), load_tokenizer(store.TOKENIZER)
-        plan = store.read_plan(cell.arm)
+        corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
+        plan = tables.read_plan(cell.arm)
         samples = corpus.filter(pl.col("split") == "train").join(
             plan, on="sample_id", how="left", maintain_order="left"
         )
@@ -44,7 +44,7 @@ def main() -> None:
         name = f"retrain@{cell.arm}-{cell.seed}"
         model, recording = fitting.fit(params, tokenizer, data, recipe, among=among, name=name)
         if stage is not None:
-            stage.log_dataset("plan", store.plan_path(cell.arm), "training")
+            stage.log_dataset("plan", paths.plan_path(cell.arm), "training")
             fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from gdc.environment import never_fail_to_print
 from gdc.errors import ConfigError, GdcError
-from gdc.workspace import store
+from gdc.workspace import files, paths, tables
 from gdc.workspace.code_digests import code_digests
 
 # Set in what a launcher starts: a program that sets no RANK would be started again for ever.
@@ -30,7 +30,7 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
         if is_training:
             _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))
         _require_known_code()
-        with store.naming_damage(Path("data"), remedy=store.RUN):
+        with tables.naming_damage(Path("data"), remedy=tables.RUN):
             main()
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -42,9 +42,9 @@ def _require_known_code() -> None:
     module = sys.modules["__main__"].__spec__
     stage = "" if module is None else module.name.rpartition(".")[2]
     digest = code_digests().get(stage)
-    if digest is not None and digest != store.read_json(store.CODE).get(stage):
+    if digest is not None and digest != files.read_json(paths.CODE).get(stage):
         raise ConfigError(
-            f"{store.CODE}: expected the digest of this code for stage {stage}, got another: it "
+            f"{paths.CODE}: expected the digest of this code for stage {stage}, got another: it "
             "was edited, or is of another version, since stage manifest ran. Start again with "
             "gdc run or dvc repro."
         )

@@ -9,31 +9,31 @@ from gdc.corpus.tokenizer import load_tokenizer
 from gdc.mapping import spans
 from gdc.schema import FLAGGED
 from gdc.stages.runner import run
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, traces, tracking
 
 
 def main() -> None:
     """Look into every sample above the memorization threshold."""
-    params = store.load_params()
+    params = files.load_params()
     sections = params.model_dump(mode="json", include={"train", "spans"})
     with tracking.stage_run("spans", sections) as stage:
         table, summary = _find(params)
-        store.write("spans", table)
-        store.write_json(store.SPANS_SUMMARY, summary)
+        tables.write("spans", table)
+        files.write_json(paths.SPANS_SUMMARY, summary)
         stage.log_metrics({k: v for k, v in summary.items() if isinstance(v, int)})
-        stage.log_artifact(store.TABLES["spans"][0])
-        stage.log_artifact(store.SPANS_SUMMARY)
+        stage.log_artifact(tables.TABLES["spans"][0])
+        stage.log_artifact(paths.SPANS_SUMMARY)
 
 
 def _find(params: Params) -> tuple[pl.DataFrame, dict[str, Any]]:
-    recorded = [store.read_token_losses(seed) for seed in params.train.seeds]
-    runs = [tables for tables in recorded if tables is not None]
+    recorded = [traces.read_token_losses(seed) for seed in params.train.seeds]
+    runs = [losses for losses in recorded if losses is not None]
     if len(runs) < len(recorded):
         return spans.nothing_recorded()
-    flagged = store.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
+    flagged = tables.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
     asked = [of_training.join(flagged, on="sample_id", how="semi") for of_training, _ in runs]
-    texts = store.texts_of(asked[0]["sample_id"])
-    places = load_tokenizer(store.TOKENIZER).offsets(texts)
+    texts = tables.texts_of(asked[0]["sample_id"])
+    places = load_tokenizer(paths.TOKENIZER).offsets(texts)
     return spans.find_spans(asked, [heldout for _, heldout in runs], places, params.spans)
 
 

@@ -12,18 +12,18 @@ from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
 from gdc.training.loop import TokenLook, TrainingData
-from gdc.workspace import store
+from gdc.workspace import files, paths, tables
 from gdc.workspace.trace_writer import TraceWriter
 
 
 def main() -> None:
     """Train on the whole training split with one seed and write the trace."""
     seed = parse_cell(arm=False).seed
-    params = store.load_params()
+    params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "train"})
     among = distributed.join()
     with fitting.stage_run(among, "train", {**sections, "seed": seed}, str(seed)) as stage:
-        corpus, tokenizer = store.read("corpus"), load_tokenizer(store.TOKENIZER)
+        corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
         samples = corpus.filter(pl.col("split") == "train")
         heldout = corpus.filter(pl.col("split") == "validation")
         index, heldout_index = (table.select(TRACE_INDEX.names()) for table in (samples, heldout))
@@ -42,8 +42,8 @@ def main() -> None:
             None if recording.gain is None else gain_table(index, recording.gain),
         )
         if stage is not None:
-            stage.log_dataset("corpus", store.TABLES["corpus"][0], "training")
-            stage.log_artifact(store.trace_path(seed))
+            stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
+            stage.log_artifact(paths.trace_path(seed))
             fitting.save(model, recording, stage, arm="tracked", seed=seed)
 
 

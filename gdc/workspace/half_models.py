@@ -13,7 +13,7 @@ from gdc.config import Params
 from gdc.corpus import halves, near_duplicates
 from gdc.errors import ConfigError, DataError
 from gdc.schema import HALVES, REFERENCE_LOSS, require
-from gdc.workspace import store
+from gdc.workspace import paths, tables
 
 FOLDER: Final = Path("work/benchmark")
 LEADERBOARD: Final = Path("reports/leaderboard.json")
@@ -51,14 +51,14 @@ def make_halves(params: Params, num_models: int) -> pl.DataFrame:
     if path.exists():
         return _read(path, HALVES)
     is_trained = pl.col("split") == "train"
-    texts = store.batches("corpus", ["sample_id", "text"], is_trained)
+    texts = tables.chunks("corpus", ["sample_id", "text"], is_trained)
     table = halves.assign_halves(
-        store.scan("corpus").filter(is_trained).select("sample_id", "content_id").collect(),
+        tables.scan("corpus").filter(is_trained).select("sample_id", "content_id").collect(),
         near_duplicates.near_copies(texts, params.reference, seed=params.seed),
         num_models=num_models,
         seed=SEEDS_FROM + params.seed,
     )
-    store.write_table(path, table, HALVES)
+    tables.write_table(path, table, HALVES)
     return table
 
 
@@ -69,7 +69,7 @@ def losses_path(params: Params, num_models: int, number: int) -> Path:
 
 def write_losses(path: Path, table: pl.DataFrame) -> None:
     """Write the losses under one model."""
-    store.write_table(path, table, REFERENCE_LOSS)
+    tables.write_table(path, table, REFERENCE_LOSS)
 
 
 def read_truth(params: Params, num_models: int) -> pl.DataFrame:
@@ -79,7 +79,7 @@ def read_truth(params: Params, num_models: int) -> pl.DataFrame:
         DataError: A model has no losses, or not those of all training samples.
     """
     paths = [losses_path(params, num_models, number) for number in range(num_models)]
-    table, num_missing = store.with_losses(
+    table, num_missing = tables.with_losses(
         make_halves(params, num_models), [_read(path, REFERENCE_LOSS) for path in paths]
     )
     if num_missing:
@@ -91,10 +91,10 @@ def read_truth(params: Params, num_models: int) -> pl.DataFrame:
 
 
 def _inputs() -> Iterator[Path]:
-    yield store.TABLES["corpus"][0]
-    yield from sorted(path for path in store.TOKENIZER.rglob("*") if path.is_file())
-    if store.PRETRAINED.exists():
-        yield store.PRETRAINED
+    yield tables.TABLES["corpus"][0]
+    yield from sorted(path for path in paths.TOKENIZER.rglob("*") if path.is_file())
+    if paths.PRETRAINED.exists():
+        yield paths.PRETRAINED
 
 
 def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:

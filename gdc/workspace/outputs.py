@@ -11,13 +11,13 @@ from typing import Any, Final
 from gdc.config import HuggingFaceSource, Params, PretrainedTokenizer
 from gdc.errors import ConfigError
 from gdc.paths import links_below, overlapping
-from gdc.workspace import store
+from gdc.workspace import files, paths
 
 GRAPH: Final = Path("dvc.yaml")
 LOCK: Final = Path("dvc.lock")
 # What is written beside the outs of the graph.
 _OTHERS: Final = (
-    store.PARAMS, GRAPH, LOCK, Path(".dvc"), Path(".git"), Path("work"), Path("mlflow.db"),
+    paths.PARAMS, GRAPH, LOCK, Path(".dvc"), Path(".git"), Path("work"), Path("mlflow.db"),
     Path("mlartifacts"), Path("reports/leaderboard.json"), Path("reports/leaderboard.md"),
     Path("reports/leaderboard.png"),
 )  # fmt: skip
@@ -147,7 +147,7 @@ def _require_apart(path: Path, where: str) -> None:
 
 
 def _graph() -> dict[str, Any]:
-    return store.parse_yaml(store.read_text(GRAPH), GRAPH)
+    return files.parse_yaml(files.read_text(GRAPH), GRAPH)
 
 
 def _named_outs(graph: Mapping[str, Any]) -> Iterator[str]:
@@ -163,7 +163,7 @@ def _named_outs(graph: Mapping[str, Any]) -> Iterator[str]:
 
 def _locked_outs() -> Iterator[Path]:
     if LOCK.exists():
-        stages = store.parse_yaml(store.read_text(LOCK), LOCK).get("stages") or {}
+        stages = files.parse_yaml(files.read_text(LOCK), LOCK).get("stages") or {}
         for stage in stages.values():
             yield from (Path(out["path"]) for out in stage.get("outs") or ())
 

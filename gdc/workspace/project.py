@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from importlib import resources
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +26,7 @@ IGNORED: Final = (
     "/mlartifacts/",
 )  # fmt: skip
 _SOURCE: Final = "--source"
-# As `store` names them.
+# As ``files`` names what is not yet written whole.
 TEMPORARIES: Final = ".*.tmp"
 
 
@@ -36,9 +36,9 @@ def require_workspace() -> None:
     Raises:
         ConfigError: It lacks params.yaml or our dvc.yaml, or DVC cannot keep its outputs here.
     """
-    from gdc.workspace import outputs, store
+    from gdc.workspace import outputs, paths
 
-    for path in (store.PARAMS, GRAPH):
+    for path in (paths.PARAMS, GRAPH):
         if not path.exists():
             raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs")
     require_our_graph()
@@ -63,19 +63,19 @@ def load_params() -> "Params":
     Raises:
         ConfigError: A value is wrong, or a source lies where the pipeline writes.
     """
-    from gdc.workspace import outputs, store
+    from gdc.workspace import files, outputs
 
-    params = store.load_params()
+    params = files.load_params()
     outputs.require_apart(params)
     return params
 
 
 def edited_stages() -> set[str]:
     """Stages whose code here is not that which ``manifest`` has seen; all where it never ran."""
-    from gdc.workspace import store
+    from gdc.workspace import files, paths
     from gdc.workspace.code_digests import code_digests
 
-    known = store.read_json(store.CODE) if store.CODE.exists() else {}
+    known = files.read_json(paths.CODE) if paths.CODE.exists() else {}
     # What lies in the workspace takes the place of what is installed.
     package = Path("gdc").resolve()
     digests = code_digests(package) if package.is_dir() else code_digests()
@@ -160,22 +160,22 @@ def write_source(source: Mapping[str, Any]) -> None:
         ConfigError: The file would not be valid with it; it is left as it was.
     """
     from gdc.config import parse_params
-    from gdc.workspace import outputs, store
+    from gdc.workspace import files, outputs, paths
 
-    text = store.read_text(store.PARAMS)
-    values = store.parse_yaml(text, store.PARAMS)
+    text = files.read_text(paths.PARAMS)
+    values = files.parse_yaml(text, paths.PARAMS)
     if isinstance(values.get("ingest"), dict):
         values["ingest"] = {**values["ingest"], "source": dict(source)}
-    outputs.require_apart(parse_params(values, name=str(store.PARAMS)))
+    outputs.require_apart(parse_params(values, name=str(paths.PARAMS)))
     spliced = _spliced(text, source)
-    if spliced is None or store.parse_yaml(spliced, store.PARAMS) != values:
+    if spliced is None or files.parse_yaml(spliced, paths.PARAMS) != values:
         raise ConfigError(
-            f"{store.PARAMS}: expected a block `ingest.source` that can be replaced, got YAML of "
+            f"{paths.PARAMS}: expected a block `ingest.source` that can be replaced, got YAML of "
             "another form. Write there by hand: "
             f"{', '.join(f'{key}: {_scalar(value)}' for key, value in source.items())}"
         )
     if spliced != text:
-        store.write_text(store.PARAMS, spliced)
+        files.write_text(paths.PARAMS, spliced)
 
 
 def _spliced(text: str, source: Mapping[str, Any]) -> str | None:
@@ -221,18 +221,18 @@ def splice_source(text: str, source: Mapping[str, Any]) -> str:
 def params_or_preset(name: str) -> "Params":
     """The parameters of this folder or, where there is no params.yaml, those of a preset."""
     from gdc import config
-    from gdc.workspace import store
+    from gdc.workspace import files, paths
 
-    if store.PARAMS.exists():
-        return store.load_params()
+    if paths.PARAMS.exists():
+        return files.load_params()
     preset = f"{name}.yaml"
-    text = (files("gdc") / "presets" / preset).read_text(encoding="utf-8")
-    return config.parse_params(store.parse_yaml(text, Path(preset)), name=preset)
+    text = (resources.files("gdc") / "presets" / preset).read_text(encoding="utf-8")
+    return config.parse_params(files.parse_yaml(text, Path(preset)), name=preset)
 
 
 def preset_names() -> list[str]:
     """Names that ``gdc init`` knows."""
-    folder = files("gdc") / "presets"
+    folder = resources.files("gdc") / "presets"
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
@@ -249,7 +249,7 @@ def init(params: str, *, force: bool) -> Path | None:
     Raises:
         ConfigError: Something of the user's is in the way, or git or DVC failed; nothing is left.
     """
-    from gdc.workspace import store
+    from gdc.workspace import files, paths
 
     if GRAPH.exists():
         require_our_graph()
@@ -258,34 +258,34 @@ def init(params: str, *, force: bool) -> Path | None:
     if not GRAPH.exists():
         _make_workspace()
     if before in (None, params):
-        store.write_text(store.PARAMS, params)
+        files.write_text(paths.PARAMS, params)
         return None
-    backup = _free_name(store.PARAMS)
-    store.PARAMS.rename(backup)
-    store.write_text(store.PARAMS, params)
+    backup = _free_name(paths.PARAMS)
+    paths.PARAMS.rename(backup)
+    files.write_text(paths.PARAMS, params)
     return backup
 
 
 def _params_before(*, force: bool) -> str | None:
     """The content of params.yaml if it may be replaced; None: there is none."""
     from gdc.config import Params
-    from gdc.workspace import store
+    from gdc.workspace import files, paths
 
-    if not (store.PARAMS.exists() or store.PARAMS.is_symlink()):
+    if not (paths.PARAMS.exists() or paths.PARAMS.is_symlink()):
         return None
-    text = store.read_text(store.PARAMS)
+    text = files.read_text(paths.PARAMS)
     try:
-        missing = sorted(set(Params.model_fields) - set(store.parse_yaml(text, store.PARAMS)))
+        missing = sorted(set(Params.model_fields) - set(files.parse_yaml(text, paths.PARAMS)))
     except ConfigError:
         missing = sorted(Params.model_fields)
     if missing:
         raise ConfigError(
-            f"{store.PARAMS}: expected none, or one with the sections of gdc, got one without "
+            f"{paths.PARAMS}: expected none, or one with the sections of gdc, got one without "
             f"{', '.join(missing)}. Move it away, or go to another folder."
         )
     if not force:
         raise ConfigError(
-            f"{store.PARAMS}: exists already. Add --force to replace it; a copy is kept."
+            f"{paths.PARAMS}: exists already. Add --force to replace it; a copy is kept."
         )
     return text
 
@@ -336,13 +336,13 @@ def _make_workspace() -> None:
 
 def _add_lines(path: Path, lines: Sequence[str]) -> None:
     """Add the lines that a text lacks to its end."""
-    from gdc.workspace import store
+    from gdc.workspace import files
 
-    text = store.read_text(path) if path.exists() else ""
+    text = files.read_text(path) if path.exists() else ""
     missing = [line for line in lines if line not in text.splitlines()]
     if missing:
         head = f"{text}\n" if text and not text.endswith("\n") else text
-        store.write_text(path, head + "\n".join(missing) + "\n")
+        files.write_text(path, head + "\n".join(missing) + "\n")
 
 
 def _init_git_and_dvc() -> None:
@@ -373,9 +373,9 @@ def _start_git_and_dvc() -> None:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping."""
-    from gdc.workspace import store
+    from gdc.workspace import files
 
-    return store.parse_yaml(store.read_text(path), path)
+    return files.parse_yaml(files.read_text(path), path)
 
 
 def _scalar(value: str | None) -> str:

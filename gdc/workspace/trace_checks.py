@@ -12,7 +12,7 @@ import polars as pl
 from gdc import table_files
 from gdc.errors import DataError
 from gdc.recording.trace import TraceScan, loss_column
-from gdc.workspace import store
+from gdc.workspace import traces
 
 # Of ids whose hashes are equal: so many are looked at, as two that differ hardly ever have one.
 _NUM_CANDIDATES: Final = 1000
@@ -26,7 +26,7 @@ def require_samples(folder: Path) -> None:
         DataError: A ``sample_id`` is null or stands in two rows, or ``num_tokens`` is null or
             below 1.
     """
-    indices = [shard / "index.parquet" for shard in store.trace_shards(folder)]
+    indices = [shard / "index.parquet" for shard in traces.shard_folders(folder)]
     for path in indices:
         _require_none(path, pl.col("sample_id").is_null(), "a sample_id in every row")
         is_odd = pl.col("num_tokens").is_null() | (pl.col("num_tokens") < 1)
@@ -62,7 +62,7 @@ def _require_none(path: Path, is_odd: pl.Expr, expected: str) -> None:
         row, value = rows.with_row_index().filter(is_odd).head(1).collect().row(0)
         raise DataError(
             f"{path}: expected {expected}, got {num_odd:,} without, the first in row {row}: "
-            f"{value}. {store.ANEW}"
+            f"{value}. {traces.ANEW}"
         )
 
 
@@ -89,7 +89,7 @@ def _require_distinct(indices: list[Path]) -> None:
     raise DataError(
         f"{_holding(indices, sample_id)}: expected every sample_id once, got {_shown(sample_id)} "
         f"in {num_rows:,} rows; in all {len(repeated):,} rows too many. Give every sample an id "
-        f"of its own. {store.ANEW}"
+        f"of its own. {traces.ANEW}"
     )
 
 

@@ -12,7 +12,7 @@ from gdc.errors import DataError, SchemaError
 from gdc.recording.trace import loss_column, loss_table
 from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX
 from gdc.training.distributed import Processes
-from gdc.workspace import store
+from gdc.workspace import files, paths, tables, traces
 
 
 class TraceWriter:
@@ -83,12 +83,12 @@ class TraceWriter:
         self._background.shutdown()
         self._among.wait()
         if self._among.is_first:
-            for name, table in zip(store.TOKEN_FILES.values(), tokens or (), strict=False):
+            for name, table in zip(traces.TOKEN_FILES.values(), tokens or (), strict=False):
                 self._write(self._folder, Path(name).stem, table, TOKEN_LOSSES)
             if gains is not None:
-                self._write(self._folder, Path(store.GAINS).stem, gains, SELF_INFLUENCE)
+                self._write(self._folder, Path(traces.GAINS).stem, gains, SELF_INFLUENCE)
             self._write(self._folder, "checkpoints", checkpoints, CHECKPOINTS)
-            with store.new_folder(store.trace_path(self._seed)) as folder:
+            with files.new_folder(paths.trace_path(self._seed)) as folder:
                 folder.rmdir()
                 # The folder for data may lie on another disk.
                 shutil.move(self._folder, folder)
@@ -107,8 +107,8 @@ class TraceWriter:
         own = [self._train, *([self._folder / "heldout"] if self._among.is_first else [])]
         try:
             for folder in own:
-                known = store.read_json(folder / store.CHECKSUMS)
-                store.verify_files(folder, {name: known.get(name) for name in names})
+                known = files.read_json(folder / traces.CHECKSUMS)
+                traces.verify_files(folder, {name: known.get(name) for name in names})
         except (DataError, SchemaError) as error:
             raise DataError(
                 f"{self._folder}: expected the first {self._num_checkpoints} checkpoints of a run "
@@ -125,7 +125,7 @@ class TraceWriter:
         )
 
     def _write(self, folder: Path, name: str, table: pl.DataFrame, schema: pl.Schema) -> None:
-        path, checksums = folder / f"{name}.parquet", folder / store.CHECKSUMS
-        store.write_table(path, table, schema)
-        known = store.read_json(checksums) if checksums.exists() else {}
-        store.write_json(checksums, {**known, path.name: store.checksum(path)})
+        path, checksums = folder / f"{name}.parquet", folder / traces.CHECKSUMS
+        tables.write_table(path, table, schema)
+        known = files.read_json(checksums) if checksums.exists() else {}
+        files.write_json(checksums, {**known, path.name: files.checksum(path)})

@@ -26,7 +26,8 @@ from gdc.environment import QUIET
 from gdc.errors import ConfigError, GdcError, TransientError
 from gdc.statistics import markdown
 from gdc.table_files import scan_parquet
-from gdc.workspace.store import lineage_path, new_file, read_json, write_json
+from gdc.workspace.files import new_file, read_json, write_json
+from gdc.workspace.paths import lineage_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

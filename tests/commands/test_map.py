@@ -20,7 +20,7 @@ from gdc.mapping.quadrants import partition
 from gdc.recording.trace import Trace
 from gdc.schema import SCORES_BY_RUN
 from gdc.scores import STREAMED, score_samples
-from gdc.workspace import ray_cluster, store, trace_checks
+from gdc.workspace import files, paths, ray_cluster, trace_checks, traces
 from tests.builders import params_with, trace_of, write_trace
 from tests.mapping.test_quadrants import absolute, quantile
 from tests.mapping.test_quadrants import config as cuts
@@ -37,7 +37,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def written(trace: Trace) -> Path:
     write_trace(7, trace)
-    return store.trace_path(7)
+    return paths.trace_path(7)
 
 
 def random_trace(num_samples: int) -> Trace:
@@ -59,8 +59,8 @@ def test_a_known_map() -> None:
         ("b", "noisy-outlier", None),
         ("a", "stable-easy", None),
     ]
-    assert summary == store.read_json(OUT / "quadrants.json")
-    assert store.read_json(OUT / "scores.json")["num_samples"] == 2
+    assert summary == files.read_json(OUT / "quadrants.json")
+    assert files.read_json(OUT / "scores.json")["num_samples"] == 2
 
 
 @pytest.mark.parametrize("epsilon", [absolute(1.5), quantile(0.3)])
@@ -72,7 +72,7 @@ def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> 
     summary = map_trace(written(trace), OUT, score, split)
     scored = score_samples([trace], [trace.index.select("sample_id")], score, seed=0)
     assert_frame_equal(pl.read_parquet(OUT / "scores.parquet"), scored.samples, check_exact=True)
-    assert store.read_json(OUT / "scores.json") == scored.summary
+    assert files.read_json(OUT / "scores.json") == scored.summary
     table, expected = partition(scored.samples, pl.DataFrame(schema=SCORES_BY_RUN), split)
     assert_frame_equal(pl.read_parquet(OUT / "quadrants.parquet"), table)
     assert summary == expected
@@ -89,12 +89,12 @@ def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
     with ray_cluster.connected(ray_cluster.LOCAL):
         assert map_on_cluster(folder, there, score, split) == here
         for name in ("scores", "quadrants"):
-            files = sorted((there / name).iterdir())
-            assert [file.stem for file in files] == [f"shard_{i:05d}" for i in range(3)]
-            found = pl.concat(pl.read_parquet(file) for file in files)
+            mapped = sorted((there / name).iterdir())
+            assert [file.stem for file in mapped] == [f"shard_{i:05d}" for i in range(3)]
+            found = pl.concat(pl.read_parquet(file) for file in mapped)
             assert_frame_equal(found, pl.read_parquet(OUT / f"{name}.parquet"), check_exact=True)
-            summary = store.read_json(there / f"{name}.json")
-            assert summary == store.read_json(OUT / f"{name}.json")
+            summary = files.read_json(there / f"{name}.json")
+            assert summary == files.read_json(OUT / f"{name}.json")
         damage(folder / "train/shard_00001/loss_003.parquet", 4)
         given = rules(enabled=STREAMED, epsilon=absolute(1.0), num_early=2)
         with pytest.raises(DataError, match=r"(?s)shard_00001/loss_003\.parquet: not a Parquet"):
@@ -350,7 +350,7 @@ def test_what_is_missing_or_of_another_type_is_named_in_the_users_folder() -> No
     assert re.match(
         r"theirs/train/loss_002\.parquet: not found\. Write the trace again", refused(folder)
     )
-    assert refused(folder, "--verify").endswith(store.ANEW)
+    assert refused(folder, "--verify").endswith(traces.ANEW)
 
 
 def test_a_trace_without_losses_is_named() -> None:

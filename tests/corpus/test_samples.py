@@ -16,7 +16,7 @@ from gdc.corpus.samples import build_corpus, content_id, normalize, samples_from
 from gdc.errors import DataError
 from gdc.schema import CANARIES, CORPUS
 from gdc.stages import ingest, manifest
-from gdc.workspace import store
+from gdc.workspace import files, paths, tables
 from tests.builders import params_with, rows_of
 
 NO_CANARIES = pl.DataFrame(schema=CANARIES)
@@ -181,8 +181,8 @@ def test_how_often_canaries_are_planted_does_not_change_the_tokenizer() -> None:
     written = []
     for repeats in ((1, 4), (2, 64)):
         ingest_with(repeats=repeats)
-        written.append((store.TOKENIZER / "tokenizer.json").read_bytes())
-        planted = store.read("corpus").filter(pl.col("canary_id").is_not_null())
+        written.append((paths.TOKENIZER / "tokenizer.json").read_bytes())
+        planted = tables.read("corpus").filter(pl.col("canary_id").is_not_null())
         assert planted.height == 6 * sum(repeats)
     assert written[0] == written[1]
 
@@ -190,11 +190,11 @@ def test_how_often_canaries_are_planted_does_not_change_the_tokenizer() -> None:
 @pytest.mark.usefixtures("workspace")
 def test_every_row_of_the_source_is_a_sample_or_counted_as_left_out() -> None:
     ingest_with(max_samples=40)
-    summary = store.read_json(store.CORPUS_SUMMARY)
+    summary = files.read_json(paths.CORPUS_SUMMARY)
     assert (summary["num_samples"], summary["num_left_out"]) == (40, 20)
-    assert store.read("corpus")["canary_id"].null_count() == 40
+    assert tables.read("corpus")["canary_id"].null_count() == 40
     ingest_with()
-    summary = store.read_json(store.CORPUS_SUMMARY)
+    summary = files.read_json(paths.CORPUS_SUMMARY)
     assert (summary["num_samples"], summary["num_left_out"]) == (60, 0)
 
 
@@ -204,28 +204,28 @@ def test_a_source_that_is_read_in_many_parts_gives_the_same_corpus(
 ) -> None:
     def written() -> tuple[object, ...]:
         ingest_with(max_samples=50)
-        tokenizer = (store.TOKENIZER / "tokenizer.json").read_bytes()
-        tables = [store.read(name).rows() for name in ("corpus", "canaries")]
-        return *tables, tokenizer, store.read_json(store.CORPUS_SUMMARY)
+        tokenizer = (paths.TOKENIZER / "tokenizer.json").read_bytes()
+        rows = [tables.read(name).rows() for name in ("corpus", "canaries")]
+        return *rows, tokenizer, files.read_json(paths.CORPUS_SUMMARY)
 
     whole = written()
     monkeypatch.setattr("gdc.corpus.sources.rows.BATCH_CHARS", 50)
     monkeypatch.setattr("gdc.corpus.tokenizer.PART_BYTES", 40)
     assert written() == whole
-    assert len(list(store.batches("corpus", ["sample_id"]))) > 10
+    assert len(list(tables.chunks("corpus", ["sample_id"]))) > 10
 
 
 @pytest.mark.usefixtures("workspace")
 def test_a_block_that_holds_no_canary_whole_is_refused() -> None:
     with pytest.raises(DataError, match=r"canaries\.\w+: expected at most 7 tokens .*block_size 8"):
         ingest_with(block_size=8)
-    assert not store.TABLES["corpus"][0].exists()
+    assert not tables.TABLES["corpus"][0].exists()
 
 
 @pytest.mark.usefixtures("workspace")
 def test_what_changed_since_the_manifest_is_no_matter_of_trying_again() -> None:
     ingest_with()
-    store.write_json(store.PRETRAINED, {"name": "m", "files": {"m/config.json": "abc"}})
+    files.write_json(paths.PRETRAINED, {"name": "m", "files": {"m/config.json": "abc"}})
     with pytest.raises(DataError, match=r"ingest\.tokenizer: expected what data/pretrained.json"):
         ingest.main()
     write_rows(61)
@@ -251,8 +251,8 @@ def test_files_that_are_not_read_are_counted_and_named(capsys: pytest.CaptureFix
         "Not read: 6 files of the source: 4 hidden or temporary (d/.my.jsonl, d/a~, d/b~, ...); "
         "1 of another ending (d/notes.csv); 1 of kind text (d/sub/README.md).\n"
     )
-    assert store.read_json(store.MANIFEST)["unread"] == unread
-    summary = store.read_json(store.CORPUS_SUMMARY)
+    assert files.read_json(paths.MANIFEST)["unread"] == unread
+    summary = files.read_json(paths.CORPUS_SUMMARY)
     assert (summary["num_samples"], summary["num_unread_files"]) == (60, 6)
     assert summary["unread"] == unread
     # A file that is not read may come while a run is under way.
@@ -269,6 +269,6 @@ def test_files_that_are_not_read_are_counted_and_named(capsys: pytest.CaptureFix
 def test_where_all_files_are_read_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     ingest_with()
     assert capsys.readouterr().err == ""
-    assert "unread" not in store.read_json(store.MANIFEST)
-    summary = store.read_json(store.CORPUS_SUMMARY)
+    assert "unread" not in files.read_json(paths.MANIFEST)
+    summary = files.read_json(paths.CORPUS_SUMMARY)
     assert (summary["num_unread_files"], summary["unread"]) == (0, {})

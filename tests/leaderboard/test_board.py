@@ -29,7 +29,7 @@ from gdc.leaderboard.board import (
 from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.schema import CORPUS, REFERENCES
-from gdc.workspace import half_models, store
+from gdc.workspace import half_models, paths, tables
 from tests.builders import params_with, trace_of
 
 NUM_ORDINARY = 300
@@ -284,9 +284,9 @@ def benchmark_files(folder: Path) -> Params:
     """A corpus of four training samples and two held-out ones, as stage `ingest` leaves it."""
     rows = [(f"{i}-0", f"{i}", 1, f"{i} is a text", 10, 4, "x", "train", None) for i in range(4)]
     rows += [(f"v{i}-0", f"v{i}", 1, f"v{i}", 2, 1, "x", "validation", None) for i in range(2)]
-    store.write("corpus", pl.DataFrame(rows, schema=CORPUS, orient="row"))
-    (folder / store.TOKENIZER).mkdir()
-    (folder / store.TOKENIZER / "tokenizer.json").write_text("{}", encoding="utf-8")
+    tables.write("corpus", pl.DataFrame(rows, schema=CORPUS, orient="row"))
+    (folder / paths.TOKENIZER).mkdir()
+    (folder / paths.TOKENIZER / "tokenizer.json").write_text("{}", encoding="utf-8")
     return params_with()
 
 
@@ -298,7 +298,7 @@ def test_halves_are_those_of_no_reference_and_cover_the_training_split(
     table = half_models.make_halves(params, 64)
     assert table["sample_id"].to_list() == ["0-0", "1-0", "2-0", "3-0"]
     assert_frame_equal(half_models.make_halves(params, 64), table)
-    samples = store.read("corpus").filter(pl.col("split") == "train")
+    samples = tables.read("corpus").filter(pl.col("split") == "train")
     twins = pl.DataFrame(schema={"sample_id": pl.String, "duplicate_of": pl.String})
     references = assign_halves(samples, twins, num_models=64, seed=params.seed)
     for ours, theirs in zip(table["seen"], references["seen"], strict=True):
@@ -317,7 +317,7 @@ def test_losses_of_other_inputs_lie_elsewhere(
     assert half_models.folder(params.model_copy(update={"reference": fewer}), 4) == here
     assert half_models.folder(params.model_copy(update={"training": slower}), 4) != here
     assert half_models.folder(params, 6) != here
-    store.write("corpus", store.read("corpus")[:5])
+    tables.write("corpus", tables.read("corpus")[:5])
     assert half_models.folder(params, 4) != here
 
 

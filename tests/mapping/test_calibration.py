@@ -20,7 +20,7 @@ from gdc.mapping.calibration import calibrate, choose_axis, label_probes
 from gdc.mapping.quadrants import resolve_axis
 from gdc.schema import CANARIES, PROBES, SCORES, SCORES_BY_RUN
 from gdc.stages import partition as stage
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 from tests.builders import params_with
 
 # Families of probes: (is_memorized, memorization), one row of the corpus each.
@@ -504,18 +504,18 @@ def test_the_map_is_cut_on_the_axis_that_auto_stands_for(
     workspace: FakeRun, asked: str, is_validated: bool, axis: str
 ) -> None:
     partition = rule().model_dump(mode="json") | {"axis": asked}
-    store.write_json(store.PARAMS, params_with(partition=partition).model_dump(mode="json"))
+    files.write_json(paths.PARAMS, params_with(partition=partition).model_dump(mode="json"))
     families = {"a": PERFECT, "b": PERFECT}
     scores, copies, probes = tables_of(families, ordinary=[0.0] * 9)
     scores = scores.with_columns(iqr=pl.col("memorization"), memorization=pl.lit(0.0))
     seen = scores if is_validated else scores.drop("iqr")
     built = calibrate(seen, copies, probes, rule(), seed=0)
     assert built["auto"]["is_validated"] == is_validated
-    store.write("scores", scores)
-    store.write("scores_by_run", pl.DataFrame(schema=SCORES_BY_RUN))
-    store.write_json(store.CALIBRATION, built)
+    tables.write("scores", scores)
+    tables.write("scores_by_run", pl.DataFrame(schema=SCORES_BY_RUN))
+    files.write_json(paths.CALIBRATION, built)
     stage.main()
-    summary = store.read_json(store.QUADRANTS_SUMMARY)
+    summary = files.read_json(paths.QUADRANTS_SUMMARY)
     assert (summary["axis"], workspace.tags) == (axis, {"gdc.axis": axis})
     warnings = [w for w in summary["warnings"] if w.startswith("No score that may be an axis")]
     assert warnings == ([] if is_validated else [built["auto"]["reason"]])

@@ -19,7 +19,7 @@ from gdc.mapping.spans import find_spans, nothing_recorded
 from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TOKEN_LOSSES
 from gdc.stages import retrain, spans
 from gdc.training.batches import TokenizedTexts
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 from tests.builders import params_with, trace_of, write_trace
 
 CONFIG = SpansConfig(p_value=0.01, min_tokens=2)
@@ -243,12 +243,12 @@ class FakeRun:
 def write_workspace(tokens: bool) -> None:
     """Three training samples, two of them flagged, with one token a byte; all are memorized."""
     tokenizer = train_tokenizer(["plain words"], 257)
-    save_tokenizer(tokenizer, store.TOKENIZER)
+    save_tokenizer(tokenizer, paths.TOKENIZER)
     rows = [(i, i, 1, t, 1, 1, "file", "train", None) for i, t in TEXTS.items()]
-    store.write("corpus", pl.DataFrame(rows, schema=CORPUS, orient="row"))
+    tables.write("corpus", pl.DataFrame(rows, schema=CORPUS, orient="row"))
     quadrants = ["hotspot-memorized", "noisy-outlier", "stable-easy"]
     table = {"sample_id": list(TEXTS), "quadrant": quadrants, "stability": [None] * 3}
-    store.write("quadrants", pl.DataFrame(table, schema=QUADRANT_TABLE))
+    tables.write("quadrants", pl.DataFrame(table, schema=QUADRANT_TABLE))
     losses = losses_of(*(late_losses("x" * len(text.encode())) for text in TEXTS.values()))
     losses = losses.with_columns(sample_id=pl.Series(list(TEXTS)))
     trace = trace_of({i: [1.0, 0.5] for i in TEXTS})
@@ -265,7 +265,7 @@ def write_workspace(tokens: bool) -> None:
         ),
     )
     # JSON is YAML.
-    store.write_json(store.PARAMS, params_with().model_dump(mode="json"))
+    files.write_json(paths.PARAMS, params_with().model_dump(mode="json"))
 
 
 @pytest.mark.parametrize("tokens", [True, False])
@@ -276,7 +276,7 @@ def test_the_stage_looks_into_flagged_samples_alone_and_into_none_without_token_
     monkeypatch.setattr(tracking, "stage_run", lambda *_: nullcontext(FakeRun()))
     write_workspace(tokens)
     spans.main()
-    rows = store.read("spans").select("sample_id", "start", "end", "num_tokens").rows()
+    rows = tables.read("spans").select("sample_id", "start", "end", "num_tokens").rows()
     assert rows == ([("a-0", 0, 8, 9), ("b-0", 0, 10, 12)] if tokens else [])
-    summary = store.read_json(store.SPANS_SUMMARY)
+    summary = files.read_json(paths.SPANS_SUMMARY)
     assert (summary["num_flagged"], len(summary["warnings"])) == ((2, 0) if tokens else (0, 1))

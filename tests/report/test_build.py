@@ -45,7 +45,7 @@ from gdc.schema import (
     SPANS,
 )
 from gdc.stages import report as stage
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tables, tracking
 from tests.builders import audit_table, params_with, trace_of, write_trace
 from tests.report.test_console import arm as evidence_of
 
@@ -643,7 +643,7 @@ def test_every_command_prints_in_any_encoding(
     built = build.build_report(tables_of(text=text), params_of())
     built |= {"calibration": {"verdict": text}}
     built |= {"evidence": {row["arm"]: evidence_of(0.5, None) for row in built["arms"]}}
-    store.write_json(tmp_path / store.REPORT, built)
+    files.write_json(tmp_path / paths.REPORT, built)
     program = [sys.executable, "-c", "from gdc.cli import main; main()", *command]
     done = subprocess.run(
         program,
@@ -720,27 +720,27 @@ def reference_of(loss: float) -> pl.DataFrame:
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A folder with everything that stage report reads; the run that it opens is returned."""
     monkeypatch.chdir(tmp_path)
-    tables = tables_of()
+    made = tables_of()
     for name in ("corpus", "canaries", "scores", "quadrants", "spans"):
-        store.write(name, getattr(tables, name))
-    store.write("quarantine", pl.DataFrame(schema=QUARANTINE))
-    store.write_plans(tables.plans)
-    store.write_json(store.SCORES_SUMMARY, tables.scores_summary)
-    store.write_json(store.QUADRANTS_SUMMARY, tables.quadrants_summary)
-    store.write_json(store.CALIBRATION, tables.calibration)
-    store.write_json(store.SPANS_SUMMARY, tables.spans_summary)
-    for (arm, seed), metrics in tables.metrics.items():
-        store.write_json(store.metrics_path(arm, seed), metrics)
-    for arm, seed in tables.metrics:
-        store.write_audit(arm, seed, audit_of(extracted=arm == "none"))
-        store.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
-    store.write_json(store.CORPUS_SUMMARY, {"num_left_out": 0, "unread": {}})
+        tables.write(name, getattr(made, name))
+    tables.write("quarantine", pl.DataFrame(schema=QUARANTINE))
+    tables.write_plans(made.plans)
+    files.write_json(paths.SCORES_SUMMARY, made.scores_summary)
+    files.write_json(paths.QUADRANTS_SUMMARY, made.quadrants_summary)
+    files.write_json(paths.CALIBRATION, made.calibration)
+    files.write_json(paths.SPANS_SUMMARY, made.spans_summary)
+    for (arm, seed), metrics in made.metrics.items():
+        files.write_json(paths.metrics_path(arm, seed), metrics)
+    for arm, seed in made.metrics:
+        tables.write_audit(arm, seed, audit_of(extracted=arm == "none"))
+        tables.write_membership(arm, seed, membership_of(loss=2.0 if arm == "none" else 2.5))
+    files.write_json(paths.CORPUS_SUMMARY, {"num_left_out": 0, "unread": {}})
     write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
-    store.write("halves", HALVES_OF_TWO)
+    tables.write("halves", HALVES_OF_TWO)
     for number, loss in enumerate((0.5, 3.0)):
-        store.write_reference(number, reference_of(loss))
+        tables.write_reference(number, reference_of(loss))
     # JSON is YAML.
-    store.write_json(store.PARAMS, params_of().model_dump(mode="json"))
+    files.write_json(paths.PARAMS, params_of().model_dump(mode="json"))
     fake = FakeRun()
 
     @contextmanager
@@ -757,8 +757,8 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     names = [
         "report.json", "report.html", "data_map.png", "roc.png", "leakage.png", "front.png",
     ]  # fmt: skip
-    files = [f"reports/{name}" for name in names]
-    assert workspace.artifacts == files
+    expected = [f"reports/{name}" for name in names]
+    assert workspace.artifacts == expected
     assert {name: n for name, n in workspace.metrics.items() if n is not None} == {
         "none/perplexity": pytest.approx(3200**0.5),
         "none/extraction_rate": 0.375,
@@ -769,7 +769,7 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         "deciles/6/auc": 1.0,
         "deciles/6/extracted": 1.0,
     }
-    built = store.read_json(Path(files[0]))
+    built = files.read_json(Path(expected[0]))
     audited = ("evidence", "groups", "attacks", "leaked_samples", "num_leaked", "warnings",
                "front", "onion")  # fmt: skip
     plain = build.build_report(tables_of(), params_of())
@@ -797,12 +797,12 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
         ("none", 0, True),
         ("paper", 3, True),
     ]
-    page = Path(files[1]).read_text(encoding="utf-8")
+    page = Path(expected[1]).read_text(encoding="utf-8")
     assert "paper reduces extraction" in page
     assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 3
-    before = [Path(file).read_bytes() for file in files]
+    before = [Path(file).read_bytes() for file in expected]
     stage.main()
-    assert [Path(file).read_bytes() for file in files] == before
+    assert [Path(file).read_bytes() for file in expected] == before
 
 
 def card_of(score: str, auroc: tuple[float, float, float] | None, verdict: str) -> dict[str, Any]:
@@ -905,20 +905,20 @@ def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_the_stage_names_a_missing_file() -> None:
-    store.metrics_path("paper", 2).unlink()
+    paths.metrics_path("paper", 2).unlink()
     with pytest.raises(SchemaError, match=r"metrics/paper-2\.json: not found"):
         stage.main()
 
 
 def test_the_page_names_the_plan_that_reaches_the_target(workspace: FakeRun) -> None:
     target = {"max_extraction": 0.5, "max_perplexity_increase": 70.0}
-    store.write_json(store.PARAMS, params_of(target=target).model_dump(mode="json"))
+    files.write_json(paths.PARAMS, params_of(target=target).model_dump(mode="json"))
     stage.main()
-    built = store.read_json(store.REPORT)
+    built = files.read_json(paths.REPORT)
     found = built["recommendation"]
     # One canary that is not extracted may be extracted all the same in up to 97.5 %.
     assert (found["verdict"], found["arm"], found["target"]) == ("on average", "paper", target)
-    page = store.PAGE.read_text(encoding="utf-8")
+    page = paths.PAGE.read_text(encoding="utf-8")
     assert found["sentence"] in page.replace("&#39;", "'")
     assert "not dominated" in page
     assert console.findings(built)[0] == found["sentence"]
@@ -938,19 +938,19 @@ def test_without_canaries_a_target_is_not_answered() -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_what_an_arm_leaves_alone_is_compared_by_its_gap_to_the_references() -> None:
-    store.write_plans({"none": plan_of(["c-0"]), "paper": plan_of(["c-0", "f-0"], f="drop")})
-    tables = stage.with_evidence(stage.read_tables(params_of()), params_of())
-    (arm,) = tables.onion["arms"]
-    assert tables.onion["has_references"]
+    tables.write_plans({"none": plan_of(["c-0"]), "paper": plan_of(["c-0", "f-0"], f="drop")})
+    read = stage.with_evidence(stage.read_tables(params_of()), params_of())
+    (arm,) = read.onion["arms"]
+    assert read.onion["has_references"]
     # The second model alone did not see it: 3 - 1.
-    assert (tables.onion["cut"], tables.onion["quantile"]) == (2.0, 0.9)
+    assert (read.onion["cut"], read.onion["quantile"]) == (2.0, 0.9)
     assert (arm["arm"], arm["control"], arm["num_unchanged"]) == ("paper", None, 1)
     assert (arm["change"]["value"], arm["next_layer"]["value"]) == (0.0, 0.0)
-    page = page_of(replace(tables_of(), onion=tables.onion), params_of())
+    page = page_of(replace(tables_of(), onion=read.onion), params_of())
     assert str(escape(arm["verdict"])) in page
     assert "With equal optimizer steps the samples that stay are seen more often" in page
     assert "mean loss under the reference models" in page
-    built = build.build_report(replace(tables_of(), onion=tables.onion), params_of())
+    built = build.build_report(replace(tables_of(), onion=read.onion), params_of())
     assert console.findings(built) == ["After the removal: paper not compared."]
 
 
@@ -958,6 +958,6 @@ def test_what_an_arm_leaves_alone_is_compared_by_its_gap_to_the_references() -> 
 def test_without_a_keeping_arm_or_a_removal_there_is_no_next_layer() -> None:
     alone = params_of(arms=["paper"])
     assert stage.with_evidence(stage.read_tables(alone), alone).onion == {}
-    store.write_plans({arm: plan_of(["c-0"]) for arm in ("none", "paper")})
+    tables.write_plans({arm: plan_of(["c-0"]) for arm in ("none", "paper")})
     assert stage.with_evidence(stage.read_tables(params_of()), params_of()).onion == {}
     assert console.findings(build.build_report(tables_of(), params_of())) == []

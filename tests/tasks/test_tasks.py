@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from flows.curate import curate, require_success
 from flows.program import STOPPED, only_run_here
 from flows.server import prefect_server
 from gdc.errors import ConfigError, TransientError
-from gdc.workspace import dvc_files, store, tracking
+from gdc.workspace import dvc_files, files, paths, tracking
 from gdc.workspace.code_digests import code_digests
 from tasks import lineage, publish, stages
 from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
@@ -318,11 +318,11 @@ def test_a_guarded_program_hands_on_its_output_and_its_exit_code() -> None:
 TERMINATED_STAGE = """
 import time
 from pathlib import Path
-from gdc.workspace import store
+from gdc.workspace import files
 from gdc.stages.runner import run
 
 def main():
-    with store.new_file(Path("data/a")) as temporary:
+    with files.new_file(Path("data/a")) as temporary:
         temporary.write_text("half")
         time.sleep(60)
 
@@ -344,7 +344,7 @@ def test_a_stage_that_is_terminated_leaves_nothing_half_written(tmp_path: Path) 
 
 
 def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:
-    store.write_json(tmp_path / store.CODE, code_digests() | {"partition": "of other code"})
+    files.write_json(tmp_path / paths.CODE, code_digests() | {"partition": "of other code"})
     done = subprocess.run(
         [sys.executable, "-m", "gdc.stages.partition"],
         cwd=tmp_path,
@@ -589,8 +589,8 @@ def test_the_digest_of_the_lock_does_not_depend_on_the_order_of_its_stages(
 
 @pytest.mark.usefixtures("toy")
 def test_skipped_and_restored_stages_point_to_the_run_that_made_their_files() -> None:
-    store.write_json(store.lineage_path("retrain", "none-1"), {"run_id": "first"})
-    store.write_json(store.lineage_path("score", None), {"run_id": "second"})
+    files.write_json(paths.lineage_path("retrain", "none-1"), {"run_id": "first"})
+    files.write_json(paths.lineage_path("score", None), {"run_id": "second"})
     results = [
         StageResult("manifest", "skipped", 0.0),
         StageResult("retrain@none-1", "restored", 1.26),
@@ -800,7 +800,7 @@ def phase_graph() -> dict[str, Any]:
 
 
 def make_pipeline(folder: Path) -> None:
-    params = (files("gdc") / "presets" / "docs.yaml").read_text(encoding="utf-8")
+    params = (resources.files("gdc") / "presets" / "docs.yaml").read_text(encoding="utf-8")
     params = re.sub(r"(?m)^  arms: \[none.*$", "  arms: [none, paper]", params)
     params = params.replace("seeds: [1, 2]", "seeds: [1]")
     (folder / "params.yaml").write_text(params)
@@ -808,7 +808,7 @@ def make_pipeline(folder: Path) -> None:
     (folder / "phase.py").write_text(PHASE_STAGE)
     (folder / "source.json").write_text('{"digest": "abc"}')
     (folder / "report.json").write_text(json.dumps(REPORT_OF_ARMS))
-    store.write_json(folder / store.CODE, code_digests())
+    files.write_json(folder / paths.CODE, code_digests())
     (folder / "model").mkdir()
     (folder / "model/config.json").write_text("{}")
     for arm in ARMS:
@@ -878,7 +878,7 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
     second = last_parent()
     assert {t for t, outcome in second["outcomes"].items() if outcome == "executed"} == {"manifest"}
     assert second["children"] == []
-    origin = store.read_json(store.lineage_path("retrain", "paper-1"))["run_id"]
+    origin = files.read_json(paths.lineage_path("retrain", "paper-1"))["run_id"]
     assert second["tags"]["gdc.origin.retrain/paper-1"] == origin
     assert second["tags"]["gdc.gate"].startswith("passed: champion is version 1")
     branch, commit = second["tags"]["gdc.published"].split(":")
@@ -891,7 +891,7 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
 
 
 def assert_edited_code_is_not_published() -> None:
-    store.write_json(store.CODE, code_digests() | {"score": "of code that was edited since"})
+    files.write_json(paths.CODE, code_digests() | {"score": "of code that was edited since"})
     with pytest.raises(ConfigError, match=r"got changed \['score'\]\. Run the flow again"):
         curate(publish=True)
 

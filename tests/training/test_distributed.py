@@ -16,7 +16,7 @@ from gdc.errors import ConfigError
 from gdc.training import distributed
 from gdc.training.distributed import ALONE, Processes
 from gdc.training.loop import train
-from gdc.workspace import store
+from gdc.workspace import paths, traces
 from tests.builders import REPOSITORY, is_running, losses_by_numpy
 from tests.training.test_loop import built, recipe_with, training_data
 
@@ -137,9 +137,9 @@ def test_two_processes_that_die_and_go_on_train_as_one_does(
         np.testing.assert_array_equal(first[name], second[name])
         np.testing.assert_array_equal(first[name], uninterrupted[name])
     monkeypatch.chdir(together)
-    trace, folder = store.read_trace(0), store.trace_path(0)
-    assert [path.name for path in store.trace_shards(folder)] == ["shard_00000", "shard_00001"]
-    assert store.verify_trace(folder) == 1 + 2 * (1 + 12) + (1 + 12)
+    trace, folder = traces.read(0), paths.trace_path(0)
+    assert [path.name for path in traces.shard_folders(folder)] == ["shard_00000", "shard_00001"]
+    assert traces.verify(folder) == 1 + 2 * (1 + 12) + (1 + 12)
     assert trace.index["sample_id"].to_list() == [f"t-{i}" for i in range(10)]
     losses = trace.losses.collect().to_numpy()
     np.testing.assert_allclose(losses, losses_by_numpy(alone / folder), atol=5e-5)

@@ -19,7 +19,7 @@ from gdc import cli
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError
 from gdc.paths import overlapping
-from gdc.workspace import outputs, project, store, tracking
+from gdc.workspace import files, outputs, paths, project, tracking
 from gdc.workspace.project import IGNORED, TEMPORARIES
 from tests.builders import REPOSITORY
 from tests.test_cli import preset_text
@@ -65,7 +65,7 @@ def write(path: str, text: str = OWN_TEXT) -> None:
 
 
 def params_of(path: str, kind: str = "jsonl") -> Params:
-    values = store.parse_yaml(preset_text("own-data"), store.PARAMS)
+    values = files.parse_yaml(preset_text("own-data"), paths.PARAMS)
     fields: Mapping[str, Mapping[str, Any]] = {
         "jsonl": {"text_field": "text", "key_field": None},
         "text": {"unit": "line"},
@@ -88,7 +88,7 @@ def test_every_out_that_dvc_knows_is_known(dvc_folder: Path) -> None:
     with Repo(str(dvc_folder)) as repo:
         outs = {Path(out.fs_path).relative_to(dvc_folder) for out in repo.index.outs}
     known = outputs.written()
-    assert {store.MANIFEST, Path("data/models/none-1"), Path("metrics/none-1.json")} <= outs
+    assert {paths.MANIFEST, Path("data/models/none-1"), Path("metrics/none-1.json")} <= outs
     for out in outs:
         assert set(known) & {out, *out.parents}, out
     # No more than is needed: beside the outs a folder for data is free.
@@ -197,7 +197,7 @@ def test_where_an_out_is_a_link_what_it_leads_to_is_not_a_source(
 
 def test_a_pretrained_folder_where_the_pipeline_writes_is_refused(our_folder: Path) -> None:
     assert our_folder.is_dir()
-    values = store.parse_yaml(preset_text("own-data"), store.PARAMS)
+    values = files.parse_yaml(preset_text("own-data"), paths.PARAMS)
     values["ingest"]["tokenizer"] = {"kind": "pretrained", "name": "data/models", "revision": None}
     params = parse_params(values, name="test")
     outputs.require_apart(params)

@@ -36,7 +36,7 @@ from gdc.schema import (
 )
 from gdc.stages import runner
 from gdc.training.distributed import ALONE
-from gdc.workspace import store
+from gdc.workspace import files, paths, tables, traces
 from gdc.workspace.project import TEMPORARIES
 from gdc.workspace.trace_writer import TraceWriter
 from tests.builders import REPOSITORY, losses_by_numpy, params_with, trace_of, write_trace
@@ -66,54 +66,54 @@ def table_of(schema: pl.Schema) -> pl.DataFrame:
     return pl.DataFrame({name: VALUES[dtype] for name, dtype in schema.items()}, schema=schema)
 
 
-def files() -> set[str]:
+def all_files() -> set[str]:
     return {str(path) for path in Path().rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", store.TABLES)
+@pytest.mark.parametrize("name", tables.TABLES)
 def test_every_table_is_read_as_written(name: str) -> None:
-    path, schema = store.TABLES[name]
-    store.write(name, table_of(schema))
-    assert files() == {str(path)}
-    assert_frame_equal(store.read(name), table_of(schema))
-    store.write(name, pl.DataFrame(schema=schema))
-    assert store.read(name).is_empty()
+    path, schema = tables.TABLES[name]
+    tables.write(name, table_of(schema))
+    assert all_files() == {str(path)}
+    assert_frame_equal(tables.read(name), table_of(schema))
+    tables.write(name, pl.DataFrame(schema=schema))
+    assert tables.read(name).is_empty()
 
 
 def test_audits_are_read_as_written() -> None:
-    store.write_audit("paper", 3, table_of(AUDIT))
-    assert files() == {"data/audits/paper-3.parquet"}
-    assert_frame_equal(store.read_audit("paper", 3), table_of(AUDIT))
+    tables.write_audit("paper", 3, table_of(AUDIT))
+    assert all_files() == {"data/audits/paper-3.parquet"}
+    assert_frame_equal(tables.read_audit("paper", 3), table_of(AUDIT))
 
 
 def test_plans_are_read_as_written_and_those_of_former_arms_disappear() -> None:
-    store.write_plans({"none": table_of(PLAN), "former": table_of(PLAN)})
-    store.write_plans({"none": table_of(PLAN).head(1), "paper": table_of(PLAN)})
-    assert files() == {"data/plans/none.parquet", "data/plans/paper.parquet"}
-    assert_frame_equal(store.read_plan("none"), table_of(PLAN).head(1))
+    tables.write_plans({"none": table_of(PLAN), "former": table_of(PLAN)})
+    tables.write_plans({"none": table_of(PLAN).head(1), "paper": table_of(PLAN)})
+    assert all_files() == {"data/plans/none.parquet", "data/plans/paper.parquet"}
+    assert_frame_equal(tables.read_plan("none"), table_of(PLAN).head(1))
 
 
 def test_score_columns_follow_the_contract() -> None:
-    scores = table_of(store.TABLES["scores"][1]).with_columns(final_loss=-1.0)
-    store.write("scores", scores)
-    assert_frame_equal(store.read("scores"), scores)
+    scores = table_of(tables.TABLES["scores"][1]).with_columns(final_loss=-1.0)
+    tables.write("scores", scores)
+    assert_frame_equal(tables.read("scores"), scores)
 
 
 def test_the_same_table_gives_the_same_bytes() -> None:
-    path, schema = store.TABLES["corpus"]
-    store.write("corpus", table_of(schema))
+    path, schema = tables.TABLES["corpus"]
+    tables.write("corpus", table_of(schema))
     first = path.read_bytes()
-    store.write("corpus", table_of(schema))
+    tables.write("corpus", table_of(schema))
     assert path.read_bytes() == first
 
 
 def test_what_is_written_some_rows_at_a_time_is_read_so_and_as_a_whole() -> None:
-    schema = store.TABLES["corpus"][1]
+    schema = tables.TABLES["corpus"][1]
     parts = [table_of(schema).with_columns(sample_id=pl.lit(name)) for name in ("a", "b", "c")]
-    store.write_batches("corpus", parts)
-    assert_frame_equal(store.read("corpus"), pl.concat(parts))
-    assert_frame_equal(store.scan("corpus").collect(), pl.concat(parts))
-    batches = store.batches("corpus", ["text", "sample_id"], pl.col("sample_id") != "b")
+    tables.write_chunks("corpus", parts)
+    assert_frame_equal(tables.read("corpus"), pl.concat(parts))
+    assert_frame_equal(tables.scan("corpus").collect(), pl.concat(parts))
+    batches = tables.chunks("corpus", ["text", "sample_id"], pl.col("sample_id") != "b")
     for _ in range(2):
         found = [batch.columns + batch["sample_id"].to_list() for batch in batches]
         expected = [["text", "sample_id", *[name] * parts[0].height] for name in ("a", "c")]
@@ -121,32 +121,32 @@ def test_what_is_written_some_rows_at_a_time_is_read_so_and_as_a_whole() -> None
 
 
 def test_no_rows_at_all_are_a_table_too() -> None:
-    schema = store.TABLES["curated/train"][1]
-    store.write_batches("curated/train", [])
-    assert_frame_equal(store.read("curated/train"), pl.DataFrame(schema=schema))
-    assert list(store.batches("curated/train", ["text"])) == []
+    schema = tables.TABLES["curated/train"][1]
+    tables.write_chunks("curated/train", [])
+    assert_frame_equal(tables.read("curated/train"), pl.DataFrame(schema=schema))
+    assert list(tables.chunks("curated/train", ["text"])) == []
 
 
 # ---- refusals
 
 
-@pytest.mark.parametrize("read", [store.read, store.scan, lambda name: store.batches(name, [])])
+@pytest.mark.parametrize("read", [tables.read, tables.scan, lambda name: tables.chunks(name, [])])
 def test_a_missing_table_is_refused(read: Callable[[str], object]) -> None:
     with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: not found\. Make it again: gdc"):
         read("corpus")
 
 
 def test_a_table_damaged_in_the_middle_is_refused_by_name() -> None:
-    path, schema = store.TABLES["corpus"]
+    path, schema = tables.TABLES["corpus"]
     texts = pl.concat([table_of(schema)] * 500).with_columns(
         text=pl.int_range(pl.len()).hash().cast(pl.String)
     )
-    store.write_batches("corpus", [texts])
+    tables.write_chunks("corpus", [texts])
     whole = bytearray(path.read_bytes())
     whole[40:4000] = bytes(3960)
     path.write_bytes(whole)
     with pytest.raises(DataError, match=r"^data/corpus\.parquet: not a Parquet file"):
-        list(store.batches("corpus", schema.names()))
+        list(tables.chunks("corpus", schema.names()))
 
 
 @pytest.mark.parametrize(
@@ -158,23 +158,23 @@ def test_a_table_damaged_in_the_middle_is_refused_by_name() -> None:
     ],
 )
 def test_a_damaged_table_is_refused(damage: Callable[[bytes], bytes]) -> None:
-    path, schema = store.TABLES["corpus"]
-    store.write("corpus", table_of(schema))
+    path, schema = tables.TABLES["corpus"]
+    tables.write("corpus", table_of(schema))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=r"^data/corpus\.parquet: not a Parquet file"):
-        store.read("corpus")
+        tables.read("corpus")
 
 
 def test_a_table_without_a_column_is_neither_read_nor_written() -> None:
-    path, schema = store.TABLES["corpus"]
+    path, schema = tables.TABLES["corpus"]
     lacking = table_of(schema).drop("split")
     with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: expected .*'split'.*, got "):
-        store.write("corpus", lacking)
-    assert files() == set()
+        tables.write("corpus", lacking)
+    assert all_files() == set()
     path.parent.mkdir()
     lacking.write_parquet(path)
     with pytest.raises(SchemaError, match=r"^data/corpus\.parquet: expected .*'split'.*, got "):
-        store.read("corpus")
+        tables.read("corpus")
 
 
 # ---- a crash while writing
@@ -194,39 +194,39 @@ def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_crash_leaves_the_old_table_and_no_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
-    path, schema = store.TABLES["canaries"]
-    store.write("canaries", table_of(schema))
+    path, schema = tables.TABLES["canaries"]
+    tables.write("canaries", table_of(schema))
     before = path.read_bytes()
     break_disk(monkeypatch)
     with pytest.raises(DiskFullError):
-        store.write("canaries", table_of(schema).head(1))
-    assert files() == {str(path)}
+        tables.write("canaries", table_of(schema).head(1))
+    assert all_files() == {str(path)}
     assert path.read_bytes() == before
 
 
 def test_a_crash_leaves_no_new_table(monkeypatch: pytest.MonkeyPatch) -> None:
     break_disk(monkeypatch)
     with pytest.raises(DiskFullError):
-        store.write("canaries", table_of(store.TABLES["canaries"][1]))
-    assert files() == set()
+        tables.write("canaries", table_of(tables.TABLES["canaries"][1]))
+    assert all_files() == set()
 
 
 def test_a_crash_leaves_the_old_folder_and_no_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write_plans({"old": table_of(PLAN)})
+    tables.write_plans({"old": table_of(PLAN)})
     break_disk(monkeypatch)
     with pytest.raises(DiskFullError):
-        store.write_plans({"new": table_of(PLAN)})
+        tables.write_plans({"new": table_of(PLAN)})
     assert list(Path("data").iterdir()) == [Path("data/plans")]
-    assert files() == {"data/plans/old.parquet"}
+    assert all_files() == {"data/plans/old.parquet"}
 
 
 # Writes half a table or half a folder of plans, and dies without a way out.
 KILLED_WRITE = """
 import os, sys
 from pathlib import Path
-from gdc.workspace import store
+from gdc.workspace import files
 
-with getattr(store, sys.argv[1])(Path(sys.argv[2])) as temporary:
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
     (temporary if sys.argv[1] == "new_file" else temporary / "half").write_text("half")
     print(temporary, flush=True)
     os.kill(os.getpid(), 9)
@@ -246,11 +246,11 @@ def test_what_a_kill_left_is_hidden_from_dvc_and_gone_after_the_next_write(
     assert fnmatch(Path(left).name, TEMPORARIES)
     assert TEMPORARIES in (REPOSITORY / ".dvcignore").read_text(encoding="utf-8").splitlines()
     if writer == "new_file":
-        store.write_text(path, "whole")
+        files.write_text(path, "whole")
     else:
-        with store.new_folder(path) as folder:
+        with files.new_folder(path) as folder:
             (folder / "whole").touch()
-        assert files() == {"data/a/whole"}
+        assert all_files() == {"data/a/whole"}
     assert list(Path("data").iterdir()) == [path]
 
 
@@ -268,7 +268,7 @@ def trace_with_heldout() -> Trace:
 def test_a_trace_is_read_as_written_in_its_own_row_order() -> None:
     trace = trace_with_heldout()
     write_trace(7, trace)
-    read = store.read_trace(7)
+    read = traces.read(7)
     for name in ("index", "checkpoints", "losses", "heldout_index", "heldout_losses"):
         assert_frame_equal(getattr(read, name), getattr(trace, name))
     assert read.columns("online") == ("loss_000", "loss_001", "loss_002")
@@ -277,7 +277,7 @@ def test_a_trace_is_read_as_written_in_its_own_row_order() -> None:
 
 def test_a_trace_is_one_file_for_each_checkpoint_with_null_for_unseen() -> None:
     write_trace(7, trace_with_heldout())
-    folder = store.trace_path(7)
+    folder = paths.trace_path(7)
     assert np.array_equal(losses_by_numpy(folder), list(CURVES.values()), equal_nan=True)
     assert losses_by_numpy(folder, "heldout").tolist() == [[8.0, 4.0, 2.0]]
     assert pl.read_parquet(folder / "train/loss_002.parquet").to_series().is_null().sum() == 1
@@ -286,16 +286,16 @@ def test_a_trace_is_one_file_for_each_checkpoint_with_null_for_unseen() -> None:
 def test_a_shorter_trace_leaves_no_column_of_the_former_one() -> None:
     write_trace(7, trace_of(CURVES))
     write_trace(7, trace_of({"a-0": [1.0, 2.0]}))
-    assert store.read_trace(7).losses.collect().rows() == [(1.0, 2.0)]
-    assert not (store.trace_path(7) / "train/loss_002.parquet").exists()
+    assert traces.read(7).losses.collect().rows() == [(1.0, 2.0)]
+    assert not (paths.trace_path(7) / "train/loss_002.parquet").exists()
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_a_trace_in_shards_is_the_trace_of_one_process(num_processes: int) -> None:
     trace = trace_with_heldout()
     folder = write_trace(7, trace, num_processes)
-    assert len(store.trace_shards(folder)) == num_processes
-    read, scan = store.read_trace(7), store.scan_trace(folder)
+    assert len(traces.shard_folders(folder)) == num_processes
+    read, scan = traces.read(7), traces.scan(folder)
     for name in ("index", "losses", "heldout_index", "heldout_losses"):
         assert_frame_equal(getattr(read, name), getattr(trace, name))
     assert scan.num_samples == 2
@@ -305,17 +305,17 @@ def test_a_trace_in_shards_is_the_trace_of_one_process(num_processes: int) -> No
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_trace_is_verified_file_by_file(num_processes: int) -> None:
     folder = write_trace(7, trace_with_heldout(), num_processes)
-    assert store.verify_trace(folder) == len(list(folder.rglob("*.parquet")))
-    path = store.trace_shards(folder)[-1] / "loss_002.parquet"
+    assert traces.verify(folder) == len(list(folder.rglob("*.parquet")))
+    path = traces.shard_folders(folder)[-1] / "loss_002.parquet"
     damage(path, path.stat().st_size // 2)
     with pytest.raises(DataError, match=r"loss_002\.parquet: expected BLAKE2b [0-9a-f]{32}, got"):
-        store.verify_trace(folder)
+        traces.verify(folder)
     path.unlink()
     with pytest.raises(SchemaError, match=r"loss_002\.parquet: not found"):
-        store.verify_trace(folder)
-    (path.parent / store.CHECKSUMS).unlink()
+        traces.verify(folder)
+    (path.parent / traces.CHECKSUMS).unlink()
     with pytest.raises(SchemaError, match=r"checksums\.json: not found"):
-        store.verify_trace(folder)
+        traces.verify(folder)
 
 
 def test_a_trace_is_read_by_what_reads_parquet() -> None:
@@ -335,10 +335,10 @@ def test_a_trace_is_read_by_what_reads_parquet() -> None:
 
 def test_a_file_that_nobody_took_a_checksum_of_is_not_verified() -> None:
     folder = write_trace(7, trace_with_heldout())
-    part = store.trace_shards(folder)[0]
+    part = traces.shard_folders(folder)[0]
     (part / "loss_003.parquet").write_bytes((part / "loss_002.parquet").read_bytes())
     with pytest.raises(DataError, match=r"loss_003\.parquet: expected BLAKE2b None, got"):
-        store.verify_trace(folder)
+        traces.verify(folder)
 
 
 def begun(num_checkpoints: int) -> TraceWriter:
@@ -358,9 +358,9 @@ def test_a_trace_goes_on_where_its_run_did(workspace: Path) -> None:
     writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
     writer.resume("run", 2)
     writer.append(np.array([8, 9], np.float32), np.array([7], np.float32))
-    assert not store.trace_path(7).exists()
+    assert not paths.trace_path(7).exists()
     writer.finish(trace.checkpoints, None, None)
-    assert losses_by_numpy(store.trace_path(7)).tolist() == [[0, 1, 8], [1, 2, 9]]
+    assert losses_by_numpy(paths.trace_path(7)).tolist() == [[0, 1, 8], [1, 2, 9]]
     assert list((workspace / "work/traces").iterdir()) == []
 
 
@@ -369,8 +369,8 @@ def test_a_trace_comes_to_its_place_on_another_disk(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(os, name, within_a_disk(getattr(os, name)))
     trace = trace_with_heldout()
     folder = write_trace(7, trace)
-    assert store.verify_trace(folder) == len(list(folder.rglob("*.parquet")))
-    assert_frame_equal(store.read_trace(7).losses, trace.losses)
+    assert traces.verify(folder) == len(list(folder.rglob("*.parquet")))
+    assert_frame_equal(traces.read(7).losses, trace.losses)
     assert [path.name for path in folder.parent.iterdir()] == ["7"]
 
 
@@ -406,7 +406,7 @@ def test_a_damaged_beginning_of_a_trace_is_refused() -> None:
 
 def test_losses_that_cannot_be_written_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     writer = begun(1)
-    monkeypatch.setattr(store, "write_table", refuse)
+    monkeypatch.setattr(tables, "write_table", refuse)
     writer.append(np.zeros(2, np.float32), np.zeros(1, np.float32))
     with pytest.raises(OSError, match="no space left"):
         writer.flush()
@@ -427,13 +427,13 @@ DAMAGED = r"(?s)loss_001\.parquet: not a Parquet file .* Make it again: gdc stag
 
 def test_a_checkpoint_damaged_in_what_it_says_of_itself_is_refused_at_once() -> None:
     write_trace(7, trace_with_heldout())
-    damage(store.trace_path(7) / "train/loss_001.parquet", -20)
+    damage(paths.trace_path(7) / "train/loss_001.parquet", -20)
     with pytest.raises(DataError, match=DAMAGED):
-        store.read_trace(7)
+        traces.read(7)
     with pytest.raises(
         DataError, match=r"loss_001\.parquet: not a Parquet .* Write the trace again"
     ):
-        store.scan_trace(store.trace_path(7))
+        traces.scan(paths.trace_path(7))
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
@@ -442,10 +442,10 @@ def test_a_checkpoint_damaged_in_its_losses_is_refused_where_they_are_read(
     split: str, engine: Literal["streaming", "in-memory"]
 ) -> None:
     write_trace(7, trace_with_heldout())
-    damage(store.trace_path(7) / split / "loss_001.parquet", 4)
-    trace = store.read_trace(7)
+    damage(paths.trace_path(7) / split / "loss_001.parquet", 4)
+    trace = traces.read(7)
     losses = trace.losses if split == "train" else trace.heldout_losses
-    with pytest.raises(DataError, match=DAMAGED), store.naming_damage(store.trace_path(7)):
+    with pytest.raises(DataError, match=DAMAGED), tables.naming_damage(paths.trace_path(7)):
         losses.collect(engine=engine)
 
 
@@ -453,7 +453,7 @@ def test_an_error_that_is_no_damage_stays_what_it_is() -> None:
     write_trace(7, trace_with_heldout())
     with (
         pytest.raises(pl.exceptions.ComputeError, match="not of a file"),
-        store.naming_damage(store.trace_path(7)),
+        tables.naming_damage(paths.trace_path(7)),
     ):
         raise pl.exceptions.ComputeError("not of a file")
 
@@ -461,7 +461,7 @@ def test_an_error_that_is_no_damage_stays_what_it_is() -> None:
 def test_a_trace_scan_has_the_rows_of_the_trace() -> None:
     trace = trace_with_heldout()
     write_trace(7, trace)
-    scan = store.scan_trace(store.trace_path(7))
+    scan = traces.scan(paths.trace_path(7))
     assert_frame_equal(scan.samples.collect().select(TRACE_INDEX.names()), trace.index)
     assert_frame_equal(scan.samples.drop(TRACE_INDEX.names()).collect(), trace.losses.collect())
     assert scan.columns("online") == trace.columns("online")
@@ -469,27 +469,27 @@ def test_a_trace_scan_has_the_rows_of_the_trace() -> None:
 
 def test_a_table_sunk_is_a_table_written_byte_by_byte() -> None:
     table = table_of(PLAN)
-    store.write_table(Path("written.parquet"), table, PLAN)
-    store.sink_table(Path("sunk.parquet"), table.lazy(), PLAN)
+    tables.write_table(Path("written.parquet"), table, PLAN)
+    tables.sink_table(Path("sunk.parquet"), table.lazy(), PLAN)
     assert Path("sunk.parquet").read_bytes() == Path("written.parquet").read_bytes()
     with pytest.raises(SchemaError, match=r"^sunk\.parquet: expected .*'reason'.*, got "):
-        store.sink_table(Path("sunk.parquet"), table.drop("reason").lazy(), PLAN)
+        tables.sink_table(Path("sunk.parquet"), table.drop("reason").lazy(), PLAN)
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_a_gap_in_a_trace_is_refused(split: str) -> None:
     write_trace(7, trace_with_heldout())
-    (store.trace_path(7) / split / "loss_001.parquet").unlink()
+    (paths.trace_path(7) / split / "loss_001.parquet").unlink()
     with pytest.raises(SchemaError, match=rf"^data/trace/7/{split}/loss_001\.parquet: not found"):
-        store.read_trace(7)
+        traces.read(7)
 
 
 def test_a_checkpoint_of_another_height_is_refused() -> None:
     write_trace(7, trace_with_heldout())
-    path = store.trace_path(7) / "train/loss_001.parquet"
+    path = paths.trace_path(7) / "train/loss_001.parquet"
     pl.read_parquet(path).head(1).write_parquet(path)
     with pytest.raises(SchemaError, match=r"loss_001\.parquet: expected 2 rows .*, got 1"):
-        store.read_trace(7)
+        traces.read(7)
 
 
 TOKENS = pl.DataFrame(
@@ -509,16 +509,16 @@ def write_recorded(
 
 def test_token_losses_and_gains_are_read_as_written_beside_the_trace() -> None:
     write_recorded(gains=GAINS)
-    tokens = store.read_token_losses(7)
+    tokens = traces.read_token_losses(7)
     assert tokens is not None
     assert_frame_equal(tokens[0], TOKENS)
     assert_frame_equal(tokens[1], HELDOUT_TOKENS)
-    gains = store.read_self_influence(7)
+    gains = traces.read_self_influence(7)
     assert gains is not None
     assert_frame_equal(gains, GAINS)
-    assert store.read_trace(7).losses.collect().height == 2
+    assert traces.read(7).losses.collect().height == 2
     names = {"tokens.parquet", "heldout_tokens.parquet", "self_influence.parquet"}
-    assert {path.name for path in store.trace_path(7).glob("*.parquet")} - names == {
+    assert {path.name for path in paths.trace_path(7).glob("*.parquet")} - names == {
         "checkpoints.parquet"
     }
 
@@ -526,8 +526,8 @@ def test_token_losses_and_gains_are_read_as_written_beside_the_trace() -> None:
 def test_what_was_not_recorded_is_none_and_a_former_record_disappears() -> None:
     write_recorded(gains=GAINS)
     write_trace(7, trace_with_heldout())
-    assert store.read_token_losses(7) is None
-    assert store.read_self_influence(7) is None
+    assert traces.read_token_losses(7) is None
+    assert traces.read_self_influence(7) is None
 
 
 def replaced(table: pl.DataFrame, **columns: list[object]) -> pl.DataFrame:
@@ -588,24 +588,24 @@ def test_records_that_do_not_fit_the_trace_are_refused(
 ) -> None:
     write_recorded(**{"gains": GAINS, **tables})
     with pytest.raises(error, match=rf"^data/trace/7/{message}.* Make it again: gdc stage train"):
-        (store.read_token_losses(7), store.read_self_influence(7))
+        (traces.read_token_losses(7), traces.read_self_influence(7))
 
 
 @pytest.mark.parametrize("name", ["tokens", "heldout_tokens", "self_influence"])
 def test_a_damaged_record_is_refused_and_says_how_to_make_it_again(name: str) -> None:
     write_recorded(gains=GAINS)
-    path = store.trace_path(7) / f"{name}.parquet"
+    path = paths.trace_path(7) / f"{name}.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=rf"{name}\.parquet: not a Parquet.*: gdc stage train"):
-        (store.read_token_losses(7), store.read_self_influence(7))
+        (traces.read_token_losses(7), traces.read_self_influence(7))
 
 
 @pytest.mark.parametrize("name", ["tokens", "heldout_tokens"])
 def test_half_a_record_of_tokens_is_refused(name: str) -> None:
     write_recorded(gains=GAINS)
-    (store.trace_path(7) / f"{name}.parquet").unlink()
+    (paths.trace_path(7) / f"{name}.parquet").unlink()
     with pytest.raises(SchemaError, match=rf"/{name}\.parquet: not found"):
-        store.read_token_losses(7)
+        traces.read_token_losses(7)
 
 
 @given(
@@ -629,7 +629,7 @@ def test_a_table_of_tokens_is_cut_where_the_samples_end(
 
 def test_a_missing_trace_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"^data/trace/7/checkpoints\.parquet: not found"):
-        store.read_trace(7)
+        traces.read(7)
 
 
 # ---- JSON
@@ -644,22 +644,22 @@ values = st.recursive(
 
 @given(content=st.dictionaries(st.text(), values, max_size=4))
 def test_equal_content_gives_equal_bytes_in_any_key_order(content: dict[str, object]) -> None:
-    store.write_json(JSON, content)
+    files.write_json(JSON, content)
     first = JSON.read_bytes()
-    assert store.read_json(JSON) == content
-    store.write_json(JSON, dict(reversed(content.items())))
+    assert files.read_json(JSON) == content
+    files.write_json(JSON, dict(reversed(content.items())))
     assert JSON.read_bytes() == first
 
 
 def test_known_json_bytes() -> None:
-    store.write_json(JSON, {"b": 0.1, "a": {"d": None, "c": "é"}})
+    files.write_json(JSON, {"b": 0.1, "a": {"d": None, "c": "é"}})
     expected = '{\n  "a": {\n    "c": "é",\n    "d": null\n  },\n  "b": 0.1\n}\n'
     assert JSON.read_bytes() == expected.encode()
 
 
 def test_a_missing_json_file_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"^reports/report\.json: not found"):
-        store.read_json(JSON)
+        files.read_json(JSON)
 
 
 @pytest.mark.parametrize(
@@ -678,24 +678,24 @@ def test_damaged_json_is_refused_and_says_how_to_make_it_again(
     with pytest.raises(
         DataError, match=rf"^reports/report\.json: {message}.*\. Make it again: gdc run\.$"
     ):
-        store.read_json(JSON)
+        files.read_json(JSON)
 
 
 # ---- params.yaml
 
 
 def test_params_of_the_current_folder_are_read() -> None:
-    store.PARAMS.write_bytes((REPOSITORY / store.PARAMS).read_bytes())
-    assert store.load_params() == params_with()
+    paths.PARAMS.write_bytes((REPOSITORY / paths.PARAMS).read_bytes())
+    assert files.load_params() == params_with()
 
 
 def test_a_number_with_an_exponent_is_a_number() -> None:
     """YAML 1.1 reads `1e-3` as a string, YAML 1.2 and DVC as a number."""
-    text = (REPOSITORY / store.PARAMS).read_text(encoding="utf-8")
+    text = (REPOSITORY / paths.PARAMS).read_text(encoding="utf-8")
     written, num_lines = re.subn(r"(?m)^  learning_rate: \S+", "  learning_rate: 1e-3", text)
     assert num_lines == 1
-    store.PARAMS.write_text(written, encoding="utf-8")
-    assert store.load_params().training.learning_rate == 0.001
+    paths.PARAMS.write_text(written, encoding="utf-8")
+    assert files.load_params().training.learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
@@ -711,22 +711,22 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
     ],
 )
 def test_params_that_cannot_be_used_are_refused(content: bytes, message: str) -> None:
-    store.PARAMS.write_bytes(content)
+    paths.PARAMS.write_bytes(content)
     with pytest.raises(ConfigError, match=f"(?s){message}"):
-        store.load_params()
+        files.load_params()
 
 
 def test_a_folder_in_the_place_of_params_is_refused() -> None:
-    store.PARAMS.mkdir()
+    paths.PARAMS.mkdir()
     with pytest.raises(ConfigError, match=r"^params\.yaml: expected a file, got a folder\. Move"):
-        store.load_params()
+        files.load_params()
 
 
 def test_missing_params_are_refused_and_the_folder_is_named(workspace: Path) -> None:
     with pytest.raises(
         ConfigError, match=rf"not found in {re.escape(str(workspace))}\. .*gdc init docs"
     ):
-        store.load_params()
+        files.load_params()
 
 
 def halves_of(**seen: list[bool]) -> pl.DataFrame:
@@ -734,22 +734,22 @@ def halves_of(**seen: list[bool]) -> pl.DataFrame:
 
 
 def test_references_join_the_losses_of_all_models() -> None:
-    store.write("halves", halves_of(b=[True, False], a=[False, True]))
+    tables.write("halves", halves_of(b=[True, False], a=[False, True]))
     for number, losses in enumerate(([1.0, 2.0], [3.0, 4.0])):
         table = pl.DataFrame({"sample_id": ["a", "b"], "loss": losses}, schema=REFERENCE_LOSS)
-        store.write_reference(number, table)
-    references = store.read_references([0, 1])
+        tables.write_reference(number, table)
+    references = tables.read_references([0, 1])
     assert references is not None
     assert references.rows() == [("a", [1.0, 3.0], [False, True]), ("b", [2.0, 4.0], [True, False])]
-    assert store.read_references([]) is None
+    assert tables.read_references([]) is None
 
 
 def test_references_that_miss_a_sample_are_refused() -> None:
-    store.write("halves", halves_of(a=[True], b=[False]))
+    tables.write("halves", halves_of(a=[True], b=[False]))
     table = pl.DataFrame({"sample_id": ["a"], "loss": [1.0]}, schema=REFERENCE_LOSS)
-    store.write_reference(0, table)
+    tables.write_reference(0, table)
     with pytest.raises(SchemaError, match=r"got fewer\. Re-run: gdc stage reference"):
-        store.read_references([0])
+        tables.read_references([0])
 
 
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(
@@ -763,11 +763,11 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
         synced.append((path.name, Path("data/a.json").exists() or Path("data/model/w").exists()))
 
     monkeypatch.setattr("os.fsync", sync)
-    store.write_json(Path("data/a.json"), {})
+    files.write_json(Path("data/a.json"), {})
     assert synced == [(".a.json.tmp", False), ("data", True)]
     synced.clear()
     Path("data/a.json").unlink()
-    with store.new_folder(Path("data/model")) as folder:
+    with files.new_folder(Path("data/model")) as folder:
         (folder / "w").write_text("w", encoding="utf-8")
     assert synced == [("w", False), (".model.tmp", False), ("data", True)]
 
@@ -777,19 +777,19 @@ def test_a_number_that_json_does_not_have_is_named(number: float) -> None:
     with pytest.raises(
         DataError, match=rf"a\.json: expected finite numbers, got {number} for b\[1\]\.c"
     ):
-        store.write_json(Path("a.json"), {"a": 1.0, "b": [2.0, {"c": number}]})
+        files.write_json(Path("a.json"), {"a": 1.0, "b": [2.0, {"c": number}]})
     assert not Path("a.json").exists()
 
 
 def test_whatever_byte_of_a_table_is_damaged_the_message_names_the_file() -> None:
     """Or other values are read, which Parquet does not notice; never an error of polars."""
-    store.write("spans", table_of(SPANS))
-    path = store.TABLES["spans"][0]
+    tables.write("spans", table_of(SPANS))
+    path = tables.TABLES["spans"][0]
     whole, num_refused = path.read_bytes(), 0
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         try:
-            store.read("spans")
+            tables.read("spans")
         except (DataError, SchemaError) as error:
             assert str(error).startswith(f"{path}: ")  # noqa: PT017 - not every byte is refused
             num_refused += 1
@@ -800,11 +800,11 @@ def test_a_table_whose_damage_a_stage_meets_late_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "_require_known_code", lambda: None)
-    store.write("corpus", table_of(CORPUS))
-    damage(store.TABLES["corpus"][0], 4)
+    tables.write("corpus", table_of(CORPUS))
+    damage(tables.TABLES["corpus"][0], 4)
 
     def main() -> None:
-        store.scan("corpus").collect()
+        tables.scan("corpus").collect()
 
     with pytest.raises(SystemExit, match="2"):
         runner.run(main)

@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient  # noqa: TID251  # a store that is nobody's yet
 
 from gdc.errors import ConfigError, SchemaError, TransientError
-from gdc.workspace import store, tracking
+from gdc.workspace import files, paths, tracking
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def tags_of(run_id: str) -> dict[str, str]:
 
 
 def lineage_of(stage: str, cell: str | None = None) -> dict[str, Any]:
-    return store.read_json(store.lineage_path(stage, cell))
+    return files.read_json(paths.lineage_path(stage, cell))
 
 
 def make_model(folder: Path) -> Path:
@@ -73,7 +73,7 @@ def test_a_failed_stage_ends_its_run_and_leaves_no_lineage() -> None:
     with pytest.raises(SchemaError, match="no such table"), tracking.stage_run("score", {}):
         raise SchemaError("no such table")
     assert rows("select name, status from runs") == [("score", "FAILED")]
-    assert not store.lineage_path("score", None).exists()
+    assert not paths.lineage_path("score", None).exists()
 
 
 def test_the_parent_of_a_stage_is_ours_whatever_mlflow_run_is_active(
@@ -223,7 +223,7 @@ def test_a_model_is_an_output_of_one_run_and_an_input_of_the_next() -> None:
         (model_id, "heldout_loss", 4.5),
     ]
     with tracking.stage_run("evaluate", {}, cell="none-1") as user:
-        user.use_model(store.lineage_path("retrain", "none-1"))
+        user.use_model(paths.lineage_path("retrain", "none-1"))
     edges = rows("select source_type, source_id, destination_type, destination_id from inputs")
     assert {edge for edge in edges if "MODEL" in edge[0] + edge[2]} == {
         ("RUN_OUTPUT", run.run_id, "MODEL_OUTPUT", model_id),
@@ -233,21 +233,21 @@ def test_a_model_is_an_output_of_one_run_and_an_input_of_the_next() -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_the_time_of_a_run_is_known_to_its_own_store_alone() -> None:
-    lineage = store.lineage_path("halves", None)
+    lineage = paths.lineage_path("halves", None)
     with tracking.stage_run("halves", {}) as run:
-        store.write_json(lineage, {"run_id": run.run_id})
+        files.write_json(lineage, {"run_id": run.run_id})
         assert tracking.seconds_of(lineage) is None
     ((began, ended),) = rows("select start_time, end_time from runs")
     assert tracking.seconds_of(lineage) == (ended - began) / 1000
-    store.write_json(lineage, {"run_id": "0" * 32})
+    files.write_json(lineage, {"run_id": "0" * 32})
     assert tracking.seconds_of(lineage) is None
 
 
 @pytest.mark.parametrize("model_id", ["m-of-another-store", None])
 @pytest.mark.usefixtures("workspace")
 def test_a_model_of_another_store_is_tagged_as_unknown(model_id: str | None) -> None:
-    lineage = store.lineage_path("retrain", "none-1")
-    store.write_json(lineage, {"model_id": model_id})
+    lineage = paths.lineage_path("retrain", "none-1")
+    files.write_json(lineage, {"model_id": model_id})
     with tracking.stage_run("evaluate", {}) as run:
         run.use_model(lineage)
     assert tags_of(run.run_id)["gdc.model"] == "unknown here"

@@ -1,0 +1,186 @@
+"""Text, JSON, YAML and params -> files of a workspace, and back.
+
+Every file appears under its name complete or not at all: it is written beside its place and moved.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gdc.config import Params, parse_params
+from gdc.durable import put_in_place
+from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.paths import odd_kind, require_file
+from gdc.workspace.paths import PARAMS
+
+
+def load_params() -> Params:
+    """Read and validate ``params.yaml`` of the current folder.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or has a wrong value.
+    """
+    return parse_params(parse_yaml(read_text(PARAMS), PARAMS), name=str(PARAMS))
+
+
+def read_text(path: Path) -> str:
+    """Read a text of the workspace that a person may edit.
+
+    Raises:
+        ConfigError: There is none, or it is not UTF-8.
+    """
+    try:
+        found = odd_kind(path)
+        if found is not None:
+            raise ConfigError(
+                f"{path}: expected a file, got {found}. Move it away, then write one: gdc init docs"
+            )
+        # As bytes: the ends of its lines stay as they are.
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: not found in {Path.cwd()}. Run this in the project folder, "
+            "or write one: gdc init docs"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8, got another encoding: {error}") from None
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """The mapping in ``text``, which stands in ``path``."""
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(
+            f"{path}: not YAML that can be read: a number too long, or too many levels"
+        ) from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a stage wrote.
+
+    Raises:
+        SchemaError: There is no such file.
+        DataError: It holds something else.
+    """
+    try:
+        require_file(path)
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise SchemaError(f"{path}: not found. Run the stage that writes it: gdc run.") from None
+    try:
+        value = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}. Make it again: gdc run.") from None
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path}: expected an object, got {type(value).__name__}. Make it again: gdc run."
+        )
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with sorted keys; equal content gives equal bytes.
+
+    Raises:
+        DataError: A number is not finite, of which JSON has none.
+    """
+    odd = next(_not_finite(value), None)
+    if odd is not None:
+        raise DataError(
+            f"{path}: expected finite numbers, got {odd[1]} for {odd[0]}: the model or the losses "
+            "behind it have diverged. Lower training.learning_rate, or mend the losses."
+        )
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _not_finite(value: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """The names of the numbers in nested objects and lists that are not finite, and these."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _not_finite(part, f"{name}[{i}]")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and move it there on success."""
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` and put it in its place on success."""
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        put_in_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        DataError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a folder, or a place to make one, got: {error.strerror}. "
+            "Name another, or make room for it."
+        ) from None
+
+
+def _temporary(path: Path) -> Path:
+    """A free path beside ``path``, of a form that .dvcignore knows.
+
+    Always the same for a path, and what a kill has left there goes.
+    """
+    make_folder(path.parent)
+    # Absolute: polars takes a relative ~ for the home folder.
+    temporary = path.absolute().with_name(f".{path.name}.tmp")
+    if temporary.is_dir():
+        shutil.rmtree(temporary)
+    temporary.unlink(missing_ok=True)
+    return temporary
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file, 32 hex digits."""
+    require_file(path)
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,302 @@
+"""Tables of our schemas -> Parquet files of a workspace, and back."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gdc.errors import DataError, SchemaError
+from gdc.schema import (
+    AUDIT,
+    CANARIES,
+    CORPUS,
+    CURATED,
+    HALVES,
+    MEMBERSHIP,
+    PLAN,
+    PROBES,
+    QUADRANT_TABLE,
+    QUARANTINE,
+    REFERENCE_LOSS,
+    REMOVED,
+    SCORES,
+    SCORES_BY_RUN,
+    SPANS,
+    require,
+    to_arrow,
+)
+from gdc.table_files import read_parquet, scan_parquet
+from gdc.workspace.files import new_file, new_folder
+from gdc.workspace.paths import (
+    CURATED_FOLDER,
+    REFERENCE_FOLDER,
+    audit_path,
+    membership_path,
+    plan_path,
+)
+
+TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
+    "corpus": (Path("data/corpus.parquet"), CORPUS),
+    "quarantine": (Path("data/quarantine.parquet"), QUARANTINE),
+    "canaries": (Path("data/canaries.parquet"), CANARIES),
+    "halves": (REFERENCE_FOLDER / "halves.parquet", HALVES),
+    "scores": (Path("data/scores.parquet"), SCORES),
+    "scores_by_run": (Path("data/scores_by_run.parquet"), SCORES_BY_RUN),
+    "probes": (Path("data/probes.parquet"), PROBES),
+    "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),
+    "spans": (Path("data/spans.parquet"), SPANS),
+    "curated/train": (CURATED_FOLDER / "train.parquet", CURATED),
+    "curated/validation": (CURATED_FOLDER / "validation.parquet", CURATED),
+    "curated/reserved": (CURATED_FOLDER / "reserved.parquet", CURATED),
+    "curated/removed": (CURATED_FOLDER / "removed.parquet", REMOVED),
+}
+# What makes a damaged file again: a table, a trace of the pipeline, a trace of whatever program.
+RUN: Final = "Make it again: gdc run."
+TRAIN: Final = "Make it again: gdc stage train."
+# What polars and Arrow raise for a damaged file.
+_DAMAGE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
+
+
+def read(name: str) -> pl.DataFrame:
+    """Read and check the table ``name``, a key of ``TABLES``."""
+    path, schema = TABLES[name]
+    return read_table(path, schema)
+
+
+def scan(name: str) -> pl.LazyFrame:
+    """Open the table ``name``, a key of ``TABLES``; its rows stay on disk until they are asked for.
+
+    Raises:
+        SchemaError: It is missing or has other columns.
+        DataError: It is damaged where it describes itself.
+    """
+    return scan_table(*TABLES[name])
+
+
+def scan_table(path: Path, schema: pl.Schema) -> pl.LazyFrame:
+    """Open a table that lies at a path; see ``scan``."""
+    with naming_file(path, RUN):
+        table = scan_parquet(path)
+        require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+    return table
+
+
+@dataclass(frozen=True)
+class TableChunks:
+    """Rows of a table on disk, a row group at a time; every iteration reads them again."""
+
+    path: Path
+    columns: Sequence[str]
+    where: pl.Expr
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        """Tables with some rows each, in order.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        needed = list(dict.fromkeys([*self.columns, *self.where.meta.root_names()]))
+        with naming_file(self.path, RUN), pq.ParquetFile(self.path) as file:
+            for group in range(file.num_row_groups):
+                table = pl.DataFrame(file.read_row_group(group, needed))
+                yield table.filter(self.where).select(self.columns)
+
+
+def chunks(name: str, columns: Sequence[str], where: pl.Expr | None = None) -> TableChunks:
+    """Some columns of the table ``name``, of the rows where a condition holds or of all.
+
+    A chunk holds what ``write_chunks`` was given at a time.
+
+    Raises:
+        SchemaError: It is missing or has other columns.
+        DataError: It is damaged where it describes itself.
+    """
+    scan(name)
+    return TableChunks(TABLES[name][0], columns, pl.lit(value=True) if where is None else where)
+
+
+def write_chunks(name: str, tables: Iterable[pl.DataFrame]) -> None:
+    """Write the table ``name``, whole or not at all, from tables with some of its rows each."""
+    path, schema = TABLES[name]
+    columns = to_arrow(pl.DataFrame(schema=schema)).schema
+    with new_file(path) as new, pq.ParquetWriter(new, columns, compression="zstd") as file:
+        for table in tables:
+            require(table, schema, name=str(path))
+            file.write_table(to_arrow(table), row_group_size=max(1, table.height))
+
+
+def sink(name: str, table: pl.LazyFrame) -> None:
+    """Check and write the table ``name``, a key of ``TABLES``, without holding it."""
+    path, schema = TABLES[name]
+    sink_table(path, table, schema)
+
+
+def texts_of(sample_ids: pl.Series) -> list[str]:
+    """The texts of some samples of the corpus, in the order of their ids."""
+    asked = pl.LazyFrame({"sample_id": sample_ids})
+    texts = scan("corpus").select("sample_id", "text").join(asked, on="sample_id", how="semi")
+    found = asked.join(texts, on="sample_id", how="left", maintain_order="left")
+    return found.collect(engine="streaming")["text"].to_list()
+
+
+def write(name: str, table: pl.DataFrame) -> None:
+    """Check and write the table ``name``, a key of ``TABLES``."""
+    path, schema = TABLES[name]
+    write_table(path, table, schema)
+
+
+def read_plan(arm: str) -> pl.DataFrame:
+    """Read an arm's plan."""
+    return read_table(plan_path(arm), PLAN)
+
+
+def scan_plan(arm: str) -> pl.LazyFrame:
+    """Open an arm's plan; its rows stay on disk until they are asked for."""
+    return scan_table(plan_path(arm), PLAN)
+
+
+def write_plans(plans: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> None:
+    """Write the plans of all arms; those of former arms disappear."""
+    with new_folder(plan_path("any").parent) as folder:
+        for arm, plan in plans.items():
+            sink_table(folder / plan_path(arm).name, plan.lazy(), PLAN)
+
+
+def read_audit(arm: str, seed: int) -> pl.DataFrame:
+    """Read the audit of one model."""
+    return read_table(audit_path(arm, seed), AUDIT)
+
+
+def write_audit(arm: str, seed: int, audit: pl.DataFrame) -> None:
+    """Write the audit of one model."""
+    write_table(audit_path(arm, seed), audit, AUDIT)
+
+
+def read_membership(arm: str, seed: int) -> pl.DataFrame:
+    """Read the membership table of one model."""
+    return read_table(membership_path(arm, seed), MEMBERSHIP)
+
+
+def write_membership(arm: str, seed: int, table: pl.DataFrame) -> None:
+    """Write the membership table of one model."""
+    write_table(membership_path(arm, seed), table, MEMBERSHIP)
+
+
+def write_reference(number: int, table: pl.DataFrame) -> None:
+    """Write the losses under one reference model."""
+    write_table(REFERENCE_FOLDER / f"{number}.parquet", table, REFERENCE_LOSS)
+
+
+def read_references(numbers: Sequence[int]) -> pl.DataFrame | None:
+    """The ``REFERENCES`` table of these models, sorted by ``sample_id``; None without models."""
+    if not numbers:
+        return None
+    paths = [REFERENCE_FOLDER / f"{number}.parquet" for number in numbers]
+    losses = [
+        read_table(path, REFERENCE_LOSS, "Make it again: gdc stage reference.") for path in paths
+    ]
+    table, num_missing = with_losses(read("halves"), losses)
+    if num_missing:
+        raise SchemaError(
+            f"{REFERENCE_FOLDER}: expected the samples of halves.parquet in every model's losses, "
+            "got fewer. Re-run: gdc stage reference."
+        )
+    return table
+
+
+def with_losses(table: pl.DataFrame, losses: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, int]:
+    """Put the losses under all models beside the halves.
+
+    Args:
+        table: ``HALVES`` table.
+        losses: A ``REFERENCE_LOSS`` table for each model, in the order of ``seen``.
+
+    Returns:
+        ``REFERENCES`` table sorted by ``sample_id``, and the number of its samples that a model
+        has no loss of.
+    """
+    table = table.sort("sample_id")
+    columns = [f"loss_{number}" for number in range(len(losses))]
+    for name, of_model in zip(columns, losses, strict=True):
+        table = table.join(
+            of_model.rename({"loss": name}), on="sample_id", how="left", maintain_order="left"
+        )
+    num_missing = table.select(pl.any_horizontal(pl.col(columns).is_null()).sum()).item()
+    return table.select("sample_id", pl.concat_list(columns).alias("loss"), "seen"), num_missing
+
+
+@contextmanager
+def naming_damage(*folders: Path, remedy: str = TRAIN) -> Iterator[None]:
+    """Find the damaged file where folders of Parquet files are read.
+
+    Args:
+        folders: The folders read inside.
+        remedy: What makes the file again, a sentence.
+
+    Raises:
+        DataError: A file of them cannot be read.
+    """
+    try:
+        yield
+    except _DAMAGE:
+        for path in sorted(path for folder in folders for path in folder.rglob("*.parquet")):
+            with naming_file(path, remedy):
+                # collect_batches would end without a word where polars panics.
+                scan_parquet(path).select(pl.all().null_count()).collect(engine="streaming")
+        raise
+
+
+def read_table(path: Path, schema: pl.Schema, remedy: str = RUN) -> pl.DataFrame:
+    """Read and check a table that lies at a path.
+
+    Args:
+        path: Where it lies.
+        schema: The columns it has to have.
+        remedy: What makes the file again, a sentence.
+
+    Raises:
+        SchemaError: It is missing or has other columns.
+        DataError: It is damaged.
+    """
+    with naming_file(path, remedy):
+        table = read_parquet(path)
+    require(table, schema, name=str(path), remedy=remedy)
+    return table
+
+
+@contextmanager
+def naming_file(path: Path, remedy: str) -> Iterator[None]:
+    """Word what polars raises where it reads ``path``."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise SchemaError(f"{path}: not found. {remedy}") from None
+    except (*_DAMAGE, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file ({error}). {remedy}") from None
+
+
+def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
+    """Write a table, whole or not at all.
+
+    Raises:
+        SchemaError: It has other columns.
+    """
+    require(table, schema, name=str(path))
+    with new_file(path) as temporary:
+        table.write_parquet(temporary, compression="zstd", statistics=True)
+
+
+def sink_table(path: Path, table: pl.LazyFrame, schema: pl.Schema) -> None:
+    """Write a table that need not fit into memory, whole or not at all.
+
+    Raises:
+        SchemaError: It has other columns.
+    """
+    require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+    with new_file(path) as temporary:
+        table.sink_parquet(temporary, compression="zstd", statistics=True)

@@ -1,0 +1,236 @@
+"""The folder of a trace, of our own or of another program -> its tables, checked."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from gdc.errors import DataError, SchemaError
+from gdc.recording.trace import Trace, TraceScan, loss_column
+from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX, require
+from gdc.table_files import scan_parquet
+from gdc.workspace.files import checksum, read_json
+from gdc.workspace.paths import trace_path
+from gdc.workspace.tables import TRAIN, naming_file, read_table
+
+ANEW: Final = "Write the trace again, with the program that recorded it."
+# Of each part of a trace.
+TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
+GAINS: Final = "self_influence.parquet"
+# Beside the files of a folder of a trace: BLAKE2b of each.
+CHECKSUMS: Final = "checksums.json"
+
+
+def read(seed: int) -> Trace:
+    """Open the trace of a tracked run; its losses stay on disk until they are collected.
+
+    What else was recorded has readers of its own.
+    A damaged page is found only then: see ``naming_damage``.
+
+    Raises:
+        SchemaError: A checkpoint's file is missing or has another number of rows than the index.
+        DataError: A file is damaged where it describes itself.
+    """
+    folder = trace_path(seed)
+    checkpoints = read_table(folder / "checkpoints.parquet", CHECKPOINTS, TRAIN)
+    shards = shard_folders(folder)
+    index = _read_index(*shards)
+    losses = pl.concat(
+        pl.concat(_scan_losses(shard, checkpoints), how="horizontal") for shard in shards
+    )
+    heldout_index = _read_index(folder / "heldout")
+    heldout_losses = pl.concat(_scan_losses(folder / "heldout", checkpoints), how="horizontal")
+    return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
+
+
+def shard_folders(folder: Path) -> list[Path]:
+    """The folders with the training samples of a trace, in row order.
+
+    One, ``train``; or in it one for each process that wrote the trace.
+
+    Raises:
+        DataError: Something else is called as shards are, or one is missing.
+    """
+    train = folder / "train"
+    found = sorted(train.glob("shard_*"))
+    for path in found:
+        if not (re.fullmatch(r"shard_\d+", path.name) and path.is_dir()):
+            raise DataError(
+                f"{path}: expected no more than folders shard_00000, shard_00001, ... under such "
+                "names, got another. Move it out of the trace."
+            )
+    numbers = [int(path.name.partition("_")[2]) for path in found]
+    if numbers != list(range(len(found))):
+        raise DataError(
+            f"{train}: expected shards 0 to {len(found) - 1}, one of each, got "
+            f"{', '.join(path.name for path in found)}. Put back what is missing."
+        )
+    return found or [train]
+
+
+def scan(folder: Path, mode: str | None = None, shards: Sequence[Path] | None = None) -> TraceScan:
+    """Open the training samples of a trace folder, whoever wrote it; nothing of them is read.
+
+    Args:
+        folder: With ``checkpoints.parquet``, ``train/index.parquet`` and a file a checkpoint.
+        mode: The checkpoints whose losses are asked for; None: all of them.
+        shards: Those asked for, whose rows then stand one after the other; None: all of them.
+
+    Raises:
+        SchemaError: A file is missing, or has other columns or another number of rows.
+        DataError: A file is damaged where it describes itself, or checkpoints are not numbered.
+    """
+    path = folder / "checkpoints.parquet"
+    checkpoints = read_table(path, CHECKPOINTS, ANEW)
+    _require_rising(checkpoints["checkpoint"], path)
+    samples, num_samples = [], 0
+    for shard in shard_folders(folder) if shards is None else shards:
+        index = shard / "index.parquet"
+        num_samples += _num_rows(index, TRACE_INDEX, ANEW)
+        known = scan_parquet(index).select(TRACE_INDEX.names())
+        losses = _scan_losses(shard, checkpoints, mode, ANEW)
+        samples.append(pl.concat([known, *losses], how="horizontal"))
+    return TraceScan(pl.concat(samples), checkpoints, num_samples, str(folder))
+
+
+def verify(folder: Path) -> int:
+    """Compare every file of a trace with the checksum that was taken when it was written.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        SchemaError: A file, or the list of checksums of a folder, is missing.
+        DataError: A file is not as it was written, or no checksum of it was.
+    """
+    num_files = 0
+    for part in (folder, *shard_folders(folder), *folder.glob("heldout")):
+        found = dict.fromkeys(path.name for path in part.glob("*.parquet"))
+        known = {**found, **read_json(part / CHECKSUMS)}
+        verify_files(part, known, ANEW)
+        num_files += len(known)
+    return num_files
+
+
+def read_token_losses(seed: int) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """The losses of every token of the training and of the held-out samples of a tracked run.
+
+    Returns:
+        Two ``TOKEN_LOSSES`` tables in the row order of the trace; None: they were not recorded.
+
+    Raises:
+        SchemaError: One of them is missing, or does not hold the samples and tokens of the trace.
+        DataError: A file is damaged, or a loss is not finite.
+    """
+    folder = trace_path(seed)
+    if not any((folder / name).exists() for name in TOKEN_FILES.values()):
+        return None
+    train, heldout = (_read_tokens(folder, part) for part in TOKEN_FILES)
+    return train, heldout
+
+
+def read_self_influence(seed: int) -> pl.DataFrame | None:
+    """The ``SELF_INFLUENCE`` table of a tracked run, as its trace; None: it was not recorded.
+
+    Raises:
+        SchemaError: It does not hold the samples of the trace.
+        DataError: The file is damaged, or a gain is not finite.
+    """
+    folder = trace_path(seed)
+    path = folder / GAINS
+    if not path.exists():
+        return None
+    table = read_table(path, SELF_INFLUENCE, TRAIN)
+    _require_samples(table, _read_index(*shard_folders(folder)), path)
+    _require_finite(table["gain"], path)
+    return table
+
+
+def _read_index(*folders: Path) -> pl.DataFrame:
+    """``TRACE_INDEX`` of parts of a trace, one after the other."""
+    return pl.concat(read_table(folder / "index.parquet", TRACE_INDEX, TRAIN) for folder in folders)
+
+
+def _scan_losses(
+    folder: Path, checkpoints: pl.DataFrame, mode: str | None = None, remedy: str = TRAIN
+) -> list[pl.LazyFrame]:
+    """A column for each checkpoint of the mode; NaN, as others may write, is not seen either.
+
+    Of files side by side polars reads all, even where one column is asked for.
+    """
+    expected = _num_rows(folder / "index.parquet", TRACE_INDEX, remedy)
+    columns = []
+    for checkpoint, of_mode in checkpoints.select("checkpoint", "mode").iter_rows():
+        name = loss_column(checkpoint)
+        path = folder / f"{name}.parquet"
+        num_rows = _num_rows(path, pl.Schema({name: pl.Float32()}), remedy)
+        if num_rows != expected:
+            raise SchemaError(
+                f"{path}: expected {expected} rows as in index, got {num_rows}. {remedy}"
+            )
+        if mode in (None, of_mode):
+            columns.append(scan_parquet(path).select(pl.col(name).fill_nan(None)))
+    return columns
+
+
+def verify_files(folder: Path, checksums: Mapping[str, Any], remedy: str = TRAIN) -> None:
+    """Refuse what is not as its checksum says; see ``verify``."""
+    for name, expected in checksums.items():
+        path = folder / name
+        with naming_file(path, remedy):
+            found = checksum(path)
+        if found != expected:
+            raise DataError(f"{path}: expected BLAKE2b {expected}, got {found}. {remedy}")
+
+
+def _read_tokens(folder: Path, part: str) -> pl.DataFrame:
+    path = folder / TOKEN_FILES[part]
+    table = read_table(path, TOKEN_LOSSES, TRAIN)
+    index = _read_index(*(shard_folders(folder) if part == "train" else [folder / part]))
+    _require_samples(table, index, path)
+    for name in ("early", "late"):
+        lengths = table[name].list.len().cast(pl.Int64)
+        num_odd = int((lengths.ne_missing(index["num_tokens"])).sum())
+        if num_odd:
+            raise SchemaError(
+                f"{path}: expected num_tokens losses in {name} of every sample, got other numbers "
+                f"in {num_odd}. {TRAIN}"
+            )
+        losses = table[name].explode()
+        _require_finite(losses.fill_null(float("nan")), path)
+    return table
+
+
+def _require_samples(table: pl.DataFrame, index: pl.DataFrame, path: Path) -> None:
+    if not table["sample_id"].equals(index["sample_id"]):
+        raise SchemaError(
+            f"{path}: expected the {index.height} samples of index in its order, got "
+            f"{table.height} rows that are not. {TRAIN}"
+        )
+
+
+def _require_rising(numbers: pl.Series, path: Path) -> None:
+    if numbers.null_count() or not (numbers[1:] > numbers[:-1]).all():
+        shown = ", ".join(map(str, numbers[:10].to_list()))
+        raise DataError(
+            f"{path}: expected checkpoints whose numbers rise from row to row, got {shown}"
+            f"{', ...' if len(numbers) > 10 else ''}. {ANEW}"
+        )
+
+
+def _require_finite(values: pl.Series, path: Path) -> None:
+    num_odd = int((~values.is_finite()).sum())
+    if num_odd:
+        raise DataError(f"{path}: expected finite numbers, got {num_odd} that are not. {TRAIN}")
+
+
+def _num_rows(path: Path, schema: pl.Schema, remedy: str) -> int:
+    """Rows of a Parquet file of a trace, from what it says of itself."""
+    with naming_file(path, remedy):
+        table = scan_parquet(path)
+        found = pl.DataFrame(schema=table.collect_schema())
+        require(found, schema, name=str(path), remedy=remedy)
+        num_rows: int = table.select(pl.len()).collect().item()
+    return num_rows
