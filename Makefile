@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui bench scale paper-lstm paper-gpt2 budgets leaderboard
+.PHONY: help install run test check ui bench scale docs pictures paper-lstm paper-gpt2 budgets leaderboard
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,11 +38,18 @@ check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 paper-lstm paper-gpt2 budgets leaderboard: $(STAMP)  ## Run an experiment in work/ and print its tables.
 	$(BIN)/python benchmarks/experiment.py $@
 
-bench: $(STAMP)  ## Time everything and write the table of the README.
+bench: $(STAMP)  ## Time everything and write its tables to docs/results.
 	$(BIN)/python benchmarks/bench.py
 
-scale: $(STAMP)  ## Estimate a run over a trillion tokens and write the tables of the README.
+scale: $(STAMP)  ## Estimate a run over a trillion tokens and write its tables to docs/results.
 	$(BIN)/python benchmarks/scale.py --write
+
+docs: $(STAMP)  ## Build the site of docs/ in work/site, with no dead link.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the site      $(CURDIR)/work/site/index.html"
+
+pictures: $(STAMP)  ## Draw the pictures of the README from the finished run in this folder.
+	$(BIN)/python benchmarks/pictures.py .
 
 ui: $(STAMP)  ## Open the report and the MLflow pages.
 	$(BIN)/gdc ui

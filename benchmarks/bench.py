@@ -1,4 +1,4 @@
-"""Run every benchmark and write their tables into the README.
+"""Run every benchmark and write their tables to docs/results/speed.md.
 
 python benchmarks/bench.py
 """

@@ -1,15 +1,23 @@
-"""What a script has measured -> the README, in the place of what it wrote there before."""
+"""What a script has measured -> a page of docs/results, in place of what it wrote there before."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-END = "<!-- until here -->\n"
+RESULTS: Final = Path(__file__).resolve().parent.parent / "docs/results"
+PAGES: Final[Mapping[str, Path]] = {
+    "make bench": RESULTS / "speed.md",
+    "make scale": RESULTS / "scale.md",
+}
+"""The page of each command that writes its tables."""
+END: Final = "<!-- until here -->\n"
 
 
 def put(command: str, text: str) -> None:
-    """Write ``text`` between the marks of ``command``, such as ``make bench``."""
-    page = README.read_text(encoding="utf-8")
-    README.write_text(replaced(page, command, text), encoding="utf-8")
+    """Write ``text`` between the marks of ``command``, such as ``make bench``, on its page."""
+    path = PAGES[command]
+    page = path.read_text(encoding="utf-8")
+    path.write_text(replaced(page, command, text), encoding="utf-8")
 
 
 def replaced(page: str, command: str, text: str) -> str:
@@ -22,5 +30,5 @@ def replaced(page: str, command: str, text: str) -> str:
     before, first, rest = page.partition(begin)
     _, last, after = rest.partition(END)
     if not (first and last):
-        raise ValueError(f"README: expected the lines {begin!r} and {END!r}, got not both.")
+        raise ValueError(f"page: expected the lines {begin!r} and {END!r}, got not both.")
     return f"{before}{begin}\n{text}\n{END}{after}"

@@ -3,7 +3,7 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --tokens 1e11 --documents 1e8 --gpus 64
 
-An estimate, not a run. Takes less than two minutes; with --write it goes into the README.
+An estimate, not a run. Takes less than two minutes; with --write it goes to docs/results/scale.md.
 """
 
 import argparse
@@ -295,7 +295,7 @@ def arguments() -> argparse.Namespace:
     add("--cores", int, 1000, "beside the GPUs")
     add("--network", float, 100, "Gbit/s to the remote")
     add("--copies", float, 3, "of a stored byte; 2 where DVC links the workspace to its cache")
-    parser.add_argument("--write", action="store_true", help="write it into the README")
+    parser.add_argument("--write", action="store_true", help="write it to docs/results/scale.md")
     return parser.parse_args()
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks import estimate, readme
 from benchmarks.estimate import Machines, Measured, Size
-from tests.builders import REPOSITORY
 
 SIZE = Size(
     tokens=1000.0,
@@ -122,6 +121,6 @@ def test_a_page_without_a_place_for_it_is_refused(page: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["make bench", "make scale"])
-def test_the_readme_has_a_place_for_each_command(command: str) -> None:
-    page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_a_page_of_the_results_has_a_place_for_each_command(command: str) -> None:
+    page = readme.PAGES[command].read_text(encoding="utf-8")
     assert readme.replaced(page, command, "new\n") != page
