@@ -25,7 +25,7 @@ def main() -> None:
     gdc(folder, "init", preset, "--force")
     gdc(folder, "run")
     if preset == "leaderboard":
-        gdc(folder, "benchmark")
+        gdc(folder, "leaderboard")
         tables = (folder / "reports" / "leaderboard.md").read_text(encoding="utf-8")
     else:
         tables = gdc(folder, "show", "--markdown", capture=True)

@@ -101,13 +101,13 @@ def run(
 
 
 @app.command()
-def benchmark(
+def leaderboard(
     num_models: Annotated[
-        int, typer.Option(help="Half-models trained for the truth: an even number, at least 4.")
+        int, typer.Option(help="Half-models to train: an even number, at least 4.")
     ] = 16,
     max_workers: Annotated[int | None, typer.Option(min=1, help="Models trained at once.")] = None,
 ) -> None:
-    """Judge every score of this folder by further half-models: reports/leaderboard.*."""
+    """Compare every score with memorization measured by half-models: reports/leaderboard.*."""
     from gdc.workspace import files, half_models
 
     project.require_workspace()

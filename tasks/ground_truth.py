@@ -1,4 +1,4 @@
-"""The benchmark's models: one subprocess each, side by side, in process groups of their own."""
+"""The half-models of the leaderboard: one subprocess each, in parallel."""
 
 import sys
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ def require_scores() -> None:
     """Raise ``ConfigError`` unless stage `score` and all before it are done and up to date."""
     path = tables.TABLES["scores"][0]
     if not path.exists():
-        raise ConfigError(f"{path}: expected the scores to judge, got no file. Run first: gdc run")
+        raise ConfigError(f"{path}: expected scores to compare, got no file. Run first: gdc run")
     needed = {"score"} | load_graph(Path()).above("score")
     edited = edited_stages()
     stale = {t for t in needed if phase_of(t) in edited} | (changed_targets() & needed)
-    # That a source may have changed does not make the scores at hand others.
+    # Stage `manifest` is always stale to DVC: it looks whether the source has changed.
     stale -= {"manifest"}
     if stale:
         raise ConfigError(
@@ -39,20 +39,26 @@ def require_scores() -> None:
         )
 
 
-# A Prefect cache hit would skip the look at the files.
-@task(name="truth", task_run_name="truth@{number}", cache_policy=NO_CACHE, persist_result=False)
+# The files say whether a model is done, not Prefect's cache.
+@task(
+    name="half-model",
+    task_run_name="half-model@{number}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def train_model(number: int, num_models: int) -> None:
+    """Train one half-model in a process of its own."""
     # -P: a folder called `gdc` in the workspace must not take the place of ours.
     command = [sys.executable, "-P", "-m", "gdc.stages.ground_truth"]
     command += ["--model", str(number), "--num-models", str(num_models)]
-    run_program(f"truth@{number}", command, stage_environment(), get_run_logger().info)
+    run_program(f"half-model@{number}", command, stage_environment(), get_run_logger().info)
 
 
 def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> None:
-    """Train models at the same time; one that fails leaves the others running.
+    """Train half-models in parallel; one that fails leaves the others running.
 
     Raises:
-        StageFailedError: After the last one, with what every failed model said.
+        StageFailedError: Some failed; raised after the last one has ended, with all messages.
     """
     with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
         futures = [

@@ -1,383 +1,155 @@
-"""Scores and the truth of half-models -> which score finds what is memorized, with intervals."""
+"""The leaderboard as a value, and its JSON: how well each score predicts memorization."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from gdc.config import Threshold
 from gdc.errors import DataError
-from gdc.leaderboard import ground_truth
-from gdc.recording.trace import Trace
-from gdc.schema import REFERENCES, SCORES, require
-from gdc.scores import cost_class, epsilon_of
-from gdc.scores.baselines import ever_below_eps
-from gdc.scores.trace_scores import memorization
-from gdc.statistics import ranks
-from gdc.statistics.bootstrap import LEVEL, cluster_weights
+from gdc.statistics.bootstrap import Estimate
 
-NUM_RESAMPLES: Final = 500
-# Shares of all recorded losses.
-QUANTILES: Final = (
-    0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75,
-)  # fmt: skip
-
-# One row is a training sample; family and num_repeats are null for ordinary text.
-TRAINED: Final = pl.Schema(
-    {
-        "sample_id": pl.String,
-        "content_id": pl.String,
-        "family": pl.String,
-        "num_repeats": pl.Int64,
-    }
-)
-# A truth of at least this many samples has a top decile worth the name.
-MIN_SAMPLES: Final = 10
-
-Values = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+SCHEMA_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What is judged.
+class BySamples:
+    """One value over all training samples and one over ordinary text, the canaries left out."""
+
+    all: float
+    ordinary: float
+
+
+@dataclass(frozen=True)
+class MemorizationLevel:
+    """Ground truth of ordinary text, or of the canaries of a family planted equally often.
+
+    ``memorization`` is a mean and ``standard_error`` a median, both in nats per token;
+    ``family`` and ``num_repeats`` are None for ordinary text.
+    """
+
+    family: str | None
+    num_repeats: int | None
+    num_samples: int
+    memorization: float
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class FamilySize:
+    """Number of canaries planted ``num_repeats`` times, the most, and number planted once."""
+
+    num_repeats: int
+    num_most: int
+    num_once: int
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """How well one score predicts counterfactual memorization.
 
     Attributes:
-        table: ``SCORES`` table with its further columns, means over the tracked runs.
-        runs: The same of each tracked run alone, ``first_learned`` aside.
-        traces: Of the same runs.
-        mode: Of the checkpoints that the scores read.
-        seconds: What each column takes to compute, with the training of what it needs besides the
-            tracked runs; None: not known.
+        score: Name of its column.
+        cost: What it needs: no model, one run or reference models.
+        seconds: What it takes to compute; None: not known.
+        num_samples: Samples that have the score; every measure is taken over them alone.
+        spearman: Rank correlation with the ground truth.
+        spearman_ordinary: The same over ordinary text.
+        auroc: Of the samples above the ninth decile of the ground truth against all others.
+        average_precision: Of the same samples.
+        canaries: For each family the AUROC of canaries planted most against those planted once.
+        agreement: Mean Spearman correlation between pairs of tracked runs; None: not defined.
+
+    A measure is None where it is not defined, such as the correlation of a constant.
     """
 
-    table: pl.DataFrame
-    runs: Sequence[pl.DataFrame]
-    traces: Sequence[Trace]
-    mode: str
-    seconds: Mapping[str, float | None] = field(default_factory=dict)
+    score: str
+    cost: str
+    seconds: float | None
+    num_samples: int
+    spearman: Estimate | None
+    spearman_ordinary: Estimate | None
+    auroc: Estimate | None
+    average_precision: Estimate | None
+    canaries: Mapping[str, Estimate | None]
+    agreement: float | None
 
 
 @dataclass(frozen=True)
-class Judge:
-    """The truth of the training samples, in the order of ``samples``, and what is asked of it."""
+class EpsilonPoint:
+    """How well forget frequency predicts memorization at one forget threshold.
 
-    samples: pl.DataFrame  # TRAINED, sorted by sample_id
-    memorization: Values  # nats per token
-    seed: int
+    ``epsilon`` is the ``quantile`` of all recorded losses, in nats per token;
+    ``auroc_ever_below`` is of the event without which nothing is forgotten, a loss below epsilon.
+    """
 
-    @cached_property
-    def is_ordinary(self) -> Mask:
-        """No planted canary."""
-        return self.samples["family"].is_null().to_numpy()
+    quantile: float
+    epsilon: float
+    auroc: float | None
+    spearman: float | None
+    auroc_ever_below: float | None
 
-    @cached_property
-    def is_top(self) -> Mask:
-        """Strictly above the ninth decile of the truth."""
-        return np.asarray(self.memorization > np.quantile(self.memorization, 0.9))
 
-    @cached_property
-    def weights(self) -> NDArray[np.uint16]:
-        """Times that each sample stands in each resample; those of one content go together.
+@dataclass(frozen=True)
+class Leaderboard:
+    """How well each score predicts counterfactual memorization under held-back half-models.
 
-        The first row is the sample itself, all ones.
+    Attributes:
+        num_models: Half-models that the ground truth is computed from.
+        num_samples: Training samples; ``num_ordinary`` of them are no planted canaries and
+            ``num_top`` are above the ninth decile of the ground truth.
+        num_runs: Tracked runs.
+        num_resamples: Resamples behind every interval, which has the given ``level``.
+        reliability: Correlation that the ground truth would have with a second measurement.
+        ceiling: The highest Spearman correlation that a score can be expected to have.
+        ground_truth: By family and number of repeats.
+        ground_truth_canaries: ``LeaderboardRow.canaries`` of the ground truth itself.
+        families: Sizes of the groups that ``LeaderboardRow.canaries`` compares.
+        scores: In falling order of ``spearman``.
+        epsilon_curve: In rising order of ``quantile``.
+    """
+
+    num_models: int
+    num_samples: int
+    num_ordinary: int
+    num_top: int
+    num_runs: int
+    num_resamples: int
+    level: float
+    reliability: BySamples
+    ceiling: BySamples
+    ground_truth: Sequence[MemorizationLevel]
+    ground_truth_canaries: Mapping[str, Estimate | None]
+    families: Mapping[str, FamilySize]
+    scores: Sequence[LeaderboardRow]
+    epsilon_curve: Sequence[EpsilonPoint]
+
+    # JSON's own type.
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``leaderboard.json``."""
+        return {"schema_version": SCHEMA_VERSION, **_ADAPTER.dump_python(self, mode="json")}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, object]) -> "Leaderboard":
+        """Read the content of ``leaderboard.json``.
+
+        Raises:
+            DataError: Another version of gdc wrote it, or it is damaged.
         """
-        group = ranks.codes(self.samples["content_id"].rank("dense").to_numpy())
-        resamples = cluster_weights(group, num_resamples=NUM_RESAMPLES, seed=self.seed)
-        return np.vstack([np.ones_like(resamples[:1]), resamples])
-
-    @cached_property
-    def families(self) -> Mapping[str, "Family"]:
-        """The canaries of each family that were planted once, or as often as any."""
-        rows = self.samples.with_row_index("row").drop_nulls("family")
-        return {
-            str(name): _family(table)
-            for (name,), table in rows.sort("family").group_by("family", maintain_order=True)
-        }
-
-
-@dataclass(frozen=True)
-class Family:
-    """Canaries planted once and those planted most; a copy is no canary of its own."""
-
-    num_repeats: int  # of those planted most
-    is_most: Mask
-    rows: Sequence[NDArray[np.int64]]  # the copies of each canary
-
-    @property
-    def num_most(self) -> int:
-        """Canaries planted most."""
-        return int(self.is_most.sum())
-
-    @property
-    def num_once(self) -> int:
-        """Canaries planted once."""
-        return len(self.is_most) - self.num_most
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise DataError(
+                f"leaderboard.json: expected schema_version {SCHEMA_VERSION}, got {version}: "
+                "another version of gdc wrote it. Run again: gdc leaderboard"
+            )
+        try:
+            return _ADAPTER.validate_python(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"leaderboard.json: {place}: {first['msg']}. Run again: gdc leaderboard"
+            ) from None
 
 
-def build_leaderboard(
-    samples: pl.DataFrame, references: pl.DataFrame, scored: Scored, *, seed: int
-) -> dict[str, Any]:
-    """Judge every score column by counterfactual memorization.
-
-    Args:
-        samples: ``TRAINED`` table, rows in any order.
-        references: ``REFERENCES`` table of half-models that no score has used, models 2k and
-            2k + 1 on complementary halves; it holds every row of ``samples``.
-        scored: The scores, of the same samples.
-        seed: Of the resamples and of the splits behind the reliability.
-
-    Returns:
-        The content of ``leaderboard.json``: the truth, its ceilings, one row for each score in
-        falling order of its Spearman correlation, and the curve of ``epsilon_curve``.
-
-    Raises:
-        SchemaError: A table has other columns.
-        DataError: The tables hold different samples, there are fewer than ``MIN_SAMPLES``, or the
-            losses give no truth.
-    """
-    require(samples, TRAINED, name="samples")
-    samples = samples.sort("sample_id")
-    losses, seen = _matrices(samples, references)
-    measured = ground_truth.counterfactual_memorization(losses, seen)
-    judge = Judge(samples, measured.memorization, seed)
-    reliabilities = {
-        name: ground_truth.reliability(losses[chosen], seen[chosen], seed=seed)
-        for name, chosen in (("all", slice(None)), ("ordinary", judge.is_ordinary))
-    }
-    return {
-        "num_models": losses.shape[1],
-        "num_samples": samples.height,
-        "num_ordinary": int(judge.is_ordinary.sum()),
-        "num_top": int(judge.is_top.sum()),
-        "num_runs": len(scored.runs),
-        "num_resamples": NUM_RESAMPLES,
-        "level": LEVEL,
-        "reliability": reliabilities,
-        "ceiling": {name: ground_truth.ceiling(value) for name, value in reliabilities.items()},
-        "truth": _truth_rows(judge, measured.standard_error),
-        "truth_canaries": judge_score(judge.memorization, judge)["canaries"],
-        "families": {
-            name: {
-                "num_repeats": family.num_repeats,
-                "num_most": family.num_most,
-                "num_once": family.num_once,
-            }
-            for name, family in judge.families.items()
-        },
-        "scores": rank_scores(scored, judge),
-        "epsilon_curve": epsilon_curve(scored, judge),
-    }
-
-
-def rank_scores(scored: Scored, judge: Judge) -> list[dict[str, Any]]:
-    """One row for each score column; the highest Spearman correlation first, undefined ones last.
-
-    Raises:
-        SchemaError: The scores are no ``SCORES`` table.
-        DataError: They are of other samples than the truth.
-    """
-    require(scored.table, SCORES, name="scores")
-    names = [name for name, dtype in scored.table.schema.items() if dtype == pl.Float64]
-    values = {name: _values(scored.table, name, judge) for name in names}
-    runs = {
-        name: [_values(run, name, judge) for run in scored.runs if name in run.columns]
-        for name in names
-    }
-    rows = [
-        {"score": name, "cost": cost_class(name), "seconds": scored.seconds.get(name)}
-        | judge_score(values[name], judge)
-        | {"agreement": agreement(runs[name])}
-        for name in names
-    ]
-    return sorted(rows, key=lambda row: (-_rank_by(row), row["score"]))
-
-
-def judge_score(values: Values, judge: Judge) -> dict[str, Any]:
-    """What one score says of the truth; each value with its interval over samples, or None.
-
-    A value is taken over the samples that have a score, ``num_samples`` of them. An interval
-    covers the chance of the samples alone, neither that of the models nor of the tracked runs.
-    """
-    has_score = np.isfinite(values)
-    top, ordinary = judge.is_top, judge.is_ordinary
-    return {
-        "num_samples": int(has_score.sum()),
-        "spearman": _spearman_interval(values, judge, has_score),
-        "spearman_ordinary": _spearman_interval(values, judge, has_score & ordinary),
-        "auroc": _detection_interval(values, top, judge, ranks.auroc),
-        "average_precision": _detection_interval(values, top, judge, ranks.average_precision),
-        "canaries": {
-            name: _family_interval(values, family, judge) for name, family in judge.families.items()
-        },
-    }
-
-
-def agreement(runs: Sequence[Values]) -> float | None:
-    """Mean Spearman correlation between pairs of tracked runs; None: one run, or none defined."""
-    found = []
-    for one, other in combinations(runs, 2):
-        both = np.isfinite(one) & np.isfinite(other)
-        codes = [ranks.codes(values[both]) for values in (one, other)]
-        found.append(ranks.spearman(codes[0], codes[1], np.ones(int(both.sum()))))
-    return _or_none(float(np.mean(found))) if found else None
-
-
-def epsilon_curve(scored: Scored, judge: Judge) -> list[dict[str, float | None]]:
-    """How ``memorization`` depends on its threshold: one entry for each of ``QUANTILES``.
-
-    Beside its AUROC and Spearman correlation stands the AUROC of the event without which nothing
-    is forgotten, a loss below epsilon.
-    """
-    return [_curve_point(quantile, scored, judge) for quantile in QUANTILES]
-
-
-# ---- one value and its interval
-
-
-def _spearman_interval(values: Values, judge: Judge, chosen: Mask) -> dict[str, float] | None:
-    ours, theirs = ranks.codes(values[chosen]), ranks.codes(judge.memorization[chosen])
-    weights = judge.weights[:, chosen]
-    return _interval([ranks.spearman(ours, theirs, row) for row in weights.astype(np.float64)])
-
-
-def _detection_interval(
-    values: Values,
-    is_positive: Mask,
-    judge: Judge,
-    measure: Callable[[ranks.Codes, Mask, ranks.Weights], float],
-) -> dict[str, float] | None:
-    has_score = np.isfinite(values)
-    codes, positive = ranks.codes(values[has_score]), is_positive[has_score]
-    return _interval([measure(codes, positive, row) for row in judge.weights[:, has_score]])
-
-
-def _family_interval(values: Values, family: Family, judge: Judge) -> dict[str, float] | None:
-    of_canary = np.array([values[rows].mean() for rows in family.rows])
-    has_score = np.isfinite(of_canary)
-    weights = judge.weights[:, [rows[0] for rows in family.rows]][:, has_score]
-    codes, is_most = ranks.codes(of_canary[has_score]), family.is_most[has_score]
-    return _interval([ranks.auroc(codes, is_most, row) for row in weights])
-
-
-def _interval(found: Sequence[float]) -> dict[str, float] | None:
-    """The first value and the quantiles of the others; a resample that has none is left out."""
-    value, *resampled = found
-    if np.isnan(value):
-        return None
-    defined = [other for other in resampled if not np.isnan(other)] or [value]
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"value": value, "low": float(low), "high": float(high)}
-
-
-# ---- what they are taken from
-
-
-def _matrices(samples: pl.DataFrame, references: pl.DataFrame) -> tuple[NDArray[np.float64], Mask]:
-    """Losses and halves, samples x models, in the order of ``samples``."""
-    require(references, REFERENCES, name="references")
-    joined = samples.join(references, on="sample_id", how="left", maintain_order="left")
-    num_missing = joined["loss"].null_count()
-    if num_missing or samples.height < MIN_SAMPLES:
-        raise DataError(
-            f"leaderboard: expected losses under half-models of at least {MIN_SAMPLES} training "
-            f"samples, got {samples.height} samples, {num_missing} of them without. "
-            "Add text, or run again: gdc benchmark"
-        )
-    losses = np.array(joined["loss"].to_list(), dtype=np.float64)
-    return losses, np.array(joined["seen"].to_list(), dtype=np.bool_)
-
-
-def _values(table: pl.DataFrame, name: str, judge: Judge) -> Values:
-    """A score in the order of the truth; NaN where it is not defined."""
-    ordered = table.sort("sample_id")
-    if not ordered["sample_id"].equals(judge.samples["sample_id"]):
-        raise DataError(
-            f"leaderboard: expected scores of the {judge.samples.height} samples of the truth, got "
-            f"{table.height} others. Run again: gdc run, then gdc benchmark"
-        )
-    return ordered[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-
-def _family(table: pl.DataFrame) -> Family:
-    most = table.select(pl.col("num_repeats").max()).item()
-    extremes = table.filter(pl.col("num_repeats").is_in([1, most]))
-    canaries = (
-        extremes.sort("content_id", "row")
-        .group_by("content_id", maintain_order=True)
-        .agg("row", pl.col("num_repeats").first())
-    )
-    rows = [np.array(copies, dtype=np.int64) for copies in canaries["row"].to_list()]
-    is_most = (canaries["num_repeats"] > 1).to_numpy()
-    return Family(num_repeats=most, is_most=is_most, rows=rows)
-
-
-def _truth_rows(judge: Judge, standard_error: Values) -> list[dict[str, Any]]:
-    """Mean truth of ordinary text and of each family and number of repeats."""
-    table = judge.samples.with_columns(
-        memorization=judge.memorization,
-        standard_error=pl.Series(standard_error, dtype=pl.Float64).fill_nan(None),
-    )
-    means = (
-        table.group_by("family", "num_repeats")
-        .agg(
-            num_samples=pl.len(),
-            memorization=pl.col("memorization").mean(),
-            standard_error=pl.col("standard_error").median(),
-        )
-        .sort("family", "num_repeats", nulls_last=False)
-    )
-    return means.to_dicts()
-
-
-def _curve_point(quantile: float, scored: Scored, judge: Judge) -> dict[str, float | None]:
-    threshold = Threshold(kind="quantile", value=quantile)
-    epsilon = epsilon_of(scored.traces, scored.mode, threshold)
-    runs = [_forget_and_below(trace, scored.mode, epsilon) for trace in scored.traces]
-    table = pl.concat(runs).group_by("sample_id").agg(pl.all().mean())
-    forget, below = (_values(table, name, judge) for name in ("forget", "below"))
-    return {
-        "quantile": quantile,
-        "epsilon": epsilon,
-        "auroc": _top_auroc(forget, judge),
-        "spearman": _plain_spearman(forget, judge),
-        "auroc_ever_below": _top_auroc(below, judge),
-    }
-
-
-def _forget_and_below(trace: Trace, mode: str, epsilon: float) -> pl.DataFrame:
-    columns = trace.columns(mode)
-    return (
-        pl.concat([trace.index.lazy(), trace.losses], how="horizontal")
-        .select(
-            "sample_id",
-            forget=memorization(columns, epsilon),
-            below=ever_below_eps(columns, epsilon),
-        )
-        .collect()
-    )
-
-
-def _top_auroc(values: Values, judge: Judge) -> float | None:
-    has = np.isfinite(values)
-    found = ranks.auroc(ranks.codes(values[has]), judge.is_top[has], np.ones(int(has.sum())))
-    return _or_none(found)
-
-
-def _plain_spearman(values: Values, judge: Judge) -> float | None:
-    has = np.isfinite(values)
-    codes = [ranks.codes(column[has]) for column in (values, judge.memorization)]
-    return _or_none(ranks.spearman(codes[0], codes[1], np.ones(int(has.sum()))))
-
-
-def _rank_by(row: Mapping[str, Any]) -> float:
-    return float(row["spearman"]["value"]) if row["spearman"] else float("-inf")
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
+_ADAPTER: Final = TypeAdapter(Leaderboard)

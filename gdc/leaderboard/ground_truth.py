@@ -1,4 +1,4 @@
-"""Losses under half-models -> counterfactual memorization, and how far it can be relied upon."""
+"""Losses under half-models -> counterfactual memorization, and its reliability."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -15,8 +15,8 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Truth:
-    """One entry is a sample.
+class CounterfactualMemorization:
+    """One entry for each sample.
 
     ``memorization`` is in nats per token, any sign; ``standard_error`` is NaN where fewer than two
     models saw the sample, or fewer than two did not.
@@ -26,19 +26,21 @@ class Truth:
     standard_error: Values
 
 
-def counterfactual_memorization(losses: NDArray[np.floating], seen: NDArray[np.bool_]) -> Truth:
-    """How much higher a sample's loss is under the models that did not see it.
+def counterfactual_memorization(
+    losses: NDArray[np.floating], seen: NDArray[np.bool_]
+) -> CounterfactualMemorization:
+    """Compute how much higher a sample's loss is under the models that did not see it.
 
     Args:
         losses: Nats per token, samples x models; the models in any order.
-        seen: Alike: whether the model was trained on the sample.
+        seen: Whether the model was trained on the sample, in the same shape.
 
     Returns:
         Mean loss of the models that did not see the sample minus that of those that did, and its
         standard error sqrt(s_in^2 / K_in + s_out^2 / K_out).
 
     Raises:
-        DataError: The two do not fit each other, a loss is not finite, or a sample was seen by
+        DataError: The two have different shapes, a loss is not finite, or a sample was seen by
             all models or by none.
 
     Source: Zhang et al. 2021, arXiv:2112.12938; Feldman & Zhang 2020, arXiv:2008.03703.
@@ -46,25 +48,25 @@ def counterfactual_memorization(losses: NDArray[np.floating], seen: NDArray[np.b
     _require_losses(losses, seen)
     mean_in, error_in = _mean_and_error(losses, seen)
     mean_out, error_out = _mean_and_error(losses, ~seen)
-    return Truth(mean_out - mean_in, np.sqrt(error_in + error_out))
+    return CounterfactualMemorization(mean_out - mean_in, np.sqrt(error_in + error_out))
 
 
 def reliability(losses: NDArray[np.floating], seen: NDArray[np.bool_], *, seed: int) -> float:
-    """Spearman correlation, in [0, 1], that the truth would have with itself, measured once more.
+    """Spearman correlation, in [0, 1], of the ground truth with a second measurement of it.
 
-    The pairs of complementary models are split in two at random, ``NUM_SPLITS`` times; the mean
-    correlation of the two truths is stepped up to the full number of pairs.
+    The pairs of complementary models are split into two halves at random, ``NUM_SPLITS`` times;
+    the mean correlation between the halves is extrapolated to the full number of pairs.
 
     Args:
         losses: Nats per token, samples x models; models 2k and 2k + 1 have complementary halves.
-        seen: Alike: whether the model was trained on the sample.
-        seed: Of the splits.
+        seen: Whether the model was trained on the sample, in the same shape.
+        seed: Seed of the splits.
 
     Raises:
         DataError: As ``counterfactual_memorization``; or there are fewer than two pairs, or a pair
             is not complementary.
 
-    Source: Spearman 1910 and Brown 1910, with rank correlations for Pearson's.
+    Source: Spearman 1910 and Brown 1910, with rank correlations in place of Pearson's.
     """
     _require_losses(losses, seen)
     _require_pairs(seen)
@@ -82,7 +84,7 @@ def reliability(losses: NDArray[np.floating], seen: NDArray[np.bool_], *, seed: 
 
 
 def ceiling(reliability: float) -> float:
-    """The highest correlation with the measured truth that a score can be expected to have.
+    """The highest correlation with the measured ground truth that a score can be expected to have.
 
     Source: the correction for attenuation, Spearman 1904.
     """
@@ -107,31 +109,32 @@ def _correlation(
     one: NDArray[np.int64],
     other: NDArray[np.int64],
 ) -> float:
-    """Between the truths of two sets of pairs; a truth that does not vary agrees with nothing."""
-    truths = []
+    """Correlation between the ground truths of two sets of pairs; 0 where one is constant."""
+    codes = []
     for pairs in (one, other):
         chosen = np.concatenate([2 * pairs, 2 * pairs + 1])
-        truth = counterfactual_memorization(losses[:, chosen], seen[:, chosen])
-        truths.append(ranks.codes(truth.memorization))
-    correlation = ranks.spearman(truths[0], truths[1], np.ones(len(losses)))
+        measured = counterfactual_memorization(losses[:, chosen], seen[:, chosen])
+        codes.append(ranks.codes(measured.memorization))
+    correlation = ranks.spearman(codes[0], codes[1], np.ones(len(losses)))
     return 0.0 if np.isnan(correlation) else correlation
 
 
 def _require_losses(losses: NDArray[np.floating], seen: NDArray[np.bool_]) -> None:
     if losses.ndim != 2 or losses.shape != seen.shape:
         raise DataError(
-            "truth: expected losses and seen of one shape, samples x models, got "
+            "ground truth: expected losses and seen of one shape, samples x models, got "
             f"{losses.shape} and {seen.shape}. Give one entry of each for every sample and model."
         )
-    num_odd = int((~np.isfinite(losses)).sum())
-    if num_odd:
+    num_bad = int((~np.isfinite(losses)).sum())
+    if num_bad:
         raise DataError(
-            f"truth: expected finite losses, got {num_odd} that are not. Train those models again."
+            f"ground truth: expected finite losses, got {num_bad} that are not. "
+            "Train those models again."
         )
     num_one_sided = int((seen.all(axis=1) | ~seen.any(axis=1)).sum())
     if num_one_sided:
         raise DataError(
-            "truth: expected every sample seen by some models and not by others, got "
+            "ground truth: expected every sample seen by some models and not by others, got "
             f"{num_one_sided} samples without. Train models on complementary halves."
         )
 
@@ -140,12 +143,12 @@ def _require_pairs(seen: NDArray[np.bool_]) -> None:
     num_models = seen.shape[1]
     if num_models < 4 or num_models % 2:
         raise DataError(
-            f"truth: expected an even number of at least 4 models, got {num_models}. "
+            f"ground truth: expected an even number of at least 4 models, got {num_models}. "
             "Train more of them."
         )
-    num_odd = int((seen[:, ::2] == seen[:, 1::2]).any(axis=0).sum())
-    if num_odd:
+    num_bad = int((seen[:, ::2] == seen[:, 1::2]).any(axis=0).sum())
+    if num_bad:
         raise DataError(
-            f"truth: expected models 2k and 2k + 1 on complementary halves, got {num_odd} pairs "
-            "that are not. Keep the models in the order of their halves."
+            "ground truth: expected models 2k and 2k + 1 on complementary halves, got "
+            f"{num_bad} pairs that are not. Keep the models in the order of their halves."
         )

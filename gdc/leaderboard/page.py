@@ -1,13 +1,24 @@
-"""leaderboard.json -> its Markdown table and its picture."""
+"""A leaderboard -> its Markdown page and its picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from gdc.leaderboard.board import (
+    EpsilonPoint,
+    FamilySize,
+    Leaderboard,
+    LeaderboardRow,
+    MemorizationLevel,
+)
+from gdc.statistics.bootstrap import Estimate
+from gdc.statistics.markdown import table
+from gdc.statistics.wording import NOTHING, decimals, interval
 
 # Okabe and Ito's palette, as on the other pictures.
 COLOURS: Final[Mapping[str, str]] = {
@@ -18,150 +29,161 @@ COLOURS: Final[Mapping[str, str]] = {
 CHANCE: Final = "#555555"
 MIN_CANARIES: Final = 10
 
-
-def markdown(board: Mapping[str, Any]) -> str:
-    """One row for each score, the best first, below what no score can be expected to exceed."""
-    families = list(board["families"])
-    names = ["score", "needs", "seconds", "Spearman", "ordinary text", "of best possible"]
-    names += ["AUROC, top decile", "average precision"]
-    names += [f"AUROC, {family}" for family in families] + ["runs agree"]
-    ceiling = [f"{board['ceiling'][name]:.3f}" for name in ("all", "ordinary")]
-    truth = [_ranged(board["truth_canaries"][family]) for family in families]
-    best = ["*best possible*", "-", "-", *ceiling, "1", "-", "-", *truth, "-"]
-    rows = [
-        names,
-        ["---"] * len(names),
-        best,
-        *[_cells(row, board) for row in board["scores"]],
-    ]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return f"# Which score finds what is memorized?\n\n{_truth(board)}\n{table}\n{_notes(board)}"
+_LEVEL_HEADING: Final = (
+    "samples", "copies", "rows", "mean memorization, nats per token", "median standard error",
+)  # fmt: skip
 
 
-def leaderboard_png(board: Mapping[str, Any], path: Path) -> None:
-    """Draw the correlations with their intervals, and the AUROC of forget events by epsilon.
+def markdown(board: Leaderboard) -> str:
+    """The ground truth, one row for each score below the best possible one, and notes."""
+    heading = [
+        "score", "needs", "seconds", "Spearman", "ordinary text", "of best possible",
+        "AUROC, top decile", "average precision",
+        *[f"AUROC, {family}" for family in board.families], "agreement of runs",
+    ]  # fmt: skip
+    rows = [_best_cells(board), *[_cells(row, board) for row in board.scores]]
+    return (
+        f"# Which score predicts memorization?\n\n{_ground_truth(board)}\n"
+        f"{table(heading, rows)}\n{_notes(board)}"
+    )
+
+
+def leaderboard_png(board: Leaderboard, path: Path) -> None:
+    """Draw the correlations with their intervals, and the AUROC of forget frequency by epsilon.
 
     Args:
-        board: Content of ``leaderboard.json``.
+        board: The leaderboard.
         path: The PNG file to write; equal arguments give equal bytes.
     """
-    rows = [row for row in board["scores"] if row["spearman"]]
+    rows = [(row, row.spearman) for row in board.scores if row.spearman]
     figure = Figure(figsize=(12, max(4.5, 1.5 + 0.28 * len(rows))), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     bars, curve = figure.subplots(1, 2, width_ratios=(3, 2))
-    _draw_bars(bars, rows, board["ceiling"]["all"])
-    _draw_curve(curve, board["epsilon_curve"])
+    _draw_bars(bars, rows, board.ceiling.all)
+    _draw_curve(curve, board.epsilon_curve)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _cells(row: Mapping[str, Any], board: Mapping[str, Any]) -> list[str]:
+def _best_cells(board: Leaderboard) -> list[str]:
+    ceiling = [decimals(board.ceiling.all), decimals(board.ceiling.ordinary)]
+    canaries = [interval(board.ground_truth_canaries[name], decimals) for name in board.families]
     return [
-        f"`{row['score']}`",
-        row["cost"],
-        "-" if row["seconds"] is None else f"{row['seconds']:.3g}",
-        *[_ranged(row[measure]) for measure in ("spearman", "spearman_ordinary")],
-        _share_of_best(row["spearman_ordinary"], board["ceiling"]["ordinary"]),
-        *[_ranged(row[measure]) for measure in ("auroc", "average_precision")],
-        *[_ranged(row["canaries"][family]) for family in board["families"]],
-        "-" if row["agreement"] is None else f"{row['agreement']:.3f}",
+        "*best possible*",
+        NOTHING,
+        NOTHING,
+        *ceiling,
+        "1",
+        NOTHING,
+        NOTHING,
+        *canaries,
+        NOTHING,
     ]
 
 
-def _share_of_best(interval: Mapping[str, float] | None, ceiling: float) -> str:
-    return "-" if interval is None or not ceiling else f"{interval['value'] / ceiling:.3f}"
-
-
-def _truth(board: Mapping[str, Any]) -> str:
-    lines = [
-        f"Truth: counterfactual memorization (arXiv:2112.12938) of {board['num_samples']:,} "
-        f"training samples, {board['num_ordinary']:,} of them ordinary text, by "
-        f"{board['num_models']} half-models that no score has used.\n",
-        "| samples | copies | rows | mean truth, nats per token | median standard error |",
-        "|---|---|---|---|---|",
+def _cells(row: LeaderboardRow, board: Leaderboard) -> list[str]:
+    canaries = [row.canaries[family] for family in board.families]
+    return [
+        f"`{row.score}`",
+        row.cost,
+        NOTHING if row.seconds is None else f"{row.seconds:.3g}",
+        interval(row.spearman, decimals),
+        interval(row.spearman_ordinary, decimals),
+        _share_of_best(row.spearman_ordinary, board.ceiling.ordinary),
+        *[interval(m, decimals) for m in (row.auroc, row.average_precision, *canaries)],
+        decimals(row.agreement),
     ]
-    for row in board["truth"]:
-        copies = "-" if row["num_repeats"] is None else str(row["num_repeats"])
-        error = "-" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
-        lines.append(
-            f"| {row['family'] or 'ordinary text'} | {copies} | {row['num_samples']:,} | "
-            f"{row['memorization']:.2f} | {error} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
-def _notes(board: Mapping[str, Any]) -> str:
-    share = board["num_top"] / board["num_samples"]
+def _share_of_best(spearman: Estimate | None, ceiling: float) -> str:
+    return NOTHING if spearman is None or not ceiling else decimals(spearman.value / ceiling)
+
+
+def _ground_truth(board: Leaderboard) -> str:
+    sentence = (
+        f"Ground truth: counterfactual memorization (arXiv:2112.12938) of {board.num_samples:,} "
+        f"training samples, {board.num_ordinary:,} of them ordinary text, measured with "
+        f"{board.num_models} half-models that no score has used."
+    )
+    return f"{sentence}\n\n{table(_LEVEL_HEADING, [_level(row) for row in board.ground_truth])}"
+
+
+def _level(level: MemorizationLevel) -> list[str]:
+    return [
+        level.family or "ordinary text",
+        NOTHING if level.num_repeats is None else str(level.num_repeats),
+        f"{level.num_samples:,}",
+        f"{level.memorization:.2f}",
+        NOTHING if level.standard_error is None else f"{level.standard_error:.2f}",
+    ]
+
+
+def _notes(board: Leaderboard) -> str:
+    share = board.num_top / board.num_samples
     lines = [
-        f"Brackets: {100 * board['level']:.0f} % bootstrap over samples, exact copies together; "
-        "the chance of models and runs is not in them.",
+        f"Brackets: {100 * board.level:.0f} % bootstrap intervals over samples, copies of one text "
+        "drawn together; they do not cover the variation of half-models and runs.",
         f"Chance: Spearman 0, AUROC 0.5, average precision {share:.3f}.",
-        "Best possible: the root of the truth's split-half reliability, itself an estimate that "
-        "chance can exceed. More models raise it. Within a family it is the truth's own AUROC: "
-        "what is planted once may be memorized too.",
-        "Seconds: to compute the score, and to train the reference models it needs besides the "
-        "tracked runs. What `self_influence` adds to those, one more pass of every batch, is not "
-        "counted.",
-        "`online_probe_gap` was found on the default preset of this benchmark: its place there "
-        "flatters it.",
-        f"Runs agree: mean Spearman between {board['num_runs']} tracked run(s).",
-    ]
-    lines += [
-        f"AUROC, {name}: {family['num_most']} canaries planted {family['num_repeats']} times "
-        f"against {family['num_once']} planted once{_few(family)}."
-        for name, family in board["families"].items()
-    ]
-    partial = [row for row in board["scores"] if row["num_samples"] < board["num_samples"]]
-    lines += [
-        f"`{row['score']}` is defined for {row['num_samples']:,} samples, and judged on them alone."
-        for row in partial
+        "Best possible: the square root of the split-half reliability of the ground truth, itself "
+        "an estimate that a score can exceed by chance. More models raise it. For a family of "
+        "canaries it is the AUROC of the ground truth: canaries planted once may be memorized too.",
+        "Seconds: to compute the score, including the training of the reference models that it "
+        "needs besides the tracked runs. The extra pass over every batch that `self_influence` "
+        "needs during training is not counted.",
+        "`online_probe_gap` was found on the default preset with this leaderboard, so its rank "
+        "there is optimistic.",
+        f"Agreement of runs: mean Spearman correlation between {board.num_runs} tracked run(s).",
+        *[_canary_note(name, family) for name, family in board.families.items()],
+        *[
+            f"`{row.score}` is defined for {row.num_samples:,} samples and evaluated on them alone."
+            for row in board.scores
+            if row.num_samples < board.num_samples
+        ],
     ]
     return "".join(f"- {line}\n" for line in lines)
 
 
-def _few(family: Mapping[str, int]) -> str:
-    """A perfect order of two canaries has an interval of no width, and says little."""
-    if min(family["num_most"], family["num_once"]) >= MIN_CANARIES:
-        return ""
-    return f" (fewer than {MIN_CANARIES} of either say little, whatever the interval)"
+def _canary_note(name: str, family: FamilySize) -> str:
+    # A perfect order of two canaries has an interval of no width.
+    is_small = min(family.num_most, family.num_once) < MIN_CANARIES
+    caveat = (
+        f" (fewer than {MIN_CANARIES} in a group: the interval is too narrow)" if is_small else ""
+    )
+    return (
+        f"AUROC, {name}: {family.num_most} canaries planted {family.num_repeats} times "
+        f"against {family.num_once} planted once{caveat}."
+    )
 
 
-def _ranged(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return "-"
-    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
-
-
-def _draw_bars(axes: Axes, rows: Sequence[Mapping[str, Any]], ceiling: float) -> None:
-    for place, row in enumerate(reversed(rows)):
-        interval = row["spearman"]
-        axes.barh(place, interval["value"], color=COLOURS[row["cost"]], height=0.7)
-        ends = [interval["low"], interval["high"]]
-        axes.plot(ends, [place, place], color="#1f2733", linewidth=1.2)
-    axes.set_yticks(range(len(rows)), [row["score"] for row in reversed(rows)])
+def _draw_bars(axes: Axes, rows: Sequence[tuple[LeaderboardRow, Estimate]], ceiling: float) -> None:
+    for height, (row, spearman) in enumerate(reversed(rows)):
+        axes.barh(height, spearman.value, color=COLOURS[row.cost], height=0.7)
+        ends = [spearman.low, spearman.high]
+        axes.plot(ends, [height, height], color="#1f2733", linewidth=1.2)
+    axes.set_yticks(range(len(rows)), [row.score for row, _ in reversed(rows)])
     axes.axvline(ceiling, color=CHANCE, linestyle="--", linewidth=1)
     axes.axvline(0, color=CHANCE, linewidth=0.8)
     axes.set_xlabel("Spearman with counterfactual memorization; dashed: best possible")
     for cost, colour in COLOURS.items():
-        if any(row["cost"] == cost for row in rows):
+        if any(row.cost == cost for row, _ in rows):
             axes.barh(0, 0, color=colour, label=cost)
     axes.legend(frameon=False, loc="lower right", title="needs")
-    axes.set_title("Scores against the truth", loc="left", fontsize=12)
+    axes.set_title("Scores against the ground truth", loc="left", fontsize=12)
     _declutter(axes)
 
 
-def _draw_curve(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    quantiles = [point["quantile"] for point in points]
+def _draw_curve(axes: Axes, points: Sequence[EpsilonPoint]) -> None:
+    quantiles = [point.quantile for point in points]
     lines = (
-        ("auroc", "forget events", "#D55E00", "-"),
-        ("auroc_ever_below", "ever below epsilon", "#0072B2", "--"),
+        ([point.auroc for point in points], "forget events", "#D55E00", "-"),
+        ([point.auroc_ever_below for point in points], "ever below epsilon", "#0072B2", "--"),
     )
-    for name, label, colour, style in lines:
-        values = [np.nan if point[name] is None else point[name] for point in points]
+    for aurocs, label, colour, style in lines:
+        values = [np.nan if auroc is None else auroc for auroc in aurocs]
         axes.plot(quantiles, values, marker="o", markersize=3, label=label, color=colour, ls=style)
     axes.axhline(0.5, color=CHANCE, linestyle=":", linewidth=1)
     axes.set(xscale="log", ylim=(0, 1))
     axes.set_xlabel("epsilon: quantile of all recorded losses")
-    axes.set_ylabel("AUROC, top decile of the truth")
+    axes.set_ylabel("AUROC, top decile of memorization")
     axes.set_title("Forget frequency by epsilon", loc="left", fontsize=12)
     axes.legend(frameon=False)
     _declutter(axes)

@@ -1,6 +1,6 @@
-"""Benchmark: corpus and a half -> every training sample's loss under a model that judges scores.
+"""Corpus and half of it -> every training sample's loss under a half-model of the leaderboard.
 
-No stage of the graph: ``gdc benchmark`` starts it once for each model.
+Not a stage of the graph: ``gdc leaderboard`` starts it once for each half-model.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from gdc.workspace import files, half_models, tables
 
 
 def main() -> None:
-    """Train one model and ask it about all training samples, unless that was done before."""
+    """Train one half-model and compute the loss of all training samples, unless already done."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=int, required=True)
     parser.add_argument("--num-models", type=int, required=True)
@@ -32,7 +32,7 @@ def main() -> None:
     recipe = fitting.recipe_of(params, half_models.SEEDS_FROM + number)
     among = distributed.join()
     table, _ = fitting.fit_half(
-        params, samples, is_trained, recipe, among=among, name=f"truth@{number}"
+        params, samples, is_trained, recipe, among=among, name=f"half-model@{number}"
     )
     if among.is_first:
         half_models.write_losses(path, table)

@@ -1,4 +1,4 @@
-"""The files of a benchmark: the halves of its models, and every sample's loss under each."""
+"""The files of a leaderboard: halves of the corpus, and losses of the model trained on each."""
 
 import hashlib
 import json
@@ -15,28 +15,27 @@ from gdc.errors import ConfigError, DataError
 from gdc.schema import HALVES, REFERENCE_LOSS, require
 from gdc.workspace import paths, tables
 
-FOLDER: Final = Path("work/benchmark")
+FOLDER: Final = Path("work/leaderboard")
 LEADERBOARD: Final = Path("reports/leaderboard.json")
 TABLE: Final = Path("reports/leaderboard.md")
 PICTURE: Final = Path("reports/leaderboard.png")
-# The models that judge are fresh draws on halves of their own: neither a tracked, a retrained nor
-# a reference run has such a seed.
+# Seeds of the half-models and of their halves: no tracked, retrained or reference run has them.
 SEEDS_FROM: Final = 2_000_000
 
 
 def require_num_models(num_models: int) -> None:
-    """Raise ``ConfigError`` unless the models make two pairs or more."""
+    """Raise ``ConfigError`` unless the models form at least two pairs."""
     if num_models < 4 or num_models % 2:
         raise ConfigError(
             f"--num-models: expected an even number of at least 4, got {num_models}. "
-            "Each pair is trained on two halves of the corpus, and one pair checks another."
+            "Each pair is trained on complementary halves of the corpus, and two pairs are needed."
         )
 
 
 def folder(params: Params, num_models: int) -> Path:
-    """Where the losses lie: another corpus, model, training or number of models has another."""
+    """Folder of the losses, named by a digest of corpus, model, training and number of models."""
     sections = params.model_dump(mode="json", include={"seed", "model", "training", "reference"})
-    # How many references there are changes nothing here.
+    # The reference models of the scores change nothing here.
     sections["reference"].pop("models")
     digest = hashlib.sha256(json.dumps([sections, num_models], sort_keys=True).encode())
     for path in _inputs():
@@ -46,7 +45,7 @@ def folder(params: Params, num_models: int) -> Path:
 
 
 def make_halves(params: Params, num_models: int) -> pl.DataFrame:
-    """The ``HALVES`` table of the benchmark's models, written when it is not there yet."""
+    """Read the ``HALVES`` table of the half-models; make and write it where it is missing."""
     path = folder(params, num_models) / "halves.parquet"
     if path.exists():
         return _read(path, HALVES)
@@ -63,29 +62,29 @@ def make_halves(params: Params, num_models: int) -> pl.DataFrame:
 
 
 def losses_path(params: Params, num_models: int, number: int) -> Path:
-    """Where the losses under one model lie."""
+    """File of the losses under one half-model."""
     return folder(params, num_models) / f"{number}.parquet"
 
 
 def write_losses(path: Path, table: pl.DataFrame) -> None:
-    """Write the losses under one model."""
+    """Write the ``REFERENCE_LOSS`` table of one half-model."""
     tables.write_table(path, table, REFERENCE_LOSS)
 
 
-def read_truth(params: Params, num_models: int) -> pl.DataFrame:
-    """The ``REFERENCES`` table of the benchmark's models, sorted by ``sample_id``.
+def read_references(params: Params, num_models: int) -> pl.DataFrame:
+    """Read the ``REFERENCES`` table of the half-models, sorted by ``sample_id``.
 
     Raises:
-        DataError: A model has no losses, or not those of all training samples.
+        DataError: The losses of a model are missing, or those of some training samples.
     """
-    paths = [losses_path(params, num_models, number) for number in range(num_models)]
+    losses = [losses_path(params, num_models, number) for number in range(num_models)]
     table, num_missing = tables.with_losses(
-        make_halves(params, num_models), [_read(path, REFERENCE_LOSS) for path in paths]
+        make_halves(params, num_models), [_read(path, REFERENCE_LOSS) for path in losses]
     )
     if num_missing:
         raise DataError(
             f"{folder(params, num_models)}: expected every training sample in each model's losses, "
-            f"got {num_missing} samples that are not. Delete the folder, then run: gdc benchmark"
+            f"got {num_missing} samples that are not. Delete the folder, then run: gdc leaderboard"
         )
     return table
 
@@ -102,7 +101,7 @@ def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
         table = table_files.read_parquet(path)
     except (FileNotFoundError, pl.exceptions.ComputeError) as error:
         raise DataError(
-            f"{path}: expected a Parquet file, got {error}. Delete it, then run: gdc benchmark"
+            f"{path}: expected a Parquet file, got {error}. Delete it, then run: gdc leaderboard"
         ) from None
     require(table, schema, name=str(path))
     return table

@@ -262,7 +262,7 @@ def test_a_data_folder_that_leads_out_is_refused(
 ) -> None:
     (tmp_path / "big").mkdir()
     Path("data").symlink_to(tmp_path / "big")
-    for command in (("run",), ("stage", "manifest"), ("benchmark",)):
+    for command in (("run",), ("stage", "manifest"), ("leaderboard",)):
         code, _, errors = call(*command)
         assert code == 2
         assert errors.startswith(f"error: data: expected a folder of this workspace, got a link to "

@@ -1,8 +1,9 @@
-"""The benchmark in a workspace of its own: what it trains, skips, writes and refuses."""
+"""The leaderboard in a workspace of its own: what it trains, skips, writes and refuses."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow  # noqa: TID251 - looks at what MLflow holds
@@ -12,17 +13,18 @@ import pytest
 from scipy.stats import spearmanr
 
 from gdc.errors import ConfigError
+from gdc.leaderboard.board import Leaderboard, LeaderboardRow
 from gdc.scores import REGISTRY
 from tasks.ground_truth import require_scores
 from tests.flows.test_pipeline import ENVIRONMENT, dvc, make_workspace, read_params, write_params
 
 NUM_MODELS = 4
-# Up to a benchmark that was killed after its first model; one process, as imports take seconds.
+# As after a kill of the leaderboard's first half-model; one process, as imports take seconds.
 STAGES = f"""
 import sys
-from gdc.stages import halves, ingest, manifest, score, train, truth
-OPTIONS = {{train: "--seed 0", truth: "--model 0 --num-models {NUM_MODELS}"}}
-for stage in (manifest, ingest, halves, train, score, truth):
+from gdc.stages import ground_truth, halves, ingest, manifest, score, train
+OPTIONS = {{train: "--seed 0", ground_truth: "--model 0 --num-models {NUM_MODELS}"}}
+for stage in (manifest, ingest, halves, train, score, ground_truth):
     sys.argv = ["stage", *OPTIONS.get(stage, "").split()]
     stage.main()
 """
@@ -35,25 +37,27 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def benchmark(folder: Path) -> subprocess.CompletedProcess[str]:
+def leaderboard(folder: Path) -> subprocess.CompletedProcess[str]:
     program = str(Path(sys.executable).parent / "gdc")
-    return run(folder, program, "benchmark", "--num-models", str(NUM_MODELS), "--max-workers", "2")
+    return run(
+        folder, program, "leaderboard", "--num-models", str(NUM_MODELS), "--max-workers", "2"
+    )
 
 
-def truth_by_numpy(folder: Path) -> pl.DataFrame:
+def memorization_by_numpy(folder: Path) -> pl.DataFrame:
     """Counterfactual memorization from the files alone, without any code of gdc."""
-    (losses,) = (folder / "work/benchmark").iterdir()
+    (losses,) = (folder / "work/leaderboard").iterdir()
     table = pl.read_parquet(losses / "halves.parquet").sort("sample_id")
     seen = np.array(table["seen"].to_list())
     models = [pl.read_parquet(losses / f"{k}.parquet") for k in range(NUM_MODELS)]
     assert all(model["sample_id"].equals(table["sample_id"]) for model in models)
     loss = np.stack([model["loss"].to_numpy().astype(np.float64) for model in models], axis=1)
     inside, outside = (np.where(chosen, loss, np.nan) for chosen in (seen, ~seen))
-    truth = np.nanmean(outside, axis=1) - np.nanmean(inside, axis=1)
-    return table.select("sample_id", truth=truth)
+    memorization = np.nanmean(outside, axis=1) - np.nanmean(inside, axis=1)
+    return table.select("sample_id", ground_truth=memorization)
 
 
-def test_without_scores_there_is_nothing_to_judge(
+def test_a_leaderboard_without_scores_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -61,7 +65,7 @@ def test_without_scores_there_is_nothing_to_judge(
         require_scores()
 
 
-def killed_benchmark(folder: Path) -> Path:
+def killed_leaderboard(folder: Path) -> Path:
     """A small workspace where stage `score` is done, and one model of four."""
     make_workspace(folder)
     params = read_params(folder)
@@ -76,14 +80,14 @@ def killed_benchmark(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_benchmark_goes_on_where_it_was_killed_and_judges_every_score(
+def test_a_killed_leaderboard_continues_and_evaluates_every_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = killed_benchmark(tmp_path / "workspace")
-    (made,) = (folder / "work/benchmark").glob("*/0.parquet")
+    folder = killed_leaderboard(tmp_path / "workspace")
+    (made,) = (folder / "work/leaderboard").glob("*/0.parquet")
     before = made.stat().st_mtime_ns
 
-    done = benchmark(folder)
+    done = leaderboard(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert made.stat().st_mtime_ns == before
     assert_board_is_right(folder)
@@ -103,34 +107,34 @@ def test_a_benchmark_goes_on_where_it_was_killed_and_judges_every_score(
 
 
 def assert_board_is_right(folder: Path) -> None:
-    board = json.loads((folder / "reports/leaderboard.json").read_text(encoding="utf-8"))
-    assert_scores_are_judged(folder, board["scores"])
-    assert 0 <= board["ceiling"]["all"] <= 1
-    assert set(board["families"]) == {"digits", "words", "natural"}
+    text = (folder / "reports/leaderboard.json").read_text(encoding="utf-8")
+    board = Leaderboard.from_json(json.loads(text))
+    assert_scores_are_evaluated(folder, board.scores)
+    assert 0 <= board.ceiling.all <= 1
+    assert set(board.families) == {"digits", "words", "natural"}
     assert (folder / "reports/leaderboard.png").read_bytes().startswith(b"\x89PNG")
 
 
-def assert_scores_are_judged(folder: Path, rows: list[dict[str, object]]) -> None:
+def assert_scores_are_evaluated(folder: Path, rows: Sequence[LeaderboardRow]) -> None:
     scores = pl.read_parquet(folder / "data/scores.parquet").join(
-        truth_by_numpy(folder), on="sample_id", how="left", maintain_order="left"
+        memorization_by_numpy(folder), on="sample_id", how="left", maintain_order="left"
     )
     floats = [name for name, dtype in scores.schema.items() if dtype == pl.Float64]
-    assert {row["score"] for row in rows} == set(floats) - {"truth"}
+    assert {row.score for row in rows} == set(floats) - {"ground_truth"}
     for row in rows:
-        assert (row["seconds"] is None) == (row["score"] not in REGISTRY)
-        known = scores.drop_nulls(str(row["score"]))
-        if known[str(row["score"])].n_unique() > 1:
-            expected = spearmanr(known[str(row["score"])], known["truth"]).statistic
-            interval = row["spearman"]
-            assert isinstance(interval, dict)
-            assert interval["value"] == pytest.approx(expected, abs=1e-6)
+        assert (row.seconds is None) == (row.score not in REGISTRY)
+        known = scores.drop_nulls(row.score)
+        if known[row.score].n_unique() > 1:
+            expected = spearmanr(known[row.score], known["ground_truth"]).statistic
+            assert row.spearman
+            assert row.spearman.value == pytest.approx(expected, abs=1e-6)
 
 
 def assert_is_recorded(folder: Path, digest: str) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("gdc")
     assert experiment is not None
-    (entry,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'benchmark'")
+    (entry,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'leaderboard'")
     assert entry.info.status == "FINISHED"
     assert entry.data.tags["gdc.leaderboard"] == digest
     assert {"num_models", "ceiling/all", "spearman/final_loss"} <= set(entry.data.metrics)

@@ -1,0 +1,399 @@
+"""Scores and losses of half-models -> how well each score predicts memorization."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.config import Threshold
+from gdc.errors import DataError
+from gdc.leaderboard import ground_truth
+from gdc.leaderboard.board import (
+    BySamples,
+    EpsilonPoint,
+    FamilySize,
+    Leaderboard,
+    LeaderboardRow,
+    MemorizationLevel,
+)
+from gdc.recording.trace import Trace
+from gdc.schema import REFERENCES, SCORES, require
+from gdc.scores import cost_class, epsilon_of
+from gdc.scores.baselines import ever_below_eps
+from gdc.scores.trace_scores import memorization
+from gdc.statistics import ranks
+from gdc.statistics.bootstrap import LEVEL, Estimate, cluster_weights, percentile_interval
+
+NUM_RESAMPLES: Final = 500
+# Shares of all recorded losses.
+QUANTILES: Final = (
+    0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75,
+)  # fmt: skip
+
+# One row is a training sample; family and num_repeats are null for ordinary text.
+TRAINED: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "content_id": pl.String,
+        "family": pl.String,
+        "num_repeats": pl.Int64,
+    }
+)
+# With fewer samples a top decile would be a single one.
+MIN_SAMPLES: Final = 10
+
+Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ScoreTables:
+    """The scores that are evaluated, and the traces that they were computed from.
+
+    Attributes:
+        table: ``SCORES`` table with its further columns, means over the tracked runs.
+        runs: The same of each tracked run alone, without ``first_learned``.
+        traces: Traces of the same runs.
+        mode: Mode of the checkpoints that the scores read.
+        seconds: What each score takes to compute, including the training of the models that it
+            needs besides the tracked runs; None: not known.
+    """
+
+    table: pl.DataFrame
+    runs: Sequence[pl.DataFrame]
+    traces: Sequence[Trace]
+    mode: str
+    seconds: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Counterfactual memorization of the training samples, in the order of ``samples``."""
+
+    samples: pl.DataFrame  # TRAINED, sorted by sample_id
+    memorization: Values  # nats per token
+    seed: int  # of the resamples
+
+    @cached_property
+    def is_ordinary(self) -> Mask:
+        """Samples that are no planted canaries."""
+        return self.samples["family"].is_null().to_numpy()
+
+    @cached_property
+    def is_top(self) -> Mask:
+        """Samples strictly above the ninth decile of memorization."""
+        return np.asarray(self.memorization > np.quantile(self.memorization, 0.9))
+
+    @cached_property
+    def weights(self) -> NDArray[np.uint16]:
+        """How often each resample draws each sample; samples of one content are drawn together.
+
+        The first row is all ones: the samples themselves.
+        """
+        contents = ranks.codes(self.samples["content_id"].rank("dense").to_numpy())
+        resamples = cluster_weights(contents, num_resamples=NUM_RESAMPLES, seed=self.seed)
+        return np.vstack([np.ones_like(resamples[:1]), resamples])
+
+    @cached_property
+    def families(self) -> Mapping[str, "Family"]:
+        """The canaries of each family that were planted once, or as often as any of it."""
+        rows = self.samples.with_row_index("row").drop_nulls("family")
+        return {
+            str(name): _family(table)
+            for (name,), table in rows.sort("family").group_by("family", maintain_order=True)
+        }
+
+
+@dataclass(frozen=True)
+class Family:
+    """Canaries planted once and those planted most; all copies of a canary count as one."""
+
+    num_repeats: int  # of those planted most
+    is_most: Mask
+    rows: Sequence[NDArray[np.int64]]  # the copies of each canary
+
+    @property
+    def size(self) -> FamilySize:
+        """Number of canaries in either group."""
+        num_most = int(self.is_most.sum())
+        return FamilySize(self.num_repeats, num_most, len(self.is_most) - num_most)
+
+
+def build_leaderboard(
+    samples: pl.DataFrame, references: pl.DataFrame, scores: ScoreTables, *, seed: int
+) -> Leaderboard:
+    """Compare every score column with counterfactual memorization.
+
+    Args:
+        samples: ``TRAINED`` table, rows in any order.
+        references: ``REFERENCES`` table of half-models that no score has used, models 2k and
+            2k + 1 on complementary halves; it holds every row of ``samples``.
+        scores: The scores, of the same samples.
+        seed: Seed of the resamples and of the splits behind the reliability.
+
+    Raises:
+        SchemaError: A table has other columns.
+        DataError: The tables hold different samples, there are fewer than ``MIN_SAMPLES``, or
+            counterfactual memorization is not defined for the losses.
+    """
+    require(samples, TRAINED, name="samples")
+    samples = samples.sort("sample_id")
+    losses, seen = _matrices(samples, references)
+    measured = ground_truth.counterfactual_memorization(losses, seen)
+    truth = GroundTruth(samples, measured.memorization, seed)
+    reliability = BySamples(
+        all=ground_truth.reliability(losses, seen, seed=seed),
+        ordinary=ground_truth.reliability(
+            losses[truth.is_ordinary], seen[truth.is_ordinary], seed=seed
+        ),
+    )
+    return Leaderboard(
+        num_models=losses.shape[1],
+        num_samples=samples.height,
+        num_ordinary=int(truth.is_ordinary.sum()),
+        num_top=int(truth.is_top.sum()),
+        num_runs=len(scores.runs),
+        num_resamples=NUM_RESAMPLES,
+        level=LEVEL,
+        reliability=reliability,
+        ceiling=BySamples(
+            all=ground_truth.ceiling(reliability.all),
+            ordinary=ground_truth.ceiling(reliability.ordinary),
+        ),
+        ground_truth=_levels(truth, measured.standard_error),
+        ground_truth_canaries=_canary_aurocs(truth.memorization, truth),
+        families={name: family.size for name, family in truth.families.items()},
+        scores=evaluate_scores(scores, truth),
+        epsilon_curve=epsilon_curve(scores, truth),
+    )
+
+
+def evaluate_scores(scores: ScoreTables, truth: GroundTruth) -> list[LeaderboardRow]:
+    """One row for each score; the highest Spearman correlation first, undefined ones last.
+
+    Raises:
+        SchemaError: The scores are no ``SCORES`` table.
+        DataError: They are of other samples than the ground truth.
+    """
+    require(scores.table, SCORES, name="scores")
+    names = [name for name, dtype in scores.table.schema.items() if dtype == pl.Float64]
+    rows = [_evaluate_column(name, scores, truth) for name in names]
+    return sorted(rows, key=lambda row: (-_spearman_or_lowest(row), row.score))
+
+
+def evaluate_score(
+    score: str,
+    values: Values,
+    truth: GroundTruth,
+    *,
+    seconds: float | None = None,
+    agreement: float | None = None,
+) -> LeaderboardRow:
+    """Compare one score with the ground truth, over the samples that have the score.
+
+    Args:
+        score: Name of the score.
+        values: One for each sample, in the order of ``truth``; NaN where it is not defined.
+        truth: Counterfactual memorization.
+        seconds: What the score takes to compute.
+        agreement: ``agreement_of_runs`` of the score.
+
+    Returns:
+        Each measure with its interval over samples, which covers neither the variation of the
+        half-models nor that of the tracked runs.
+    """
+    has_score = np.isfinite(values)
+    return LeaderboardRow(
+        score=score,
+        cost=cost_class(score),
+        seconds=seconds,
+        num_samples=int(has_score.sum()),
+        spearman=_spearman(values, truth, has_score),
+        spearman_ordinary=_spearman(values, truth, has_score & truth.is_ordinary),
+        auroc=_detection(values, truth, ranks.auroc),
+        average_precision=_detection(values, truth, ranks.average_precision),
+        canaries=_canary_aurocs(values, truth),
+        agreement=agreement,
+    )
+
+
+def agreement_of_runs(runs: Sequence[Values]) -> float | None:
+    """Mean Spearman correlation between pairs of tracked runs.
+
+    None: there is one run, or no correlation is defined.
+    """
+    correlations = []
+    for one, other in combinations(runs, 2):
+        both = np.isfinite(one) & np.isfinite(other)
+        codes = [ranks.codes(values[both]) for values in (one, other)]
+        correlations.append(ranks.spearman(codes[0], codes[1], np.ones(int(both.sum()))))
+    return _or_none(float(np.mean(correlations))) if correlations else None
+
+
+def epsilon_curve(scores: ScoreTables, truth: GroundTruth) -> list[EpsilonPoint]:
+    """How forget frequency depends on its threshold: one point for each of ``QUANTILES``."""
+    return [_epsilon_point(quantile, scores, truth) for quantile in QUANTILES]
+
+
+def _evaluate_column(name: str, scores: ScoreTables, truth: GroundTruth) -> LeaderboardRow:
+    runs = [_values(run, name, truth) for run in scores.runs if name in run.columns]
+    return evaluate_score(
+        name,
+        _values(scores.table, name, truth),
+        truth,
+        seconds=scores.seconds.get(name),
+        agreement=agreement_of_runs(runs),
+    )
+
+
+# ---- one measure with its interval
+
+
+def _spearman(values: Values, truth: GroundTruth, chosen: Mask) -> Estimate | None:
+    score_codes = ranks.codes(values[chosen])
+    truth_codes = ranks.codes(truth.memorization[chosen])
+    weights = truth.weights[:, chosen].astype(np.float64)
+    return _interval([ranks.spearman(score_codes, truth_codes, row) for row in weights])
+
+
+def _detection(
+    values: Values,
+    truth: GroundTruth,
+    measure: Callable[[ranks.Codes, Mask, ranks.Weights], float],
+) -> Estimate | None:
+    has_score = np.isfinite(values)
+    codes, is_top = ranks.codes(values[has_score]), truth.is_top[has_score]
+    return _interval([measure(codes, is_top, row) for row in truth.weights[:, has_score]])
+
+
+def _canary_aurocs(values: Values, truth: GroundTruth) -> dict[str, Estimate | None]:
+    return {
+        name: _canary_auroc(values, family, truth.weights)
+        for name, family in truth.families.items()
+    }
+
+
+def _canary_auroc(values: Values, family: Family, weights: NDArray[np.uint16]) -> Estimate | None:
+    means = np.array([values[rows].mean() for rows in family.rows])
+    has_score = np.isfinite(means)
+    canary_weights = weights[:, [rows[0] for rows in family.rows]][:, has_score]
+    codes, is_most = ranks.codes(means[has_score]), family.is_most[has_score]
+    return _interval([ranks.auroc(codes, is_most, row) for row in canary_weights])
+
+
+def _interval(found: Sequence[float]) -> Estimate | None:
+    """The first value with the percentiles of the others."""
+    return percentile_interval(found[0], found[1:])
+
+
+# ---- tables -> arrays in the order of the ground truth
+
+
+def _matrices(samples: pl.DataFrame, references: pl.DataFrame) -> tuple[NDArray[np.float64], Mask]:
+    """Losses and halves, samples x models, in the order of ``samples``."""
+    require(references, REFERENCES, name="references")
+    joined = samples.join(references, on="sample_id", how="left", maintain_order="left")
+    num_missing = joined["loss"].null_count()
+    if num_missing or samples.height < MIN_SAMPLES:
+        raise DataError(
+            f"leaderboard: expected losses under half-models of at least {MIN_SAMPLES} training "
+            f"samples, got {samples.height} samples, {num_missing} of them without. "
+            "Add text, or run again: gdc leaderboard"
+        )
+    losses = np.array(joined["loss"].to_list(), dtype=np.float64)
+    return losses, np.array(joined["seen"].to_list(), dtype=np.bool_)
+
+
+def _values(table: pl.DataFrame, name: str, truth: GroundTruth) -> Values:
+    """A score in the order of the ground truth; NaN where it is not defined."""
+    ordered = table.sort("sample_id")
+    if not ordered["sample_id"].equals(truth.samples["sample_id"]):
+        raise DataError(
+            f"leaderboard: expected scores of the {truth.samples.height} samples of the ground "
+            f"truth, got {table.height} others. Run again: gdc run, then gdc leaderboard"
+        )
+    return ordered[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _family(table: pl.DataFrame) -> Family:
+    most = table.select(pl.col("num_repeats").max()).item()
+    extremes = table.filter(pl.col("num_repeats").is_in([1, most]))
+    canaries = (
+        extremes.sort("content_id", "row")
+        .group_by("content_id", maintain_order=True)
+        .agg("row", pl.col("num_repeats").first())
+    )
+    rows = [np.array(copies, dtype=np.int64) for copies in canaries["row"].to_list()]
+    is_most = (canaries["num_repeats"] > 1).to_numpy()
+    return Family(num_repeats=most, is_most=is_most, rows=rows)
+
+
+def _levels(truth: GroundTruth, standard_error: Values) -> list[MemorizationLevel]:
+    """Ordinary text first, then every family by number of repeats."""
+    table = truth.samples.with_columns(
+        memorization=truth.memorization,
+        standard_error=pl.Series(standard_error, dtype=pl.Float64).fill_nan(None),
+    )
+    levels = (
+        table.group_by("family", "num_repeats")
+        .agg(
+            num_samples=pl.len(),
+            memorization=pl.col("memorization").mean(),
+            standard_error=pl.col("standard_error").median(),
+        )
+        .sort("family", "num_repeats", nulls_last=False)
+    )
+    return [MemorizationLevel(**level) for level in levels.to_dicts()]
+
+
+def _epsilon_point(quantile: float, scores: ScoreTables, truth: GroundTruth) -> EpsilonPoint:
+    threshold = Threshold(kind="quantile", value=quantile)
+    epsilon = epsilon_of(scores.traces, scores.mode, threshold)
+    runs = [_forget_and_below(trace, scores.mode, epsilon) for trace in scores.traces]
+    table = pl.concat(runs).group_by("sample_id").agg(pl.all().mean())
+    forget, below = (_values(table, name, truth) for name in ("forget", "below"))
+    return EpsilonPoint(
+        quantile=quantile,
+        epsilon=epsilon,
+        auroc=_plain_auroc(forget, truth),
+        spearman=_plain_spearman(forget, truth),
+        auroc_ever_below=_plain_auroc(below, truth),
+    )
+
+
+def _forget_and_below(trace: Trace, mode: str, epsilon: float) -> pl.DataFrame:
+    columns = trace.columns(mode)
+    return (
+        pl.concat([trace.index.lazy(), trace.losses], how="horizontal")
+        .select(
+            "sample_id",
+            forget=memorization(columns, epsilon),
+            below=ever_below_eps(columns, epsilon),
+        )
+        .collect()
+    )
+
+
+def _plain_auroc(values: Values, truth: GroundTruth) -> float | None:
+    known = np.isfinite(values)
+    codes = ranks.codes(values[known])
+    return _or_none(ranks.auroc(codes, truth.is_top[known], np.ones(int(known.sum()))))
+
+
+def _plain_spearman(values: Values, truth: GroundTruth) -> float | None:
+    known = np.isfinite(values)
+    codes = [ranks.codes(column[known]) for column in (values, truth.memorization)]
+    return _or_none(ranks.spearman(codes[0], codes[1], np.ones(int(known.sum()))))
+
+
+def _spearman_or_lowest(row: LeaderboardRow) -> float:
+    return row.spearman.value if row.spearman else float("-inf")
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
