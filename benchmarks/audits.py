@@ -1,4 +1,4 @@
-"""What all audits cost beside the one pass of the model that they are computed from.
+"""Time of all audits, compared with the one pass of the model that they are computed from.
 
     python benchmarks/audits.py
 
@@ -35,21 +35,21 @@ LIMIT = 1.3
 
 
 def main() -> None:
-    """Print the shortest run, the pass in it and their ratio."""
+    """Print the shortest run, the pass inside it and their ratio."""
     torch.set_num_threads(1)
-    all_audits, ask = prepared(), losses.token_records
-    asked: list[tuple[float, int]] = []
+    all_audits, token_records = prepared(), losses.token_records
+    passes: list[tuple[float, int]] = []
 
     def timed_pass(
         model: torch.nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
     ) -> TokenRecords:
         started = time.perf_counter()
-        records = ask(model, texts, block_size=block_size, batch_tokens=batch_tokens)
-        asked.append((time.perf_counter() - started, int(texts.num_tokens.sum())))
+        records = token_records(model, texts, block_size=block_size, batch_tokens=batch_tokens)
+        passes.append((time.perf_counter() - started, int(texts.num_tokens.sum())))
         return records
 
     with patch.object(losses, "token_records", timed_pass):
-        runs = [(timed(all_audits), *asked[-1]) for _ in range(NUM_RUNS)]
+        runs = [(timed(all_audits), *passes[-1]) for _ in range(NUM_RUNS)]
     everything, alone, num_tokens = min(runs)
     claim = f"all audits of a GPT-2 of 4 x 256 on {num_tokens:,} tokens, the one pass in them, s"
     sys.stdout.write(render([Row(claim, everything, alone, "<=", LIMIT)]))

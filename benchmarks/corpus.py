@@ -1,9 +1,9 @@
-"""Memory of the stages that read and write all texts, for a corpus and one three times as large.
+"""Memory of the stages that read and write all texts, for two corpora, one three times as large.
 
     python benchmarks/corpus.py
 
-Both are made in work/corpus, of random words, and removed. Every stage is a process of its own; the
-table shows the peak of its resident memory.
+Both consist of random words, are made in work/corpus and removed afterwards. Every stage is a
+process of its own; the table shows its peak resident memory.
 """
 
 import argparse
@@ -34,7 +34,7 @@ STAGES = ("ingest", "intervene")
 
 
 def main() -> None:
-    """Run the stages in both folders and print what they took."""
+    """Run the stages in both folders and print their memory."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=int, nargs=2, default=MEGABYTES)
     sizes = parser.parse_args().megabytes
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def peaks(folder: Path, megabytes: int) -> dict[str, float]:
-    """GB of resident memory at most in each stage, in a folder made for it."""
+    """Peak resident memory of each stage in GB, in a folder made for it."""
     folder.mkdir(parents=True)
     os.chdir(folder)
     with Path("corpus.jsonl").open("w", encoding="utf-8") as file:
@@ -67,7 +67,7 @@ def peaks(folder: Path, megabytes: int) -> dict[str, float]:
 
 
 def run(stage: str) -> float:
-    """GB at most of a stage in a process of its own."""
+    """Peak resident memory of a stage in GB, in a process of its own."""
     command = [sys.executable, "-m", f"gdc.stages.{stage}"]
     process = subprocess.Popen(command, env={**stage_environment(), "PYTHONPATH": str(ROOT)})
     _, status, usage = os.wait4(process.pid, 0)
@@ -92,7 +92,7 @@ def texts(num_chars: int) -> Iterator[str]:
 
 
 def params() -> dict[str, Any]:
-    """Those of this repository, for the corpus, without what needs a model."""
+    """The params of this repository, with the corpus as source and without natural canaries."""
     values: dict[str, Any] = json.loads(
         json.dumps(files.parse_yaml(files.read_text(ROOT / paths.PARAMS), ROOT))
     )
@@ -105,12 +105,12 @@ def params() -> dict[str, Any]:
         },
         "max_samples": None,
     }
-    values["ingest"]["canaries"]["natural"] = None  # wants short texts
+    values["ingest"]["canaries"]["natural"] = None  # need short texts
     return values
 
 
 def make_scores(config: Params) -> None:
-    """Scores and a quadrant by chance for every training sample, as if a model had been trained."""
+    """Write random scores and quadrants for every training sample."""
     rng = np.random.default_rng(0)
     is_trained = pl.col("split") == "train"
     samples = tables.scan("corpus").filter(is_trained).select("sample_id").collect()

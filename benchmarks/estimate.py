@@ -10,13 +10,13 @@ SECONDS_PER_HOUR: Final = 3600
 
 @dataclass(frozen=True)
 class Size:
-    """The run that is asked about."""
+    """The run that is estimated."""
 
     tokens: float
     documents: float
     token_bytes: float  # of text
     epochs: int
-    checkpoints: int  # frozen models that are asked for the loss of every document
+    checkpoints: int  # frozen models that compute the loss of every document
     references: int  # models of halves
     retrained: int
     plans: int
@@ -31,7 +31,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Machines:
-    """What it runs on."""
+    """The machines that it runs on."""
 
     gpus: int
     peak: float  # FLOP/s of a GPU
@@ -42,7 +42,7 @@ class Machines:
 
 @dataclass(frozen=True)
 class Measured:
-    """What our own files and functions take: bytes on disk, and rates of one core."""
+    """Bytes that our files take on disk, and rates of our functions on one core."""
 
     corpus: float  # bytes for a byte of text
     curated: float  # the same
@@ -116,12 +116,12 @@ def storage(size: Size, measured: Measured) -> list[Part]:
 
 
 def kept(parts: list[Part], copies: float) -> float:
-    """Bytes of all parts, in so many places."""
+    """Bytes of all parts, stored ``copies`` times."""
     return copies * sum(part.amount for part in parts)
 
 
 def training_state(parameters: float) -> float:
-    """Bytes of a checkpoint to go on from: float32 weights and both moments of AdamW."""
+    """Bytes of a checkpoint to resume from: float32 weights and both moments of AdamW."""
     return 3 * FLOAT_BYTES * parameters
 
 
@@ -139,20 +139,20 @@ def training(parameters: float, tokens: float) -> float:
 
 
 def gpu_work(size: Size, parameters: float) -> list[Part]:
-    """FLOPs of everything that trains or asks a model of this size about every document."""
+    """FLOPs of all training and evaluation passes of a model of this size."""
     once = size.epochs * training(parameters, size.tokens)
-    asked = forward(parameters, size.tokens)
+    evaluated = forward(parameters, size.tokens)
     return [
         Part("the tracked run", f"6 N D x {size.epochs}", once),
         Part(
             "its losses at every checkpoint",
             f"2 N D x {size.checkpoints}",
-            size.checkpoints * asked,
+            size.checkpoints * evaluated,
         ),
         Part(
             "reference models of halves",
             f"(3 N D x {size.epochs} + 2 N D) x {size.references}",
-            size.references * (once / 2 + asked),
+            size.references * (once / 2 + evaluated),
         ),
         Part(
             "retrained models", f"6 N D x {size.epochs} x {size.retrained}", size.retrained * once
@@ -161,7 +161,7 @@ def gpu_work(size: Size, parameters: float) -> list[Part]:
 
 
 def gpu_hours(flops: float, machines: Machines) -> float:
-    """Hours until all GPUs together have done it."""
+    """Hours that all GPUs together need."""
     rate = machines.gpus * machines.peak * machines.utilisation
     return flops / rate / SECONDS_PER_HOUR
 
@@ -170,7 +170,7 @@ def gpu_hours(flops: float, machines: Machines) -> float:
 
 
 def core_work(size: Size, measured: Measured) -> list[Part]:
-    """Seconds that one core would take."""
+    """Seconds that one core needs."""
     losses = size.documents * size.checkpoints
     stored = kept(storage(size, measured), 1)
     return [
@@ -198,10 +198,10 @@ def core_work(size: Size, measured: Measured) -> list[Part]:
 
 
 def core_hours(seconds: float, machines: Machines) -> float:
-    """Hours until all cores together have done it."""
+    """Hours that all cores together need."""
     return seconds / machines.cores / SECONDS_PER_HOUR
 
 
 def transfer_hours(stored: float, machines: Machines) -> float:
-    """Hours until so many bytes are at the remote."""
+    """Hours to transfer so many bytes to the remote."""
     return stored / machines.network / SECONDS_PER_HOUR

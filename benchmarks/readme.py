@@ -1,4 +1,4 @@
-"""What a script has measured -> a page of docs/results, in place of what it wrote there before."""
+"""Text of a script -> a page of docs/results, in place of the text that it wrote there before."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,5 +30,5 @@ def replaced(page: str, command: str, text: str) -> str:
     before, first, rest = page.partition(begin)
     _, last, after = rest.partition(END)
     if not (first and last):
-        raise ValueError(f"page: expected the lines {begin!r} and {END!r}, got not both.")
+        raise ValueError(f"page: expected the lines {begin!r} and {END!r}, got at most one.")
     return f"{before}{begin}\n{text}\n{END}{after}"

@@ -1,9 +1,9 @@
-"""What a run over a trillion tokens would store and take, from rates measured here.
+"""Estimate of the storage and time of a run over a trillion tokens, from rates measured here.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --tokens 1e11 --documents 1e8 --gpus 64
 
-An estimate, not a run. Takes less than two minutes; with --write it goes to docs/results/scale.md.
+Takes less than two minutes; --write puts the result into docs/results/scale.md.
 """
 
 import argparse
@@ -67,8 +67,8 @@ def measure(params: Params, size: Size) -> Measured:
     """Bytes of our files and rates of our functions, on documents as long as those of the run."""
     rows = read_source(params.ingest.source, max_chars=params.ingest.max_chars, seed=0).rows
     documents = joined(rows, size.text_bytes / size.documents)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         return Measured(
             **of_text(folder, documents),
             **of_losses(folder, params, size.references),
@@ -202,9 +202,9 @@ def page(size: Size, machines: Machines, measured: Measured, parameters: Sequenc
 def storage_table(parts: Sequence[Part], size: Size) -> str:
     """Terabytes of each part, of all, and of all copies."""
     rows = [(part.name, part.how, f"{part.amount / 1e12:,.3g}") for part in parts]
-    once, places = kept([*parts], 1), f"x{size.copies:g}: workspace, cache and remote"
+    once, copies = kept([*parts], 1), f"x{size.copies:g}: workspace, cache and remote"
     rows.append(("**all, once**", "", f"**{once / 1e12:,.3g}**"))
-    rows.append(("all, as DVC keeps it", places, f"{kept([*parts], size.copies) / 1e12:,.3g}"))
+    rows.append(("all, as DVC keeps it", copies, f"{kept([*parts], size.copies) / 1e12:,.3g}"))
     return markdown.table(("stored", "counted as", "TB"), rows)
 
 
@@ -222,7 +222,7 @@ def gpu_table(size: Size, machines: Machines, parameters: Sequence[float]) -> st
 
 
 def core_table(size: Size, machines: Machines, measured: Measured) -> str:
-    """Hours of what needs no GPU."""
+    """Hours of the work that needs no GPU."""
     rows = [
         (part.name, f"{part.how} and core", hours(core_hours(part.amount, machines)))
         for part in core_work(size, measured)
@@ -234,21 +234,21 @@ def core_table(size: Size, machines: Machines, measured: Measured) -> str:
 
 
 def assumptions(size: Size, machines: Machines, measured: Measured) -> str:
-    """What the tables rest on."""
+    """The assumptions of the tables."""
     token_losses = size.tokens * 2 * FLOAT_BYTES * measured.loss / 1e12
     ids = size.tokens * ID_BYTES / 1e12
     hashes = size.documents * files.load_params().reference.num_perm * HASH_BYTES / 1e12
     state = training_state(size.largest_model) / 1e9
     return (
         f"N parameters, D tokens. A GPU reaches {machines.utilisation:.0%} of "
-        f"{machines.peak / 1e12:g} TFLOP/s, whether it trains or only asks. Bytes and rates are of "
+        f"{machines.peak / 1e12:g} TFLOP/s, in training and in evaluation. Bytes and rates are of "
         f"{NUM_SAMPLES:,} made-up samples with {NUM_CHECKPOINTS} losses each and of CPython's "
-        "documentation in documents of that length, on one machine; that all cores go on at the "
-        "rate of one is assumed. Two things do not fit the memory of one process today: the hash "
+        "documentation in documents of that length, on one machine; all cores are assumed to "
+        "reach the rate of one. Two things do not fit the memory of one process today: the hash "
         f"values that find near copies, {hashes:,.3g} TB, and the token ids, {ids:,.3g} TB as "
-        "int32, which each process that trains holds and nothing stores. Not counted: audits, of a "
+        "int32, which each training process holds in memory only. Not counted: audits, of a "
         "fixed number of samples; "
-        f"checkpoints to go on from, {state:,.3g} GB for the largest model while it trains; with "
+        f"checkpoints to resume from, {state:,.3g} GB for the largest model while it trains; with "
         f"`train.token_losses` {token_losses:,.3g} TB more; each Ray worker's own copy of what its "
         "cells read.\n"
     )
@@ -265,7 +265,7 @@ def hours(number: float) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """The run that is asked about; every default but those of size has its source."""
+    """The options; every default except those of size has a source."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -278,7 +278,7 @@ def arguments() -> argparse.Namespace:
     add("--documents", float, 1e9, "of the corpus; a document is a sample")
     add("--token-bytes", float, 4, "bytes of text a token: OpenAI's rule of thumb for English")
     add("--epochs", int, 1, "of every training run")
-    add("--checkpoints", int, 10, "frozen models that are asked for every document's loss")
+    add("--checkpoints", int, 10, "frozen models that compute every document's loss")
     add("--references", int, 4, "models of halves")
     add("--retrained", int, 2, "models of arms and seeds")
     add("--plans", int, 2, "arms")

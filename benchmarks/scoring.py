@@ -1,11 +1,11 @@
-"""What scoring a trace costs beside only reading it, and beside a loop over samples in Python.
+"""Time of scoring a trace, compared with only reading it and with a loop over samples in Python.
 
     python benchmarks/scoring.py
     python benchmarks/scoring.py --samples 4000000
 
 Makes a trace (by default 4 GB of losses) in work/scoring and removes it. Every part runs in a
-process of its own, by turns, and is timed after the imports. What is compared with only reading is
-shown in the turn whose ratio is the median; all else by its shortest run, as other work on the
+process of its own, in turns, and is timed after the imports. Parts compared with only reading are
+shown for the turn with the median ratio; all others by their shortest run, as other work on the
 machine only lengthens it. The linear series reads the first rows of the same trace.
 """
 

@@ -1,8 +1,8 @@
-"""How long it takes until something happens: the command's help, and a graph with nothing to do.
+"""Start-up time: of the command's help, and of a graph with nothing to do.
 
     python benchmarks/startup.py
 
-First runs what of the default graph is not up to date.
+Brings the default graph up to date first.
 """
 
 import statistics

@@ -3,30 +3,32 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-HEADING = "| | ours | against | ratio | bar | |\n|---|---|---|---|---|---|\n"
+from gdc.statistics import markdown
+
+HEADING = ("", "ours", "against", "ratio", "bar", "")
 
 
 class Row(NamedTuple):
-    """A claim: ours beside something else, measured in the same run."""
+    """A claim: our measurement and one to compare it with, from the same run."""
 
     claim: str
     ours: float
     other: float
-    sign: str = ""  # of the bar for ours / other: <= or >=; no bar: no claim, a number to know
+    sign: str = (
+        ""  # of the bar for ours / other: <= or >=; without a bar it is no claim, only a number
+    )
     bar: float | None = None
 
 
 def render(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
-    return HEADING + "".join(map(_line, rows))
+    return markdown.table(HEADING, [_cells(row) for row in rows])
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> list[str]:
     ratio = row.ours / row.other
     cells = [row.claim, f"{row.ours:,.4g}", f"{row.other:,.4g}", f"{ratio:.3g}"]
     if row.bar is None:
-        cells += ["-", ""]
-    else:
-        is_reached = ratio <= row.bar if row.sign == "<=" else ratio >= row.bar
-        cells += [f"{row.sign} {row.bar:g}", "reached" if is_reached else "**missed**"]
-    return f"| {' | '.join(cells)} |\n"
+        return [*cells, "-", ""]
+    is_reached = ratio <= row.bar if row.sign == "<=" else ratio >= row.bar
+    return [*cells, f"{row.sign} {row.bar:g}", "reached" if is_reached else "**missed**"]

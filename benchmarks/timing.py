@@ -1,4 +1,4 @@
-"""How long work takes."""
+"""Functions -> the seconds that they take."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -12,10 +12,10 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def of_median_ratio(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """Of pairs of times taken one after the other the one whose ratio is the median.
+    """The pair with the median ratio, of pairs of times measured directly after each other.
 
-    Two so near share the speed of the machine. The shortest of all runs would favour the shorter
-    work, which fits a quiet moment.
+    Both times of a pair see the same speed of the machine. The shortest of all runs would favour
+    the shorter work, which more often falls into a quiet moment.
     """
     ordered = sorted(pairs, key=lambda pair: pair[0] / pair[1])
     return ordered[len(ordered) // 2]

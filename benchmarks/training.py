@@ -1,14 +1,14 @@
-"""Training: tokens a second, what tracking costs, and memory with a large vocabulary.
+"""Training: tokens per second, cost of tracking, and memory with a large vocabulary.
 
     python benchmarks/training.py
 
-What is a few per cent apart is run by turns in one process, in changing order, and every step
-counts with its shortest time of all turns, which have the same steps. All else runs in a process of
-its own and is shown by its shortest run, as other work on the machine only lengthens it; what is
-asked for its memory alone runs once.
+Variants that differ by a few per cent run in turns in one process, in changing order; every turn
+has the same steps, and each step counts with its shortest time. All others run in a process of
+their own and are shown by their shortest run, as other work on the machine only lengthens it; runs
+that measure memory alone are made once.
 The model is a GPT-2 of 4 layers x 256.
-transformers.Trainer trains the same model on the same windows of CPython's documentation, as many
-of them a batch, with the same optimizer and number of threads.
+transformers.Trainer trains the same model on the same windows of CPython's documentation, with the
+same batch size, optimizer and number of threads.
 """
 
 import contextlib
