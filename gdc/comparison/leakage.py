@@ -49,7 +49,7 @@ LEAKED: Final = pl.Schema(
     }
 )
 
-_ATTACK_MEASURES: Final = ("auc", "tpr_at_1_percent_fpr", "tpr_at_01_percent_fpr", "epsilon")
+_ATTACK_MEASURES: Final = ("auc", "tpr_at_1_percent_fpr", "tpr_at_01_percent_fpr", "epsilon_bound")
 _LOSS: Final = -pl.col("loss")
 _CANARY_MEANS: Final = (
     "extracted", "extracted_shifted", "edit_similarity", "substring_share", "exposure",
@@ -102,8 +102,8 @@ def of_samples(memberships: Tables, attack: Attack, *, seed: int) -> dict[str, A
 
     Returns:
         ``attack`` (its name), ``auc``, ``tpr_at_1_percent_fpr`` and ``tpr_at_01_percent_fpr`` (None
-        where the held-out texts are too few to see such a rate); ``epsilon``, the mean over seeds
-        of a lower bound at 95 %; ``members`` and ``heldout``, each with the share of second halves
+        where the held-out texts are too few to see such a rate); ``epsilon_bound``, the mean over
+        seeds of a lower bound at 95 %; ``members`` and ``heldout``, each with the share of second halves
         that greedy decoding ``extracted`` and their ``discoverable`` curve, of those with at least
         ``MIN_SUFFIX_TOKENS``.
     """
@@ -126,7 +126,7 @@ def of_attacks(memberships: Tables, *, seed: int) -> dict[str, Any]:
     """Every attack and every blind baseline, which never asks the model; empty without held-out.
 
     Returns:
-        ``attacks`` and ``blind``, by name: ``auc``, two ``tpr`` and ``epsilon`` as in
+        ``attacks`` and ``blind``, by name: ``auc``, two ``tpr`` and ``epsilon_bound`` as in
         ``of_samples``; and ``blind_leaks``, the blind ones whose interval excludes 0.5: an attack
         may then see how the texts differ and not what a model remembers.
     """
@@ -243,17 +243,17 @@ def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int)
 
 
 def attack_measures(groups: Sequence[Groups], seed: int) -> dict[str, Any]:
-    """AUC, true positive rates and epsilon of one attack."""
+    """AUC, true positive rates and bound on epsilon of one attack."""
     num_heldout = len(groups[0][1])
     rates = [
         two_sample_interval(groups, _tpr(rate), seed) if num_heldout * rate >= 1 else None
         for rate in (0.01, 0.001)
     ]
-    measures = (two_sample_interval(groups, auc, seed), *rates, _epsilon(groups, seed))
+    measures = (two_sample_interval(groups, auc, seed), *rates, _epsilon_bound(groups, seed))
     return dict(zip(_ATTACK_MEASURES, measures, strict=True))
 
 
-def _epsilon(groups: Sequence[Groups], seed: int) -> float | None:
+def _epsilon_bound(groups: Sequence[Groups], seed: int) -> float | None:
     """None where a single text is on a side: one half of a side chooses, the other is judged."""
     if min(len(side) for pair in groups for side in pair) < 2:
         return None

@@ -108,6 +108,6 @@ def test_no_attack_tells_members_from_others(audited: tuple[pl.DataFrame, pl.Dat
         found = leakage.of_samples([table], leakage.Attack(attack), seed=0)
         assert_near(found["auc"], 0.5)
         assert found["tpr_at_1_percent_fpr"].value < 0.05
-        assert found["epsilon"] == 0.0
+        assert found["epsilon_bound"] == 0.0
     assert leakage.of_attacks([table], seed=0)["blind_leaks"] == []
     assert np.isfinite(table["loss"].to_numpy()).all()

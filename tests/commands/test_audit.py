@@ -114,7 +114,7 @@ def test_without_heldout_text_membership_is_not_measured(
     alone = replace(request_of_lstm, heldout=None, canaries=None)
     built = run_audit(alone, 100, tmp_path)
     samples = built["evidence"]["model"]["samples"]
-    assert (samples["auc"], samples["epsilon"], built["attacks"]["blind"]) == (None, None, {})
+    assert (samples["auc"], samples["epsilon_bound"], built["attacks"]["blind"]) == (None, None, {})
     leaked = built["leaked_samples"]
     assert samples["members"]["extracted"]["value"] == pytest.approx(len(leaked) / len(MEMBERS))
     assert leaked

@@ -52,7 +52,7 @@ def test_members_that_are_known_stand_out_of_heldout_texts() -> None:
     assert found["members"]["extracted"].value == 1.0
     assert found["heldout"]["extracted"].value == 0.0
     # Half of the texts of each side choose the threshold, 20 of 20 against 0 of 50 bound epsilon.
-    assert 1.0 < found["epsilon"] < np.log(50)
+    assert 1.0 < found["epsilon_bound"] < np.log(50)
 
 
 def test_a_blind_baseline_that_tells_them_apart_is_named() -> None:
@@ -109,4 +109,4 @@ def test_a_model_that_knows_nobody_is_within_every_interval(seed: int) -> None:
     tables = [membership_of(*rng.normal(3, 1, size=(2, 300)).tolist()) for _ in range(3)]
     found = leakage.of_samples(tables, leakage.Attack("loss"), seed=0)
     assert found["auc"].low < 0.5 < found["auc"].high
-    assert found["epsilon"] < 0.5
+    assert found["epsilon_bound"] < 0.5
