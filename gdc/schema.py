@@ -117,9 +117,9 @@ SCORES_BY_RUN: Final = pl.Schema(
         "memorization": pl.Float64,
     }
 )
-# One row is a planted canary as the tracked models know it: its secret's nats per token, mean over
-# them, among those of the never-planted twins of its family.
-PROBES: Final = pl.Schema(
+# One row is a planted canary. Nats per token of its secret, mean over the tracked models, are
+# compared with those of the never-planted twins of its family.
+CANARY_MEMORIZATION: Final = pl.Schema(
     {
         "canary_id": pl.String,
         "family": pl.String,
@@ -177,7 +177,7 @@ REMOVED: Final = pl.Schema(
     {"sample_id": pl.String, "text": pl.String, "quadrant": pl.String, "reason": pl.String}
 )
 
-# One row is a probe (canary or twin) under one model.
+# One row is a canary (planted or twin) under one model.
 AUDIT: Final = pl.Schema(
     {
         "canary_id": pl.String,

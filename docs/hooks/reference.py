@@ -249,7 +249,7 @@ FILES: Final[Mapping[str, Sequence[str]]] = {
     "REFERENCE_LOSS": ["data/reference/<model>.parquet"],
     "SCORES": ["data/scores.parquet"],
     "SCORES_BY_RUN": ["data/scores_by_run.parquet"],
-    "PROBES": ["data/probes.parquet"],
+    "PROBES": ["data/canary_memorization.parquet"],
     "QUADRANT_TABLE": ["data/quadrants.parquet"],
     "SPANS": ["data/spans.parquet"],
     "PLAN": ["data/plans/<arm>.parquet"],

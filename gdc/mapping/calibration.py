@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gdc.config import MIN_TWINS, PartitionConfig
 from gdc.errors import DataError
 from gdc.mapping.quadrants import threshold_value
-from gdc.schema import PROBES, SCORES, Verdict, require
+from gdc.schema import CANARY_MEMORIZATION, SCORES, Verdict, require
 from gdc.scores import cost_class
 from gdc.statistics import ranks
 from gdc.statistics.bootstrap import LEVEL, Measured, share_interval, stratified_weights
@@ -86,14 +86,14 @@ def label_probes(canaries: pl.DataFrame, secret_losses: Sequence[Values]) -> pl.
             ``canaries``; their mean decides.
 
     Returns:
-        ``PROBES`` table, the planted canaries alone; without twins they have no label.
+        ``CANARY_MEMORIZATION`` table, the planted canaries alone; without twins they have no label.
 
     Source:
         Exposure, here at its cap: Carlini et al. 2019, arXiv:1802.08232.
     """
     asked = canaries.with_columns(loss=pl.Series(np.mean(secret_losses, axis=0), dtype=pl.Float64))
     families = [_label_family(table) for table in asked.partition_by("family", maintain_order=True)]
-    return pl.concat([pl.DataFrame(schema=PROBES), *families])
+    return pl.concat([pl.DataFrame(schema=CANARY_MEMORIZATION), *families])
 
 
 def calibrate(
@@ -112,7 +112,7 @@ def calibrate(
     Args:
         scores: ``SCORES`` table with its further columns, rows in any order.
         copies: ``sample_id`` and ``canary_id`` of the planted rows; a probe has the mean of theirs.
-        probes: ``PROBES`` table.
+        probes: ``CANARY_MEMORIZATION`` table.
         config: The cut on the memorization axis. One by value is in the units of ``config.axis``
             and a conformal one needs its p-values, so they give precision and recall to it alone.
         seed: Of the resamples.
@@ -131,7 +131,7 @@ def calibrate(
         SchemaError: A table has other columns.
     """
     require(scores, SCORES, name="scores")
-    require(probes, PROBES, name="probes")
+    require(probes, CANARY_MEMORIZATION, name="canary_memorization")
     names = [name for name, dtype in scores.schema.items() if dtype == pl.Float64]
     tables = {
         str(table["family"][0]): table
@@ -216,7 +216,7 @@ def _label_family(family: pl.DataFrame) -> pl.DataFrame:
         labels["exposure"] = pl.Series(sampled_exposure(loss, twins))
         labels["is_memorized"] = pl.Series(loss < twins.min())
     return planted.with_columns(num_twins=pl.lit(len(twins)), **labels).select(
-        pl.col(name).cast(dtype) for name, dtype in PROBES.items()
+        pl.col(name).cast(dtype) for name, dtype in CANARY_MEMORIZATION.items()
     )
 
 

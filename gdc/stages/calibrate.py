@@ -27,14 +27,14 @@ def main() -> None:
         calibrated = calibration.calibrate(
             scores, planted, probes, params.partition, seed=params.seed
         )
-        tables.write("probes", probes)
+        tables.write("canary_memorization", probes)
         files.write_json(paths.CALIBRATION, calibrated)
         for seed in params.train.seeds:
             stage.use_model(paths.lineage_path("train", str(seed)))
         for card in calibrated["cards"]:
             auroc = card["auroc_report"] and card["auroc_report"]["value"]
             stage.log_metrics({f"auroc/{card['score']}": auroc})
-        stage.log_artifact(tables.TABLES["probes"][0])
+        stage.log_artifact(tables.TABLES["canary_memorization"][0])
         stage.log_artifact(paths.CALIBRATION)
 
 

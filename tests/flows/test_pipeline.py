@@ -450,7 +450,7 @@ def assert_auto_takes_the_axis_of_the_calibration(folder: Path) -> None:
     report = read_json(folder / "reports/report.json")["calibration"]
     assert report["cards"] == calibrated["cards"]
     assert report["why"] == f"partition.axis is auto. {calibrated['auto']['reason']}"
-    probes = pl.read_parquet(folder / "data/probes.parquet")
+    probes = pl.read_parquet(folder / "data/canary_memorization.parquet")
     assert (probes.height, probes["is_memorized"].null_count()) == (12, 0)
 
 

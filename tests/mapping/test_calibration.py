@@ -18,7 +18,7 @@ from gdc.errors import DataError
 from gdc.mapping import calibration
 from gdc.mapping.calibration import calibrate, choose_axis, label_probes
 from gdc.mapping.quadrants import resolve_axis
-from gdc.schema import CANARIES, PROBES, SCORES, SCORES_BY_RUN
+from gdc.schema import CANARIES, CANARY_MEMORIZATION, SCORES, SCORES_BY_RUN
 from gdc.stages import partition as stage
 from gdc.workspace import files, paths, tables, tracking
 from tests.builders import params_with
@@ -58,7 +58,7 @@ def tables_of(
             schema={"sample_id": pl.String, "canary_id": pl.String},
             orient="row",
         ),
-        pl.DataFrame(probes, schema=PROBES, orient="row"),
+        pl.DataFrame(probes, schema=CANARY_MEMORIZATION, orient="row"),
     )
 
 
@@ -98,7 +98,7 @@ def test_a_canary_is_memorized_when_its_mean_is_below_all_twins_however_often_pl
 
 
 def test_without_canaries_there_is_no_probe() -> None:
-    assert label_probes(pl.DataFrame(schema=CANARIES), [np.zeros(0)]).schema == PROBES
+    assert label_probes(pl.DataFrame(schema=CANARIES), [np.zeros(0)]).schema == CANARY_MEMORIZATION
 
 
 # ---- cards
