@@ -19,9 +19,9 @@ Action = Literal["keep", "drop", "weight", "copy", "mask"]
 QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
 # Those above the memorization threshold.
 FLAGGED: Final = ("hotspot-memorized", "noisy-outlier")
-# The rows of a table, some at a time and in order, so that memory need not hold all of their texts.
-# Gone through more than once: a list of tables or ``tables.chunks``, never a generator.
-Batches = Iterable[pl.DataFrame]
+# A table in parts, in row order, so that memory need not hold all texts at once. It is iterated
+# more than once: a list of tables or ``tables.chunks``, never a generator.
+Chunks = Iterable[pl.DataFrame]
 # What a calibration card says of a score.
 Verdict = Literal["predicts memorization here", "does not", "not shown"]
 

@@ -103,9 +103,9 @@ def of_samples(memberships: Tables, attack: Attack, *, seed: int) -> dict[str, A
     Returns:
         ``attack`` (its name), ``auc``, ``tpr_at_1_percent_fpr`` and ``tpr_at_01_percent_fpr`` (None
         where the held-out texts are too few to see such a rate); ``epsilon_bound``, the mean over
-        seeds of a lower bound at 95 %; ``members`` and ``heldout``, each with the share of second halves
-        that greedy decoding ``extracted`` and their ``discoverable`` curve, of those with at least
-        ``MIN_SUFFIX_TOKENS``.
+        seeds of a lower bound at 95 %; ``members`` and ``heldout``, each with the share of second
+        halves that greedy decoding ``extracted`` and their ``discoverable`` curve, of those with at
+        least ``MIN_SUFFIX_TOKENS``.
     """
     members, heldout = (
         [table.filter(pl.col("is_member") == value) for table in memberships]

@@ -18,11 +18,11 @@ from gdc.config import (
     WordCanaries,
 )
 from gdc.errors import DataError
-from gdc.schema import CANARIES, Batches
+from gdc.schema import CANARIES, Chunks
 from gdc.statistics.hashing import hash_order
 
 # A canary before it gets its id: (prefix, secret).
-Probe = tuple[str, str]
+CanaryText = tuple[str, str]
 _MORE_TEXTS: Final = (
     "widen min_words and max_words (characters where words have no blanks between them), or add "
     "texts that occur once"
@@ -32,32 +32,32 @@ _WORD: Final = re.compile(r"\b[a-z]{3,12}\b")
 _BLANKLESS: Final = (
     "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-# For polars, whose patterns know letters and marks.
+# For polars, whose patterns support classes of letters and marks.
 _CHARACTER: Final = rf"[\p{{L}}&&{_BLANKLESS}]"
-# A word of any script: two characters of such a text, each with its marks, or what stands between
-# blanks and punctuation.
+# A word of any script: two characters of a script without blanks, each with its marks, or the
+# letters between blanks and punctuation.
 _ANY_WORD: Final = (
     rf"(?:{_CHARACTER}\p{{M}}*){{2}}"
     rf"|\b[[\p{{L}}\p{{M}}]--{_BLANKLESS}]{{2,12}}\b"
 )
 
 
-def make_canaries(config: CanariesConfig, samples: Batches, *, seed: int) -> pl.DataFrame:
+def make_canaries(config: CanariesConfig, samples: Chunks, *, seed: int) -> pl.DataFrame:
     """Make the canaries and twins of every configured family.
 
     Args:
-        config: Families; null makes none of it.
+        config: Families; a family that is null gets no canary.
         samples: ``content_id``, ``num_copies`` and ``text``, the normalised corpus.
         seed: Seed of all random choices.
 
     Returns:
-        ``CANARIES`` table. Texts and prefixes are distinct; a secret starts with its white space,
-        which is missing in texts without blanks between words.
+        ``CANARIES`` table. Texts and prefixes are distinct. A secret starts with the white space
+        before it; scripts without blanks between words have none.
         Texts of ``digits`` and ``words`` occur nowhere in the corpus; those of ``natural`` are
         corpus texts that occur once.
 
     Raises:
-        DataError: A family has fewer possible canaries than asked for (with both numbers), or one
+        DataError: A family has fewer possible canaries than it needs (with both numbers), or one
             of its texts occurs in the corpus.
 
     Source:
@@ -65,7 +65,7 @@ def make_canaries(config: CanariesConfig, samples: Batches, *, seed: int) -> pl.
     """
     families: Mapping[str, CanaryFamily | None] = dict(config)
     tables = [
-        _family_table(name, family, _PROBES[name](family, samples, seed))
+        _family_table(name, family, _FAMILIES[name](family, samples, seed))
         for name, family in families.items()
         if family is not None
     ]
@@ -86,7 +86,7 @@ def check_tokens(
     *,
     block_size: int,
 ) -> None:
-    """Refuse canaries whose loss could not be measured in one window.
+    """Refuse canaries whose secret's loss cannot be measured in one window.
 
     Args:
         canaries: ``CANARIES`` table.
@@ -95,8 +95,8 @@ def check_tokens(
         block_size: Tokens that a model predicts at once, the end of text included.
 
     Raises:
-        DataError: A text is longer than ``block_size`` - 1 tokens, or its tokens are all those of
-            its prefix, so that its secret has none.
+        DataError: A text is longer than ``block_size`` - 1 tokens, or a secret adds no token to
+            its prefix.
     """
     families = canaries["family"].to_list()
     for family in dict.fromkeys(families):
@@ -122,19 +122,19 @@ def check_tokens(
             )
 
 
-def _family_table(name: str, family: CanaryFamily, probes: Sequence[Probe]) -> pl.DataFrame:
+def _family_table(name: str, family: CanaryFamily, texts: Sequence[CanaryText]) -> pl.DataFrame:
     levels = [level for level in family.repeats for _ in range(family.per_level)]
     levels += [0] * family.num_twins
     ordinals = [i % family.per_level for i in range(len(levels) - family.num_twins)]
     ordinals += list(range(family.num_twins))
     rows = [
         (f"{name}-{level}-{ordinal:02d}", name, prefix, secret, prefix + secret, level)
-        for level, ordinal, (prefix, secret) in zip(levels, ordinals, probes, strict=True)
+        for level, ordinal, (prefix, secret) in zip(levels, ordinals, texts, strict=True)
     ]
     return pl.DataFrame(rows, schema=CANARIES, orient="row")
 
 
-def _digit_probes(family: DigitCanaries, samples: Batches, seed: int) -> list[Probe]:
+def _digit_canaries(family: DigitCanaries, samples: Chunks, seed: int) -> list[CanaryText]:
     del samples  # A template needs no corpus.
     needed = num_canaries(family)
     keys, secrets = 10**family.key_digits, 10**family.secret_digits
@@ -151,7 +151,7 @@ def _digit_probes(family: DigitCanaries, samples: Batches, seed: int) -> list[Pr
     ]
 
 
-def _word_probes(family: WordCanaries, samples: Batches, seed: int) -> list[Probe]:
+def _word_canaries(family: WordCanaries, samples: Chunks, seed: int) -> list[CanaryText]:
     needed = num_canaries(family)
     vocabulary = _lower_case_words(samples) if _is_mostly_ascii(samples) else []
     if math.perm(len(vocabulary), family.prefix_words) < needed:
@@ -160,10 +160,10 @@ def _word_probes(family: WordCanaries, samples: Batches, seed: int) -> list[Prob
     _check_enough("words", needed, possible, _more_words(family, len(vocabulary)))
     rng = random.Random(f"{seed}:words")  # noqa: S311 - reproducible, guards no secret
     drawn = _distinct_prefixes(enumerate(_word_sequences(family, vocabulary, rng)))
-    return [probe for _, probe in islice(drawn, needed)]
+    return [canary for _, canary in islice(drawn, needed)]
 
 
-def _is_mostly_ascii(samples: Batches) -> bool:
+def _is_mostly_ascii(samples: Chunks) -> bool:
     """Whether at least half of all letters are those of ASCII."""
     num_ascii = num_letters = 0
     for table in samples:
@@ -172,12 +172,12 @@ def _is_mostly_ascii(samples: Batches) -> bool:
     return 2 * num_ascii >= num_letters
 
 
-def _lower_case_words(samples: Batches) -> list[str]:
+def _lower_case_words(samples: Chunks) -> list[str]:
     words = {word for table in samples for text in table["text"] for word in _WORD.findall(text)}
     return sorted(words)
 
 
-def _words_of_any_script(samples: Batches) -> list[str]:
+def _words_of_any_script(samples: Chunks) -> list[str]:
     words: set[str] = set()
     for table in samples:
         found = table["text"].str.extract_all(_ANY_WORD).explode().drop_nulls()
@@ -186,7 +186,7 @@ def _words_of_any_script(samples: Batches) -> list[str]:
 
 
 def _more_words(family: WordCanaries, num_words: int) -> str:
-    """What to do about too few sequences of so many words."""
+    """What to do when the vocabulary has too few words."""
     if num_words < family.prefix_words:
         return (
             f"use a corpus of more words (this one has {num_words} of 2 to 12 letters), "
@@ -197,28 +197,28 @@ def _more_words(family: WordCanaries, num_words: int) -> str:
 
 def _word_sequences(
     family: WordCanaries, vocabulary: Sequence[str], rng: random.Random
-) -> Iterator[Probe]:
+) -> Iterator[CanaryText]:
     while True:
         prefix = rng.sample(vocabulary, family.prefix_words)
         secret = rng.choices(vocabulary, k=family.secret_words)
         yield " ".join(prefix), " " + " ".join(secret)
 
 
-def _natural_probes(family: NaturalCanaries, samples: Batches, seed: int) -> list[Probe]:
+def _natural_canaries(family: NaturalCanaries, samples: Chunks, seed: int) -> list[CanaryText]:
     needed = num_canaries(family)
-    first: list[tuple[int, Probe]] = []
+    first: list[tuple[int, CanaryText]] = []
     for table in samples:
-        # Those of a part that are not among its first ones are not among the first of all.
-        drawn = sorted([*first, *_drawn_probes(family, table, seed)])
+        # A text that is not among the first of its chunk is not among the first of all.
+        drawn = sorted([*first, *_drawn_texts(family, table, seed)])
         first = list(islice(_distinct_prefixes(drawn), needed))
     _check_enough("natural", needed, len(first), _MORE_TEXTS)
-    return [probe for _, probe in first]
+    return [canary for _, canary in first]
 
 
-def _drawn_probes(
+def _drawn_texts(
     family: NaturalCanaries, samples: pl.DataFrame, seed: int
-) -> Iterator[tuple[int, Probe]]:
-    """Every text that can be a canary, as one, behind its draw."""
+) -> Iterator[tuple[int, CanaryText]]:
+    """The draw and the prefix and secret of every text that can be a canary."""
     # Without blanks every character is a word.
     num_words = pl.max_horizontal(
         pl.col("text").str.count_matches(r"\S+"), pl.col("text").str.count_matches(_CHARACTER)
@@ -228,10 +228,10 @@ def _drawn_probes(
         num_words.is_between(family.min_words, family.max_words), pl.col("num_copies") == 1
     )
     draws = hash_order(usable["content_id"].to_list(), seed=seed, purpose="natural")
-    return zip(draws, map(_halves, usable["text"]), strict=True)
+    return zip(draws, map(_split_in_half, usable["text"]), strict=True)
 
 
-def _halves(text: str) -> Probe:
+def _split_in_half(text: str) -> CanaryText:
     words = [word.end() for word in re.finditer(r"\S+", text)]
     characters = [c.end() for c in re.finditer(_BLANKLESS, text) if c[0].isalpha()]
     ends = max(words, characters, key=len)
@@ -241,10 +241,10 @@ def _halves(text: str) -> Probe:
     return text[:cut], text[cut:]
 
 
-def _distinct_prefixes(probes: Iterable[tuple[int, Probe]]) -> Iterator[tuple[int, Probe]]:
+def _distinct_prefixes(texts: Iterable[tuple[int, CanaryText]]) -> Iterator[tuple[int, CanaryText]]:
     # Two secrets behind one prefix could not both be extracted greedily.
     seen: set[str] = set()
-    for draw, (prefix, secret) in probes:
+    for draw, (prefix, secret) in texts:
         if prefix not in seen:
             seen.add(prefix)
             yield draw, (prefix, secret)
@@ -259,11 +259,11 @@ def _check_enough(family: str, needed: int, possible: int, what_to_do: str) -> N
         )
 
 
-def _check_absent(canaries: pl.DataFrame, samples: Batches) -> None:
+def _check_absent(canaries: pl.DataFrame, samples: Chunks) -> None:
     if canaries.is_empty():
         return
     texts = canaries["text"].to_list()
-    # One automaton over the corpus, not one pass for every canary.
+    # One automaton over the corpus instead of one pass for every canary.
     found = {
         text
         for table in samples
@@ -276,8 +276,8 @@ def _check_absent(canaries: pl.DataFrame, samples: Batches) -> None:
         )
 
 
-_PROBES: Final[Mapping[str, Callable[[Any, Batches, int], list[Probe]]]] = {
-    "digits": _digit_probes,
-    "words": _word_probes,
-    "natural": _natural_probes,
+_FAMILIES: Final[Mapping[str, Callable[[Any, Chunks, int], list[CanaryText]]]] = {
+    "digits": _digit_canaries,
+    "words": _word_canaries,
+    "natural": _natural_canaries,
 }

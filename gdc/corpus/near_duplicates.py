@@ -19,7 +19,7 @@ from scipy.special import bdtr
 
 from gdc.config import NearCopies
 from gdc.errors import ConfigError, DataError
-from gdc.schema import Batches
+from gdc.schema import Chunks
 
 NEAR_DUPLICATES: Final = pl.Schema(
     {"sample_id": pl.String, "duplicate_of": pl.String, "similarity": pl.Float64}
@@ -36,7 +36,7 @@ Rows = NDArray[np.int64]
 
 
 def near_duplicates(
-    samples: Batches, *, threshold: float, num_perm: int, shingle_chars: int, seed: int
+    samples: Chunks, *, threshold: float, num_perm: int, shingle_chars: int, seed: int
 ) -> pl.DataFrame:
     """Samples that are similar to a kept one, when samples are kept in the order of their ids.
 
@@ -85,7 +85,7 @@ def near_duplicates(
     return pl.DataFrame(duplicates, schema=NEAR_DUPLICATES, orient="row")
 
 
-def near_copies(samples: Batches, config: NearCopies, *, seed: int) -> pl.DataFrame:
+def near_copies(samples: Chunks, config: NearCopies, *, seed: int) -> pl.DataFrame:
     """``near_duplicates`` as a section of params.yaml asks for them."""
     return near_duplicates(
         samples,
@@ -142,7 +142,7 @@ class _Sketches:
 
 
 def _minhashes(
-    samples: Batches, num_samples: int, num_perm: int, shingle_chars: int, seed: int
+    samples: Chunks, num_samples: int, num_perm: int, shingle_chars: int, seed: int
 ) -> NDArray[np.uint32]:
     """Hash values, samples x hash functions."""
     texts = (text for batch in samples for text in batch["text"])
@@ -182,7 +182,7 @@ def _may_be_similar(sketches: _Sketches) -> NDArray[np.bool_]:
     return is_alike
 
 
-def _texts(samples: Batches, is_chosen: NDArray[np.bool_]) -> list[str]:
+def _texts(samples: Chunks, is_chosen: NDArray[np.bool_]) -> list[str]:
     """The texts of the chosen rows; those that are equal are one object."""
     texts: list[str] = []
     distinct: dict[str, str] = {}

@@ -24,7 +24,7 @@ from gdc.config import (
 from gdc.corpus.near_duplicates import near_copies
 from gdc.corpus.tokenizer import Places, masked_tokens
 from gdc.errors import ConfigError, DataError
-from gdc.schema import CURATED, MASKED, PLAN, REMOVED, Batches
+from gdc.schema import CURATED, MASKED, PLAN, REMOVED, Chunks
 from gdc.statistics.hashing import hash_order
 
 _NOT_SCORED: Final = {
@@ -63,7 +63,7 @@ def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame
 
 
 def cap_copies_plan(
-    arm: CapCopiesArm | DedupArm, scored: pl.LazyFrame, texts: Batches, *, seed: int
+    arm: CapCopiesArm | DedupArm, scored: pl.LazyFrame, texts: Chunks, *, seed: int
 ) -> pl.LazyFrame:
     """Drop what nearly copies a kept sample, beyond ``max_copies`` of them; deduplication keeps 1.
 

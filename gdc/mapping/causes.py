@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from gdc.schema import Batches
+from gdc.schema import Chunks
 
 # One row is a training sample.
 CAUSES: Final = pl.Schema(
@@ -46,7 +46,7 @@ _WORD: Final = re.compile(r"\w+(?:\.\w+)*")
 _NUMBER: Final = re.compile(r"(?<![0-9])([0-9]{1,9})(?![0-9])")
 
 
-def find_causes(samples: Batches, twins: pl.DataFrame) -> pl.DataFrame:
+def find_causes(samples: Chunks, twins: pl.DataFrame) -> pl.DataFrame:
     """Name one cause for every sample: the first of ``REMEDIES`` that holds.
 
     ``secret``: a span has the format of a key, an address or a long number, or looks random.
@@ -109,7 +109,7 @@ def _rows(batch: pl.DataFrame) -> Iterator[tuple[str, int, str]]:
 
 
 def _copies_and_templates(
-    samples: Batches,
+    samples: Chunks,
 ) -> tuple[Mapping[bytes, Sequence[str]], frozenset[int]]:
     """What only all texts together tell.
 

@@ -15,7 +15,7 @@ import polars as pl
 from gdc.config import ScoreConfig, Threshold
 from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace, TraceScan
-from gdc.schema import Batches
+from gdc.schema import Chunks
 from gdc.scores.recorded import hard_tokens_of
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
@@ -67,7 +67,7 @@ class _Inputs:
 
 def score_samples(
     traces: Sequence[Trace],
-    corpus: Batches,
+    corpus: Chunks,
     config: ScoreConfig,
     *,
     seed: int,
@@ -225,7 +225,7 @@ def _name(trace: Trace | TraceScan) -> str:
     return trace.name if isinstance(trace, TraceScan) else "data/trace"
 
 
-def _known(corpus: Batches, needs: Collection[str]) -> pl.DataFrame:
+def _known(corpus: Chunks, needs: Collection[str]) -> pl.DataFrame:
     """``sample_id`` and those of the needs that the columns at hand tell."""
     return pl.concat(
         batch.select(

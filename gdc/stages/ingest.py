@@ -9,8 +9,9 @@ from typing import Any, Final
 import polars as pl
 
 from gdc.config import IngestConfig, Params
-from gdc.corpus import canaries, sources
+from gdc.corpus import sources
 from gdc.corpus.buckets import Buckets, sorted_on_disk
+from gdc.corpus.canaries import check_tokens, make_canaries
 from gdc.corpus.samples import (
     check_splits,
     choose_contents,
@@ -29,7 +30,7 @@ from gdc.corpus.tokenizer import (
     train_tokenizer,
 )
 from gdc.errors import DataError
-from gdc.schema import QUARANTINE, Batches
+from gdc.schema import QUARANTINE, Chunks
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
 
@@ -50,20 +51,20 @@ def main() -> None:
         source = _Source(config, params.seed)
         with sorted_on_disk(FOLDER, source) as contents:
             sources.check_bad_rows(source.bad_rows, source.num_usable, on_bad_row=config.on_bad_row)
-            planted, probes = _plant(contents, params)
-            tokenizer = _tokenizer(config, planted)
-            canaries.check_tokens(
-                probes,
-                tokenizer.encode(probes["prefix"].to_list()),
-                tokenizer.encode(probes["text"].to_list()),
+            corpus, canaries = _plant(contents, params)
+            tokenizer = _tokenizer(config, corpus)
+            check_tokens(
+                canaries,
+                tokenizer.encode(canaries["prefix"].to_list()),
+                tokenizer.encode(canaries["text"].to_list()),
                 block_size=params.model.block_size,
             )
             numbers: Counter[str] = Counter()
-            tables.write_chunks("corpus", _tokenized(planted, tokenizer, config, numbers))
+            tables.write_chunks("corpus", _tokenized(corpus, tokenizer, config, numbers))
         with files.new_folder(paths.TOKENIZER) as folder:
             save_tokenizer(tokenizer, folder)
         tables.write("quarantine", source.bad_rows)
-        tables.write("canaries", probes)
+        tables.write("canaries", canaries)
         summary = {
             **numbers,
             "num_left_out": source.num_usable - numbers["num_samples"],
@@ -141,28 +142,28 @@ def _plant(contents: Buckets, params: Params) -> tuple[_Corpus, pl.DataFrame]:
     config, seed = params.ingest, params.seed
     kept = choose_contents(contents.ids(), max_samples=config.max_samples, seed=seed)
     samples = _Samples(contents, kept)
-    probes = canaries.make_canaries(config.canaries, samples, seed=seed)
-    planted = contents.split(planted_rows(probes))
-    reserved = [content_id(text) for text in probes["text"]]
-    return _Corpus(samples, planted, reserved, config.validation_fraction, seed), probes
+    canaries = make_canaries(config.canaries, samples, seed=seed)
+    planted = contents.split(planted_rows(canaries))
+    reserved = [content_id(text) for text in canaries["text"]]
+    return _Corpus(samples, planted, reserved, config.validation_fraction, seed), canaries
 
 
-def _tokenizer(config: IngestConfig, tables: Batches) -> TextTokenizer:
+def _tokenizer(config: IngestConfig, corpus: Chunks) -> TextTokenizer:
     if config.tokenizer.kind == "pretrained":
         commit = files.read_json(paths.PRETRAINED).get("commit", config.tokenizer.revision)
         return load_pretrained_tokenizer(config.tokenizer.name, commit)
     # With planted copies among them, canaries would get fewer tokens than their twins.
     is_shown = (pl.col("split") == "train") & pl.col("canary_id").is_null()
-    texts = (text for table in tables for text in table.filter(is_shown)["text"])
+    texts = (text for table in corpus for text in table.filter(is_shown)["text"])
     return train_tokenizer(texts, config.tokenizer.vocab_size)
 
 
 def _tokenized(
-    tables: Batches, tokenizer: TextTokenizer, config: IngestConfig, numbers: Counter[str]
+    corpus: Chunks, tokenizer: TextTokenizer, config: IngestConfig, numbers: Counter[str]
 ) -> Iterator[pl.DataFrame]:
-    """The tables with numbers of tokens; what they hold is added to ``numbers``."""
+    """Fill in the number of tokens of every row and add up ``numbers`` of the whole corpus."""
     splits: Counter[str] = Counter()
-    for table in tables:
+    for table in corpus:
         num_tokens = [num + 1 for num in tokenizer.num_ids(table["text"])]
         counted = with_num_tokens(table, num_tokens)
         ordinary = counted.filter(pl.col("canary_id").is_null())
