@@ -1,13 +1,14 @@
-"""Token log-probabilities -> who was trained on: attack scores, and how well they tell.
+"""Token log-probabilities of texts -> membership attack scores.
 
 Every attack gives each text a float64 score, higher the more likely it is a member; a text without
-tokens has the score NaN. Losses are mean nats per token.
+tokens has the score NaN. A blind baseline never reads the audited model. Losses are mean nats per
+token. How well an attack does is measured in ``attack_metrics``.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,11 @@ from scipy.stats import norm
 
 from gdc.errors import ConfigError, DataError
 from gdc.statistics import hashing
-from gdc.statistics.ranks import auroc_of_groups
 
 Scores = NDArray[np.float64]
 
 SMALLEST_STD: Final = 1e-6
 """Nats. A smaller standard deviation is rounding; dividing by it would make noise a score."""
-
-NULL_BAND: Final = 3.0
-"""An AUC within so many standard deviations of 0.5 may be chance (two-sided: 0.3 %)."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +109,15 @@ class Gaussians:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What an auditor holds; an attack asks for the fields that its ``needs`` name.
+class AttackInputs:
+    """What attacks may read; each is called with the fields that its ``needs`` name.
 
     Attributes:
         tokens: Of the audited texts; every other array has a row for each of them.
         zlib_sizes: Bytes of the compressed text.
-        reference_loss: Mean loss under models that did not see the text: it never asks the model.
+        reference_loss: Mean loss under models that did not see the text.
         references: Losses under the reference models.
-        population: Texts that nobody was trained on.
+        population: Texts that no model was trained on.
         min_k_share: Share of the tokens, in (0, 1], that ``min_k`` and ``min_k_plus_plus`` read.
         is_variance_fixed: Whether ``lira`` pools one variance over all texts; few models need it.
         rmia_gamma: How many times likelier than a population text a member is, at least 1.
@@ -140,7 +137,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Attack:
-    """A score and the fields of ``Evidence`` it is called with, in order."""
+    """A score and the fields of ``AttackInputs`` it is called with, in order."""
 
     score: Callable[..., Scores]
     needs: tuple[str, ...]
@@ -187,7 +184,8 @@ def min_k(tokens: TokenTable, min_k_share: float) -> Scores:
 def min_k_plus_plus(tokens: TokenTable, min_k_share: float) -> Scores:
     """As ``min_k``, of z = (log p - mean) / std over the vocabulary.
 
-    A std below ``SMALLEST_STD`` counts as that, so z is finite, and 0 where all tokens are alike.
+    A std below ``SMALLEST_STD`` is raised to it, so z is finite, and 0 where all tokens are equally
+    likely.
 
     Source: Zhang et al. 2025, arXiv:2404.02936.
     """
@@ -210,7 +208,7 @@ def lira(tokens: TokenTable, references: References, is_variance_fixed: bool) ->
 
 
 def lira_online(tokens: TokenTable, references: References, is_variance_fixed: bool) -> Scores:
-    """Likelihood-ratio attack: log density of the loss among *in* losses minus among *out* losses.
+    """Likelihood-ratio attack: log density of the loss under *in* losses minus under *out* losses.
 
     Source: Carlini et al. 2022, arXiv:2112.03570, with minus the loss for the confidence.
     """
@@ -220,8 +218,8 @@ def lira_online(tokens: TokenTable, references: References, is_variance_fixed: b
         fit_gaussians(references.loss, chosen, is_variance_fixed=is_variance_fixed)
         for chosen in (seen, ~seen)
     ]
-    among_in, among_out = (log_density(target, gaussians) for gaussians in fitted)
-    return among_in - among_out
+    in_density, out_density = (log_density(target, gaussians) for gaussians in fitted)
+    return in_density - out_density
 
 
 def rmia(
@@ -254,17 +252,17 @@ def rmia(
 
 
 def length(tokens: TokenTable) -> Scores:
-    """Number of predicted tokens: blind, it never asks the model."""
+    """Number of predicted tokens: a blind baseline."""
     return np.bincount(tokens.text, minlength=tokens.num_texts).astype(np.float64)
 
 
 def zlib_size(zlib_sizes: NDArray[np.int64]) -> Scores:
-    """Bytes of the compressed text: blind, it never asks the model."""
+    """Bytes of the compressed text: a blind baseline."""
     return zlib_sizes.astype(np.float64)
 
 
 def reference_loss(reference_loss: NDArray[np.floating]) -> Scores:
-    """Mean loss under models that did not see the text: blind, it never asks the audited one."""
+    """Mean loss under models that did not see the text: a blind baseline."""
     return reference_loss.astype(np.float64)
 
 
@@ -279,7 +277,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "rmia": Attack(rmia, ("tokens", "references", "population", "rmia_gamma", "rmia_offline")),
 }
 
-# Members and non-members drawn at random before training look alike to these: AUC 0.5.
+# Of members and non-members drawn at random before training they have an AUC of 0.5.
 BLIND: Final[Mapping[str, Attack]] = {
     "length": Attack(length, ("tokens",)),
     "zlib_size": Attack(zlib_size, ("zlib_sizes",)),
@@ -287,18 +285,18 @@ BLIND: Final[Mapping[str, Attack]] = {
 }
 
 
-def attack_texts(names: Sequence[str], evidence: Evidence) -> dict[str, Scores]:
+def attack_texts(names: Sequence[str], inputs: AttackInputs) -> dict[str, Scores]:
     """Scores of the named attacks and blind baselines, in the order of ``names``.
 
     Raises:
         ConfigError: A name is not registered.
-        DataError: ``evidence`` lacks what an attack needs.
+        DataError: ``inputs`` lacks what an attack needs.
     """
     known = {**ATTACKS, **BLIND}
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ConfigError(f"attacks: expected names of {sorted(known)}, got {unknown}")
-    return {name: known[name].score(*_needed(name, known[name], evidence)) for name in names}
+    return {name: known[name].score(*_needed(name, known[name], inputs)) for name in names}
 
 
 def zlib_sizes(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -316,7 +314,7 @@ def fit_gaussians(
 
     Args:
         losses: Texts x models.
-        chosen: The losses to fit, alike.
+        chosen: Texts x models, whether a loss is fitted.
         is_variance_fixed: One variance for all texts, of all deviations from their texts' means.
 
     Raises:
@@ -348,94 +346,11 @@ def log_density(values: NDArray[np.floating], gaussians: Gaussians) -> Scores:
     return np.asarray(norm.logpdf(values, gaussians.mean, gaussians.std), dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class Roc:
-    """True against false positive rate, from (0, 0) to (1, 1), a point for each distinct score.
-
-    A text at or above ``threshold`` is called a member; the first threshold is infinite.
-    """
-
-    fpr: Scores
-    tpr: Scores
-    threshold: Scores
-
-
-def roc(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> Roc:
-    """The points an attacker can choose from; tied texts stand or fall together.
-
-    Raises:
-        DataError: There are no members, no non-members, or a score is NaN.
-    """
-    _require_scores(members, non_members)
-    falling = np.unique(np.concatenate([members, non_members]).astype(np.float64))[::-1]
-    threshold = np.concatenate([[np.inf], falling])
-    return Roc(_rate_from(non_members, threshold), _rate_from(members, threshold), threshold)
-
-
-def auc(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> float:
-    """Probability that a member scores higher than a non-member; a tie counts half.
-
-    Far below 0.5 is a leak too: see ``leak_direction``.
-
-    Raises:
-        DataError: There are no members, no non-members, or a score is NaN.
-    """
-    _require_scores(members, non_members)
-    return auroc_of_groups(members, non_members)
-
-
-def advantage(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> float:
-    """Largest distance of true and false positive rate over all thresholds, in [0, 1].
-
-    Source: Yeom et al. 2018, arXiv:1709.01604.
-    """
-    points = roc(members, non_members)
-    return float(np.abs(points.tpr - points.fpr).max())
-
-
-def tpr_at_fpr(
-    members: NDArray[np.floating], non_members: NDArray[np.floating], fpr: float
-) -> float:
-    """Largest true positive rate among thresholds whose false positive rate is at most ``fpr``.
-
-    No point between thresholds is made up, so below 1 / (number of non-members) it is the rate at
-    no false positive at all.
-
-    Raises:
-        ConfigError: ``fpr`` is not in [0, 1].
-
-    Source: Carlini et al. 2022, arXiv:2112.03570.
-    """
-    if not 0 <= fpr <= 1:
-        raise ConfigError(f"tpr_at_fpr: expected fpr in [0, 1], got {fpr}")
-    points = roc(members, non_members)
-    return float(points.tpr[points.fpr <= fpr].max())
-
-
-def null_std(num_members: int, num_non_members: int) -> float:
-    """Standard deviation of the AUC of a score that knows nothing (Mann and Whitney 1947)."""
-    pairs = num_members * num_non_members
-    return math.sqrt((num_members + num_non_members + 1) / (12 * pairs))
-
-
-def leak_direction(
-    members: NDArray[np.floating], non_members: NDArray[np.floating]
-) -> Literal["members-higher", "members-lower", "none"]:
-    """Which side of 0.5 the AUC is on, or ``none`` within ``NULL_BAND`` deviations of chance.
-
-    ``members-lower`` is a leak: an attacker turns the score round.
-    """
-    above_chance = auc(members, non_members) - 0.5
-    if abs(above_chance) <= NULL_BAND * null_std(len(members), len(non_members)):
-        return "none"
-    return "members-higher" if above_chance > 0 else "members-lower"
-
-
-def _needed(name: str, attack: Attack, evidence: Evidence) -> list[Any]:
-    missing = [need for need in attack.needs if getattr(evidence, need) is None]
+def _needed(name: str, attack: Attack, inputs: AttackInputs) -> list[Any]:
+    missing = [need for need in attack.needs if getattr(inputs, need) is None]
     if missing:
         raise DataError(f"attack {name}: expected {list(attack.needs)}, got no {missing}")
-    return [getattr(evidence, need) for need in attack.needs]
+    return [getattr(inputs, need) for need in attack.needs]
 
 
 def _mean_of_text(text: NDArray[np.int64], values: NDArray[np.floating], num_texts: int) -> Scores:
@@ -464,7 +379,7 @@ def _relative_log_likelihood(
 
 
 def _row_means(values: NDArray[np.floating], chosen: NDArray[np.bool_]) -> Scores:
-    # In C order a row's sum has the same bits whatever rows stand around it.
+    # In C order the bits of a row's sum do not depend on the other rows.
     kept = np.ascontiguousarray(np.where(chosen, values, 0.0), dtype=np.float64)
     return _ratio(kept.sum(axis=1), chosen.sum(axis=1))
 
@@ -485,11 +400,6 @@ def _filled(values: Scores) -> Scores:
     return filled
 
 
-def _rate_from(scores: NDArray[np.floating], threshold: Scores) -> Scores:
-    below = np.searchsorted(np.sort(scores), threshold, side="left")
-    return np.asarray((len(scores) - below) / len(scores), dtype=np.float64)
-
-
 def _require_finite(where: str, *columns: NDArray[np.floating]) -> None:
     num_bad = sum(int((~np.isfinite(column)).sum()) for column in columns)
     if num_bad:
@@ -499,12 +409,3 @@ def _require_finite(where: str, *columns: NDArray[np.floating]) -> None:
 def _require_rows(name: str, values: NDArray[Any], tokens: TokenTable) -> None:
     if len(values) != tokens.num_texts:
         raise DataError(f"{name}: expected {tokens.num_texts} rows, got {len(values)}")
-
-
-def _require_scores(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> None:
-    num_nan = int(np.isnan(members).sum() + np.isnan(non_members).sum())
-    if not len(members) or not len(non_members) or num_nan:
-        raise DataError(
-            "membership scores: expected at least one member and one non-member and no NaN, got "
-            f"{len(members)}, {len(non_members)} and {num_nan} NaN"
-        )

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit.discoverability import similarity
+from gdc.audit.similarity import similarity
 from gdc.schema import AUDIT
 from gdc.statistics.exposure import MIN_REFERENCES, extrapolated_exposure, sampled_exposure
 from gdc.training.token_records import TokenRecords

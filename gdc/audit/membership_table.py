@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit import attacks
-from gdc.audit.attacks import Evidence, Population, References, TokenTable
+from gdc.audit import attack_metrics, attacks
+from gdc.audit.attacks import AttackInputs, Population, References, TokenTable
 from gdc.audit.extraction import Secrets
 from gdc.errors import DataError
 from gdc.schema import MEMBERSHIP
@@ -96,7 +96,7 @@ def audit_samples(
     tokens = TokenTable(
         records.sequence, -records.nll, records.mean, records.std, num_texts=samples.height
     )
-    evidence = Evidence(
+    inputs = AttackInputs(
         tokens,
         zlib_sizes=attacks.zlib_sizes(samples["text"].to_list()),
         min_k_share=min_k_share,
@@ -115,7 +115,7 @@ def audit_samples(
             num_suffix_tokens=pl.Series(suffixes.num_tokens, dtype=pl.Int64),
             suffix_nll=pl.Series(suffixes.nll, dtype=pl.Float64),
             suffix_extracted=pl.Series(suffixes.is_extracted),
-            **_without_themselves(attacks.attack_texts(names, evidence), samples["is_member"]),
+            **_without_themselves(attacks.attack_texts(names, inputs), samples["is_member"]),
         )
         .select(*MEMBERSHIP.names(), *names)
     )
@@ -155,7 +155,7 @@ def _without_themselves(
 def _of_references(
     tokens: TokenTable, references: References | None, is_heldout: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """The fields of ``Evidence`` that come from reference models."""
+    """The fields of ``AttackInputs`` that come from reference models."""
     if references is None:
         return {}
     unseen = np.where(references.seen, np.nan, references.loss)
@@ -216,10 +216,10 @@ def _perplexity(loss: float) -> float:
 
 def _attack_metrics(members: np.ndarray, heldout: np.ndarray) -> dict[str, Any]:
     return {
-        "auc": attacks.auc(members, heldout),
-        "leak": attacks.leak_direction(members, heldout),
+        "auc": attack_metrics.auc(members, heldout),
+        "leak": attack_metrics.leak_direction(members, heldout),
         **{
-            name: attacks.tpr_at_fpr(members, heldout, rate)
+            name: attack_metrics.tpr_at_fpr(members, heldout, rate)
             for name, rate in FALSE_POSITIVE_RATES.items()
         },
     }

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit.attacks import auc, tpr_at_fpr
+from gdc.audit.attack_metrics import auc, tpr_at_fpr
 from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
 from gdc.audit.epsilon_bound import best_epsilon
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, attacks_in, blind_in
