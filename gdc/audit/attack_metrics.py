@@ -19,6 +19,23 @@ NULL_BAND: Final = 3.0
 """An AUC within so many standard deviations of 0.5 may be chance (two-sided: 0.3 %)."""
 
 
+LeakDirection = Literal["members-higher", "members-lower", "none"]
+
+
+@dataclass(frozen=True)
+class AttackMetrics:
+    """How well one attack tells members from non-members.
+
+    ``tpr_at_1_percent_fpr`` and ``tpr_at_01_percent_fpr`` are true positive rates at false positive
+    rates of at most 0.01 and 0.001.
+    """
+
+    auc: float
+    leak: LeakDirection
+    tpr_at_1_percent_fpr: float
+    tpr_at_01_percent_fpr: float
+
+
 @dataclass(frozen=True)
 class Roc:
     """True against false positive rate, from (0, 0) to (1, 1), a point for each distinct score.
@@ -29,6 +46,22 @@ class Roc:
     fpr: Values
     tpr: Values
     threshold: Values
+
+
+def measure_attack(
+    members: NDArray[np.floating], non_members: NDArray[np.floating]
+) -> AttackMetrics:
+    """Measure one attack by its scores of members and of non-members.
+
+    Raises:
+        DataError: There are no members, no non-members, or a score is NaN.
+    """
+    return AttackMetrics(
+        auc=auc(members, non_members),
+        leak=leak_direction(members, non_members),
+        tpr_at_1_percent_fpr=tpr_at_fpr(members, non_members, 0.01),
+        tpr_at_01_percent_fpr=tpr_at_fpr(members, non_members, 0.001),
+    )
 
 
 def roc(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> Roc:
@@ -82,7 +115,7 @@ def null_std(num_members: int, num_non_members: int) -> float:
 
 def leak_direction(
     members: NDArray[np.floating], non_members: NDArray[np.floating]
-) -> Literal["members-higher", "members-lower", "none"]:
+) -> LeakDirection:
     """Which side of 0.5 the AUC is on, or ``none`` within ``NULL_BAND`` deviations of chance.
 
     ``members-lower`` is a leak too: an attacker changes the sign of the score.

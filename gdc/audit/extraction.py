@@ -1,9 +1,9 @@
-"""Token records of texts -> which secrets a model gives away, and how far they stand out."""
+"""Token records of canaries -> which secrets greedy decoding reproduces, and their exposure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -35,7 +35,7 @@ def secret_starts(
 
 @dataclass(frozen=True)
 class Secrets:
-    """The part of each text that is asked for: positions ``starts`` to before ``ends``, int64.
+    """The secret part of each text: positions ``starts`` up to but not including ``ends``, int64.
 
     ``records`` are those of the whole texts, sequence i being text i.
     """
@@ -51,15 +51,15 @@ class Secrets:
 
     @property
     def nll(self) -> NDArray[np.float64]:
-        """Nats of each secret given all before it."""
+        """Nats of each secret given all tokens before it."""
         return self._sum(self.records.nll)
 
     @property
     def is_extracted(self) -> NDArray[np.bool_]:
-        """Whether greedy decoding from what stands before it gives the whole secret.
+        """Whether greedy decoding from the tokens before it gives the whole secret.
 
-        It does if and only if each of its tokens is the most likely one given those before it, so
-        one teacher-forced pass answers it. A secret without tokens is not extracted.
+        It does if and only if each token of the secret is the most likely one given those before
+        it, so one teacher-forced pass suffices. A secret without tokens is not extracted.
 
         Source: Carlini et al. 2021, arXiv:2012.07805; 2023, arXiv:2202.07646.
         """
@@ -67,7 +67,7 @@ class Secrets:
         return np.asarray(is_greedy & (self.num_tokens > 0))
 
     def greedy_ids(self) -> list[list[int]]:
-        """The most likely id at each place of a secret, given the true ids before it."""
+        """The most likely id at each position of a secret, given the true ids before it."""
         is_secret = self._is_secret
         ids, sequence = self.records.greedy_id[is_secret], self.records.sequence[is_secret]
         cuts = np.searchsorted(sequence, np.arange(1, len(self.starts)))
@@ -94,8 +94,8 @@ def audit_canaries(
     Args:
         canaries: ``CANARIES`` table.
         secrets: Their secrets, one for each row.
-        shifted: The same secrets when another text stands before the prefix; one that starts where
-            it starts in ``secrets`` could not be shifted.
+        shifted: The same secrets with another text before the prefix. One that starts at the same
+            position as in ``secrets`` was not shifted, as the window has no room.
         greedy: Text of each secret's ``greedy_ids``.
 
     Returns:
@@ -119,13 +119,13 @@ def audit_canaries(
 
 
 def _exposures() -> pl.Expr:
-    """Exposure of a planted canary among the twins of its family, and from a fit to them."""
+    """Exposure of a planted canary: its rank among the twins of its family, and a fit to them."""
     is_twin = pl.col("num_repeats") == 0
     fields = {name: AUDIT[name] for name in _EXPOSURES}
 
     def of_family(columns: Sequence[pl.Series]) -> pl.Series:
         nll, twin = (column.to_numpy() for column in columns)
-        return _exposures_of(nll, twin).to_struct()
+        return _family_exposures(nll, twin).to_struct()
 
     return (
         pl.map_groups(
@@ -139,7 +139,7 @@ def _exposures() -> pl.Expr:
     )
 
 
-def _exposures_of(nll: NDArray[np.float64], is_twin: NDArray[np.bool_]) -> pl.DataFrame:
+def _family_exposures(nll: NDArray[np.float64], is_twin: NDArray[np.bool_]) -> pl.DataFrame:
     secrets, twins = nll[~is_twin], nll[is_twin]
     columns = {name: np.full(len(nll), np.nan) for name in _EXPOSURES}
     if len(twins):
@@ -157,23 +157,51 @@ def _exposures_of(nll: NDArray[np.float64], is_twin: NDArray[np.bool_]) -> pl.Da
     )
 
 
-def canary_metrics(audit: pl.DataFrame) -> dict[str, Any]:
-    """Share of secrets extracted and mean exposure: overall, by family and repeat level.
+@dataclass(frozen=True)
+class CanaryMetrics:
+    """What one ``AUDIT`` table says as a whole.
 
-    Level 0 are the twins that were never planted: what no memory can explain. ``fit_distance`` is
-    how far a family's twins are from the curve that the fitted exposures come from.
+    A level is a number of repeats; level 0 holds the never-planted twins, whose extraction no
+    memorization explains.
+
+    Attributes:
+        extraction_rate: Share of planted secrets that are extracted; None: there are none.
+        extraction_rate_shifted: The same with another text before the prefix.
+        extraction: The share by family and level.
+        exposure: Mean exposure in bits by family and level.
+        exposure_fitted: The same from a skew-normal fitted to the twins.
+        fit_distance: By family, how far the twins are from that fit.
+        num_fits_beyond: Planted canaries whose fitted exposure is an extrapolation.
     """
+
+    extraction_rate: float | None
+    extraction_rate_shifted: float | None
+    extraction: dict[str, dict[str, float]]
+    exposure: dict[str, dict[str, float]]
+    exposure_fitted: dict[str, dict[str, float]]
+    fit_distance: dict[str, float]
+    num_fits_beyond: int
+
+    def to_json(self) -> dict[str, object]:
+        """The same as nested objects of numbers."""
+        return asdict(self)
+
+
+def canary_metrics(audit: pl.DataFrame) -> CanaryMetrics:
+    """Share of secrets extracted and mean exposure: overall, by family and repeat level."""
     planted = audit.filter(pl.col("num_repeats") > 0)
     fits = audit.drop_nulls("fit_distance").group_by("family").agg(pl.col("fit_distance").first())
-    return {
-        "extraction_rate": planted["extracted"].mean(),
-        "extraction_rate_shifted": planted["extracted_shifted"].mean(),
-        "extraction": _by_level(audit, "extracted"),
-        "exposure": _by_level(audit, "exposure"),
-        "exposure_fitted": _by_level(audit, "exposure_fitted"),
-        "fit_distance": dict(fits.sort("family").iter_rows()),
-        "num_fits_beyond": int(planted["fit_is_beyond"].sum()),
-    }
+    rates = planted.select(pl.col("extracted", "extracted_shifted").mean())
+    extraction_rate, extraction_rate_shifted = rates.row(0)
+    return CanaryMetrics(
+        extraction_rate=extraction_rate,
+        extraction_rate_shifted=extraction_rate_shifted,
+        extraction=_by_level(audit, "extracted"),
+        exposure=_by_level(audit, "exposure"),
+        exposure_fitted=_by_level(audit, "exposure_fitted"),
+        fit_distance=dict(fits.sort("family").iter_rows()),
+        num_fits_beyond=int(planted["fit_is_beyond"].sum()),
+    )
 
 
 def _by_level(audit: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:

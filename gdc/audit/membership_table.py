@@ -1,13 +1,15 @@
-"""One pass over members and held-out texts -> the table of membership, extraction and loss."""
+"""Token records of members and held-out texts -> attack scores and extraction of each text."""
 
 import math
-from typing import Any, Final
+from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit import attack_metrics, attacks
+from gdc.audit import attacks
+from gdc.audit.attack_metrics import AttackMetrics, measure_attack
 from gdc.audit.attacks import AttackInputs, Population, References, TokenTable
 from gdc.audit.extraction import Secrets
 from gdc.errors import DataError
@@ -18,19 +20,52 @@ from gdc.training.token_records import TokenRecords
 # A variance for each text takes a few models that did not see it. With one variance for all, LiRA
 # ranks texts exactly as the reference ratio does.
 MODELS_OF_LIRA: Final = 8
-# Shorter second halves come out by chance.
+# Shorter second halves are often decoded by chance.
 MIN_SUFFIX_TOKENS: Final = 10
 # Source: Zarifzadeh et al. 2024, arXiv:2312.03262, who find both to matter little.
 RMIA_GAMMA: Final = 1.0
 RMIA_OFFLINE: Final = 1.0
-FALSE_POSITIVE_RATES: Final = {"tpr_at_1_percent_fpr": 0.01, "tpr_at_01_percent_fpr": 0.001}
+
+
+@dataclass(frozen=True)
+class SuffixExtraction:
+    """Share of second halves that greedy decoding of the first gives; None: of no text."""
+
+    members: float | None
+    heldout: float | None
+
+
+@dataclass(frozen=True)
+class MembershipMetrics:
+    """What one ``MEMBERSHIP`` table says as a whole.
+
+    Attributes:
+        heldout_loss: Nats per token over all held-out tokens.
+        perplexity: ``exp(heldout_loss)``.
+        num_heldout_tokens: Predicted tokens of the held-out texts.
+        membership: Metrics of each attack.
+        blind: Metrics of each blind baseline. If its AUC is away from 0.5, the two groups differ by
+            more than membership, and no attack on them proves a leak.
+        suffix_extraction: Of members and of held-out texts.
+    """
+
+    heldout_loss: float
+    perplexity: float
+    num_heldout_tokens: int
+    membership: dict[str, AttackMetrics]
+    blind: dict[str, AttackMetrics]
+    suffix_extraction: SuffixExtraction
+
+    def to_json(self) -> dict[str, object]:
+        """The same as nested objects of numbers and strings."""
+        return asdict(self)
 
 
 def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.DataFrame:
     """Ordinary training samples, at most ``num_members``, and all held-out ones.
 
-    Both were drawn at random before any training, so nothing but a model can tell them apart. A
-    text with copies in its split stands here once: its copies are not independent.
+    Both were drawn at random before any training, so nothing but a model can tell them apart. Of
+    copies in a split one is taken, as copies are not independent.
 
     Returns:
         Table with ``sample_id``, ``text`` and ``is_member``, members first.
@@ -53,12 +88,12 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
     )
 
 
-def references_of(samples: pl.DataFrame, table: pl.DataFrame | None) -> References | None:
-    """What reference models say of the samples, a row for each.
+def align_references(samples: pl.DataFrame, table: pl.DataFrame | None) -> References | None:
+    """Losses of the samples under the reference models, in the row order of ``samples``.
 
     Args:
-        samples: As ``choose_samples`` gives them.
-        table: ``REFERENCES`` table that holds them, or None.
+        samples: As ``choose_samples`` returns them.
+        table: ``REFERENCES`` table with every sample, or None.
     """
     if table is None:
         return None
@@ -80,33 +115,35 @@ def audit_samples(
     """Loss, membership scores and the extraction of the second half of every sample.
 
     Args:
-        samples: As ``choose_samples`` gives them.
+        samples: As ``choose_samples`` returns them.
         records: Token records of their texts, sequence i being row i.
         block_size: Tokens that the model saw at once.
         min_k_share: Share of the tokens that the Min-K attacks read.
-        references: What reference models say of the samples. The held-out ones among them are also
+        references: Losses of the samples under the reference models. The held-out samples are also
             the population that RMIA compares with, each without itself.
 
     Returns:
         ``MEMBERSHIP`` table in the row order of ``samples``, with a column for every attack and
-        blind baseline that can be computed; every attack is higher the more likely a sample is a
-        member.
+        blind baseline that can be computed; a score is higher the more likely a sample is a member.
     """
     num_tokens = np.bincount(records.sequence, minlength=samples.height)
     tokens = TokenTable(
         records.sequence, -records.nll, records.mean, records.std, num_texts=samples.height
     )
-    inputs = AttackInputs(
-        tokens,
-        zlib_sizes=attacks.zlib_sizes(samples["text"].to_list()),
-        min_k_share=min_k_share,
-        **_of_references(tokens, references, ~samples["is_member"].to_numpy()),
+    inputs = _with_references(
+        AttackInputs(
+            tokens,
+            zlib_sizes=attacks.zlib_sizes(samples["text"].to_list()),
+            min_k_share=min_k_share,
+        ),
+        references,
+        ~samples["is_member"].to_numpy(),
     )
     names = _computable(references)
-    # Of a text longer than a window its first window is asked: later ones do not see what stands
-    # before them. The last predicted token is the end of the text, no part of what is extracted.
-    seen = np.minimum(num_tokens, block_size)
-    suffixes = Secrets(records, seen // 2, np.minimum(seen, num_tokens - 1))
+    # Of a text longer than a window only the first window counts: in later ones the model does not
+    # see the tokens before. The last predicted token, the end of text, is not extracted.
+    window = np.minimum(num_tokens, block_size)
+    suffixes = Secrets(records, window // 2, np.minimum(window, num_tokens - 1))
     return (
         samples.select("sample_id", "is_member")
         .with_columns(
@@ -115,7 +152,7 @@ def audit_samples(
             num_suffix_tokens=pl.Series(suffixes.num_tokens, dtype=pl.Int64),
             suffix_nll=pl.Series(suffixes.nll, dtype=pl.Float64),
             suffix_extracted=pl.Series(suffixes.is_extracted),
-            **_without_themselves(attacks.attack_texts(names, inputs), samples["is_member"]),
+            **_without_self_comparison(attacks.attack_texts(names, inputs), samples["is_member"]),
         )
         .select(*MEMBERSHIP.names(), *names)
     )
@@ -141,40 +178,40 @@ def _computable(references: References | None) -> list[str]:
     return names + blind
 
 
-def _without_themselves(
+def _without_self_comparison(
     scores: dict[str, NDArray[np.float64]], is_member: pl.Series
 ) -> dict[str, NDArray[np.float64]]:
-    """RMIA compares held-out texts with all held-out texts; each one always beats itself."""
+    """Correct RMIA, which compares each held-out text with itself too and counts that as a win."""
     size = int((~is_member).sum())
     if "rmia" not in scores or size < 2:
         return scores
-    alone = (scores["rmia"] * size - 1) / (size - 1)
-    return scores | {"rmia": np.where(is_member.to_numpy(), scores["rmia"], alone)}
+    corrected = (scores["rmia"] * size - 1) / (size - 1)
+    return scores | {"rmia": np.where(is_member.to_numpy(), scores["rmia"], corrected)}
 
 
-def _of_references(
-    tokens: TokenTable, references: References | None, is_heldout: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """The fields of ``AttackInputs`` that come from reference models."""
+def _with_references(
+    inputs: AttackInputs, references: References | None, is_heldout: NDArray[np.bool_]
+) -> AttackInputs:
     if references is None:
-        return {}
+        return inputs
     unseen = np.where(references.seen, np.nan, references.loss)
     population = References(references.loss[is_heldout], references.seen[is_heldout])
-    return {
-        "references": references,
-        "population": Population(-attacks.loss(tokens)[is_heldout], population),
-        "reference_loss": np.nanmean(unseen, axis=1),
-        "is_variance_fixed": False,
-        "rmia_gamma": RMIA_GAMMA,
-        "rmia_offline": RMIA_OFFLINE,
-    }
+    return replace(
+        inputs,
+        references=references,
+        population=Population(-attacks.loss(inputs.tokens)[is_heldout], population),
+        reference_loss=np.nanmean(unseen, axis=1),
+        is_variance_fixed=False,
+        rmia_gamma=RMIA_GAMMA,
+        rmia_offline=RMIA_OFFLINE,
+    )
 
 
-def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
+def membership_metrics(audit: pl.DataFrame) -> MembershipMetrics:
     """How well each attack tells members from held-out samples, and the perplexity of the latter.
 
-    Blind baselines never ask the model: away from an AUC of 0.5 the two groups differ by more than
-    membership, and no attack on them proves a leak.
+    Args:
+        audit: ``MEMBERSHIP`` table with members and held-out samples.
 
     Raises:
         DataError: The perplexity is no finite number: the model has diverged.
@@ -182,24 +219,23 @@ def membership_metrics(audit: pl.DataFrame) -> dict[str, Any]:
     scored = audit.with_columns(loss_attack=-pl.col("loss"))
     members = scored.filter("is_member")
     heldout = scored.filter(~pl.col("is_member"))
-    names = attacks_in(audit)
-    attacks = {
-        name: _attack_metrics(members[column].to_numpy(), heldout[column].to_numpy())
-        for name in (*names, *blind_in(audit))
-        for column in ["loss_attack" if name == "loss" else name]
-    }
+
+    def measure(name: str) -> AttackMetrics:
+        column = "loss_attack" if name == "loss" else name
+        return measure_attack(members[column].to_numpy(), heldout[column].to_numpy())
+
     heldout_loss = float(np.average(heldout["loss"], weights=heldout["num_tokens"]))
-    return {
-        "heldout_loss": heldout_loss,
-        "perplexity": _perplexity(heldout_loss),
-        "num_heldout_tokens": int(heldout["num_tokens"].sum()),
-        "membership": {name: attacks[name] for name in names},
-        "blind": {name: attacks[name] for name in blind_in(audit)},
-        "suffix_extraction": {
-            "members": members["suffix_extracted"].mean(),
-            "heldout": heldout["suffix_extracted"].mean(),
-        },
-    }
+    return MembershipMetrics(
+        heldout_loss=heldout_loss,
+        perplexity=_perplexity(heldout_loss),
+        num_heldout_tokens=int(heldout["num_tokens"].sum()),
+        membership={name: measure(name) for name in attacks_in(audit)},
+        blind={name: measure(name) for name in blind_in(audit)},
+        suffix_extraction=SuffixExtraction(
+            members=members.select(pl.col("suffix_extracted").mean()).item(),
+            heldout=heldout.select(pl.col("suffix_extracted").mean()).item(),
+        ),
+    )
 
 
 def _perplexity(loss: float) -> float:
@@ -212,14 +248,3 @@ def _perplexity(loss: float) -> float:
             "training.clip_norm."
         )
     return perplexity
-
-
-def _attack_metrics(members: np.ndarray, heldout: np.ndarray) -> dict[str, Any]:
-    return {
-        "auc": attack_metrics.auc(members, heldout),
-        "leak": attack_metrics.leak_direction(members, heldout),
-        **{
-            name: attack_metrics.tpr_at_fpr(members, heldout, rate)
-            for name, rate in FALSE_POSITIVE_RATES.items()
-        },
-    }

@@ -1,4 +1,4 @@
-"""A model, its tokenizer, canaries and samples -> the two audit tables, from one pass."""
+"""A model, canaries and samples -> the two audit tables, from one pass over the texts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,13 +18,13 @@ from gdc.training import losses
 from gdc.training.batches import TokenizedTexts
 from gdc.training.token_records import TokenRecords
 
-# The ids that every text is given besides its own: an end of text before it and after it, of
-# which the last alone is predicted.
+# Predicted tokens of a text besides its own: an end of text stands before and after it, and only
+# the one after it is predicted.
 _ENDS = 1
 
 
 class Subject(NamedTuple):
-    """What is asked: a causal language model that sees ``block_size`` tokens at once."""
+    """The audited model: a causal language model that sees ``block_size`` tokens at once."""
 
     model: nn.Module
     tokenizer: TextTokenizer
@@ -38,14 +38,14 @@ def audit_model(
     config: EvaluateConfig,
     references: References | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Ask a model about canaries, their twins, members and held-out texts.
+    """Measure what a model leaks of canaries, their twins, members and held-out texts.
 
     Args:
         subject: The model, on the device it is to run on.
         canaries: ``CANARIES`` table; may be empty.
         samples: ``sample_id``, ``text`` and ``is_member``, at least one row.
         config: Batch size and the share of Min-K.
-        references: What reference models say of the samples; without, fewer attacks are made.
+        references: Losses of the samples under reference models; without, fewer attacks are made.
 
     Returns:
         The ``AUDIT`` table of the canaries and the ``MEMBERSHIP`` table of the samples, both in
@@ -57,11 +57,11 @@ def audit_model(
     tokenizer = subject.tokenizer
     ids, starts = _encode(subject, canaries)
     sample_ids = tokenizer.encode(samples["text"].to_list())
-    before = [_shift(text, sample_ids[-1], subject) for text in ids]
-    shifted_ids = [[*shift, *text] for shift, text in zip(before, ids, strict=True)]
-    records = _ask(subject, [*ids, *shifted_ids, *sample_ids], config.batch_tokens)
+    fillers = [_filler(text, sample_ids[-1], subject) for text in ids]
+    shifted_ids = [[*filler, *text] for filler, text in zip(fillers, ids, strict=True)]
+    records = _token_records(subject, [*ids, *shifted_ids, *sample_ids], config.batch_tokens)
     size = canaries.height
-    ends, shifts = _lengths(ids), _lengths(before)
+    ends, shifts = _lengths(ids), _lengths(fillers)
     secrets = Secrets(records.of_sequences(0, size), starts, ends)
     shifted = Secrets(records.of_sequences(size, 2 * size), starts + shifts, ends + shifts)
     greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
@@ -77,8 +77,8 @@ def audit_model(
     )
 
 
-def ask_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: int) -> Secrets:
-    """Ask a model about the secrets of canaries and twins alone, in their row order.
+def record_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: int) -> Secrets:
+    """The secrets of canaries and twins under a model, in their row order.
 
     Args:
         subject: The model, on the device it is to run on.
@@ -89,18 +89,20 @@ def ask_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: int) 
         DataError: A canary is longer than the model sees at once.
     """
     ids, starts = _encode(subject, canaries)
-    return Secrets(_ask(subject, ids, batch_tokens), starts, _lengths(ids))
+    return Secrets(_token_records(subject, ids, batch_tokens), starts, _lengths(ids))
 
 
 def _encode(subject: Subject, canaries: pl.DataFrame) -> tuple[list[list[int]], NDArray[np.int64]]:
-    """The ids of each canary, and where its secret begins in them."""
+    """The ids of each canary, and the position at which its secret begins."""
     ids = subject.tokenizer.encode(canaries["text"].to_list())
-    _require_that_they_fit(ids, subject.block_size)
+    _require_that_canaries_fit(ids, subject.block_size)
     prefix_ids = subject.tokenizer.encode(canaries["prefix"].to_list())
     return ids, extraction.secret_starts(prefix_ids, ids)
 
 
-def _ask(subject: Subject, ids: Sequence[Sequence[int]], batch_tokens: int) -> TokenRecords:
+def _token_records(
+    subject: Subject, ids: Sequence[Sequence[int]], batch_tokens: int
+) -> TokenRecords:
     return losses.token_records(
         subject.model,
         TokenizedTexts.from_ids(ids, subject.tokenizer.end_of_text),
@@ -109,13 +111,13 @@ def _ask(subject: Subject, ids: Sequence[Sequence[int]], batch_tokens: int) -> T
     )
 
 
-def _shift(text: Sequence[int], filler: Sequence[int], subject: Subject) -> list[int]:
-    """The end of another text, as long as the whole canary still fits behind it."""
+def _filler(text: Sequence[int], other: Sequence[int], subject: Subject) -> list[int]:
+    """As much of the end of another text as fits into the window before the canary."""
     room = subject.block_size - len(text) - _ENDS - 1
-    return [*filler[-room:], subject.tokenizer.end_of_text] if room > 0 else []
+    return [*other[-room:], subject.tokenizer.end_of_text] if room > 0 else []
 
 
-def _require_that_they_fit(ids: Sequence[Sequence[int]], block_size: int) -> None:
+def _require_that_canaries_fit(ids: Sequence[Sequence[int]], block_size: int) -> None:
     longest = max((len(text) for text in ids), default=0)
     if longest + _ENDS > block_size:
         raise DataError(

@@ -3,7 +3,7 @@
 import polars as pl
 import torch
 
-from gdc.audit.model_audit import Subject, ask_secrets
+from gdc.audit.model_audit import Subject, record_secrets
 from gdc.config import Params
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer
 from gdc.mapping import calibration
@@ -41,7 +41,7 @@ def main() -> None:
 def _ask(seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params) -> Values:
     model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
     subject = Subject(model, tokenizer, params.model.block_size)
-    secrets = ask_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
+    secrets = record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
     return secrets.nll / secrets.num_tokens
 
 

@@ -1,6 +1,6 @@
 """Stage `evaluate`: a model, canaries, members and held-out text -> audit tables and metrics."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
@@ -30,14 +30,14 @@ def main() -> None:
             tables.read("canaries"),
             samples,
             params.evaluate,
-            membership_table.references_of(
+            membership_table.align_references(
                 samples, tables.read_references(params.reference.models)
             ),
         )
         metrics = {
             **files.read_json(folder / "training.json"),
-            **membership_table.membership_metrics(sample_audit),
-            **extraction.canary_metrics(canary_audit),
+            **membership_table.membership_metrics(sample_audit).to_json(),
+            **extraction.canary_metrics(canary_audit).to_json(),
         }
         tables.write_audit(cell.arm, cell.seed, canary_audit)
         tables.write_membership(cell.arm, cell.seed, sample_audit)
@@ -48,7 +48,7 @@ def main() -> None:
         stage.log_artifact(paths.membership_path(cell.arm, cell.seed))
 
 
-def _flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def _flat(metrics: Mapping[str, object], prefix: str = "") -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in metrics.items():
         if isinstance(value, dict):

@@ -133,29 +133,30 @@ def test_rates_are_by_family_and_level_and_leave_the_twins_out_of_the_total() ->
         exposure=pl.when(pl.col("num_repeats") > 0).then(pl.col("num_repeats") / 2.0),
     )
     rates = canary_metrics(audit_table(ids.to_dicts()))
-    assert rates["extraction_rate"] == 5 / 8
-    assert rates["extraction_rate_shifted"] == 0.0
-    assert rates["exposure"] == {
+    assert rates.extraction_rate == 5 / 8
+    assert rates.extraction_rate_shifted == 0.0
+    assert rates.exposure == {
         "digits": {"1": 0.5, "4": 2.0, "16": 8.0}, "words": {"1": 0.5},
     }  # fmt: skip
-    assert rates["extraction"] == {
+    assert rates.extraction == {
         "digits": {"0": 0.5, "1": 0.0, "4": 0.75, "16": 1.0},
         "words": {"1": 1.0},
     }
-    assert list(rates["extraction"]["digits"]) == ["0", "1", "4", "16"]
+    assert rates.to_json()["extraction"] == rates.extraction
+    assert list(rates.extraction["digits"]) == ["0", "1", "4", "16"]
 
 
 def test_without_canaries_there_is_no_rate() -> None:
     metrics = canary_metrics(audit_table([]))
-    assert (metrics["extraction_rate"], metrics["extraction_rate_shifted"]) == (None, None)
-    assert (metrics["extraction"], metrics["exposure"], metrics["fit_distance"]) == ({}, {}, {})
+    assert (metrics.extraction_rate, metrics.extraction_rate_shifted) == (None, None)
+    assert (metrics.extraction, metrics.exposure, metrics.fit_distance) == ({}, {}, {})
     assert audit([], []) == []
 
 
 def test_twins_alone_have_rates_but_no_total() -> None:
     metrics = canary_metrics(audit_table([{"num_repeats": 0, "exposure": None}]))
-    assert metrics["extraction_rate"] is None
-    assert metrics["extraction"] == {"digits": {"0": 0.0}}
+    assert metrics.extraction_rate is None
+    assert metrics.extraction == {"digits": {"0": 0.0}}
 
 
 def test_exposure_goes_beyond_the_twins_by_a_fit_to_them() -> None:

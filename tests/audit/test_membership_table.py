@@ -5,12 +5,13 @@ import polars as pl
 import pytest
 
 from gdc.audit.membership_table import (
+    SuffixExtraction,
+    align_references,
     attacks_in,
     audit_samples,
     blind_in,
     choose_samples,
     membership_metrics,
-    references_of,
 )
 from gdc.corpus.samples import build_corpus, samples_from
 from gdc.errors import DataError
@@ -79,10 +80,15 @@ def test_a_hand_made_table() -> None:
     assert table["min_k"].to_list() == [-1.5, -3.0]
     assert table["min_k_plus_plus"].to_list() == [(0.0 + 2.0) / 2, -2.0]
     metrics = membership_metrics(table)
-    assert metrics["membership"]["loss"]["auc"] == 1.0
-    assert metrics["heldout_loss"] == 2.0
-    assert metrics["perplexity"] == pytest.approx(np.exp(2.0))
-    assert metrics["suffix_extraction"] == {"members": 1.0, "heldout": 0.0}
+    assert metrics.membership["loss"].auc == 1.0
+    assert metrics.heldout_loss == 2.0
+    assert metrics.perplexity == pytest.approx(np.exp(2.0))
+    assert metrics.suffix_extraction == SuffixExtraction(members=1.0, heldout=0.0)
+    membership = metrics.to_json()["membership"]
+    assert isinstance(membership, dict)
+    assert membership["loss"] == {
+        "auc": 1.0, "leak": "none", "tpr_at_1_percent_fpr": 1.0, "tpr_at_01_percent_fpr": 1.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("loss", [710.0, 1e30])
@@ -109,10 +115,10 @@ def test_a_model_that_knows_nobody_is_at_its_null() -> None:
     )
     records = records_of(nll, [[False] * len(text) for text in nll])
     metrics = membership_metrics(audit_samples(samples, records, block_size=64, min_k_share=0.2))
-    attacks = {**metrics["membership"], **metrics["blind"]}
-    assert {attack["leak"] for attack in attacks.values()} == {"none"}
-    assert all(abs(attack["auc"] - 0.5) < 0.08 for attack in attacks.values())
-    assert all(attack["tpr_at_1_percent_fpr"] < 0.06 for attack in attacks.values())
+    attacks = {**metrics.membership, **metrics.blind}
+    assert {attack.leak for attack in attacks.values()} == {"none"}
+    assert all(abs(attack.auc - 0.5) < 0.08 for attack in attacks.values())
+    assert all(attack.tpr_at_1_percent_fpr < 0.06 for attack in attacks.values())
 
 
 def test_reference_models_add_attacks_and_a_blind_baseline() -> None:
@@ -123,7 +129,7 @@ def test_reference_models_add_attacks_and_a_blind_baseline() -> None:
     rows = [("c", [3.5, 9.0], [False, True]), ("a", [8.0, 4.0], [True, False])]
     rows += [("b", [2.5, 9.0], [False, True])]
     table = pl.DataFrame(rows, schema=REFERENCES, orient="row")
-    references = references_of(samples, table)
+    references = align_references(samples, table)
     audit = audit_samples(samples, records, block_size=64, min_k_share=0.2, references=references)
     # What the one model that did not see the text says, minus what the audited one says.
     assert audit["reference_ratio"].to_list() == [3.0, 0.5, 0.5]
@@ -148,7 +154,11 @@ def test_eight_reference_models_allow_lira() -> None:
     rows += [("b", [0.0, 9.0, 4.0, 9.0, 0.0, 9.0, 4.0, 9.0], [False, True] * 4)]
     table = pl.DataFrame(rows, schema=REFERENCES, orient="row")
     audit = audit_samples(
-        samples, records, block_size=64, min_k_share=0.2, references=references_of(samples, table)
+        samples,
+        records,
+        block_size=64,
+        min_k_share=0.2,
+        references=align_references(samples, table),
     )
     # Means 5 and 2, standard deviations 1 and 2, losses 1 and 2.
     assert audit["lira"].to_list() == pytest.approx([4.0, 0.0])

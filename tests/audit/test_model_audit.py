@@ -1,4 +1,4 @@
-"""A model asked about canaries and samples: numbers of direct calls, windows, nulls, a refusal."""
+"""An audited model: losses of direct calls, windows, nulls, a refusal."""
 
 import numpy as np
 import polars as pl
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from gdc.audit.model_audit import Subject, ask_secrets, audit_model
+from gdc.audit.model_audit import Subject, audit_model, record_secrets
 from gdc.config import EvaluateConfig, LstmModel
 from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
 from gdc.errors import DataError
@@ -61,7 +61,7 @@ def ids_of(tokenizer: TextTokenizer, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("block_size", [17, 24, 200])
-def test_a_secret_is_asked_behind_its_whole_prefix_at_both_places(block_size: int) -> None:
+def test_a_secret_is_measured_after_its_whole_prefix_at_both_positions(block_size: int) -> None:
     model, tokenizer, _ = subject = subject_of(block_size)
     end = tokenizer.end_of_text
     filler = "some other text that stands before"
@@ -77,7 +77,7 @@ def test_a_secret_is_asked_behind_its_whole_prefix_at_both_places(block_size: in
         assert (row["extracted_shifted"] is None) == (room <= 0)
 
 
-def test_a_long_text_is_asked_in_its_first_window() -> None:
+def test_a_long_text_is_measured_in_its_first_window() -> None:
     model, tokenizer, _ = subject = subject_of(block_size=8)
     texts = ["short", "one that is longer than a window"]
     _, table = audit_model(subject, canaries_of(), samples_of(*texts), CONFIG)
@@ -89,7 +89,7 @@ def test_a_long_text_is_asked_in_its_first_window() -> None:
     assert table["suffix_nll"][1] == pytest.approx(direct, rel=1e-5)
 
 
-def test_order_and_company_do_not_matter() -> None:
+def test_neither_order_nor_other_texts_matter() -> None:
     subject = subject_of(block_size=64)
     canaries, samples = canaries_of(*CANARY_TEXTS), samples_of("one", "two", "three and four")
     table, members = audit_model(subject, canaries, samples, CONFIG)
@@ -99,12 +99,12 @@ def test_order_and_company_do_not_matter() -> None:
     assert np.allclose(without["loss"], members["loss"], rtol=1e-5)
 
 
-def test_secrets_asked_alone_are_those_of_the_audit() -> None:
+def test_secrets_recorded_alone_are_those_of_the_audit() -> None:
     subject, canaries = subject_of(block_size=64), canaries_of(*CANARY_TEXTS)
     table, _ = audit_model(subject, canaries, samples_of("one", "two"), CONFIG)
-    alone = ask_secrets(subject, canaries, batch_tokens=16).nll
+    alone = record_secrets(subject, canaries, batch_tokens=16).nll
     assert np.allclose(alone, table["secret_nll"], rtol=1e-5)
-    assert len(ask_secrets(subject, canaries_of(), batch_tokens=16).nll) == 0
+    assert len(record_secrets(subject, canaries_of(), batch_tokens=16).nll) == 0
 
 
 def test_a_canary_longer_than_the_window_is_refused() -> None:
