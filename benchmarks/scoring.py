@@ -69,8 +69,7 @@ def difficulty_memorization_quadrants(trace: TraceScan, **rules: object) -> pl.D
     scores, _ = scan_scores(trace, score_rules(**rules))
     points = scores.select("difficulty", "memorization").collect(engine="streaming")
     _, summary = quadrants.scan_partition(points.lazy().with_row_index("sample_id"), PARTITION)
-    cuts = summary["difficulty_threshold"], summary["memorization_threshold"]
-    quadrant = quadrants.quadrant(PARTITION.axis, cuts)
+    quadrant = quadrants.quadrant(PARTITION.axis, summary.thresholds)
     return points.lazy().with_columns(quadrant=quadrant).collect(engine="streaming")
 
 

@@ -21,9 +21,9 @@ from gdc.errors import ConfigError, DataError
 from gdc.paths import overlapping, require_file
 from gdc.workspace import files, tables
 from tests.builders import REPOSITORY, trace_of, write_trace
-from tests.mapping.test_quadrants import absolute
-from tests.mapping.test_quadrants import config as cuts
-from tests.scores.test_scores import config as rules
+from tests.mapping.builders import absolute
+from tests.mapping.builders import config as cuts
+from tests.scores.builders import config as rules
 
 ODD_NAMES = ("r[1]", "r*", "r?", "~", "~r", "r{1,2}", "a%20b#c&d é;$(x)")
 

@@ -49,13 +49,13 @@ def map_trace(
     written = table_files.scan_parquet(out / "scores.parquet")
     num_checkpoints = len(scan.columns(score.mode))
     files.write_json(
-        out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints)
+        out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints).to_json()
     )
     name = str(out / "scores.parquet")
     mapped, summary = quadrants.scan_partition(written, partition, name)
     tables.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE)
-    files.write_json(out / "quadrants.json", summary)
-    return summary
+    files.write_json(out / "quadrants.json", summary.to_json())
+    return summary.to_json()
 
 
 def map_on_cluster(
@@ -79,14 +79,16 @@ def map_on_cluster(
     scored = [out / "scores" / f"{shard.name}.parquet" for shard in shards]
     written = table_files.scan_parquet(*scored)
     num_checkpoints = len(scan.columns(score.mode))
-    summary = scores.summarize(written, score, epsilon, num_checkpoints)
-    files.write_json(out / "scores.json", summary)
+    files.write_json(
+        out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints).to_json()
+    )
     _, summary = quadrants.scan_partition(written, partition, str(out / "scores"))
-    cuts = summary["difficulty_threshold"], summary["memorization_threshold"]
     with files.new_folder(out / "quadrants") as folder:
-        ray_cluster.for_each(partial(_map_shard, folder, partition.axis, cuts), scored)
-    files.write_json(out / "quadrants.json", summary)
-    return summary
+        ray_cluster.for_each(
+            partial(_map_shard, folder, partition.axis, summary.thresholds), scored
+        )
+    files.write_json(out / "quadrants.json", summary.to_json())
+    return summary.to_json()
 
 
 def _open(trace: Path, score: ScoreConfig, partition: PartitionConfig) -> TraceScan:

@@ -1,9 +1,9 @@
-"""Scores -> quadrants: two thresholds cut difficulty and memorization into four kinds of sample."""
+"""Scores -> a quadrant for every sample, by a threshold on difficulty and one on memorization."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -18,24 +18,57 @@ from gdc.statistics import streaming_quantile
 _QUADRANT = pl.Enum(QUADRANTS)
 
 
+class AutoAxis(TypedDict):
+    """Key ``auto`` of ``calibration.json``: the score that ``axis: auto`` stands for, and why."""
+
+    axis: str
+    is_validated: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class QuadrantsSummary:
+    """The content of ``quadrants.json``.
+
+    ``counts`` has the number of samples of each quadrant, in the order of ``QUADRANTS``;
+    ``num_unstable`` counts the samples whose quadrant differs between runs, None with one run.
+    """
+
+    axis: str
+    difficulty_threshold: float
+    memorization_threshold: float
+    counts: dict[str, int]
+    num_unstable: int | None
+    warnings: tuple[str, ...]
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """The thresholds on difficulty and on ``axis``."""
+        return self.difficulty_threshold, self.memorization_threshold
+
+    def to_json(self) -> dict[str, object]:
+        """The same as nested objects of numbers and strings."""
+        return {**asdict(self), "warnings": list(self.warnings)}
+
+
 def resolve_axis(
-    config: PartitionConfig, auto: Mapping[str, Any]
-) -> tuple[PartitionConfig, list[str]]:
-    """The same with a score in place of ``axis: auto``, and a warning where none is validated.
+    config: PartitionConfig, auto: AutoAxis
+) -> tuple[PartitionConfig, tuple[str, ...]]:
+    """Put a score in place of ``axis: auto``; a warning where no score is validated.
 
     Args:
         config: Its axis is a score or ``auto``.
-        auto: ``axis``, ``is_validated`` and ``reason`` of ``calibration.json``.
+        auto: Of ``calibration.json``.
     """
     if config.axis != AUTO:
-        return config, []
+        return config, ()
     resolved = config.model_copy(update={"axis": auto["axis"]})
-    return resolved, [] if auto["is_validated"] else [auto["reason"]]
+    return resolved, () if auto["is_validated"] else (auto["reason"],)
 
 
 def partition(
     scores: pl.DataFrame, by_run: pl.DataFrame, config: PartitionConfig
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+) -> tuple[pl.DataFrame, QuadrantsSummary]:
     """Give every sample its quadrant: strictly above a threshold is high.
 
     Low difficulty: ``stable-easy`` or, with a high axis, ``hotspot-memorized``; high difficulty:
@@ -48,7 +81,7 @@ def partition(
         config: The memorization axis and both thresholds. A conformal one wants scores of one run.
 
     Returns:
-        ``QUADRANT_TABLE`` in the row order of ``scores``, and a summary for ``quadrants.json``.
+        ``QUADRANT_TABLE`` in the row order of ``scores``, and its summary.
 
     Raises:
         ConfigError: ``config.axis`` is no column of ``scores``.
@@ -67,12 +100,13 @@ def partition(
         )
         .match_to_schema(QUADRANT_TABLE)
     )
-    return quadrants, {**summary, "num_unstable": int((quadrants["stability"] < 1).sum())}
+    num_unstable = int((quadrants["stability"] < 1).sum())
+    return quadrants, replace(summary, num_unstable=num_unstable)
 
 
 def scan_partition(
     scores: pl.LazyFrame, config: PartitionConfig, name: str = "data/scores.parquet"
-) -> tuple[pl.LazyFrame, dict[str, Any]]:
+) -> tuple[pl.LazyFrame, QuadrantsSummary]:
     """``partition`` of one run whose scores need not fit into memory.
 
     Difficulty and the axis are read a few times, a block of samples at a time. A conformal
@@ -88,7 +122,7 @@ def scan_partition(
         time, and the summary.
     """
     require_axis(scores, config)
-    difficulty, memorization = _look(scores, ("difficulty", config.axis), name)
+    difficulty, memorization = _read_axes(scores, ("difficulty", config.axis), name)
     cuts = _cuts(scores, config)
     hard, memorized = _is_high(config.axis, cuts)
     num_hard, num_memorized, num_noisy = (
@@ -98,22 +132,23 @@ def scan_partition(
         .collect(engine="streaming")
         .row(0)
     )
-    return mapped(scores, config.axis, cuts), {
-        "axis": config.axis,
-        "difficulty_threshold": cuts[0],
-        "memorization_threshold": cuts[1],
-        "counts": {
+    summary = QuadrantsSummary(
+        axis=config.axis,
+        difficulty_threshold=cuts[0],
+        memorization_threshold=cuts[1],
+        counts={
             "stable-easy": difficulty.num_samples - num_hard - num_memorized + num_noisy,
             "ambiguous-hard": num_hard - num_noisy,
             "hotspot-memorized": num_memorized - num_noisy,
             "noisy-outlier": num_noisy,
         },
-        "num_unstable": None,
-        "warnings": [
+        num_unstable=None,
+        warnings=(
             *_warnings(difficulty, config.difficulty, cuts[0], num_hard),
             *_warnings(memorization, config.memorization, cuts[1], num_memorized),
-        ],
-    }
+        ),
+    )
+    return mapped(scores, config.axis, cuts), summary
 
 
 def mapped(scores: pl.LazyFrame, axis: str, cuts: tuple[float, float]) -> pl.LazyFrame:
@@ -189,7 +224,7 @@ def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThresh
 
 
 def conformal_cut(log_ps: NDArray[np.float64], rate: float) -> float:
-    """The largest value that Benjamini-Hochberg leaves: strictly above it is found; 0: all are.
+    """The largest value that Benjamini-Hochberg does not find; 0: it finds all.
 
     Args:
         log_ps: Minus log10 of the conformal p-values of one run, at least 0, in any order.
@@ -209,7 +244,7 @@ def conformal_cut(log_ps: NDArray[np.float64], rate: float) -> float:
 
 @dataclass(frozen=True)
 class _Axis:
-    """What the warnings ask of one axis of the map."""
+    """What the warnings need of one axis of the map."""
 
     name: str
     num_samples: int
@@ -218,9 +253,9 @@ class _Axis:
     most: float
 
 
-def _look(scores: pl.LazyFrame, axes: Sequence[str], name: str) -> list[_Axis]:
-    """Look through the axes, and refuse one that lacks values."""
-    seen = scores.select(pl.len(), *chain.from_iterable(map(_look_at, dict.fromkeys(axes))))
+def _read_axes(scores: pl.LazyFrame, axes: Sequence[str], name: str) -> list[_Axis]:
+    """Read the extent of the axes; refuse one that lacks values."""
+    seen = scores.select(pl.len(), *chain.from_iterable(map(_extent_of, dict.fromkeys(axes))))
     found = seen.collect(engine="streaming").row(0, named=True)
     for axis in axes:
         if found[f"{axis} missing"]:
@@ -242,7 +277,7 @@ def _look(scores: pl.LazyFrame, axes: Sequence[str], name: str) -> list[_Axis]:
     ]
 
 
-def _look_at(axis: str) -> list[pl.Expr]:
+def _extent_of(axis: str) -> list[pl.Expr]:
     value = pl.col(axis)
     num_missing = value.null_count() + value.is_nan().sum()
     return [

@@ -1,7 +1,8 @@
-"""Losses of tokens -> the spans of flagged samples that a model has memorized."""
+"""Token losses of flagged samples -> the spans that the tracked models have memorized."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -17,12 +18,31 @@ _NUM_BELOW: Final = 5
 _MAX_BINS: Final = 50
 
 
+@dataclass(frozen=True)
+class SpansSummary:
+    """The content of ``spans.json``: numbers of flagged samples, of samples with spans, and so on.
+
+    Where token losses were not recorded, only ``num_flagged`` (0) and a warning are known.
+    """
+
+    num_flagged: int
+    num_samples: int | None
+    num_spans: int | None
+    num_tokens: int | None
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The same as an object of numbers and strings; what is not known has no key."""
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return {**known, "warnings": list(self.warnings)}
+
+
 def find_spans(
     runs: Sequence[pl.DataFrame],
     heldout_runs: Sequence[pl.DataFrame],
     places: Sequence[Places],
     config: SpansConfig,
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+) -> tuple[pl.DataFrame, SpansSummary]:
     """Find what each sample has memorized.
 
     A token is memorized when at most a share ``p_value`` of the held-out tokens that were as hard
@@ -39,7 +59,7 @@ def find_spans(
 
     Returns:
         ``SPANS`` table in the order of the samples, spans of a sample in the order of its text and
-        apart from each other; and a summary for ``spans.json``.
+        apart from each other; and its summary.
 
     Raises:
         DataError: A sample has losses of another number of tokens than its text has.
@@ -69,13 +89,13 @@ def find_spans(
     return table, _summary(table, runs[0].height, len(heldout[0]), config)
 
 
-def nothing_recorded() -> tuple[pl.DataFrame, dict[str, Any]]:
+def nothing_recorded() -> tuple[pl.DataFrame, SpansSummary]:
     """No span, and a summary that says why."""
     warning = (
         "Losses of tokens were not recorded, so no memorized span is known: set "
         "train.token_losses: true and run again."
     )
-    return pl.DataFrame(schema=SPANS), {"num_flagged": 0, "warnings": [warning]}
+    return pl.DataFrame(schema=SPANS), SpansSummary(0, None, None, None, (warning,))
 
 
 def _flat(runs: Sequence[pl.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -135,17 +155,17 @@ def _spans_of(
 
 def _summary(
     table: pl.DataFrame, num_flagged: int, num_heldout: int, config: SpansConfig
-) -> dict[str, Any]:
+) -> SpansSummary:
     warnings = []
     if config.p_value * (num_heldout + 1) < 1:
         warnings.append(
             f"No token can be found memorized at a p-value of {config.p_value} with {num_heldout} "
             "held-out tokens: hold out more (ingest.validation_fraction), or raise spans.p_value."
         )
-    return {
-        "num_flagged": num_flagged,
-        "num_samples": table["sample_id"].n_unique(),
-        "num_spans": table.height,
-        "num_tokens": int(table["num_tokens"].sum()),
-        "warnings": warnings,
-    }
+    return SpansSummary(
+        num_flagged=num_flagged,
+        num_samples=table["sample_id"].n_unique(),
+        num_spans=table.height,
+        num_tokens=int(table["num_tokens"].sum()),
+        warnings=tuple(warnings),
+    )

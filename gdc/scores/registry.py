@@ -1,4 +1,4 @@
-"""The registered scores, what each is called with, and what must be at hand for it."""
+"""The registry of scores: the arguments of each, and the data that each needs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from gdc.scores import baselines, calibrated, distilled, recorded, references, t
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What is known of the samples of one run; a score asks for the fields that it names.
+class ScoreInputs:
+    """What scores of one run may read; each is called with the fields that it names.
 
     Attributes:
         columns: Loss columns of the chosen mode, in checkpoint order, at least 2.
-        both_modes: The online and the probe columns, where there are 2 of the former and a probe.
-        trace: The trace they are columns of.
+        both_modes: The online and the probe columns; None: fewer than 2 online columns or no probe.
+        trace: The trace that the columns are of.
         epsilon: Nats per token; learned below it.
         band: Nats per token on either side of epsilon in which nothing is decided.
         num_tokens: Predicted tokens of the sample, at least 1.
-        draw: A uniform number in [0, 1) for each sample; of the scores only ``random`` asks for it.
+        draw: A uniform number in [0, 1) for each sample; only the score ``random`` reads it.
         num_copies: Rows of the training split with the same text.
         zlib_size: Bytes of the compressed text.
         content_id: The same for samples with the same text.
@@ -30,7 +30,7 @@ class Evidence:
             where the texts are at hand, and the loss columns.
         references: Losses under models that did not see the sample.
         tokens: Early loss and drop of the hardest tokens.
-        gain: What the steps with the sample gained on it.
+        gain: How much the optimizer steps with the sample lowered its loss, nats per token.
     """
 
     columns: tuple[str, ...]
@@ -51,7 +51,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Score:
-    """A score and the fields of ``Evidence`` it is called with, in order.
+    """A score and the fields of ``ScoreInputs`` it is called with, in order.
 
     It gives one number for each sample; higher: more memorized.
     """
@@ -61,7 +61,7 @@ class Score:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What must be at hand besides the trace of the training split."""
+        """The data that it needs besides the trace of the training split."""
         return frozenset(self.arguments) & frozenset(REMEDIES)
 
 
@@ -120,7 +120,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "tokens": "Set train.token_losses: true and re-run stage train",
     "gain": "Set train.self_influence: true and re-run stage train",
 }
-"""Every need of a score, and how it comes to hand."""
+"""Every need of a score, and how to meet it."""
 
 
 def require_registered(names: Sequence[str]) -> None:
@@ -131,31 +131,31 @@ def require_registered(names: Sequence[str]) -> None:
 
 
 def needs_of(names: Sequence[str]) -> frozenset[str]:
-    """What must be at hand for the scores ``names``: keys of ``REMEDIES``."""
+    """The data that the scores ``names`` need: keys of ``REMEDIES``."""
     return frozenset().union(*(REGISTRY[name].needs for name in names))
 
 
 def cost_class(name: str) -> str:
-    """What a score needs to be computed: no model, one tracked run, or reference models too."""
+    """What a score costs: no model, one tracked run, or reference models too."""
     arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
     if "references" in arguments:
         return "reference models"
-    of_run = {"columns", "both_modes", "trace", "tokens", "gain"}
-    return "one run" if of_run & set(arguments) else "no model"
+    run_arguments = {"columns", "both_modes", "trace", "tokens", "gain"}
+    return "one run" if run_arguments & set(arguments) else "no model"
 
 
-def require_given(names: Sequence[str], evidence: Evidence) -> None:
-    """Raise ``ConfigError`` unless what the scores ``names`` need is at hand."""
+def require_given(names: Sequence[str], inputs: ScoreInputs) -> None:
+    """Raise ``ConfigError`` unless ``inputs`` hold what the scores ``names`` need."""
     for name in names:
         for need in sorted(REGISTRY[name].needs):
-            if getattr(evidence, need) is None:
+            if getattr(inputs, need) is None:
                 raise ConfigError(
                     f"score.enabled: {name} needs {need}, got none. {REMEDIES[need]}, or take "
                     f"{name} out of score.enabled."
                 )
 
 
-def expression(name: str, evidence: Evidence) -> pl.Expr:
-    """The score ``name`` of the samples of one run."""
+def expression(name: str, inputs: ScoreInputs) -> pl.Expr:
+    """The score ``name`` as an expression over the samples of one run."""
     score = REGISTRY[name]
-    return score.function(*(getattr(evidence, argument) for argument in score.arguments))
+    return score.function(*(getattr(inputs, argument) for argument in score.arguments))

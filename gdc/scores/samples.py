@@ -1,14 +1,14 @@
 """Traces of the tracked runs -> the table of scores and its summary.
 
 The losses stay on disk and are read a block of samples at a time for every score of ``STREAMED``.
-In memory are what is known of each sample besides them (ids, held-out samples, references),
-the table of scores, and, for ``relative_area``, a few columns. ``scan_scores`` holds none of these.
+Memory holds the other data of each sample (ids, held-out samples, references), the table of scores
+and, for ``relative_area``, a few columns. ``scan_scores`` holds none of these.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import polars as pl
 
@@ -21,7 +21,7 @@ from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
     REGISTRY,
     STREAMED,
-    Evidence,
+    ScoreInputs,
     expression,
     needs_of,
     require_given,
@@ -31,32 +31,55 @@ from gdc.scores.trace_scores import difficulty, first_learned, mean, memorizatio
 from gdc.statistics import streaming_quantile
 from gdc.statistics.hashing import hash_order, zlib_size
 
-# What a score may need of the corpus, and how it is read off.
-_OF_CORPUS: Final[Mapping[str, pl.Expr]] = {
+# What a score may need of the corpus, as expressions over its columns.
+_CORPUS_NEEDS: Final[Mapping[str, pl.Expr]] = {
     "num_copies": pl.col("num_copies"),
     "content_id": pl.col("content_id"),
     "zlib_size": pl.col("text").map_elements(zlib_size, pl.Int64),
 }
 
 
+@dataclass(frozen=True)
+class ScoresSummary:
+    """The content of ``scores.json``.
+
+    ``epsilon`` is in nats per token. ``num_early`` checkpoints make the difficulty. A sample counts
+    in ``num_never_learned`` if no recorded loss is below epsilon.
+    """
+
+    mode: str
+    epsilon: float
+    num_checkpoints: int
+    num_early: int
+    num_samples: int
+    num_seeds: int
+    num_never_learned: int
+    num_distinct_memorization: int
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The same as an object of numbers and strings."""
+        return {**asdict(self), "warnings": list(self.warnings)}
+
+
 class Scored(NamedTuple):
-    """What the tracked runs say of every sample.
+    """Scores of every sample of the tracked runs.
 
     Attributes:
         samples: ``SCORES`` with one more column for every enabled score, sorted by ``sample_id``:
             means over the runs; ``never_learned`` holds in all of them.
-        summary: For ``scores.json``.
+        summary: Of the means.
         by_run: ``SCORES_BY_RUN`` with the same columns; no row where there is one run.
     """
 
     samples: pl.DataFrame
-    summary: dict[str, Any]
+    summary: ScoresSummary
     by_run: pl.DataFrame
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """What does not differ between the runs."""
+class _Shared:
+    """What all runs share."""
 
     corpus: pl.DataFrame
     references: References | None
@@ -77,41 +100,41 @@ def score_samples(
 
     Args:
         traces: One trace for each tracked run, with the same samples and with what else the enabled
-            scores read of it.
-        corpus: Table with the columns of ``corpus_columns``; it holds every sample of the traces.
-            Of its texts one batch is in memory at a time.
+            scores read of a run.
+        corpus: Table with the columns of ``corpus_columns`` and every sample of the traces. Memory
+            holds the texts of one chunk at a time.
         config: Checkpoints to read, epsilon, the early checkpoints, scores to write.
         seed: Seed of the score ``random``.
         references: ``REFERENCES`` table, for the scores that need it.
 
     Raises:
-        ConfigError: An enabled score is not registered, or what it needs is not at hand.
+        ConfigError: An enabled score is not registered, or what it needs is missing.
         DataError: The traces hold different samples, too few checkpoints or no loss.
     """
     require_registered(config.enabled)
     for trace in traces:
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
-    inputs = _Inputs(
-        _known(corpus, needs_of(config.enabled)),
+    shared = _Shared(
+        _corpus_inputs(corpus, needs_of(config.enabled)),
         None if references is None else references_of(references),
         config,
         epsilon,
         seed,
     )
-    tables = [_score_run(trace, inputs) for trace in traces]
+    tables = [_score_run(trace, shared) for trace in traces]
     if any(not table["sample_id"].equals(tables[0]["sample_id"]) for table in tables):
         raise DataError("data/trace: the tracked runs hold different samples. Re-run stage train.")
     samples = _mean_over_runs(tables)
     num_checkpoints = len(traces[0].columns(config.mode))
     summary = summarize(samples.lazy(), config, epsilon, num_checkpoints)
-    return Scored(samples, {**summary, "num_seeds": len(traces)}, _by_run(tables))
+    return Scored(samples, replace(summary, num_seeds=len(traces)), _by_run(tables))
 
 
 def corpus_columns(names: Sequence[str]) -> list[str]:
-    """Columns of the corpus that these scores read; which rows are canaries is none of them."""
+    """Columns of the corpus that these scores read; none tells which rows are canaries."""
     needs = needs_of(names)
-    read = [value.meta.root_names() for need, value in _OF_CORPUS.items() if need in needs]
+    read = [value.meta.root_names() for need, value in _CORPUS_NEEDS.items() if need in needs]
     return ["sample_id", *chain.from_iterable(read)]
 
 
@@ -133,7 +156,7 @@ def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, fl
         raise ConfigError(f"score: expected every name once, got {list(config.enabled)}.")
     _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of([trace], config.mode, config.epsilon)
-    evidence = Evidence(
+    inputs = ScoreInputs(
         columns=trace.columns(config.mode),
         both_modes=None,
         trace=None,
@@ -149,7 +172,7 @@ def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, fl
         tokens=None,
         gain=None,
     )
-    return trace.samples.select(_scores(evidence, config)), epsilon
+    return trace.samples.select(_scores(inputs, config)), epsilon
 
 
 def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Threshold) -> float:
@@ -177,8 +200,8 @@ def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Thresh
 
 def summarize(
     scores: pl.LazyFrame, config: ScoreConfig, epsilon: float, num_checkpoints: int
-) -> dict[str, Any]:
-    """For ``scores.json``, of the scores of one run."""
+) -> ScoresSummary:
+    """Summarize the scores of one run."""
     num_samples, num_distinct, never = (
         scores.select(
             pl.len(),
@@ -191,25 +214,25 @@ def summarize(
     warnings = []
     if num_distinct < 5:
         warnings.append(
-            f"memorization has only {num_distinct} distinct values: who is above a percentile is "
-            "decided by ties. Record more checkpoints (training.epochs, train.probes_per_epoch)."
+            f"memorization has only {num_distinct} distinct values: ties decide which samples are "
+            "above a percentile. Record more checkpoints (training.epochs, train.probes_per_epoch)."
         )
     if never > num_samples / 2:
         warnings.append(
             f"{never} of {num_samples} samples were never below epsilon, so they cannot be "
             "forgotten: their memorization of 0 says nothing. Raise score.epsilon or train longer."
         )
-    return {
-        "mode": config.mode,
-        "epsilon": epsilon,
-        "num_checkpoints": num_checkpoints,
-        "num_early": config.num_early,
-        "num_samples": num_samples,
-        "num_seeds": 1,
-        "num_never_learned": never,
-        "num_distinct_memorization": num_distinct,
-        "warnings": warnings,
-    }
+    return ScoresSummary(
+        mode=config.mode,
+        epsilon=epsilon,
+        num_checkpoints=num_checkpoints,
+        num_early=config.num_early,
+        num_samples=num_samples,
+        num_seeds=1,
+        num_never_learned=never,
+        num_distinct_memorization=num_distinct,
+        warnings=tuple(warnings),
+    )
 
 
 def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
@@ -225,89 +248,90 @@ def _name(trace: Trace | TraceScan) -> str:
     return trace.name if isinstance(trace, TraceScan) else "data/trace"
 
 
-def _known(corpus: Chunks, needs: Collection[str]) -> pl.DataFrame:
-    """``sample_id`` and those of the needs that the columns at hand tell."""
+def _corpus_inputs(corpus: Chunks, needs: Collection[str]) -> pl.DataFrame:
+    """``sample_id`` and those needs whose columns the corpus has."""
     return pl.concat(
-        batch.select(
+        chunk.select(
             "sample_id",
             **{
                 need: value
-                for need, value in _OF_CORPUS.items()
-                if need in needs and set(value.meta.root_names()) <= set(batch.columns)
+                for need, value in _CORPUS_NEEDS.items()
+                if need in needs and set(value.meta.root_names()) <= set(chunk.columns)
             },
         )
-        for batch in corpus
+        for chunk in corpus
     )
 
 
-def _score_run(trace: Trace, inputs: _Inputs) -> pl.DataFrame:
-    config = inputs.config
-    evidence = _evidence_of(trace, inputs)
-    require_given(config.enabled, evidence)
-    known = _samples_of(trace, inputs, evidence)
-    samples = pl.concat([known.lazy(), trace.losses], how="horizontal")
-    scores = samples.select(_scores(evidence, config)).collect(engine="streaming")
-    # Stage train writes them in order.
+def _score_run(trace: Trace, shared: _Shared) -> pl.DataFrame:
+    config = shared.config
+    inputs = _score_inputs(trace, shared)
+    require_given(config.enabled, inputs)
+    samples = pl.concat(
+        [_sample_inputs(trace, shared, inputs).lazy(), trace.losses], how="horizontal"
+    )
+    scores = samples.select(_scores(inputs, config)).collect(engine="streaming")
+    # Stage train writes the samples sorted.
     return scores if scores["sample_id"].is_sorted() else scores.sort("sample_id")
 
 
-def _scores(evidence: Evidence, config: ScoreConfig) -> list[pl.Expr]:
-    columns, epsilon = evidence.columns, evidence.epsilon
+def _scores(inputs: ScoreInputs, config: ScoreConfig) -> list[pl.Expr]:
+    columns, epsilon = inputs.columns, inputs.epsilon
     return [
         pl.col("sample_id"),
         difficulty(columns, config.num_early).alias("difficulty"),
         memorization(columns, epsilon).alias("memorization"),
         first_learned(columns, epsilon).alias("first_learned"),
         first_learned(columns, epsilon).is_null().alias("never_learned"),
-        *(expression(name, evidence).alias(name) for name in config.enabled),
+        *(expression(name, inputs).alias(name) for name in config.enabled),
     ]
 
 
-def _evidence_of(trace: Trace, inputs: _Inputs) -> Evidence:
+def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
     given = {
-        name: pl.col(name) if name in inputs.corpus.columns else None
+        name: pl.col(name) if name in shared.corpus.columns else None
         for name in ("num_copies", "zlib_size", "content_id")
     }
     online, probes = trace.columns("online"), trace.columns("probe")
-    tokens = trace.tokens if "tokens" in needs_of(inputs.config.enabled) else None
-    return Evidence(
-        columns=trace.columns(inputs.config.mode),
+    tokens = trace.tokens if "tokens" in needs_of(shared.config.enabled) else None
+    return ScoreInputs(
+        columns=trace.columns(shared.config.mode),
         both_modes=(online, probes) if len(online) > 1 and probes else None,
         trace=trace,
-        epsilon=inputs.epsilon,
-        band=inputs.config.hysteresis,
+        epsilon=shared.epsilon,
+        band=shared.config.hysteresis,
         num_tokens=pl.col("num_tokens"),
         draw=pl.col("draw"),
-        heldout=_heldout_of(trace, inputs),
-        references=inputs.references,
+        heldout=_heldout_of(trace, shared),
+        references=shared.references,
         tokens=None if tokens is None else hard_tokens_of(tokens),
         gain=None if trace.gains is None else pl.col("gain"),
         **given,
     )
 
 
-def _heldout_of(trace: Trace, inputs: _Inputs) -> pl.DataFrame | None:
-    """The held-out samples with their losses, sorted by id; None if they are none or not needed."""
-    if trace.heldout_index.is_empty() or "heldout" not in needs_of(inputs.config.enabled):
+def _heldout_of(trace: Trace, shared: _Shared) -> pl.DataFrame | None:
+    """Held-out samples with their losses, sorted by id; None: no sample or no score needs them."""
+    if trace.heldout_index.is_empty() or "heldout" not in needs_of(shared.config.enabled):
         return None
-    samples = _joined(trace.heldout_index, inputs.corpus)
+    samples = _joined(trace.heldout_index, shared.corpus)
     table = pl.concat([samples.lazy(), trace.heldout_losses], how="horizontal")
-    columns = trace.columns(inputs.config.mode)
+    columns = trace.columns(shared.config.mode)
     return table.select(*samples.columns, *columns).sort("sample_id").collect()
 
 
-def _samples_of(trace: Trace, inputs: _Inputs, evidence: Evidence) -> pl.DataFrame:
-    """What is known of each sample besides its losses, in the order of the trace."""
-    samples = _joined(trace.index, inputs.corpus)
-    if inputs.references is not None:
-        samples = _joined(samples, inputs.references.table)
-    if evidence.tokens is not None:
-        samples = _joined(samples, evidence.tokens.samples)
+def _sample_inputs(trace: Trace, shared: _Shared, inputs: ScoreInputs) -> pl.DataFrame:
+    """The data of each sample besides its losses, in the row order of the trace."""
+    samples = _joined(trace.index, shared.corpus)
+    if shared.references is not None:
+        samples = _joined(samples, shared.references.table)
+    if inputs.tokens is not None:
+        samples = _joined(samples, inputs.tokens.samples)
     if trace.gains is not None:
         samples = _joined(samples, trace.gains)
-    if not any("draw" in REGISTRY[name].arguments for name in inputs.config.enabled):
+    if not any("draw" in REGISTRY[name].arguments for name in shared.config.enabled):
         return samples
-    draws = hash_order(samples["sample_id"].to_list(), seed=inputs.seed, purpose="random")
+    draws = hash_order(samples["sample_id"].to_list(), seed=shared.seed, purpose="random")
     return samples.with_columns(draw=pl.Series(draws, dtype=pl.UInt64) / 2**64)
 
 
@@ -338,11 +362,11 @@ def _mean_over_runs(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _by_run(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Everything that the mean hides; nothing where it hides nothing."""
-    hidden = tables if len(tables) > 1 else [tables[0].clear()]
+    """The tables of several runs; no row where there is one run."""
+    shown = tables if len(tables) > 1 else [tables[0].clear()]
     return pl.concat(
         table.select(
             pl.lit(run, pl.Int64).alias("run"), pl.all().exclude("first_learned", "never_learned")
         )
-        for run, table in enumerate(hidden)
+        for run, table in enumerate(shown)
     )

@@ -1,12 +1,14 @@
 """Stage `partition`: scores -> an axis, thresholds and a quadrant for every sample."""
 
+from dataclasses import replace
+
 from gdc.mapping import quadrants
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
 
 
 def main() -> None:
-    """Cut the map."""
+    """Give every sample its quadrant."""
     params = files.load_params()
     with tracking.stage_run("partition", params.model_dump(include={"partition"})) as stage:
         auto = files.read_json(paths.CALIBRATION)["auto"]
@@ -14,12 +16,12 @@ def main() -> None:
         table, summary = quadrants.partition(
             tables.read("scores"), tables.read("scores_by_run"), config
         )
-        summary["warnings"] = [*warnings, *summary["warnings"]]
+        summary = replace(summary, warnings=(*warnings, *summary.warnings))
         tables.write("quadrants", table)
-        files.write_json(paths.QUADRANTS_SUMMARY, summary)
-        stage.log_metrics({f"num/{name}": count for name, count in summary["counts"].items()})
-        if summary["num_unstable"] is not None:
-            stage.log_metrics({"num_unstable": summary["num_unstable"]})
+        files.write_json(paths.QUADRANTS_SUMMARY, summary.to_json())
+        stage.log_metrics({f"num/{name}": count for name, count in summary.counts.items()})
+        if summary.num_unstable is not None:
+            stage.log_metrics({"num_unstable": summary.num_unstable})
         stage.log_artifact(tables.TABLES["quadrants"][0])
         stage.log_artifact(paths.QUADRANTS_SUMMARY)
         stage.set_tags({"gdc.axis": config.axis})

@@ -39,8 +39,9 @@ def main() -> None:
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         tables.write("scores", table)
         tables.write("scores_by_run", scored.by_run)
-        files.write_json(paths.SCORES_SUMMARY, scored.summary)
-        numbers = {k: v for k, v in scored.summary.items() if isinstance(v, int | float)}
+        summary = scored.summary.to_json()
+        files.write_json(paths.SCORES_SUMMARY, summary)
+        numbers = {k: v for k, v in summary.items() if isinstance(v, int | float)}
         stage.log_metrics(numbers)
         stage.log_dataset("scores", tables.TABLES["scores"][0], "scores")
         stage.log_artifact(tables.TABLES["scores"][0])

@@ -1,23 +1,23 @@
 """Stage `spans`: token losses and quadrants -> memorized spans of the flagged samples."""
 
-from typing import Any
-
 import polars as pl
 
 from gdc.config import Params
 from gdc.corpus.tokenizer import load_tokenizer
 from gdc.mapping import spans
+from gdc.mapping.spans import SpansSummary
 from gdc.schema import FLAGGED
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
 
 
 def main() -> None:
-    """Look into every sample above the memorization threshold."""
+    """Find the memorized spans of every sample above the memorization threshold."""
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"train", "spans"})
     with tracking.stage_run("spans", sections) as stage:
-        table, summary = _find(params)
+        table, found = _find(params)
+        summary = found.to_json()
         tables.write("spans", table)
         files.write_json(paths.SPANS_SUMMARY, summary)
         stage.log_metrics({k: v for k, v in summary.items() if isinstance(v, int)})
@@ -25,16 +25,16 @@ def main() -> None:
         stage.log_artifact(paths.SPANS_SUMMARY)
 
 
-def _find(params: Params) -> tuple[pl.DataFrame, dict[str, Any]]:
+def _find(params: Params) -> tuple[pl.DataFrame, SpansSummary]:
     recorded = [traces.read_token_losses(seed) for seed in params.train.seeds]
     runs = [losses for losses in recorded if losses is not None]
     if len(runs) < len(recorded):
         return spans.nothing_recorded()
     flagged = tables.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
-    asked = [of_training.join(flagged, on="sample_id", how="semi") for of_training, _ in runs]
-    texts = tables.texts_of(asked[0]["sample_id"])
-    places = load_tokenizer(paths.TOKENIZER).offsets(texts)
-    return spans.find_spans(asked, [heldout for _, heldout in runs], places, params.spans)
+    flagged_losses = [training.join(flagged, on="sample_id", how="semi") for training, _ in runs]
+    texts = tables.texts_of(flagged_losses[0]["sample_id"])
+    offsets = load_tokenizer(paths.TOKENIZER).offsets(texts)
+    return spans.find_spans(flagged_losses, [heldout for _, heldout in runs], offsets, params.spans)
 
 
 if __name__ == "__main__":

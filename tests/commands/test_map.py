@@ -22,9 +22,9 @@ from gdc.schema import SCORES_BY_RUN
 from gdc.scores import STREAMED, score_samples
 from gdc.workspace import files, paths, ray_cluster, trace_checks, traces
 from tests.builders import params_with, trace_of, write_trace
-from tests.mapping.test_quadrants import absolute, quantile
-from tests.mapping.test_quadrants import config as cuts
-from tests.scores.test_scores import config as rules
+from tests.mapping.builders import absolute, quantile
+from tests.mapping.builders import config as cuts
+from tests.scores.builders import config as rules
 from tests.workspace.test_store import damage
 
 OUT = Path("map")
@@ -72,10 +72,10 @@ def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> 
     summary = map_trace(written(trace), OUT, score, split)
     scored = score_samples([trace], [trace.index.select("sample_id")], score, seed=0)
     assert_frame_equal(pl.read_parquet(OUT / "scores.parquet"), scored.samples, check_exact=True)
-    assert files.read_json(OUT / "scores.json") == scored.summary
+    assert files.read_json(OUT / "scores.json") == scored.summary.to_json()
     table, expected = partition(scored.samples, pl.DataFrame(schema=SCORES_BY_RUN), split)
     assert_frame_equal(pl.read_parquet(OUT / "quadrants.parquet"), table)
-    assert summary == expected
+    assert summary == expected.to_json()
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ quadrants, where what is memorized is known.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,12 +15,13 @@ from hypothesis import strategies as st
 
 from gdc.config import PartitionConfig
 from gdc.errors import ConfigError, DataError
-from gdc.mapping.quadrants import conformal_cut, partition, threshold_value
+from gdc.mapping.quadrants import QuadrantsSummary, conformal_cut, partition, threshold_value
 from gdc.recording.trace import Trace
 from gdc.schema import QUADRANT_TABLE, QUADRANTS, SCORES, SCORES_BY_RUN
 from gdc.scores import score_samples
 from tests.builders import params_with, trace_of
-from tests.scores.test_scores import config as score_config
+from tests.mapping.builders import absolute, config, quantile
+from tests.scores.builders import config as score_config
 
 LOG_P = "calibrated_drop_log_p"
 
@@ -34,28 +34,16 @@ def scores_of(points: Points) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCORES, orient="row")
 
 
-def absolute(value: float) -> dict[str, object]:
-    return {"kind": "absolute", "value": value}
-
-
-def quantile(value: float) -> dict[str, object]:
-    return {"kind": "quantile", "value": value}
-
-
-def config(
-    difficulty: dict[str, object], memorization: dict[str, object], axis: str = "memorization"
-) -> PartitionConfig:
-    return PartitionConfig.model_validate(
-        {"axis": axis, "difficulty": difficulty, "memorization": memorization}
-    )
-
-
-def of_one_run(scores: pl.DataFrame, rules: PartitionConfig) -> tuple[pl.DataFrame, dict[str, Any]]:
+def partition_one_run(
+    scores: pl.DataFrame, rules: PartitionConfig
+) -> tuple[pl.DataFrame, QuadrantsSummary]:
     return partition(scores, pl.DataFrame(schema=SCORES_BY_RUN), rules)
 
 
 def cut(points: Points, difficulty: float, memorization: float) -> list[str]:
-    table, _ = of_one_run(scores_of(points), config(absolute(difficulty), absolute(memorization)))
+    table, _ = partition_one_run(
+        scores_of(points), config(absolute(difficulty), absolute(memorization))
+    )
     return table["quadrant"].to_list()
 
 
@@ -82,7 +70,7 @@ def test_known_points(difficulty: float, memorization: float, quadrant: str) -> 
 
 def test_a_known_map() -> None:
     points = [(4.0, 0.0), (1.0, 0.0), (2.0, 0.5), (3.0, 0.0), (5.0, 0.25)]
-    table, summary = of_one_run(scores_of(points), config(quantile(0.5), quantile(0.75)))
+    table, summary = partition_one_run(scores_of(points), config(quantile(0.5), quantile(0.75)))
     assert table.schema == QUADRANT_TABLE
     assert table.rows() == [
         ("s0", "ambiguous-hard", None),
@@ -91,7 +79,7 @@ def test_a_known_map() -> None:
         ("s3", "stable-easy", None),
         ("s4", "ambiguous-hard", None),
     ]
-    assert {**summary, "warnings": len(summary["warnings"])} == {
+    assert {**summary.to_json(), "warnings": len(summary.warnings)} == {
         "axis": "memorization",
         "difficulty_threshold": 3.0,
         "memorization_threshold": 0.25,
@@ -118,11 +106,11 @@ def test_every_sample_gets_exactly_one_quadrant(
     points: Points, difficulty: float, memorization: float
 ) -> None:
     rules = config(quantile(difficulty), quantile(memorization))
-    table, summary = of_one_run(scores_of(points), rules)
+    table, summary = partition_one_run(scores_of(points), rules)
     assert table["sample_id"].to_list() == [f"s{i}" for i in range(len(points))]
     assert table["quadrant"].is_in(QUADRANTS).all()
-    assert list(summary["counts"]) == list(QUADRANTS)
-    assert sum(summary["counts"].values()) == len(points)
+    assert list(summary.counts) == list(QUADRANTS)
+    assert sum(summary.counts.values()) == len(points)
 
 
 @given(points=clouds, difficulty=shares, memorization=shares)
@@ -137,7 +125,9 @@ def test_quadrants_match_a_plain_loop(
         (False, True): "hotspot-memorized",
         (True, True): "noisy-outlier",
     }
-    table, _ = of_one_run(scores_of(points), config(quantile(difficulty), quantile(memorization)))
+    table, _ = partition_one_run(
+        scores_of(points), config(quantile(difficulty), quantile(memorization))
+    )
     assert table["quadrant"].to_list() == [
         names[bool(d > d_cut), bool(m > m_cut)] for d, m in points
     ]
@@ -159,42 +149,44 @@ def test_a_strictly_increasing_map_of_a_score_changes_no_quadrant(
     memorization: float,
 ) -> None:
     rules = config(quantile(difficulty), quantile(memorization))
-    table, _ = of_one_run(scores_of(points), rules)
+    table, _ = partition_one_run(scores_of(points), rules)
     for moved in (
         [(increasing(d), m) for d, m in points],
         [(d, increasing(m)) for d, m in points],
     ):
-        assert of_one_run(scores_of(moved), rules)[0].equals(table)
+        assert partition_one_run(scores_of(moved), rules)[0].equals(table)
 
 
 @given(points=clouds, seed=st.integers(0, 2**16))
 def test_row_order_does_not_matter(points: Points, seed: int) -> None:
     scores, rules = scores_of(points), config(quantile(0.5), quantile(0.75))
-    turned, summary = of_one_run(scores.sample(fraction=1, shuffle=True, seed=seed), rules)
-    table, expected = of_one_run(scores, rules)
+    turned, summary = partition_one_run(scores.sample(fraction=1, shuffle=True, seed=seed), rules)
+    table, expected = partition_one_run(scores, rules)
     assert turned.sort("sample_id").equals(table.sort("sample_id"))
     assert summary == expected
 
 
 def test_the_axis_may_be_any_score() -> None:
     scores = scores_of([(1.0, 0.5), (1.0, 0.0)]).with_columns(final_loss=pl.Series([-3.0, -1.0]))
-    table, summary = of_one_run(scores, config(absolute(2.0), absolute(-2.0), axis="final_loss"))
+    table, summary = partition_one_run(
+        scores, config(absolute(2.0), absolute(-2.0), axis="final_loss")
+    )
     assert table["quadrant"].to_list() == ["stable-easy", "hotspot-memorized"]
-    assert summary["axis"] == "final_loss"
+    assert summary.axis == "final_loss"
 
 
 def test_equal_values_are_all_low_and_the_empty_quadrants_are_counted() -> None:
-    table, summary = of_one_run(scores_of([(2.0, 0.0)] * 6), config(quantile(0.5), quantile(0.9)))
+    table, summary = partition_one_run(
+        scores_of([(2.0, 0.0)] * 6), config(quantile(0.5), quantile(0.9))
+    )
     assert table["quadrant"].unique().to_list() == ["stable-easy"]
-    assert list(summary["counts"].values()) == [6, 0, 0, 0]
+    assert list(summary.counts.values()) == [6, 0, 0, 0]
 
 
 def warnings_of(memorization: Sequence[float], threshold: dict[str, object]) -> list[str]:
     points = [(float(i), m) for i, m in enumerate(memorization)]
-    warnings: list[str] = of_one_run(scores_of(points), config(absolute(2), threshold))[1][
-        "warnings"
-    ]
-    return warnings
+    _, summary = partition_one_run(scores_of(points), config(absolute(2), threshold))
+    return list(summary.warnings)
 
 
 def test_a_quantile_at_the_smallest_value_is_told() -> None:
@@ -225,7 +217,7 @@ def test_five_distinct_values_and_a_cut_between_them_are_not_told() -> None:
 def test_an_axis_that_is_no_score_is_refused(axis: str) -> None:
     known = r"\['difficulty', 'memorization', 'first_learned'\]"
     with pytest.raises(ConfigError, match=f"partition.axis: expected one of {known}, got '{axis}'"):
-        of_one_run(scores_of([(1.0, 0.0)]), config(absolute(0), absolute(0), axis=axis))
+        partition_one_run(scores_of([(1.0, 0.0)]), config(absolute(0), absolute(0), axis=axis))
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
@@ -233,7 +225,7 @@ def test_an_axis_that_is_no_score_is_refused(axis: str) -> None:
 def test_a_sample_without_a_value_is_refused_and_named(axis: str, missing: float | None) -> None:
     point = (missing, 0.0) if axis == "difficulty" else (1.0, missing)
     with pytest.raises(DataError, match=rf"scores.parquet: 1 samples have no {axis}, first s1\."):
-        of_one_run(scores_of([(1.0, 0.0), point]), config(quantile(0.5), quantile(0.5)))
+        partition_one_run(scores_of([(1.0, 0.0), point]), config(quantile(0.5), quantile(0.5)))
 
 
 def conformal(rate: float) -> dict[str, object]:
@@ -326,9 +318,9 @@ def found_in(trace: Trace, rate: float) -> list[bool]:
     ids = pl.concat([trace.index, trace.heldout_index]).select("sample_id", text=pl.lit("a text"))
     rules = score_config(mode="probe", enabled=(LOG_P,))
     scores = score_samples([trace], [ids], rules, seed=0).samples
-    table, summary = of_one_run(scores, config(quantile(0.5), conformal(rate), axis=LOG_P))
+    table, summary = partition_one_run(scores, config(quantile(0.5), conformal(rate), axis=LOG_P))
     high = table["quadrant"].is_in(["hotspot-memorized", "noisy-outlier"])
-    assert high.equals(scores[LOG_P] > summary["memorization_threshold"], check_names=False)
+    assert high.equals(scores[LOG_P] > summary.memorization_threshold, check_names=False)
     return high.to_list()
 
 
@@ -352,11 +344,11 @@ def test_memorized_samples_are_found_and_few_others() -> None:
 def test_a_conformal_cut_that_finds_nobody_is_told() -> None:
     log_ps = [1.0, *[k / 10 for k in range(9)]]
     scores = scores_of([(float(k), 0.0) for k in range(10)]).with_columns(pl.Series(LOG_P, log_ps))
-    table, summary = of_one_run(scores, config(absolute(4), conformal(0.05), axis=LOG_P))
-    assert summary["counts"] == dict(zip(QUADRANTS, [5, 5, 0, 0], strict=True))
+    table, summary = partition_one_run(scores, config(absolute(4), conformal(0.05), axis=LOG_P))
+    assert summary.counts == dict(zip(QUADRANTS, [5, 5, 0, 0], strict=True))
     assert table.height == 10
-    assert summary["memorization_threshold"] == 1.0
-    assert summary["warnings"] == [
+    assert summary.memorization_threshold == 1.0
+    assert list(summary.warnings) == [
         "calibrated_drop_log_p: no sample is found at a false discovery rate of 0.05. Finding k of "
         "10 takes p-values of at most 0.05 k / 10, and the smallest is 0.1; more held-out samples "
         "(ingest.validation_fraction) allow smaller ones."
@@ -422,7 +414,7 @@ def test_stability_is_the_share_of_runs_whose_own_map_agrees() -> None:
         ("s1", "hotspot-memorized", 0.5),  # noisy-outlier in the second run
         ("s2", "stable-easy", 0.5),  # ambiguous-hard in the first run
     ]
-    assert summary["num_unstable"] == 3
+    assert summary.num_unstable == 3
 
 
 @given(points=clouds, num_runs=st.integers(2, 4))
@@ -436,9 +428,9 @@ def test_runs_that_agree_are_stable_and_the_order_of_rows_does_not_matter(
         for run in range(num_runs)
     )
     table, summary = partition(scores, by_run.sample(fraction=1, shuffle=True, seed=0), rules)
-    alone, _ = of_one_run(scores, rules)
+    alone, _ = partition_one_run(scores, rules)
     assert table["stability"].to_list() == [1.0] * len(points)
-    assert summary["num_unstable"] == 0
+    assert summary.num_unstable == 0
     assert table.drop("stability").equals(alone.drop("stability"))
     assert alone["stability"].null_count() == len(points)
 

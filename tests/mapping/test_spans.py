@@ -81,7 +81,7 @@ def test_nats_are_the_drop_beyond_held_out_tokens_that_were_as_hard() -> None:
     table, summary = find_spans([losses_of(late_losses("-xx-"))], [HELDOUT], [letters(4)], CONFIG)
     # Held-out tokens end at 3.5 on average, these two at 0.5.
     assert table["nats"].to_list() == pytest.approx([6.0])
-    assert summary == {
+    assert summary.to_json() == {
         "num_flagged": 1, "num_samples": 1, "num_spans": 1, "num_tokens": 2, "warnings": []
     }  # fmt: skip
 
@@ -190,19 +190,19 @@ def test_too_few_held_out_tokens_are_told_of() -> None:
     few = losses_of(([6.0] * 98, [3.0] * 98))
     table, summary = find_spans([losses_of(late_losses("xx"))], [few], [letters(2)], CONFIG)
     assert table.is_empty()
-    assert "p-value of 0.01 with 98 held-out tokens" in summary["warnings"][0]
+    assert "p-value of 0.01 with 98 held-out tokens" in summary.warnings[0]
     enough = losses_of(([6.0] * 99, [3.0] * 99))
     table, summary = find_spans([losses_of(late_losses("xx"))], [enough], [letters(2)], CONFIG)
-    assert (table.height, summary["warnings"]) == (1, [])
+    assert (table.height, summary.warnings) == (1, ())
 
 
 def test_without_flagged_samples_or_token_losses_there_are_no_spans() -> None:
     table, summary = find_spans([losses_of()], [HELDOUT], [], CONFIG)
     assert table.equals(pl.DataFrame(schema=SPANS))
-    assert summary["num_flagged"] == 0
+    assert summary.num_flagged == 0
     table, summary = nothing_recorded()
     assert table.equals(pl.DataFrame(schema=SPANS))
-    assert "train.token_losses: true" in summary["warnings"][0]
+    assert "train.token_losses: true" in summary.warnings[0]
 
 
 # ---- the stages

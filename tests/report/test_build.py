@@ -379,8 +379,8 @@ def test_the_hotspot_list_underlines_what_is_memorized_where_text_may_be_shown()
 
 def test_that_no_token_loss_was_recorded_is_warned_of() -> None:
     table, summary = nothing_recorded()
-    tables = replace(tables_of(), spans=table, spans_summary=summary)
-    assert summary["warnings"][0] in build.build_report(tables, params_of())["warnings"]
+    tables = replace(tables_of(), spans=table, spans_summary=summary.to_json())
+    assert summary.warnings[0] in build.build_report(tables, params_of())["warnings"]
     assert "<u>" not in page_of(tables, params_of()).replace(get_plotlyjs(), "")
 
 

@@ -11,7 +11,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.scores import REFERENCES, score_samples
 from gdc.statistics import ranks
 from tests.builders import trace_of
-from tests.scores.test_scores import config
+from tests.scores.builders import config
 
 NAMES = ("reference_gap", "in_out_gap", "distilled_gap")
 FAR = 20  # samples at the start that are memorized far more than any other

@@ -16,7 +16,7 @@ from gdc.recording.trace import Trace
 from gdc.scores import REGISTRY, needs_of, score_samples
 from gdc.scores.calibrated import calibrate, p_values
 from tests.builders import cut, trace_of, with_mixed_records, with_records
-from tests.scores.test_scores import NAN, config, shuffled
+from tests.scores.builders import NAN, config, shuffled
 
 Curves = Mapping[str, Sequence[float]]
 CALIBRATED = ("calibrated_drop", "calibrated_drop_log_p")

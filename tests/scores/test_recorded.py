@@ -14,7 +14,7 @@ from gdc.recording.trace import Trace
 from gdc.schema import SELF_INFLUENCE, TOKEN_LOSSES
 from gdc.scores import score_samples
 from tests.builders import trace_of, with_mixed_records
-from tests.scores.test_scores import config
+from tests.scores.builders import config
 
 Tokens = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 BOTH = ("hard_token_drop", "self_influence")

@@ -12,7 +12,7 @@ from gdc.errors import DataError, SchemaError
 from gdc.scores import REFERENCES, score_samples
 from gdc.scores.references import references_of
 from tests.builders import trace_of
-from tests.scores.test_scores import config
+from tests.scores.builders import config
 
 GAPS = ("reference_gap", "reference_gap_calibrated")
 Rows = Sequence[tuple[str, list[float], list[bool]]]

@@ -1,6 +1,5 @@
 """Scores against curves small enough to check by hand, an oracle, and laws for any curve."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import pairwise
@@ -12,53 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdc.config import ScoreConfig
 from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace, loss_table
 from gdc.schema import CHECKPOINTS, SCORES
 from gdc.scores import REGISTRY, corpus_columns, epsilon_of, needs_of, score_samples
 from tests.builders import trace_of
-
-NAN = float("nan")
-Curves = Mapping[str, Sequence[float]]
-
-
-def config(**changes: object) -> ScoreConfig:
-    values = {
-        "mode": "online",
-        "num_early": 1,
-        "hysteresis": 0.1,
-        "epsilon": {"kind": "absolute", "value": 1.0},
-        "enabled": (),
-    }
-    return ScoreConfig.model_validate({**values, **changes})
-
-
-def score(
-    *runs: Curves | Trace, seed: int = 0, copies: int = 1, **changes: object
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    traces = [run if isinstance(run, Trace) else trace_of(run) for run in runs]
-    num_copies = traces[0].index.select("sample_id", num_copies=pl.lit(copies, pl.Int64))
-    return score_samples(traces, [num_copies], config(**changes), seed=seed)[:2]
-
-
-def shuffled(trace: Trace, seed: int) -> Trace:
-    order = np.random.default_rng(seed).permutation(trace.index.height)
-    return replace(trace, index=trace.index[order], losses=trace.losses.collect()[order].lazy())
-
-
-# Quarters are exact in binary, so the laws below can be asserted with ==.
-losses = st.integers(min_value=0, max_value=8).map(lambda quarters: quarters / 4)
-maybe_losses = st.one_of(losses, st.just(NAN))
-
-
-@st.composite
-def curves(draw: st.DrawFn, values: st.SearchStrategy[float] = losses) -> dict[str, list[float]]:
-    ids = draw(
-        st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=6, unique=True)
-    )
-    length = draw(st.integers(2, 9))
-    return {i: draw(st.lists(values, min_size=length, max_size=length)) for i in ids}
+from tests.scores.builders import (
+    NAN,
+    Curves,
+    config,
+    curves,
+    losses,
+    maybe_losses,
+    score,
+    shuffled,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +75,7 @@ def test_a_known_table() -> None:
     assert scores["never_learned"].to_list() == [True, False]
     assert dict(list(scores.schema.items())[:5]) == dict(SCORES)
     assert all(scores[name].dtype == pl.Float64 for name in scores.columns[5:])
-    assert {**summary, "warnings": None} == {
+    assert {**summary.to_json(), "warnings": None} == {
         "mode": "online",
         "epsilon": 1.0,
         "num_checkpoints": 4,
@@ -250,7 +217,7 @@ def test_two_runs_are_averaged() -> None:
         ("b", 2.25, 0.0, 0.0, False, -1.25),
         ("c", 1.5, 0.0, None, True, -3.0),
     ]
-    assert summary["num_seeds"] == 2
+    assert summary.num_seeds == 2
 
 
 def with_probes() -> Trace:
@@ -263,7 +230,7 @@ def with_probes() -> Trace:
 def test_probe_mode_reads_only_the_probe_columns() -> None:
     scores, summary = score(with_probes(), mode="probe", enabled=("initial_loss", "mean_loss"))
     assert scores.rows() == [("a", 0.5, 1.0, 0.0, False, 0.5, -1.0)]
-    assert summary["num_checkpoints"] == 2
+    assert summary.num_checkpoints == 2
     half = config(epsilon={"kind": "quantile", "value": 0.5}).epsilon
     assert epsilon_of([with_probes()], "probe", half) == 1.0
 
@@ -277,7 +244,7 @@ def test_checkpoints_are_read_in_their_order_whatever_their_row_order() -> None:
 
 def test_few_distinct_values_and_many_never_learned_are_told() -> None:
     _, summary = score({"a": [2.0, 2.0], "b": [2.0, 2.0], "c": [0.5, 2.0]})
-    assert [w.split(":")[0] for w in summary["warnings"]] == [
+    assert [w.split(":")[0] for w in summary.warnings] == [
         "memorization has only 2 distinct values",
         "2 of 3 samples were never below epsilon, so they cannot be forgotten",
     ]
@@ -287,7 +254,7 @@ def test_five_distinct_values_among_learned_samples_are_not_told() -> None:
     forgotten = {f"s{k}": [0.5, 2.0] * k + [0.5] * (8 - 2 * k) for k in range(5)}
     scores, summary = score(forgotten)
     assert scores["memorization"].to_list() == [0.0, 1 / 7, 2 / 7, 3 / 7, 4 / 7]
-    assert summary["warnings"] == []
+    assert summary.warnings == ()
 
 
 def test_what_the_mean_hides_is_kept_by_run() -> None:

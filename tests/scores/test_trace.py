@@ -16,7 +16,7 @@ from gdc.scores import score_samples, trace_scores
 from gdc.scores.registry import REGISTRY
 from gdc.scores.trace_scores import forget_hysteresis
 from tests.builders import trace_of
-from tests.scores.test_scores import NAN, config, curves, losses, maybe_losses, score
+from tests.scores.builders import NAN, config, curves, losses, maybe_losses, score
 
 Curve = Sequence[float]
 TRACE_ONLY = tuple(name for name, entry in REGISTRY.items() if not entry.needs)
