@@ -17,7 +17,7 @@ from gdc.config import PartitionConfig
 from gdc.errors import DataError
 from gdc.mapping import calibration
 from gdc.mapping.calibration import calibrate, choose_axis, label_probes
-from gdc.mapping.quadrants import resolve_axis
+from gdc.mapping.quadrants import AutoAxis, resolve_axis
 from gdc.schema import CANARIES, CANARY_MEMORIZATION, SCORES, SCORES_BY_RUN
 from gdc.stages import partition as stage
 from gdc.workspace import files, paths, tables, tracking
@@ -524,5 +524,5 @@ def test_the_map_is_cut_on_the_axis_that_auto_stands_for(
 
 
 def test_a_named_axis_is_left_as_it_is() -> None:
-    auto = {"axis": "iqr", "is_validated": False, "reason": "no"}
-    assert resolve_axis(rule(), auto) == (rule(), [])
+    auto = AutoAxis(axis="iqr", is_validated=False, reason="no")
+    assert resolve_axis(rule(), auto) == (rule(), ())
