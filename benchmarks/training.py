@@ -37,10 +37,17 @@ from gdc.corpus.samples import samples_from
 from gdc.corpus.sources import read_source
 from gdc.corpus.tokenizer import train_tokenizer
 from gdc.training import loop, losses
-from gdc.training.batches import PADDING, TokenizedTexts, Windows, padded, plan_batches, windows_of
-from gdc.training.distributed import ALONE
-from gdc.training.loop import Recipe, TrainingData, weighted_loss
+from gdc.training.batches import (
+    PADDING,
+    TokenizedTexts,
+    Windows,
+    cut_windows,
+    pad_windows,
+    plan_batches,
+)
+from gdc.training.distributed import SINGLE_PROCESS
 from gdc.training.models import build_model, target_states
+from gdc.training.recipe import Recipe, TrainingData
 from gdc.workspace.trace_writer import TraceWriter
 
 NUM_RUNS: Final = 2
@@ -154,14 +161,14 @@ def turns() -> list[float]:
 def laps_of_tracked(data: TokenizedTexts) -> list[float]:
     """Seconds of every step and, last, of all the rest."""
     laps: list[float] = []
-    advance = loop._Run.advance
+    train_step = loop.Trainer.train_step
 
-    def timed_advance(run: loop._Run) -> int:
+    def timed_step(trainer: loop.Trainer) -> int:
         num_tokens: list[int] = []
-        laps.append(timed(lambda: num_tokens.append(advance(run))))
+        laps.append(timed(lambda: num_tokens.append(train_step(trainer))))
         return num_tokens[0]
 
-    with patch.object(loop._Run, "advance", timed_advance):
+    with patch.object(loop.Trainer, "train_step", timed_step):
         seconds = tracked(data)
     return [*laps, seconds - sum(laps)]
 
@@ -186,14 +193,14 @@ def tracked(data: TokenizedTexts, precision: str = "float32") -> float:
 
 def untracked(data: TokenizedTexts, laps: list[float]) -> float:
     """The same batches and updates, and nothing recorded; adds the seconds of each step."""
-    model, windows = gpt2(), windows_of(data, BLOCK_SIZE)
+    model, windows = gpt2(), cut_windows(data, BLOCK_SIZE)
 
     def step(chosen: NDArray[np.int64], optimizer: torch.optim.Optimizer) -> None:
-        inputs, targets = (torch.from_numpy(a) for a in padded(data, windows, chosen))
+        inputs, targets = (torch.from_numpy(a) for a in pad_windows(data, windows, chosen))
         is_target = targets != PADDING
         nll = losses.target_nll(target_states(model, inputs, is_target), targets[is_target])
         ones = torch.ones_like(nll)
-        loss = weighted_loss(nll, ones, ones)
+        loss = losses.weighted_loss(nll, ones, ones)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
         nn.utils.clip_grad_norm_(model.parameters(), CONFIG.clip_norm)
@@ -219,7 +226,7 @@ def _seconds_to_train(
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         ids = [str(i) for i in range(len(data))]
         index = pl.DataFrame({"sample_id": ids, "num_tokens": data.num_tokens})
-        trace = TraceWriter(0, index, index.head(0), ALONE) if is_tracked else None
+        trace = TraceWriter(0, index, index.head(0), SINGLE_PROCESS) if is_tracked else None
 
         def work() -> None:
             recording = loop.train(
@@ -248,7 +255,7 @@ def trainer(**options: Any) -> float:  # noqa: ANN401 - options of Trainer
     """Its training; with ``LOSSES`` a pass after every epoch for the loss of every window."""
     import transformers  # noqa: PLC0415 - takes seconds
 
-    windows = windows_of(texts(), BLOCK_SIZE)
+    windows = cut_windows(texts(), BLOCK_SIZE)
     plans = _plans(windows)
     num_windows = round(len(windows) * len(plans) / sum(map(len, plans)))
     # Trainer's model shifts the targets itself, so a window has one id more than it predicts.
@@ -318,7 +325,7 @@ def operations() -> float:
     """
     model = gpt2()
     num_weights = sum(p.numel() for p in model.parameters()) - BLOCK_SIZE * GPT2.hidden_size
-    length = windows_of(texts(NUM_TURN_SAMPLES), BLOCK_SIZE).length.astype(np.float64)
+    length = cut_windows(texts(NUM_TURN_SAMPLES), BLOCK_SIZE).length.astype(np.float64)
     attention = 12 * GPT2.num_layers * GPT2.hidden_size * length
     return CONFIG.epochs * float((length * (6 * num_weights + attention)).sum())
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gdc.config import Params, parse_params
 from gdc.recording.trace import Trace, gain_table, loss_table
 from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
-from gdc.training.distributed import Processes
+from gdc.training.distributed import Group
 from gdc.workspace import paths
 from gdc.workspace.trace_writer import TraceWriter
 
@@ -46,18 +46,18 @@ def trace_of(curves: Mapping[str, Sequence[float]], mode: str = "online") -> Tra
     )
 
 
-class Alike(Processes):
-    """One of several processes in a test that takes their turns itself."""
+class SequentialGroup(Group):
+    """One of several ranks in a test that runs them one after the other itself."""
 
-    def wait(self) -> None:
-        """All of them are here."""
+    def barrier(self) -> None:
+        """Nothing to wait for."""
 
 
 def write_trace(seed: int, trace: Trace, num_processes: int = 1) -> Path:
     """Write a trace as so many processes do that trained together; returns its folder."""
     tables = [table.collect() for table in (trace.losses, trace.heldout_losses)]
     writers = [
-        TraceWriter(seed, trace.index, trace.heldout_index, Alike(rank, num_processes))
+        TraceWriter(seed, trace.index, trace.heldout_index, SequentialGroup(rank, num_processes))
         for rank in range(num_processes)
     ]
     for writer in writers:

@@ -62,14 +62,14 @@ def audit_model(
     records = _token_records(subject, [*ids, *shifted_ids, *sample_ids], config.batch_tokens)
     size = canaries.height
     ends, shifts = _lengths(ids), _lengths(fillers)
-    secrets = Secrets(records.of_sequences(0, size), starts, ends)
-    shifted = Secrets(records.of_sequences(size, 2 * size), starts + shifts, ends + shifts)
+    secrets = Secrets(records.select_sequences(0, size), starts, ends)
+    shifted = Secrets(records.select_sequences(size, 2 * size), starts + shifts, ends + shifts)
     greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
     return (
         extraction.audit_canaries(canaries, secrets, shifted, greedy),
         membership_table.audit_samples(
             samples,
-            records.of_sequences(2 * size, 2 * size + samples.height),
+            records.select_sequences(2 * size, 2 * size + samples.height),
             block_size=subject.block_size,
             min_k_share=config.min_k_share,
             references=references,

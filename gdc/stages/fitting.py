@@ -1,4 +1,4 @@
-"""What the stages that train share: tokenized splits, a fitted model, its curves and files."""
+"""Params and tokenized samples -> a trained model, its curves and files, for stages that train."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,18 +13,19 @@ from gdc.config import Model, Params
 from gdc.corpus.tokenizer import TextTokenizer, in_parts, load_tokenizer
 from gdc.training import loop, losses, models
 from gdc.training.batches import TokenizedTexts
-from gdc.training.distributed import Processes
-from gdc.training.loop import Recipe, Recording, TraceSink, TrainingData
+from gdc.training.distributed import Group
+from gdc.training.recipe import Recipe, TrainingData
+from gdc.training.recording import Recording, TraceSink
 from gdc.workspace import files, paths, tracking
 from gdc.workspace.tracking import StageRun
 
 
 @contextmanager
 def stage_run(
-    among: Processes, stage: str, params: Mapping[str, Any], cell: str
+    group: Group, stage: str, params: Mapping[str, Any], cell: str
 ) -> Iterator[StageRun | None]:
-    """Of several processes the first one writes and logs; the others get None."""
-    if among.is_first:
+    """Run of a stage that trains: the main process writes and logs, the others get None."""
+    if group.is_main:
         with tracking.stage_run(stage, params, cell=cell) as run:
             yield run
     else:
@@ -33,14 +34,14 @@ def stage_run(
 
 def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
     """Token sequences of the column ``text``, in row order."""
-    return TokenizedTexts.joined(
+    return TokenizedTexts.concatenate(
         TokenizedTexts.from_ids(tokenizer.encode(part.to_list()), tokenizer.end_of_text)
         for part in in_parts(samples["text"])
     )
 
 
-def recipe_of(params: Params, seed: int) -> Recipe:
-    """The recipe of params.yaml, without probes."""
+def recipe_from(params: Params, seed: int) -> Recipe:
+    """Recipe of params.yaml, without probes."""
     return Recipe(params.training, params.model.block_size, params.model.precision, seed)
 
 
@@ -50,7 +51,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     data: TrainingData,
     recipe: Recipe,
     *,
-    among: Processes,
+    group: Group,
     name: str,
     trace: TraceSink | None = None,
 ) -> tuple[nn.Module, Recording]:
@@ -62,8 +63,8 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
         end_of_text=tokenizer.end_of_text,
         seed=recipe.seed,
     )
-    # What is sharded need not fit on one device.
-    if not among.is_sharded:
+    # A model that will be sharded need not fit on one device.
+    if not group.is_sharded:
         model = models.on_device(model)
     recording = loop.train(
         model,
@@ -72,7 +73,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
         checkpoints=Path("work/checkpoints"),
         name=name,
         trace=trace,
-        among=among,
+        group=group,
     )
     return model, recording
 
@@ -83,33 +84,33 @@ def fit_half(  # noqa: PLR0913  # as fit
     is_trained: pl.Series,
     recipe: Recipe,
     *,
-    among: Processes,
+    group: Group,
     name: str,
 ) -> tuple[pl.DataFrame, Recording]:
-    """Train a fresh model on some of the samples and ask it about all of them.
+    """Train a fresh model on some of the samples and evaluate it on all of them.
 
     Returns:
         ``REFERENCE_LOSS`` table in the row order of ``samples``, and what the run has recorded.
     """
     tokenizer = load_tokenizer(paths.TOKENIZER)
-    # All texts are asked once, at the end: no held-out curve.
+    # All texts are evaluated once, at the end, so there is no held-out curve.
     data = TrainingData.unweighted(
         tokenize(samples.filter(is_trained), tokenizer), tokenize(samples.head(0), tokenizer)
     )
-    model, recording = fit(params, tokenizer, data, recipe, among=among, name=name)
+    model, recording = fit(params, tokenizer, data, recipe, group=group, name=name)
     loss = losses.sample_losses(
         model,
         tokenize(samples, tokenizer),
         block_size=params.model.block_size,
         batch_tokens=params.training.batch_tokens,
-        processes=among,
+        group=group,
     )
     table = samples.select("sample_id").with_columns(loss=pl.Series(loss, dtype=pl.Float32))
     return table, recording
 
 
 def _pinned(config: Model) -> Model:
-    """A model of the Hub at the commit that the manifest has seen, whatever its branch is now."""
+    """Fix a model of the Hub at the commit in the manifest, wherever its branch is now."""
     commit = (
         files.read_json(paths.PRETRAINED).get("commit") if config.kind == "pretrained" else None
     )

@@ -29,12 +29,12 @@ def main() -> None:
         half_models.make_halves(params, num_models), on="sample_id", maintain_order="left"
     )  # fmt: skip
     is_trained = samples["seen"].list.get(number)
-    recipe = fitting.recipe_of(params, half_models.SEEDS_FROM + number)
-    among = distributed.join()
+    recipe = fitting.recipe_from(params, half_models.SEEDS_FROM + number)
+    group = distributed.init_group()
     table, _ = fitting.fit_half(
-        params, samples, is_trained, recipe, among=among, name=f"half-model@{number}"
+        params, samples, is_trained, recipe, group=group, name=f"half-model@{number}"
     )
-    if among.is_first:
+    if group.is_main:
         half_models.write_losses(path, table)
 
 

@@ -7,26 +7,26 @@ from gdc.stages.runner import run
 from gdc.training import distributed
 from gdc.workspace import files, tables
 
-# Reference models are fresh draws: neither a tracked nor a retrained run has such a seed.
+# Reference models are independent draws: no tracked or retrained run has such a seed.
 SEEDS_FROM = 1_000_000
 
 
 def main() -> None:
-    """Train one reference model and ask it about all training and held-out samples."""
+    """Train one reference model and evaluate it on all training and held-out samples."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=int, required=True)
     number = parser.parse_args().model
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "reference"})
-    among = distributed.join()
-    with fitting.stage_run(among, "reference", sections, str(number)) as stage:
+    group = distributed.init_group()
+    with fitting.stage_run(group, "reference", sections, str(number)) as stage:
         samples = tables.read("corpus").join(
             tables.read("halves"), on="sample_id", maintain_order="left"
         )
         is_trained = (samples["split"] == "train") & samples["seen"].list.get(number)
-        recipe = fitting.recipe_of(params, SEEDS_FROM + number)
+        recipe = fitting.recipe_from(params, SEEDS_FROM + number)
         table, recording = fitting.fit_half(
-            params, samples, is_trained, recipe, among=among, name=f"reference@{number}"
+            params, samples, is_trained, recipe, group=group, name=f"reference@{number}"
         )
         if stage is not None:
             tables.write_reference(number, table)

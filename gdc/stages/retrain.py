@@ -11,7 +11,7 @@ from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts
-from gdc.training.loop import TrainingData, count_steps
+from gdc.training.recipe import TrainingData, count_steps
 from gdc.workspace import files, paths, tables
 
 
@@ -21,8 +21,8 @@ def main() -> None:
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training"})
     sections |= {"arm": cell.arm, "seed": cell.seed, "match": params.retrain.match}
-    among = distributed.join()
-    with fitting.stage_run(among, "retrain", sections, f"{cell.arm}-{cell.seed}") as stage:
+    group = distributed.init_group()
+    with fitting.stage_run(group, "retrain", sections, f"{cell.arm}-{cell.seed}") as stage:
         corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
         plan = tables.read_plan(cell.arm)
         samples = corpus.filter(pl.col("split") == "train").join(
@@ -37,12 +37,12 @@ def main() -> None:
             heldout,
             _masked(samples, texts, tokenizer),
         )
-        recipe = fitting.recipe_of(params, cell.seed)
+        recipe = fitting.recipe_from(params, cell.seed)
         if params.retrain.match == "steps":
             full = TrainingData.unweighted(texts, heldout)
             recipe = replace(recipe, num_steps=count_steps(full, recipe))
         name = f"retrain@{cell.arm}-{cell.seed}"
-        model, recording = fitting.fit(params, tokenizer, data, recipe, among=among, name=name)
+        model, recording = fitting.fit(params, tokenizer, data, recipe, group=group, name=name)
         if stage is not None:
             stage.log_dataset("plan", paths.plan_path(cell.arm), "training")
             fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
@@ -51,16 +51,16 @@ def main() -> None:
 def _masked(
     samples: pl.DataFrame, texts: TokenizedTexts, tokenizer: TextTokenizer
 ) -> NDArray[np.bool_] | None:
-    """Whether each id of the texts is masked; None without any span."""
+    """Whether each id of the texts is masked; None if the plan masks no span."""
     rows = samples.with_row_index("row").filter(pl.col("masked").list.len() > 0)
     if rows.is_empty():
         return None
     is_masked = np.zeros(len(texts.ids), dtype=bool)
-    places = tokenizer.offsets(rows["text"].to_list())
-    for row, spans, of_sample in zip(rows["row"], rows["masked"].to_list(), places, strict=True):
-        # Between the two ends of text.
+    columns = (rows["row"], rows["masked"].to_list(), tokenizer.offsets(rows["text"].to_list()))
+    for row, spans, token_offsets in zip(*columns, strict=True):
+        # Without the two end-of-text ids.
         tokens = slice(texts.offsets[row] + 1, texts.offsets[row + 1] - 1)
-        is_masked[tokens] = masked_tokens(of_sample, spans)
+        is_masked[tokens] = masked_tokens(token_offsets, spans)
     return is_masked
 
 

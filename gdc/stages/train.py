@@ -11,7 +11,8 @@ from gdc.schema import TRACE_INDEX
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
-from gdc.training.loop import TokenLook, TrainingData
+from gdc.training.recipe import TrainingData
+from gdc.training.recording import TokenSnapshot
 from gdc.workspace import files, paths, tables
 from gdc.workspace.trace_writer import TraceWriter
 
@@ -21,8 +22,8 @@ def main() -> None:
     seed = parse_cell(arm=False).seed
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "train"})
-    among = distributed.join()
-    with fitting.stage_run(among, "train", {**sections, "seed": seed}, str(seed)) as stage:
+    group = distributed.init_group()
+    with fitting.stage_run(group, "train", {**sections, "seed": seed}, str(seed)) as stage:
         corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
         samples = corpus.filter(pl.col("split") == "train")
         heldout = corpus.filter(pl.col("split") == "validation")
@@ -31,14 +32,14 @@ def main() -> None:
             fitting.tokenize(samples, tokenizer), fitting.tokenize(heldout, tokenizer)
         )
         recorded = params.train.model_dump(exclude={"seeds"})
-        recipe = replace(fitting.recipe_of(params, seed), **recorded)
-        trace = TraceWriter(seed, index, heldout_index, among)
+        recipe = replace(fitting.recipe_from(params, seed), **recorded)
+        trace = TraceWriter(seed, index, heldout_index, group)
         model, recording = fitting.fit(
-            params, tokenizer, data, recipe, among=among, name=f"train@{seed}", trace=trace
+            params, tokenizer, data, recipe, group=group, name=f"train@{seed}", trace=trace
         )
         trace.finish(
             recording.checkpoint_table(),
-            _tokens(index, heldout_index, recording.looks),
+            _token_tables(index, heldout_index, recording.snapshots),
             None if recording.gain is None else gain_table(index, recording.gain),
         )
         if stage is not None:
@@ -47,12 +48,12 @@ def main() -> None:
             fitting.save(model, recording, stage, arm="tracked", seed=seed)
 
 
-def _tokens(
-    index: pl.DataFrame, heldout_index: pl.DataFrame, looks: Sequence[TokenLook]
+def _token_tables(
+    index: pl.DataFrame, heldout_index: pl.DataFrame, snapshots: Sequence[TokenSnapshot]
 ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-    if not looks:
+    if not snapshots:
         return None
-    early, late = looks[0], looks[-1]
+    early, late = snapshots[0], snapshots[-1]
     return (
         token_table(index, early.train, late.train),
         token_table(heldout_index, early.heldout, late.heldout),

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 # Target of a padded position; torch's cross entropy ignores it too.
 PADDING: Final = -100
-# Lengths are stretched by up to this share before sorting: neighbours change from epoch to epoch,
-# while a batch wastes at most this share on padding.
+# Lengths are stretched by up to this share before sorting: batches differ from epoch to epoch, and
+# padding is at most this share of a batch.
 LENGTH_JITTER: Final = 0.2
 
 
@@ -18,8 +18,8 @@ LENGTH_JITTER: Final = 0.2
 class TokenizedTexts:
     """Sequences end to end: ``ids`` int32, sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
 
-    A sequence is its text's ids between two end-of-text ids, so it predicts one token less than
-    it has.
+    A sequence is the ids of its text between two end-of-text ids. All ids but the first are
+    predicted.
     """
 
     ids: NDArray[np.int32]
@@ -27,7 +27,7 @@ class TokenizedTexts:
 
     @classmethod
     def from_ids(cls, texts: Sequence[Sequence[int]], end_of_text: int) -> "TokenizedTexts":
-        """Join the ids of each text, without end-of-text ids, into one array."""
+        """Join the ids of the texts, which come without end-of-text ids, into one array."""
         lengths = np.array([len(ids) + 2 for ids in texts], dtype=np.int64)
         joined = np.concatenate(
             [np.zeros(0, np.int32), *([end_of_text, *ids, end_of_text] for ids in texts)]
@@ -37,8 +37,8 @@ class TokenizedTexts:
         )
 
     @classmethod
-    def joined(cls, parts: Iterable["TokenizedTexts"]) -> "TokenizedTexts":
-        """The sequences of all parts, in order."""
+    def concatenate(cls, parts: Iterable["TokenizedTexts"]) -> "TokenizedTexts":
+        """Join the sequences of all parts, in order."""
         ids, ends, end = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)], 0
         for part in parts:
             ids.append(part.ids)
@@ -69,8 +69,12 @@ class Windows:
     def __len__(self) -> int:
         return len(self.sequence)
 
+    def select(self, rows: NDArray[np.int64]) -> "Windows":
+        """The windows of these rows, in their order."""
+        return Windows(self.sequence[rows], self.start[rows], self.length[rows])
 
-def windows_of(texts: TokenizedTexts, block_size: int) -> Windows:
+
+def cut_windows(texts: TokenizedTexts, block_size: int) -> Windows:
     """Cut every sequence into windows of at most ``block_size`` predicted tokens."""
     counts = -(-texts.num_tokens // block_size)
     sequence = np.repeat(np.arange(len(texts)), counts)
@@ -85,12 +89,12 @@ def plan_batches(
 ) -> list[NDArray[np.int64]]:
     """Group indices of similar length so that a padded batch has at most ``batch_tokens`` tokens.
 
-    A length above ``batch_tokens`` makes a batch of its own. Both the groups and their order are
+    A length above ``batch_tokens`` makes a batch of its own. Both the batches and their order are
     random; every index occurs once.
     """
     stretched = lengths * rng.uniform(1, 1 + LENGTH_JITTER, size=len(lengths))
-    groups = group_by_tokens(lengths, np.argsort(stretched, kind="stable"), batch_tokens)
-    return [groups[i] for i in rng.permutation(len(groups))]
+    batches = group_by_tokens(lengths, np.argsort(stretched, kind="stable"), batch_tokens)
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def group_by_tokens(
@@ -106,24 +110,25 @@ def group_by_tokens(
     return [run for run in np.split(order, cuts) if len(run)]
 
 
-def padded(
-    texts: TokenizedTexts, windows: Windows, chosen: NDArray[np.int64]
+def pad_windows(
+    texts: TokenizedTexts, windows: Windows, batch: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Inputs and targets of the chosen windows, both windows x longest length, padded right.
+    """Inputs and targets of the windows of a batch, both windows x longest length, padded right.
 
-    Padded inputs are id 0, which no real position can see in a causal model.
+    Padded inputs are id 0, which no real position of a causal model sees; padded targets are
+    ``PADDING``.
     """
-    length = windows.length[chosen]
+    length = windows.length[batch]
     positions = np.arange(length.max())
-    real = positions < length[:, None]
-    at = np.where(real, windows.start[chosen][:, None] + positions, 0)
-    inputs = np.where(real, texts.ids[at], 0).astype(np.int64)
-    targets = np.where(real, texts.ids[at + 1], PADDING).astype(np.int64)
+    is_real = positions < length[:, None]
+    index = np.where(is_real, windows.start[batch][:, None] + positions, 0)
+    inputs = np.where(is_real, texts.ids[index], 0).astype(np.int64)
+    targets = np.where(is_real, texts.ids[index + 1], PADDING).astype(np.int64)
     return inputs, targets
 
 
-def target_places(windows: Windows, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places in ``ids`` of all tokens that the chosen windows predict, window by window."""
-    length = windows.length[chosen]
-    first = np.repeat(windows.start[chosen] + 1 - (length.cumsum() - length), length)
+def target_indices(windows: Windows, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices into ``ids`` of all tokens that the windows of a batch predict, window by window."""
+    length = windows.length[batch]
+    first = np.repeat(windows.start[batch] + 1 - (length.cumsum() - length), length)
     return np.asarray(first + np.arange(length.sum()), dtype=np.int64)

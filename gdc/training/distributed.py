@@ -1,4 +1,4 @@
-"""The processes that train one model together, as torchrun or accelerate starts them."""
+"""Environment of torchrun or accelerate -> the processes that train one model together."""
 
 import atexit
 import copy
@@ -19,66 +19,73 @@ from gdc.errors import ConfigError
 
 Number = TypeVar("Number", bound=np.generic)
 _KINDS: Final = ("ddp", "fsdp")
-# Between two looks at whether the launcher still runs, in seconds.
-_LOOK_SECONDS: Final = 0.2
+# Between two checks whether the launcher still runs, in seconds.
+_CHECK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
-class Processes:
-    """This process among ``count``; by itself it is the first of one."""
+class Group:
+    """The processes that train one model together, seen from the process of this rank.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+        is_sharded: Whether each holds a shard of the model (FSDP) instead of all of it (DDP).
+    """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     is_sharded: bool = False
 
     @property
-    def is_first(self) -> bool:
-        """Whether this one writes and logs what all of them made."""
+    def is_main(self) -> bool:
+        """Whether this process writes and logs what all of them made."""
         return self.rank == 0
 
-    def share(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of the chosen that fall to this process; each falls to one."""
-        return chosen[self.rank :: self.count]
+    def share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The windows of a batch that this rank trains on; each falls to exactly one rank."""
+        return batch[self.rank :: self.world_size]
 
-    def rows(self, num_rows: int) -> slice:
-        """The rows of a table that this process writes; each is written by one."""
-        return slice(num_rows * self.rank // self.count, num_rows * (self.rank + 1) // self.count)
+    def shard_rows(self, num_rows: int) -> slice:
+        """The rows of a table that this rank writes; each is written by exactly one rank."""
+        start, end = num_rows * self.rank, num_rows * (self.rank + 1)
+        return slice(start // self.world_size, end // self.world_size)
 
-    def add(self, values: NDArray[Number]) -> NDArray[Number]:
-        """Elementwise sum over the processes."""
-        if self.count == 1:
+    def all_reduce(self, values: NDArray[Number]) -> NDArray[Number]:
+        """Elementwise sum over the ranks; shapes must match."""
+        if self.world_size == 1:
             return values
         total = torch.from_numpy(values.copy())
         dist.all_reduce(total)
         return total.numpy()
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
-        if self.count > 1:
+    def barrier(self) -> None:
+        """Wait until all ranks have called this."""
+        if self.world_size > 1:
             dist.barrier()
 
-    def gather(self, tensor: Tensor) -> list[Tensor]:
-        """That of each process; all are alike in shape."""
-        if self.count == 1:
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Gather one tensor per rank; shapes must match."""
+        if self.world_size == 1:
             return [tensor]
-        tensors = [torch.empty_like(tensor) for _ in range(self.count)]
+        tensors = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(tensors, tensor)
         return tensors
 
 
-ALONE: Final = Processes()
+SINGLE_PROCESS: Final = Group()
 
 
-def join() -> Processes:
-    """Join the processes that were started with this one.
+def init_group() -> Group:
+    """Join the processes that the launcher has started with this one.
 
     ``GDC_PARALLEL`` says whether each holds the whole model (``ddp``) or a shard (``fsdp``).
 
     Raises:
-        ConfigError: It says something else.
+        ConfigError: ``GDC_PARALLEL`` is neither.
     """
     if "RANK" not in os.environ:
-        return ALONE
+        return SINGLE_PROCESS
     kind = os.environ.get("GDC_PARALLEL", "ddp")
     if kind not in _KINDS:
         raise ConfigError(f"GDC_PARALLEL: expected one of {list(_KINDS)}, got {kind!r}.")
@@ -88,21 +95,26 @@ def join() -> Processes:
         Thread(target=_end_with_launcher, daemon=True).start()
         dist.init_process_group()
         atexit.register(dist.destroy_process_group)
-    count = dist.get_world_size()
-    # One process has the whole model, whatever it is called.
-    return Processes(dist.get_rank(), count, is_sharded=kind == "fsdp" and count > 1)
+    world_size = dist.get_world_size()
+    # A single process holds the whole model in either case.
+    is_sharded = kind == "fsdp" and world_size > 1
+    return Group(dist.get_rank(), world_size, is_sharded=is_sharded)
 
 
 def _end_with_launcher() -> None:
-    """A SIGKILL of the launcher's process group misses us: it starts us in sessions of our own."""
+    """End this process when the launcher has ended.
+
+    A SIGKILL of the launcher's process group does not reach this process: the launcher starts it in
+    a session of its own.
+    """
     launcher = os.getppid()
     while os.getppid() == launcher:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_CHECK_SECONDS)
     os._exit(1)
 
 
 def shard(module: nn.Module) -> nn.Module:
-    """A copy of which every process holds a part: block by block, then the rest.
+    """Copy a module so that every rank holds a shard of it: block by block, then the rest.
 
     Source: Zhao et al. 2023, arXiv:2304.11277, as ``fully_shard`` of torch does it.
     """
@@ -121,24 +133,24 @@ def shard(module: nn.Module) -> nn.Module:
     return sharded
 
 
-def copy_weights(sharded: nn.Module, whole: nn.Module) -> None:
-    """Give every process the whole of each weight in turn."""
-    _hold_parts(sharded)
+def gather_weights(sharded: nn.Module, whole: nn.Module) -> None:
+    """Copy all weights of a sharded module into a whole one, on every rank."""
+    _free_gathered(sharded)
     with torch.no_grad():
         for part, weight in zip(sharded.parameters(), whole.parameters(), strict=True):
             weight.copy_(part.full_tensor())  # type: ignore[attr-defined]  # of a sharded one
 
 
 def replicate(module: nn.Module) -> nn.Module:
-    """The module, with gradients averaged over the processes in each backward pass."""
+    """Wrap a module so that each backward pass averages its gradients over the ranks."""
     return nn.parallel.DistributedDataParallel(module)
 
 
 def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """``model`` and ``optimizer`` by names, whole on the first process; the others get nothing."""
+    """Gather ``model`` and ``optimizer`` by names on the main rank; the others get nothing."""
     from torch.distributed.checkpoint import state_dict  # noqa: PLC0415 - takes seconds
 
-    _hold_parts(module)
+    _free_gathered(module)
     options = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
     model, state = state_dict.get_state_dict(module, optimizer, options=options)
     return {"model": model, "optimizer": state}
@@ -147,7 +159,7 @@ def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 def set_full_state(
     module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
 ) -> None:
-    """Put back what ``full_state`` gave, which every process has read."""
+    """Restore what ``full_state`` gave, which every rank has read."""
     from torch.distributed.checkpoint import state_dict  # noqa: PLC0415 - takes seconds
 
     state_dict.set_state_dict(
@@ -159,8 +171,8 @@ def set_full_state(
     )
 
 
-def _hold_parts(module: nn.Module) -> None:
-    """Let go of what the last forward pass has gathered; only a backward pass does so by itself."""
+def _free_gathered(module: nn.Module) -> None:
+    """Free the weights that the last forward pass gathered; only a backward pass does so itself."""
     from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415 - takes seconds
 
     for part in module.modules():

@@ -1,4 +1,7 @@
-"""Model and texts -> losses, in evaluation mode: per sample, or per token."""
+"""Model and texts -> losses in evaluation mode, per sample or per token.
+
+Tensors: B windows of a batch, T positions, N predicted tokens of a batch end to end, V vocabulary.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +18,18 @@ from gdc.training.batches import (
     PADDING,
     TokenizedTexts,
     Windows,
+    cut_windows,
     group_by_tokens,
-    padded,
-    target_places,
-    windows_of,
+    pad_windows,
+    target_indices,
 )
-from gdc.training.distributed import ALONE, Processes
+from gdc.training.distributed import SINGLE_PROCESS, Group
 from gdc.training.models import TargetStates, target_states
 from gdc.training.token_records import TokenRecords
 
-# Logits held at once: those of more targets are made in parts.
+# Logits held at once: those of more targets are computed in parts.
 MAX_LOGITS: Final = 2**24
-# Since torch 2.13; it knows no autocast.
+# Since torch 2.13; it does not support autocast.
 _HAS_LINEAR_CROSS_ENTROPY: Final = hasattr(F, "linear_cross_entropy")
 
 
@@ -38,7 +41,7 @@ def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 def target_nll(states: TargetStates, targets_N: Tensor) -> Tensor:
     """``token_nll`` of each target, holding no more than ``MAX_LOGITS`` logits.
 
-    The backward pass makes the logits of each part again.
+    The backward pass computes the logits of each part again.
     """
     parts = _parts(states)
     if states.weight is None or len(parts) <= 1:
@@ -59,15 +62,31 @@ def target_nll(states: TargetStates, targets_N: Tensor) -> Tensor:
     return torch.cat([checkpoint(part_nll, part, use_reentrant=False) for part in parts])
 
 
+def weighted_loss(nll_N: Tensor, weight_N: Tensor, batch_weight_N: Tensor) -> Tensor:
+    """Weighted mean loss of a batch, or the part of it that some of its tokens contribute.
+
+    Sum of w nll over sum of |w|; with unit weights the mean, and 0 where all weights are 0, as
+    when a whole batch is masked.
+
+    Args:
+        nll_N: Losses of the tokens of a batch, or of one rank's share of them.
+        weight_N: Their weights.
+        batch_weight_N: Weights of all tokens of the batch, so that the shares add up to its loss.
+    """
+    return (weight_N * nll_N).sum() / batch_weight_N.abs().sum().clamp(
+        min=torch.finfo(weight_N.dtype).tiny
+    )
+
+
 def _parts(states: TargetStates) -> list[slice]:
     size = max(1, MAX_LOGITS // states.vocab_size)
     return [slice(start, start + size) for start in range(0, len(states.hidden), size)]
 
 
 class TargetLosses(nn.Module):
-    """A model, asked for the losses at the real positions of a padded batch.
+    """A model whose output is the losses at the real positions of a padded batch.
 
-    What wraps a model for several processes sees nothing but calls of a module.
+    A module, because DDP and FSDP act only when a module that they wrap is called.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -75,7 +94,7 @@ class TargetLosses(nn.Module):
         self.model = model
 
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Nats of the N targets that are not padding, row by row."""
+        """Losses of the N targets that are not padding, nats, row by row."""
         is_target_BT = targets_BT != PADDING
         states = target_states(self.model, inputs_BT, is_target_BT)
         return target_nll(states, targets_BT[is_target_BT])
@@ -87,22 +106,22 @@ def sample_losses(
     *,
     block_size: int,
     batch_tokens: int,
-    processes: Processes = ALONE,
+    group: Group = SINGLE_PROCESS,
 ) -> NDArray[np.float64]:
     """Mean nats per token of every text; windows of a long text are summed.
 
     The model, or its ``TargetLosses``, is left in the mode (training or evaluation) it came in.
-    Several processes ask it about their shares, and each gets all losses.
+    Each rank evaluates its share of the batches and returns the losses of all texts.
     """
-    windows = windows_of(texts, block_size)
+    windows = cut_windows(texts, block_size)
     sums = np.zeros(len(windows))
-    with _evaluating(model) as asked:
-        for chosen, nll_N in _asked(asked, texts, windows, batch_tokens, processes):
-            row_N = np.repeat(np.arange(len(chosen)), windows.length[chosen])
-            total = torch.zeros(len(chosen), dtype=torch.float64, device=nll_N.device)
-            total.index_add_(0, torch.from_numpy(row_N).to(nll_N.device), nll_N.double())
-            sums[chosen] = total.cpu().numpy()
-    return per_sequence(windows, processes.add(sums), texts)
+    with _evaluation_mode(model) as loss_model:
+        for batch, nll_N in _batch_losses(loss_model, texts, windows, batch_tokens, group):
+            row_N = np.repeat(np.arange(len(batch)), windows.length[batch])
+            sums_B = torch.zeros(len(batch), dtype=torch.float64, device=nll_N.device)
+            sums_B.index_add_(0, torch.from_numpy(row_N).to(nll_N.device), nll_N.double())
+            sums[batch] = sums_B.cpu().numpy()
+    return mean_per_sequence(windows, group.all_reduce(sums), texts)
 
 
 def token_losses(
@@ -111,53 +130,54 @@ def token_losses(
     *,
     block_size: int,
     batch_tokens: int,
-    processes: Processes = ALONE,
+    group: Group = SINGLE_PROCESS,
 ) -> NDArray[np.float32]:
-    """Nats of every predicted token, one text after the other; otherwise as ``sample_losses``."""
-    windows = windows_of(texts, block_size)
+    """Loss of every predicted token, nats, one text after the other; else as ``sample_losses``."""
+    windows = cut_windows(texts, block_size)
     nll = np.zeros(int(texts.num_tokens.sum()), dtype=np.float32)
-    with _evaluating(model) as asked:
-        for chosen, nll_N in _asked(asked, texts, windows, batch_tokens, processes):
-            nll[_places(windows, chosen)] = nll_N.cpu().numpy()
-    return processes.add(nll)
+    with _evaluation_mode(model) as loss_model:
+        for batch, nll_N in _batch_losses(loss_model, texts, windows, batch_tokens, group):
+            nll[_token_indices(windows, batch)] = nll_N.cpu().numpy()
+    return group.all_reduce(nll)
 
 
-def _asked(
-    asked: TargetLosses,
+def _batch_losses(
+    loss_model: TargetLosses,
     texts: TokenizedTexts,
     windows: Windows,
     batch_tokens: int,
-    processes: Processes,
+    group: Group,
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Windows of each batch of this process, and the losses of their tokens end to end."""
-    device = next(asked.parameters()).device
-    batches = _grouped(windows, batch_tokens)
-    # A sharded model answers only when all processes ask it, so all ask as often.
-    for first in range(0, len(batches), processes.count):
-        place = first + processes.rank
-        chosen = batches[min(place, len(batches) - 1)]
-        inputs, targets = (torch.from_numpy(a).to(device) for a in padded(texts, windows, chosen))
-        nll_N = asked(inputs, targets)
-        if place < len(batches):
-            yield chosen, nll_N
+    """Windows of each batch of this rank, and the losses of their tokens end to end."""
+    device = next(loss_model.parameters()).device
+    batches = _evaluation_batches(windows, batch_tokens)
+    # A sharded model runs only on all ranks together, so each rank runs as many batches.
+    for first in range(0, len(batches), group.world_size):
+        index = first + group.rank
+        batch = batches[min(index, len(batches) - 1)]
+        arrays = pad_windows(texts, windows, batch)
+        inputs_BT, targets_BT = (torch.from_numpy(array).to(device) for array in arrays)
+        nll_N = loss_model(inputs_BT, targets_BT)
+        if index < len(batches):
+            yield batch, nll_N
 
 
-def _grouped(windows: Windows, batch_tokens: int) -> list[NDArray[np.int64]]:
+def _evaluation_batches(windows: Windows, batch_tokens: int) -> list[NDArray[np.int64]]:
     order = np.argsort(windows.length, kind="stable")
     return group_by_tokens(windows.length, order, batch_tokens)
 
 
-def mean_of_tokens(
+def sample_losses_from_tokens(
     nll: NDArray[np.float32], texts: TokenizedTexts, *, block_size: int
 ) -> NDArray[np.float64]:
-    """What ``sample_losses`` gives, bit by bit on a CPU, from what ``token_losses`` gave."""
-    windows = windows_of(texts, block_size)
+    """Result of ``sample_losses``, on a CPU bit by bit, from that of ``token_losses``."""
+    windows = cut_windows(texts, block_size)
     window = np.repeat(np.arange(len(windows)), windows.length)
     sums = np.bincount(window, weights=nll, minlength=len(windows))
-    return per_sequence(windows, np.asarray(sums, dtype=np.float64), texts)
+    return mean_per_sequence(windows, np.asarray(sums, dtype=np.float64), texts)
 
 
-def per_sequence(
+def mean_per_sequence(
     windows: Windows, sums: NDArray[np.floating], texts: TokenizedTexts
 ) -> NDArray[np.float64]:
     """Mean nats per token of each sequence from the sums of its windows."""
@@ -168,27 +188,27 @@ def per_sequence(
 def token_records(
     model: nn.Module, texts: TokenizedTexts, *, block_size: int, batch_tokens: int
 ) -> TokenRecords:
-    """One pass: all that the audits ask about every predicted token."""
-    windows = windows_of(texts, block_size)
+    """One pass over the texts: all that the audits need of every predicted token."""
+    windows = cut_windows(texts, block_size)
     # An empty part first: without texts there are no batches to join.
     parts = [(np.zeros(0, int), *_token_columns(torch.zeros(0, 1), torch.zeros(0).long()))]
-    with _evaluating(model):
-        for chosen, states, targets_N in _batches(model, texts, windows, batch_tokens):
-            at = _places(windows, chosen)
+    with _evaluation_mode(model):
+        for batch, states, targets_N in _batch_states(model, texts, windows, batch_tokens):
+            index = _token_indices(windows, batch)
             for part in _parts(states):
-                parts.append((at[part], *_token_columns(states.logits(part), targets_N[part])))
-    places, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(places)
+                parts.append((index[part], *_token_columns(states.logits(part), targets_N[part])))
+    indices, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(indices)
     sequence = np.repeat(np.arange(len(texts)), texts.num_tokens)
     position = np.arange(len(sequence)) - (texts.offsets[sequence] - sequence)
     return TokenRecords(sequence, position, *(column[order] for column in columns))
 
 
-def _places(windows: Windows, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of the real positions of a batch among the predicted tokens of all texts."""
-    # Every sequence up to its own has one id that is not predicted.
-    num_left_out = np.repeat(windows.sequence[chosen] + 1, windows.length[chosen])
-    return target_places(windows, chosen) - num_left_out
+def _token_indices(windows: Windows, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of a batch's targets among the predicted tokens of all texts."""
+    # The first id of every sequence, its own included, is not predicted.
+    num_left_out = np.repeat(windows.sequence[batch] + 1, windows.length[batch])
+    return target_indices(windows, batch) - num_left_out
 
 
 def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], ...]:
@@ -208,26 +228,26 @@ def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], 
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[TargetLosses]:
-    asked = model if isinstance(model, TargetLosses) else TargetLosses(model)
+def _evaluation_mode(model: nn.Module) -> Iterator[TargetLosses]:
+    loss_model = model if isinstance(model, TargetLosses) else TargetLosses(model)
     was_training = model.training
-    asked.eval()
+    loss_model.eval()
     try:
-        # Not inference_mode: a sharded model trains on with what it gathers here.
+        # Not inference_mode: a sharded model keeps the weights it gathers here for training.
         with torch.no_grad():
-            yield asked
+            yield loss_model
     finally:
-        asked.train(was_training)
+        loss_model.train(was_training)
 
 
-def _batches(
+def _batch_states(
     model: nn.Module, texts: TokenizedTexts, windows: Windows, batch_tokens: int
 ) -> Iterator[tuple[NDArray[np.int64], TargetStates, Tensor]]:
     """Windows of a batch, and states and targets at its real positions."""
     device = next(model.parameters()).device
-    for chosen in _grouped(windows, batch_tokens):
-        inputs, targets = padded(texts, windows, chosen)
+    for batch in _evaluation_batches(windows, batch_tokens):
+        inputs, targets = pad_windows(texts, windows, batch)
         targets_BT = torch.from_numpy(targets).to(device)
         is_target_BT = targets_BT != PADDING
         states = target_states(model, torch.from_numpy(inputs).to(device), is_target_BT)
-        yield chosen, states, targets_BT[is_target_BT]
+        yield batch, states, targets_BT[is_target_BT]

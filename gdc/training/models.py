@@ -117,7 +117,7 @@ def target_states(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> Tar
     from gdc.training import transformer_models
 
     return TargetStates(
-        *transformer_models.target_states(_of_transformers(model), ids_BT, is_target_BT)
+        *transformer_models.target_states(_as_transformers(model), ids_BT, is_target_BT)
     )
 
 
@@ -140,11 +140,11 @@ def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) 
     return transformer_models.pretrained(config, vocab_size=vocab_size)
 
 
-def settings_of(model: nn.Module) -> str:
-    """All of a model but its weights, as JSON: sizes, heads, dropout, version of transformers."""
+def model_settings(model: nn.Module) -> str:
+    """Settings of a model as JSON: sizes, heads, dropout, version of transformers; no weights."""
     if isinstance(model, LstmLanguageModel):
         return json.dumps(model.settings, sort_keys=True)
-    return str(_of_transformers(model).config.to_json_string(use_diff=False))
+    return str(_as_transformers(model).config.to_json_string(use_diff=False))
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -157,7 +157,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
     else:
         from gdc.training import transformer_models
 
-        transformer_models.save(_of_transformers(model), folder)
+        transformer_models.save(_as_transformers(model), folder)
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -272,7 +272,7 @@ def _is_lstm(folder: Path) -> bool:
         return False
 
 
-def _of_transformers(model: nn.Module) -> "PreTrainedModel":
+def _as_transformers(model: nn.Module) -> "PreTrainedModel":
     from transformers import PreTrainedModel
 
     assert isinstance(model, PreTrainedModel)  # noqa: S101 - only we build models

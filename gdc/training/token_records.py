@@ -24,7 +24,7 @@ class TokenRecords:
     std: NDArray[np.float32]
     greedy_id: NDArray[np.int32]
 
-    def of_sequences(self, first: int, last: int) -> "TokenRecords":
+    def select_sequences(self, first: int, last: int) -> "TokenRecords":
         """Records of the sequences from ``first`` to before ``last``, counted from 0 again."""
         rows = slice(*np.searchsorted(self.sequence, [first, last]))
         return TokenRecords(

@@ -16,7 +16,8 @@ from gdc.statistics.bootstrap import Measured
 from gdc.statistics.exposure import null_exposure
 from gdc.training import models
 from gdc.training.batches import TokenizedTexts
-from gdc.training.loop import Recipe, TrainingData, train
+from gdc.training.loop import train
+from gdc.training.recipe import Recipe, TrainingData
 from tests.builders import params_with
 
 NUM_TRAINED, NUM_ASKED, NUM_PER_FAMILY = 300, 600, 300

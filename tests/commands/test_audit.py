@@ -17,7 +17,8 @@ from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.schema import AUDIT, MEMBERSHIP
 from gdc.training import models
 from gdc.training.batches import TokenizedTexts
-from gdc.training.loop import Recipe, TrainingData, train
+from gdc.training.loop import train
+from gdc.training.recipe import Recipe, TrainingData
 from gdc.workspace.project import source_of
 
 MODEL = LstmModel(

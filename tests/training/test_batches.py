@@ -10,11 +10,11 @@ from gdc.training.batches import (
     PADDING,
     TokenizedTexts,
     Windows,
+    cut_windows,
     group_by_tokens,
-    padded,
+    pad_windows,
     plan_batches,
-    target_places,
-    windows_of,
+    target_indices,
 )
 
 END = 9
@@ -38,12 +38,12 @@ def test_a_sequence_is_its_text_between_two_ends_of_text() -> None:
 
 def test_no_texts_make_no_windows() -> None:
     texts = tokenized()
-    assert len(texts) == len(windows_of(texts, 4)) == 0
+    assert len(texts) == len(cut_windows(texts, 4)) == 0
     assert plan_batches(texts.num_tokens, 4, np.random.default_rng(0)) == []
 
 
-def test_windows_of_two_texts_by_hand() -> None:
-    windows = windows_of(tokenized([1, 2, 3, 4], [5]), 2)
+def test_cut_windows_two_texts_by_hand() -> None:
+    windows = cut_windows(tokenized([1, 2, 3, 4], [5]), 2)
     assert windows.sequence.tolist() == [0, 0, 0, 1]
     assert windows.start.tolist() == [0, 2, 4, 6]
     assert windows.length.tolist() == [2, 2, 1, 2]
@@ -51,7 +51,7 @@ def test_windows_of_two_texts_by_hand() -> None:
 
 def test_padded_windows_by_hand() -> None:
     texts = tokenized([1, 2, 3, 4], [5])
-    inputs, targets = padded(texts, windows_of(texts, 3), np.array([2, 0, 1]))
+    inputs, targets = pad_windows(texts, cut_windows(texts, 3), np.array([2, 0, 1]))
     assert inputs.tolist() == [[9, 5, 0], [9, 1, 2], [3, 4, 0]]
     assert targets.tolist() == [[5, 9, PADDING], [1, 2, 3], [4, 9, PADDING]]
     assert inputs.dtype == targets.dtype == np.int64
@@ -66,7 +66,7 @@ def test_windows_match_a_plain_loop(ids: list[list[int]], block_size: int) -> No
         for skipped in range(0, num_tokens, block_size):
             by_hand.append((i, offset + skipped, min(block_size, num_tokens - skipped)))
         offset += num_tokens + 1
-    windows = windows_of(texts, block_size)
+    windows = cut_windows(texts, block_size)
     found = zip(windows.sequence, windows.start, windows.length, strict=True)
     assert [tuple(map(int, window)) for window in found] == by_hand
 
@@ -76,8 +76,8 @@ def test_windows_predict_each_token_once_and_in_order(
     ids: list[list[int]], block_size: int
 ) -> None:
     texts = tokenized(*ids)
-    windows = windows_of(texts, block_size)
-    inputs, targets = padded(texts, windows, np.arange(len(windows)))
+    windows = cut_windows(texts, block_size)
+    inputs, targets = pad_windows(texts, windows, np.arange(len(windows)))
     is_target = targets != PADDING
     assert is_target.sum(axis=1).tolist() == windows.length.tolist()
     assert windows.length.max() <= block_size
@@ -91,10 +91,10 @@ def test_the_places_of_targets_are_those_that_a_padded_batch_holds(
     ids: list[list[int]], block_size: int, seed: int
 ) -> None:
     texts = tokenized(*ids)
-    windows = windows_of(texts, block_size)
+    windows = cut_windows(texts, block_size)
     chosen = np.random.default_rng(seed).permutation(len(windows))[:3]
-    _, targets = padded(texts, windows, chosen)
-    found = texts.ids[target_places(windows, chosen)]
+    _, targets = pad_windows(texts, windows, chosen)
+    found = texts.ids[target_indices(windows, chosen)]
     assert found.tolist() == targets[targets != PADDING].tolist()
 
 
@@ -138,5 +138,5 @@ def test_batches_follow_the_generator() -> None:
 def test_chosen_windows_are_padded_to_their_own_longest() -> None:
     texts = tokenized([1, 2, 3, 4, 5], [6])
     windows = Windows(np.array([0, 1]), np.array([0, 7]), np.array([6, 2]))
-    inputs, _ = padded(texts, windows, np.array([1]))
+    inputs, _ = pad_windows(texts, windows, np.array([1]))
     assert inputs.tolist() == [[9, 6]]

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from gdc.errors import ConfigError
 from gdc.training import distributed
-from gdc.training.distributed import ALONE, Processes
+from gdc.training.distributed import SINGLE_PROCESS, Group
 from gdc.training.loop import train
 from gdc.workspace import paths, traces
 from tests.builders import REPOSITORY, is_running, losses_by_numpy
-from tests.training.test_loop import built, recipe_with, training_data
+from tests.training.builders import built, recipe_with, training_data
 
 DIES_AT = 7
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -26,29 +26,30 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GDC_CHECKPOINT_SECO
 
 
 @given(st.integers(1, 5), st.integers(0, 40))
-def test_every_sample_falls_to_one_process_and_every_row_is_written_by_one(
-    count: int, num_rows: int
+def test_every_window_is_trained_by_one_rank_and_every_row_written_by_one(
+    world_size: int, num_rows: int
 ) -> None:
-    group = [Processes(rank, count) for rank in range(count)]
-    chosen = np.arange(num_rows) * 3
-    assert sorted(np.concatenate([one.share(chosen) for one in group])) == chosen.tolist()
-    assert np.concatenate([chosen[one.rows(num_rows)] for one in group]).tolist() == chosen.tolist()
+    ranks = [Group(rank, world_size) for rank in range(world_size)]
+    batch = np.arange(num_rows) * 3
+    assert sorted(np.concatenate([rank.share(batch) for rank in ranks])) == batch.tolist()
+    shards = [batch[rank.shard_rows(num_rows)] for rank in ranks]
+    assert np.concatenate(shards).tolist() == batch.tolist()
 
 
-def test_a_process_by_itself_adds_nothing() -> None:
+def test_the_sum_over_a_single_process_is_its_own_values() -> None:
     values = np.array([1.5, 2.0])
-    assert distributed.join() is ALONE
-    assert ALONE.add(values) is values
+    assert distributed.init_group() is SINGLE_PROCESS
+    assert SINGLE_PROCESS.all_reduce(values) is values
 
 
 def test_another_kind_of_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("GDC_PARALLEL", "tensor")
     with pytest.raises(ConfigError, match=r"^GDC_PARALLEL: expected .*'ddp'.*, got 'tensor'"):
-        distributed.join()
+        distributed.init_group()
 
 
-def test_self_influence_wants_one_process(tmp_path: Path) -> None:
+def test_self_influence_needs_one_process(tmp_path: Path) -> None:
     recipe = recipe_with(records=True)
     with pytest.raises(ConfigError, match=r"^train\.self_influence: expected one process, got 2"):
         train(
@@ -57,17 +58,17 @@ def test_self_influence_wants_one_process(tmp_path: Path) -> None:
             recipe,
             checkpoints=tmp_path,
             name="test",
-            among=Processes(0, 2),
+            group=Group(0, 2),
         )
 
 
-# Joins the others, says that it did, and stays.
-LASTING = """
+# Joins the group, writes its process id, and keeps running.
+LASTING_PROGRAM = """
 import os, sys, time
 from pathlib import Path
 from gdc.training import distributed
 
-distributed.join()
+distributed.init_group()
 Path(sys.argv[1], os.environ["RANK"]).write_text(f"{os.getpid()}\\n")
 time.sleep(60)
 """
@@ -75,7 +76,7 @@ time.sleep(60)
 
 @pytest.mark.slow
 def test_processes_end_with_the_launcher_that_started_them(tmp_path: Path) -> None:
-    (tmp_path / "lasting.py").write_text(LASTING)
+    (tmp_path / "lasting.py").write_text(LASTING_PROGRAM)
     command = [*LAUNCH, "2", str(tmp_path / "lasting.py"), str(tmp_path)]
     launcher = subprocess.Popen(command, env=ENVIRONMENT)
     files = [tmp_path / str(rank) for rank in range(2)]
@@ -102,7 +103,7 @@ def run(  # noqa: PLR0913 - how a test trains
     """Train in the folder as so many processes; 0: without a launcher."""
     launch = [*LAUNCH, str(count)] if count else [sys.executable]
     folder.mkdir(exist_ok=True)
-    command = [*launch, "-m", "tests.train_together"]
+    command = [*launch, "-m", "tests.training.train_together"]
     done = subprocess.run(
         [*command, kind, str(folder / "out.npz"), str(die_at), str(dropout)],
         cwd=folder,
@@ -120,7 +121,7 @@ def results_of(folder: Path, rank: int = 0) -> dict[str, NDArray[np.float64]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "parallel"), [("lstm", "ddp"), ("gpt2", "fsdp")])
-def test_two_processes_that_die_and_go_on_train_as_one_does(
+def test_two_processes_that_are_killed_and_resume_train_as_one_does(
     kind: str, parallel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, together, whole = tmp_path / "alone", tmp_path / "together", tmp_path / "whole"
@@ -132,7 +133,7 @@ def test_two_processes_that_die_and_go_on_train_as_one_does(
     expected, first, second = results_of(alone), results_of(together), results_of(together, 1)
     uninterrupted = results_of(whole)
     assert first["num_written"] == expected["num_written"] - DIES_AT
-    for name in ("weights", "curve", "asked"):
+    for name in ("weights", "curve", "losses"):
         np.testing.assert_allclose(first[name], expected[name], atol=5e-5)
         np.testing.assert_array_equal(first[name], second[name])
         np.testing.assert_array_equal(first[name], uninterrupted[name])
@@ -160,30 +161,30 @@ def test_processes_that_find_a_damaged_checkpoint_all_begin_anew(tmp_path: Path)
     assert run(together, "lstm", 2) == 0
     found, expected = results_of(together), results_of(whole)
     assert found["num_written"] == expected["num_written"]
-    for name in ("weights", "curve", "asked"):
+    for name in ("weights", "curve", "losses"):
         np.testing.assert_array_equal(found[name], expected[name])
     assert list((together / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.slow
-def test_one_process_by_itself_is_no_shard_and_goes_on_bit_by_bit(tmp_path: Path) -> None:
+def test_a_single_launched_process_is_no_shard_and_resumes_bit_by_bit(tmp_path: Path) -> None:
     alone, launched = tmp_path / "alone", tmp_path / "launched"
     assert run(alone, "gpt2", 0) == 0
     assert run(launched, "gpt2", 1, parallel="fsdp", die_at=DIES_AT) != 0
     assert run(launched, "gpt2", 1, parallel="fsdp") == 0
     expected, found = results_of(alone), results_of(launched)
     assert found["num_written"] == expected["num_written"] - DIES_AT
-    for name in ("weights", "curve", "asked"):
+    for name in ("weights", "curve", "losses"):
         np.testing.assert_array_equal(found[name], expected[name])
 
 
 @pytest.mark.slow
-def test_processes_that_die_and_go_on_draw_the_dropout_that_was_to_come(tmp_path: Path) -> None:
+def test_processes_that_resume_draw_the_dropout_that_was_to_come(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(whole, "gpt2", 2, dropout=0.5) == 0
     assert run(broken, "gpt2", 2, dropout=0.5, die_at=DIES_AT) != 0
     assert run(broken, "gpt2", 2, dropout=0.5) == 0
     expected, found = results_of(whole), results_of(broken)
     assert found["num_written"] == expected["num_written"] - DIES_AT
-    for name in ("weights", "curve", "asked"):
+    for name in ("weights", "curve", "losses"):
         np.testing.assert_array_equal(found[name], expected[name])

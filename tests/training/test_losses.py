@@ -14,12 +14,13 @@ from gdc.config import Gpt2Model, LstmModel
 from gdc.training import losses
 from gdc.training.batches import TokenizedTexts
 from gdc.training.losses import (
-    mean_of_tokens,
     sample_losses,
+    sample_losses_from_tokens,
     target_nll,
     token_losses,
     token_nll,
     token_records,
+    weighted_loss,
 )
 from gdc.training.models import build_model, target_states
 from gdc.training.token_records import TokenRecords
@@ -98,6 +99,33 @@ def test_a_bfloat16_logit_has_a_float32_loss() -> None:
     found = token_nll(torch.zeros(2, 7, dtype=torch.bfloat16), torch.tensor([0, 6]))
     assert found.dtype == torch.float32
     assert found.tolist() == pytest.approx([math.log(7)] * 2, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("nll", "weights", "loss"),
+    [
+        pytest.param([1.0, 2.0, 6.0], [1.0, 1.0, 1.0], 3.0, id="unit weights are the plain mean"),
+        pytest.param([1.0, 2.0, 6.0], [5.0, 5.0, 5.0], 3.0, id="the scale of all does not matter"),
+        pytest.param([1.0, 2.0, 6.0], [1.0, 1.0, 0.0], 1.5, id="weight 0 equals absence"),
+        pytest.param([1.0, 2.0], [3.0, 1.0], 1.25, id="a weighted mean"),
+        pytest.param([1.0, 2.0], [3.0, -1.0], 0.25, id="the denominator is the sum of |w|"),
+        pytest.param([1.0, 2.0], [0.0, 0.0], 0.0, id="nothing is divided by 0"),
+    ],
+)
+def test_known_weighted_losses(nll: list[float], weights: list[float], loss: float) -> None:
+    weight = torch.tensor(weights)
+    assert weighted_loss(torch.tensor(nll), weight, weight).item() == loss
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 8)), min_size=1, max_size=9))
+def test_weighted_losses_match_a_plain_loop(tokens: list[tuple[int, int]]) -> None:
+    by_hand = sum(nll * w for nll, w in tokens) / sum(w for _, w in tokens)
+    nll, weights = torch.tensor(tokens, dtype=torch.float64).T
+    assert weighted_loss(nll, weights, weights).item() == pytest.approx(by_hand)
+    shares = [
+        weighted_loss(nll[part], weights[part], weights) for part in (slice(3), slice(3, None))
+    ]
+    assert sum(share.item() for share in shares) == pytest.approx(by_hand)
 
 
 def test_losses_match_a_plain_loop(model: nn.Module) -> None:
@@ -239,7 +267,7 @@ def test_the_mean_of_token_losses_is_the_sample_loss_to_the_last_bit(
 ) -> None:
     texts = tokenized(TEXTS)
     nll = token_losses(model, texts, block_size=block_size, batch_tokens=20)
-    means = mean_of_tokens(nll, texts, block_size=block_size)
+    means = sample_losses_from_tokens(nll, texts, block_size=block_size)
     assert means.tolist() == losses_of(model, TEXTS, block_size=block_size, batch=20)
 
 

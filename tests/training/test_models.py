@@ -35,10 +35,10 @@ from gdc.training.models import (
     LstmLanguageModel,
     build_model,
     load_model,
+    model_settings,
     on_device,
     open_model,
     save_model,
-    settings_of,
     target_states,
 )
 from tests.builders import params_with
@@ -180,11 +180,11 @@ def test_input_and_output_embeddings_are_one() -> None:
 
 def test_settings_tell_models_of_equal_weights_apart() -> None:
     settings = [
-        settings_of(built(config.model_copy(update=change)))
+        model_settings(built(config.model_copy(update=change)))
         for config in (LSTM, GPT2)
         for change in ({}, {"dropout": 0.2})
     ]
-    settings.append(settings_of(built(GPT2.model_copy(update={"num_heads": 4}))))
+    settings.append(model_settings(built(GPT2.model_copy(update={"num_heads": 4}))))
     assert len(set(settings)) == 5
 
 

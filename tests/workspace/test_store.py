@@ -35,7 +35,7 @@ from gdc.schema import (
     TRACE_INDEX,
 )
 from gdc.stages import runner
-from gdc.training.distributed import ALONE
+from gdc.training.distributed import SINGLE_PROCESS
 from gdc.workspace import files, paths, tables, traces
 from gdc.workspace.project import TEMPORARIES
 from gdc.workspace.trace_writer import TraceWriter
@@ -344,7 +344,7 @@ def test_a_file_that_nobody_took_a_checksum_of_is_not_verified() -> None:
 def begun(num_checkpoints: int) -> TraceWriter:
     """A trace under way, as a killed process leaves it."""
     trace = trace_with_heldout()
-    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    writer = TraceWriter(7, trace.index, trace.heldout_index, SINGLE_PROCESS)
     writer.resume("run", 0)
     for t in range(num_checkpoints):
         writer.append(np.array([t, t + 1], np.float32), np.array([t], np.float32))
@@ -355,7 +355,7 @@ def begun(num_checkpoints: int) -> TraceWriter:
 def test_a_trace_goes_on_where_its_run_did(workspace: Path) -> None:
     begun(3)
     trace = trace_with_heldout()
-    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    writer = TraceWriter(7, trace.index, trace.heldout_index, SINGLE_PROCESS)
     writer.resume("run", 2)
     writer.append(np.array([8, 9], np.float32), np.array([7], np.float32))
     assert not paths.trace_path(7).exists()
@@ -388,7 +388,7 @@ def within_a_disk(move: Callable[..., None]) -> Callable[..., None]:
 def test_another_run_of_the_seed_leaves_nothing_of_the_former_one() -> None:
     begun(3)
     trace = trace_with_heldout()
-    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    writer = TraceWriter(7, trace.index, trace.heldout_index, SINGLE_PROCESS)
     writer.resume("other", 0)
     assert [path.name for path in Path("work/traces/7").iterdir()] == ["other"]
 
@@ -397,7 +397,7 @@ def test_a_damaged_beginning_of_a_trace_is_refused() -> None:
     begun(2)
     trace = trace_with_heldout()
     damage(Path("work/traces/7/run/train/loss_000.parquet"), 30)
-    writer = TraceWriter(7, trace.index, trace.heldout_index, ALONE)
+    writer = TraceWriter(7, trace.index, trace.heldout_index, SINGLE_PROCESS)
     for num_checkpoints in (2, 1):
         with pytest.raises(DataError, match=r"loss_000\.parquet: .* Remove work/checkpoints to"):
             writer.resume("run", num_checkpoints)

@@ -1,6 +1,6 @@
-"""Trains a small model, alone or as one of several processes, and saves what came of it.
+"""Train a small model, as a single process or as one of several, and save the results.
 
-torchrun --standalone --nproc-per-node 2 -m tests.train_together lstm out.npz -1 0
+torchrun --standalone --nproc-per-node 2 -m tests.training.train_together lstm out.npz -1 0
 """
 
 import sys
@@ -15,7 +15,7 @@ from gdc.training import distributed
 from gdc.training.loop import train
 from gdc.training.losses import sample_losses
 from gdc.workspace.trace_writer import TraceWriter
-from tests.training.test_loop import BLOCK_SIZE, TEXTS, built, recipe_with, training_data
+from tests.training.builders import BLOCK_SIZE, TEXTS, built, recipe_with, training_data
 
 WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 1.0, 1.0, 1.0]
 COPIES = [1, 1, 1, 2, 1, 1, 1, 0, 1, 1]
@@ -23,7 +23,7 @@ COPIES = [1, 1, 1, 2, 1, 1, 1, 0, 1, 1]
 
 def main(kind: str, out: Path, die_at: int, dropout: float) -> None:
     torch.set_num_threads(1)
-    among = distributed.join()
+    group = distributed.init_group()
     data, model = training_data(WEIGHTS, COPIES), built(kind, dropout=dropout)
     index, heldout_index = (
         pl.DataFrame(
@@ -34,24 +34,22 @@ def main(kind: str, out: Path, die_at: int, dropout: float) -> None:
         )
         for name, texts in (("t", data.texts), ("v", data.heldout))
     )
-    trace = Mortal(0, index, heldout_index, among)
+    trace = Mortal(0, index, heldout_index, group)
     trace.die_at = die_at
     recipe = recipe_with(probes_per_epoch=2, epochs=4)
     recording = train(
-        model, data, recipe, checkpoints=Path("checkpoints"), name=kind, trace=trace, among=among
+        model, data, recipe, checkpoints=Path("checkpoints"), name=kind, trace=trace, group=group
     )
     trace.finish(recording.checkpoint_table(), None, None)
-    asked = sample_losses(
-        model, data.texts, block_size=BLOCK_SIZE, batch_tokens=14, processes=among
-    )
+    losses = sample_losses(model, data.texts, block_size=BLOCK_SIZE, batch_tokens=14, group=group)
     weights = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
-    # One name for each process: all of them have everything.
-    place = out.with_name(f"{out.stem}-{among.rank}.npz")
+    # One file for each rank, as each of them has all results.
+    path = out.with_name(f"{out.stem}-{group.rank}.npz")
     np.savez(
-        place,
+        path,
         weights=weights,
         curve=recording.curve,
-        asked=asked,
+        losses=losses,
         num_written=trace.num_written,
     )
 

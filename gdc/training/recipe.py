@@ -1,0 +1,87 @@
+"""Hyper-parameters and samples -> the batches, the number of steps and the learning rates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdc.config import TrainingConfig
+from gdc.errors import DataError
+from gdc.training.batches import TokenizedTexts, Windows, cut_windows, plan_batches
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training run's result, apart from the samples and the model."""
+
+    config: TrainingConfig
+    block_size: int  # predicted tokens of a window at most
+    precision: str  # float32 or bfloat16
+    seed: int  # of the batches and of dropout
+    probes_per_epoch: int = 0  # evaluations of all samples under the frozen model
+    num_steps: int | None = None  # optimizer steps; None: those of `config.epochs` epochs
+    token_losses: bool = False  # record the first probe and the last step token by token
+    self_influence: bool = False  # record by how much each step lowers its own samples' losses
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The samples of one run.
+
+    ``weights`` float64 (factor of a sample's loss) and ``copies`` int64 (times per epoch) have one
+    entry for each text; a sample with weight 0 or no copies is not trained on. ``masked`` has one
+    for each id of ``texts``: predicting it carries no loss, though later tokens see it; None masks
+    nothing. ``heldout`` are texts that are evaluated and never trained on.
+    """
+
+    texts: TokenizedTexts
+    weights: NDArray[np.float64]
+    copies: NDArray[np.int64]
+    heldout: TokenizedTexts
+    masked: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def unweighted(cls, texts: TokenizedTexts, heldout: TokenizedTexts) -> "TrainingData":
+        """Every sample once an epoch with weight 1."""
+        return cls(texts, np.ones(len(texts)), np.ones(len(texts), dtype=np.int64), heldout)
+
+    @property
+    def is_trained(self) -> NDArray[np.bool_]:
+        """Whether each text is trained on."""
+        return np.asarray((self.copies > 0) & (self.weights != 0))
+
+    def windows(self, block_size: int) -> Windows:
+        """Windows that one epoch trains on: those of a text once for each of its copies.
+
+        Raises:
+            DataError: There are none.
+        """
+        windows = cut_windows(self.texts, block_size)
+        times = np.where(self.is_trained, self.copies, 0)[windows.sequence]
+        if not times.any():
+            raise DataError("training: no sample is left to train on. Drop fewer samples.")
+        # A copy repeats its windows, so the windows of one epoch stay independent of each other.
+        return windows.select(np.repeat(np.arange(len(windows)), times))
+
+
+def epoch_batches(windows: Windows, recipe: Recipe, epoch: int) -> Sequence[NDArray[np.int64]]:
+    """Indices into ``windows`` of each batch of an epoch, in the order of training."""
+    rng = np.random.default_rng([recipe.seed, epoch])
+    return plan_batches(windows.length, recipe.config.batch_tokens, rng)
+
+
+def count_steps(data: TrainingData, recipe: Recipe) -> int:
+    """Optimizer steps of ``config.epochs`` epochs over ``data``."""
+    windows = data.windows(recipe.block_size)
+    return sum(len(epoch_batches(windows, recipe, epoch)) for epoch in range(recipe.config.epochs))
+
+
+def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
+    """Rate of optimizer step ``step`` (from 0): linear warm-up, then constant or cosine to 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return float(config.learning_rate * 0.5 * (1 + np.cos(np.pi * progress)))

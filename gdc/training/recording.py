@@ -1,0 +1,70 @@
+"""What a training run records: its checkpoints, its curves, and the losses of its samples."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.schema import CHECKPOINTS
+
+
+class TokenSnapshot(NamedTuple):
+    """Losses of all predicted tokens under the frozen model after ``step`` optimizer steps.
+
+    Float32, nats, one text after the other.
+    """
+
+    step: int
+    train: NDArray[np.float32]
+    heldout: NDArray[np.float32]
+
+
+class TraceSink(Protocol):
+    """Takes the losses of samples, checkpoint by checkpoint.
+
+    Losses are float32, nats per token, in text order, over all tokens of a sample, masked ones
+    included; NaN where a training sample was not seen. Every process gets the losses of all
+    samples.
+    """
+
+    def resume(self, run: str, num_checkpoints: int) -> None:
+        """Keep the first checkpoints of the run with this name; later ones follow again.
+
+        Called once, before all else; 0 checkpoints: a new run.
+        """
+
+    def append(self, losses: NDArray[np.float32], heldout: NDArray[np.float32]) -> None:
+        """Take the losses of the training and of the held-out samples at the next checkpoint."""
+
+    def flush(self) -> None:
+        """Return when all that was appended will outlive this process."""
+
+
+@dataclass
+class Recording:
+    """What a run has recorded so far, besides the losses of its samples.
+
+    Attributes:
+        checkpoints: Rows of ``CHECKPOINTS``.
+        heldout_means: Mean held-out loss at each checkpoint, nats per token; NaN without held-out
+            texts.
+        curve: (step, loss that was trained, nats per token) of every step.
+        num_masked_tokens: Tokens that carry no loss.
+        snapshots: Token losses at the first probe (without probes: at the end of the first epoch)
+            and after the last step; a single one where both are the same step.
+        gain: Float64, for each sample its loss before minus its loss after every step it was in,
+            summed, nats per token; NaN: it was in none. None: not recorded.
+    """
+
+    checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
+    heldout_means: list[float] = field(default_factory=list)
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    num_masked_tokens: int = 0
+    snapshots: list[TokenSnapshot] = field(default_factory=list)
+    gain: NDArray[np.float64] | None = None
+
+    def checkpoint_table(self) -> pl.DataFrame:
+        """``CHECKPOINTS`` table of the recorded checkpoints."""
+        return pl.DataFrame(self.checkpoints, schema=CHECKPOINTS, orient="row")
