@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import readme
+import result_pages
 from machine import machine
 
 HERE = Path(__file__).resolve().parent
@@ -22,7 +22,7 @@ def main() -> None:
     minutes = (time.monotonic() - started) / 60
     text = f"{machine()}, {minutes:.0f} minutes.\n\n" + "\n".join(tables)
     sys.stdout.write(text)
-    readme.put("make bench", text)
+    result_pages.put("make bench", text)
 
 
 def table_of(script: str) -> str:

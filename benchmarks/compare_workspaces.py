@@ -41,6 +41,8 @@ RENAMED_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
         "onion": "next_layer",
         "front": "pareto_front",
         "claims": "paper_claims",
+        "twin_ids": "duplicate_ids",
+        "epsilon": "epsilon_bound",
     },
 }
 ADDED_KEYS: Final[Mapping[str, frozenset[str]]] = {

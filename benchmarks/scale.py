@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import readme
+import result_pages
 from estimate import (
     FLOAT_BYTES,
     Machines,
@@ -330,7 +330,7 @@ def main() -> None:
     text += page(size, machines, measured, given.parameters)
     sys.stdout.write(text)
     if given.write:
-        readme.put(COMMAND, text)
+        result_pages.put(COMMAND, text)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from scipy.stats import kstest, skewnorm
 
 from gdc.errors import DataError
 
-# Beyond this many bits above what the references resolve, a fitted tail is a guess.
+# A fitted tail is unreliable beyond this many bits above the largest sampled exposure.
 MAX_EXTRAPOLATED_BITS: Final = 15.0
-# A skew-normal has three parameters; fewer references would be fitted at will.
+# A skew-normal has three parameters; it fits fewer references too freely.
 MIN_REFERENCES: Final = 8
 
 
@@ -25,8 +25,8 @@ class Extrapolation:
     """Exposure from a skew-normal fit, ``exposure`` float64 and ``is_beyond`` bool, both (S,).
 
     ``ks_distance`` is the Kolmogorov-Smirnov distance of the fit from the references;
-    ``is_beyond`` flags values above log2 N + 15 bits, which are given as that limit: so far out the
-    fit is a guess, and its tail underflows.
+    ``is_beyond`` flags values above log2 N + 15 bits, which are cut to that limit: so far out the
+    fit is unreliable, and its tail underflows.
     """
 
     exposure: NDArray[np.float64]
@@ -49,7 +49,7 @@ def null_exposure(num_references: int) -> float:
 def sampled_exposure(
     secret_losses: NDArray[np.floating], reference_losses: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Bits by which a secret stands out among N references, at most log2 N, in input order.
+    """Exposure of each secret in bits, at most log2 N for N references.
 
     log2 N - log2(1 + number of references whose loss is at most the secret's): a reference tied
     with a secret ranks before it, so a secret above all references is just below 0. When the

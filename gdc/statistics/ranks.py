@@ -1,7 +1,7 @@
 """Values and weights -> rank correlation, AUROC and average precision, exact with ties.
 
-An integer weight counts its row as so many equal rows, so a resample is a vector of weights and
-nothing has to be sorted again.
+An integer weight stands for that many equal rows, so a bootstrap resample is a vector of weights
+and the values need no second sort.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ Weights = NDArray[np.number]
 
 
 def codes(values: NDArray[np.number]) -> Codes:
-    """The ordinal of each value among the distinct values, from 0; equal values share it."""
+    """The ordinal of each value among the distinct values, from 0; equal for equal values."""
     return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.int64)
 
 
 def spearman(one: Codes, other: Codes, weights: Weights) -> float:
-    """Rank correlation, in [-1, 1]; ties share their mean rank. NaN: one of them is constant."""
+    """Spearman rank correlation, in [-1, 1]; ties have their mean rank. NaN: one is constant."""
     a, b = _centred_ranks(one, weights), _centred_ranks(other, weights)
     scale = np.sqrt((weights * a**2).sum() * (weights * b**2).sum())
     if scale == 0:
@@ -47,7 +47,7 @@ def auroc_of_groups(positives: NDArray[np.floating], negatives: NDArray[np.float
 
 
 def average_precision(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> float:
-    """Mean precision over the positives, taken from the highest score down; ties enter together.
+    """Mean precision over the positives, from the highest score down; tied rows are added together.
 
     Chance is the share of positives, not 0.5. NaN: there are no positives.
     """

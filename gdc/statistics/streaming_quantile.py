@@ -1,4 +1,4 @@
-"""Columns on disk -> an exact quantile of all their values, none of them sorted or held in full."""
+"""Columns on disk -> an exact quantile of all their values, without sorting or loading them all."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,44 +9,45 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-# The sample of a column: so many slices, spread evenly, of so many rows.
+# The sample of a table: this many slices, evenly spaced, of this many rows.
 _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
-# Share of the values looked at on either side of the sample's quantile.
+# Share of the values kept on either side of the sample's quantile.
 _MARGIN: Final = 0.01
 
 
 def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: int) -> float | None:
-    """The quantile, with linear interpolation (numpy's default), of all values of all columns.
+    """Compute the quantile, with linear interpolation (numpy's default), of all values.
 
-    A sample says between which two values it lies; one pass over the tables counts the values below
-    and keeps those between. Where a sample misleads, as that of a sorted table may, further passes
-    look farther. Memory: a fiftieth of the values, and more in each further pass.
+    A sample gives two values that bracket it; one pass over the tables counts the values below the
+    bracket and keeps those inside. Where the quantile lies outside, as may happen with a sorted
+    table, further passes use a wider bracket. Memory: a fiftieth of the values, more in each
+    further pass.
 
     Args:
-        tables: Frames whose columns are all of one float type. Nulls and NaNs are no values.
+        tables: Frames whose columns are all of one float type. Nulls and NaNs are ignored.
         share: In [0, 1].
-        num_rows: Rows of a table, about; to count them would be a pass of its own.
+        num_rows: Approximate number of rows of a table; counting them would take another pass.
 
     Returns:
-        The quantile in double precision; None: there is no value.
+        The quantile in double precision; None: all values are null or NaN.
     """
     sample = np.concatenate([_sample(table, num_rows) for table in tables])
     margin = _MARGIN
     while True:
-        bracket = _look(tables, *_around(sample, share, margin))
+        bracket = _count_bracket(tables, *_bracket_ends(sample, share, margin))
         if bracket.num_values == 0:
             return None
-        place = (bracket.num_values - 1) * share
-        first, second = bracket.value_at(math.floor(place)), bracket.value_at(math.ceil(place))
+        index = (bracket.num_values - 1) * share
+        first, second = bracket.value_at(math.floor(index)), bracket.value_at(math.ceil(index))
         if first is not None and second is not None:
-            return first if first == second else (place % 1) * (second - first) + first
+            return first if first == second else (index % 1) * (second - first) + first
         margin *= 8
 
 
 @dataclass(frozen=True)
 class _Bracket:
-    """Two values, how many lie below, at and between them, and those between."""
+    """Two values, the number of values below, at and between them, and the values between."""
 
     low: float
     high: float
@@ -56,33 +57,33 @@ class _Bracket:
     num_high: int
     between: NDArray[np.floating]
 
-    def value_at(self, rank: int) -> float | None:
-        """The value with so many before it in sorted order; None: it lies outside."""
-        rank -= self.num_below
-        if rank < 0:
+    def value_at(self, index: int) -> float | None:
+        """The value at this index in sorted order; None: it lies outside the bracket."""
+        index -= self.num_below
+        if index < 0:
             return None
-        if rank < self.num_low:
+        if index < self.num_low:
             return self.low
-        rank -= self.num_low
-        if rank < len(self.between):
-            return float(np.partition(self.between, rank)[rank])
-        rank -= len(self.between)
-        return self.high if rank < self.num_high else None
+        index -= self.num_low
+        if index < len(self.between):
+            return float(np.partition(self.between, index)[index])
+        index -= len(self.between)
+        return self.high if index < self.num_high else None
 
 
 def _sample(table: pl.LazyFrame, num_rows: int) -> NDArray[np.floating]:
     step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
     slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
-    # Else polars reads all of what the slices have in common, which is the whole table.
+    # Otherwise polars reads what the slices share, which is the whole table.
     parts = pl.collect_all(slices, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
     values = np.concatenate([column.to_numpy() for part in parts for column in part.iter_columns()])
     return np.asarray(values[~np.isnan(values)])
 
 
-def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[np.floating]:
-    """The sample's values at ``margin`` before and after its quantile; infinite past its ends."""
-    place, width = share * (len(sample) - 1), margin * (len(sample) - 1)
-    first, last = math.floor(place - width), math.ceil(place + width)
+def _bracket_ends(sample: NDArray[np.floating], share: float, margin: float) -> list[np.floating]:
+    """The sample's quantiles at ``share`` minus and plus ``margin``; infinite past its ends."""
+    index, width = share * (len(sample) - 1), margin * (len(sample) - 1)
+    first, last = math.floor(index - width), math.ceil(index + width)
     low, high = (sample.dtype.type(end) for end in (-np.inf, np.inf))
     return [
         np.partition(sample, first)[first] if 0 <= first < len(sample) else low,
@@ -90,13 +91,13 @@ def _around(sample: NDArray[np.floating], share: float, margin: float) -> list[n
     ]
 
 
-def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -> _Bracket:
-    """One pass over every table."""
+def _count_bracket(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -> _Bracket:
+    """Count and collect the values of the bracket in one pass over every table."""
     value = pl.col("value")
     is_below, is_to_low = value < float(low), value <= float(low)
     is_below_high, is_to_high = value < float(high), value <= float(high)
     counts, between = np.zeros(5, np.int64), [np.empty(0, low.dtype)]
-    for values in _parts(tables):
+    for values in _chunks(tables):
         found = values.select(
             (value <= math.inf).sum().alias("values"),
             is_below.sum().alias("below"),
@@ -119,9 +120,9 @@ def _look(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -
     )
 
 
-def _parts(tables: Sequence[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-    """The values of all columns as one, part by part, in any order."""
+def _chunks(tables: Sequence[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
+    """The values of all columns as one column, chunk by chunk, in any order."""
     for table in tables:
-        for part in table.collect_batches(engine="streaming", maintain_order=False):
-            columns = [column.rename("value") for column in part.iter_columns()]
+        for chunk in table.collect_batches(engine="streaming", maintain_order=False):
+            columns = [column.rename("value") for column in chunk.iter_columns()]
             yield pl.concat(columns, rechunk=False).to_frame()

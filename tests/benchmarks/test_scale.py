@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import estimate, readme
+from benchmarks import estimate, result_pages
 from benchmarks.estimate import Machines, Measured, Size
 
 SIZE = Size(
@@ -108,19 +108,19 @@ b
 
 
 def test_what_a_script_writes_takes_the_place_of_what_it_wrote() -> None:
-    once = readme.replaced(PAGE, "x", "new\n")
+    once = result_pages.replaced(PAGE, "x", "new\n")
     assert once == PAGE.replace("old\n", "\nnew\n\n")
-    assert readme.replaced(once, "x", "new\n") == once
-    assert "old" in readme.replaced(PAGE, "y", "new\n")
+    assert result_pages.replaced(once, "x", "new\n") == once
+    assert "old" in result_pages.replaced(PAGE, "y", "new\n")
 
 
 @pytest.mark.parametrize("page", ["no marks", "<!-- written by x -->\nwithout an end\n"])
 def test_a_page_without_a_place_for_it_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="expected the lines '<!-- written by x -->"):
-        readme.replaced(page, "x", "new\n")
+        result_pages.replaced(page, "x", "new\n")
 
 
 @pytest.mark.parametrize("command", ["make bench", "make scale"])
 def test_a_page_of_the_results_has_a_place_for_each_command(command: str) -> None:
-    page = readme.PAGES[command].read_text(encoding="utf-8")
-    assert readme.replaced(page, command, "new\n") != page
+    page = result_pages.PAGES[command].read_text(encoding="utf-8")
+    assert result_pages.replaced(page, command, "new\n") != page

@@ -1,4 +1,4 @@
-"""Counterfactual memorization against hand-made losses, a plain loop, and what stays true."""
+"""Counterfactual memorization by hand and against a plain loop; its reliability."""
 
 import math
 import statistics
@@ -21,26 +21,26 @@ def halves_of(num_samples: int, num_models: int, seed: int) -> NDArray[np.bool_]
 
 
 def losses_of(
-    truth: NDArray[np.float64], seen: NDArray[np.bool_], noise: float, seed: int
+    memorization: NDArray[np.float64], seen: NDArray[np.bool_], noise: float, seed: int
 ) -> NDArray[np.float64]:
-    """Each sample's loss is 5, less its memorization where it was seen, and noise."""
+    """A loss of 5 plus noise, minus the memorization where the sample was seen."""
     draws = np.random.default_rng(seed).normal(0, noise, seen.shape)
-    return np.asarray(5 - np.where(seen, truth[:, None], 0) + draws)
+    return np.asarray(5 - np.where(seen, memorization[:, None], 0) + draws)
 
 
 def test_a_sample_of_four_models_by_hand() -> None:
     losses = np.array([[1.0, 4.0, 2.0, 8.0], [3.0, 3.0, 3.0, 3.0]])
     seen = np.array([[True, False, True, False], [False, True, True, False]])
-    truth = counterfactual_memorization(losses, seen)
-    assert truth.memorization.tolist() == [6 - 1.5, 0]
+    found = counterfactual_memorization(losses, seen)
+    assert found.memorization.tolist() == [6 - 1.5, 0]
     # Variances 0.5 and 8, two models each.
-    assert truth.standard_error.tolist() == [math.sqrt(0.5 / 2 + 8 / 2), 0]
+    assert found.standard_error.tolist() == [math.sqrt(0.5 / 2 + 8 / 2), 0]
 
 
-def test_one_model_on_a_side_has_no_standard_error() -> None:
-    truth = counterfactual_memorization(np.array([[1.0, 4.0]]), np.array([[True, False]]))
-    assert truth.memorization.tolist() == [3]
-    assert np.isnan(truth.standard_error).all()
+def test_with_one_model_on_a_side_there_is_no_standard_error() -> None:
+    found = counterfactual_memorization(np.array([[1.0, 4.0]]), np.array([[True, False]]))
+    assert found.memorization.tolist() == [3]
+    assert np.isnan(found.standard_error).all()
 
 
 # Quarters are exact in binary.
@@ -51,13 +51,13 @@ rows = st.lists(st.lists(quarters, min_size=8, max_size=8), min_size=1, max_size
 @given(rows=rows, seed=st.integers(0, 99))
 def test_it_matches_a_plain_loop(rows: list[list[float]], seed: int) -> None:
     seen = halves_of(len(rows), 8, seed)
-    truth = counterfactual_memorization(np.array(rows), seen)
+    found = counterfactual_memorization(np.array(rows), seen)
     for i, row in enumerate(rows):
         inside = [loss for loss, was in zip(row, seen[i], strict=True) if was]
         outside = [loss for loss, was in zip(row, seen[i], strict=True) if not was]
         squares = statistics.variance(inside) / 4 + statistics.variance(outside) / 4
-        assert truth.memorization[i] == statistics.mean(outside) - statistics.mean(inside)
-        assert truth.standard_error[i] == pytest.approx(math.sqrt(squares))
+        assert found.memorization[i] == statistics.mean(outside) - statistics.mean(inside)
+        assert found.standard_error[i] == pytest.approx(math.sqrt(squares))
 
 
 @given(rows=rows, seed=st.integers(0, 99))
@@ -79,29 +79,29 @@ def test_reliability_and_ceiling_are_shares(
     assert 0 <= found <= ceiling(found) <= 1
 
 
-def test_without_noise_the_truth_repeats_itself() -> None:
+def test_without_noise_the_reliability_is_one() -> None:
     seen = halves_of(50, 6, 0)
     losses = losses_of(np.arange(50) / 4, seen, 0, 0)
     assert reliability(losses, seen, seed=0) == 1
 
 
-def test_noise_alone_has_no_reliability() -> None:
+def test_the_reliability_of_noise_is_near_zero() -> None:
     seen = halves_of(2000, 8, 1)
     assert reliability(losses_of(np.zeros(2000), seen, 1, 2), seen, seed=0) < 0.1
 
 
 @pytest.mark.parametrize("num_models", [8, 10])
-def test_the_ceiling_is_the_correlation_with_the_unknown_truth(num_models: int) -> None:
-    """Of normal truth and noise: what the measured truth can be correlated with at best."""
-    truth = np.random.default_rng(3).normal(0, 1, 4000)
+def test_the_ceiling_is_the_correlation_with_the_unknown_memorization(num_models: int) -> None:
+    """With normal memorization and normal noise, whose correlation is known."""
+    memorization = np.random.default_rng(3).normal(0, 1, 4000)
     seen = halves_of(4000, num_models, 4)
-    losses = losses_of(truth, seen, 1.5, 5)
+    losses = losses_of(memorization, seen, 1.5, 5)
     measured = counterfactual_memorization(losses, seen).memorization
-    with_truth = float(spearmanr(truth, measured).statistic)
-    assert ceiling(reliability(losses, seen, seed=0)) == pytest.approx(with_truth, abs=0.02)
+    expected = float(spearmanr(memorization, measured).statistic)
+    assert ceiling(reliability(losses, seen, seed=0)) == pytest.approx(expected, abs=0.02)
 
 
-def test_a_truth_that_does_not_vary_is_not_reliable() -> None:
+def test_the_reliability_of_a_constant_is_zero() -> None:
     seen = halves_of(9, 4, 0)
     assert reliability(np.ones((9, 4)), seen, seed=0) == 0
 
@@ -117,14 +117,14 @@ PAIRS = np.array([[True, False, False, True]] * 3)
         (np.ones((3, 4)), np.ones((3, 4), dtype=bool), "by some models .* got 3 samples without"),
     ],
 )
-def test_losses_that_give_no_truth_are_refused(
+def test_losses_without_a_ground_truth_are_refused(
     losses: NDArray[np.float64], seen: NDArray[np.bool_], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         counterfactual_memorization(losses, seen)
 
 
-def test_models_that_are_no_pairs_are_refused() -> None:
+def test_models_that_are_not_in_pairs_are_refused() -> None:
     with pytest.raises(DataError, match="at least 4 models, got 2"):
         reliability(np.ones((3, 2)), PAIRS[:, :2], seed=0)
     with pytest.raises(DataError, match="complementary halves, got 2 pairs"):

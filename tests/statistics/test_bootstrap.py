@@ -1,4 +1,4 @@
-"""Bootstrap intervals: coverage, pairing, refusals."""
+"""Bootstrap intervals: coverage, pairing, resamples, refusals."""
 
 from dataclasses import astuple
 
@@ -57,7 +57,7 @@ def test_about_95_of_100_intervals_cover_the_truth(
     assert least <= covered / 200 <= 0.99
 
 
-def test_nothing_seen_in_ten_units_is_not_nothing() -> None:
+def test_a_share_of_none_or_all_has_the_exact_binomial_interval() -> None:
     found = share_interval([np.zeros(10, dtype=bool)] * 3, seed=0)
     assert (found.value, found.low) == (0.0, 0.0)
     assert found.high == pytest.approx(1 - 0.025**0.1)
