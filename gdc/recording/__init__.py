@@ -1,1 +1,1 @@
-"""The loss trace: its format."""
+"""The loss trace: its format and its tables."""

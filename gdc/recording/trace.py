@@ -1,4 +1,44 @@
-"""The loss trace: every sample's loss at every checkpoint, one column a checkpoint."""
+"""The loss trace, a folder of Parquet files -> every sample's loss at every checkpoint.
+
+A trace has this form, whichever program wrote it::
+
+    checkpoints.parquet        required: a row for each checkpoint
+        checkpoint     Int64    number of the checkpoint, from 0, rising from row to row
+        step           Int64    optimizer steps taken when the losses were complete
+        epoch          Float64  epochs trained by then, with fractions
+        mode           String   "online": each loss is from the training pass, before the update;
+                                "probe": all losses are from the frozen model in evaluation mode
+        learning_rate  Float64  rate of the last optimizer step
+    train/index.parquet        required: a row for each training sample
+        sample_id      String   not null, each id once
+        num_tokens     Int64    predicted tokens of the sample, at least 1
+    train/loss_000.parquet     required: one for each checkpoint, by its number in three digits or
+                               more; rows as in index.parquet
+        loss_000       Float32  mean cross-entropy of the sample's tokens in nats per token, finite
+                                and at least 0; null or NaN: the sample was not seen
+    heldout/index.parquet      optional: held-out samples, with the columns of train/index.parquet
+    heldout/loss_000.parquet   optional: their losses under the frozen model, as those of train/
+    tokens.parquet             optional: a row for each training sample, in the order of the index
+        sample_id      String
+        early          List(Float32)  loss of each of the num_tokens tokens in nats, finite, under
+                                      the frozen model at the first probe; in a run without probes
+                                      at the end of the first epoch
+        late           List(Float32)  the same after the last step
+    heldout_tokens.parquet     optional: the same of the held-out samples
+    self_influence.parquet     optional: a row for each training sample, in the order of the index
+        sample_id      String
+        gain           Float64  loss before minus loss after each step with the sample, summed, in
+                                nats per token; null: never trained on
+    checksums.json             optional, in each folder: {file name: BLAKE2b, 16 bytes, in hex} of
+                               the Parquet files in it
+
+Columns have this order; a file of losses holds its one column, the others may hold further columns
+after these. ``gdc map`` reads what is required; the pipeline also reads ``heldout/``.
+
+A trace that several processes wrote has, in place of the files in ``train/``, the folders
+``train/shard_00000``, ``train/shard_00001`` and so on, each with an index and loss files of its
+own. Their rows follow each other in the order of the shards.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +52,18 @@ from gdc.schema import TOKEN_LOSSES
 
 @dataclass(frozen=True)
 class Trace:
-    """One tracked run.
+    """The trace of one tracked run.
 
-    ``losses`` has a row for every row of ``index``, in its order, and one Float32 column
-    ``loss_<checkpoint>`` for every row of ``checkpoints``: nats per token, null where the sample
-    was not seen. The held-out tables are alike. ``tokens`` holds the ``TOKEN_LOSSES`` of both and
-    ``gains`` is a ``SELF_INFLUENCE`` table, in the same row order; None: not recorded, or not read.
+    Attributes:
+        index: ``TRACE_INDEX`` table of the training samples.
+        checkpoints: ``CHECKPOINTS`` table.
+        losses: Rows as in ``index``, and a Float32 column ``loss_<checkpoint>`` for every row of
+            ``checkpoints``: nats per token, null where the sample was not seen.
+        heldout_index: ``TRACE_INDEX`` table of the held-out samples.
+        heldout_losses: Their losses, in the form of ``losses``.
+        tokens: ``TOKEN_LOSSES`` tables of the training and of the held-out samples, rows as in the
+            indices; None: not recorded, or not read.
+        gains: ``SELF_INFLUENCE`` table, rows as in ``index``; None: not recorded, or not read.
     """
 
     index: pl.DataFrame
@@ -38,10 +84,10 @@ class TraceScan:
     """The training samples of one tracked run, left on disk.
 
     Attributes:
-        samples: The columns of ``TRACE_INDEX`` and those of ``Trace.losses`` that were asked for.
+        samples: The columns of ``TRACE_INDEX`` and the chosen ones of ``Trace.losses``.
         checkpoints: ``CHECKPOINTS`` table.
         num_samples: Rows of ``samples``.
-        name: The folder, for messages.
+        name: The folder, for error messages.
     """
 
     samples: pl.LazyFrame
@@ -55,7 +101,7 @@ class TraceScan:
 
 
 def loss_column(checkpoint: int) -> str:
-    """Name of a checkpoint's loss column and of its file."""
+    """Name of a checkpoint's loss column; its file adds ``.parquet``."""
     return f"loss_{checkpoint:03d}"
 
 
@@ -74,16 +120,22 @@ def loss_table(losses: Sequence[NDArray[np.float32]]) -> pl.DataFrame:
 def token_table(
     index: pl.DataFrame, early: NDArray[np.float32], late: NDArray[np.float32]
 ) -> pl.DataFrame:
-    """``TOKEN_LOSSES`` of the samples of a ``TRACE_INDEX`` table from their tokens end to end."""
+    """``TOKEN_LOSSES`` table of samples whose token losses stand end to end.
+
+    Args:
+        index: ``TRACE_INDEX`` table of the samples.
+        early: Float32, nats, ``num_tokens`` for each sample in turn.
+        late: The same.
+    """
     row = np.repeat(np.arange(index.height), index["num_tokens"].to_numpy())
-    lists = (
+    losses = (
         pl.DataFrame({"row": row, "early": early, "late": late})
         .group_by("row", maintain_order=True)
         .agg("early", "late")
     )
-    return pl.DataFrame([index["sample_id"], lists["early"], lists["late"]], schema=TOKEN_LOSSES)
+    return pl.DataFrame([index["sample_id"], losses["early"], losses["late"]], schema=TOKEN_LOSSES)
 
 
 def gain_table(index: pl.DataFrame, gain: NDArray[np.float64]) -> pl.DataFrame:
-    """``SELF_INFLUENCE`` of the samples of a ``TRACE_INDEX`` table; NaN becomes null."""
+    """``SELF_INFLUENCE`` table of the samples of a ``TRACE_INDEX`` table; NaN becomes null."""
     return index.select("sample_id", gain=pl.Series(gain, nan_to_null=True))
