@@ -1,0 +1,180 @@
+"""Every code block is what it says: commands and options exist, YAML is accepted, Python runs."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from ruamel.yaml import YAML
+
+from gdc import cli
+from gdc.config import parse_params
+from tests.builders import REPOSITORY
+from tests.docs.pages import (
+    PAGES,
+    Block,
+    blocks,
+    blocks_of,
+    commands_of,
+    inline_commands_of,
+    name_of,
+)  # fmt: skip
+
+LANGUAGES = {"bash", "json", "mermaid", "python", "text", "yaml"}
+# What our pages start besides our own; their options are looked up in their own help.
+OTHERS = {"git", "mlflow", "pip", "prefect", "ray"}
+# How the parsers say that a command is wrong.
+FOUND = {
+    "AssertionError", "CalledProcessError", "DvcParserError", "MissingParameter", "NoSuchOption",
+}  # fmt: skip
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a shell command without its environment; none for ``export``."""
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words.pop(0)
+    return [] if words[:1] == ["export"] else words
+
+
+def check_gdc(arguments: Sequence[str]) -> None:
+    """Parse the arguments of ``gdc`` as the terminal does, without running anything."""
+    command: Any = typer.main.get_command(cli.app)
+    rest = list(arguments)
+    while hasattr(command, "commands"):
+        assert rest, "expected a command"
+        assert rest[0] in command.commands, f"no command {rest[0]}"
+        command = command.commands[rest.pop(0)]
+    command.make_context("gdc", rest)
+
+
+def check_command(line: str) -> None:
+    """A shell command of a page exists, with its options."""
+    words = words_of(line)
+    if not words:
+        return
+    program, arguments = Path(words[0]).name, words[1:]
+    if program == "gdc":
+        check_gdc(arguments)
+    elif program == "make":
+        subprocess.run(["make", "-n", *arguments], cwd=REPOSITORY, check=True, capture_output=True)
+    elif program == "python":
+        assert arguments[0] == "-m" or (REPOSITORY / arguments[0]).is_file(), line
+    elif program == "dvc":
+        from dvc.cli import parse_args  # noqa: PLC0415 - takes a second
+
+        parse_args(arguments)
+    else:
+        assert program in OTHERS, f"{program}: not known to this test"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_says_its_language_and_none_is_left_open(page: Path) -> None:
+    assert {block.language for block in blocks_of(page)} <= LANGUAGES
+    fences = re.findall(r"^```", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(blocks_of(page))
+
+
+@pytest.mark.parametrize("block", blocks("bash"), ids=str)
+def test_the_commands_of_a_shell_block_exist(block: Block) -> None:
+    for line in commands_of(block.text):
+        check_command(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gdc nothing", "gdc run --no-such-option", "gdc recommend --max-extraction 0.1",
+        "GDC_DEVICE=cuda gdc map", "make no-such-target", "python benchmarks/none.py",
+        "dvc no-such-command", "unknown-program",
+    ],
+)  # fmt: skip
+def test_a_command_that_does_not_exist_is_found(line: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - each parser has errors of its own
+        check_command(line)
+    assert type(caught.value).__name__ in FOUND
+
+
+# The changelog names former commands.
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=name_of)
+def test_the_commands_within_sentences_exist(page: Path) -> None:
+    known = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    assert {text.split()[1] for text in inline_commands_of(page)} <= known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["mlflow", "prefect", "ray"])
+def test_the_options_of_programs_that_we_name_exist(program: str) -> None:
+    lines = [line for block in blocks("bash") for line in commands_of(block.text)]
+    used = [words[1:] for line in lines if (words := words_of(line)) and words[0] == program]
+    assert used
+    for words in used:
+        names = [word for word in words if re.fullmatch(r"[a-z]+", word)][:2]
+        names = names if program == "prefect" else names[:1]
+        found = shutil.which(program)
+        assert found
+        shown = subprocess.run(
+            [found, *names, "--help"], check=True, capture_output=True, text=True
+        )
+        for option in (word for word in words if word.startswith("--")):
+            assert option in shown.stdout
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_a_yaml_block_is_accepted_as_params(block: Block) -> None:
+    yaml = YAML(typ="safe")
+    preset = resources.files("gdc") / "presets/docs.yaml"
+    values = yaml.load(preset.read_text(encoding="utf-8"))
+    part = yaml.load(block.text)
+    # A choice is replaced as a whole: keys of another kind would be too many.
+    if "source" in part.get("ingest", {}):
+        values["ingest"]["source"] = {}
+    parse_params(merged(values, part), name=str(block))
+
+
+def merged(values: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with what ``part`` says, at any depth."""
+    both = {
+        key: merged(values[key], value)
+        if isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+        else value
+        for key, value in part.items()
+    }
+    return {**values, **both}
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_a_json_block_is_json(block: Block) -> None:
+    for line in block.text.splitlines():
+        json.loads(line)
+
+
+PYTHON_PAGES = [page for page in PAGES if any(b.language == "python" for b in blocks_of(page))]
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=name_of)
+def test_the_python_of_a_page_runs_and_its_trace_can_be_mapped(page: Path, tmp_path: Path) -> None:
+    code = "\n".join(block.text for block in blocks_of(page) if block.language == "python")
+    run_python(["-c", code], tmp_path)
+    if not (tmp_path / "my-trace").exists():
+        return
+    lines = [line for block in blocks_of(page) for line in commands_of(block.text)]
+    (command,) = [words_of(line) for line in lines if line.startswith("gdc map my-trace")]
+    run_python(["-c", "from gdc.cli import main; main()", *command[1:]], tmp_path)
+    assert (tmp_path / "reports/map/quadrants.parquet").exists()
+
+
+def run_python(arguments: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

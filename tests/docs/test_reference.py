@@ -1,0 +1,127 @@
+"""The reference pages say what the code says, and nothing is missing."""
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+import typer
+
+from docs.hooks import reference
+from gdc import cli, schema, scores
+from gdc.config import Params
+from tests.builders import REPOSITORY
+
+
+def section(page: str, title: str) -> str:
+    """What stands below a heading of the second level."""
+    _, _, rest = page.partition(f"\n## {title}\n")
+    assert rest, title
+    return rest.partition("\n## ")[0]
+
+
+def row(table: str, key: str) -> list[str]:
+    """The cells of a table's row beside its key."""
+    (found,) = re.findall(rf"^\| `{key}` \|(.+)\|$", table, re.MULTILINE)
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", found)]
+
+
+def test_every_command_stands_there_with_its_options() -> None:
+    page = reference.commands_page()
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert {"run", "map", "audit", "show"} <= set(commands)
+    for name in commands:
+        assert f"\n## gdc {name}\n" in page
+    told = section(page, "gdc map")
+    assert "--score" in told
+    assert "A further score of the losses; may be repeated." in told.replace("\n", " ")
+    assert "trace <" in told.lower()
+
+
+def test_every_parameter_stands_there_with_type_and_bounds() -> None:
+    page = reference.parameters_page()
+    for key in Params.model_fields:
+        row(section(page, "params.yaml"), key)
+    share, hundred = row(section(page, "spans"), "p_value"), "Share of like held-out tokens that"
+    assert share[:2] == ["`number`", "> 0, < 1"]
+    assert share[2].startswith(hundred)
+    arm = section(page, "intervene.arms (rule: top-fraction)")
+    assert row(arm, "fraction")[:2] == ["`number`", ">= 0, < 1"]
+    assert row(section(page, "train"), "seeds")[:2] == [
+        "`list of integer`", "at least 1 long, each >= 0, each <= 9,223,372,036,854,775,807",
+    ]  # fmt: skip
+    assert row(section(page, "score"), "mode")[0] == "`online or probe`"
+
+
+def test_every_score_stands_there_with_source_and_cost() -> None:
+    page = reference.scores_page()
+    for name in scores.REGISTRY:
+        told = section(page, name)
+        assert f"Cost class: {scores.cost_class(name)}." in told
+    assert "arXiv:2509.00083" in section(page, "forget")
+    assert "Needs beside the trace: `references`." in section(page, "reference_gap")
+
+
+def test_every_table_stands_there_with_its_columns_and_comments() -> None:
+    page = reference.tables_page()
+    tables = {name: t for name, t in vars(schema).items() if isinstance(t, pl.Schema)}
+    assert {"CORPUS", "SCORES", "PLAN"} <= set(tables)
+    for name, columns in tables.items():
+        for column, dtype in columns.items():
+            assert row(section(page, name), column)[0] == f"`{dtype}`"
+    assert row(section(page, "PLAN"), "weight")[1] == (
+        "factor of the sample's loss; 0 for a dropped sample"
+    )
+    assert set(reference.FILES) <= set(tables)
+
+
+def test_comments_beside_and_above_a_column_belong_to_it(tmp_path: Path) -> None:
+    module = tmp_path / "tables.py"
+    module.write_text(
+        "# Of a table.\n"
+        "# In two lines.\n"
+        "TABLE: Final = pl.Schema(\n"
+        "    {\n"
+        '        "a": pl.Int64,  # beside\n'
+        "        # above\n"
+        "        # it\n"
+        '        "b": pl.Int64,\n'
+        '        "c": pl.Int64,\n'
+        "    }\n"
+        ")\n"
+        "# Of one line.\n"
+        'SHORT: Final = pl.Schema({"a": pl.Int64})\n',
+        encoding="utf-8",
+    )
+    comments = reference.schema_comments(module)
+    assert comments["TABLE"].text == "Of a table. In two lines."
+    assert comments["TABLE"].columns == {"a": "beside", "b": "above it", "c": ""}
+    assert comments["SHORT"].text == "Of one line."
+    assert comments["SHORT"].columns == {}
+
+
+def test_every_error_stands_there_with_its_exit_code() -> None:
+    page = reference.exit_codes_page()
+    assert "| 75 | `TransientError`:" in page
+    for name in ("ConfigError", "DataError", "SchemaError"):
+        assert f"`{name}`" in next(line for line in page.splitlines() if line.startswith("| 2 |"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("``a<b>`` and <c>", "`a<b>` and &lt;c>"), ("`x_<y>`", "`x_<y>`"), ("plain", "plain")],
+)
+def test_docstrings_become_markdown(text: str, expected: str) -> None:
+    assert reference.as_markdown(text) == expected
+
+
+def test_every_variable_of_the_environment_is_told() -> None:
+    page = (REPOSITORY / "docs/reference/environment.md").read_text(encoding="utf-8")
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("gdc", "tasks", "flows")
+        for path in (REPOSITORY / folder).rglob("*.py")
+    )
+    used = set(re.findall(r'"(GDC_[A-Z_]+)"', code))
+    assert used
+    assert used == set(re.findall(r"`(GDC_[A-Z_]+)`", page))

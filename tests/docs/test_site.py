@@ -1,0 +1,95 @@
+"""The site builds strictly and without a network; README and root pages link to what is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.builders import REPOSITORY
+from tests.docs.pages import PAGES
+
+ROOT_PAGES = [page for page in PAGES if page.parent == REPOSITORY]
+LOADED = re.compile(
+    r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=\"?(https?:)?//", re.IGNORECASE
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site, with no dead link and no dead anchor."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_is_built_and_stands_in_the_navigation(site: Path) -> None:
+    index = (site / "index.html").read_text(encoding="utf-8")
+    pages = [page.relative_to(site).as_posix() for page in site.rglob("*.html")]
+    assert len(pages) > 25
+    assert [page for page in pages if page != "404.html" and f'href="{page}"' not in index] in (
+        [], ["index.html"],
+    )  # fmt: skip
+
+
+def test_no_page_loads_anything_from_the_network(site: Path) -> None:
+    loading = [page.name for page in site.rglob("*.html") if LOADED.search(page.read_text("utf-8"))]
+    # Where a page holds one, its script is fetched from a public server.
+    diagrams = [page.name for page in site.rglob("*.html") if 'class="mermaid"' in page.read_text()]
+    assert (loading, diagrams) == ([], [])
+
+
+@pytest.mark.parametrize("page", ROOT_PAGES, ids=lambda page: page.name)
+def test_links_of_the_root_pages_lead_to_files_and_headings(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in (link for link in links if not link.startswith("http")):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_has_at_most_200_lines_and_small_pictures() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 200
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert len(pictures) == 2
+    assert all((REPOSITORY / picture).stat().st_size < 200_000 for picture in pictures)
+
+
+def test_the_lines_of_the_leaderboard_in_the_readme_are_those_of_its_page() -> None:
+    page = (REPOSITORY / "docs/results/leaderboard.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `(\w+)`[^|]*\|(.+)\|$", readme, re.MULTILINE)
+    assert len(shown) == 6
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.+)\|$", page, re.MULTILINE))
+    # needs, Spearman, ordinary text, AUROC of the top decile
+    for score, cells in shown:
+        whole = [cell.strip() for cell in rows[score].split("|")]
+        assert [cell.strip() for cell in cells.split("|")] == [whole[i] for i in (0, 2, 3, 5)]
+
+
+def test_the_claims_in_the_readme_are_those_of_their_page() -> None:
+    page = (REPOSITORY / "docs/results/paper.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    # The arm stands on the page alone.
+    measured = r"x?([\d.]+) \[([\d.]+), ([\d.]+)\]"
+    claim = rf"^\| [^|]+ \| (?:[^|]+ \| )?x?([\d.]+) \| {measured} \| (not \w+|\w+) \|$"
+    shown, whole = (re.findall(claim, text, re.MULTILINE) for text in (readme, page))
+    assert len(shown) == len(whole) == 7
+    for (most, *ours, verdict), (most_there, *theirs, verdict_there) in zip(
+        shown, whole, strict=True
+    ):
+        assert (most, verdict) == (most_there, verdict_there)
+        assert [float(x) for x in ours] == pytest.approx([float(x) for x in theirs], abs=6e-4)
