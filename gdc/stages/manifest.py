@@ -16,7 +16,7 @@ def main() -> None:
     parameter. What trains depends on ``data/pretrained.json`` and not on the source: a change of it
     comes through the corpus. Files that the source leaves out are listed and named in one line.
     """
-    files.write_json(paths.CODE, code_digests())
+    files.write_json(paths.CODE, code_digests(cache_file=paths.CODE_CACHE))
     params = files.load_params()
     # The stages after this one would delete it.
     outputs.require_apart(params)

@@ -41,7 +41,7 @@ def _require_known_code() -> None:
     """Refuse code that ``manifest`` has not seen: DVC would record its results under another's."""
     module = sys.modules["__main__"].__spec__
     stage = "" if module is None else module.name.rpartition(".")[2]
-    digest = code_digests().get(stage)
+    digest = code_digests(cache_file=paths.CODE_CACHE).get(stage)
     if digest is not None and digest != files.read_json(paths.CODE).get(stage):
         raise ConfigError(
             f"{paths.CODE}: expected the digest of this code for stage {stage}, got another: it "

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gdc.durable import put_in_place
+from gdc.statistics.syntax_hash import syntax_hash
 from gdc.training import models
 from gdc.training.distributed import Group
 from gdc.training.recipe import TrainingData
@@ -101,7 +102,7 @@ def run_digest(model: nn.Module, data: TrainingData, *settings: object) -> str:
     """
     digest = blake2b(repr((*settings, torch.__version__)).encode(), digest_size=16)
     for module in sorted(_CODE.glob("*.py")):
-        digest.update(module.name.encode() + module.read_bytes())
+        digest.update(module.name.encode() + syntax_hash(module.read_bytes()))
     for texts in (data.texts, data.heldout):
         digest.update(texts.ids.tobytes())
         digest.update(texts.offsets.tobytes())

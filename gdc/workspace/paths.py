@@ -5,6 +5,7 @@ from typing import Final
 
 PARAMS: Final = Path("params.yaml")
 CODE: Final = Path("data/code.json")
+CODE_CACHE: Final = Path("work/code_digests.json")
 MANIFEST: Final = Path("data/manifest.json")
 PRETRAINED: Final = Path("data/pretrained.json")
 TOKENIZER: Final = Path("data/tokenizer")

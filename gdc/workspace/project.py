@@ -73,12 +73,12 @@ def load_params() -> "Params":
 def edited_stages() -> set[str]:
     """Stages whose code here is not that which ``manifest`` has seen; all where it never ran."""
     from gdc.workspace import files, paths
-    from gdc.workspace.code_digests import code_digests
+    from gdc.workspace.code_digests import PACKAGE, code_digests
 
     known = files.read_json(paths.CODE) if paths.CODE.exists() else {}
     # What lies in the workspace takes the place of what is installed.
     package = Path("gdc").resolve()
-    digests = code_digests(package) if package.is_dir() else code_digests()
+    digests = code_digests(package if package.is_dir() else PACKAGE, paths.CODE_CACHE)
     return {stage for stage, digest in digests.items() if digest != known.get(stage)}
 
 

@@ -78,7 +78,7 @@ def test_a_checkpoint_belongs_to_all_the_code_that_trains(
     monkeypatch.setattr(checkpoints, "_CODE", tmp_path)
     train_anew(tmp_path / "checkpoints")
     for name in modules:
-        (tmp_path / name).write_text("edited")
+        (tmp_path / name).write_text("edited = 1")
         train_anew(tmp_path / "checkpoints")
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1 + len(modules)
 

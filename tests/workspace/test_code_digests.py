@@ -1,0 +1,165 @@
+"""Laws of the digests of code: an edit changes those of the stages that it may change."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from gdc.errors import ConfigError
+from gdc.statistics.syntax_hash import syntax_hash
+from gdc.workspace import code_digests as digests
+from gdc.workspace.code_digests import code_digests
+from tests.builders import REPOSITORY
+
+ALL = set(code_digests())
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(REPOSITORY / "gdc", tmp_path / "gdc", ignore=ignored))
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+def append(file: Path, text: str) -> None:
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(text)
+
+
+@pytest.mark.parametrize(
+    ("edited", "stages"),
+    [
+        ("stages/train.py", {"train"}),
+        ("mapping/quadrants.py", {"calibrate", "partition"}),
+        ("schema.py", ALL),
+        ("errors.py", ALL),
+        ("cli.py", set()),
+    ],
+)
+def test_an_edit_changes_the_digests_of_what_reaches_it(
+    edited: str, stages: set[str], package: Path
+) -> None:
+    before = code_digests(package)
+    assert before == code_digests()
+    append(package / edited, "EDITED = 1\n")
+    assert changed(before, code_digests(package)) == stages
+
+
+def test_a_template_counts_by_its_bytes(package: Path) -> None:
+    before = code_digests(package)
+    append(package / "report/templates/report.html", "<!-- edited -->")
+    assert changed(before, code_digests(package)) == {"report"}
+
+
+def test_a_comment_or_a_docstring_anywhere_runs_no_stage(package: Path) -> None:
+    before = code_digests(package)
+    for file in package.rglob("*.py"):
+        written = file.read_text(encoding="utf-8")
+        file.write_text(
+            f'"""Edited."""\n# Edited.\n\n{written}\n"""The end."""\n', encoding="utf-8"
+        )
+    assert code_digests(package) == before
+
+
+def test_a_module_that_a_function_imports_counts(package: Path) -> None:
+    before = code_digests(package)
+    (package / "mapping/added.py").write_text("ADDED = 1\n", encoding="utf-8")
+    assert code_digests(package) == before
+    lazily = "\n\ndef add():\n    from gdc.mapping import (\n        added as other,\n    )\n"
+    append(package / "mapping/quadrants.py", lazily)
+    with_import = code_digests(package)
+    (package / "mapping/added.py").write_text("ADDED = 2\n", encoding="utf-8")
+    assert changed(with_import, code_digests(package)) == {"calibrate", "partition"}
+
+
+def test_a_module_that_is_not_python_is_named(package: Path) -> None:
+    (package / "schema.py").write_text("A = 1\ndef f(:\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"schema\.py:2: expected Python, got invalid syntax"):
+        code_digests(package)
+
+
+# ---- the cache
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read, as they are."""
+    names: list[str] = []
+    parse = digests._parse
+
+    def listing(file: Path) -> tuple[str, list[str]]:
+        names.append(file.name)
+        return parse(file)
+
+    monkeypatch.setattr(digests, "_parse", listing)
+    monkeypatch.setattr(digests, "_CLOCK_SECONDS", 0)
+    return names
+
+
+def test_with_a_cache_nothing_is_read_again(
+    package: Path, tmp_path: Path, parsed: list[str]
+) -> None:
+    cache_file = tmp_path / "work/cache"
+    first = code_digests(package, cache_file)
+    assert {"schema.py", "train.py", "report.html"} <= set(parsed)
+    parsed.clear()
+    assert code_digests(package, cache_file) == first
+    assert parsed == []
+    assert code_digests() == first
+    assert list(cache_file.parent.iterdir()) == [cache_file]
+
+
+def test_with_a_cache_an_edit_is_seen(package: Path, tmp_path: Path, parsed: list[str]) -> None:
+    cache_file, file = tmp_path / "cache", package / "mapping/quadrants.py"
+    append(file, "EDITED = 1\n")
+    before = code_digests(package, cache_file)
+    parsed.clear()
+    # As long as it was.
+    file.write_text(file.read_text(encoding="utf-8")[:-2] + "2\n", encoding="utf-8")
+    assert changed(before, code_digests(package, cache_file)) == {"calibrate", "partition"}
+    assert parsed == ["quadrants.py"]
+
+
+def test_a_file_that_was_written_just_now_is_not_kept(
+    package: Path, tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "_CLOCK_SECONDS", 3600)
+    started = time.time()
+    code_digests(package, tmp_path / "cache")
+    parsed.clear()
+    code_digests(package, tmp_path / "cache")
+    assert time.time() - started < 3600
+    assert "schema.py" in parsed
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "cut", "edited", "folder"])
+def test_a_damaged_cache_is_not_believed(
+    damage: str, package: Path, tmp_path: Path, parsed: list[str]
+) -> None:
+    cache_file = tmp_path / "cache"
+    expected = code_digests(package, cache_file)
+    whole = cache_file.read_text(encoding="utf-8")
+    if damage == "folder":
+        cache_file.unlink()
+        cache_file.mkdir()
+    else:
+        digest = syntax_hash((package / "schema.py").read_bytes()).hex()
+        edited = whole.replace(digest, "0" * len(digest))
+        assert edited != whole
+        texts = {"cut": whole[: len(whole) // 2], "edited": edited}
+        cache_file.write_text(texts.get(damage, damage), encoding="utf-8")
+    parsed.clear()
+    assert code_digests(package, cache_file) == expected
+    assert "schema.py" in parsed
+
+
+def test_a_cache_of_another_package_is_not_believed(package: Path, tmp_path: Path) -> None:
+    expected = code_digests(package, tmp_path / "cache")
+    other = Path(shutil.copytree(package, tmp_path / "other/gdc"))
+    append(other / "schema.py", "EDITED = 1\n")
+    assert changed(expected, code_digests(other, tmp_path / "cache")) == ALL
