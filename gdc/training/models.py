@@ -28,7 +28,7 @@ _WEIGHTS: Final = "model.safetensors"
 
 
 class _LstmSettings(BaseModel):
-    """What ``config.json`` of a saved LSTM says besides its type."""
+    """Settings in ``config.json`` of a saved LSTM, besides its type."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class _LstmSettings(BaseModel):
 
 
 class TargetStates(NamedTuple):
-    """Hidden states at the chosen positions, and the linear head that makes logits of them."""
+    """Hidden states at the target positions, and the linear head that turns them into logits."""
 
     hidden: Tensor  # number of positions x hidden size
     weight: Tensor | None  # vocabulary x hidden size; None: ``hidden`` are the logits themselves
@@ -47,11 +47,11 @@ class TargetStates(NamedTuple):
 
     @property
     def vocab_size(self) -> int:
-        """Logits of a position."""
+        """Number of logits of a position."""
         return self.hidden.shape[1] if self.weight is None else len(self.weight)
 
     def logits(self, part: slice = slice(None)) -> Tensor:
-        """Of some positions, number of them x vocabulary."""
+        """Logits of some positions, number of positions x vocabulary."""
         hidden = self.hidden[part]
         return hidden if self.weight is None else F.linear(hidden, self.weight, self.bias)
 
@@ -80,7 +80,7 @@ class LstmLanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     def forward(self, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:
-        """States at the chosen positions."""
+        """Hidden states at the target positions, and the tied embedding as their head."""
         # Most CPUs have no bfloat16 LSTM in oneDNN and would raise; other devices are not touched.
         with torch.autocast("cpu", enabled=False):
             hidden_BTH, _ = self.lstm(self.dropout(self.embedding(ids_BT)))
@@ -90,10 +90,10 @@ class LstmLanguageModel(nn.Module):
 
 
 def on_device(model: nn.Module) -> nn.Module:
-    """Move a model to where ``GDC_DEVICE`` says.
+    """Move a model to the device that ``GDC_DEVICE`` names.
 
     Raises:
-        ConfigError: It is no device, or torch has none such here.
+        ConfigError: It names no device, or one that torch does not have on this machine.
     """
     name = device()
     try:
@@ -107,9 +107,9 @@ def on_device(model: nn.Module) -> nn.Module:
 
 
 def target_states(model: nn.Module, ids_BT: Tensor, is_target_BT: Tensor) -> TargetStates:
-    """States at the chosen positions only, and their head.
+    """Hidden states at the target positions only, and their head.
 
-    Inputs are padded on the right, where no real position of a causal model looks.
+    Inputs are padded on the right, which no real position of a causal model sees.
     """
     if isinstance(model, LstmLanguageModel):
         states: TargetStates = model(ids_BT, is_target_BT)
@@ -201,7 +201,7 @@ def _load_lstm(folder: Path, config: Mapping[str, Any]) -> LstmLanguageModel:
     try:
         settings = _LstmSettings.model_validate(config)
         weights = load_file(path)
-        # Before anything of the size that config.json claims is built.
+        # Before a model of the sizes in config.json is built, which might not fit in memory.
         _require_sizes(settings, weights)
         model = LstmLanguageModel(**settings.model_dump())
         model.load_state_dict(weights)
@@ -224,28 +224,30 @@ def _require_sizes(settings: _LstmSettings, weights: Mapping[str, Tensor]) -> No
     found = (*weights["embedding.weight"].shape, num_layers)
     described = (settings.vocab_size, settings.hidden_size, settings.num_layers)
     if found != described:
-        raise LookupError(f"{found} for vocabulary, width and layers, where it says {described}")
+        raise LookupError(
+            f"vocabulary, width and layers of {found}, where config.json says {described}"
+        )
 
 
 def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
-    """Load a causal language model made here or anywhere, and the most tokens it can see at once.
+    """Load a causal language model, trained with gdc or not, and the length of its context.
 
     Args:
         name: A folder, or a name on the Hub.
         vocab_size: Ids that its tokenizer has.
 
     Returns:
-        The model in evaluation mode and float32, and its number of positions; None: any.
+        The model in evaluation mode and float32, and its number of positions; None: no limit.
 
     Raises:
         ConfigError: It cannot be loaded without unpickling, lacks weights, is no causal language
             model, or does not know all ids.
-        SchemaError: It was made here and is damaged.
+        SchemaError: It was saved by gdc and is damaged.
         TransientError: The Hub did not answer.
     """
     if _is_lstm(Path(name)):
         model = load_model(Path(name))
-        assert isinstance(model, LstmLanguageModel)  # noqa: S101 - its type stands in its settings
+        assert isinstance(model, LstmLanguageModel)  # noqa: S101 - config.json says so
         if model.settings["vocab_size"] != vocab_size:
             raise ConfigError(
                 f"{name}: knows {model.settings['vocab_size']} ids, but its tokenizer has "
@@ -265,7 +267,7 @@ def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
 
 
 def _is_lstm(folder: Path) -> bool:
-    """Whether we saved it; what is no folder or is damaged is left to transformers to word."""
+    """Whether gdc saved an LSTM there; all else is left to transformers, and its errors."""
     try:
         return _read_config(folder).get("model_type") == _LSTM_TYPE
     except SchemaError:

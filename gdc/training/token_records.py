@@ -1,4 +1,4 @@
-"""One pass of a model over texts: what every audit is computed from."""
+"""One pass of a model over texts -> a row per predicted token, the input of every audit."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TokenRecords:
-    """One row is a predicted token of a sequence, sorted by sequence, then position.
+    """Predicted tokens of some sequences, one row each, sorted by sequence, then position.
 
-    ``position`` p is the p-th id of the text (the last is its end of text). ``nll`` is float32,
-    nats; ``is_greedy`` tells whether the token is the most likely one given all before it.
-    ``mean`` and ``std`` float32 are the expectation of the log-probability over the vocabulary at
-    that position and its standard deviation, nats; ``greedy_id`` int32 is the most likely id.
+    Attributes:
+        sequence: Index of the sequence.
+        position: Index of the token in the text; the last token is the end of text.
+        nll: Negative log-likelihood, nats.
+        is_greedy: Whether the token is the most likely one given all tokens before it.
+        mean: Expectation of the log-probability over the vocabulary at that position, nats.
+        std: Standard deviation of the log-probability there, nats.
+        greedy_id: The most likely id there.
     """
 
     sequence: NDArray[np.int64]
@@ -25,7 +29,7 @@ class TokenRecords:
     greedy_id: NDArray[np.int32]
 
     def select_sequences(self, first: int, last: int) -> "TokenRecords":
-        """Records of the sequences from ``first`` to before ``last``, counted from 0 again."""
+        """Records of the sequences ``first`` to ``last - 1``, which are numbered from 0 again."""
         rows = slice(*np.searchsorted(self.sequence, [first, last]))
         return TokenRecords(
             self.sequence[rows] - first,

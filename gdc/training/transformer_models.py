@@ -24,14 +24,14 @@ from transformers import (
 from gdc.config import Gpt2Model, PretrainedModel
 from gdc.errors import ConfigError, SchemaError, TransientError
 
-# What transformers raises for a model that it cannot build; the classes of the models check little.
+# What transformers raises for a model that it cannot build, as its models check few settings.
 _LOADING_ERRORS: Final = (
     ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, SafetensorError,
     StrictDataclassError, TypeError, ValueError,
 )  # fmt: skip
-# Heads of models that give logits of the next token; `For` begins the name of every head but a few.
+# Heads that give logits of the next token. Nearly every name of a head contains `For`.
 _CAUSAL_HEADS: Final = ("ForCausalLM", "ForConditionalGeneration")
-# Of the largest logit: what the order of sums may change.
+# Share of the largest logit by which another order of sums may change a logit.
 _ROUNDING: Final = 1e-5
 
 
@@ -42,7 +42,7 @@ def target_states(
     if isinstance(model, GPT2LMHeadModel):
         hidden_BTH = model.transformer(ids_BT, use_cache=False).last_hidden_state
         return hidden_BTH[is_target_BT], model.lm_head.weight, model.lm_head.bias
-    # A foreign head may scale or cap its logits, so the whole model is asked.
+    # The head of another model may scale or cap its logits, so the whole model is called.
     return model(ids_BT, use_cache=False).logits[is_target_BT], None, None
 
 
@@ -56,7 +56,7 @@ def load(folder: Path) -> PreTrainedModel:
     """Read what ``save`` wrote, in float32.
 
     Raises:
-        SchemaError: It is damaged, or is no causal language model with all of its weights.
+        SchemaError: The folder is damaged, or holds no causal language model with all weights.
     """
     try:
         return _loaded(str(folder), None, local_files_only=True)
@@ -68,7 +68,7 @@ def load(folder: Path) -> PreTrainedModel:
 
 
 def gpt2(config: Gpt2Model, *, vocab_size: int, end_of_text: int) -> GPT2LMHeadModel:
-    """A GPT-2 with fresh weights."""
+    """Make a GPT-2 with random weights."""
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=vocab_size,
@@ -95,11 +95,11 @@ def pretrained(
     Args:
         config: The name, and the positions that are needed.
         vocab_size: Ids of its tokenizer.
-        option: Where the name was given, for messages.
+        option: Where the user gave the name, for error messages.
 
     Raises:
-        ConfigError: It cannot be loaded so, lacks weights, is no causal language model, does not
-            know all ids of its tokenizer, or has fewer positions than ``block_size``.
+        ConfigError: It cannot be loaded in this way, lacks weights, is no causal language model,
+            does not know all ids of its tokenizer, or has fewer positions than ``block_size``.
         TransientError: The Hub did not answer.
     """
     where = f"{option} {config.name!r}"
@@ -136,7 +136,7 @@ def pretrained(
 
 
 def _loaded(name: str, revision: str | None, *, local_files_only: bool) -> PreTrainedModel:
-    """A causal language model with all of its weights; ``ValueError``: it is none."""
+    """Load a causal language model with all of its weights; ValueError for any other model."""
     # Nothing that a model's author wrote is executed: no code of theirs, no pickle.
     source = {
         "revision": revision, "trust_remote_code": False, "local_files_only": local_files_only
@@ -149,15 +149,15 @@ def _loaded(name: str, revision: str | None, *, local_files_only: bool) -> PreTr
     model: PreTrainedModel = found[0]
     loading: Mapping[str, Collection[Any]] = found[1]
     _require_weights(model, loading)
-    _require_blind_to_later(model)
+    _require_causal(model)
     return model
 
 
 def _require_causal_head(settings: PretrainedConfig) -> None:
     if settings.is_encoder_decoder:
         raise ValueError(
-            f"{settings.model_type} has an encoder too, which would not be asked. "
-            "Give a model with a decoder alone."
+            f"{settings.model_type} has an encoder too, which would not be used. "
+            "Give a decoder-only model."
         )
     for head in settings.architectures or ():
         if "For" in head and not any(causal in head for causal in _CAUSAL_HEADS):
@@ -177,15 +177,15 @@ def _require_weights(model: PreTrainedModel, loading: Mapping[str, Collection[An
     left_over = sorted(_within_modules(model, loading["unexpected_keys"]))
     if left_over:
         raise ValueError(
-            f"expected a place in the model for every weight, got none for {_first(left_over)}. "
-            "Give the config.json of these weights, and merge adapters."
+            "expected a parameter of the model for every weight, got none for "
+            f"{_first(left_over)}. Give the config.json of these weights, and merge adapters."
         )
 
 
 def _within_modules(model: PreTrainedModel, names: Collection[str]) -> list[str]:
-    """Those that stand in a module of the model that has weights, or in a further layer like it.
+    """Names within a module of the model that has weights, or within a further layer like it.
 
-    What lies beside them, as another head, changes no logit.
+    Weights elsewhere, such as another head, change no logit.
     """
     owners = {_without_numbers(name.rpartition(".")[0]) for name, _ in model.named_parameters()}
     ancestors = {name: [name[: dot.start()] for dot in re.finditer(r"\.", name)] for name in names}
@@ -200,8 +200,8 @@ def _first(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
-def _require_blind_to_later(model: PreTrainedModel) -> None:
-    """Change what follows a token: its logits must not tell, else a loss is no likelihood."""
+def _require_causal(model: PreTrainedModel) -> None:
+    """Change the tokens after a position: if its logits change, a loss is no likelihood."""
     token = model.config.get_text_config().vocab_size // 2
     ids_BT = torch.full((2, 4), token)
     ids_BT[1, 2:] = token - 1
@@ -210,18 +210,17 @@ def _require_blind_to_later(model: PreTrainedModel) -> None:
         logits_BTV = model.eval()(ids_BT, use_cache=False).logits[:, :2]
     model.train(was_training)
     change = (logits_BTV[0] - logits_BTV[1]).abs().max()
-    # NaN passes: weights that are not finite are another fault.
+    # NaN passes: weights that are not finite are another error.
     if change > _ROUNDING * logits_BTV.abs().max():
         raise ValueError(
-            "what it says of a token changes with the tokens after it (attention in both "
-            "directions, as in BERT), so it has no likelihoods. Give a model that sees only what "
-            "stands before a token."
+            "its logits at a token change with the tokens after it (attention in both directions, "
+            "as in BERT), so it gives no likelihoods. Give a model that sees only earlier tokens."
         )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of transformers between ours."""
+    """Hide the progress bars of transformers."""
     was_on = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:

@@ -27,7 +27,7 @@ def tokenized(*texts: Sequence[int]) -> TokenizedTexts:
     return TokenizedTexts.from_ids(texts, END)
 
 
-def test_a_sequence_is_its_text_between_two_ends_of_text() -> None:
+def test_a_sequence_is_its_text_between_two_end_of_text_ids() -> None:
     texts = tokenized([1, 2], [], [3])
     assert texts.ids.tolist() == [9, 1, 2, 9, 9, 9, 9, 3, 9]
     assert texts.offsets.tolist() == [0, 4, 6, 9]
@@ -87,7 +87,7 @@ def test_windows_predict_each_token_once_and_in_order(
 
 
 @given(texts_of_ids, st.integers(1, 6), st.integers(0, 9))
-def test_the_places_of_targets_are_those_that_a_padded_batch_holds(
+def test_target_indices_are_those_of_the_targets_of_a_padded_batch(
     ids: list[list[int]], block_size: int, seed: int
 ) -> None:
     texts = tokenized(*ids)
@@ -108,7 +108,7 @@ def test_every_index_is_planned_once_and_fits(
         assert len(batch) == 1 or lengths[batch].max() * len(batch) <= batch_tokens
 
 
-def test_runs_are_cut_where_the_padded_size_would_be_too_large() -> None:
+def test_a_batch_ends_where_its_padded_size_would_be_too_large() -> None:
     lengths = np.array([1, 1, 3, 3, 9, 2])
     groups = group_by_tokens(lengths, np.arange(6), 6)
     assert [group.tolist() for group in groups] == [[0, 1], [2, 3], [4], [5]]
@@ -135,7 +135,7 @@ def test_batches_follow_the_generator() -> None:
     assert {frozenset(batch) for batch in plan(0)} != {frozenset(batch) for batch in plan(1)}
 
 
-def test_chosen_windows_are_padded_to_their_own_longest() -> None:
+def test_a_batch_is_padded_to_its_longest_window() -> None:
     texts = tokenized([1, 2, 3, 4, 5], [6])
     windows = Windows(np.array([0, 1]), np.array([0, 7]), np.array([6, 2]))
     inputs, _ = pad_windows(texts, windows, np.array([1]))

@@ -186,13 +186,13 @@ def test_losses_and_gradients_made_in_parts_are_those_made_at_once(
 def test_losses_and_records_do_not_depend_on_the_logits_held_at_once(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked() -> tuple[list[float], TokenRecords]:
+    def losses_and_records() -> tuple[list[float], TokenRecords]:
         records = token_records(model, tokenized(TEXTS), block_size=BLOCK_SIZE, batch_tokens=20)
         return losses_of(model, TEXTS), records
 
-    expected, expected_records = asked()
+    expected, expected_records = losses_and_records()
     monkeypatch.setattr(losses, "MAX_LOGITS", 4 * VOCAB_SIZE)
-    found, records = asked()
+    found, records = losses_and_records()
     assert found == pytest.approx(expected, abs=1e-5)
     for column, expected_column in zip(astuple(records), astuple(expected_records), strict=True):
         np.testing.assert_allclose(column, expected_column, atol=1e-5)

@@ -169,7 +169,7 @@ def test_a_position_does_not_see_what_follows(config: Model) -> None:
     assert not torch.allclose(after[3:5], before[3:5])
 
 
-def test_input_and_output_embeddings_are_one() -> None:
+def test_input_and_output_embeddings_are_tied() -> None:
     lstm, gpt2 = built(LSTM), built(GPT2)
     assert isinstance(lstm, LstmLanguageModel)
     assert isinstance(gpt2, GPT2LMHeadModel)
@@ -199,7 +199,7 @@ def test_pretrained_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
-def test_another_architecture_is_loaded_and_asked_whole(tmp_path: Path) -> None:
+def test_another_architecture_is_loaded_and_called_whole(tmp_path: Path) -> None:
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=8,
@@ -245,7 +245,7 @@ def test_code_in_the_model_folder_is_refused(tmp_path: Path) -> None:
         pretrained(tmp_path)
 
 
-def test_what_is_no_language_model_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_no_language_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"model.name: .*: not a causal language model"):
         pretrained(tmp_path)
@@ -374,12 +374,12 @@ def test_what_is_not_a_whole_causal_model_is_refused(
 
 
 @pytest.mark.parametrize("model", masked_lms(), ids=lambda model: type(model).__name__)
-def test_attention_in_both_directions_is_noticed_whatever_the_model_is_called(
+def test_attention_in_both_directions_is_refused_under_any_name(
     model: PreTrainedModel, tmp_path: Path
 ) -> None:
     model.save_pretrained(tmp_path)
     edit_config(tmp_path, {"architectures": None})
-    with pytest.raises(ConfigError, match="changes with the tokens after it"):
+    with pytest.raises(ConfigError, match="change with the tokens after it"):
         open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
 
 
@@ -393,7 +393,7 @@ def edit_config(folder: Path, change: Mapping[str, object]) -> None:
     ("change", "message"),
     [
         ({"num_hidden_layers": 3}, r"got none for model\.layers\.2\..* and 6 more"),
-        ({"num_hidden_layers": 1}, r"a place .* got none for model\.layers\.1\..* and 6 more"),
+        ({"num_hidden_layers": 1}, r"a parameter .* got none for model\.layers\.1\..* and 6 more"),
         ({"attention_bias": True}, r"got none for model\.layers\.0\.self_attn\.k_proj\.bias"),
         ({"hidden_size": 10**9}, "RuntimeError"),
         ({"hidden_size": -8}, "RuntimeError"),
@@ -413,7 +413,7 @@ def test_a_config_that_is_not_that_of_the_weights_is_refused(
         open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
 
 
-def test_a_head_that_changes_no_logit_may_stand_beside(tmp_path: Path) -> None:
+def test_another_head_that_changes_no_logit_is_allowed(tmp_path: Path) -> None:
     """As a value head of reinforcement learning."""
     model = LlamaForCausalLM(llama()).eval()
     weights = {**model.state_dict(), "v_head.summary.weight": torch.ones(1, 8)}
@@ -467,7 +467,7 @@ def test_an_lstm_whose_config_is_edited_is_refused(
             load(tmp_path)
 
 
-# ---- where it runs
+# ---- the device
 
 
 @pytest.mark.parametrize(
