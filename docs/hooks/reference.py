@@ -18,6 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gdc import cli, config, errors, schema, scores
+from gdc.recording import trace
+from gdc.workspace import paths, tables
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 GENERATED: Final = "*This page is generated from the code when the site is built.*"
@@ -231,34 +233,55 @@ def tables_page() -> str:
             (f"`{column}`", f"`{dtype}`", said.columns.get(column, ""))
             for column, dtype in columns.items()
         ]
-        places = ", ".join(f"`{file}`" for file in FILES.get(name, []))
+        places = ", ".join(f"`{file}`" for file in files_of(name))
         parts += [f"## {name}", *filter(None, [places, said.text])]
         parts.append(table(("column", "type", "what it is"), rows))
     return "\n\n".join(parts) + "\n"
 
 
-FILES: Final[Mapping[str, Sequence[str]]] = {
-    "CORPUS": ["data/corpus.parquet"],
-    "QUARANTINE": ["data/quarantine.parquet"],
-    "CANARIES": ["data/canaries.parquet"],
-    "TRACE_INDEX": ["data/trace/<seed>/train/index.parquet", "heldout/index.parquet"],
-    "CHECKPOINTS": ["data/trace/<seed>/checkpoints.parquet"],
-    "TOKEN_LOSSES": ["data/trace/<seed>/tokens.parquet", "heldout_tokens.parquet"],
-    "SELF_INFLUENCE": ["data/trace/<seed>/self_influence.parquet"],
-    "HALVES": ["data/reference/halves.parquet"],
-    "REFERENCE_LOSS": ["data/reference/<model>.parquet"],
-    "SCORES": ["data/scores.parquet"],
-    "SCORES_BY_RUN": ["data/scores_by_run.parquet"],
-    "PROBES": ["data/canary_memorization.parquet"],
-    "QUADRANT_TABLE": ["data/quadrants.parquet"],
-    "SPANS": ["data/spans.parquet"],
-    "PLAN": ["data/plans/<arm>.parquet"],
-    "CURATED": [f"data/curated/{part}.parquet" for part in ("train", "validation", "reserved")],
-    "REMOVED": ["data/curated/removed.parquet"],
-    "AUDIT": ["data/audits/<arm>-<seed>.parquet"],
-    "MEMBERSHIP": ["data/membership/<arm>-<seed>.parquet"],
+def files_of(name: str) -> list[str]:
+    """Where a table lies; one that passes from function to function has no file."""
+    schema_of = getattr(schema, name)
+    return [str(path) for path, contract in tables.TABLES.values() if contract is schema_of] or [
+        str(path) for path in CELLS.get(name, [])
+    ]
+
+
+_TRACE: Final = paths.trace_path("<seed>")  # type: ignore[arg-type]  # a placeholder
+CELLS: Final[Mapping[str, Sequence[Path]]] = {
+    "TRACE_INDEX": [_TRACE / "train/index.parquet", _TRACE / "heldout/index.parquet"],
+    "CHECKPOINTS": [_TRACE / "checkpoints.parquet"],
+    "TOKEN_LOSSES": [_TRACE / "tokens.parquet", _TRACE / "heldout_tokens.parquet"],
+    "SELF_INFLUENCE": [_TRACE / "self_influence.parquet"],
+    "REFERENCE_LOSS": [paths.REFERENCE_FOLDER / "<model>.parquet"],
+    "PLAN": [paths.plan_path("<arm>")],
+    "AUDIT": [paths.audit_path("<arm>", "<seed>")],  # type: ignore[arg-type]  # a placeholder
+    "MEMBERSHIP": [paths.membership_path("<arm>", "<seed>")],  # type: ignore[arg-type]  # so too
 }
-"""Where each table lies; one that passes from function to function has no file."""
+"""Where the tables lie of which there is one for each of several cells."""
+
+
+def trace_page() -> str:
+    """The form of a trace, as its module documents it."""
+    text = inspect.cleandoc(trace.__doc__ or "")
+    intro = "What `gdc map` reads and every recorder writes ([guide](../guides/own-trace.md))."
+    return f"# The form of a trace\n\n{GENERATED}\n\n{intro}\n\n{fenced(text)}\n"
+
+
+def fenced(text: str) -> str:
+    """A docstring whose blocks after ``::`` become fenced code."""
+    lines: list[str] = []
+    is_open = False
+    for line in text.splitlines():
+        if is_open and line and not line.startswith(" "):
+            is_open = False
+            lines.insert(len(lines) - 1, "```")
+        if line.endswith("::") and not is_open:
+            is_open = True
+            lines += [as_markdown(line.removesuffix(":")), "", "```text"]
+        elif not (is_open and lines[-1] == "```text" and not line):
+            lines.append(line.removeprefix("    ") if is_open else as_markdown(line))
+    return "\n".join([*lines, "```"] if is_open else lines)
 
 
 class Comments:
@@ -382,6 +405,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "parameters": parameters_page,
     "scores": scores_page,
     "tables": tables_page,
+    "trace": trace_page,
     "report": report_page,
     "exit-codes": exit_codes_page,
 }

@@ -72,7 +72,19 @@ def test_every_table_stands_there_with_its_columns_and_comments() -> None:
     assert row(section(page, "PLAN"), "weight")[1] == (
         "factor of the sample's loss; 0 for a dropped sample"
     )
-    assert set(reference.FILES) <= set(tables)
+    assert "`data/corpus.parquet`" in section(page, "CORPUS")
+    assert "`data/audits/<arm>-<seed>.parquet`" in section(page, "AUDIT")
+    assert set(reference.CELLS) <= set(tables)
+
+
+def test_the_form_of_a_trace_stands_there_as_code() -> None:
+    page = reference.trace_page()
+    before, code, after = page.split("```")
+    assert before.endswith("whichever program wrote it:\n\n")
+    assert code.startswith("text\ncheckpoints.parquet        required")
+    assert "\n    learning_rate  Float64" in code
+    assert after.startswith("\n\nColumns have this order")
+    assert "`gdc map`" in after
 
 
 def test_comments_beside_and_above_a_column_belong_to_it(tmp_path: Path) -> None:
