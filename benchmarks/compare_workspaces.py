@@ -46,7 +46,8 @@ RENAMED_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 ADDED_KEYS: Final[Mapping[str, frozenset[str]]] = {
-    "reports/report.json": frozenset({"schema_version"}),
+    "data/corpus.json": frozenset({"num_unread_files", "unread"}),
+    "reports/report.json": frozenset({"schema_version", "unread"}),
 }
 # How a difference in a sentence begins.
 WORDING: Final = "wording of "
@@ -182,8 +183,9 @@ def object_differences(
     names = names_of(RENAMED_KEYS, path)
     old = {names[name] if names.get(name) in new else name: value for name, value in old.items()}
     added = new.keys() - old.keys() - ADDED_KEYS.get(path, frozenset())
-    differences = [f"key {key.lstrip('.')}.{name} is missing" for name in old.keys() - new.keys()]
-    differences += [f"key {key.lstrip('.')}.{name} is new" for name in added]
+    missing = old.keys() - new.keys()
+    differences = [f"key {f'{key}.{name}'.lstrip('.')} is missing" for name in missing]
+    differences += [f"key {f'{key}.{name}'.lstrip('.')} is new" for name in added]
     for name in old:
         if name in new:
             differences += json_differences(old[name], new[name], path, f"{key}.{name}")

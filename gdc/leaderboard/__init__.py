@@ -1,1 +1,1 @@
-"""Scores and counterfactual truth -> which score is true."""
+"""Scores and half-models -> how well each score predicts memorization."""

@@ -71,6 +71,10 @@ def make_an_integer_a_float(folder: Path) -> None:
     write_report(folder, {**REPORT, "seeds": [1, 2.0]})
 
 
+def add_a_key(folder: Path) -> None:
+    write_report(folder, {**REPORT, "more": 1})
+
+
 def remove_a_file(folder: Path) -> None:
     (folder / "metrics/none-1.json").unlink()
 
@@ -110,6 +114,7 @@ def test_renamed_files_columns_and_keys_have_equal_values(tmp_path: Path) -> Non
         (change_a_type, "| data/probes.parquet | differs | column exposure |"),
         (change_a_number, "| reports/report.json | differs | value of arm_audits.none.1 |"),
         (make_an_integer_a_float, "| reports/report.json | differs | value of seeds.1 |"),
+        (add_a_key, "| reports/report.json | differs | key more is new |"),
         (remove_a_file, "| metrics/none-1.json | missing | expected metrics/none-1.json in NEW |"),
         (add_a_file, "| data/more.parquet | missing | only in NEW |"),
     ],
