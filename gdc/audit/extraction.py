@@ -123,14 +123,14 @@ def _exposures() -> pl.Expr:
     is_twin = pl.col("num_repeats") == 0
     fields = {name: AUDIT[name] for name in _EXPOSURES}
 
-    def of_family(columns: Sequence[pl.Series]) -> pl.Series:
+    def family_exposures(columns: Sequence[pl.Series]) -> pl.Series:
         nll, twin = (column.to_numpy() for column in columns)
         return _family_exposures(nll, twin).to_struct()
 
     return (
         pl.map_groups(
             ["secret_nll", is_twin],
-            of_family,
+            family_exposures,
             return_dtype=pl.Struct(fields),
             returns_scalar=False,
         )

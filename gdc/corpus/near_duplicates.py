@@ -1,4 +1,4 @@
-"""Corpus -> the rows that nearly repeat another one, each with the id of its twin.
+"""Samples -> near duplicates, each with the id of the kept sample that it resembles.
 
 Near-duplicates are texts whose sets of character shingles overlap: their Jaccard similarity
 |A & B| / |A | B| reaches a threshold. MinHash LSH proposes pairs, the exact similarity decides.
@@ -25,10 +25,10 @@ NEAR_DUPLICATES: Final = pl.Schema(
     {"sample_id": pl.String, "duplicate_of": pl.String, "similarity": pl.Float64}
 )
 
-# Least chance that LSH proposes a pair whose similarity is the threshold; above it, it is higher.
+# Least chance that LSH proposes a pair whose similarity is the threshold; it rises with similarity.
 RECALL: Final = 0.999
-# Chance, at most, that so similar a pair is not compared as too few of its hash values are equal.
-OVERLOOKED: Final = 1e-9
+# Highest chance that such a pair is not compared because it shares too few hash values.
+MISSED: Final = 1e-9
 
 _PAIRS: Final = 4096  # compared at a time
 
@@ -40,20 +40,20 @@ def near_duplicates(
 ) -> pl.DataFrame:
     """Samples that are similar to a kept one, when samples are kept in the order of their ids.
 
-    A sample is kept unless its similarity to one that is already kept reaches the threshold; its
-    twin is the most similar kept one, of equals the one with the smallest id. So no twin is itself
-    a duplicate, and no two kept samples are similar (but for pairs that LSH overlooks, see
-    ``RECALL``; exact copies never are).
+    A sample is kept unless its similarity to a kept one reaches the threshold. It is then a
+    duplicate of the most similar kept sample, of equals the one with the smallest id. So no kept
+    sample is a duplicate, and no two kept samples are similar, but for pairs that LSH misses (see
+    ``RECALL``; it never misses exact copies).
 
-    In memory are the ids, ``4 * num_perm`` bytes for each sample, and the distinct texts of those
-    samples that may be similar to another by their hash values; never all texts. The batches are
-    gone through three times.
+    Memory holds the ids, ``4 * num_perm`` bytes for each sample, and the distinct texts of those
+    samples that may be similar to another by their hash values; never all texts. The chunks are
+    read three times.
 
     Args:
         samples: Unique ``sample_id`` and ``text``, rows in any order.
         threshold: Jaccard similarity in (0, 1].
-        num_perm: Hash functions of a MinHash; more of them propose fewer pairs in vain.
-        shingle_chars: Characters of a shingle; a shorter text is its own single shingle.
+        num_perm: Hash functions of a MinHash; more of them propose fewer wrong pairs.
+        shingle_chars: Characters of a shingle; a shorter text is one shingle.
         seed: Of the hash functions.
 
     Returns:
@@ -64,7 +64,9 @@ def near_duplicates(
         ConfigError: The threshold is not in (0, 1], or ``num_perm`` is too small for it.
     """
     bands = _bands(threshold, num_perm)
-    ids = pl.concat([pl.Series("sample_id", [], pl.String), *(b["sample_id"] for b in samples)])
+    ids = pl.concat(
+        [pl.Series("sample_id", [], pl.String), *(chunk["sample_id"] for chunk in samples)]
+    )
     _require_unique_ids(ids)
     sketches = _Sketches(
         _minhashes(samples, ids.len(), num_perm, shingle_chars, seed),
@@ -81,12 +83,12 @@ def near_duplicates(
         shingle_chars,
     )
     ids = ids.sort()
-    duplicates = [(ids[row], ids[twin], similarity) for row, twin, similarity in found]
+    duplicates = [(ids[row], ids[other], similarity) for row, other, similarity in found]
     return pl.DataFrame(duplicates, schema=NEAR_DUPLICATES, orient="row")
 
 
 def near_copies(samples: Chunks, config: NearCopies, *, seed: int) -> pl.DataFrame:
-    """``near_duplicates`` as a section of params.yaml asks for them."""
+    """``near_duplicates`` with the settings of a section of params.yaml."""
     return near_duplicates(
         samples,
         threshold=config.threshold,
@@ -97,7 +99,7 @@ def near_copies(samples: Chunks, config: NearCopies, *, seed: int) -> pl.DataFra
 
 
 def shingles(text: str, size: int) -> frozenset[str]:
-    """All substrings of ``size`` characters; a shorter text is its own single shingle."""
+    """All substrings of ``size`` characters; a shorter text is one shingle."""
     return frozenset(text[i : i + size] for i in range(max(1, len(text) - size + 1)))
 
 
@@ -109,12 +111,12 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 @dataclass(frozen=True)
 class _Sketches:
-    """MinHashes of texts, and what two of them need to be compared.
+    """MinHashes of texts, and when two texts are compared.
 
     Attributes:
         values: Hash values, texts x hash functions.
-        bands: Number of bands, and hash values of each; one has to be equal.
-        least_equal: Hash values that have to be equal in all.
+        bands: Number of bands, and hash values of each; two texts share at least one band.
+        least_equal: Hash values that two texts share at least.
     """
 
     values: NDArray[np.uint32]
@@ -125,14 +127,14 @@ class _Sketches:
         return replace(self, values=self.values[rows])
 
     def band_keys(self) -> Iterator[pl.Series]:
-        """One hash of each text's values in a band, band after band; the bands' differ."""
+        """One hash of each text's values in a band, band after band, seeded by the band."""
         num_bands, width = self.bands
         for band in range(num_bands):
             values = self.values[:, band * width : (band + 1) * width]
             yield pl.from_numpy(values, orient="row").hash_rows(seed=band)
 
     def are_alike(self, rows: Rows, others: Rows) -> NDArray[np.bool_]:
-        """Whether enough hash values of each row and the other beside it are equal."""
+        """Whether each row and its partner in ``others`` share enough hash values."""
         num_equal = np.empty(len(rows), dtype=np.int64)
         for start in range(0, len(rows), _PAIRS):
             pairs = slice(start, start + _PAIRS)
@@ -145,7 +147,7 @@ def _minhashes(
     samples: Chunks, num_samples: int, num_perm: int, shingle_chars: int, seed: int
 ) -> NDArray[np.uint32]:
     """Hash values, samples x hash functions."""
-    texts = (text for batch in samples for text in batch["text"])
+    texts = (text for chunk in samples for text in chunk["text"])
     shingle_bytes = ([s.encode() for s in shingles(text, shingle_chars)] for text in texts)
     # Numpy's RandomState, which the library uses, takes 32 bits.
     minhashes = MinHash.generator(shingle_bytes, num_perm=num_perm, seed=seed % 2**32)
@@ -156,10 +158,10 @@ def _minhashes(
 
 
 def _may_be_similar(sketches: _Sketches) -> NDArray[np.bool_]:
-    """Whether there is another text that each is to be compared with.
+    """Whether each text has to be compared with another one.
 
-    Long texts have common shingles, so in a large corpus each shares a band with some other by
-    chance. Without the number of equal values all texts would have to be in memory.
+    Long texts have common shingles, so in a large corpus each shares a band with another by chance.
+    Without the number of equal values all texts would have to be in memory.
     """
     is_alike = np.zeros(len(sketches.values), dtype=np.bool_)
     for band in sketches.band_keys():
@@ -167,16 +169,19 @@ def _may_be_similar(sketches: _Sketches) -> NDArray[np.bool_]:
         rows = np.flatnonzero(band.is_duplicated().to_numpy())
         rows = rows[np.argsort(keys[rows])]
         sizes = np.unique(keys[rows], return_counts=True)[1]
-        # Of the group of equal keys that a place among the sorted rows is in.
+        # Start and size of the group of equal keys at each position of the sorted rows.
         starts, sizes = np.repeat(sizes.cumsum() - sizes, sizes), np.repeat(sizes, sizes)
-        places = np.arange(len(rows))
-        # Each is compared with the next of its group, the one after that, ..., until one is alike.
+        positions = np.arange(len(rows))
+        # Each row is compared with the next of its group, then the one after, until one is alike.
         for step in count(1):
-            places = places[(sizes[places] > step) & ~is_alike[rows[places]]]
-            if not places.size:
+            positions = positions[(sizes[positions] > step) & ~is_alike[rows[positions]]]
+            if not positions.size:
                 break
-            first = starts[places]
-            ones, others = rows[places], rows[first + (places - first + step) % sizes[places]]
+            first = starts[positions]
+            ones, others = (
+                rows[positions],
+                rows[first + (positions - first + step) % sizes[positions]],
+            )
             alike = sketches.are_alike(ones, others)
             is_alike[ones[alike]] = is_alike[others[alike]] = True
     return is_alike
@@ -187,31 +192,31 @@ def _texts(samples: Chunks, is_chosen: NDArray[np.bool_]) -> list[str]:
     texts: list[str] = []
     distinct: dict[str, str] = {}
     start = 0
-    for batch in samples:
-        chosen = pl.Series(is_chosen[start : start + batch.height])
-        texts += [distinct.setdefault(text, text) for text in batch["text"].filter(chosen)]
-        start += batch.height
+    for chunk in samples:
+        chosen = pl.Series(is_chosen[start : start + chunk.height])
+        texts += [distinct.setdefault(text, text) for text in chunk["text"].filter(chosen)]
+        start += chunk.height
     return texts
 
 
 def _search(
     texts: Sequence[str], sketches: _Sketches, threshold: float, shingle_chars: int
 ) -> Iterator[tuple[int, int, float]]:
-    """Each row that is similar to a kept one, the most similar of them, and how similar it is."""
+    """Each row that is similar to a kept one, the most similar kept one and the similarity."""
     bands = list(sketches.band_keys())
-    # A key that no other row has proposes nothing.
+    # A key that no other row has proposes no pair.
     repeated = np.column_stack([band.is_duplicated().to_numpy() for band in bands])
     keys = np.column_stack([band.to_numpy() for band in bands])
     kept: defaultdict[int, list[int]] = defaultdict(list)
     for row in range(len(texts)):
-        of_row = keys[row][repeated[row]].tolist()
-        proposed = np.array(sorted({other for key in of_row for other in kept[key]}), np.int64)
+        row_keys = keys[row][repeated[row]].tolist()
+        proposed = np.array(sorted({other for key in row_keys for other in kept[key]}), np.int64)
         candidates = proposed[sketches.are_alike(np.full_like(proposed, row), proposed)]
-        twin, similarity = _most_similar(row, candidates.tolist(), texts, shingle_chars)
+        most_similar, similarity = _most_similar(row, candidates.tolist(), texts, shingle_chars)
         if similarity >= threshold:
-            yield row, twin, similarity
+            yield row, most_similar, similarity
         else:
-            for key in of_row:
+            for key in row_keys:
                 kept[key].append(row)
 
 
@@ -231,8 +236,8 @@ def _most_similar(
 def _bands(threshold: float, num_perm: int) -> tuple[int, int]:
     """Number and width of the widest bands that propose a pair at the threshold with ``RECALL``.
 
-    Candidates are verified, so a pair proposed in vain costs time and an overlooked one is lost;
-    the balance of the two that is the library's default finds a third to a half there.
+    Proposed pairs are verified, so a wrong one costs time only and a missed one is lost; the
+    library's default balances the two and finds a third to a half of the pairs at the threshold.
     """
     if not 0 < threshold <= 1:
         raise ConfigError(f"near-duplicates: expected a threshold in (0, 1], got {threshold}.")
@@ -247,12 +252,12 @@ def _bands(threshold: float, num_perm: int) -> tuple[int, int]:
 
 
 def _least_equal(threshold: float, num_perm: int) -> int:
-    """Most hash values that a pair at the threshold has equal but for a chance of ``OVERLOOKED``.
+    """Hash values that a pair at the threshold shares at least, but for a chance of ``MISSED``.
 
-    Each of them is equal with the chance that is the similarity.
+    The chance that one hash value is shared is the similarity.
     """
     at_most = bdtr(np.arange(num_perm + 1), num_perm, threshold)
-    return int(np.searchsorted(at_most, OVERLOOKED, side="right"))
+    return int(np.searchsorted(at_most, MISSED, side="right"))
 
 
 def _require_unique_ids(ids: pl.Series) -> None:

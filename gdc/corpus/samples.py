@@ -148,12 +148,12 @@ def corpus_rows(
 ) -> pl.DataFrame:
     """Split samples, add planted rows and give every row its id.
 
-    Nothing is asked of a content but itself, so parts of the samples give parts of the corpus.
-    They are split by content id, so no copy of a training text is held out.
+    A row depends on its own content alone, so parts of the samples give parts of the corpus. The
+    split is by content id, so no copy of a training text is held out.
 
     Args:
         samples: ``SAMPLES`` table with all copies of its contents.
-        planted: Rows of ``planted_rows``: of a content among the samples, all of them.
+        planted: Rows of ``planted_rows``; of each content of the samples all of its planted rows.
         reserved: Ids of contents that canaries or twins are made of: neither trained on nor held
             out.
         validation_fraction: Expected share of contents held out, in (0, 1).
@@ -190,7 +190,7 @@ def check_splits(num_ordinary: Mapping[str, int], validation_fraction: float) ->
 
     Args:
         num_ordinary: Rows of each split that are not planted.
-        validation_fraction: Asked-for share of contents held out.
+        validation_fraction: Configured share of contents held out.
 
     Raises:
         DataError: The training or the held-out split has no text but planted one.

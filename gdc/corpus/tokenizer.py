@@ -19,15 +19,15 @@ from tokenizers.trainers import BpeTrainer
 from gdc.errors import ConfigError, SchemaError, TransientError
 
 END_OF_TEXT: Final = "<|endoftext|>"
-# Of text that is encoded at a time: its ids as Python objects take about ten times as many.
-PART_BYTES: Final = 2**22
-# Start and end of each token of a text in characters, half open.
-Places = Sequence[tuple[int, int]]
+# Bytes of text that are encoded at a time; their ids, as Python objects, take ten times as many.
+CHUNK_BYTES: Final = 2**22
+# Start and end (exclusive) of each token of a text, in characters.
+Offsets = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A tokenizer and the id that ends a text.
+    """A tokenizer and the id of the end of a text.
 
     A sample's sequence is ``[end_of_text] + ids + [end_of_text]``: it has ``len(ids) + 1``
     predicted tokens.
@@ -39,7 +39,7 @@ class TextTokenizer:
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        # A text that spells a special token is text: it may not end the sample early.
+        # A text that spells a special token is ordinary text and must not end the sample.
         self.tokenizer.encode_special_tokens = True
 
     @property
@@ -53,17 +53,17 @@ class TextTokenizer:
         return [encoding.ids for encoding in encodings]
 
     def num_ids(self, texts: pl.Series) -> list[int]:
-        """How many ids each text has; memory holds those of a few texts at a time."""
-        return [len(ids) for part in in_parts(texts) for ids in self.encode(part.to_list())]
+        """Number of ids of each text; memory holds the ids of one chunk of texts at a time."""
+        return [len(ids) for chunk in text_chunks(texts) for ids in self.encode(chunk.to_list())]
 
-    def offsets(self, texts: Sequence[str]) -> list[Places]:
-        """Where each token of each text stands.
+    def offsets(self, texts: Sequence[str]) -> list[Offsets]:
+        """Offsets of each token of each text.
 
-        Blanks count to their token. A token that is a part of a character has the place of the
-        whole one, so neighbours may overlap.
+        A token includes its blanks. A token that is a part of a character has the offsets of the
+        whole character, so neighbours may overlap.
         """
         bare = TextTokenizer(Tokenizer.from_str(self.tokenizer.to_str()), self.end_of_text)
-        # It may cut blanks off the places.
+        # It may cut blanks off the offsets.
         bare.tokenizer.post_processor = None
         encodings = bare.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.offsets for encoding in encodings]
@@ -73,23 +73,23 @@ class TextTokenizer:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-def in_parts(texts: pl.Series) -> Iterator[pl.Series]:
-    """The texts in order, at most ``PART_BYTES`` of them, or one text, at a time."""
-    part = texts.str.len_bytes().cum_sum() // PART_BYTES
-    for table in pl.DataFrame({"text": texts, "part": part}).partition_by(
-        "part", maintain_order=True
+def text_chunks(texts: pl.Series) -> Iterator[pl.Series]:
+    """The texts in order, at most ``CHUNK_BYTES`` of text, or one text, at a time."""
+    chunk = texts.str.len_bytes().cum_sum() // CHUNK_BYTES
+    for table in pl.DataFrame({"text": texts, "chunk": chunk}).partition_by(
+        "chunk", maintain_order=True
     ):
         yield table["text"]
 
 
-def masked_tokens(places: Places, masked: Sequence[Mapping[str, int]]) -> NDArray[np.bool_]:
+def masked_tokens(offsets: Offsets, masked: Sequence[Mapping[str, int]]) -> NDArray[np.bool_]:
     """Whether each token of a text shares a character with a span.
 
     Args:
-        places: Of the text's tokens.
+        offsets: Of the text's tokens.
         masked: Spans with ``start`` and ``end`` in characters.
     """
-    start, end = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    start, end = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     is_masked = np.zeros(len(start), dtype=bool)
     for span in masked:
         is_masked |= (start < span["end"]) & (end > span["start"])

@@ -1,6 +1,6 @@
-"""Scores and quadrants -> one plan per arm: keep, drop, weight, copy or mask, and why.
+"""Scores and quadrants -> one plan per arm: keep, drop, weight, copy or mask each sample, and why.
 
-Plans are lazy, so that they can be written without being held: memory has what a rule ranks.
+Plans are lazy, so that they are written without being in memory; memory holds what a rule ranks.
 """
 
 import math
@@ -22,7 +22,7 @@ from gdc.config import (
     WeightByScoreArm,
 )
 from gdc.corpus.near_duplicates import near_copies
-from gdc.corpus.tokenizer import Places, masked_tokens
+from gdc.corpus.tokenizer import Offsets, masked_tokens
 from gdc.errors import ConfigError, DataError
 from gdc.schema import CURATED, MASKED, PLAN, REMOVED, Chunks
 from gdc.statistics.hashing import hash_order
@@ -38,7 +38,7 @@ def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame
 
     Args:
         arm: The rule and its numbers.
-        scored: ``SCORES`` table with its extra columns and ``quadrant``; no label of any canary.
+        scored: ``SCORES`` table with its extra columns and ``quadrant``, without canary labels.
         seed: Seed of the random arm.
 
     Returns:
@@ -65,9 +65,9 @@ def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame
 def cap_copies_plan(
     arm: CapCopiesArm | DedupArm, scored: pl.LazyFrame, texts: Chunks, *, seed: int
 ) -> pl.LazyFrame:
-    """Drop what nearly copies a kept sample, beyond ``max_copies`` of them; deduplication keeps 1.
+    """Drop near copies of a kept sample beyond ``max_copies``; deduplication keeps 1.
 
-    Beside the kept sample its copies with the smallest ids stay; the reason names that twin.
+    Besides the kept sample, its copies with the smallest ids stay; the reason names that sample.
 
     Args:
         arm: Threshold and size of the MinHash, and how many stay.
@@ -87,26 +87,26 @@ def cap_copies_plan(
 
 
 def oracle_plan(scored: pl.LazyFrame, planted: pl.Series) -> pl.LazyFrame:
-    """Drop the planted samples, whose ids no other rule may know: a bound, not a method."""
+    """Drop the planted samples, whose ids no other rule may read: a bound, not a method."""
     return _drop(
         scored, pl.DataFrame({"sample_id": planted}).with_columns(reason=pl.lit("planted"))
     )
 
 
 def mask_plan(scored: pl.LazyFrame, spans: pl.DataFrame) -> pl.LazyFrame:
-    """Keep every sample and mask what it has memorized.
+    """Keep every sample and mask its memorized spans.
 
     Args:
         scored: Table with the ``sample_id`` of every training sample.
         spans: ``SPANS`` table.
     """
-    of_samples = spans.group_by("sample_id", maintain_order=True).agg(
+    sample_spans = spans.group_by("sample_id", maintain_order=True).agg(
         masked=pl.struct("start", "end"), num_tokens=pl.col("num_tokens").sum()
     )
     reason = pl.lit("memorized spans of ") + pl.col("num_tokens").cast(pl.String) + " tokens"
     return (
         scored.select("sample_id")
-        .join(of_samples.lazy(), on="sample_id", how="left", maintain_order="left")
+        .join(sample_spans.lazy(), on="sample_id", how="left", maintain_order="left")
         .select(
             "sample_id",
             action=pl.when(pl.col("masked").is_null())
@@ -123,35 +123,35 @@ def mask_plan(scored: pl.LazyFrame, spans: pl.DataFrame) -> pl.LazyFrame:
 
 def shuffled_mask_plan(
     plan: pl.DataFrame,
-    num_places: Sequence[int],
-    places_of: Callable[[Sequence[int]], Sequence[Places]],
+    num_tokens: Sequence[int],
+    offsets_of: Callable[[Sequence[int]], Sequence[Offsets]],
     *,
     seed: int,
 ) -> pl.DataFrame:
-    """Deal masked spans out to samples and places by chance: what the choice of tokens is worth.
+    """Mask spans of the same lengths in random samples at random positions: the control of masking.
 
-    The spans of a sample go together to one drawn among those with tokens enough, and there to
-    random places. As many samples are masked as in ``plan``, in spans of as many tokens; a
-    token that shares a character with a span is masked with it, in both plans.
+    All spans of a sample move to one sample drawn from those with enough tokens, and there to
+    random positions. As many samples are masked as in ``plan``, in spans of as many tokens. In both
+    plans a token that shares a character with a span is masked with it.
 
     Args:
         plan: ``PLAN`` table of ``mask_plan``.
-        num_places: Tokens of each sample's text, in the row order of ``plan``.
-        places_of: Those of the samples in some rows, in their order.
-        seed: Of all draws.
+        num_tokens: Tokens of each sample's text, in the row order of ``plan``.
+        offsets_of: Returns the token offsets of the samples in the given rows, in their order.
+        seed: Seed of all draws.
     """
     rng = np.random.default_rng(seed)
-    # The longest first: whatever was drawn before, one with tokens enough is left.
-    givers = sorted(_masked_lengths(plan, places_of), key=sum, reverse=True)
-    takers = sorted(range(plan.height), key=num_places.__getitem__)
-    dealt: dict[int, list[tuple[int, int]]] = {}
-    drawn: list[int] = []
-    for lengths in givers:
-        while takers and num_places[takers[-1]] >= sum(lengths):
-            drawn.append(takers.pop())
-        row = drawn.pop(int(rng.integers(len(drawn))))
-        dealt[row] = _placed_at_random(lengths, num_places[row], rng)
-    masked = dict(zip(dealt, _as_spans(dealt, places_of(list(dealt))), strict=True))
+    # The longest first, so that a sample with enough tokens is always left.
+    donors = sorted(_masked_lengths(plan, offsets_of), key=sum, reverse=True)
+    recipients = sorted(range(plan.height), key=num_tokens.__getitem__)
+    moved: dict[int, list[tuple[int, int]]] = {}
+    candidates: list[int] = []
+    for lengths in donors:
+        while recipients and num_tokens[recipients[-1]] >= sum(lengths):
+            candidates.append(recipients.pop())
+        row = candidates.pop(int(rng.integers(len(candidates))))
+        moved[row] = _random_positions(lengths, num_tokens[row], rng)
+    masked = dict(zip(moved, _as_spans(moved, offsets_of(list(moved))), strict=True))
     spans = [masked.get(row, []) for row in range(plan.height)]
     return plan.with_columns(
         pl.Series("masked", spans, dtype=MASKED),
@@ -161,23 +161,23 @@ def shuffled_mask_plan(
 
 
 def shuffled_plan(plan: pl.LazyFrame, *, seed: int) -> pl.LazyFrame:
-    """Deal another plan's rows out to samples by chance: what its choice of samples is worth.
+    """Apply another plan's actions to random samples: the control of its choice of samples.
 
-    As many samples are dropped, weighted and copied as in ``plan``, which may mask none: see
-    ``shuffled_mask_plan``. Actions, weights and copies of all samples are in memory.
+    As many samples are dropped, weighted and copied as in ``plan``, which must mask none: see
+    ``shuffled_mask_plan``. Memory holds the actions, weights and copies of all samples.
     """
-    dealt = (
+    actions = (
         plan.select("action", "weight", "copies", draw=_draw(seed, "shuffled arm"))
         .sort("draw", maintain_order=True)
         .drop("draw")
         .collect()
     )
-    beside = pl.concat([plan.select("sample_id"), dealt.lazy()], how="horizontal")
+    beside = pl.concat([plan.select("sample_id"), actions.lazy()], how="horizontal")
     return _unmasked(beside.with_columns(reason=pl.lit("dealt out by chance")))
 
 
 def budget(fraction: float, num_samples: int) -> int:
-    """Samples that a fraction below 1 stands for, rounded half up, but never all of them."""
+    """Number of samples of a fraction below 1, rounded half up, but never all samples."""
     return min(math.floor(fraction * num_samples + 0.5), num_samples - 1)
 
 
@@ -187,15 +187,15 @@ def curate(
     """The data set to train on after ``plan``, without any planted canary.
 
     Args:
-        corpus: ``CORPUS`` table; to collect a result holds none of its other texts.
+        corpus: ``CORPUS`` table; collecting one result keeps no other text in memory.
         quadrants: ``QUADRANT_TABLE`` of the training split.
         plan: ``PLAN`` table of the training split.
 
     Returns:
         By name: ``train``, and ``removed`` with what the plan drops of it (a ``REMOVED`` table);
         ``validation``, held-out text; ``reserved``, text that canaries or twins were made of, which
-        a model may have been trained on. Their quadrant is null: they were not scored. Together
-        the four hold every ordinary row of the corpus once.
+        a model may have been trained on. The quadrant of the last two is null, as they were not
+        scored. Together the four hold every ordinary row of the corpus once.
 
     Raises:
         DataError: A training sample has no plan or no quadrant.
@@ -256,7 +256,7 @@ def _unmasked(plan: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _draw(seed: int, purpose: str) -> pl.Expr:
-    """``hash_order`` of the sample."""
+    """The ``hash_order`` of each sample."""
     return pl.col("sample_id").map_batches(
         lambda ids: pl.Series(
             hash_order(ids.to_list(), seed=seed, purpose=purpose), dtype=pl.UInt64
@@ -267,13 +267,13 @@ def _draw(seed: int, purpose: str) -> pl.Expr:
 
 
 def _masked_lengths(
-    plan: pl.DataFrame, places_of: Callable[[Sequence[int]], Sequence[Places]]
+    plan: pl.DataFrame, offsets_of: Callable[[Sequence[int]], Sequence[Offsets]]
 ) -> list[list[int]]:
-    """Of each masked sample the lengths of its spans in tokens."""
+    """Lengths of the spans of each masked sample, in tokens."""
     rows = plan.with_row_index("row").filter(pl.col("masked").list.len() > 0)
-    of_rows = zip(places_of(rows["row"].to_list()), rows["masked"].to_list(), strict=True)
-    lengths = [_run_lengths(masked_tokens(places, masked)) for places, masked in of_rows]
-    return [of_sample for of_sample in lengths if of_sample]
+    samples = zip(offsets_of(rows["row"].to_list()), rows["masked"].to_list(), strict=True)
+    lengths = [_run_lengths(masked_tokens(offsets, masked)) for offsets, masked in samples]
+    return [runs for runs in lengths if runs]
 
 
 def _run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
@@ -282,24 +282,24 @@ def _run_lengths(is_masked: NDArray[np.bool_]) -> list[int]:
     return [int(length) for length in edges[1::2] - edges[::2]]
 
 
-def _placed_at_random(
-    lengths: Sequence[int], num_places: int, rng: np.random.Generator
+def _random_positions(
+    lengths: Sequence[int], num_tokens: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """First and last token of spans of so many tokens, in random order, none in two of them."""
+    """First and last token of spans of these lengths, in random order, without overlap."""
     shuffled = rng.permutation(np.array(lengths, dtype=np.int64))
-    num_free = num_places - int(shuffled.sum())
-    # A span before each of the chosen ones among the free tokens and the spans themselves.
+    num_free = num_tokens - int(shuffled.sum())
+    # Free tokens and spans in one row: the slots of the spans are drawn.
     slots = np.sort(rng.choice(num_free + len(lengths), size=len(lengths), replace=False))
     firsts = slots - np.arange(len(lengths)) + shuffled.cumsum() - shuffled
     return list(zip(firsts.tolist(), (firsts + shuffled - 1).tolist(), strict=True))
 
 
 def _as_spans(
-    dealt: Mapping[int, Sequence[tuple[int, int]]], places: Sequence[Places]
+    token_runs: Mapping[int, Sequence[tuple[int, int]]], offsets: Sequence[Offsets]
 ) -> list[list[dict[str, int]]]:
     return [
-        [{"start": of_sample[first][0], "end": of_sample[last][1]} for first, last in runs]
-        for runs, of_sample in zip(dealt.values(), places, strict=True)
+        [{"start": sample[first][0], "end": sample[last][1]} for first, last in runs]
+        for runs, sample in zip(token_runs.values(), offsets, strict=True)
     ]
 
 
@@ -356,7 +356,7 @@ def _weigh_first(
     ranking: pl.LazyFrame, scored: pl.LazyFrame, arm: TopFractionArm | RandomArm, how: str
 ) -> pl.LazyFrame:
     size = budget(arm.fraction, scored.select(pl.len()).collect(engine="streaming").item())
-    # Only as many as are chosen are held.
+    # Memory holds the chosen rows alone.
     first = ranking.head(size).collect(engine="streaming").lazy()
     ranks = first.select("sample_id").with_row_index("rank", offset=1)
     chosen = pl.col("rank").is_not_null()

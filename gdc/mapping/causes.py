@@ -1,6 +1,6 @@
-"""Training texts and their near copies -> why each may be memorized, as the remedy differs.
+"""Training texts and their near duplicates -> why each may be memorized, and the remedy.
 
-A cause is read off the text and its copies alone: neither a loss nor a canary label is asked.
+A cause depends on the text and its copies alone: neither losses nor canary labels are read.
 """
 
 import re
@@ -29,8 +29,9 @@ CAUSES: Final = pl.Schema(
         "duplicate_ids": pl.List(pl.String),
     }
 )
-# By precedence: the first that holds is the cause. A secret comes first, as keeping one copy or few
-# of a template keeps their secrets; then copies, as what is seen often is learned first.
+# In order of precedence: the first that holds is the cause. A secret comes first, because keeping
+# one copy or a few texts of a template keeps their secrets; then copies, because text seen often is
+# learned first.
 REMEDIES: Final[Mapping[str, str]] = {
     "secret": "Remove the sample and its copies, or mask the span that looks like a secret.",
     "exact-copies": "Deduplicate: keep one copy, and look again at what it holds.",
@@ -40,48 +41,48 @@ REMEDIES: Final[Mapping[str, str]] = {
 }
 MAX_DUPLICATES: Final = 5
 MIN_ALIKE: Final = 5  # texts of a template, lines or numbers of a pattern inside a text
-MIN_WORDS: Final = 2  # that are left when a template is masked
+MIN_WORDS: Final = 2  # words left when a template is masked
 
 _WORD: Final = re.compile(r"\w+(?:\.\w+)*")
 _NUMBER: Final = re.compile(r"(?<![0-9])([0-9]{1,9})(?![0-9])")
 
 
-def find_causes(samples: Chunks, twins: pl.DataFrame) -> pl.DataFrame:
-    """Name one cause for every sample: the first of ``REMEDIES`` that holds.
+def find_causes(samples: Chunks, duplicates: pl.DataFrame) -> pl.DataFrame:
+    """Find one cause for every sample: the first of ``REMEDIES`` that holds.
 
     ``secret``: a span has the format of a key, an address or a long number, or looks random.
     ``exact-copies``: the text has copies. ``near-copies``: another text is similar to it.
     ``template``: ``MIN_ALIKE`` texts are the same but for numbers and identifiers, or most of the
     text counts or repeats one line in this way.
 
-    In memory are the table that is returned, some ids of each text that has copies, and 8 bytes for
-    each distinct text; never all texts. The batches are gone through twice.
+    Memory holds the returned table, some ids of each text that has copies, and 8 bytes for each
+    distinct text; never all texts. The chunks are read twice.
 
     Args:
         samples: Unique ``sample_id``, ``num_copies`` (rows with the same text, this one included)
             and ``text``, rows in any order.
-        twins: ``NEAR_DUPLICATES`` table of these samples.
+        duplicates: ``NEAR_DUPLICATES`` table of these samples.
 
     Returns:
         ``CAUSES`` table sorted by ``sample_id``.
     """
-    near = _near_copies(twins)
+    near = _near_copies(duplicates)
     copies, templates = _copies_and_templates(samples)
     tables = [pl.DataFrame(schema=CAUSES)]
-    for batch in samples:
+    for chunk in samples:
         rows = []
-        for sample_id, num_copies, text in _rows(batch):
+        for sample_id, num_copies, text in _rows(chunk):
             same = copies[_digest(text)] if num_copies > 1 else []
             others = [i for i in same if i != sample_id]
-            twins_of = others or sorted(near.get(sample_id, ()))
-            cause = _cause(text, bool(others), bool(twins_of), templates)
-            rows.append((sample_id, cause, twins_of[:MAX_DUPLICATES]))
+            duplicate_ids = others or sorted(near.get(sample_id, ()))
+            cause = _cause(text, bool(others), bool(duplicate_ids), templates)
+            rows.append((sample_id, cause, duplicate_ids[:MAX_DUPLICATES]))
         tables.append(pl.DataFrame(rows, schema=CAUSES, orient="row"))
     return pl.concat(tables).sort("sample_id")
 
 
 def secret_kinds(text: str) -> list[str]:
-    """Kinds of secret that a text seems to hold; what is published as an example is none."""
+    """Kinds of secret that a text seems to hold; known published examples do not count."""
     return [kind for kind, holds in _SECRETS.items() if holds(text)]
 
 
@@ -94,7 +95,7 @@ def masked(text: str) -> str:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether at least half of a text counts on, or is lines that are the same when masked."""
+    """Whether at least half of a text is an enumeration, or lines that are the same when masked."""
     return _counts_on(text) or _repeats_a_line(text)
 
 
@@ -104,23 +105,23 @@ def entropy(token: str) -> float:
     return -sum(share * log2(share) for share in shares)
 
 
-def _rows(batch: pl.DataFrame) -> Iterator[tuple[str, int, str]]:
-    return batch.select("sample_id", "num_copies", "text").iter_rows()
+def _rows(chunk: pl.DataFrame) -> Iterator[tuple[str, int, str]]:
+    return chunk.select("sample_id", "num_copies", "text").iter_rows()
 
 
 def _copies_and_templates(
     samples: Chunks,
 ) -> tuple[Mapping[bytes, Sequence[str]], frozenset[int]]:
-    """What only all texts together tell.
+    """Copies and templates, which only all texts together show.
 
     Returns:
-        By the digest of each text that has copies, its first ids, enough for one to leave out
-        itself; and the forms of ``_form`` that ``MIN_ALIKE`` distinct texts have.
+        The first ids by the digest of each text that has copies, one more than are listed, as a
+        sample leaves out itself; and the forms of ``_form`` that ``MIN_ALIKE`` distinct texts have.
     """
     copies: defaultdict[bytes, list[str]] = defaultdict(list)
     forms = array("Q")
-    for batch in samples:
-        for sample_id, num_copies, text in _rows(batch):
+    for chunk in samples:
+        for sample_id, num_copies, text in _rows(chunk):
             same = copies[_digest(text)] if num_copies > 1 else []
             if not same and (form := _form(text)) is not None:
                 forms.append(form)
@@ -131,24 +132,24 @@ def _copies_and_templates(
 
 
 def _digest(text: str) -> bytes:
-    """BLAKE2b of a text, 16 bytes: no two texts of any corpus have the same."""
+    """BLAKE2b of a text, 16 bytes: collisions do not occur in practice."""
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def _near_copies(twins: pl.DataFrame) -> Mapping[str, set[str]]:
+def _near_copies(duplicates: pl.DataFrame) -> Mapping[str, set[str]]:
     near: defaultdict[str, set[str]] = defaultdict(set)
-    for one, other in twins.select("sample_id", "duplicate_of").iter_rows():
+    for one, other in duplicates.select("sample_id", "duplicate_of").iter_rows():
         near[one].add(other)
         near[other].add(one)
     return near
 
 
-def _cause(text: str, has_copies: bool, has_twins: bool, templates: frozenset[int]) -> str:
+def _cause(text: str, has_copies: bool, has_near_copies: bool, templates: frozenset[int]) -> str:
     if secret_kinds(text):
         return "secret"
     if has_copies:
         return "exact-copies"
-    if has_twins:
+    if has_near_copies:
         return "near-copies"
     if _form(text) in templates or is_pattern(text):
         return "template"
@@ -159,10 +160,10 @@ def _cause(text: str, has_copies: bool, has_twins: bool, templates: frozenset[in
 
 
 def _form(text: str) -> int | None:
-    """A hash of the masked text; None when it has too few words to be the pattern of others.
+    """A hash of the masked text; None when it has too few words to be a template.
 
-    Of 64 bits, as every distinct text has one in memory: among 100 million forms two have the same
-    with a chance of 3 in 10,000, and only ``MIN_ALIKE`` texts make a template.
+    It has 64 bits, as memory holds one for every distinct text. The chance that two of 100 million
+    forms collide is 3 in 10,000, and only ``MIN_ALIKE`` texts make a template.
     """
     form = masked(text)
     if not _has_words(form):
@@ -181,18 +182,18 @@ def _mask(word: str) -> str:
 
 
 def _counts_on(text: str) -> bool:
-    """Numbers go on by one step with the same words between them, through half of the text."""
+    """Whether numbers rise by one step, with the same words between, through half of the text."""
     numbers = list(_NUMBER.finditer(text))
     steps = [
         (int(after[0]) - int(before[0]), text[before.end() : after.start()])
         for before, after in pairwise(numbers)
     ]
     start = 0
-    for place, step in enumerate(steps):
+    for i, step in enumerate(steps):
         if step != steps[start]:
-            start = place
-        covered = numbers[place + 1].end() - numbers[start].start()
-        if step[0] and place - start + 2 >= MIN_ALIKE and 2 * covered >= len(text):
+            start = i
+        covered = numbers[i + 1].end() - numbers[start].start()
+        if step[0] and i - start + 2 >= MIN_ALIKE and 2 * covered >= len(text):
             return True
     return False
 
@@ -200,7 +201,7 @@ def _counts_on(text: str) -> bool:
 def _repeats_a_line(text: str) -> bool:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     same = Counter(lines)
-    # One line after the other, and whatever stands between them: only the distinct lines count.
+    # A line that is repeated exactly counts once.
     alike = Counter(masked(line) for line in same)
     return _has_most(same, str.isalnum) or _has_most(alike, str.isalpha)
 
@@ -214,7 +215,8 @@ def _has_most(lines: Counter[str], is_word: Callable[[str], bool]) -> bool:
 
 
 # ---- secrets. Repeats in the patterns are bounded or cannot overlap, so that time is linear.
-# With ``re.ASCII`` a word ends at any other letter: scripts without blanks put one beside a secret.
+# With ``re.ASCII`` a word ends at any other letter, which in scripts without blanks may follow a
+# secret directly.
 
 _KEY: Final = re.compile(
     r"\bAKIA[0-9A-Z]{16}\b"
@@ -227,7 +229,7 @@ _KEY: Final = re.compile(
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----",
     re.ASCII,
 )
-# First a value of ASCII alone, which a text without blanks may go on behind.
+# First a value of ASCII characters, which a script without blanks may follow directly.
 _ASSIGNED: Final = re.compile(
     r"(?a:\b(?:password|passwd|secret|token|api_?key|access_?key)\b)"
     r"['\"]?\s{0,3}[:=\uff1a]\s{0,3}['\"]?"
@@ -237,8 +239,8 @@ _ASSIGNED: Final = re.compile(
 )
 # Letters and marks of other scripts: what is neither ASCII nor a blank nor common punctuation.
 _OTHER: Final = r"[^\x00-\x7f\s\xa0-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff20]"
-# Only a user that ends in ASCII has a domain that ends in another script: where no blank stands
-# before an @, it may call somebody by name.
+# A domain may end in another script only if the user name ends in ASCII: in a script without blanks
+# an @ may mention somebody.
 _EMAIL: Final = re.compile(
     r"(?<=[\w.+-])@((?:[A-Za-z0-9_-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9_@(-])"
     r"|(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9_@(-])"
@@ -261,7 +263,7 @@ _PHONE: Final = re.compile(
     r"|(?<![\w(.-])(?:\([2-9][0-9]{2}\) |[2-9][0-9]{2}-)[0-9]{3}-[0-9]{4}(?![\w-])",
     re.ASCII,
 )
-# A Chinese mobile number is a long number like any other, but where the text is Chinese.
+# A Chinese mobile number is told from other long numbers only in a Chinese text.
 _HAN: Final = re.compile(r"[\u4e00-\u9fff]")
 _MOBILE: Final = re.compile(
     r"(?<![\w.+-])(?:\+?86[ -]?)?(1[3-9][0-9](?:[ -]?[0-9]{4}){2})(?!\w|[.-][0-9])", re.ASCII
@@ -275,9 +277,9 @@ _IPV6: Final = re.compile(
 )
 _TOKEN: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}")
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-f]{32,}|[0-9A-F]{32,})")
-# A random string has one of the next letters or digits after 1 in 16 characters at most.
+# In a random string at most 1 in 16 characters is followed by the next letter or digit.
 _MAX_RISING: Final = 0.3
-# Random Base64 changes between capitals, small letters and digits at 0.6 of its places.
+# Random Base64 changes between capitals, small letters and digits at 0.6 of its positions.
 _MIN_CHANGES: Final = 0.4
 
 
@@ -294,7 +296,7 @@ def _has_email(text: str) -> bool:
 
 
 def _is_user(text: str, at: int) -> bool:
-    """Whether a user may be named before this @; where it starts is known of ASCII alone."""
+    """Whether a user name may stand before this @; its start is known only in ASCII."""
     user = _USER.search(text, max(0, at - 65), at)
     return user is not None and user[0] != "git" and len(user[0]) <= 64
 
@@ -304,7 +306,7 @@ def _has_long_number(text: str) -> bool:
 
 
 def _is_arbitrary(digits: str) -> bool:
-    """Not a date, a time since 1970, a round number, a power of two or one that counts on."""
+    """Not a date, a Unix time, a round number, a power of two or an ascending sequence."""
     is_time = digits[0] == "1" and len(digits) in {10, 13}
     return not (is_time or _is_round(digits) or _is_date(digits) or _rises(digits))
 
@@ -356,13 +358,13 @@ def _has_chinese_id(text: str) -> bool:
 
 def _is_chinese_id(number: str) -> bool:
     """A date of birth, and the check digit of ISO 7064, MOD 11-2."""
-    total = sum(int(digit) * 2 ** (17 - place) for place, digit in enumerate(number[:17]))
+    total = sum(int(digit) * 2 ** (17 - i) for i, digit in enumerate(number[:17]))
     return _is_date(number[6:14]) and number[17] == "10X98765432"[total % 11]
 
 
 def _has_address(text: str) -> bool:
-    """A public IP address; those of private networks and of documentation tell of nobody."""
-    # A shorter IPv4 address is more often a version or the number of a chapter.
+    """Whether a text has a public IP address; private and reserved ones identify nobody."""
+    # A shorter IPv4 address is more often a version or the number of a section.
     found = [address for address in _IPV4.findall(text) if len(address) >= 10]
     return any(_is_public(address) for address in [*found, *_IPV6.findall(text)])
 

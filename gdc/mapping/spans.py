@@ -9,11 +9,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.config import SpansConfig
-from gdc.corpus.tokenizer import Places
+from gdc.corpus.tokenizer import Offsets
 from gdc.errors import DataError
 from gdc.schema import SPANS
 
-# Held-out tokens of a bin that are expected to pass for memorized: with fewer, the cut is chance.
+# Expected held-out tokens of a bin below the cut: with fewer the cut is chance.
 _NUM_BELOW: Final = 5
 _MAX_BINS: Final = 50
 
@@ -40,21 +40,22 @@ class SpansSummary:
 def find_spans(
     runs: Sequence[pl.DataFrame],
     heldout_runs: Sequence[pl.DataFrame],
-    places: Sequence[Places],
+    offsets: Sequence[Offsets],
     config: SpansConfig,
 ) -> tuple[pl.DataFrame, SpansSummary]:
-    """Find what each sample has memorized.
+    """Find the memorized spans of each sample.
 
-    A token is memorized when at most a share ``p_value`` of the held-out tokens that were as hard
-    at first ends as low: a conformal p-value within bins of the early loss, in which ties speak
-    against it. A span joins memorized tokens with at most one other between them. A token that was
-    easy from the start is none, as held-out ones like it end as low; nor is the end of a text.
+    A token is memorized when at most a share ``p_value`` of the held-out tokens with a similar
+    early loss ends with a loss as low: a conformal p-value within bins of the early loss, with ties
+    counted as low. A span joins memorized tokens with at most one other token between them. A token
+    that was easy from the start is not memorized, as held-out tokens like it end as low; nor is the
+    end of a text.
 
     Args:
-        runs: For each tracked run the ``TOKEN_LOSSES`` of the samples to look into; losses are
-            averaged over runs.
+        runs: For each tracked run the ``TOKEN_LOSSES`` of the flagged samples; losses are averaged
+            over runs.
         heldout_runs: The same of the held-out samples.
-        places: Of each sample's tokens, in the row order of ``runs``.
+        offsets: Of the tokens of each sample, in the row order of ``runs``.
         config: ``p_value``, and the fewest memorized tokens of a span.
 
     Returns:
@@ -71,15 +72,16 @@ def find_spans(
     rows: list[tuple[object, ...]] = []
     begin = 0
     lengths = runs[0].select("sample_id", pl.col("early").list.len()).iter_rows()
-    for (sample_id, length), of_sample in zip(lengths, places, strict=True):
-        if length != len(of_sample) + 1:
+    for (sample_id, length), sample_offsets in zip(lengths, offsets, strict=True):
+        if length != len(sample_offsets) + 1:
             raise DataError(
-                f"data/trace: expected {len(of_sample) + 1} token losses of sample {sample_id}, as "
-                f"many as its text has tokens, got {length}. Re-run from: gdc stage train."
+                f"data/trace: expected {len(sample_offsets) + 1} token losses of sample "
+                f"{sample_id}, as many as its text has tokens, got {length}. Re-run from: gdc stage "
+                "train."
             )
-        # Its last loss is that of the end of text, which has no place.
+        # The last loss is that of the end of text, which has no offsets.
         tokens = slice(begin, begin + length - 1)
-        found = _spans_of(is_memorized[tokens], of_sample, config.min_tokens)
+        found = _spans_of(is_memorized[tokens], sample_offsets, config.min_tokens)
         rows += [
             (sample_id, start, end, last - first, gain[tokens][first:last].sum())
             for start, end, first, last in found
@@ -90,7 +92,7 @@ def find_spans(
 
 
 def nothing_recorded() -> tuple[pl.DataFrame, SpansSummary]:
-    """No span, and a summary that says why."""
+    """No span, and a summary with the reason."""
     warning = (
         "Losses of tokens were not recorded, so no memorized span is known: set "
         "train.token_losses: true and run again."
@@ -99,7 +101,7 @@ def nothing_recorded() -> tuple[pl.DataFrame, SpansSummary]:
 
 
 def _flat(runs: Sequence[pl.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Early and late loss of every token, end to end, the mean over runs."""
+    """Early and late loss of every token of all samples in a row, mean over runs."""
     early, late = (
         np.mean([run[name].explode().cast(pl.Float64).to_numpy() for run in runs], axis=0)
         for name in ("early", "late")
@@ -112,7 +114,7 @@ def _memorized(
     heldout: tuple[NDArray[np.float64], NDArray[np.float64]],
     p_value: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which tokens are memorized, and how much lower each ended than held-out ones like it."""
+    """Which tokens are memorized, and how far below the late loss of its bin each ended."""
     early, late = tokens
     bin_of, heldout_bin = _bins(early, heldout[0], p_value)
     p, gain = np.ones(len(late)), np.zeros(len(late))
@@ -137,7 +139,7 @@ def _bins(
 
 
 def _spans_of(
-    is_memorized: NDArray[np.bool_], places: Places, min_tokens: int
+    is_memorized: NDArray[np.bool_], offsets: Offsets, min_tokens: int
 ) -> list[tuple[int, int, int, int]]:
     """Start and end in characters, first token and the one after the last of each span."""
     spans: list[tuple[int, int, int, int]] = []
@@ -146,8 +148,8 @@ def _spans_of(
         if len(run) < min_tokens:
             continue
         first, last = int(run[0]), int(run[-1]) + 1
-        start, end = places[first][0], places[last - 1][1]
-        if spans and start < spans[-1][1]:  # two parts of one character
+        start, end = offsets[first][0], offsets[last - 1][1]
+        if spans and start < spans[-1][1]:  # two tokens share a character
             start, _, first, _ = spans.pop()
         spans.append((start, end, first, last))
     return spans

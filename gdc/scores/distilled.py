@@ -1,8 +1,8 @@
-"""Gaps of pairs of reference models, and the trace -> a gap with less noise.
+"""Loss gaps of pairs of reference models, and the trace -> an estimate of the gap with less noise.
 
 One pair's gap between the model that did not see a sample and the one that did is an unbiased but
-noisy measure of counterfactual memorization. A regression on it from what *other* models and the
-trace say of a sample cannot learn its noise, so what it predicts is less noisy.
+noisy measure of counterfactual memorization. A regression on it from *other* models and the trace
+cannot learn its noise, so its predictions are less noisy.
 """
 
 from collections.abc import Iterator, Mapping
@@ -57,14 +57,14 @@ def distilled_gap(
     content_id: pl.Expr,
     references: References,
 ) -> pl.Expr:
-    """What the gap of one more pair of reference models is expected to be.
+    """The expected gap of one more pair of reference models.
 
     Nats per token, any sign. Boosted trees predict each pair's gap from the trace, the text's
-    length and compressed size, the gap of the *other* pairs and theirs to the tracked run, never
-    falling in either gap. They are fitted to the other contents (``FOLDS``) and asked with all
-    pairs. Trees say the same of all that lies beyond what they were fitted to, such as canaries
-    among ordinary text, and of the few that share a leaf; so a part of the dependence on the mean
-    of both gaps is a straight line, and the score rises with the gaps everywhere.
+    length and compressed size, the gap of the *other* pairs and their gap to the tracked run, and
+    never fall in either gap. They are fitted to other contents (``FOLDS``) and predict from all
+    pairs. Trees are constant beyond the range of the fit, where canaries lie among ordinary text,
+    and within a leaf; so a part of the dependence on the mean of both gaps is a straight line, and
+    the score rises with the gaps everywhere.
 
     Null: no last loss, or not known to every reference model. Needs: the trace, four reference
     models in complementary pairs, the corpus columns ``text`` and ``content_id``. Cost: training
@@ -89,22 +89,22 @@ def distilled_gap(
         "log_tokens": num_tokens.log(),
         "zlib_rate": zlib_size / num_tokens,
     }
-    asked = pl.struct(
+    rows = pl.struct(
         pl.col("sample_id").alias("id"),
         content_id.alias("content"),
         pl.col("pair_out_loss", "pair_in_loss"),
         *(feature.alias(name) for name, feature in features.items()),
     )
 
-    def score(rows: pl.Series) -> pl.Series:
+    def score(structs: pl.Series) -> pl.Series:
         # Sorted by id, since sums of floats depend on their order.
-        table = rows.struct.unnest().with_row_index("row").sort("id")
+        table = structs.struct.unnest().with_row_index("row").sort("id")
         is_known = pl.all_horizontal(pl.col("last", "pair_out_loss").is_not_null())
         known = table.filter(is_known)
         found = known.select("row", score=pl.Series(_distil(_known(known, list(features)))))
         return table.select("row").join(found, on="row", how="left").sort("row")["score"]
 
-    return asked.map_batches(score, return_dtype=pl.Float64)
+    return rows.map_batches(score, return_dtype=pl.Float64)
 
 
 def _known(table: pl.DataFrame, features: list[str]) -> _Known:
@@ -125,37 +125,37 @@ def _distil(known: _Known) -> Values:
             f"knows, got {num_contents}. Add text or take distilled_gap out of score.enabled."
         )
     num_pairs: int = known.out_loss.shape[1]
-    asked = _features(known, range(num_pairs))
+    inputs = _features(known, range(num_pairs))
     predictions: Values = np.zeros(len(known.last))
     for pair in range(num_pairs):
         others = [other for other in range(num_pairs) if other != pair]
         fitted, target = _features(known, others), known.out_loss[:, pair] - known.in_loss[:, pair]
         for chosen in _folds(known.content):
-            predictions[chosen] += _predict(fitted[~chosen], target[~chosen], asked[chosen])
+            predictions[chosen] += _predict(fitted[~chosen], target[~chosen], inputs[chosen])
     return predictions / num_pairs
 
 
 def _features(known: _Known, pairs: range | list[int]) -> Values:
-    """The gap of ``pairs`` to the tracked run, their own gap, and the trace."""
+    """Features: the gap of ``pairs`` to the tracked run, their own gap, and the trace."""
     out_loss = known.out_loss[:, pairs].mean(axis=1)
     in_loss = known.in_loss[:, pairs].mean(axis=1)
     return np.column_stack([out_loss - known.last, out_loss - in_loss, known.trace])
 
 
 def _folds(content: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
-    # Contents are hashes in order, so every FOLDS-th one is as good as one by chance.
+    # Contents are hashes in sorted order, so every FOLDS-th one is a random choice.
     for part in range(FOLDS):
         yield content % FOLDS == part
 
 
-def _predict(fitted: Values, target: Values, asked: Values) -> Values:
+def _predict(fitted: Values, target: Values, inputs: Values) -> Values:
     from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415  # takes a second
 
-    line, asked_line = (table[:, :2].mean(axis=1) for table in (fitted, asked))
+    line, inputs_line = (table[:, :2].mean(axis=1) for table in (fitted, inputs))
     slope = LINEAR_SHARE * max(0.0, np.polyfit(line, target, 1)[0])
     rises = [1, 1] + [0] * (fitted.shape[1] - 2)
-    # Where other work runs beside it, its threads wait for each other: measured 8 times slower.
+    # On a busy machine its threads wait for each other: measured 8 times slower.
     with threadpool_limits(1):
         model = HistGradientBoostingRegressor(**_FIT, monotonic_cst=rises)
         model.fit(fitted, target - slope * line)
-    return np.asarray(model.predict(asked) + slope * asked_line, dtype=np.float64)
+    return np.asarray(model.predict(inputs) + slope * inputs_line, dtype=np.float64)

@@ -179,7 +179,7 @@ def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Thresh
     """The forget threshold in nats per token: as given, or a quantile of all recorded losses.
 
     Raises:
-        DataError: A quantile is asked for and no loss is recorded.
+        DataError: The threshold is a quantile and no loss is recorded.
     """
     if threshold.kind == "absolute":
         return threshold.value

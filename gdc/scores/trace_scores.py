@@ -83,7 +83,7 @@ def forget_hysteresis(columns: Columns, epsilon: float, band: float) -> pl.Expr:
     """
     low, high = _toward(epsilon - band, math.inf), _toward(epsilon + band, -math.inf)
 
-    def of_block(curves: Curves) -> Values:
+    def block_values(curves: Curves) -> Values:
         is_learned = np.zeros(len(curves[0]), np.bool_)
         num_events = np.zeros(len(curves[0]), np.uint32)
         for curve in curves:
@@ -93,7 +93,7 @@ def forget_hysteresis(columns: Columns, epsilon: float, band: float) -> pl.Expr:
         num_seen = _times_seen(curves)
         return np.where(num_seen > 1, num_events / np.maximum(num_seen - 1.0, 1), np.nan)
 
-    return _by_block(columns, of_block)
+    return _by_block(columns, block_values)
 
 
 def forget_adaptive(columns: Columns) -> pl.Expr:
@@ -137,7 +137,7 @@ def iqr(columns: Columns) -> pl.Expr:
     Source: Pollock et al. 2024, arXiv:2411.05743.
     """
 
-    def of_block(curves: Curves) -> Values:
+    def block_values(curves: Curves) -> Values:
         num_seen = _times_seen(curves)
         ordered = np.sort(np.stack(curves, axis=1), axis=1).T  # NaN comes last
         spread = np.full(len(num_seen), np.nan)
@@ -147,7 +147,7 @@ def iqr(columns: Columns) -> pl.Expr:
                 np.copyto(spread, np.subtract(*quartiles), where=num_seen == count)
         return spread
 
-    return _by_block(columns, of_block)
+    return _by_block(columns, block_values)
 
 
 def std(columns: Columns) -> pl.Expr:
@@ -188,11 +188,12 @@ def total_drop_sum(columns: Columns, num_tokens: pl.Expr) -> pl.Expr:
 def online_probe_gap(both_modes: tuple[Columns, Columns]) -> pl.Expr:
     """Mean online loss after the first pass minus mean frozen loss late on, nats per token.
 
-    An online loss is asked a whole pass after the sample was last trained on, a frozen one sooner:
-    what lies between is what the sample's own updates gain and the others undo. To this comes the
-    drop from early to late. The first pass is left out, as all text falls there, memorized or not;
-    so what is repeated within a pass and collapses in it is missed. Any sign. Null: a sample was
-    not trained on. Needs: a trace of both modes, its online and its probe columns. Cost: none.
+    An online loss is measured a whole pass after the sample was last trained on, a frozen one
+    sooner: the difference is what the sample's own updates gain and the others undo, plus the drop
+    from early to late. The first pass is left out, as the loss of all text falls there, memorized
+    or not; so samples that are repeated and learned within the first pass are missed.
+    Any sign. Null: a sample was not trained on. Needs: a trace of both modes, its online and its
+    probe columns. Cost: none.
 
     Source: our own, found on CPython's documentation with the LSTM of preset `leaderboard`.
     """
@@ -225,21 +226,21 @@ def _value_of(known: pl.Expr, value: pl.Expr) -> pl.Expr:
     return known.struct.with_fields(value.alias("value")).struct.field("value")
 
 
-def _by_block(columns: Columns, of_block: Callable[[Curves], Values]) -> pl.Expr:
+def _by_block(columns: Columns, block_values: Callable[[Curves], Values]) -> pl.Expr:
     """A number for each sample, NaN becoming null, computed by numpy.
 
     For what polars has no expression for, or a long one: planning takes more than its length.
     """
 
-    def of_table(table: pl.Series) -> pl.Series:
+    def table_values(table: pl.Series) -> pl.Series:
         curves = [column.to_numpy() for column in table.struct.unnest()]
         values = np.empty(len(table))
         for start in range(0, len(values), _BLOCK):
             block = slice(start, start + _BLOCK)
-            values[block] = of_block([curve[block] for curve in curves])
+            values[block] = block_values([curve[block] for curve in curves])
         return pl.Series(values, nan_to_null=True)
 
-    return pl.struct(columns).map_batches(of_table, pl.Float64, is_elementwise=True)
+    return pl.struct(columns).map_batches(table_values, pl.Float64, is_elementwise=True)
 
 
 def _times_seen(curves: Curves) -> NDArray[np.uint32]:
@@ -251,9 +252,9 @@ def _times_seen(curves: Curves) -> NDArray[np.uint32]:
 
 def _quantile(ordered: NDArray[np.float32], share: float) -> Values:
     """Quantile of the rows, with linear interpolation."""
-    place = (len(ordered) - 1) * share
-    low, high = (ordered[i].astype(np.float64) for i in (math.floor(place), math.ceil(place)))
-    between: Values = (place % 1) * (high - low) + low
+    index = (len(ordered) - 1) * share
+    low, high = (ordered[i].astype(np.float64) for i in (math.floor(index), math.ceil(index)))
+    between: Values = (index % 1) * (high - low) + low
     return np.where(low == high, low, between)
 
 

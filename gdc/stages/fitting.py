@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gdc.config import Model, Params
-from gdc.corpus.tokenizer import TextTokenizer, in_parts, load_tokenizer
+from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, text_chunks
 from gdc.training import loop, losses, models
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Group
@@ -36,7 +36,7 @@ def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
     """Token sequences of the column ``text``, in row order."""
     return TokenizedTexts.concatenate(
         TokenizedTexts.from_ids(tokenizer.encode(part.to_list()), tokenizer.end_of_text)
-        for part in in_parts(samples["text"])
+        for part in text_chunks(samples["text"])
     )
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -23,6 +23,7 @@ from gdc.corpus.samples import (
     with_num_tokens,
 )
 from gdc.corpus.sources import unread
+from gdc.corpus.sources.unread import UnreadFiles
 from gdc.corpus.tokenizer import (
     TextTokenizer,
     load_pretrained_tokenizer,
@@ -80,7 +81,7 @@ class _Source:
     """The contents of a source's usable rows, some at a time; the bad rows are kept."""
 
     def __init__(self, config: IngestConfig, seed: int) -> None:
-        self.unread: dict[str, Any] = files.read_json(paths.MANIFEST).get("unread", {})
+        self.unread: dict[str, UnreadFiles] = files.read_json(paths.MANIFEST).get("unread", {})
         _check_seen("source", sources.fingerprint(config.source), paths.MANIFEST)
         seen = sources.fingerprint_pretrained(config.tokenizer)
         _check_seen("tokenizer", seen, paths.PRETRAINED)
@@ -95,7 +96,7 @@ class _Source:
             yield contents_of(batch.rows)
 
 
-def _check_seen(key: str, found: Mapping[str, Any], path: Path) -> None:
+def _check_seen(key: str, found: Mapping[str, object], path: Path) -> None:
     seen = files.read_json(path)
     # A file beside those that are read may come and go.
     seen.pop("unread", None)

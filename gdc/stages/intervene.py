@@ -13,7 +13,7 @@ from gdc.config import (
     ScoreArm,
     ShuffledArm,
 )
-from gdc.corpus.tokenizer import Places, load_tokenizer
+from gdc.corpus.tokenizer import Offsets, load_tokenizer
 from gdc.curation.plans import (
     cap_copies_plan,
     curate,
@@ -28,10 +28,10 @@ from gdc.workspace import files, paths, tables, tracking
 
 
 def main() -> None:
-    """Plan every arm; of the corpus a plan sees the text at most, and never which rows are planted.
+    """Plan every arm; a plan reads at most the text of the corpus, never which rows are planted.
 
-    The one exception is the arm ``oracle``, which is a bound for the others. Texts stay on disk but
-    for those that nearly copy one another.
+    The one exception is the arm ``oracle``, a bound for the others. Texts stay on disk except for
+    those that may be near copies.
     """
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"seed", "intervene"})
@@ -75,21 +75,21 @@ def _plans(params: Params, scored: pl.LazyFrame) -> dict[str, pl.LazyFrame]:
 
 
 def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
-    whole = plan.collect()
-    num_tokens = whole.select("sample_id").join(
+    masks = plan.collect()
+    num_tokens = masks.select("sample_id").join(
         tables.scan("corpus").select("sample_id", "num_tokens").collect(),
         on="sample_id",
         how="left",
         maintain_order="left",
     )["num_tokens"]
 
-    def places_of(rows: Sequence[int]) -> list[Places]:
-        texts = tables.texts_of(whole["sample_id"][rows])
+    def offsets_of(rows: Sequence[int]) -> list[Offsets]:
+        texts = tables.texts_of(masks["sample_id"][rows])
         return load_tokenizer(paths.TOKENIZER).offsets(texts)
 
     # Without the end of text.
-    num_places = (num_tokens - 1).to_list()
-    return shuffled_mask_plan(whole, num_places, places_of, seed=seed).lazy()
+    num_text_tokens = (num_tokens - 1).to_list()
+    return shuffled_mask_plan(masks, num_text_tokens, offsets_of, seed=seed).lazy()
 
 
 def _plan(

@@ -1,4 +1,4 @@
-"""Stage `score`: traces of the tracked runs -> every enabled score, and why a text is learned."""
+"""Stage `score`: traces of the tracked runs -> every enabled score, and a cause for each text."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,7 +16,7 @@ from gdc.workspace import files, paths, tables, traces, tracking
 def main() -> None:
     """Score the training split; which rows are canaries is not read.
 
-    Losses and texts stay on disk. In memory is what is known of each sample, the table of scores,
+    Losses and texts stay on disk. Memory holds the other data of each sample, the table of scores
     and the texts that may be near copies. For a trace alone see ``gdc.commands.map``.
     """
     params = files.load_params()
@@ -34,8 +34,8 @@ def main() -> None:
         samples = tables.chunks(
             "corpus", ["sample_id", "num_copies", "text"], pl.col("split") == "train"
         )
-        twins = near_duplicates.near_copies(samples, params.reference, seed=params.seed)
-        reasons = causes.find_causes(samples, twins)
+        duplicates = near_duplicates.near_copies(samples, params.reference, seed=params.seed)
+        reasons = causes.find_causes(samples, duplicates)
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         tables.write("scores", table)
         tables.write("scores_by_run", scored.by_run)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def read_run(seed: int, needs: Collection[str]) -> Trace:
-    """The trace of a tracked run with what scores of these needs read of it."""
+    """The trace of a tracked run, with the recordings that scores with these needs read."""
     return replace(
         traces.read(seed),
         tokens=traces.read_token_losses(seed) if "tokens" in needs else None,

@@ -10,7 +10,7 @@ from gdc.corpus.halves import assign_halves
 from gdc.errors import ConfigError
 from gdc.schema import HALVES
 
-NO_TWINS = pl.DataFrame(schema={"sample_id": pl.String, "duplicate_of": pl.String})
+NO_DUPLICATES = pl.DataFrame(schema={"sample_id": pl.String, "duplicate_of": pl.String})
 
 
 def samples_of(*contents: str) -> pl.DataFrame:
@@ -32,7 +32,7 @@ contents = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12)
 def test_every_sample_is_unseen_by_one_model_of_each_pair(
     names: list[str], num_pairs: int, seed: int
 ) -> None:
-    table = assign_halves(samples_of(*names), NO_TWINS, num_models=2 * num_pairs, seed=seed)
+    table = assign_halves(samples_of(*names), NO_DUPLICATES, num_models=2 * num_pairs, seed=seed)
     assert table.schema == HALVES
     assert table["sample_id"].to_list() == sorted(samples_of(*names)["sample_id"])
     for seen in seen_of(table).values():
@@ -45,25 +45,25 @@ def test_neither_row_order_nor_other_texts_matter(
     names: list[str], seed: int, shuffle: int
 ) -> None:
     samples = samples_of(*names)
-    table = assign_halves(samples, NO_TWINS, num_models=2, seed=seed)
+    table = assign_halves(samples, NO_DUPLICATES, num_models=2, seed=seed)
     shuffled = samples.sample(fraction=1, shuffle=True, seed=shuffle)
-    assert_frame_equal(assign_halves(shuffled, NO_TWINS, num_models=2, seed=seed), table)
-    alone = assign_halves(samples[:1], NO_TWINS, num_models=2, seed=seed)
+    assert_frame_equal(assign_halves(shuffled, NO_DUPLICATES, num_models=2, seed=seed), table)
+    alone = assign_halves(samples[:1], NO_DUPLICATES, num_models=2, seed=seed)
     assert seen_of(alone).items() <= seen_of(table).items()
 
 
 def test_copies_and_chains_of_near_copies_fall_in_one_half() -> None:
     samples = samples_of("a", "a", "a", "b", "c", "d", *[f"x{i}" for i in range(40)])
     # d is like c, and c is like a: all in the half of a.
-    twins = pl.DataFrame({"sample_id": ["c-0", "d-0"], "duplicate_of": ["a-1", "c-0"]})
+    duplicates = pl.DataFrame({"sample_id": ["c-0", "d-0"], "duplicate_of": ["a-1", "c-0"]})
     for seed in range(20):
-        seen = seen_of(assign_halves(samples, twins, num_models=4, seed=seed))
+        seen = seen_of(assign_halves(samples, duplicates, num_models=4, seed=seed))
         assert seen["a-0"] == seen["a-1"] == seen["a-2"] == seen["c-0"] == seen["d-0"]
 
 
 def test_halves_are_about_even_and_differ_between_pairs() -> None:
     samples = samples_of(*[f"x{i:04}" for i in range(1000)])
-    seen = seen_of(assign_halves(samples, NO_TWINS, num_models=4, seed=0)).values()
+    seen = seen_of(assign_halves(samples, NO_DUPLICATES, num_models=4, seed=0)).values()
     firsts = [models[0] for models in seen]
     assert 440 < sum(firsts) < 560
     assert 440 < sum(models[0] == models[2] for models in seen) < 560
@@ -71,4 +71,4 @@ def test_halves_are_about_even_and_differ_between_pairs() -> None:
 
 def test_a_model_without_its_partner_is_refused() -> None:
     with pytest.raises(ConfigError, match="even number, got 3"):
-        assign_halves(samples_of("a"), NO_TWINS, num_models=3, seed=0)
+        assign_halves(samples_of("a"), NO_DUPLICATES, num_models=3, seed=0)

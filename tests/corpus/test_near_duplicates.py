@@ -18,7 +18,7 @@ from gdc.corpus.near_duplicates import (
 from gdc.errors import ConfigError, DataError
 from tests.builders import cut
 
-# A sample's id, its twin's, their similarity.
+# A duplicate's id, that of the kept sample that it copies, their similarity.
 Duplicate = tuple[str, str, float]
 
 
@@ -42,12 +42,12 @@ def brute_force(texts: Mapping[str, str], threshold: float, size: int) -> list[D
     for sample_id in sorted(texts):
         own = {texts[sample_id][i : i + size] for i in range(len(texts[sample_id]) - size + 1)}
         similarities = []
-        for twin in kept:
-            other = {texts[twin][i : i + size] for i in range(len(texts[twin]) - size + 1)}
-            similarities.append((-len(own & other) / len(own | other), twin))
-        lowest, twin = min(similarities, default=(0.0, ""))
+        for original in kept:
+            other = {texts[original][i : i + size] for i in range(len(texts[original]) - size + 1)}
+            similarities.append((-len(own & other) / len(own | other), original))
+        lowest, original = min(similarities, default=(0.0, ""))
         if -lowest >= threshold:
-            duplicates.append((sample_id, twin, -lowest))
+            duplicates.append((sample_id, original, -lowest))
         else:
             kept.append(sample_id)
     return duplicates
@@ -106,15 +106,19 @@ def test_a_duplicate_does_not_make_duplicates_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "twin", "similarity"),
+    ("text", "original", "similarity"),
     [
         pytest.param("abcdefg", "1", 7 / 8, id="nearer to the first"),
         pytest.param("abcdefi", "2", 7 / 8, id="nearer to the second"),
         pytest.param("abcdef", "1", 6 / 8, id="a tie goes to the smallest id"),
     ],
 )
-def test_the_twin_is_the_most_similar_kept_one(text: str, twin: str, similarity: float) -> None:
-    assert near({"1": "abcdefgh", "2": "abcdefij", "3": text}, 0.65) == [("3", twin, similarity)]
+def test_a_duplicate_is_of_the_most_similar_kept_one(
+    text: str, original: str, similarity: float
+) -> None:
+    assert near({"1": "abcdefgh", "2": "abcdefij", "3": text}, 0.65) == [
+        ("3", original, similarity)
+    ]
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.6, 0.8, 1.0])
@@ -127,11 +131,11 @@ def test_duplicates_are_those_of_brute_force(threshold: float, seed: int) -> Non
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
-def test_every_twin_is_kept_and_no_two_kept_ones_are_similar(threshold: float) -> None:
+def test_every_original_is_kept_and_no_two_kept_ones_are_similar(threshold: float) -> None:
     texts = mutated_texts(9)
     duplicates = near(texts, threshold, size=3)
     kept = sorted(texts.keys() - {sample for sample, _, _ in duplicates})
-    assert {twin for _, twin, _ in duplicates} <= set(kept)
+    assert {original for _, original, _ in duplicates} <= set(kept)
     pairs = [(one, other) for one in kept for other in kept if one < other]
     assert all(
         jaccard(shingles(texts[one], 3), shingles(texts[other], 3)) < threshold
@@ -146,7 +150,7 @@ def test_nearly_all_pairs_at_the_threshold_are_found() -> None:
     pairs = {f"{i}-{j}": block[j : j + 9] for i, block in enumerate(blocks) for j in (0, 1)}
     duplicates = near(pairs, 0.8)
     assert len(duplicates) >= 396
-    assert all(sample == twin[:-1] + "1" for sample, twin, _ in duplicates)
+    assert all(sample == original[:-1] + "1" for sample, original, _ in duplicates)
     assert {similarity for _, _, similarity in duplicates} == {0.8}
 
 

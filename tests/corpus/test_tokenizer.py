@@ -44,11 +44,13 @@ def test_a_text_that_spells_the_end_of_text_does_not_end() -> None:
 
 @given(st.text("ab \u00e9\u2603\U0001f40d\n", max_size=20))
 def test_every_token_has_a_place_and_every_character_is_in_one(text: str) -> None:
-    (ids,), (places,) = TOKENIZER.encode([text]), TOKENIZER.offsets([text])
-    assert len(places) == len(ids)
-    assert all(start < end for start, end in places)
-    assert sorted({i for start, end in places for i in range(start, end)}) == list(range(len(text)))
-    for token, (start, end) in zip(ids, places, strict=True):
+    (ids,), (offsets,) = TOKENIZER.encode([text]), TOKENIZER.offsets([text])
+    assert len(offsets) == len(ids)
+    assert all(start < end for start, end in offsets)
+    assert sorted({i for start, end in offsets for i in range(start, end)}) == list(
+        range(len(text))
+    )
+    for token, (start, end) in zip(ids, offsets, strict=True):
         piece = TOKENIZER.decode([token])
         assert "\N{REPLACEMENT CHARACTER}" in piece or text[start:end] == piece
 
@@ -64,10 +66,10 @@ def test_a_pretrained_tokenizer_that_cuts_blanks_off_gives_the_same_places(tmp_p
 
 
 def test_a_token_is_masked_when_it_shares_a_character_with_a_span() -> None:
-    places = [(0, 2), (1, 3), (3, 5), (5, 6)]
+    offsets = [(0, 2), (1, 3), (3, 5), (5, 6)]
     spans = [{"start": 2, "end": 3}, {"start": 5, "end": 9}]
-    assert masked_tokens(places, spans).tolist() == [False, True, False, True]
-    assert masked_tokens(places, []).tolist() == [False] * 4
+    assert masked_tokens(offsets, spans).tolist() == [False, True, False, True]
+    assert masked_tokens(offsets, []).tolist() == [False] * 4
     assert masked_tokens([], spans).tolist() == []
 
 

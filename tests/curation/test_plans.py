@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from gdc.config import CanariesConfig, CapCopiesArm, DedupArm, ScoreArm
 from gdc.corpus.canaries import make_canaries
 from gdc.corpus.samples import build_corpus, samples_from
-from gdc.corpus.tokenizer import Places, masked_tokens
+from gdc.corpus.tokenizer import Offsets, masked_tokens
 from gdc.curation.plans import (
     cap_copies_plan,
     curate,
@@ -306,7 +306,7 @@ def test_a_plan_that_lacks_a_sample_is_refused() -> None:
         curated(corpus, quadrants_of(FIVE), plan(NONE, FIVE))
 
 
-def test_a_near_copy_is_dropped_and_names_its_twin() -> None:
+def test_a_near_copy_is_dropped_and_its_reason_names_the_kept_sample() -> None:
     texts = pl.DataFrame(
         {
             "sample_id": ["a", "b", "c", "d"],
@@ -435,9 +435,9 @@ def masks_of(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     return mask_plan(scored.lazy(), spans).collect()
 
 
-def shuffled_masks(plan: pl.DataFrame, places: Sequence[Places], seed: int) -> pl.DataFrame:
+def shuffled_masks(plan: pl.DataFrame, offsets: Sequence[Offsets], seed: int) -> pl.DataFrame:
     return shuffled_mask_plan(
-        plan, [len(p) for p in places], lambda rows: [places[row] for row in rows], seed=seed
+        plan, [len(p) for p in offsets], lambda rows: [offsets[row] for row in rows], seed=seed
     )
 
 
@@ -463,10 +463,10 @@ def test_the_curated_data_set_carries_the_masks() -> None:
     assert tables["validation"].schema == CURATED
 
 
-def dealt_lengths(places: Sequence[Places], masks: pl.DataFrame) -> list[int]:
+def dealt_lengths(offsets: Sequence[Offsets], masks: pl.DataFrame) -> list[int]:
     """Number of masked tokens of each sample."""
     spans = masks["masked"].to_list()
-    return [int(masked_tokens(p, m).sum()) for p, m in zip(places, spans, strict=True)]
+    return [int(masked_tokens(p, m).sum()) for p, m in zip(offsets, spans, strict=True)]
 
 
 @given(
@@ -477,28 +477,28 @@ def test_shuffled_masks_are_as_many_and_as_long_and_fit(
     samples: list[list[bool]], seed: int
 ) -> None:
     # A token of two characters each; marked tokens are masked one by one.
-    places = [[(2 * t, 2 * t + 2) for t in range(len(marks))] for marks in samples]
+    offsets = [[(2 * t, 2 * t + 2) for t in range(len(marks))] for marks in samples]
     ids = [f"s{i}" for i in range(len(samples))]
     spans = spans_of(
-        *((ids[i], *places[i][t], 1) for i, m in enumerate(samples) for t in range(len(m)) if m[t])
+        *((ids[i], *offsets[i][t], 1) for i, m in enumerate(samples) for t in range(len(m)) if m[t])
     )
     plan = masks_of(pl.DataFrame({"sample_id": ids}), spans)
-    dealt = shuffled_masks(plan, places, seed=seed)
+    dealt = shuffled_masks(plan, offsets, seed=seed)
     assert dealt.schema == PLAN
     assert dealt["sample_id"].to_list() == ids
-    assert sorted(dealt_lengths(places, dealt)) == sorted(map(sum, samples))
+    assert sorted(dealt_lengths(offsets, dealt)) == sorted(map(sum, samples))
     assert (dealt["masked"].list.len() > 0).equals(dealt["action"] == "mask")
-    assert dealt.equals(shuffled_masks(plan, places, seed=seed))
+    assert dealt.equals(shuffled_masks(plan, offsets, seed=seed))
 
 
 def test_shuffled_masks_go_to_other_samples_and_to_all_places() -> None:
-    places = [letters(20) for _ in range(200)]
+    offsets = [letters(20) for _ in range(200)]
     ids = [f"s{i:03}" for i in range(200)]
     plan = masks_of(
         pl.DataFrame({"sample_id": ids}),
         spans_of(*((i, start, start + 3, 3) for i in ids[:20] for start in (0, 6))),
     )
-    dealt = shuffled_masks(plan, places, seed=0).filter(pl.col("action") == "mask")
+    dealt = shuffled_masks(plan, offsets, seed=0).filter(pl.col("action") == "mask")
     assert dealt.height == 20
     assert len(set(dealt["sample_id"]) & set(ids[:20])) < 8
     starts = {span["start"] for spans in dealt["masked"].to_list() for span in spans}
@@ -508,5 +508,5 @@ def test_shuffled_masks_go_to_other_samples_and_to_all_places() -> None:
     assert lengths == {3}
 
 
-def letters(num_tokens: int) -> Places:
+def letters(num_tokens: int) -> Offsets:
     return [(i, i + 1) for i in range(num_tokens)]

@@ -12,7 +12,7 @@ from gdc.corpus.near_duplicates import NEAR_DUPLICATES
 from gdc.mapping.causes import CAUSES, MAX_DUPLICATES, REMEDIES, find_causes, masked, secret_kinds
 from tests.builders import cut
 
-NO_TWINS = pl.DataFrame(schema=NEAR_DUPLICATES)
+NO_DUPLICATES = pl.DataFrame(schema=NEAR_DUPLICATES)
 PROSE = "The old lighthouse keeper walked down to the shore every morning before breakfast."
 # Put together here, so that no scanner takes them for real ones.
 HEX = "".join(random.Random(1).choices("0123456789abcdef", k=40))  # noqa: S311 - test text
@@ -25,14 +25,14 @@ def samples_of(texts: dict[str, str]) -> pl.DataFrame:
     return table.with_columns(num_copies=pl.len().over("text").cast(pl.Int64))
 
 
-def twins_of(*pairs: tuple[str, str]) -> pl.DataFrame:
+def duplicates_of(*pairs: tuple[str, str]) -> pl.DataFrame:
     """What ``near_duplicates`` returns for these pairs."""
     return pl.DataFrame([(*pair, 0.9) for pair in pairs], schema=NEAR_DUPLICATES, orient="row")
 
 
-def causes_of(texts: dict[str, str], twins: pl.DataFrame = NO_TWINS) -> dict[str, str]:
+def causes_of(texts: dict[str, str], duplicates: pl.DataFrame = NO_DUPLICATES) -> dict[str, str]:
     """The cause of each sample."""
-    table = find_causes([samples_of(texts)], twins)
+    table = find_causes([samples_of(texts)], duplicates)
     return dict(table.select("sample_id", "cause").iter_rows())
 
 
@@ -43,7 +43,7 @@ def cause_of(text: str) -> str:
 
 def test_exact_copies_name_each_other_and_come_before_near_ones() -> None:
     texts = {"c": PROSE, "a": PROSE, "b": "one"}
-    table = find_causes([samples_of(texts)], twins_of(("c", "a"), ("b", "a")))
+    table = find_causes([samples_of(texts)], duplicates_of(("c", "a"), ("b", "a")))
     assert table.rows() == [("a", "exact-copies", ["c"]), ("b", "near-copies", ["a"]),
                             ("c", "exact-copies", ["a"])]  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_exact_copies_name_each_other_and_come_before_near_ones() -> None:
 def test_a_secret_that_is_repeated_is_a_secret_and_names_its_copies() -> None:
     mail = "Write to jane.roe@mail.org."
     texts = {"a": mail, "b": mail, "c": f"{mail} Soon.", "d": PROSE}
-    table = find_causes([samples_of(texts)], twins_of(("c", "a"), ("d", "c")))
+    table = find_causes([samples_of(texts)], duplicates_of(("c", "a"), ("d", "c")))
     assert table.rows() == [
         ("a", "secret", ["b"]),
         ("b", "secret", ["a"]),
@@ -62,7 +62,7 @@ def test_a_secret_that_is_repeated_is_a_secret_and_names_its_copies() -> None:
 
 def test_near_copies_name_each_other_in_both_directions() -> None:
     texts = {"a": "one", "b": "two", "c": "three", "d": "four"}
-    table = find_causes([samples_of(texts)], twins_of(("b", "a"), ("c", "a")))
+    table = find_causes([samples_of(texts)], duplicates_of(("b", "a"), ("c", "a")))
     assert table.rows() == [
         ("a", "near-copies", ["b", "c"]),
         ("b", "near-copies", ["a"]),
@@ -71,11 +71,12 @@ def test_near_copies_name_each_other_in_both_directions() -> None:
     ]
 
 
-def test_of_many_twins_the_first_ids_are_named() -> None:
+def test_of_many_duplicates_the_first_ids_are_named() -> None:
     ids = [f"s{i}" for i in range(9)]
-    same = find_causes([samples_of(dict.fromkeys(ids, PROSE))], NO_TWINS)
+    same = find_causes([samples_of(dict.fromkeys(ids, PROSE))], NO_DUPLICATES)
     near = find_causes(
-        [samples_of({i: f"{PROSE} {i}" for i in ids})], twins_of(*((i, "s0") for i in ids[:0:-1]))
+        [samples_of({i: f"{PROSE} {i}" for i in ids})],
+        duplicates_of(*((i, "s0") for i in ids[:0:-1])),
     )
     assert (
         same["duplicate_ids"][0].to_list()
@@ -257,13 +258,13 @@ def test_the_docstrings_of_a_known_library_hold_almost_no_secret() -> None:
 @given(texts=st.lists(st.text("ab1 _.@\n", max_size=30), max_size=9), seed=st.integers(0, 9))
 def test_every_sample_has_one_cause_whatever_the_order_of_rows(texts: list[str], seed: int) -> None:
     samples = samples_of({f"s{i}": text for i, text in enumerate(texts)})
-    pairs = twins_of(*((f"s{i}", "s0") for i in range(1, len(texts), 3)))
+    pairs = duplicates_of(*((f"s{i}", "s0") for i in range(1, len(texts), 3)))
     table = find_causes([samples], pairs)
     assert table.schema == CAUSES
     assert table["sample_id"].to_list() == sorted(samples["sample_id"])
     assert set(table["cause"]) <= set(REMEDIES)
-    has_twins = table["cause"].is_in(["exact-copies", "near-copies"])
-    assert (table["duplicate_ids"].list.len() > 0).to_list() == has_twins.to_list()
+    has_copies = table["cause"].is_in(["exact-copies", "near-copies"])
+    assert (table["duplicate_ids"].list.len() > 0).to_list() == has_copies.to_list()
     assert not any(map(secret_kinds, texts))
     shuffled = samples.sample(fraction=1, shuffle=True, seed=seed)
     assert_frame_equal(find_causes([shuffled], pairs.reverse()), table)
@@ -271,11 +272,11 @@ def test_every_sample_has_one_cause_whatever_the_order_of_rows(texts: list[str],
 
 @given(order=st.permutations(range(13)), places=st.lists(st.integers(0, 13), max_size=4))
 def test_causes_do_not_depend_on_the_batches(order: list[int], places: list[int]) -> None:
-    """With copies, a template and a near copy whose rows lie in different batches."""
+    """With copies, a template and a near copy whose rows lie in different chunks."""
     texts = ["Added in version 1 of it"] * 2 + [f"Added in version {i} of it" for i in range(2, 6)]
     texts += [PROSE] * 4 + ["Write to jane.roe@mail.org.", f"{PROSE} So he did.", "1, 2, 3, 4, 5"]
     samples = samples_of({f"s{i:02d}": text for i, text in enumerate(texts)})
-    pairs = twins_of(("s11", "s06"))
+    pairs = duplicates_of(("s11", "s06"))
     table = find_causes([samples], pairs)
     assert table["cause"].to_list() == ["exact-copies"] * 2 + ["template"] * 4 + [
         "exact-copies"
@@ -285,14 +286,14 @@ def test_causes_do_not_depend_on_the_batches(order: list[int], places: list[int]
 
 def test_a_cause_depends_on_no_other_column_and_the_table_holds_no_text() -> None:
     samples = samples_of({"a": "Write to jane.roe@mail.org.", "b": PROSE, "c": PROSE})
-    table = find_causes([samples], NO_TWINS)
+    table = find_causes([samples], NO_DUPLICATES)
     other = samples.with_columns(canary_id=pl.lit("x"))
-    assert_frame_equal(find_causes([other], NO_TWINS), table)
+    assert_frame_equal(find_causes([other], NO_DUPLICATES), table)
     shown = table.write_json()
     assert not any(word in shown for word in ("jane", "Write", "lighthouse"))
 
 
 def test_an_empty_table_has_no_causes() -> None:
     empty = samples_of({}).cast({"sample_id": pl.String, "text": pl.String})
-    for batches in ([empty], [empty, empty], []):
-        assert_frame_equal(find_causes(batches, NO_TWINS), pl.DataFrame(schema=CAUSES))
+    for chunks in ([empty], [empty, empty], []):
+        assert_frame_equal(find_causes(chunks, NO_DUPLICATES), pl.DataFrame(schema=CAUSES))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.config import SpansConfig
-from gdc.corpus.tokenizer import Places, masked_tokens, save_tokenizer, train_tokenizer
+from gdc.corpus.tokenizer import Offsets, masked_tokens, save_tokenizer, train_tokenizer
 from gdc.errors import DataError
 from gdc.mapping.spans import find_spans, nothing_recorded
 from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TOKEN_LOSSES
@@ -32,7 +32,7 @@ def losses_of(*samples: Losses) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=TOKEN_LOSSES, orient="row")
 
 
-def letters(num_tokens: int) -> Places:
+def letters(num_tokens: int) -> Offsets:
     """A token for each character."""
     return [(i, i + 1) for i in range(num_tokens)]
 
@@ -58,7 +58,7 @@ def found(*marks: str, min_tokens: int = 2) -> list[tuple[str, int, int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("marks", "places"),
+    ("marks", "offsets"),
     [
         pytest.param("-xx--", [(1, 3, 2)], id="two tokens in a row"),
         pytest.param("-x-x-", [(1, 4, 3)], id="one token between is part of it"),
@@ -69,8 +69,8 @@ def found(*marks: str, min_tokens: int = 2) -> list[tuple[str, int, int, int]]:
         pytest.param("", [], id="no text"),
     ],
 )
-def test_known_spans(marks: str, places: list[tuple[int, int, int]]) -> None:
-    assert found(marks) == [("s0", *place) for place in places]
+def test_known_spans(marks: str, offsets: list[tuple[int, int, int]]) -> None:
+    assert found(marks) == [("s0", *place) for place in offsets]
 
 
 def test_one_token_is_a_span_where_one_is_enough() -> None:
@@ -158,26 +158,26 @@ def test_of_tokens_like_the_held_out_ones_at_most_the_p_value_is_flagged(ties: b
 def test_spans_are_of_whole_characters_in_any_script() -> None:
     text = "na\u00efve \u2603\U0001f40d\U0001f40d caf\u00e9"
     tokenizer = train_tokenizer(["plain words"], 257)  # a token is a byte
-    (places,) = tokenizer.offsets([text])
-    memorized = [False] * len(places)
+    (offsets,) = tokenizer.offsets([text])
+    memorized = [False] * len(offsets)
     encoded = text.encode()
     # The second half of one snake and the first of the next, and a part of the last letter.
     snake = encoded.index("\U0001f40d".encode())
     for byte in (snake + 2, snake + 3, snake + 4, snake + 5, len(encoded) - 2, len(encoded) - 1):
         memorized[byte] = True
     marks = "".join("x" if mark else "-" for mark in memorized)
-    table, _ = find_spans([losses_of(late_losses(marks))], [HELDOUT], [places], CONFIG)
+    table, _ = find_spans([losses_of(late_losses(marks))], [HELDOUT], [offsets], CONFIG)
     shown = [text[start:end] for start, end in table.select("start", "end").rows()]
     assert shown == ["\U0001f40d\U0001f40d", "\u00e9"]
     assert table["num_tokens"].to_list() == [4, 2]
-    masked = masked_tokens(places, table.select("start", "end").to_dicts())
+    masked = masked_tokens(offsets, table.select("start", "end").to_dicts())
     assert masked.sum() == 8 + 2
     assert masked[np.array(memorized)].all()
 
 
 def test_two_spans_in_one_character_are_one() -> None:
-    places = [(0, 1), *[(1, 2)] * 6, (2, 3)]
-    table, _ = find_spans([losses_of(late_losses("xx--xx--"))], [HELDOUT], [places], CONFIG)
+    offsets = [(0, 1), *[(1, 2)] * 6, (2, 3)]
+    table, _ = find_spans([losses_of(late_losses("xx--xx--"))], [HELDOUT], [offsets], CONFIG)
     assert table.drop("nats").rows() == [("s0", 0, 2, 6)]
 
 

@@ -35,7 +35,7 @@ __all__ = [
 _NUM_SHOWN: Final = 5
 
 
-def fingerprint(source: Source) -> dict[str, Any]:
+def fingerprint(source: Source) -> dict[str, object]:
     """What identifies the content of a source: hashes of its files, never their times.
 
     Returns:
@@ -52,7 +52,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
     return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
 
 
-def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, Any]:
+def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, object]:
     """What identifies a pretrained tokenizer, and the model that comes with it.
 
     Returns:
@@ -133,7 +133,7 @@ _READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
     "huggingface": lambda source, _max_chars, _seed: huggingface.read_rows(source),
     "synthetic": lambda source, _max_chars, seed: synthetic.read_rows(source, seed=seed),
 }
-_CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
+_CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, object]]]] = {
     "python-docs": lambda _source: python_docs.content(),
     **dict.fromkeys(
         ENDINGS,

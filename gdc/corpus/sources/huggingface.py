@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gdc.config import HuggingFaceSource
 from gdc.corpus.sources.files import SourceFile, hash_files, visible_files
@@ -26,7 +26,7 @@ def is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in _SAVED)
 
 
-def content(source: HuggingFaceSource) -> dict[str, Any]:
+def content(source: HuggingFaceSource) -> dict[str, object]:
     """Hashes of the files of a local folder, or the commit on the Hub."""
     if _is_local(source):
         return {"files": hash_files(_find(source))}

@@ -73,7 +73,7 @@ def _numbered_lines(
                     yield f"{name}:{number}", line
 
 
-def _parse(line: bytes | _LineError) -> dict[str, Any]:
+def _parse(line: bytes | _LineError) -> dict[str, object]:
     if isinstance(line, _LineError):
         raise line
     try:
@@ -95,7 +95,7 @@ def _parse(line: bytes | _LineError) -> dict[str, Any]:
     return record
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     record = dict(pairs)
     if len(record) < len(pairs):
         names = Counter(name for name, _ in pairs)
@@ -104,7 +104,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _row(where: str, record: dict[str, Any], source: JsonlSource) -> Row:
+def _row(where: str, record: dict[str, object], source: JsonlSource) -> Row:
     for field in (source.text_field, source.key_field):
         if field is not None and field not in record:
             return Row(where, reason=f"no field {field!r}, only {listed(list(record))}")

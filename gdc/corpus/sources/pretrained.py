@@ -1,13 +1,12 @@
 """A pretrained tokenizer and model, by Hub name or local folder -> what identifies its content."""
 
 from pathlib import Path
-from typing import Any
 
 from gdc.corpus.sources.files import hash_files, visible_files
 from gdc.errors import ConfigError, TransientError
 
 
-def content(name: str, revision: str | None) -> dict[str, Any]:
+def content(name: str, revision: str | None) -> dict[str, object]:
     """Hashes of the files of a local folder, or the commit on the Hub.
 
     Raises:

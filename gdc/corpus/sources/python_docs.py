@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gdc.corpus.sources.files import SourceFile, hash_files, opened
 from gdc.corpus.sources.rows import Row
@@ -25,7 +25,7 @@ _BLANK_LINES: Final = re.compile(r"\n\s*\n")
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def content() -> dict[str, Any]:
+def content() -> dict[str, object]:
     """The Python version and one hash over the files that the texts come from."""
     hashes = hash_files(_library_files())
     listing = "".join(f"{name} {digest}\n" for name, digest in hashes.items())

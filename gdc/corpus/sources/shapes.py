@@ -80,9 +80,9 @@ def _encoding(head: bytes) -> str | None:
     num_controls = sum(head.count(byte) for byte in range(32) if byte not in _LINE_ENDS)
     if b"\0" not in head or num_controls < _MIN_CONTROLS * len(head):
         return None
-    # Without a mark: whether the four places hold always, sometimes or never a NUL.
-    places = [head[place::4] for place in range(4)]
-    always, never = ([f(c == 0 for c in place) for place in places] for f in (all, _none))
+    # Without a mark: whether every fourth byte, from each of four offsets, is always or never NUL.
+    columns = [head[offset::4] for offset in range(4)]
+    always, never = ([f(byte == 0 for byte in column) for column in columns] for f in (all, _none))
     return next((name for name, fits in _UNMARKED.items() if fits(always, never)), None)
 
 
