@@ -74,10 +74,10 @@ def find_spans(
     lengths = runs[0].select("sample_id", pl.col("early").list.len()).iter_rows()
     for (sample_id, length), sample_offsets in zip(lengths, offsets, strict=True):
         if length != len(sample_offsets) + 1:
+            num_expected = len(sample_offsets) + 1
             raise DataError(
-                f"data/trace: expected {len(sample_offsets) + 1} token losses of sample "
-                f"{sample_id}, as many as its text has tokens, got {length}. Re-run from: gdc stage "
-                "train."
+                f"data/trace: expected {num_expected} token losses of sample {sample_id}, as many "
+                f"as its text has tokens, got {length}. Re-run from: gdc stage train."
             )
         # The last loss is that of the end of text, which has no offsets.
         tokens = slice(begin, begin + length - 1)
