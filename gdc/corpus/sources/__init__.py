@@ -35,7 +35,7 @@ __all__ = [
 _NUM_SHOWN: Final = 5
 
 
-def fingerprint(source: Source) -> dict[str, object]:
+def fingerprint(source: Source) -> dict[str, Any]:  # JSON of the manifest
     """What identifies the content of a source: hashes of its files, never their times.
 
     Returns:
@@ -46,13 +46,13 @@ def fingerprint(source: Source) -> dict[str, object]:
         DataError: The source is not there.
         TransientError: The Hub did not answer.
     """
-    content = {"kind": source.kind, "source": source.model_dump(mode="json")}
+    content: dict[str, object] = {"kind": source.kind, "source": source.model_dump(mode="json")}
     content |= _CONTENTS[source.kind](source)
     canonical = json.dumps(content, sort_keys=True).encode()
     return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
 
 
-def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, object]:
+def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, Any]:  # JSON of the manifest
     """What identifies a pretrained tokenizer, and the model that comes with it.
 
     Returns:
