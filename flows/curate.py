@@ -1,6 +1,5 @@
 """Source -> report: the pipeline as a sentence."""
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -113,24 +112,20 @@ def tell(result: StageResult, progress: str) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.curate", description=__doc__)
-    parser.add_argument("--max-workers", type=int, default=None, help="cells side by side")
-    parser.add_argument("--ray", default=None, help="address of a Ray cluster, auto or local")
-    parser.add_argument("--publish", action="store_true", help="push, commit and judge the result")
-    arguments = parser.parse_args()
+def run(max_workers: int | None = None, *, publish: bool = False, ray: str | None = None) -> None:
+    """Run the flow in this folder; without anything to do no flow is needed.
+
+    Args:
+        max_workers: Targets that run at the same time; None: as the cores allow.
+        publish: Push the data, commit the record of DVC and judge the curated model.
+        ray: Address of a Ray cluster for items of a matrix, ``auto`` or ``local``; None: no Ray.
+    """
     with as_run():
         require_answer()
-        if not arguments.publish and is_up_to_date():
+        if not publish and is_up_to_date():
             sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
             return
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=load_mlflow, daemon=True).start()
         with prefect_server():
-            curate(
-                max_workers=arguments.max_workers, publish=arguments.publish, cluster=arguments.ray
-            )
-
-
-if __name__ == "__main__":
-    main()
+            curate(max_workers=max_workers, publish=publish, cluster=ray)

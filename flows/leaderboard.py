@@ -1,6 +1,5 @@
 """Scores and further half-models -> a leaderboard of the scores."""
 
-import argparse
 import time
 from collections.abc import Sequence
 from threading import Thread
@@ -130,19 +129,16 @@ def record(run: tracking.Run, board: Leaderboard) -> None:
         run.log_artifact(path)
 
 
-def main() -> None:
-    """Run the flow with the options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.leaderboard", description=__doc__)
-    parser.add_argument("--num-models", type=int, default=NUM_MODELS, help="half-models to train")
-    parser.add_argument("--max-workers", type=int, default=None, help="models trained in parallel")
-    arguments = parser.parse_args()
+def run(num_models: int = NUM_MODELS, max_workers: int | None = None) -> None:
+    """Run the flow in this folder.
+
+    Args:
+        num_models: Half-models to train.
+        max_workers: Models trained in parallel; None: as the cores allow.
+    """
     with as_run():
         tracking.require_answer()
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=tracking.load_mlflow, daemon=True).start()
         with prefect_server():
-            leaderboard(num_models=arguments.num_models, max_workers=arguments.max_workers)
-
-
-if __name__ == "__main__":
-    main()
+            leaderboard(num_models=num_models, max_workers=max_workers)

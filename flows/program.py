@@ -1,4 +1,4 @@
-"""What the flows share: one run per folder, a mistake is one message and its exit code, a stop."""
+"""What the flows share: one run per folder, messages without tracebacks, a stop in time."""
 
 import logging
 import os
@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 from typing import Final
 
 import httpx
 
-from gdc.environment import never_fail_to_print
 from gdc.errors import GdcError, TransientError
 from gdc.workspace import dvc_files, run_lock
 
@@ -47,26 +47,9 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def as_command() -> Iterator[None]:
-    """Run a program: a mistake is one message and its exit code."""
-    never_fail_to_print()
-    # Prefect hands a SIGTERM on to what stood here.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    except GdcError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write(STOPPED)
-        raise SystemExit(128 + signal.SIGINT) from None
-
-
-@contextmanager
 def as_run() -> Iterator[None]:
-    """Run a flow as a program; a stop ends it within seconds, whatever is gone by then."""
-    with as_command():
-        stops = _watch_for_stops()
+    """Run a flow in this process; a stop ends it within seconds, whatever is gone by then."""
+    with _watched_stops() as stops:
         try:
             yield
         except BaseException as error:
@@ -82,7 +65,8 @@ def as_run() -> Iterator[None]:
             raise
 
 
-def _watch_for_stops() -> list[int]:
+@contextmanager
+def _watched_stops() -> Iterator[list[int]]:
     """The signals that asked this process to stop, as they come; the first ends it in time.
 
     A thread learns of them through a pipe: the main one may wait for something that never comes.
@@ -97,18 +81,32 @@ def _watch_for_stops() -> list[int]:
 
     read, write = os.pipe()
     os.set_blocking(write, False)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    threading.Thread(target=_end_in_time, args=(read, stops), daemon=True).start()
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    before_fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    Thread(target=_end_in_time, args=(read, stops), daemon=True).start()
     # An exit also ends what we started. Prefect hands a SIGTERM on to what stood here.
     signal.signal(signal.SIGTERM, exit_once)
     # Who started us may have us ignore Ctrl-C, and ask us by SIGTERM.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    if before[signal.SIGINT] is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, exit_once)
-    return stops
+    try:
+        yield stops
+    finally:
+        # After a stop all stays as it is: the process is about to end, and must do so in time.
+        if not stops:
+            signal.set_wakeup_fd(before_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(write)
 
 
 def _end_in_time(read: int, stops: list[int]) -> None:
-    number = next(n for n in iter(lambda: os.read(read, 1)[0], None) if n in _STOPS)
+    while (byte := os.read(read, 1)) and byte[0] not in _STOPS:
+        pass
+    if not byte:
+        os.close(read)
+        return
+    number = byte[0]
     stops.append(number)
     # What Prefect says while its server may be gone helps nobody.
     logging.disable(logging.CRITICAL)

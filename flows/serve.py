@@ -1,8 +1,8 @@
 """A schedule -> runs of the pipeline in this folder, one at a time."""
 
-import argparse
 import asyncio
 import re
+import signal
 import socket
 import sys
 import time
@@ -33,7 +33,6 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from flows.curate import curate
-from flows.program import as_command
 from gdc.errors import ConfigError, TransientError
 from gdc.workspace import project
 
@@ -88,8 +87,16 @@ def serve(
     if due - datetime.now(UTC) < HORIZON:
         require_plan(deployment_id, due)
     tell(f"next run: {next_date(cron, timezone).isoformat(sep=' ')}. Ctrl-C ends the waiting.")
+    _expect_stops()
     with suppress(KeyboardInterrupt):
         asyncio.run(runner.start())
+
+
+def _expect_stops() -> None:
+    # Ctrl-C ends the waiting, which is no failure. Prefect hands a SIGTERM on to what stood here.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def next_date(cron: str, timezone: str) -> datetime:
@@ -238,17 +245,3 @@ def cause(client: SyncPrefectClient, deployment_id: UUID) -> str:
             "fails: where the server runs, pip install 'sqlalchemy<2.1', and start it again."
         )
     return "The log of the server says why; its scheduler looks for new schedules every minute."
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
-    parser.add_argument("--cron", default=NIGHTLY, help=f"default: {NIGHTLY!r}")
-    parser.add_argument("--timezone", default="UTC", help="such as Europe/Berlin; default: UTC")
-    parser.add_argument("--no-publish", action="store_true", help="run, but publish nothing")
-    arguments = parser.parse_args()
-    with as_command():
-        serve(arguments.cron, timezone=arguments.timezone, publish=not arguments.no_publish)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,40 +2,37 @@
 # `gdc --help` must answer at once:
 # ruff: noqa: PLC0415
 
+import json
 import os
 import signal
-import socket
-import subprocess
 import sys
-import time
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from gdc.environment import checkpoint_seconds, child_environment, device, never_fail_to_print
-from gdc.errors import ConfigError, DataError, GdcError
+from gdc.environment import checkpoint_seconds, device, never_fail_to_print
+from gdc.errors import EXIT_CODES, ConfigError, DataError, GdcError
 from gdc.workspace import project, run_lock
 
 app = typer.Typer(
     help="Which training samples does my model memorize, what should I do, and did it work?",
+    epilog="Exit codes: " + "; ".join(f"{code} {why}" for code, why in EXIT_CODES.items()) + ".",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 AUDIT: Final = Path("reports/audit")
 MAP: Final = Path("reports/map")
-SERVER_SECONDS: Final = 60.0
-STOPS: Final = (signal.SIGINT, signal.SIGTERM)
-STOP_SECONDS: Final = 9.5  # a flow needs up to 8
-WAIT_SECONDS: Final = 0.1
-# Seven worker processes for jobs that we never start.
-SERVER_ENVIRONMENT: Final[Mapping[str, str]] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+NIGHTLY: Final = "0 3 * * *"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
+MaxWorkers = Annotated[int | None, typer.Option(min=1, help="Models trained at the same time.")]
 
 
 def main() -> None:
@@ -46,7 +43,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         _require_utf8(sys.argv[1:])
-        app()
+        app(prog_name="gdc")
     except GdcError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
@@ -60,25 +57,51 @@ def _require_utf8(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{shown}: expected a name in UTF-8, got other bytes. Rename it.")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from gdc import __version__
+
+        typer.echo(f"gdc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def _print_json(value: object) -> None:
+    # ASCII: an output that lacks a character gets an escape of JSON, not of Python.
+    typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
 # ---- commands
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     source: Annotated[
         str | None, typer.Option(help="Your text: a file, a folder, or python-docs.")
     ] = None,
     text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
-    max_workers: Annotated[int | None, typer.Option(min=1, help="Models trained at once.")] = None,
-    publish: Annotated[bool, typer.Option("--publish", help="Push, commit and judge.")] = False,
+    max_workers: MaxWorkers = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Push the data, commit dvc.lock, judge the model.")
+    ] = False,
     ray: Annotated[
         str | None, typer.Option(help="Train on a Ray cluster: its address, auto or local.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
     from gdc import scores
-    from gdc.report import console
-    from gdc.workspace import files, paths
 
     project.require_workspace()
     run_lock.require_free()
@@ -88,12 +111,22 @@ def run(
     if source is not None:
         project.write_source(project.describe_source(source, text_field))
     scores.require_registered(project.load_params().score.enabled)
-    options = ["--max-workers", str(max_workers)] if max_workers else []
-    options += ["--publish"] if publish else []
-    options += ["--ray", ray] if ray else []
-    # -P: a folder called `flows` in the workspace must not take the place of ours.
-    _start([sys.executable, "-P", "-m", "flows.curate", *options])
-    console.render(console.arms_table(files.read_json(paths.REPORT)))
+    from flows import curate
+
+    curate.run(max_workers, publish=publish, ray=ray)
+    _show_arms(as_json=as_json)
+
+
+def _show_arms(*, as_json: bool) -> None:
+    from gdc.report import console
+    from gdc.workspace import paths
+
+    with _report() as report:
+        arms, table = report["arms"], console.arms_table(report)
+    if as_json:
+        _print_json({"arms": arms})
+        return
+    console.render(table)
     typer.echo(
         f"report        {paths.PAGE.resolve()}\ncurated data  {paths.CURATED_FOLDER.resolve()}"
     )
@@ -101,11 +134,31 @@ def run(
 
 
 @app.command()
+def serve(
+    cron: Annotated[
+        str, typer.Option(help="Minute, hour, day, month and weekday of the runs.")
+    ] = NIGHTLY,
+    timezone: Annotated[str, typer.Option(help="Of the schedule, such as Europe/Berlin.")] = "UTC",
+    publish: Annotated[
+        bool, typer.Option(help="Push, commit and judge the result of every run.")
+    ] = True,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a Prefect server that starts.")
+    ] = 90.0,
+) -> None:
+    """Run the pipeline in this folder at the times of a schedule, until Ctrl-C."""
+    from flows import serve as schedule
+
+    schedule.serve(cron, timezone=timezone, publish=publish, server_seconds=wait)
+
+
+@app.command()
 def leaderboard(
     num_models: Annotated[
         int, typer.Option(help="Half-models to train: an even number, at least 4.")
     ] = 16,
-    max_workers: Annotated[int | None, typer.Option(min=1, help="Models trained at once.")] = None,
+    max_workers: MaxWorkers = None,
+    as_json: Json = False,
 ) -> None:
     """Compare every score with memorization measured by half-models: reports/leaderboard.*."""
     from gdc.workspace import files, half_models
@@ -113,11 +166,13 @@ def leaderboard(
     project.require_workspace()
     run_lock.require_free()
     half_models.require_num_models(num_models)
-    options = ["--num-models", str(num_models)]
-    options += ["--max-workers", str(max_workers)] if max_workers else []
-    # -P: a folder called `flows` in the workspace must not take the place of ours.
-    _start([sys.executable, "-P", "-m", "flows.leaderboard", *options])
-    typer.echo(files.read_text(half_models.TABLE))
+    from flows import leaderboard as flow
+
+    flow.run(num_models, max_workers)
+    if as_json:
+        _print_json(files.read_json(half_models.LEADERBOARD))
+    else:
+        typer.echo(files.read_text(half_models.TABLE))
 
 
 @app.command()
@@ -125,25 +180,11 @@ def stage(
     name: Annotated[str, typer.Argument(help="A stage, or one cell of it: retrain@none-1.")],
 ) -> None:
     """Run one stage, if its inputs changed."""
-    from gdc.workspace import dvc_files
-
     project.require_workspace()
     project.load_params()
-    names = list(project.read_yaml(project.GRAPH)["stages"])
-    phase = name.partition("@")[0]
-    if phase not in names:
-        raise ConfigError(f"stage: expected one of {', '.join(names)}, got {name!r}.")
-    targets = [name]
-    if phase in project.edited_stages():
-        # It brings the digests of the code up to date.
-        targets.insert(0, "manifest")
-    if told := dvc_files.mend():
-        typer.echo(told, err=True)
-    try:
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
-        _start([*command, *targets], guarded=True)
-    finally:
-        dvc_files.keep_copy()
+    from flows import single_stage
+
+    raise SystemExit(single_stage.run(name))
 
 
 @app.command()
@@ -177,6 +218,7 @@ def show(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Arms and the paper's claims as Markdown instead.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
     from gdc.report import console
@@ -186,6 +228,11 @@ def show(
         tables = console.quadrants_table(report), console.hotspots_table(report, limit)
         verdict, findings = report["calibration"]["verdict"], console.findings(report)
         text = console.markdown(report)
+        hotspots = report["hotspots"][:limit]
+    if as_json:
+        parts = {name: report[name] for name in ("quadrants", "calibration")}
+        _print_json({**parts, "hotspots": hotspots, "findings": findings})
+        return
     if markdown:
         typer.echo(text)
         return
@@ -197,20 +244,57 @@ def show(
 
 
 @app.command()
-def recommend(
+def plan(
+    arm: Annotated[
+        str | None, typer.Argument(help="An arm; else the one that made the curated data.")
+    ] = None,
     max_extraction: Annotated[
-        float, typer.Option(help="Share of the planted secrets that may be extracted, 0 to 1.")
-    ],
+        float | None,
+        typer.Option(help="Share of the planted secrets that may be extracted, 0 to 1."),
+    ] = None,
     max_perplexity: Annotated[
-        float, typer.Option(help="Percent that perplexity may rise over the arm that keeps all.")
-    ],
+        float | None,
+        typer.Option(help="Percent that perplexity may rise over the arm that keeps all."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Name the plan of the last run that reaches a target with the fewest samples changed."""
+    """Print what an arm does with the samples; or, for a target, which arm reaches it.
+
+    With --max-extraction and --max-perplexity: the plan of the last run that reaches both with the
+    fewest samples changed.
+    """
+    if max_extraction is None and max_perplexity is None:
+        _show_plan(arm, as_json=as_json)
+        return
+    if arm is not None or max_extraction is None or max_perplexity is None:
+        raise ConfigError(
+            "gdc plan: expected an arm, or both --max-extraction and --max-perplexity, got other "
+            "arguments. Give one or the other."
+        )
+    _recommend(max_extraction, max_perplexity, as_json=as_json)
+
+
+def _show_plan(arm: str | None, *, as_json: bool) -> None:
+    from gdc.commands import plan
+    from gdc.report import console
+
+    summary = plan.summarize_plan(project.load_params(), arm)
+    if as_json:
+        _print_json(plan.as_plain(summary))
+    else:
+        console.render(plan.plan_table(summary))
+
+
+def _recommend(max_extraction: float, max_perplexity: float, *, as_json: bool) -> None:
     from gdc.comparison import recommendation
 
     target = recommendation.target_of(max_extraction, max_perplexity)
     with _report() as report:
-        typer.echo(recommendation.recommend(report["front"], target)["sentence"])
+        found = recommendation.recommend(report["front"], target)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(found["sentence"])
 
 
 @contextmanager
@@ -246,20 +330,13 @@ def _report() -> Iterator[dict[str, Any]]:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port of the MLflow pages.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow pages.")] = 5000,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
 ) -> None:
     """Open the report and serve the MLflow pages of this folder until Ctrl-C."""
-    from gdc.workspace import paths, tracking
+    from gdc.commands.ui import open_pages
 
-    open_page = typer.echo if no_open else webbrowser.open
-    if paths.PAGE.exists():
-        open_page(paths.PAGE.resolve().as_uri())
-    uri = tracking.tracking_uri()
-    if uri.startswith("http"):
-        open_page(uri)
-        return
-    _serve(uri, port, open_page)
+    raise SystemExit(open_pages(port, typer.echo if no_open else webbrowser.open))
 
 
 @app.command()
@@ -282,6 +359,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     ] = None,
     num_members: Annotated[int, typer.Option(min=1, help="Training texts asked at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of that choice and of intervals.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Audit any model and text, without the pipeline: tables and a report."""
     from gdc.commands import audit
@@ -296,6 +374,9 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         seed=seed,
     )
     built = audit.run_audit(request, num_members, out)
+    if as_json:
+        _print_json(built)
+        return
     for sentence in [*built["summary"], *audit.findings(built), *built["warnings"]]:
         typer.echo(sentence)
     typer.echo(f"report        {(out / 'report.html').resolve()}")
@@ -313,6 +394,7 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     ray: Annotated[
         str | None, typer.Option(help="Map shards on a Ray cluster: its address, auto or local.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Score and map a trace of any size, without the pipeline, by the rules of params.yaml."""
     from gdc.commands import map
@@ -323,12 +405,16 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
         update={"enabled": tuple(score or ()), "mode": mode or params.score.mode}
     )
     if verify:
-        typer.echo(f"{traces.verify(trace)} files are as they were written")
+        told = f"{traces.verify(trace)} files are as they were written"
+        typer.echo(told, err=as_json)
     if ray is None:
         summary = map.map_trace(trace, out, rules, params.partition)
     else:
         with ray_cluster.connected(ray):
             summary = map.map_on_cluster(trace, out, rules, params.partition)
+    if as_json:
+        _print_json(summary)
+        return
     for name, num_samples in summary["counts"].items():
         typer.echo(f"{name:<18} {num_samples:,}")
     for warning in summary["warnings"]:
@@ -338,93 +424,22 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     typer.echo(f"quadrants     {(out / f'quadrants{ending}').resolve()}")
 
 
-# ---- what we start
+# ---- former names
+
+_FORMER: Final = {"benchmark": "gdc leaderboard", "recommend": "gdc plan"}
 
 
-def _start(command: Sequence[str], *, guarded: bool = False) -> None:
-    """Run a program to its end, and leave with its exit code if it failed.
-
-    Args:
-        command: Its command line.
-        guarded: Under ``tasks.guard``, which ends all that the program starts.
-    """
-    stops: list[int] = []
-    before = [(number, signal.getsignal(number)) for number in STOPS]
-    # It, and what it starts, never meets Ctrl-C: we ask it by SIGTERM, which it may expect or not.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if guarded:
-        # -P: a folder called `tasks` in the workspace must not take the place of ours.
-        command = [sys.executable, "-P", "-m", "tasks.guard", *command]
-    process = subprocess.Popen(  # noqa: S603  # no shell
-        command,
-        env=child_environment(),
-        stdin=subprocess.PIPE if guarded else None,
-        start_new_session=guarded,
+def _refuse_former(context: typer.Context) -> None:
+    former = context.info_name or ""
+    raise ConfigError(
+        f"gdc {former}: expected {_FORMER[former]}, got its former name. Run: {_FORMER[former]}"
     )
-    for number in STOPS:
-        signal.signal(number, lambda number, _: stops.append(number))
-    try:
-        code = _wait_or_stop(process, stops)
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-    if code != 0:
-        raise SystemExit(128 + stops[0] if stops else code if code > 0 else 128 - code)
 
 
-def _wait_or_stop(process: subprocess.Popen[bytes], stops: Sequence[int]) -> int:
-    while not stops and process.poll() is None:
-        time.sleep(WAIT_SECONDS)
-    process.terminate()
-    try:
-        return process.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        # A guard stands over what a flow started; one that is killed itself takes its group along.
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        return process.wait()
-
-
-def _serve(uri: str, port: int, open_page: Callable[[str], object]) -> None:
-    from gdc.workspace import tracking
-
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {**child_environment(), **SERVER_ENVIRONMENT}
-    for number in STOPS:
-        signal.signal(number, signal.default_int_handler)
-    process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
-    try:
-        if _answers(process, port):
-            # Its front page is for something else.
-            page = f"{address}/#/experiments/{tracking.experiment_id()}/runs"
-            typer.echo(f"runs    {page}   (Ctrl-C ends)")
-            open_page(page)
-        code = _wait(process)
-    except KeyboardInterrupt:
-        code = 0
-    finally:
-        # The server's own children outlive it otherwise.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        _wait(process)
-    raise SystemExit(code)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    while True:
-        # In short steps: a Ctrl-C that a thread of polars gets would not end a long wait.
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(timeout=0.2)
-
-
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    deadline = time.monotonic() + SERVER_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return True
-        time.sleep(0.2)
-    return False
+for _name in _FORMER:
+    app.command(
+        _name,
+        hidden=True,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(_refuse_former)

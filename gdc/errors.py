@@ -1,12 +1,26 @@
-"""The errors a caller may want to catch; each names its exit code for the command line."""
+"""The errors a caller may want to catch, and the exit codes of the command line."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+STAGE_FAILED: Final = 1
+USER_ERROR: Final = 2
+TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
+# What the command line ends with, and what it means.
+EXIT_CODES: Final[Mapping[int, str]] = {
+    0: "done",
+    STAGE_FAILED: "a stage failed",
+    USER_ERROR: "an option, params.yaml or the data must be mended",
+    TRY_AGAIN: "a service did not answer, or another run holds the folder: try again",
+    130: "stopped by Ctrl-C",
+    143: "stopped by SIGTERM",
+}
 
 
 class GdcError(ValueError):
     """Something the user can mend; the message says where, expected, got, and what to do."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: ClassVar[int] = USER_ERROR
 
 
 class ConfigError(GdcError):
@@ -24,4 +38,4 @@ class SchemaError(GdcError):
 class TransientError(GdcError):
     """A service did not answer; the same call may work later, so the flow retries it."""
 
-    exit_code: ClassVar[int] = 75
+    exit_code: ClassVar[int] = TRY_AGAIN

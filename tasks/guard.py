@@ -35,6 +35,21 @@ def start(
     )
 
 
+def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program to its end under a guard, with our own output, and return its exit code."""
+    process = start(command, environment, None)
+    try:
+        while process.poll() is None:
+            # In short steps: a Ctrl-C that another thread gets would not end a long wait.
+            time.sleep(0.1)
+        return process.returncode
+    finally:
+        if process.poll() is None:
+            end(process)
+        if process.stdin is not None:
+            process.stdin.close()
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """End whatever still runs of what ``start`` started: first asked, then killed."""
     ask(process)

@@ -16,7 +16,7 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.tasks import Task
 
 from gdc.environment import child_environment
-from gdc.errors import GdcError, TransientError
+from gdc.errors import STAGE_FAILED, GdcError, TransientError
 from gdc.workspace import dvc_files, tracking
 from tasks import guard
 
@@ -46,7 +46,7 @@ _running: Final[set[subprocess.Popen[bytes]]] = set()
 class StageFailedError(GdcError):
     """A stage ended with an error; the message is the stage's own."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = STAGE_FAILED
 
 
 class StageTransientError(StageFailedError):

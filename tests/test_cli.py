@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from http.client import HTTPConnection
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
+from flows import curate
 from gdc import cli
 from gdc.config import Source
 from gdc.corpus.sources import fingerprint
@@ -37,6 +37,7 @@ from gdc.workspace.project import (
     splice_source,
     write_source,
 )
+from tasks import guard
 from tests.builders import REPOSITORY
 
 OWN_TEXTS = {"kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None}
@@ -300,16 +301,14 @@ def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     (workspace / "mine.jsonl").touch()
     files.write_json(paths.REPORT, {"arms": []})
-    started: list[Sequence[str]] = []
-    monkeypatch.setattr(cli, "_start", started.append)
+    started: list[object] = []
+    monkeypatch.setattr(curate, "run", lambda *given, **named: started.append((given, named)))
     monkeypatch.setattr(console, "arms_table", lambda report: f"table of {report}")
     monkeypatch.setattr(console, "render", typer.echo)
     code, output, _ = call("run", "--source", "mine.jsonl", "--text-field", "body",
                            "--max-workers", "2", "--publish")  # fmt: skip
     assert code == 0
-    assert started == [
-        [sys.executable, "-P", "-m", "flows.curate", "--max-workers", "2", "--publish"]
-    ]
+    assert started == [((2,), {"publish": True, "ray": None})]
     assert files.load_params().ingest.source.model_dump() == OWN_TEXTS | {"path": "mine.jsonl"}
     assert "table of {'arms': []}" in output
     assert str(workspace / "reports" / "report.html") in output
@@ -343,7 +342,12 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     started: list[Sequence[str]] = []
-    monkeypatch.setattr(cli, "_start", lambda command, **_: started.append(command))
+
+    def take(command: Sequence[str], _environment: object) -> int:
+        started.append(command)
+        return 0
+
+    monkeypatch.setattr(guard, "run", take)
     assert call("stage", "retrain@none-1")[0] == 0
     repro = ["dvc", "--wait-for-lock", "repro", "--single-item"]
     # Of code that is not known `manifest` takes the digests first.
@@ -406,7 +410,7 @@ def test_show_without_a_report_says_what_to_run(
     )
 
 
-TARGET = ("recommend", "--max-extraction", "0.1", "--max-perplexity", "0.5")
+TARGET = ("plan", "--max-extraction", "0.1", "--max-perplexity", "0.5")
 
 
 def test_a_recommendation_is_read_off_the_last_report(
@@ -496,51 +500,11 @@ def test_run_checks_the_environment_before_anything_starts(
 ) -> None:
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
-    monkeypatch.setattr(cli, "_start", lambda _: pytest.fail("started"))
+    monkeypatch.setattr(curate, "run", lambda *_, **__: pytest.fail("started"))
     monkeypatch.setenv(variable, value)
     code, _, errors = call("run")
     assert code == 2
     assert errors.startswith(f"error: {variable}: expected ")
-
-
-# ---- what is started
-
-
-def test_a_program_that_fails_gives_its_exit_code() -> None:
-    cli._start([sys.executable, "-c", ""])
-    for program, code in (
-        ("raise SystemExit(75)", 75),
-        ("import os; os.kill(os.getpid(), 9)", 137),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            cli._start([sys.executable, "-c", program])
-        assert ended.value.code == code
-
-
-def test_a_terminated_command_ends_what_it_started(tmp_path: Path) -> None:
-    child = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
-    program = "import sys; from gdc import cli; cli._start([sys.executable, '-c', *sys.argv[1:]])"
-    process = subprocess.Popen([sys.executable, "-c", program, child, str(tmp_path / "started")])
-    while not (tmp_path / "started").exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 128 + signal.SIGTERM
-
-
-def test_ctrl_c_ends_a_program_that_still_imports_without_a_traceback(tmp_path: Path) -> None:
-    child = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
-    program = "import sys; from gdc import cli; cli._start([sys.executable, '-c', *sys.argv[1:]])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, child, str(tmp_path / "started")],
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    while not (tmp_path / "started").exists():
-        time.sleep(0.05)
-    # As a terminal does.
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
 
 
 def test_ctrl_c_ends_a_command_that_still_imports_without_a_traceback(tmp_path: Path) -> None:
@@ -574,7 +538,8 @@ def test_a_second_run_in_a_folder_is_refused_at_once(
 
 def test_help_is_fast_because_nothing_heavy_is_imported() -> None:
     program = (
-        "import sys, gdc.cli; print(*{'polars', 'mlflow', 'torch', 'ruamel'} & {*sys.modules})"
+        "import sys, gdc.cli\n"
+        "print(*{'polars', 'mlflow', 'torch', 'ruamel', 'prefect', 'dvc'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.strip() == b""

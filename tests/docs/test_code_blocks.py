@@ -53,6 +53,7 @@ def check_gdc(arguments: Sequence[str]) -> None:
         assert rest, "expected a command"
         assert rest[0] in command.commands, f"no command {rest[0]}"
         command = command.commands[rest.pop(0)]
+        assert not command.hidden, "a former name"
     command.make_context("gdc", rest)
 
 

@@ -121,7 +121,7 @@ def write_params(folder: Path, params: Mapping[str, Any]) -> None:
 
 def start_flow(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "flows.curate", *options],
+        [sys.executable, "-P", "-m", "gdc", "run", *options],
         cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,

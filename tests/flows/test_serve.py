@@ -253,7 +253,7 @@ def test_a_cron_starts_a_run_that_ends_well(tmp_path: Path) -> None:
     }
     server = [sys.executable, "-m", "prefect", "server", "start"]
     server += ["--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-P", "-m", "flows.serve", "--cron", "* * * * *", "--no-publish"]
+    command = [sys.executable, "-P", "-m", "gdc", "serve", "--cron", "* * * * *", "--no-publish"]
     with (
         running(server, server_log, environment, tmp_path),
         running(command, serve_log, environment, folder) as served,

@@ -1,0 +1,36 @@
+"""A stage's name -> one run of it by DVC, in this terminal."""
+
+import sys
+
+from flows.program import as_run
+from gdc.environment import child_environment
+from gdc.errors import ConfigError
+from gdc.workspace import dvc_files, project
+from tasks import guard
+
+
+def run(target: str) -> int:
+    """Run one stage, or one item of it such as ``retrain@none-1``, if its inputs changed.
+
+    Returns:
+        The exit code of DVC.
+
+    Raises:
+        ConfigError: dvc.yaml has no such stage.
+    """
+    names = list(project.read_yaml(project.GRAPH)["stages"])
+    stage = target.partition("@")[0]
+    if stage not in names:
+        raise ConfigError(f"stage: expected one of {', '.join(names)}, got {target!r}.")
+    targets = [target]
+    if stage in project.edited_stages():
+        # It brings the digests of the code up to date.
+        targets.insert(0, "manifest")
+    if told := dvc_files.mend():
+        sys.stderr.write(f"{told}\n")
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
+    try:
+        with as_run():
+            return guard.run([*command, *targets], child_environment())
+    finally:
+        dvc_files.keep_copy()

@@ -1,0 +1,89 @@
+"""The plan of an arm -> how many samples it keeps, drops, weights, copies and masks, and why."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+from rich.table import Table
+
+from gdc.config import Params
+from gdc.errors import ConfigError
+from gdc.workspace import tables
+
+# What differs from sample to sample within one reason: ids, then numbers.
+_ID = r"\b[0-9a-f]{8,}(-\d+)?\b"
+_NUMBER = r"\d[\d.,]*\d|\d"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Samples that have the same action for the same reason; its ids and numbers are left out."""
+
+    action: str
+    reason: str
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What an arm does with the training samples."""
+
+    arm: str
+    rule: str
+    num_samples: int
+    actions: Mapping[str, int]  # samples by action, most first
+    reasons: tuple[Reason, ...]  # most samples first
+
+
+def summarize_plan(params: Params, arm: str | None = None) -> PlanSummary:
+    """Count the actions and reasons of a plan of the last run.
+
+    Args:
+        params: Of the workspace in the current folder.
+        arm: Of ``intervene.arms``; None: the one whose plan made the curated data.
+
+    Raises:
+        ConfigError: There is no such arm.
+        SchemaError: Its plan is missing or damaged.
+    """
+    arms = params.intervene.arms
+    name = arm or params.intervene.curated_arm
+    if name not in arms:
+        raise ConfigError(f"arm: expected one of {', '.join(arms)}, got {name!r}.")
+    worded = pl.col("reason").str.replace_all(_ID, "…").str.replace_all(_NUMBER, "…")
+    rows = (
+        tables.scan_plan(name)
+        .group_by("action", reason=worded)
+        .agg(num_samples=pl.len())
+        .sort("num_samples", "action", "reason", descending=[True, False, False])
+        .collect()
+    )
+    actions = rows.group_by("action").agg(pl.col("num_samples").sum())
+    return PlanSummary(
+        arm=name,
+        rule=arms[name].rule,
+        num_samples=sum(rows["num_samples"]),
+        actions=dict(actions.sort("num_samples", "action", descending=[True, False]).iter_rows()),
+        reasons=tuple(Reason(**row) for row in rows.iter_rows(named=True)),
+    )
+
+
+def as_plain(summary: PlanSummary) -> dict[str, Any]:
+    """The summary as values of JSON."""
+    return asdict(summary)
+
+
+def plan_table(summary: PlanSummary) -> Table:
+    """The reasons of a plan as a table for the terminal."""
+    counts = ", ".join(f"{count:,} {action}" for action, count in summary.actions.items())
+    table = Table(
+        title=f"Plan of arm {summary.arm} (rule {summary.rule}): {summary.num_samples:,} samples",
+        caption=counts,
+    )
+    table.add_column("action")
+    table.add_column("reason")
+    table.add_column("samples", justify="right")
+    for row in summary.reasons:
+        table.add_row(row.action, row.reason, f"{row.num_samples:,}")
+    return table
