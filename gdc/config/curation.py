@@ -1,0 +1,132 @@
+"""Section `intervene` of params.yaml: the arms and their rules."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gdc.config.section import MAX_COPIES, MAX_NAME, Count, NearCopies, Section
+
+
+class NoneArm(Section):
+    """Keep everything."""
+
+    rule: Literal["none"]
+
+
+class QuadrantsArm(Section):
+    """The paper's rule."""
+
+    rule: Literal["quadrants"]
+    hotspot_weight: float = Field(ge=0, le=1, description="alpha; 0 drops the hotspots.")
+    drop_noisy: bool
+    hard_copies: int = Field(
+        ge=1, le=MAX_COPIES, description="gamma; 1 leaves Ambiguous-Hard as it is."
+    )
+
+
+class TopFractionArm(Section):
+    """Drop (weight 0) or down-weight the samples with the highest score."""
+
+    rule: Literal["top-fraction"]
+    score: str = Field(min_length=1)
+    tie_break: str = Field(min_length=1, description="The score that orders equal scores.")
+    fraction: float = Field(ge=0, lt=1)
+    weight: float = Field(ge=0, le=1, description="0 drops.")
+
+
+class RandomArm(Section):
+    """Drop (weight 0) or down-weight a random share: the control of top-fraction."""
+
+    rule: Literal["random"]
+    fraction: float = Field(ge=0, lt=1)
+    weight: float = Field(ge=0, le=1, description="0 drops.")
+
+
+class WeightByScoreArm(Section):
+    """Weight 1 / (1 + s), s being the score where above 0: one unit of it halves the weight."""
+
+    rule: Literal["weight-by-score"]
+    score: str = Field(min_length=1)
+
+
+class CapCopiesArm(NearCopies):
+    """Keep at most ``max_copies`` of every group of near copies."""
+
+    rule: Literal["cap-copies"]
+    max_copies: Count = Field(ge=1)
+
+
+class DedupArm(NearCopies):
+    """Keep one of every group of near copies, which needs no model: the control of all scores."""
+
+    rule: Literal["dedup"]
+    max_copies: ClassVar[int] = 1
+
+
+class MaskSpansArm(Section):
+    """Keep every sample and leave the memorized spans of the flagged ones out of the loss."""
+
+    rule: Literal["mask-spans"]
+
+
+class OracleArm(Section):
+    """Drop the planted rows: the only rule that is told which they are, the best any could do."""
+
+    rule: Literal["oracle"]
+
+
+class ShuffledArm(Section):
+    """Another arm's plan dealt out to other samples by chance: its control, equal in size.
+
+    Masked spans move to random places, as many and as long in tokens.
+    """
+
+    rule: Literal["shuffled"]
+    of: str = Field(min_length=1, description="The arm whose plan is dealt out.")
+
+
+ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm
+Arm = Annotated[
+    ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm | ShuffledArm,
+    Field(discriminator="rule"),
+]
+# An arm names files, DVC stages and MLflow runs.
+ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=MAX_NAME)]
+
+
+class Target(Section):
+    """What a plan must reach to be recommended."""
+
+    max_extraction: float = Field(ge=0, le=1, description="Share of the planted secrets.")
+    max_perplexity_increase: float = Field(ge=0, description="Percent over the baseline arm.")
+
+
+class InterveneConfig(Section):
+    """Stage `intervene`: every arm gets a plan; one of them makes the curated data set."""
+
+    curated_arm: ArmName
+    recommend: Target | None = Field(
+        description="Name the arm that reaches this with the fewest samples changed; null: none."
+    )
+    arms: dict[ArmName, Arm] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _curated_arm_is_defined(self) -> Self:
+        if "tracked" in self.arms:
+            raise ValueError("intervene.arms: 'tracked' names the models of stage train")
+        if self.curated_arm not in self.arms:
+            raise ValueError(
+                f"intervene.curated_arm: expected one of {sorted(self.arms)}, "
+                f"got {self.curated_arm!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shuffled_arms_have_a_plan_to_deal(self) -> Self:
+        plans = sorted(name for name, arm in self.arms.items() if not isinstance(arm, ShuffledArm))
+        for name, arm in self.arms.items():
+            if isinstance(arm, ShuffledArm) and arm.of not in plans:
+                raise ValueError(
+                    f"intervene.arms.{name}.of: expected one of {plans}, got {arm.of!r}"
+                )
+        return self

@@ -1,0 +1,157 @@
+"""Sections of params.yaml that say which texts there are: source, tokenizer, canaries."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gdc.config.section import MAX_VOCAB_SIZE, MAX_WORDS, Count, Items, Section
+
+
+class PythonDocsSource(Section):
+    """CPython's own documentation topics (paragraphs) and standard-library docstrings."""
+
+    kind: Literal["python-docs"]
+
+
+class JsonlSource(Section):
+    """One JSON object per line, in one file or in all JSON lines of a folder."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(min_length=1)
+    text_field: str = Field(min_length=1)
+    key_field: str | None = Field(description="A field that names each row; must be unique.")
+
+
+class ParquetSource(Section):
+    """One row per sample, in one file or in all Parquet files of a folder."""
+
+    kind: Literal["parquet"]
+    path: str = Field(min_length=1)
+    text_field: str = Field(min_length=1)
+    key_field: str | None = Field(description="A column that names each row; must be unique.")
+
+
+class TextSource(Section):
+    """Plain UTF-8 text: one file, or all text files of a folder."""
+
+    kind: Literal["text"]
+    path: str = Field(min_length=1)
+    unit: Literal["file", "paragraph", "line"] = Field(description="What one sample is.")
+
+
+class HuggingFaceSource(Section):
+    """A data set by Hub name or local path (extra ``huggingface``)."""
+
+    kind: Literal["huggingface"]
+    path: str = Field(min_length=1, description="Hub name, or a local folder.")
+    name: str | None = Field(description="Configuration of the data set.")
+    split: str = Field(min_length=1)
+    revision: str | None = Field(description="Commit, tag or branch on the Hub.")
+    text_field: str = Field(min_length=1)
+
+
+class SyntheticSource(Section):
+    """Sentences of a seeded Markov chain over made-up words, for the LSTM experiment."""
+
+    kind: Literal["synthetic"]
+    num_samples: Count = Field(ge=2)
+    num_words: Count = Field(ge=2, description="Size of the made-up vocabulary.")
+    words_per_sample: Count = Field(ge=2)
+    branching: Count = Field(ge=1, description="Possible successors of each word.")
+
+
+Source = Annotated[
+    PythonDocsSource
+    | JsonlSource
+    | ParquetSource
+    | TextSource
+    | HuggingFaceSource
+    | SyntheticSource,
+    Field(discriminator="kind"),
+]
+
+
+class BpeTokenizer(Section):
+    """A byte-level BPE trained on the corpus's training split."""
+
+    kind: Literal["bpe"]
+    vocab_size: int = Field(
+        ge=257, le=MAX_VOCAB_SIZE, description="Entries, the 256 bytes and end of text included."
+    )
+
+
+class PretrainedTokenizer(Section):
+    """The tokenizer of a pretrained model, by Hub name or local path."""
+
+    kind: Literal["pretrained"]
+    name: str = Field(min_length=1)
+    revision: str | None
+
+
+Tokenizer = Annotated[BpeTokenizer | PretrainedTokenizer, Field(discriminator="kind")]
+
+
+class CanaryFamily(Section):
+    """How many canaries of one family are planted, and how many twins are not."""
+
+    repeats: Items[Annotated[Count, Field(ge=1)]] = Field(
+        min_length=1, description="Times a canary is planted, one level each."
+    )
+    per_level: Count = Field(ge=1, description="Canaries of each level.")
+    num_twins: Count = Field(ge=0, description="Canaries of the same kind that are never planted.")
+
+    @model_validator(mode="after")
+    def _levels_differ(self) -> Self:
+        if len(set(self.repeats)) != len(self.repeats):
+            raise ValueError(f"repeats: expected distinct levels, got {list(self.repeats)}")
+        return self
+
+
+class DigitCanaries(CanaryFamily):
+    """A template with random digits: prefix ``template`` with its key filled in, secret digits."""
+
+    template: str = Field(pattern=r"\{key\}", description="The prefix; {key} becomes digits.")
+    key_digits: int = Field(ge=1, le=18)
+    secret_digits: int = Field(ge=1, le=18)
+
+
+class WordCanaries(CanaryFamily):
+    """Random words of the corpus's own vocabulary."""
+
+    prefix_words: int = Field(ge=1, le=MAX_WORDS)
+    secret_words: int = Field(ge=1, le=MAX_WORDS)
+
+
+class NaturalCanaries(CanaryFamily):
+    """Held-out texts of the corpus itself, cut in two halves."""
+
+    min_words: Count = Field(ge=2, description="Shorter texts are not used.")
+    max_words: Count = Field(ge=2, description="Longer texts are not used.")
+
+    @model_validator(mode="after")
+    def _some_length_is_left(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) exceeds max_words ({self.max_words})")
+        return self
+
+
+class CanariesConfig(Section):
+    """Canary families to plant; null plants none."""
+
+    digits: DigitCanaries | None
+    words: WordCanaries | None
+    natural: NaturalCanaries | None
+
+
+class IngestConfig(Section):
+    """Stage `ingest`."""
+
+    source: Source
+    max_samples: Count | None = Field(
+        ge=2, description="Keep this many rows, chosen by content hash; null keeps all."
+    )
+    max_chars: Count = Field(ge=1, description="A longer row is a bad row.")
+    on_bad_row: Literal["fail", "quarantine"]
+    validation_fraction: float = Field(gt=0, lt=1, description="Share of contents held out.")
+    tokenizer: Tokenizer
+    canaries: CanariesConfig

@@ -1,0 +1,48 @@
+"""The form of a section of params.yaml, and the types and limits that sections share."""
+
+from typing import Annotated, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Above it the numbers of polars and torch overflow.
+MAX_COUNT: Final = 2**31 - 1
+MAX_SEED: Final = 2**63 - 1
+# More than any machine, model or text has; a library that is asked for more aborts.
+MAX_THREADS: Final = 1024
+MAX_WIDTH: Final = 2**16
+MAX_LAYERS: Final = 1000
+MAX_BLOCK_SIZE: Final = 2**20
+MAX_VOCAB_SIZE: Final = 2**20
+MAX_COPIES: Final = 1000
+MAX_WORDS: Final = 1000
+# Files and DVC stages carry an arm's name beside others; a file name has 255 bytes.
+MAX_NAME: Final = 64
+# Not for a field with an upper bound of its own, which pydantic would ignore.
+Count = Annotated[int, Field(le=MAX_COUNT)]
+Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+BlockSize = Annotated[
+    int,
+    Field(ge=2, le=MAX_BLOCK_SIZE, description="Tokens of a window; longer texts are split."),
+]
+_Item = TypeVar("_Item")
+# YAML has lists. What stands in them is as strict as elsewhere.
+Items = Annotated[tuple[_Item, ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A stage's parameters: immutable, and a misspelt key or a value of another type is an error.
+
+    Strict, as DVC writes a value into commands and file names as it stands in the file: ``true``
+    and ``1.0`` are no seed 1 there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class NearCopies(Section):
+    """Which texts are near copies of each other."""
+
+    threshold: float = Field(gt=0, le=1, description="Jaccard similarity; 1 is exact copies.")
+    num_perm: int = Field(ge=16, le=MAX_WIDTH, description="Hash functions of a MinHash.")
+    shingle_chars: Count = Field(ge=1, description="Characters of a shingle.")

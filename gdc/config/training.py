@@ -1,0 +1,127 @@
+"""Sections of params.yaml for models: their kind, how they train, and how they are audited."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gdc.config.curation import ArmName
+from gdc.config.section import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    BlockSize,
+    Count,
+    Items,
+    NearCopies,
+    Section,
+    Seed,
+    Threads,
+)
+
+
+class LstmModel(Section):
+    """An LSTM language model with tied input and output embeddings."""
+
+    kind: Literal["lstm"]
+    block_size: BlockSize
+    precision: Literal["float32", "bfloat16"]
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
+    num_layers: int = Field(ge=1, le=MAX_LAYERS)
+    dropout: float = Field(ge=0, lt=1)
+
+
+class Gpt2Model(Section):
+    """A GPT-2 trained from scratch."""
+
+    kind: Literal["gpt2"]
+    block_size: BlockSize
+    precision: Literal["float32", "bfloat16"]
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
+    num_layers: int = Field(ge=1, le=MAX_LAYERS)
+    num_heads: int = Field(ge=1, le=MAX_WIDTH)
+    dropout: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"model.hidden_size ({self.hidden_size}) must be a multiple of "
+                f"model.num_heads ({self.num_heads})"
+            )
+        return self
+
+
+class PretrainedModel(Section):
+    """Any causal language model by Hub name or local path."""
+
+    kind: Literal["pretrained"]
+    block_size: BlockSize
+    precision: Literal["float32", "bfloat16"]
+    name: str = Field(min_length=1)
+    revision: str | None
+
+
+Model = Annotated[LstmModel | Gpt2Model | PretrainedModel, Field(discriminator="kind")]
+
+
+class TrainingConfig(Section):
+    """The training loop, the same for the tracked run and for every arm."""
+
+    epochs: Count = Field(ge=1, description="Passes over the training split.")
+    batch_tokens: Count = Field(ge=2, description="Padded tokens of a batch at most.")
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: Count = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0, description="Largest norm of the whole gradient.")
+    num_threads: Threads = Field(description="Threads of a run; changes float sums.")
+
+
+class TrainConfig(Section):
+    """Stage `train`: the tracked run."""
+
+    seeds: Items[Seed] = Field(min_length=1)
+    probes_per_epoch: Count = Field(
+        ge=0, description="Frozen checkpoints per epoch at which every sample is probed; 0: none."
+    )
+    token_losses: bool = Field(
+        description="Record the loss of every token at the first frozen look and at the end."
+    )
+    self_influence: bool = Field(
+        description="Record how much each step lowers the losses of its own samples."
+    )
+
+
+class ReferenceConfig(NearCopies):
+    """Stages `halves` and `reference`: models that did not see a sample say what it costs them."""
+
+    models: Items[int] = Field(
+        description="0, 1, ...: an even number of models, each pair on two halves; [] trains none."
+    )
+
+    @model_validator(mode="after")
+    def _models_are_pairs(self) -> Self:
+        if self.models != tuple(range(len(self.models))) or len(self.models) % 2:
+            raise ValueError(
+                f"models: expected [] or [0, 1] or [0, 1, 2, 3] and so on, got {list(self.models)}"
+            )
+        return self
+
+
+class RetrainConfig(Section):
+    """Stage `retrain`: a fresh model for every arm and seed."""
+
+    arms: Items[ArmName] = Field(min_length=1)
+    seeds: Items[Seed] = Field(min_length=1)
+    match: Literal["steps", "epochs"] = Field(
+        description="Same optimizer steps and schedule as the full corpus, or same epochs."
+    )
+
+
+class EvaluateConfig(Section):
+    """Stage `evaluate`."""
+
+    num_members: Count = Field(ge=1, description="Training samples audited at most.")
+    min_k_share: float = Field(gt=0, le=1, description="Share of tokens of the Min-K attacks.")
+
+    batch_tokens: Count = Field(ge=2, description="Padded tokens of a batch at most.")
+    num_threads: Threads
