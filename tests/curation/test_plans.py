@@ -13,19 +13,16 @@ from pydantic import TypeAdapter
 from gdc.config import CanariesConfig, CapCopiesArm, DedupArm, ScoreArm
 from gdc.corpus.canaries import make_canaries
 from gdc.corpus.samples import build_corpus, samples_from
-from gdc.corpus.tokenizer import Offsets, masked_tokens
 from gdc.curation.plans import (
     cap_copies_plan,
-    curate,
     make_plan,
-    mask_plan,
     oracle_plan,
-    shuffled_mask_plan,
     shuffled_plan,
 )
 from gdc.errors import ConfigError, DataError
-from gdc.schema import CORPUS, CURATED, PLAN, QUADRANTS, REMOVED, SCORES, SPANS
+from gdc.schema import CURATED, PLAN, QUADRANTS, REMOVED
 from tests.builders import rows_of
+from tests.curation.builders import FIVE, corpus_of, curated, quadrants_of, scored_of
 
 NONE = {"rule": "none"}
 PAPER = {"rule": "quadrants", "hotspot_weight": 0.5, "drop_noisy": True, "hard_copies": 3}
@@ -45,35 +42,11 @@ def plan(arm: Mapping[str, object], scored: pl.DataFrame, seed: int = 0) -> pl.D
     return make_plan(rule, scored.lazy(), seed=seed).collect()
 
 
-def curated(
-    corpus: pl.DataFrame, quadrants: pl.DataFrame, plan: pl.DataFrame
-) -> dict[str, pl.DataFrame]:
-    tables = curate(corpus.lazy(), quadrants.lazy(), plan.lazy())
-    return {name: table.collect() for name, table in tables.items()}
-
-
 def rows_without_masks(table: pl.DataFrame) -> list[tuple[object, ...]]:
     """Rows of a plan or a curated table that masks nothing."""
     assert table["masked"].list.len().sum() == 0
     return table.drop("masked").rows()
 
-
-def scored_of(rows: Sequence[tuple[str, float, float | None, str]]) -> pl.DataFrame:
-    """SCORES and quadrant from (sample_id, difficulty, memorization, quadrant)."""
-    schema = pl.Schema([*SCORES.items(), ("quadrant", pl.String)])
-    filled = [(i, d, m, None, True, quadrant) for i, d, m, quadrant in rows]
-    return pl.DataFrame(filled, schema=schema, orient="row")
-
-
-FIVE = scored_of(
-    [
-        ("e", 1.0, 0.0, "stable-easy"),
-        ("a", 5.0, 0.0, "ambiguous-hard"),
-        ("d", 2.0, 0.5, "hotspot-memorized"),
-        ("c", 4.0, 0.5, "noisy-outlier"),
-        ("b", 2.0, 0.5, "hotspot-memorized"),
-    ]
-)
 
 quarters = st.integers(0, 4).map(lambda n: n / 4)
 points = st.tuples(quarters, st.one_of(st.none(), quarters), st.sampled_from(QUADRANTS))
@@ -228,16 +201,6 @@ def test_an_unknown_score_is_refused(key: str, name: str) -> None:
 
 
 # ---- the curated data set
-
-
-def corpus_of(rows: Sequence[tuple[str, str, str | None]]) -> pl.DataFrame:
-    """A CORPUS table from (sample_id, split, canary_id)."""
-    filled = [(i, i, 1, f"text of {i}", 9, 3, "test:0", split, canary) for i, split, canary in rows]
-    return pl.DataFrame(filled, schema=CORPUS, orient="row")
-
-
-def quadrants_of(scored: pl.DataFrame) -> pl.DataFrame:
-    return scored.select("sample_id", "quadrant", stability=pl.lit(None, pl.Float64))
 
 
 def test_a_known_curated_data_set() -> None:
@@ -421,92 +384,3 @@ def test_a_cap_leaves_as_many_of_each_text_as_it_says_and_a_cap_of_one_is_dedup(
     assert capped(1, texts).equals(
         cap_copies_plan(dedup, texts.select("sample_id").lazy(), [texts], seed=0).collect()
     )
-
-
-# ---- masked spans
-
-
-def spans_of(*spans: tuple[str, int, int, int]) -> pl.DataFrame:
-    """A SPANS table from (sample_id, start, end, num_tokens)."""
-    return pl.DataFrame([(*span, 1.0) for span in spans], schema=SPANS, orient="row")
-
-
-def masks_of(scored: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
-    return mask_plan(scored.lazy(), spans).collect()
-
-
-def shuffled_masks(plan: pl.DataFrame, offsets: Sequence[Offsets], seed: int) -> pl.DataFrame:
-    return shuffled_mask_plan(
-        plan, [len(p) for p in offsets], lambda rows: [offsets[row] for row in rows], seed=seed
-    )
-
-
-def test_memorized_spans_are_masked_and_every_sample_stays() -> None:
-    masks = masks_of(FIVE, spans_of(("d", 0, 4, 2), ("b", 3, 9, 5), ("d", 6, 9, 3)))
-    assert masks.schema == PLAN
-    assert masks.rows() == [
-        ("e", "keep", 1.0, 1, "no memorized span", []),
-        ("a", "keep", 1.0, 1, "no memorized span", []),
-        ("d", "mask", 1.0, 1, "memorized spans of 5 tokens",
-         [{"start": 0, "end": 4}, {"start": 6, "end": 9}]),
-        ("c", "keep", 1.0, 1, "no memorized span", []),
-        ("b", "mask", 1.0, 1, "memorized spans of 5 tokens", [{"start": 3, "end": 9}]),
-    ]  # fmt: skip
-    assert set(masks_of(FIVE, spans_of())["action"]) == {"keep"}
-
-
-def test_the_curated_data_set_carries_the_masks() -> None:
-    corpus = corpus_of([*((i, "train", None) for i in "abcde"), ("v", "validation", None)])
-    tables = curated(corpus, quadrants_of(FIVE), masks_of(FIVE, spans_of(("d", 0, 4, 2))))
-    masked = dict(tables["train"].select("sample_id", "masked").iter_rows())
-    assert masked == {"a": [], "b": [], "c": [], "d": [{"start": 0, "end": 4}], "e": []}
-    assert tables["validation"].schema == CURATED
-
-
-def dealt_lengths(offsets: Sequence[Offsets], masks: pl.DataFrame) -> list[int]:
-    """Number of masked tokens of each sample."""
-    spans = masks["masked"].to_list()
-    return [int(masked_tokens(p, m).sum()) for p, m in zip(offsets, spans, strict=True)]
-
-
-@given(
-    samples=st.lists(st.lists(st.booleans(), max_size=12), min_size=1, max_size=8),
-    seed=st.integers(0, 99),
-)
-def test_shuffled_masks_are_as_many_and_as_long_and_fit(
-    samples: list[list[bool]], seed: int
-) -> None:
-    # A token of two characters each; marked tokens are masked one by one.
-    offsets = [[(2 * t, 2 * t + 2) for t in range(len(marks))] for marks in samples]
-    ids = [f"s{i}" for i in range(len(samples))]
-    spans = spans_of(
-        *((ids[i], *offsets[i][t], 1) for i, m in enumerate(samples) for t in range(len(m)) if m[t])
-    )
-    plan = masks_of(pl.DataFrame({"sample_id": ids}), spans)
-    dealt = shuffled_masks(plan, offsets, seed=seed)
-    assert dealt.schema == PLAN
-    assert dealt["sample_id"].to_list() == ids
-    assert sorted(dealt_lengths(offsets, dealt)) == sorted(map(sum, samples))
-    assert (dealt["masked"].list.len() > 0).equals(dealt["action"] == "mask")
-    assert dealt.equals(shuffled_masks(plan, offsets, seed=seed))
-
-
-def test_shuffled_masks_go_to_other_samples_and_to_all_places() -> None:
-    offsets = [letters(20) for _ in range(200)]
-    ids = [f"s{i:03}" for i in range(200)]
-    plan = masks_of(
-        pl.DataFrame({"sample_id": ids}),
-        spans_of(*((i, start, start + 3, 3) for i in ids[:20] for start in (0, 6))),
-    )
-    dealt = shuffled_masks(plan, offsets, seed=0).filter(pl.col("action") == "mask")
-    assert dealt.height == 20
-    assert len(set(dealt["sample_id"]) & set(ids[:20])) < 8
-    starts = {span["start"] for spans in dealt["masked"].to_list() for span in spans}
-    assert {0, 17} <= starts
-    assert len(starts) > 10
-    lengths = {s["end"] - s["start"] for spans in dealt["masked"].to_list() for s in spans}
-    assert lengths == {3}
-
-
-def letters(num_tokens: int) -> Offsets:
-    return [(i, i + 1) for i in range(num_tokens)]
