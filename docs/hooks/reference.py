@@ -147,22 +147,20 @@ _NAMES: Final[Mapping[Any, str]] = {
 
 def bounds(field: FieldInfo) -> str:
     """The bounds of a value, and of the items of a list."""
-    own = [bound for part in field.metadata for bound in bounds_of(part)]
-    items = [
-        f"each {bound}"
-        for part in parts_of(field.annotation)
-        for metadata in getattr(part, "__metadata__", ())
-        for bound in bounds_of(metadata)
-    ]
-    return ", ".join(dict.fromkeys([*own, *items])) or "-"
+    told = [bound for part in field.metadata for bound in bounds_of(part)]
+    for part, is_item in parts_of(field.annotation, is_item=False):
+        found = [b for piece in getattr(part, "__metadata__", ()) for b in bounds_of(piece)]
+        told += [f"each {bound}" if is_item else bound for bound in found]
+    return ", ".join(dict.fromkeys(told)) or "-"
 
 
-def parts_of(annotation: Any) -> Iterator[Any]:
-    """A type and the types that it is made of, but for sections."""
-    yield annotation
+def parts_of(annotation: Any, *, is_item: bool) -> Iterator[tuple[Any, bool]]:
+    """A type and the types it is made of but for sections, and whether a list or mapping has it."""
+    yield annotation, is_item
+    is_within = is_item or get_origin(annotation) in {tuple, dict}
     for part in get_args(annotation):
         if not list(models_in(part)):
-            yield from parts_of(part)
+            yield from parts_of(part, is_item=is_within)
 
 
 def bounds_of(part: Any) -> Iterator[str]:

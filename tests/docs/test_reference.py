@@ -51,6 +51,9 @@ def test_every_parameter_stands_there_with_type_and_bounds() -> None:
         "`list of integer`", "at least 1 long, each >= 0, each <= 9,223,372,036,854,775,807",
     ]  # fmt: skip
     assert row(section(page, "score"), "mode")[0] == "`online or probe`"
+    assert row(section(page, "ingest"), "max_samples")[:2] == [
+        "`integer or null`", ">= 2, <= 2,147,483,647",
+    ]  # fmt: skip
 
 
 def test_every_score_stands_there_with_source_and_cost() -> None:

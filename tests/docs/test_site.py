@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.builders import REPOSITORY
 from tests.docs.pages import PAGES
@@ -93,3 +95,10 @@ def test_the_claims_in_the_readme_are_those_of_their_page() -> None:
     ):
         assert (most, verdict) == (most_there, verdict_there)
         assert [float(x) for x in ours] == pytest.approx([float(x) for x in theirs], abs=6e-4)
+
+
+def test_the_citation_names_our_version_and_the_paper() -> None:
+    citation = YAML(typ="safe").load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2509.00083"
