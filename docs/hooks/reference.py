@@ -124,7 +124,7 @@ def type_name(annotation: Any) -> str:
     if origin in {Union, types.UnionType, Literal}:
         return " or ".join(dict.fromkeys(names))
     if origin in {tuple, dict}:
-        return f"{origin.__name__} of {' to '.join(names)}".replace("tuple", "list")
+        return f"{'list' if origin is tuple else 'mapping'} of {' to '.join(names)}"
     if parts:  # Annotated
         return names[0]
     if issubclass(annotation, BaseModel):
@@ -183,6 +183,8 @@ def description(field: FieldInfo) -> str:
     """What a key says of itself; the sections below a key say it for it."""
     if field.description:
         return field.description
+    if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
+        return "Chooses this section."
     below = list(models_in(field.annotation))
     if len(below) == 1:
         return first_paragraph(below[0].__doc__)

@@ -18,7 +18,7 @@ class QuadrantsArm(Section):
 
     rule: Literal["quadrants"]
     hotspot_weight: float = Field(ge=0, le=1, description="alpha; 0 drops the hotspots.")
-    drop_noisy: bool
+    drop_noisy: bool = Field(description="Drop the noisy outliers.")
     hard_copies: int = Field(
         ge=1, le=MAX_COPIES, description="gamma; 1 leaves Ambiguous-Hard as it is."
     )
@@ -28,9 +28,9 @@ class TopFractionArm(Section):
     """Drop (weight 0) or down-weight the samples with the highest score."""
 
     rule: Literal["top-fraction"]
-    score: str = Field(min_length=1)
+    score: str = Field(min_length=1, description="The score that orders the samples.")
     tie_break: str = Field(min_length=1, description="The score that orders equal scores.")
-    fraction: float = Field(ge=0, lt=1)
+    fraction: float = Field(ge=0, lt=1, description="Share of the training samples.")
     weight: float = Field(ge=0, le=1, description="0 drops.")
 
 
@@ -38,7 +38,7 @@ class RandomArm(Section):
     """Drop (weight 0) or down-weight a random share: the control of top-fraction."""
 
     rule: Literal["random"]
-    fraction: float = Field(ge=0, lt=1)
+    fraction: float = Field(ge=0, lt=1, description="Share of the training samples.")
     weight: float = Field(ge=0, le=1, description="0 drops.")
 
 
@@ -46,14 +46,14 @@ class WeightByScoreArm(Section):
     """Weight 1 / (1 + s), s being the score where above 0: one unit of it halves the weight."""
 
     rule: Literal["weight-by-score"]
-    score: str = Field(min_length=1)
+    score: str = Field(min_length=1, description="The score s.")
 
 
 class CapCopiesArm(NearCopies):
     """Keep at most ``max_copies`` of every group of near copies."""
 
     rule: Literal["cap-copies"]
-    max_copies: Count = Field(ge=1)
+    max_copies: Count = Field(ge=1, description="Copies kept of a group.")
 
 
 class DedupArm(NearCopies):
@@ -104,7 +104,7 @@ class Target(Section):
 class InterveneConfig(Section):
     """Stage `intervene`: every arm gets a plan; one of them makes the curated data set."""
 
-    curated_arm: ArmName
+    curated_arm: ArmName = Field(description="The arm whose plan makes data/curated.")
     recommend: Target | None = Field(
         description="Name the arm that reaches this with the fewest samples changed; null: none."
     )

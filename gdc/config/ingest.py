@@ -17,8 +17,8 @@ class JsonlSource(Section):
     """One JSON object per line, in one file or in all JSON lines of a folder."""
 
     kind: Literal["jsonl"]
-    path: str = Field(min_length=1)
-    text_field: str = Field(min_length=1)
+    path: str = Field(min_length=1, description="The file or folder.")
+    text_field: str = Field(min_length=1, description="The key that holds the text.")
     key_field: str | None = Field(description="A field that names each row; must be unique.")
 
 
@@ -26,8 +26,8 @@ class ParquetSource(Section):
     """One row per sample, in one file or in all Parquet files of a folder."""
 
     kind: Literal["parquet"]
-    path: str = Field(min_length=1)
-    text_field: str = Field(min_length=1)
+    path: str = Field(min_length=1, description="The file or folder.")
+    text_field: str = Field(min_length=1, description="The column that holds the text.")
     key_field: str | None = Field(description="A column that names each row; must be unique.")
 
 
@@ -35,7 +35,7 @@ class TextSource(Section):
     """Plain UTF-8 text: one file, or all text files of a folder."""
 
     kind: Literal["text"]
-    path: str = Field(min_length=1)
+    path: str = Field(min_length=1, description="The file or folder.")
     unit: Literal["file", "paragraph", "line"] = Field(description="What one sample is.")
 
 
@@ -45,18 +45,18 @@ class HuggingFaceSource(Section):
     kind: Literal["huggingface"]
     path: str = Field(min_length=1, description="Hub name, or a local folder.")
     name: str | None = Field(description="Configuration of the data set.")
-    split: str = Field(min_length=1)
+    split: str = Field(min_length=1, description="Split of the data set, such as train.")
     revision: str | None = Field(description="Commit, tag or branch on the Hub.")
-    text_field: str = Field(min_length=1)
+    text_field: str = Field(min_length=1, description="The column that holds the text.")
 
 
 class SyntheticSource(Section):
     """Sentences of a seeded Markov chain over made-up words, for the LSTM experiment."""
 
     kind: Literal["synthetic"]
-    num_samples: Count = Field(ge=2)
+    num_samples: Count = Field(ge=2, description="Sentences that are made.")
     num_words: Count = Field(ge=2, description="Size of the made-up vocabulary.")
-    words_per_sample: Count = Field(ge=2)
+    words_per_sample: Count = Field(ge=2, description="Words of a sentence.")
     branching: Count = Field(ge=1, description="Possible successors of each word.")
 
 
@@ -84,8 +84,8 @@ class PretrainedTokenizer(Section):
     """The tokenizer of a pretrained model, by Hub name or local path."""
 
     kind: Literal["pretrained"]
-    name: str = Field(min_length=1)
-    revision: str | None
+    name: str = Field(min_length=1, description="Hub name, or a local folder.")
+    revision: str | None = Field(description="Commit, tag or branch on the Hub.")
 
 
 Tokenizer = Annotated[BpeTokenizer | PretrainedTokenizer, Field(discriminator="kind")]
@@ -111,15 +111,15 @@ class DigitCanaries(CanaryFamily):
     """A template with random digits: prefix ``template`` with its key filled in, secret digits."""
 
     template: str = Field(pattern=r"\{key\}", description="The prefix; {key} becomes digits.")
-    key_digits: int = Field(ge=1, le=18)
-    secret_digits: int = Field(ge=1, le=18)
+    key_digits: int = Field(ge=1, le=18, description="Digits of the key.")
+    secret_digits: int = Field(ge=1, le=18, description="Digits of the secret.")
 
 
 class WordCanaries(CanaryFamily):
     """Random words of the corpus's own vocabulary."""
 
-    prefix_words: int = Field(ge=1, le=MAX_WORDS)
-    secret_words: int = Field(ge=1, le=MAX_WORDS)
+    prefix_words: int = Field(ge=1, le=MAX_WORDS, description="Words of the prefix.")
+    secret_words: int = Field(ge=1, le=MAX_WORDS, description="Words of the secret.")
 
 
 class NaturalCanaries(CanaryFamily):
@@ -151,7 +151,9 @@ class IngestConfig(Section):
         ge=2, description="Keep this many rows, chosen by content hash; null keeps all."
     )
     max_chars: Count = Field(ge=1, description="A longer row is a bad row.")
-    on_bad_row: Literal["fail", "quarantine"]
+    on_bad_row: Literal["fail", "quarantine"] = Field(
+        description="Stop, or put the row into data/quarantine.parquet."
+    )
     validation_fraction: float = Field(gt=0, lt=1, description="Share of contents held out.")
     tokenizer: Tokenizer
     canaries: CanariesConfig

@@ -13,8 +13,8 @@ AUTO: Final = "auto"
 class Threshold(Section):
     """A cut on a number: its quantile (linear interpolation), or its value."""
 
-    kind: Literal["quantile", "absolute"]
-    value: float
+    kind: Literal["quantile", "absolute"] = Field(description="What `value` is.")
+    value: float = Field(description="A share in [0, 1], or a value of the number itself.")
 
     @model_validator(mode="after")
     def _quantile_is_a_share(self) -> Self:

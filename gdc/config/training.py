@@ -17,16 +17,21 @@ from gdc.config.section import (
     Threads,
 )
 
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    Field(description="Of the matrix products; bfloat16 pays only where the processor has it."),
+]
+
 
 class LstmModel(Section):
     """An LSTM language model with tied input and output embeddings."""
 
     kind: Literal["lstm"]
     block_size: BlockSize
-    precision: Literal["float32", "bfloat16"]
-    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
-    num_layers: int = Field(ge=1, le=MAX_LAYERS)
-    dropout: float = Field(ge=0, lt=1)
+    precision: Precision
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH, description="Width of a layer.")
+    num_layers: int = Field(ge=1, le=MAX_LAYERS, description="Layers of the model.")
+    dropout: float = Field(ge=0, lt=1, description="Share of activations set to 0.")
 
 
 class Gpt2Model(Section):
@@ -34,11 +39,11 @@ class Gpt2Model(Section):
 
     kind: Literal["gpt2"]
     block_size: BlockSize
-    precision: Literal["float32", "bfloat16"]
-    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
-    num_layers: int = Field(ge=1, le=MAX_LAYERS)
-    num_heads: int = Field(ge=1, le=MAX_WIDTH)
-    dropout: float = Field(ge=0, lt=1)
+    precision: Precision
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH, description="Width of a layer.")
+    num_layers: int = Field(ge=1, le=MAX_LAYERS, description="Layers of the model.")
+    num_heads: int = Field(ge=1, le=MAX_WIDTH, description="Attention heads of a layer.")
+    dropout: float = Field(ge=0, lt=1, description="Share of activations set to 0.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
@@ -55,9 +60,9 @@ class PretrainedModel(Section):
 
     kind: Literal["pretrained"]
     block_size: BlockSize
-    precision: Literal["float32", "bfloat16"]
-    name: str = Field(min_length=1)
-    revision: str | None
+    precision: Precision
+    name: str = Field(min_length=1, description="Hub name, or a local folder.")
+    revision: str | None = Field(description="Commit, tag or branch on the Hub.")
 
 
 Model = Annotated[LstmModel | Gpt2Model | PretrainedModel, Field(discriminator="kind")]
@@ -68,10 +73,12 @@ class TrainingConfig(Section):
 
     epochs: Count = Field(ge=1, description="Passes over the training split.")
     batch_tokens: Count = Field(ge=2, description="Padded tokens of a batch at most.")
-    learning_rate: float = Field(gt=0)
-    schedule: Literal["constant", "cosine"]
-    warmup_steps: Count = Field(ge=0)
-    weight_decay: float = Field(ge=0)
+    learning_rate: float = Field(gt=0, description="Largest rate of AdamW.")
+    schedule: Literal["constant", "cosine"] = Field(
+        description="The learning rate after the warm-up."
+    )
+    warmup_steps: Count = Field(ge=0, description="Steps in which the rate rises linearly.")
+    weight_decay: float = Field(ge=0, description="Of AdamW.")
     clip_norm: float = Field(gt=0, description="Largest norm of the whole gradient.")
     num_threads: Threads = Field(description="Threads of a run; changes float sums.")
 
@@ -79,7 +86,9 @@ class TrainingConfig(Section):
 class TrainConfig(Section):
     """Stage `train`: the tracked run."""
 
-    seeds: Items[Seed] = Field(min_length=1)
+    seeds: Items[Seed] = Field(
+        min_length=1, description="Tracked runs; scores are averaged over them."
+    )
     probes_per_epoch: Count = Field(
         ge=0, description="Frozen checkpoints per epoch at which every sample is probed; 0: none."
     )
@@ -110,8 +119,8 @@ class ReferenceConfig(NearCopies):
 class RetrainConfig(Section):
     """Stage `retrain`: a fresh model for every arm and seed."""
 
-    arms: Items[ArmName] = Field(min_length=1)
-    seeds: Items[Seed] = Field(min_length=1)
+    arms: Items[ArmName] = Field(min_length=1, description="Arms of intervene.arms.")
+    seeds: Items[Seed] = Field(min_length=1, description="Models of each arm; never of train.")
     match: Literal["steps", "epochs"] = Field(
         description="Same optimizer steps and schedule as the full corpus, or same epochs."
     )
@@ -124,4 +133,4 @@ class EvaluateConfig(Section):
     min_k_share: float = Field(gt=0, le=1, description="Share of tokens of the Min-K attacks.")
 
     batch_tokens: Count = Field(ge=2, description="Padded tokens of a batch at most.")
-    num_threads: Threads
+    num_threads: Threads = Field(description="Threads of an audit; changes float sums.")

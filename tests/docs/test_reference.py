@@ -56,6 +56,11 @@ def test_every_parameter_stands_there_with_type_and_bounds() -> None:
     ]  # fmt: skip
 
 
+def test_every_parameter_says_what_it_is() -> None:
+    keys = re.findall(r"^\| `(\w+)` \|.*\|  \|$", reference.parameters_page(), re.MULTILINE)
+    assert keys == []
+
+
 def test_every_score_stands_there_with_source_and_cost() -> None:
     page = reference.scores_page()
     for name in scores.REGISTRY:
