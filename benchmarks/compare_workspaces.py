@@ -41,6 +41,8 @@ RENAMED_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
         "onion": "next_layer",
         "front": "pareto_front",
         "claims": "paper_claims",
+        "asked": "queried",
+        "of_control": "control_samples",
         "twin_ids": "duplicate_ids",
         "epsilon": "epsilon_bound",
     },

@@ -7,16 +7,16 @@ import os
 import signal
 import sys
 import webbrowser
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from gdc.environment import checkpoint_seconds, device, never_fail_to_print
-from gdc.errors import EXIT_CODES, ConfigError, DataError, GdcError
+from gdc.errors import EXIT_CODES, ConfigError, GdcError
 from gdc.workspace import project, run_lock
 
 app = typer.Typer(
@@ -119,14 +119,14 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
 
 def _show_arms(*, as_json: bool) -> None:
     from gdc.report import console
+    from gdc.report.model import read_report, to_json
     from gdc.workspace import paths
 
-    with _report() as report:
-        arms, table = report["arms"], console.arms_table(report)
+    report = read_report()
     if as_json:
-        _print_json({"arms": arms})
+        _print_json({"arms": to_json(report)["arms"]})
         return
-    console.render(table)
+    console.render(console.arms_table(report))
     typer.echo(
         f"report        {paths.PAGE.resolve()}\ncurated data  {paths.CURATED_FOLDER.resolve()}"
     )
@@ -222,25 +222,23 @@ def show(
 ) -> None:
     """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
     from gdc.report import console
+    from gdc.report.model import read_report, to_json
 
-    # Nothing is printed of a report that lacks something.
-    with _report() as report:
-        tables = console.quadrants_table(report), console.hotspots_table(report, limit)
-        verdict, findings = report["calibration"]["verdict"], console.findings(report)
-        text = console.markdown(report)
-        hotspots = report["hotspots"][:limit]
+    report = read_report()
+    findings = console.findings(report)
     if as_json:
-        parts = {name: report[name] for name in ("quadrants", "calibration")}
-        _print_json({**parts, "hotspots": hotspots, "findings": findings})
-        return
-    if markdown:
-        typer.echo(text)
-        return
-    console.render(tables[0])
-    typer.echo(verdict)
-    console.render(tables[1])
-    for sentence in findings:
-        typer.echo(f"\n{sentence}")
+        content = to_json(report)
+        parts = {name: content[name] for name in ("quadrants", "calibration")}
+        _print_json({**parts, "hotspots": content["hotspots"][:limit], "findings": findings})
+    elif markdown:
+        typer.echo(console.markdown(report))
+    else:
+        console.render(console.quadrants_table(report))
+        if report.calibration:
+            typer.echo(report.calibration.verdict)
+        console.render(console.hotspots_table(report, limit))
+        for sentence in findings:
+            typer.echo(f"\n{sentence}")
 
 
 @app.command()
@@ -287,45 +285,14 @@ def _show_plan(arm: str | None, *, as_json: bool) -> None:
 
 def _recommend(max_extraction: float, max_perplexity: float, *, as_json: bool) -> None:
     from gdc.comparison import recommendation
+    from gdc.report.model import read_report
 
     target = recommendation.target_of(max_extraction, max_perplexity)
-    with _report() as report:
-        found = recommendation.recommend(report["front"], target)
+    found = recommendation.recommend(read_report().pareto_front, target)
     if as_json:
-        _print_json(found)
+        _print_json(asdict(found) | {"target": target.model_dump()})
     else:
-        typer.echo(found["sentence"])
-
-
-@contextmanager
-def _report() -> Iterator[dict[str, Any]]:
-    """The report of the last run; what it lacks becomes a ``DataError``."""
-    from rich.errors import ConsoleError
-
-    from gdc.workspace import files, paths
-
-    report = files.read_json(paths.REPORT)
-    try:
-        yield report
-    except KeyError as error:
-        raise DataError(
-            f"{paths.REPORT}: expected key {error}, got a report of an older version. "
-            "Make it again: gdc run."
-        ) from None
-    except GdcError:
-        raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        ConsoleError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise DataError(
-            f"{paths.REPORT}: expected a report as gdc run writes it, got {type(error).__name__}: "
-            f"{error}. Make it again: gdc run."
-        ) from None
+        typer.echo(found.sentence)
 
 
 @app.command()
@@ -363,6 +330,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
 ) -> None:
     """Audit any model and text, without the pipeline: tables and a report."""
     from gdc.commands import audit
+    from gdc.report.model import to_json
 
     request = audit.Request(
         model=model,
@@ -373,11 +341,11 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         block_size=block_size,
         seed=seed,
     )
-    built = audit.run_audit(request, num_members, out)
+    report = audit.run_audit(request, num_members, out)
     if as_json:
-        _print_json(built)
+        _print_json(to_json(report))
         return
-    for sentence in [*built["summary"], *audit.findings(built), *built["warnings"]]:
+    for sentence in [*report.summary, *audit.findings(report), *report.warnings]:
         typer.echo(sentence)
     typer.echo(f"report        {(out / 'report.html').resolve()}")
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from gdc.report.model import Report, read_report
 from gdc.workspace import files, paths, tracking
 from tasks.stages import StageResult
 
@@ -37,7 +38,7 @@ class Record:
     def log_report(self) -> None:
         """Log the report; only of a run that came to its end, or it would be an earlier one's."""
         self.run.log_artifact(paths.REPORT.parent)
-        self.run.log_metrics(headline(files.read_json(paths.REPORT)))
+        self.run.log_metrics(headline(read_report()))
 
 
 @contextmanager
@@ -103,13 +104,13 @@ def lock_digest(text: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
+def headline(report: Report) -> dict[str, float | None]:
     """The two numbers of every arm that decide: utility and leakage."""
-    return {
-        f"{arm['arm']}/{name}": arm[name]["mean"]
-        for arm in report["arms"]
-        for name in ("perplexity", "extraction_rate")
-    }
+    means = {}
+    for arm in report.arms:
+        means[f"{arm.arm}/perplexity"] = arm.perplexity.mean
+        means[f"{arm.arm}/extraction_rate"] = arm.extraction_rate.mean
+    return means
 
 
 def git(*arguments: str, environment: Mapping[str, str] | None = None) -> str | None:

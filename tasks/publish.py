@@ -6,13 +6,15 @@ import tempfile
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from gdc.comparison.results import ArmResult
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
+from gdc.report.model import read_report
 from gdc.workspace import files, paths, tracking
 from gdc.workspace.project import edited_stages
 from tasks.graph import changed_targets
@@ -141,7 +143,7 @@ def decide(params: Params) -> str:
     arm = params.intervene.curated_arm
     if arm not in params.retrain.arms:
         return f"kept: arm {arm} was not retrained"
-    reason = objection(files.read_json(paths.REPORT), arm)
+    reason = objection(read_report().arm(arm))
     if reason is not None:
         return f"kept: {reason}"
     lineage = paths.lineage_path("retrain", f"{arm}-{params.retrain.seeds[0]}")
@@ -153,10 +155,9 @@ def decide(params: Params) -> str:
     return f"passed: {ALIAS} is version {version}, {model_id}"
 
 
-def objection(report: Mapping[str, Any], arm: str) -> str | None:
+def objection(result: ArmResult) -> str | None:
     """Why an arm's model must not become champion, or None."""
-    entry = next(entry for entry in report["arms"] if entry["arm"] == arm)
-    ratio, difference = entry["perplexity_ratio"], entry["extraction_difference"]
+    arm, ratio, difference = result.arm, result.perplexity_ratio, result.extraction_difference
     if ratio is None or difference is None:
         return f"{arm} was not compared: no arm keeps everything, or no canaries"
     if difference > MAX_EXTRACTION_DIFFERENCE:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from http.client import HTTPConnection
 from importlib import resources
 from pathlib import Path
@@ -24,10 +25,12 @@ from ruamel.yaml import YAML
 
 from flows import curate
 from gdc import cli
+from gdc.comparison.results import FrontPoint
 from gdc.config import Source
 from gdc.corpus.sources import fingerprint
 from gdc.errors import ConfigError, DataError
 from gdc.report import console
+from gdc.statistics.bootstrap import Measured
 from gdc.workspace import files, paths, run_lock
 from gdc.workspace.code_digests import code_digests
 from gdc.workspace.project import (
@@ -39,6 +42,7 @@ from gdc.workspace.project import (
 )
 from tasks import guard
 from tests.builders import REPOSITORY
+from tests.report.builders import params_of, report_of, tables_of
 
 OWN_TEXTS = {"kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None}
 SOURCES: Sequence[dict[str, Any]] = (
@@ -300,17 +304,17 @@ def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     (workspace / "mine.jsonl").touch()
-    files.write_json(paths.REPORT, {"arms": []})
+    files.write_json(paths.REPORT, report_of(tables_of(), params_of()))
     started: list[object] = []
     monkeypatch.setattr(curate, "run", lambda *given, **named: started.append((given, named)))
-    monkeypatch.setattr(console, "arms_table", lambda report: f"table of {report}")
+    monkeypatch.setattr(console, "arms_table", lambda report: f"table of {len(report.arms)} arms")
     monkeypatch.setattr(console, "render", typer.echo)
     code, output, _ = call("run", "--source", "mine.jsonl", "--text-field", "body",
                            "--max-workers", "2", "--publish")  # fmt: skip
     assert code == 0
     assert started == [((2,), {"publish": True, "ray": None})]
     assert files.load_params().ingest.source.model_dump() == OWN_TEXTS | {"path": "mine.jsonl"}
-    assert "table of {'arms': []}" in output
+    assert "table of 2 arms" in output
     assert str(workspace / "reports" / "report.html") in output
 
 
@@ -416,11 +420,20 @@ TARGET = ("plan", "--max-extraction", "0.1", "--max-perplexity", "0.5")
 def test_a_recommendation_is_read_off_the_last_report(
     call: Callable[..., tuple[int, str, str]],
 ) -> None:
-    ends = {"value": 0.0, "low": 0.0, "high": 0.0, "num_seeds": 5}
-    point = {"arm": "top", "rule": "top-fraction", "num_changed": 3, "num_dropped": 3}
-    points = [point | {"extraction": ends, "perplexity_change": ends}]
-    others = dict.fromkeys(("calibration", "onion", "recommendation"))
-    files.write_json(paths.REPORT, {"front": points, **others})
+    point = FrontPoint(
+        arm="top",
+        rule="top-fraction",
+        series=None,
+        fraction=0.1,
+        num_changed=3,
+        num_dropped=3,
+        perplexity_change=Measured(0.0, 0.0, 0.0, 5),
+        extraction=Measured(0.0, 0.0, 0.0, 5),
+        is_baseline=False,
+        is_on_front=True,
+    )
+    report = report_of(tables_of(), params_of()) | {"pareto_front": [asdict(point)]}
+    files.write_json(paths.REPORT, report)
     code, output, _ = call(*TARGET)
     assert code == 0
     assert output.startswith(
@@ -456,26 +469,29 @@ def test_a_recommendation_that_cannot_be_made_says_why(
 def test_a_report_of_an_older_version_is_not_read(
     call: Callable[..., tuple[int, str, str]],
 ) -> None:
-    files.write_json(paths.REPORT, {"arms": [], "quadrants": {"counts": {}}})
+    report = report_of(tables_of(), params_of())
+    del report["schema_version"]
+    files.write_json(paths.REPORT, report)
     for command in (TARGET, ("show",), ("show", "--markdown")):
         code, output, errors = call(*command)
         assert (code, output) == (2, "")
-        assert re.match(
-            r"error: reports/report\.json: expected key '\w+', got a report of an older", errors
+        assert errors == (
+            "error: reports/report.json: expected a report of version 1, got one of an older "
+            "version. Make it again: gdc run.\n"
         )
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param('{"quadrants": null, "curated": null, "front": null}', id="null"),
-        pytest.param('{"quadrants": [], "curated": "x", "front": {"a": 1}}', id="other types"),
+        pytest.param('{"schema_version": 1, "quadrants": null, "curated": null}', id="null"),
+        pytest.param('{"schema_version": 1, "quadrants": [], "curated": "x"}', id="other types"),
         pytest.param(
-            '{"curated": {"arm": 1, "by_quadrant": []}, "front": [{"extraction": {"high": "x"}}]}',
+            '{"schema_version": 1, "pareto_front": [{"extraction": {"high": "x"}}]}',
             id="other types deeper down",
         ),
         pytest.param('{"a": ' * 100_000, id="deep nesting"),
-        pytest.param('{"front": ' + "9" * 5000 + "}", id="a number of 5000 digits"),
+        pytest.param('{"pareto_front": ' + "9" * 5000 + "}", id="a number of 5000 digits"),
     ],
 )
 def test_a_report_of_other_types_is_one_message(

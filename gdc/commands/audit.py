@@ -12,7 +12,7 @@ import torch
 from gdc import table_files
 from gdc.audit import membership_table
 from gdc.audit.model_audit import Subject, audit_model
-from gdc.comparison import arms, leakage
+from gdc.comparison import leakage
 from gdc.config import EvaluateConfig, Source
 from gdc.corpus import samples, sources
 from gdc.corpus.sources import unread
@@ -20,8 +20,10 @@ from gdc.corpus.sources.endings import kind_of
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.paths import require_file
-from gdc.report import build, plots
+from gdc.report import build, page, plots
+from gdc.report.model import AuditReport, to_json
 from gdc.schema import CANARIES
+from gdc.statistics import wording
 from gdc.training import models
 from gdc.workspace import files, outputs, paths
 
@@ -31,7 +33,6 @@ BATCH_TOKENS: Final = 8192
 MIN_K_SHARE: Final = 0.2  # the best of Shi et al. 2023, arXiv:2310.16789
 MAX_CHARS: Final = 1_000_000
 _CANARY_FIELDS: Final = ("canary_id", "family", "prefix", "secret", "num_repeats")
-_NAME: Final = "model"
 # What messages about params.yaml say, longer parts first, and what it is here.
 _OPTIONS: Final[Mapping[str, str]] = {
     ", or set ingest.on_bad_row: quarantine": "",
@@ -63,7 +64,7 @@ class Request:
     seed: int
 
 
-def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any]:
+def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
     """Audit a model and write ``membership.parquet``, ``audit.parquet`` and the report.
 
     Args:
@@ -72,7 +73,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
         folder: Where the files are written.
 
     Returns:
-        What stands in ``report.json``.
+        The content of ``report.json``.
 
     Raises:
         ConfigError: The model, its tokenizer or the folder cannot be used.
@@ -95,24 +96,27 @@ def run_audit(request: Request, num_members: int, folder: Path) -> dict[str, Any
     attack = leakage.Attack("loss")
     if request.heldout is not None:
         attack = leakage.strongest_attack([sample_audit])
-    built = _report([canary_audit], [sample_audit], attack, request)
-    leaked = leakage.verbatim_samples([sample_audit])
-    built["leaked_samples"] = leaked.join(
-        trained.select("source", sample_id="content_id"), on="sample_id", maintain_order="left"
-    ).to_dicts()
-    built["num_leaked"] = leaked.height
-    built["summary"] = [*_summary(samples, canaries, subject), *_unread(request)]
-    if num_shared:
-        built["warnings"].append(
-            f"{num_shared} held-out texts stand in the corpus too and were left out."
-        )
+    report = build.build_audit(
+        build.AuditTables(
+            model=request.model,
+            canaries=canary_audit,
+            membership=sample_audit,
+            attack=attack,
+            sources=trained.select("source", sample_id="content_id"),
+            has_heldout=request.heldout is not None,
+        ),
+        summary=[*_summary(samples, canaries, subject), *_unread(request)],
+        warnings=_shared_warning(num_shared),
+        settings=_settings(request),
+        seed=request.seed,
+    )
     for name, table in (("audit", canary_audit), ("membership", sample_audit)):
         with files.new_file(folder / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
     roc = _draw_roc(sample_audit, attack, folder) if request.heldout else None
-    files.write_json(folder / "report.json", built)
-    files.write_text(folder / "report.html", build.render_audit(built, roc))
-    return built
+    files.write_json(folder / "report.json", to_json(report))
+    files.write_text(folder / "report.html", page.render_audit(report, roc))
+    return report
 
 
 def _paths_read(request: Request) -> dict[str, Path | None]:
@@ -143,25 +147,26 @@ def tokenizer_of(model: str) -> str:
     )
 
 
-def findings(built: Mapping[str, Any]) -> list[str]:
+def findings(report: AuditReport) -> list[str]:
     """What an audit found, one sentence for each kind of leak that was measured."""
-    samples, canaries = (built["evidence"][_NAME][kind] for kind in ("samples", "canaries"))
-    found = [
-        ("planted secrets extracted", canaries["planted"]["extracted"], build.percent),
+    audits = report.arm_audits[report.queried]
+    samples, planted = audits.samples, audits.canaries.planted
+    found = (
+        ("planted secrets extracted", planted.extracted, wording.percent),
         (
             "second halves of training texts extracted",
-            samples["members"]["extracted"],
-            build.percent,
+            samples.members.extracted,
+            wording.percent,
         ),
         (
             "second halves of held-out texts extracted",
-            samples["heldout"]["extracted"],
-            build.percent,
+            samples.heldout.extracted,
+            wording.percent,
         ),
-        (f"AUC of membership attack {samples['attack']}", samples["auc"], build.number),
-    ]
+        (f"AUC of membership attack {samples.attack}", samples.auc, wording.number),
+    )
     return [
-        f"{name}: {form(value['value'])} [{form(value['low'])}, {form(value['high'])}]"
+        f"{name}: {wording.interval(value, form)}"
         for name, value, form in found
         if value is not None
     ]
@@ -246,33 +251,17 @@ def _subject(request: Request) -> Subject:
     return Subject(models.on_device(model), tokenizer, block_size)
 
 
-def _report(
-    audit: list[pl.DataFrame],
-    memberships: list[pl.DataFrame],
-    attack: leakage.Attack,
-    request: Request,
-) -> dict[str, Any]:
-    evidence = {
-        "canaries": leakage.of_canaries(audit, seed=request.seed),
-        "samples": leakage.of_samples(memberships, attack, seed=request.seed),
+def _settings(request: Request) -> dict[str, Any]:  # JSON
+    return {
+        name: value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+        for name, value in vars(request).items()
     }
-    built: dict[str, Any] = {
-        "model": request.model,
-        "asked": _NAME,
-        "evidence": {_NAME: arms.as_plain(evidence)},
-        "attacks": arms.as_plain(leakage.of_attacks(memberships, seed=request.seed)),
-        "settings": {
-            name: value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
-            for name, value in vars(request).items()
-        },
-    }
-    built["warnings"] = build.audit_warnings(built)
-    if request.heldout is None:
-        built["warnings"].append(
-            "No held-out text was given (--heldout): membership is not measured, and extraction "
-            "of training samples has no floor to compare with."
-        )
-    return built
+
+
+def _shared_warning(num_shared: int) -> list[str]:
+    if not num_shared:
+        return []
+    return [f"{num_shared} held-out texts stand in the corpus too and were left out."]
 
 
 def _summary(samples: pl.DataFrame, canaries: pl.DataFrame, subject: Subject) -> list[str]:
@@ -298,7 +287,7 @@ def _unread(request: Request) -> list[str]:
 
 def _draw_roc(membership: pl.DataFrame, attack: leakage.Attack, folder: Path) -> bytes:
     path = folder / "roc.png"
-    curves = {_NAME: leakage.roc_curves([membership], attack)}
+    curves = {build.MODEL: leakage.roc_curve([membership], attack)}
     with files.new_file(path) as temporary:
         plots.roc_png(curves, attack.name, temporary)
     return path.read_bytes()

@@ -151,11 +151,11 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
         seed=seed,
     )
     folder = Path(out)
-    built = audit.run_audit(request, num_members, folder)
+    report = audit.run_audit(request, num_members, folder)
     return ModelAudit(
         canaries=pl.read_parquet(folder / "audit.parquet"),
         samples=pl.read_parquet(folder / "membership.parquet"),
-        findings=tuple(audit.findings(built)),
-        warnings=tuple(built["warnings"]),
+        findings=tuple(audit.findings(report)),
+        warnings=tuple(report.warnings),
         report=folder / "report.html",
     )

@@ -1,16 +1,18 @@
-"""Audit tables of every arm and seed -> differences with intervals, and a verdict in words."""
+"""Audit tables of every arm and seed -> each arm's leakage and cost against other arms."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from gdc.comparison import leakage
+from gdc.comparison.results import ArmAudits, SampleLeakage
 from gdc.config import Params, RandomArm, ShuffledArm, TopFractionArm
+from gdc.statistics import wording
 from gdc.statistics.bootstrap import Measured, mean_interval, paired_difference
 
 Cell = tuple[str, int]
@@ -19,7 +21,7 @@ RARE_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True)
-class Evidence:
+class AuditTables:
     """``AUDIT`` and ``MEMBERSHIP`` tables of every retrained arm and seed.
 
     ``rare`` are the held-out sample ids that were hardest at the start: where a loss of utility
@@ -31,74 +33,71 @@ class Evidence:
     rare: frozenset[str]
     trained: Mapping[str, frozenset[str]]
 
-    def audits_of(self, arm: str, seeds: Sequence[int]) -> list[pl.DataFrame]:
-        """One table for each seed."""
+    def arm_audits(self, arm: str, seeds: Sequence[int]) -> list[pl.DataFrame]:
+        """One ``AUDIT`` table for each seed."""
         return [self.audits[arm, seed] for seed in seeds]
 
-    def memberships_of(self, arm: str, seeds: Sequence[int]) -> list[pl.DataFrame]:
-        """One table for each seed."""
+    def arm_memberships(self, arm: str, seeds: Sequence[int]) -> list[pl.DataFrame]:
+        """One ``MEMBERSHIP`` table for each seed."""
         return [self.memberships[arm, seed] for seed in seeds]
 
 
-def compare_arms(evidence: Evidence, params: Params) -> dict[str, Any]:
-    """Every arm against the one that keeps everything and against a random arm of its size.
+def compare_arms(tables: AuditTables, params: Params) -> dict[str, ArmAudits]:
+    """Compare every arm with the one that keeps everything and with a random arm of its size.
 
     Seeds are paired, canaries and texts are paired within them; intervals are bootstraps at 95 %.
     The membership attack is chosen once, on the models that saw everything.
 
     Returns:
-        For each arm ``canaries``, ``samples`` and ``roc`` as ``leakage`` gives them; ``trained``,
-        as ``samples`` but of those members alone that the arm trained on (a dropped sample is a
-        member no more, so an arm that drops lowers the first without protecting anybody);
-        ``perplexity``, ``perplexity_ratio``, ``rare_perplexity_ratio`` (on rare texts) and
-        ``perplexity_against_random``; ``extraction_change``, ``extraction_against_random``,
-        ``exposure_change`` and ``auc_change`` against the baseline; ``random`` (the equal-size
-        random arm) and ``verdict``. An interval is ``value``, ``low``, ``high``, ``num_seeds``;
-        None: not measured.
+        By arm, in the order of ``retrain.arms``.
     """
-    arms, seeds = params.retrain.arms, params.retrain.seeds
-    baseline = baseline_arm(params)
-    attack = leakage.strongest_attack(evidence.memberships_of(asked_arm(params), seeds))
-    compared = {}
-    for arm in arms:
-        memberships = evidence.memberships_of(arm, seeds)
-        kept = [_only(table, evidence.trained[arm]) for table in memberships]
-        of_all = leakage.of_samples(memberships, attack, seed=params.seed)
-        random = equal_random_arm(arm, params)
-        values = {
-            "canaries": leakage.of_canaries(evidence.audits_of(arm, seeds), seed=params.seed),
-            "samples": of_all,
-            "trained": of_all
-            if kept[0].height == memberships[0].height
-            else leakage.of_samples(kept, attack, seed=params.seed),
-            "roc": leakage.roc_curves(memberships, attack),
-            "perplexity": _perplexity(memberships, params.seed),
-            "random": random,
-            "extraction_change": _against(evidence, arm, baseline, params),
-            "extraction_against_random": _against(evidence, arm, random, params),
-            "exposure_change": _against(evidence, arm, baseline, params, "exposure"),
-            "auc_change": None
-            if baseline is None
-            else leakage.auc_change(
-                memberships, evidence.memberships_of(baseline, seeds), attack, seed=params.seed
-            ),
-            "perplexity_ratio": _perplexity_ratio(evidence, arm, baseline, params),
-            "perplexity_against_random": _perplexity_ratio(evidence, arm, random, params),
-            "rare_perplexity_ratio": _perplexity_ratio(
-                evidence, arm, baseline, params, only=evidence.rare
-            ),
-        }
-        compared[arm] = as_plain(values | {"verdict": verdict(arm, values, baseline)})
-    return compared
+    seeds = params.retrain.seeds
+    attack = leakage.strongest_attack(tables.arm_memberships(queried_arm(params), seeds))
+    return {arm: _compare_arm(arm, tables, attack, params) for arm in params.retrain.arms}
 
 
-def as_plain(value: Any) -> Any:  # noqa: ANN401 - any nesting of intervals
-    """The same with every ``Measured`` as a dictionary, ready for JSON."""
-    if isinstance(value, Measured):
-        return asdict(value)
-    if isinstance(value, Mapping):
-        return {name: as_plain(inner) for name, inner in value.items()}
-    return [as_plain(inner) for inner in value] if isinstance(value, list) else value
+def _compare_arm(
+    arm: str, tables: AuditTables, attack: leakage.Attack, params: Params
+) -> ArmAudits:
+    seeds, seed, baseline = params.retrain.seeds, params.seed, baseline_arm(params)
+    memberships = tables.arm_memberships(arm, seeds)
+    of_all = leakage.sample_leakage(memberships, attack, seed=seed)
+    random = equal_random_arm(arm, params)
+    audits = ArmAudits(
+        canaries=leakage.canary_leakage(tables.arm_audits(arm, seeds), seed=seed),
+        samples=of_all,
+        trained=_trained_leakage(memberships, tables.trained[arm], of_all, attack, seed),
+        roc=leakage.roc_curve(memberships, attack),
+        perplexity=_perplexity(memberships, seed),
+        random=random,
+        extraction_change=_against(tables, arm, baseline, params),
+        extraction_against_random=_against(tables, arm, random, params),
+        exposure_change=_against(tables, arm, baseline, params, "exposure"),
+        auc_change=None
+        if baseline is None
+        else leakage.auc_change(
+            memberships, tables.arm_memberships(baseline, seeds), attack, seed=seed
+        ),
+        perplexity_ratio=_perplexity_ratio(tables, arm, baseline, params),
+        perplexity_against_random=_perplexity_ratio(tables, arm, random, params),
+        rare_perplexity_ratio=_perplexity_ratio(tables, arm, baseline, params, only=tables.rare),
+        verdict="",
+    )
+    return replace(audits, verdict=verdict(arm, audits, baseline))
+
+
+def _trained_leakage(
+    memberships: Sequence[pl.DataFrame],
+    trained: frozenset[str],
+    of_all: SampleLeakage,
+    attack: leakage.Attack,
+    seed: int,
+) -> SampleLeakage:
+    """Leakage of the members that the arm trained on; ``of_all`` where these are all members."""
+    kept = [_only(table, trained) for table in memberships]
+    if kept[0].height == memberships[0].height:
+        return of_all
+    return leakage.sample_leakage(kept, attack, seed=seed)
 
 
 def baseline_arm(params: Params) -> str | None:
@@ -107,8 +106,8 @@ def baseline_arm(params: Params) -> str | None:
     return next((arm for arm in params.retrain.arms if arms[arm].rule == "none"), None)
 
 
-def asked_arm(params: Params) -> str:
-    """Whose models are asked about single samples: the baseline's, or else the first arm's."""
+def queried_arm(params: Params) -> str:
+    """The arm whose models are queried about single samples: the baseline, or else the first."""
     return baseline_arm(params) or params.retrain.arms[0]
 
 
@@ -128,24 +127,23 @@ def equal_random_arm(arm: str, params: Params) -> str | None:
     return None
 
 
-def verdict(arm: str, values: Mapping[str, Any], baseline: str | None) -> str:
+def verdict(arm: str, audits: ArmAudits, baseline: str | None) -> str:
     """One sentence that claims no more than its intervals."""
-    change, ratio = values["extraction_change"], values["perplexity_ratio"]
+    change, ratio = audits.extraction_change, audits.perplexity_ratio
     if arm == baseline:
         return f"{arm} keeps everything: the arm that the others are compared with."
     if change is None or ratio is None:
         return f"{arm}: not compared, extraction or a baseline is missing."
     did = "reduces" if change.high < 0 else "raises" if change.low > 0 else "is not shown to change"
-    seeds = f"{change.num_seeds} seed{'s' if change.num_seeds > 1 else ''}"
     sentence = (
-        f"{arm} {did} extraction: {_points(change)} at perplexity x{ratio.value:.3f} "
-        f"[{ratio.low:.3f}, {ratio.high:.3f}], {seeds}"
+        f"{arm} {did} extraction: {_points(change)} at perplexity "
+        f"x{wording.interval(ratio, wording.decimals)}, {wording.counted(change.num_seeds, 'seed')}"
     )
-    against = values["extraction_against_random"]
+    against = audits.extraction_against_random
     if against is None:
         return f"{sentence}; no random arm of its size to compare with."
     better = "yes" if against.high < 0 else "no, worse" if against.low > 0 else "not shown"
-    return f"{sentence}; better than {values['random']}: {better} ({_points(against)})."
+    return f"{sentence}; better than {audits.random}: {better} ({_points(against)})."
 
 
 def rarest(initial: pl.DataFrame, membership: pl.DataFrame) -> frozenset[str]:
@@ -168,23 +166,23 @@ def _only(membership: pl.DataFrame, trained: frozenset[str]) -> pl.DataFrame:
     return membership.filter(~pl.col("is_member") | is_trained)
 
 
-def _of_canaries(evidence: Evidence, arm: str, seeds: Sequence[int], column: str) -> Arrays:
-    planted = [table.filter(pl.col("num_repeats") > 0) for table in evidence.audits_of(arm, seeds)]
+def _planted_values(tables: AuditTables, arm: str, seeds: Sequence[int], column: str) -> Arrays:
+    planted = [table.filter(pl.col("num_repeats") > 0) for table in tables.arm_audits(arm, seeds)]
     return [table[column].drop_nulls().cast(pl.Float64).to_numpy() for table in planted]
 
 
 def _against(
-    evidence: Evidence, arm: str, other: str | None, params: Params, column: str = "extracted"
+    tables: AuditTables, arm: str, other: str | None, params: Params, column: str = "extracted"
 ) -> Measured | None:
     seeds = params.retrain.seeds
-    ours = _of_canaries(evidence, arm, seeds, column)
+    ours = _planted_values(tables, arm, seeds, column)
     if other is None or not all(len(values) for values in ours):
         return None
-    return paired_difference(ours, _of_canaries(evidence, other, seeds, column), seed=params.seed)
+    return paired_difference(ours, _planted_values(tables, other, seeds, column), seed=params.seed)
 
 
 def _perplexity_ratio(
-    evidence: Evidence,
+    tables: AuditTables,
     arm: str,
     baseline: str | None,
     params: Params,
@@ -196,7 +194,7 @@ def _perplexity_ratio(
     ours, theirs = (
         [
             table.filter(~pl.col("is_member"), chosen)
-            for table in evidence.memberships_of(name, params.retrain.seeds)
+            for table in tables.arm_memberships(name, params.retrain.seeds)
         ]
         for name in (arm, baseline)
     )
@@ -224,6 +222,5 @@ def _exponential(interval: Measured) -> Measured:
     return Measured(value, low, high, interval.num_seeds)
 
 
-def _points(interval: Measured) -> str:
-    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+def _points(measured: Measured) -> str:
+    return f"{wording.points(measured.value)} points {wording.ends(measured, wording.points)}"

@@ -3,9 +3,9 @@
 A list holds one table for each seed, all of the same canaries or texts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,19 @@ from gdc.audit.attack_metrics import auc, tpr_at_fpr
 from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
 from gdc.audit.epsilon_bound import best_epsilon
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, attacks_in, blind_in
+from gdc.comparison.results import (
+    AllAttacks,
+    AttackMeasures,
+    CanaryLeakage,
+    CanaryLevel,
+    CanaryMeasures,
+    Curve,
+    GroupLeakage,
+    LeakageByGroup,
+    RocCurve,
+    SampleLeakage,
+    SuffixLeakage,
+)
 from gdc.schema import QUADRANTS
 from gdc.statistics.bootstrap import (
     LEVEL,
@@ -49,50 +62,34 @@ LEAKED: Final = pl.Schema(
     }
 )
 
-_ATTACK_MEASURES: Final = ("auc", "tpr_at_1_percent_fpr", "tpr_at_01_percent_fpr", "epsilon_bound")
 _LOSS: Final = -pl.col("loss")
-_CANARY_MEANS: Final = (
-    "extracted", "extracted_shifted", "edit_similarity", "substring_share", "exposure",
-    "exposure_fitted",
-)  # fmt: skip
+_NOT_MEASURED: Final = AttackMeasures(None, None, None, None)
 
 
-def of_canaries(audits: Tables, *, seed: int) -> dict[str, Any]:
-    """What planted canaries give away, and their never-planted twins as the floor.
+def canary_leakage(audits: Tables, *, seed: int) -> CanaryLeakage:
+    """What models give away of planted canaries and, as the floor, of their twins.
 
     Args:
         audits: ``AUDIT`` tables.
         seed: Seed of the resampling.
-
-    Returns:
-        ``planted`` and ``twins``, each with the mean of every measure and the ``discoverable``
-        curves (share that n samples give away with chance one half, by n) at the planted and the
-        ``shifted`` place; ``num_fits_beyond``, fitted exposures that are guesses; and ``levels``, a
-        list by family and repeats. A mean that nothing was measured for is None.
     """
     planted, twins = (
         [table.filter((pl.col("num_repeats") > 0) == is_planted) for table in audits]
         for is_planted in (True, False)
     )
-    counts = audits[0].group_by("family", "num_repeats").agg(num_canaries=pl.len())
-    levels = counts.sort("family", "num_repeats")
-    return {
-        "planted": _measures(planted, seed),
-        "twins": _measures(twins, seed),
-        "num_fits_beyond": sum(int(table["fit_is_beyond"].sum()) for table in planted),
-        "levels": [
-            {"family": family, "num_repeats": num_repeats, "num_canaries": num_canaries}
-            | _means(
-                [t.filter(family=family, num_repeats=num_repeats) for t in audits],
-                ("extracted", "exposure", "exposure_fitted"),
-                seed,
-            )
-            for family, num_repeats, num_canaries in levels.iter_rows()
+    levels = audits[0].select("family", "num_repeats")
+    return CanaryLeakage(
+        planted=_canary_measures(planted, seed),
+        twins=_canary_measures(twins, seed),
+        num_fits_beyond=sum(int(table["fit_is_beyond"].sum()) for table in planted),
+        levels=[
+            _level(audits, family, num_repeats, seed)
+            for family, num_repeats in levels.unique().sort("family", "num_repeats").iter_rows()
         ],
-    }
+    )
 
 
-def of_samples(memberships: Tables, attack: Attack, *, seed: int) -> dict[str, Any]:
+def sample_leakage(memberships: Tables, attack: Attack, *, seed: int) -> SampleLeakage:
     """What an attack and a prefix tell of ordinary training samples, beside held-out texts.
 
     Args:
@@ -101,52 +98,42 @@ def of_samples(memberships: Tables, attack: Attack, *, seed: int) -> dict[str, A
         seed: Seed of the resampling.
 
     Returns:
-        ``attack`` (its name), ``auc``, ``tpr_at_1_percent_fpr`` and ``tpr_at_01_percent_fpr`` (None
-        where the held-out texts are too few to see such a rate); ``epsilon_bound``, the mean over
-        seeds of a lower bound at 95 %; ``members`` and ``heldout``, each with the share of second
-        halves that greedy decoding ``extracted`` and their ``discoverable`` curve, of those with at
-        least ``MIN_SUFFIX_TOKENS``.
+        Second halves count where they have at least ``MIN_SUFFIX_TOKENS`` tokens.
     """
     members, heldout = (
         [table.filter(pl.col("is_member") == value) for table in memberships]
         for value in (True, False)
     )
-    measured: Mapping[str, Any] = dict.fromkeys(_ATTACK_MEASURES)
+    measured = _NOT_MEASURED
     if all(table.height for table in heldout):
         measured = attack_measures(scores_of(memberships, attack), seed)
-    return {
-        "attack": attack.name,
-        **measured,
-        "members": _suffixes(members, seed),
-        "heldout": _suffixes(heldout, seed),
-    }
+    return SampleLeakage(
+        **vars(measured),
+        attack=attack.name,
+        members=_suffixes(members, seed),
+        heldout=_suffixes(heldout, seed),
+    )
 
 
-def of_attacks(memberships: Tables, *, seed: int) -> dict[str, Any]:
-    """Every attack and every blind baseline, which never asks the model; empty without held-out.
-
-    Returns:
-        ``attacks`` and ``blind``, by name: ``auc``, two ``tpr`` and ``epsilon_bound`` as in
-        ``of_samples``; and ``blind_leaks``, the blind ones whose interval excludes 0.5: an attack
-        may then see how the texts differ and not what a model remembers.
-    """
+def all_attacks(memberships: Tables, *, seed: int) -> AllAttacks:
+    """Every attack and every blind baseline; none where there are no held-out texts."""
     if not all((~table["is_member"]).any() for table in memberships):
-        return {"attacks": {}, "blind": {}, "blind_leaks": []}
+        return AllAttacks({}, {}, [])
     attacks, blind = (
         {name: attack_measures(scores_of(memberships, Attack(name)), seed) for name in names}
         for names in (attacks_in(memberships[0]), blind_in(memberships[0]))
     )
-    leaks = [name for name, m in blind.items() if not m["auc"].low <= 0.5 <= m["auc"].high]
-    return {"attacks": attacks, "blind": blind, "blind_leaks": leaks}
+    leaks = [name for name, m in blind.items() if m.auc and not m.auc.low <= 0.5 <= m.auc.high]
+    return AllAttacks(attacks, blind, leaks)
 
 
-def roc_curves(memberships: Tables, attack: Attack) -> dict[str, list[float]]:
-    """``fpr`` from one held-out text up to all of them, and the mean ``tpr`` over seeds there."""
+def roc_curve(memberships: Tables, attack: Attack) -> RocCurve:
+    """False positive rates from one held-out text up to all of them, and the mean TPR there."""
     groups = scores_of(memberships, attack)
     rates = np.geomspace(1 / len(groups[0][1]), 1, NUM_ROC_POINTS)
     rates[-1] = 1.0
     tpr = [[tpr_at_fpr(*pair, rate) for rate in rates] for pair in groups]
-    return {"fpr": rates.tolist(), "tpr": np.mean(tpr, axis=0).tolist()}
+    return RocCurve(fpr=rates.tolist(), tpr=np.mean(tpr, axis=0).tolist())
 
 
 def strongest_attack(memberships: Tables) -> Attack:
@@ -205,8 +192,10 @@ def verbatim_samples(memberships: Tables) -> pl.DataFrame:
     )
 
 
-def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int) -> dict[str, Any]:
-    """Is the hotspot quadrant in truth the leaky part? Members of each group against held-out text.
+def leakage_by_group(
+    memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int
+) -> LeakageByGroup:
+    """Compare the members of each quadrant and of each decile with all held-out texts.
 
     Args:
         memberships: ``MEMBERSHIP`` tables of models that saw everything.
@@ -215,10 +204,8 @@ def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int)
         seed: Seed of the resampling.
 
     Returns:
-        ``quadrants`` and ``deciles`` (1 is the lowest): for each group the number of audited
-        members, ``auc`` of its members against all held-out texts and ``extracted``, the share of
-        members whose second half is extracted from the first; and ``attack``: the reference ratio
-        where there are reference models, for it knows how hard a text is, else the loss.
+        The attack is the reference ratio where there are reference models, for it knows how hard a
+        text is, else the loss.
     """
     # Samples with equal scores share a decile, that of their middle, and leave others empty.
     decile = (pl.col(axis).rank("average") - 0.5) * NUM_DECILES // pl.len() + 1
@@ -239,18 +226,22 @@ def by_group(memberships: Tables, scored: pl.DataFrame, axis: str, *, seed: int)
         kind: {name: _group(tables, pl.col(kind) == name, attack, seed) for name in values}
         for kind, values in names.items()
     }
-    return {**found, "attack": attack.name}
+    return LeakageByGroup(found["quadrants"], found["deciles"], attack.name)
 
 
-def attack_measures(groups: Sequence[Groups], seed: int) -> dict[str, Any]:
-    """AUC, true positive rates and bound on epsilon of one attack."""
+def attack_measures(groups: Sequence[Groups], seed: int) -> AttackMeasures:
+    """AUC, true positive rates and the bound on epsilon of one attack."""
     num_heldout = len(groups[0][1])
-    rates = [
+    at_1_percent, at_01_percent = (
         two_sample_interval(groups, _tpr(rate), seed) if num_heldout * rate >= 1 else None
         for rate in (0.01, 0.001)
-    ]
-    measures = (two_sample_interval(groups, auc, seed), *rates, _epsilon_bound(groups, seed))
-    return dict(zip(_ATTACK_MEASURES, measures, strict=True))
+    )
+    return AttackMeasures(
+        auc=two_sample_interval(groups, auc, seed),
+        tpr_at_1_percent_fpr=at_1_percent,
+        tpr_at_01_percent_fpr=at_01_percent,
+        epsilon_bound=_epsilon_bound(groups, seed),
+    )
 
 
 def _epsilon_bound(groups: Sequence[Groups], seed: int) -> float | None:
@@ -261,37 +252,54 @@ def _epsilon_bound(groups: Sequence[Groups], seed: int) -> float | None:
     return float(np.mean(bounds))
 
 
-def _measures(audits: Tables, seed: int) -> dict[str, Any]:
-    return _means(audits, _CANARY_MEANS, seed) | {
-        "discoverable": _curve([t["secret_nll"] for t in audits], seed),
-        "discoverable_shifted": _curve([t["secret_nll_shifted"] for t in audits], seed),
-    }
+def _canary_measures(audits: Tables, seed: int) -> CanaryMeasures:
+    def mean(column: str) -> Measured | None:
+        return _mean([table[column] for table in audits], seed)
+
+    return CanaryMeasures(
+        extracted=mean("extracted"),
+        extracted_shifted=mean("extracted_shifted"),
+        edit_similarity=mean("edit_similarity"),
+        substring_share=mean("substring_share"),
+        exposure=mean("exposure"),
+        exposure_fitted=mean("exposure_fitted"),
+        discoverable=_curve([t["secret_nll"] for t in audits], seed),
+        discoverable_shifted=_curve([t["secret_nll_shifted"] for t in audits], seed),
+    )
 
 
-def _suffixes(memberships: Tables, seed: int) -> dict[str, Any]:
-    asked = [t.filter(pl.col("num_suffix_tokens") >= MIN_SUFFIX_TOKENS) for t in memberships]
-    return {
-        "extracted": _mean([table["suffix_extracted"] for table in asked], seed),
-        "discoverable": _curve([table["suffix_nll"] for table in asked], seed),
-    }
+def _level(audits: Tables, family: str, num_repeats: int, seed: int) -> CanaryLevel:
+    tables = [table.filter(family=family, num_repeats=num_repeats) for table in audits]
+    return CanaryLevel(
+        family=family,
+        num_repeats=num_repeats,
+        num_canaries=tables[0].height,
+        extracted=_mean([table["extracted"] for table in tables], seed),
+        exposure=_mean([table["exposure"] for table in tables], seed),
+        exposure_fitted=_mean([table["exposure_fitted"] for table in tables], seed),
+    )
 
 
-def _group(tables: Tables, is_group: pl.Expr, attack: Attack, seed: int) -> dict[str, Any]:
+def _suffixes(memberships: Tables, seed: int) -> SuffixLeakage:
+    long = [t.filter(pl.col("num_suffix_tokens") >= MIN_SUFFIX_TOKENS) for t in memberships]
+    return SuffixLeakage(
+        extracted=_mean([table["suffix_extracted"] for table in long], seed),
+        discoverable=_curve([table["suffix_nll"] for table in long], seed),
+    )
+
+
+def _group(tables: Tables, is_group: pl.Expr, attack: Attack, seed: int) -> GroupLeakage:
     members = [table.filter("is_member", is_group) for table in tables]
     num_members = members[0].height
     if not num_members:
-        return {"num_members": 0, "auc": None, "extracted": None}
+        return GroupLeakage(0, None, None)
     heldout = [table.filter(~pl.col("is_member")) for table in tables]
     pairs = [pl.concat(pair) for pair in zip(members, heldout, strict=True)]
-    return {
-        "num_members": num_members,
-        "auc": two_sample_interval(scores_of(pairs, attack), auc, seed),
-        "extracted": _suffixes(members, seed)["extracted"],
-    }
-
-
-def _means(tables: Tables, columns: Sequence[str], seed: int) -> dict[str, Any]:
-    return {column: _mean([table[column] for table in tables], seed) for column in columns}
+    return GroupLeakage(
+        num_members,
+        auc=two_sample_interval(scores_of(pairs, attack), auc, seed),
+        extracted=_suffixes(members, seed).extracted,
+    )
 
 
 def _mean(columns: Sequence[pl.Series], seed: int) -> Measured | None:
@@ -303,7 +311,7 @@ def _mean(columns: Sequence[pl.Series], seed: int) -> Measured | None:
     return mean_interval([column.to_numpy() for column in known], seed=seed)
 
 
-def _curve(nll: Sequence[pl.Series], seed: int) -> dict[str, Measured | None]:
+def _curve(nll: Sequence[pl.Series], seed: int) -> Curve:
     log_p = [np.minimum(-column.drop_nulls().to_numpy(), 0.0) for column in nll]
     return {
         str(n): _mean([pl.Series(is_discoverable(values, n, CHANCE)) for values in log_p], seed)

@@ -1,4 +1,4 @@
-"""Losses of samples that an arm leaves alone -> does taking the exposed ones away expose others?
+"""Losses of the samples that an arm keeps -> whether removing the most exposed ones exposes others.
 
 Carlini et al. 2022, arXiv:2206.10469: removing the most exposed layer of a training set can expose
 the next. With equal optimizer steps an arm that drops samples sees the kept ones more often; its
@@ -6,15 +6,17 @@ random control does so too, so the two are compared.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gdc.comparison.results import ArmLayer, LayerAnswer, NextLayer, RemainingSamples
 from gdc.config import Params
 from gdc.schema import FLAGGED, QUADRANTS
+from gdc.statistics import wording
 from gdc.statistics.bootstrap import Measured, paired_difference, share_interval
 
 Scores = NDArray[np.float64]  # seeds x samples
@@ -24,7 +26,7 @@ MIN_COMPARED: Final = 20
 
 @dataclass(frozen=True)
 class Layers:
-    """How exposed each audited ordinary member is under each arm's models, and who is left alone.
+    """How exposed each audited ordinary member is under each arm's models, and whether it is kept.
 
     For each arm ``scores`` holds seeds x members, nats per token, and ``unchanged`` says which
     members its plan keeps as they are.
@@ -32,6 +34,19 @@ class Layers:
 
     scores: Mapping[str, Scores]
     unchanged: Mapping[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The arm that keeps everything, by whose scores the cut is set.
+
+    The cut is the mean over seeds of their ``quantile``; ``has_references`` says whether the scores
+    are reference gaps.
+    """
+
+    arm: str
+    quantile: float
+    has_references: bool
 
 
 def layers_of(
@@ -70,42 +85,32 @@ def layers_of(
 
 
 def compare_layers(
-    layers: Layers, pairs: Mapping[str, str | None], baseline: str, *, quantile: float, seed: int
-) -> dict[str, Any]:
-    """What becomes of the samples that each arm leaves alone, against the baseline and its control.
+    layers: Layers, controls: Mapping[str, str | None], baseline: Baseline, *, seed: int
+) -> NextLayer:
+    """Compare the samples that each arm keeps with the baseline and with its random control.
 
     Args:
-        layers: Of the baseline, of every arm in ``pairs`` and of its control.
-        pairs: The equal-size random arm of every arm that is asked about, or None.
-        baseline: The arm that keeps everything.
-        quantile: Of the baseline's scores; its mean over seeds is the cut above which a sample
-            counts as exposed.
+        layers: Of the baseline, of every arm in ``controls`` and of its control.
+        controls: The equal-size random arm, or None, of every arm to compare.
+        baseline: The arm that keeps everything, and the cut above which a sample is exposed.
         seed: Seed of the resampling.
 
     Returns:
-        ``cut`` (nats per token), ``quantile``, ``num_members``, and ``arms``, a list of ``arm``,
-        ``control``, ``answer`` and ``verdict`` (words) and, over the members that the arm leaves
-        alone: their number ``num_unchanged``, the ``change`` of their score, ``num_below`` of them
-        that no baseline model has above the cut, and the share ``next_layer`` of these that are
-        above it now; the same ``of_control``; ``change_against_control`` and
-        ``next_layer_against_control`` over the members that both leave alone, ``num_compared`` of
-        them below the cut. Intervals over seeds and samples, paired; None: no sample.
+        Intervals over seeds and samples, paired; None: no sample.
     """
-    base = layers.scores[baseline]
-    cut = float(np.quantile(base, quantile, axis=1).mean())
-    is_below = np.all(base <= cut, axis=0)
-    return {
-        "cut": cut,
-        "quantile": quantile,
-        "num_members": base.shape[1],
-        "arms": [
-            _of_arm(_Comparison(layers, base, cut, is_below, seed), arm, control)
-            for arm, control in pairs.items()
-        ],
-    }
+    base = layers.scores[baseline.arm]
+    cut = float(np.quantile(base, baseline.quantile, axis=1).mean())
+    comparison = _Comparison(layers, base, cut, np.all(base <= cut, axis=0), seed)
+    return NextLayer(
+        cut=cut,
+        quantile=baseline.quantile,
+        num_members=base.shape[1],
+        arms=[_compare_arm(comparison, arm, control) for arm, control in controls.items()],
+        has_references=baseline.has_references,
+    )
 
 
-def asked_pairs(
+def compared_controls(
     plans: Mapping[str, pl.DataFrame], controls: Mapping[str, str | None]
 ) -> dict[str, str | None]:
     """The control of each arm that drops or re-weights samples.
@@ -142,19 +147,19 @@ class _Comparison:
     is_below: NDArray[np.bool_]
     seed: int
 
-    def of(self, arm: str) -> dict[str, Any]:
-        """What becomes of the samples that one arm leaves alone."""
-        alone = self.layers.unchanged[arm]
-        below = alone & self.is_below
+    def remaining(self, arm: str) -> RemainingSamples:
+        """What becomes of the samples that one arm keeps."""
+        kept = self.layers.unchanged[arm]
+        below = kept & self.is_below
         scores = self.layers.scores[arm]
-        return {
-            "num_unchanged": int(alone.sum()),
-            "change": self.difference(scores, self.base, alone),
-            "num_below": int(below.sum()),
-            "next_layer": share_interval(list(scores[:, below] > self.cut), seed=self.seed)
+        return RemainingSamples(
+            num_unchanged=int(kept.sum()),
+            change=self.difference(scores, self.base, kept),
+            num_below=int(below.sum()),
+            next_layer=share_interval(list(scores[:, below] > self.cut), seed=self.seed)
             if below.any()
             else None,
-        }
+        )
 
     def difference(
         self, ours: Scores, theirs: Scores, chosen: NDArray[np.bool_]
@@ -165,34 +170,43 @@ class _Comparison:
         return paired_difference(list(ours[:, chosen]), list(theirs[:, chosen]), seed=self.seed)
 
 
-def _of_arm(comparison: _Comparison, arm: str, control: str | None) -> dict[str, Any]:
-    found = {"arm": arm, "control": control, **comparison.of(arm)}
-    against: dict[str, Any] = {
-        "of_control": None,
-        "change_against_control": None,
-        "next_layer_against_control": None,
-        "num_compared": 0,
-    }
+def _compare_arm(comparison: _Comparison, arm: str, control: str | None) -> ArmLayer:
+    found = ArmLayer(
+        **vars(comparison.remaining(arm)),
+        arm=arm,
+        control=control,
+        control_samples=None,
+        change_against_control=None,
+        next_layer_against_control=None,
+        num_compared=0,
+        answer="not compared",
+        verdict="",
+    )
     if control is not None:
-        layers, cut = comparison.layers, comparison.cut
-        both = layers.unchanged[arm] & layers.unchanged[control]
-        ours, theirs = layers.scores[arm], layers.scores[control]
-        against = {
-            "of_control": comparison.of(control),
-            "change_against_control": comparison.difference(ours, theirs, both),
-            "num_compared": int((both & comparison.is_below).sum()),
-            "next_layer_against_control": comparison.difference(
-                (ours > cut).astype(np.float64),
-                (theirs > cut).astype(np.float64),
-                both & comparison.is_below,
-            ),
-        }
-    found |= against
-    found["answer"] = answer(found["next_layer_against_control"], found["num_compared"])
-    return found | {"verdict": verdict(found)}
+        found = _against_control(found, comparison, control)
+    return replace(found, verdict=verdict(found))
 
 
-def answer(against: Measured | None, num_compared: int) -> str:
+def _against_control(found: ArmLayer, comparison: _Comparison, control: str) -> ArmLayer:
+    layers, cut = comparison.layers, comparison.cut
+    both = layers.unchanged[found.arm] & layers.unchanged[control]
+    ours, theirs = layers.scores[found.arm], layers.scores[control]
+    below = both & comparison.is_below
+    num_compared = int(below.sum())
+    against = comparison.difference(
+        (ours > cut).astype(np.float64), (theirs > cut).astype(np.float64), below
+    )
+    return replace(
+        found,
+        control_samples=comparison.remaining(control),
+        change_against_control=comparison.difference(ours, theirs, both),
+        next_layer_against_control=against,
+        num_compared=num_compared,
+        answer=answer(against, num_compared),
+    )
+
+
+def answer(against: Measured | None, num_compared: int) -> LayerAnswer:
     """In words what the interval of the next layer against the control allows to say."""
     if against is None or num_compared < MIN_COMPARED:
         return "not compared"
@@ -203,28 +217,26 @@ def answer(against: Measured | None, num_compared: int) -> str:
     return "is not shown to expose a next layer"
 
 
-def verdict(found: Mapping[str, Any]) -> str:
+def verdict(found: ArmLayer) -> str:
     """One sentence that claims no more than its interval."""
-    arm, control, share = found["arm"], found["control"], found["next_layer"]
-    if share is None:
-        return f"{arm}: not compared, it leaves no audited sample below the cut as it is."
+    arm, control, against = found.arm, found.control, found.next_layer_against_control
+    if found.next_layer is None:
+        return f"{arm}: not compared, it keeps no audited sample below the cut as it is."
     now = (
-        f"{100 * share.value:.1f} % of the {found['num_below']:,} samples below the cut that it "
-        "leaves as they are lie above it now"
+        f"{100 * found.next_layer.value:.1f} % of the {found.num_below:,} samples below the cut "
+        "that it keeps as they are lie above it now"
     )
-    against, num_compared = found["next_layer_against_control"], found["num_compared"]
     if control is None:
         return f"{arm}: not compared, it has no random arm of its size; {now}."
-    if against is None or num_compared < MIN_COMPARED:
+    if against is None or found.num_compared < MIN_COMPARED:
         return (
-            f"{arm}: not compared, {control} leaves {num_compared} of these alone too and "
-            f"{MIN_COMPARED} are wanted; {now}."
+            f"{arm}: not compared, {control} keeps {found.num_compared} of these too, fewer than "
+            f"{MIN_COMPARED}; {now}."
         )
-    value, low, high = (100 * end for end in (against.value, against.low, against.high))
-    seeds = f"{against.num_seeds} seed{'s' if against.num_seeds > 1 else ''}"
     return (
-        f"{arm} {found['answer']}: {now}, {value:+.1f} points [{low:+.1f}, {high:+.1f}] against "
-        f"{control} over the {num_compared:,} that both leave alone, {seeds}."
+        f"{arm} {found.answer}: {now}, {wording.points(against.value)} points "
+        f"{wording.ends(against, wording.points)} against {control} over the "
+        f"{found.num_compared:,} that both keep, {wording.counted(against.num_seeds, 'seed')}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Compared arms -> which of the paper's claims hold here: yes, no, or not decided.
+"""Audits of all arms -> which of the paper's claims hold here: yes, no, or not decided.
 
 The claims are those of arXiv:2509.00083. What it leaves open (epsilon, sizes, repeats, whether a
 change of AUC is relative) is said beside each.
@@ -6,11 +6,11 @@ change of AUC is relative) is said beside each.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from gdc.comparison.results import ArmAudits, CheckedClaim, ClaimVerdict
 from gdc.config import Params, TopFractionArm
-
-Verdict = Literal["reproduced", "not reproduced", "not decided"]
+from gdc.statistics.bootstrap import Estimate
 
 
 @dataclass(frozen=True)
@@ -55,43 +55,41 @@ CLAIMS: Final = (
 
 
 def check_claims(
-    evidence: Mapping[str, Any], params: Params, baseline: str | None
-) -> list[dict[str, Any]]:
+    arm_audits: Mapping[str, ArmAudits], params: Params, baseline: str | None
+) -> list[CheckedClaim]:
     """Compare every arm that is an operating point of the paper with what the paper says of it.
 
     Args:
-        evidence: What ``comparison.compare_arms`` returns.
+        arm_audits: What ``arms.compare_arms`` returns.
         params: The arms' rules.
         baseline: The arm that keeps everything; without it nothing can be said.
 
     Returns:
-        For each claim and arm ``claim`` (words), ``arm``, ``paper`` (the largest value that
-        agrees), ``measured`` (an interval of the same quantity, or None) and ``verdict``: decided
-        only where the whole interval is on one side.
+        For each claim and arm; decided only where the whole interval is on one side.
     """
     if baseline is None:
         return []
     return [
-        {
-            "claim": claim.words,
-            "arm": arm,
-            "paper": claim.most,
-            "measured": (measured := _measured(claim, evidence[arm], evidence[baseline])),
-            "verdict": verdict(claim, measured),
-        }
+        CheckedClaim(
+            claim=claim.words,
+            arm=arm,
+            paper=claim.most,
+            measured=(measured := _measured(claim, arm_audits[arm], arm_audits[baseline])),
+            verdict=verdict(claim, measured),
+        )
         for claim in CLAIMS
         for arm in params.retrain.arms
         if _is_made_of(claim, params.intervene.arms[arm])
     ]
 
 
-def verdict(claim: Claim, measured: Mapping[str, float] | None) -> Verdict:
+def verdict(claim: Claim, measured: Estimate | None) -> ClaimVerdict:
     """Decided where the whole interval is on one side of what the paper reports."""
     if measured is None:
         return "not decided"
-    if measured["high"] <= claim.most:
+    if measured.high <= claim.most:
         return "reproduced"
-    return "not reproduced" if measured["low"] > claim.most else "not decided"
+    return "not reproduced" if measured.low > claim.most else "not decided"
 
 
 def _is_made_of(claim: Claim, arm: object) -> bool:
@@ -103,25 +101,22 @@ def _is_made_of(claim: Claim, arm: object) -> bool:
     )
 
 
-def _measured(
-    claim: Claim, arm: Mapping[str, Any], baseline: Mapping[str, Any]
-) -> dict[str, float] | None:
+def _measured(claim: Claim, arm: ArmAudits, baseline: ArmAudits) -> Estimate | None:
     """The share that is left of the baseline's value; the baseline counts as known exactly."""
     if claim.measure == "perplexity":
-        return _scaled(arm["perplexity_ratio"], 0.0, 1.0)
+        return _scaled(arm.perplexity_ratio, 0.0, 1.0)
     if claim.measure == "auc":
-        return _scaled(arm["trained"]["auc"], 0.0, _value(baseline["samples"]["auc"]))
-    base = _value(baseline["canaries"]["planted"]["extracted"])
-    return _scaled(arm["extraction_change"], base, base)
+        return _scaled(arm.trained.auc, 0.0, _value(baseline.samples.auc))
+    base = _value(baseline.canaries.planted.extracted)
+    return _scaled(arm.extraction_change, base, base)
 
 
-def _value(interval: Mapping[str, float] | None) -> float:
-    return 0.0 if interval is None else interval["value"]
+def _value(measured: Estimate | None) -> float:
+    return 0.0 if measured is None else measured.value
 
 
-def _scaled(
-    interval: Mapping[str, float] | None, shift: float, base: float
-) -> dict[str, float] | None:
-    if interval is None or not base:
+def _scaled(measured: Estimate | None, shift: float, base: float) -> Estimate | None:
+    if measured is None or not base:
         return None
-    return {end: (interval[end] + shift) / base for end in ("value", "low", "high")}
+    ends = ((end + shift) / base for end in (measured.value, measured.low, measured.high))
+    return Estimate(*ends)

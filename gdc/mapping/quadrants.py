@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -12,18 +11,11 @@ from numpy.typing import NDArray
 
 from gdc.config import AUTO, ConformalThreshold, PartitionConfig, Threshold
 from gdc.errors import ConfigError, DataError
+from gdc.mapping.score_cards import AutoAxis
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
 from gdc.statistics import streaming_quantile
 
 _QUADRANT = pl.Enum(QUADRANTS)
-
-
-class AutoAxis(TypedDict):
-    """Key ``auto`` of ``calibration.json``: the score that ``axis: auto`` stands for, and why."""
-
-    axis: str
-    is_validated: bool
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -62,8 +54,8 @@ def resolve_axis(
     """
     if config.axis != AUTO:
         return config, ()
-    resolved = config.model_copy(update={"axis": auto["axis"]})
-    return resolved, () if auto["is_validated"] else (auto["reason"],)
+    resolved = config.model_copy(update={"axis": auto.axis})
+    return resolved, () if auto.is_validated else (auto.reason,)
 
 
 def partition(

@@ -26,10 +26,10 @@ class SpansSummary:
     """
 
     num_flagged: int
-    num_samples: int | None
-    num_spans: int | None
-    num_tokens: int | None
-    warnings: tuple[str, ...]
+    num_samples: int | None = None
+    num_spans: int | None = None
+    num_tokens: int | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The same as an object of numbers and strings; what is not known has no key."""
@@ -97,7 +97,7 @@ def nothing_recorded() -> tuple[pl.DataFrame, SpansSummary]:
         "Losses of tokens were not recorded, so no memorized span is known: set "
         "train.token_losses: true and run again."
     )
-    return pl.DataFrame(schema=SPANS), SpansSummary(0, None, None, None, (warning,))
+    return pl.DataFrame(schema=SPANS), SpansSummary(0, warnings=(warning,))
 
 
 def _flat(runs: Sequence[pl.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

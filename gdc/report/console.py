@@ -1,157 +1,176 @@
-"""report.json -> tables on the terminal."""
+"""The report -> tables on the terminal."""
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gdc.comparison.results import ArmAudits, ArmResult, OverSeeds
+from gdc.report.model import Report
+from gdc.report.page import attack_of
 from gdc.schema import QUADRANTS
+from gdc.statistics import markdown as markdown_tables
+from gdc.statistics.bootstrap import Measured
+from gdc.statistics.wording import NOTHING, Form, interval, number, percent, points
 
 TEXT_CHARS: Final = 120
 # They tie two letters or emoji to each other, or apart, and move nothing else.
 _JOINERS: Final = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{SOFT HYPHEN}")
-PLANNED: Final = {"drop": "dropped", "weight": "weighted", "copy": "copied"}
 
 
-def arms_table(report: Mapping[str, Any]) -> Table:
+def arms_table(report: Report) -> Table:
     """One row per arm: what its plan changed and what its models do, on average and per seed."""
-    table = Table(title="Arms", caption=report["comparison"], box=SIMPLE_HEAD)
+    table = Table(title="Arms", caption=report.comparison, box=SIMPLE_HEAD)
     table.add_column("arm", no_wrap=True)
     table.add_column("plan")
     for name in ("perplexity", "ratio", "extraction", "change"):
         table.add_column(name, justify="right", no_wrap=True)
-    for arm in report["arms"]:
+    for arm in report.arms:
+        plan = {"drop": arm.num_dropped, "weight": arm.num_weighted, "copy": arm.num_copied}
         table.add_row(
-            arm["arm"],
-            _listed({action: arm[f"num_{done}"] for action, done in PLANNED.items()}),
-            _with_seeds(arm["perplexity"], _number),
-            _ratio(arm, report["baseline"]),
-            _with_seeds(arm["extraction_rate"], _percent),
-            _change(arm, report["baseline"]),
+            arm.arm,
+            _listed(plan),
+            _with_seeds(arm.perplexity, number),
+            _ratio(arm, report.baseline),
+            _with_seeds(arm.extraction_rate, percent),
+            _change(arm, report.baseline),
         )
     return table
 
 
-def markdown(report: Mapping[str, Any]) -> str:
+def markdown(report: Report) -> str:
     """Arms, repeats and claims as Markdown tables, every number with its 95 % interval."""
-    arms = [
-        "| arm | extraction | twins | change, points | against random, points | exposure, bits | "
-        f"AUC of {next(iter(report['evidence'].values()))['samples']['attack']} | "
-        "perplexity ratio | against random | of the rare tenth |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in [arm["arm"] for arm in report["arms"]]:  # JSON has them by name
-        arm = report["evidence"][name]
-        canaries = arm["canaries"]
-        cells = [
-            _ranged(canaries["planted"]["extracted"], _percent),
-            _ranged(canaries["twins"]["extracted"], _percent),
-            _ranged(arm["extraction_change"], _points),
-            _ranged(arm["extraction_against_random"], _points),
-            _ranged(canaries["planted"]["exposure"], _number),
-            _ranged(arm["samples"]["auc"], _number),
-            _ranged(arm["perplexity_ratio"], _number),
-            _ranged(arm["perplexity_against_random"], _number),
-            _ranged(arm["rare_perplexity_ratio"], _number),
-        ]
-        arms.append(f"| {name} | {' | '.join(cells)} |")
-    claims = [
-        "",
-        "| the paper says | arm | at most | measured | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    claims += [
-        f"| {c['claim']} | {c['arm']} | {_number(c['paper'])} | {_ranged(c['measured'], _number)} "
-        f"| {c['verdict']} |"
-        for c in report["claims"]
-    ]
-    return "\n".join([*arms, *_by_repeats(report), *(claims if report["claims"] else [])])
+    tables = [_arms_markdown(report), _repeats_markdown(report), _claims_markdown(report)]
+    return "\n".join(table for table in tables if table).rstrip("\n")
 
 
-def _by_repeats(report: Mapping[str, Any]) -> list[str]:
-    """What each arm's models give away of canaries planted so many times; [] where none are."""
-    levels = {arm["arm"]: _planted_levels(report, arm["arm"]) for arm in report["arms"]}
-    names = list(dict.fromkeys(name for of_arm in levels.values() for name in of_arm))
+def _arms_markdown(report: Report) -> str:
+    heading = [
+        "arm", "extraction", "twins", "change, points", "against random, points",
+        "exposure, bits", f"AUC of {attack_of(report)}", "perplexity ratio", "against random",
+        "of the rare tenth",
+    ]  # fmt: skip
+    return markdown_tables.table(
+        heading, [[name, *_arm_cells(audits)] for name, audits in _audited(report)]
+    )
+
+
+def _audited(report: Report) -> list[tuple[str, ArmAudits]]:
+    """The audits in the order of the arms; JSON has them by name."""
+    names = [arm.arm for arm in report.arms if arm.arm in report.arm_audits]
+    return [(name, report.arm_audits[name]) for name in names]
+
+
+def _arm_cells(arm: ArmAudits) -> list[str]:
+    planted, twins = arm.canaries.planted, arm.canaries.twins
+    return [
+        interval(planted.extracted, percent),
+        interval(twins.extracted, percent),
+        interval(arm.extraction_change, points),
+        interval(arm.extraction_against_random, points),
+        interval(planted.exposure, number),
+        interval(arm.samples.auc, number),
+        interval(arm.perplexity_ratio, number),
+        interval(arm.perplexity_against_random, number),
+        interval(arm.rare_perplexity_ratio, number),
+    ]
+
+
+def _repeats_markdown(report: Report) -> str:
+    """Extraction by arm and by times planted; empty where no canary is planted."""
+    levels = {name: _planted_levels(audits) for name, audits in _audited(report)}
+    names = list(dict.fromkeys(name for by_level in levels.values() for name in by_level))
     if not names:
-        return []
+        return ""
     rows = [
-        f"| {arm} | {' | '.join(_ranged(of_arm.get(name), _percent) for name in names)} |"
-        for arm, of_arm in levels.items()
+        [arm, *(interval(by_level.get(name), percent) for name in names)]
+        for arm, by_level in levels.items()
     ]
-    heading = f"| extraction of canaries planted | {' | '.join(names)} |"
-    return ["", heading, f"|---|{'---|' * len(names)}", *rows]
+    return markdown_tables.table(["extraction of canaries planted", *names], rows)
 
 
-def _planted_levels(report: Mapping[str, Any], arm: str) -> dict[str, Mapping[str, float]]:
+def _planted_levels(arm: ArmAudits) -> dict[str, Measured | None]:
     return {
-        f"{level['family']}, {level['num_repeats']}": level["extracted"]
-        for level in report["evidence"][arm]["canaries"]["levels"]
-        if level["num_repeats"]
+        f"{level.family}, {level.num_repeats}": level.extracted
+        for level in arm.canaries.levels
+        if level.num_repeats
     }
 
 
-def findings(report: Mapping[str, Any]) -> list[str]:
+def _claims_markdown(report: Report) -> str:
+    """What the paper says beside what is measured; empty where no arm is one of the paper's."""
+    if not report.paper_claims:
+        return ""
+    rows = [
+        [c.claim, c.arm, number(c.paper), interval(c.measured, number), c.verdict]
+        for c in report.paper_claims
+    ]
+    return markdown_tables.table(["the paper says", "arm", "at most", "measured", "verdict"], rows)
+
+
+def findings(report: Report) -> list[str]:
     """The plan that reaches the target, and which arms expose a next layer, where it is known."""
-    advice, layers = report["recommendation"], report["onion"].get("arms", [])
-    answers = ", ".join(f"{arm['arm']} {arm['answer']}" for arm in layers)
+    advice = report.recommendation
+    layers = report.next_layer.arms if report.next_layer else []
+    answers = ", ".join(f"{arm.arm} {arm.answer}" for arm in layers)
     return [
-        *([advice["sentence"]] if advice else []),
+        *([advice.sentence] if advice else []),
         *([f"After the removal: {answers}."] if answers else []),
     ]
 
 
-def quadrants_table(report: Mapping[str, Any]) -> Table:
+def quadrants_table(report: Report) -> Table:
     """One row per quadrant: its definition, its samples, what the curated arm does to them."""
-    curated = report["curated"]
+    curated = report.curated
     table = Table(
         title="Quadrants",
-        caption=f"Samples count planted canaries too; those of arm {curated['arm']} do not.",
+        caption=f"Samples count planted canaries too; those of arm {curated.arm} do not.",
         box=SIMPLE_HEAD,
     )
     table.add_column("quadrant", no_wrap=True)
     table.add_column("definition")
     table.add_column("samples", justify="right", no_wrap=True)
-    table.add_column(f"arm {curated['arm']}")
+    table.add_column(f"arm {curated.arm}")
     for quadrant in QUADRANTS:
         table.add_row(
             quadrant,
-            report["definitions"][quadrant],
-            f"{report['quadrants']['counts'][quadrant]:,}",
-            _listed(curated["by_quadrant"][quadrant]),
+            report.definitions[quadrant],
+            f"{report.quadrants.counts[quadrant]:,}",
+            _listed(asdict(curated.by_quadrant[quadrant])),
         )
     return table
 
 
-def hotspots_table(report: Mapping[str, Any], limit: int) -> Table:
+def hotspots_table(report: Report, limit: int) -> Table:
     """The first ``limit`` hotspots: numbers, cause, id, text or source, duplicates, remedies."""
-    hotspots: Sequence[Mapping[str, Any]] = report["hotspots"][:limit]
-    title = f"Hotspots ({len(hotspots)} of {len(report['hotspots'])} listed)"
+    hotspots = report.hotspots[:limit]
+    title = f"Hotspots ({len(hotspots)} of {len(report.hotspots)} listed)"
     table = Table(title=title, caption=_remedies(report), box=SIMPLE_HEAD, caption_justify="left")
     table.add_column("quadrant, cause", no_wrap=True)
-    for name in ("difficulty", report["quadrants"]["axis"], "copies"):
+    for name in ("difficulty", report.quadrants.axis, "copies"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("sample", overflow="fold")
     for row in hotspots:
-        shown = row["source"] if row["text"] is None else row["text"]
+        shown = row.source if row.text is None else row.text
+        duplicates = "".join(f"\nduplicate {sample_id}" for sample_id in row.duplicate_ids)
         table.add_row(
-            f"{row['quadrant']}\n{row['cause']}",
-            _number(row["difficulty"]),
-            _number(row["score"]),
-            f"{row['num_copies']:,}",
-            Text.assemble(
-                (row["sample_id"], "bold"), "\n", plain(shown), _duplicates(row["duplicate_ids"])
-            ),
+            f"{row.quadrant}\n{row.cause}",
+            number(row.difficulty),
+            number(row.score),
+            f"{row.num_copies:,}",
+            Text.assemble((row.sample_id, "bold"), "\n", plain(shown), duplicates),
         )
     return table
 
 
 def render(table: Table) -> None:
-    """Print a table on standard output."""
-    Console().print(table)
+    """Print a table on standard output; what looks like markup in it is text."""
+    Console(markup=False).print(table)
 
 
 def plain(text: str) -> str:
@@ -173,51 +192,26 @@ def _joins(before: str, character: str, after: str) -> bool:
     )
 
 
-def _remedies(report: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"{row['cause']} ({row['num_hotspots']:,}): {row['remedy']}" for row in report["causes"]
-    )
-
-
-def _duplicates(duplicate_ids: Sequence[str]) -> str:
-    return "".join(f"\nduplicate {sample_id}" for sample_id in duplicate_ids)
+def _remedies(report: Report) -> str:
+    return "\n".join(f"{row.cause} ({row.num_hotspots:,}): {row.remedy}" for row in report.causes)
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {num:,}" for name, num in counts.items() if num) or "-"
+    return ", ".join(f"{name} {num:,}" for name, num in counts.items() if num) or NOTHING
 
 
-def _with_seeds(metric: Mapping[str, Any], form: Callable[[float | None], str]) -> str:
+def _with_seeds(metric: OverSeeds, form: Form) -> str:
     """The mean, and below it the seeds when there is more than one."""
-    seeds = [form(value) for value in metric["per_seed"].values()]
-    mean = form(metric["mean"])
-    return mean if metric["mean"] is None or len(seeds) == 1 else "\n".join([mean, *seeds])
+    seeds = [form(value) for value in metric.per_seed.values()]
+    mean = form(metric.mean)
+    return mean if metric.mean is None or len(seeds) == 1 else "\n".join([mean, *seeds])
 
 
-def _ratio(arm: Mapping[str, Any], baseline: str | None) -> str:
-    ratio = arm["perplexity_ratio"]
-    return "-" if ratio is None or arm["arm"] == baseline else f"x{ratio:.3f}"
+def _ratio(arm: ArmResult, baseline: str | None) -> str:
+    ratio = arm.perplexity_ratio
+    return NOTHING if ratio is None or arm.arm == baseline else f"x{ratio:.3f}"
 
 
-def _change(arm: Mapping[str, Any], baseline: str | None) -> str:
-    change = arm["extraction_difference"]
-    return "-" if change is None or arm["arm"] == baseline else f"{100 * change:+.1f} pt"
-
-
-def _ranged(value: Mapping[str, float] | None, form: Callable[[float | None], str]) -> str:
-    """A value and its interval on one line."""
-    if value is None:
-        return "-"
-    return f"{form(value['value'])} [{form(value['low'])}, {form(value['high'])}]"
-
-
-def _points(difference: float | None) -> str:
-    return "-" if difference is None else f"{100 * difference:+.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.3g} %"
+def _change(arm: ArmResult, baseline: str | None) -> str:
+    change = arm.extraction_difference
+    return NOTHING if change is None or arm.arm == baseline else f"{points(change)} pt"

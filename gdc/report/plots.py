@@ -16,7 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gdc.comparison.pareto_front import lines_of
+from gdc.comparison.results import FrontPoint, LeakageByGroup, RocCurve
 from gdc.schema import QUADRANTS
+from gdc.statistics.bootstrap import Measured
 from gdc.statistics.hashing import hash_order
 
 PLANTED: Final = "planted canary"
@@ -136,20 +138,20 @@ def data_map_png(points: pl.DataFrame, frame: MapFrame, path: Path) -> None:
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def roc_png(curves: Mapping[str, Mapping[str, list[float]]], attack: str, path: Path) -> None:
+def roc_png(curves: Mapping[str, RocCurve], attack: str, path: Path) -> None:
     """Draw true against false positive rates on logarithmic axes, one line for each arm.
 
     Args:
-        curves: For each arm ``fpr`` and ``tpr`` of equal length.
+        curves: One for each arm.
         attack: The attack that they are of, for the title.
         path: The PNG file to write.
     """
     figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    lowest = min(0.5, *(min(curve["fpr"]) for curve in curves.values()))
+    lowest = min(0.5, *(min(curve.fpr) for curve in curves.values()))
     for (arm, curve), (colour, line) in zip(curves.items(), cycle(_LINES), strict=False):
-        axes.plot(curve["fpr"], curve["tpr"], label=arm, linewidth=1.6, color=colour, ls=line)
+        axes.plot(curve.fpr, curve.tpr, label=arm, linewidth=1.6, color=colour, ls=line)
     axes.plot([lowest, 1], [lowest, 1], color="#555555", linewidth=0.9, linestyle=":")
     # A rate of 0 has no place on a logarithmic axis; the lines end where it begins.
     axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest / 2, 1.05))
@@ -161,33 +163,38 @@ def roc_png(curves: Mapping[str, Mapping[str, list[float]]], attack: str, path: 
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def groups_png(groups: Mapping[str, Any], axis: str, path: Path) -> None:
+def groups_png(groups: LeakageByGroup, axis: str, path: Path) -> None:
     """Draw how well members of each quadrant and decile are told from held-out texts.
 
     Args:
-        groups: ``quadrants`` and ``deciles``, for each group the intervals ``auc`` and
-            ``extracted`` or None; ``attack``, the name of that of ``auc``.
+        groups: What the members of each quadrant and decile leak.
         axis: The score whose deciles they are.
         path: The PNG file to write.
     """
     figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    titles = {"quadrants": "By quadrant", "deciles": f"By decile of {axis} (1 is the lowest)"}
+    kinds = (
+        ("By quadrant", groups.quadrants),
+        (f"By decile of {axis} (1 is the lowest)", groups.deciles),
+    )
     panels = figure.subplots(2, 2, sharey="row", width_ratios=(2, 3))
-    rows = (("auc", f"AUC of {groups['attack']}", 0.5), ("extracted", "second half extracted", 0.0))
-    for (measure, label, null), row in zip(rows, panels, strict=True):
-        for (kind, title), axes in zip(titles.items(), row, strict=True):
-            _bars(axes, groups[kind], measure, null)
-            axes.set_title(title, loc="left", fontsize=11)
-        row[0].set_ylabel(label)
+    for (title, members), (auc_axes, extracted_axes) in zip(kinds, panels.T, strict=True):
+        _bars(auc_axes, {name: group.auc for name, group in members.items()}, null=0.5)
+        _bars(extracted_axes, {name: group.extracted for name, group in members.items()}, null=0.0)
+        auc_axes.set_title(title, loc="left", fontsize=11)
+        extracted_axes.set_title(title, loc="left", fontsize=11)
+    for axes, label in zip(
+        panels[:, 0], (f"AUC of {groups.attack}", "second half extracted"), strict=True
+    ):
+        axes.set_ylabel(label)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def front_png(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+def front_png(points: Sequence[FrontPoint], path: Path) -> None:
     """Draw what each arm leaks against what it costs, with both intervals.
 
     Args:
-        points: As ``front.front_of`` gives them; with none the picture says so.
+        points: As ``pareto_front`` gives them; with none the picture says so.
         path: The PNG file to write.
     """
     figure = Figure(figsize=(10, 6), dpi=120, layout="constrained")
@@ -198,11 +205,11 @@ def front_png(points: Sequence[Mapping[str, Any]], path: Path) -> None:
         lines_of(points).items(), styles, strict=False
     ):
         _front_line(axes, name, line, {"color": colour, "linestyle": style, "marker": marker})
-    for label, is_ringed, colour in (
-        ("not dominated", "is_on_front", "#009E73"),
-        ("keeps everything", "is_baseline", "#555555"),
+    for label, chosen, colour in (
+        ("not dominated", [point for point in points if point.is_on_front], "#009E73"),
+        ("keeps everything", [point for point in points if point.is_baseline], "#555555"),
     ):
-        ringed = [_place(point) for point in points if point[is_ringed]]
+        ringed = [_position(point) for point in chosen]
         if ringed:
             axes.scatter(
                 [x for x, _ in ringed],
@@ -225,13 +232,16 @@ def front_png(points: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _front_line(
-    axes: Axes, name: str, line: Sequence[Mapping[str, Any]], style: Mapping[str, Any]
+    axes: Axes,
+    name: str,
+    line: Sequence[FrontPoint],
+    style: Mapping[str, Any],  # arguments of matplotlib
 ) -> None:
     """One series of arms with their fractions, or one arm."""
-    places = [_place(point) for point in line]
+    places = [_position(point) for point in line]
     spreads = [
-        np.transpose([_spread(point[axis]) for point in line])
-        for axis in ("perplexity_change", "extraction")
+        np.transpose([_spread(point.perplexity_change) for point in line]),
+        np.transpose([_spread(point.extraction) for point in line]),
     ]
     axes.errorbar(
         [x for x, _ in places],
@@ -244,9 +254,9 @@ def _front_line(
         **style,
     )
     for place, point in zip(places, line, strict=True):
-        if len(line) > 1:
+        if len(line) > 1 and point.fraction is not None:
             axes.annotate(
-                f"{100 * point['fraction']:g} %",
+                f"{100 * point.fraction:g} %",
                 place,
                 xytext=(6, 5),
                 textcoords="offset points",
@@ -255,31 +265,33 @@ def _front_line(
             )
 
 
-def _place(point: Mapping[str, Any]) -> tuple[float, float]:
-    """Of a point of the front, in percent."""
-    return 100 * point["perplexity_change"]["value"], 100 * point["extraction"]["value"]
+def _position(point: FrontPoint) -> tuple[float, float]:
+    """Perplexity change and extraction, in percent."""
+    return 100 * point.perplexity_change.value, 100 * point.extraction.value
 
 
-def _spread(interval: Mapping[str, float]) -> tuple[float, float]:
+def _spread(interval: Measured) -> tuple[float, float]:
     """How far below and above its value an interval goes, in percent."""
-    value, low, high = (100 * interval[end] for end in ("value", "low", "high"))
+    value, low, high = 100 * interval.value, 100 * interval.low, 100 * interval.high
     # A percentile interval need not hold the value itself.
     return max(0.0, value - low), max(0.0, high - value)
 
 
-def _bars(axes: Axes, groups: Mapping[str, Any], measure: str, null: float) -> None:
+def _bars(axes: Axes, groups: Mapping[str, Measured | None], *, null: float) -> None:
     """One bar for each group that was measured, from the null to its value, with its interval."""
-    places = [place for place, group in enumerate(groups.values()) if group[measure]]
-    measured = [group[measure] for group in groups.values() if group[measure]]
-    values = np.array([interval["value"] for interval in measured])
-    ends = np.array([[i["low"], i["high"]] for i in measured]).reshape(-1, 2)
-    colours = [COLOURS.get(name, "#0072B2") for name, group in groups.items() if group[measure]]
-    axes.bar(places, values - null, bottom=null, color=colours, width=0.7)
+    shown = [(i, name, found) for i, (name, found) in enumerate(groups.items()) if found]
+    indices = [index for index, *_ in shown]
+    values = np.array([found.value for *_, found in shown])
+    ends = np.array([[found.low, found.high] for *_, found in shown]).reshape(-1, 2)
+    colours = [COLOURS.get(name, "#0072B2") for _, name, _ in shown]
+    axes.bar(indices, values - null, bottom=null, color=colours, width=0.7)
     # A percentile interval need not hold the value itself.
     spread = np.abs(
         np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)]) - values
     )
-    axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="#1f2733", capsize=3, linewidth=1)
+    axes.errorbar(
+        indices, values, yerr=spread, fmt="none", ecolor="#1f2733", capsize=3, linewidth=1
+    )
     axes.axhline(null, color="#555555", linestyle=":", linewidth=0.9)
     axes.set_xticks(range(len(groups)), [name.replace("-", "\n") for name in groups])
     _declutter(axes)

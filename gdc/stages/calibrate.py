@@ -1,5 +1,7 @@
 """Stage `calibrate`: tracked models, canaries and scores -> which score to trust here."""
 
+from dataclasses import asdict
+
 import polars as pl
 import torch
 
@@ -14,7 +16,7 @@ from gdc.workspace import files, paths, tables, tracking
 
 
 def main() -> None:
-    """Label the canaries by the tracked models; later stages learn what scores are worth alone."""
+    """Label the canaries by the tracked models; later stages see only what each score is worth."""
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"seed", "partition"})
     with tracking.stage_run("calibrate", sections) as stage:
@@ -22,23 +24,27 @@ def main() -> None:
         planted = tables.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
         torch.set_num_threads(params.evaluate.num_threads)
         tokenizer = load_tokenizer(paths.TOKENIZER)
-        secret_losses = [_ask(seed, tokenizer, canaries, params) for seed in params.train.seeds]
-        probes = calibration.label_probes(canaries, secret_losses)
+        secret_losses = [
+            _secret_losses(seed, tokenizer, canaries, params) for seed in params.train.seeds
+        ]
+        labelled = calibration.label_canaries(canaries, secret_losses)
         calibrated = calibration.calibrate(
-            scores, planted, probes, params.partition, seed=params.seed
+            scores, planted, labelled, params.partition, seed=params.seed
         )
-        tables.write("canary_memorization", probes)
-        files.write_json(paths.CALIBRATION, calibrated)
+        tables.write("canary_memorization", labelled)
+        files.write_json(paths.CALIBRATION, asdict(calibrated))
         for seed in params.train.seeds:
             stage.use_model(paths.lineage_path("train", str(seed)))
-        for card in calibrated["cards"]:
-            auroc = card["auroc_report"] and card["auroc_report"]["value"]
-            stage.log_metrics({f"auroc/{card['score']}": auroc})
+        for card in calibrated.cards:
+            auroc = None if card.auroc_report is None else card.auroc_report.value
+            stage.log_metrics({f"auroc/{card.score}": auroc})
         stage.log_artifact(tables.TABLES["canary_memorization"][0])
         stage.log_artifact(paths.CALIBRATION)
 
 
-def _ask(seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params) -> Values:
+def _secret_losses(
+    seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params
+) -> Values:
     model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
     subject = Subject(model, tokenizer, params.model.block_size)
     secrets = record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from gdc.mapping import quadrants
+from gdc.mapping.score_cards import Calibration
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
 
@@ -11,7 +12,7 @@ def main() -> None:
     """Give every sample its quadrant."""
     params = files.load_params()
     with tracking.stage_run("partition", params.model_dump(include={"partition"})) as stage:
-        auto = files.read_json(paths.CALIBRATION)["auto"]
+        auto = files.read_as(Calibration, paths.CALIBRATION).auto
         config, warnings = quadrants.resolve_axis(params.partition, auto)
         table, summary = quadrants.partition(
             tables.read("scores"), tables.read("scores_by_run"), config

@@ -1,24 +1,34 @@
 """Stage `report`: all tables -> report.json, report.html and the pictures."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
 from gdc.comparison import leakage, next_layer
 from gdc.comparison.arms import (
-    Evidence,
-    as_plain,
-    asked_arm,
+    AuditTables,
     baseline_arm,
     compare_arms,
     equal_random_arm,
+    queried_arm,
     rarest,
 )
+from gdc.comparison.results import NextLayer
 from gdc.config import Params, RandomArm, ShuffledArm
-from gdc.report import build, plots
+from gdc.mapping.quadrants import QuadrantsSummary
+from gdc.mapping.score_cards import Calibration
+from gdc.mapping.spans import SpansSummary
+from gdc.report import build, page, plots
+from gdc.report.model import (
+    ArmMetrics,
+    CorpusSummary,
+    Report,
+    to_json,
+)
+from gdc.report.tables import ReportTables
 from gdc.scores.references import references_of
+from gdc.scores.samples import ScoresSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
 from gdc.workspace.tracking import StageRun
@@ -30,118 +40,124 @@ def main() -> None:
     """Write the report and its pictures, and log what every arm and group leaks."""
     params = files.load_params()
     with tracking.stage_run("report", build.settings(params)) as stage:
-        tables = with_evidence(read_tables(params), params)
-        built = build.build_report(tables, params)
-        files.write_json(paths.REPORT, built)
-        files.write_text(paths.PAGE, build.render_html(built, _draw(built, tables, params)))
-        _log(built, stage)
+        inputs = with_audits(read_tables(params), params)
+        report = build.build_report(inputs, params)
+        files.write_json(paths.REPORT, to_json(report))
+        files.write_text(paths.PAGE, page.render_html(report, _draw(report, inputs)))
+        _log(report, stage)
 
 
-def _draw(built: Mapping[str, Any], tables: build.ReportTables, params: Params) -> build.Pictures:
-    points = build.map_points(tables, show_text=params.report.show_text)
-    frame = build.map_frame(built)
-    curves = {name: arm["roc"] for name, arm in built["evidence"].items()}
+def _draw(report: Report, inputs: ReportTables) -> page.Pictures:
+    points = build.map_points(inputs, show_text=report.settings.report.show_text)
+    frame = build.map_frame(report)
+    curves = {name: arm.roc for name, arm in report.arm_audits.items()}
     with files.new_file(paths.PICTURE) as temporary:
         plots.data_map_png(points, frame, temporary)
     with files.new_file(paths.ROC) as temporary:
-        plots.roc_png(curves, build.attack_of(built), temporary)
-    with files.new_file(paths.GROUPS) as temporary:
-        plots.groups_png(built["groups"], frame.axis, temporary)
+        plots.roc_png(curves, page.attack_of(report), temporary)
+    if report.groups:
+        with files.new_file(paths.GROUPS) as temporary:
+            plots.groups_png(report.groups, frame.axis, temporary)
     with files.new_file(paths.FRONT) as temporary:
-        plots.front_png(built["front"], temporary)
-    return build.Pictures(
+        plots.front_png(report.pareto_front, temporary)
+    return page.Pictures(
         plots.interactive_map(points, frame),
         *(file.read_bytes() for file in (paths.ROC, paths.GROUPS, paths.FRONT)),
     )
 
 
-def _log(built: Mapping[str, Any], stage: StageRun) -> None:
-    for arm in built["arms"]:
-        for metric in ("perplexity", "extraction_rate"):
-            stage.log_metrics({f"{arm['arm']}/{metric}": arm[metric]["mean"]})
-    for kind in ("quadrants", "deciles"):
-        for name, group in built["groups"][kind].items():
-            measured = {m: group[m] and group[m]["value"] for m in ("auc", "extracted")}
-            stage.log_metrics({f"{kind}/{name}/{m}": value for m, value in measured.items()})
+def _log(report: Report, stage: StageRun) -> None:
+    for arm in report.arms:
+        stage.log_metrics(
+            {
+                f"{arm.arm}/perplexity": arm.perplexity.mean,
+                f"{arm.arm}/extraction_rate": arm.extraction_rate.mean,
+            }
+        )
+    if report.groups:
+        kinds = {"quadrants": report.groups.quadrants, "deciles": report.groups.deciles}
+        for kind, groups in kinds.items():
+            for name, group in groups.items():
+                measured = (("auc", group.auc), ("extracted", group.extracted))
+                for measure, found in measured:
+                    value = None if found is None else found.value
+                    stage.log_metrics({f"{kind}/{name}/{measure}": value})
     for path in FILES:
         stage.log_artifact(path)
 
 
-def read_tables(params: Params) -> build.ReportTables:
-    """Everything that the report is made of, from the current folder."""
+def read_tables(params: Params) -> ReportTables:
+    """Read everything that the report is made of from the current folder."""
     arms = params.retrain.arms
-    corpus = files.read_json(paths.CORPUS_SUMMARY)
-    return build.ReportTables(
+    corpus = files.read_as(CorpusSummary, paths.CORPUS_SUMMARY)
+    return ReportTables(
         corpus=tables.read("corpus"),
         canaries=tables.read("canaries"),
         scores=tables.read("scores"),
         quadrants=tables.read("quadrants"),
         plans={arm: tables.read_plan(arm) for arm in {*arms, params.intervene.curated_arm}},
         metrics={
-            (arm, seed): files.read_json(paths.metrics_path(arm, seed))
+            (arm, seed): files.read_as(ArmMetrics, paths.metrics_path(arm, seed))
             for arm in arms
             for seed in params.retrain.seeds
         },
-        scores_summary=files.read_json(paths.SCORES_SUMMARY),
-        quadrants_summary=files.read_json(paths.QUADRANTS_SUMMARY),
-        calibration=files.read_json(paths.CALIBRATION),
+        scores_summary=files.read_as(ScoresSummary, paths.SCORES_SUMMARY),
+        quadrants_summary=files.read_as(QuadrantsSummary, paths.QUADRANTS_SUMMARY),
+        calibration=files.read_as(Calibration, paths.CALIBRATION),
         num_quarantined=tables.read("quarantine").height,
         spans=tables.read("spans"),
-        spans_summary=files.read_json(paths.SPANS_SUMMARY),
-        num_left_out=corpus["num_left_out"],
-        unread=corpus["unread"],
+        spans_summary=files.read_as(SpansSummary, paths.SPANS_SUMMARY),
+        num_left_out=corpus.num_left_out,
+        unread=corpus.unread,
     )
 
 
-def with_evidence(read: build.ReportTables, params: Params) -> build.ReportTables:
+def with_audits(inputs: ReportTables, params: Params) -> ReportTables:
     """Add what the audits of all arms show."""
     cells = [(arm, seed) for arm in params.retrain.arms for seed in params.retrain.seeds]
     memberships = {cell: tables.read_membership(*cell) for cell in cells}
-    evidence = Evidence(
+    audits = AuditTables(
         audits={cell: tables.read_audit(*cell) for cell in cells},
         memberships=memberships,
         rare=rarest(_initial_losses(params), memberships[cells[0]]),
-        trained={arm: _trained(read.plans[arm]) for arm in params.retrain.arms},
+        trained={arm: _trained(inputs.plans[arm]) for arm in params.retrain.arms},
     )
-    asked = evidence.memberships_of(asked_arm(params), params.retrain.seeds)
-    scored = read.scores.join(read.quadrants, on="sample_id", maintain_order="left")
-    axis = read.quadrants_summary["axis"]
-    groups = leakage.by_group(asked, scored, axis, seed=params.seed)
+    queried = audits.arm_memberships(queried_arm(params), params.retrain.seeds)
+    scored = inputs.scores.join(inputs.quadrants, on="sample_id", maintain_order="left")
+    axis = inputs.quadrants_summary.axis
     return replace(
-        read,
-        evidence=compare_arms(evidence, params),
-        groups=as_plain(groups),
-        onion=as_plain(_onion(read, evidence, params)),
-        leaked=leakage.verbatim_samples(asked),
-        attacks=as_plain(leakage.of_attacks(asked, seed=params.seed)),
+        inputs,
+        arm_audits=compare_arms(audits, params),
+        groups=leakage.leakage_by_group(queried, scored, axis, seed=params.seed),
+        next_layer=_next_layer(inputs, audits, params),
+        leaked=leakage.verbatim_samples(queried),
+        attacks=leakage.all_attacks(queried, seed=params.seed),
     )
 
 
-def _onion(read: build.ReportTables, evidence: Evidence, params: Params) -> dict[str, Any]:
-    """Empty where no arm keeps everything or none takes samples away."""
+def _next_layer(inputs: ReportTables, audits: AuditTables, params: Params) -> NextLayer | None:
+    """None where no arm keeps everything or none takes samples away."""
     baseline = baseline_arm(params)
     arms = params.retrain.arms
-    controls = {
-        arm: equal_random_arm(arm, params)
-        for arm in arms
-        if not isinstance(params.intervene.arms[arm], RandomArm | ShuffledArm)
-    }
-    pairs = next_layer.asked_pairs(read.plans, controls)
-    if baseline is None or not pairs:
-        return {}
+    by_choice = [
+        arm for arm in arms if not isinstance(params.intervene.arms[arm], RandomArm | ShuffledArm)
+    ]
+    controls = next_layer.compared_controls(
+        inputs.plans, {arm: equal_random_arm(arm, params) for arm in by_choice}
+    )
+    if baseline is None or not controls:
+        return None
     references = tables.read_references(params.reference.models)
     layers = next_layer.layers_of(
-        {arm: evidence.memberships_of(arm, params.retrain.seeds) for arm in arms},
-        read.plans,
+        {arm: audits.arm_memberships(arm, params.retrain.seeds) for arm in arms},
+        inputs.plans,
         None
         if references is None
         else references_of(references).table.select("sample_id", "reference_loss"),
     )
-    quantile = next_layer.layer_quantile(params, read.quadrants_summary["counts"])
-    compared = next_layer.compare_layers(
-        layers, pairs, baseline, quantile=quantile, seed=params.seed
-    )
-    return compared | {"has_references": references is not None}
+    quantile = next_layer.layer_quantile(params, inputs.quadrants_summary.counts)
+    cut = next_layer.Baseline(baseline, quantile, has_references=references is not None)
+    return next_layer.compare_layers(layers, controls, cut, seed=params.seed)
 
 
 def _trained(plan: pl.DataFrame) -> frozenset[str]:

@@ -22,7 +22,7 @@ PACKAGE: Final = Path(__file__).resolve().parent.parent
 # Of the modules in ``stages/`` those that are no stage, or one that DVC never skips.
 _NEVER_SKIPPED: Final = {"fitting", "ground_truth", "manifest", "runner"}
 # The folder of files that a module reads, and does not import.
-_READER: Final = "report/build.py"
+_READER: Final = "report/page.py"
 _READ: Final = "report/templates"
 # What decides on the content of the cache.
 _RULES: Final = (Path(__file__), PACKAGE / "statistics/syntax_hash.py")

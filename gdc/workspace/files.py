@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -20,6 +21,8 @@ from gdc.durable import put_in_place
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.paths import odd_kind, require_file
 from gdc.workspace.paths import PARAMS
+
+Form = TypeVar("Form")
 
 
 def load_params() -> Params:
@@ -90,6 +93,33 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: expected an object, got {type(value).__name__}. Make it again: gdc run."
         )
     return value
+
+
+def read_as(form: type[Form], path: Path) -> Form:
+    """Read a JSON object that a stage wrote as a pydantic model or a dataclass.
+
+    Raises:
+        SchemaError: There is no such file.
+        DataError: It holds something else.
+    """
+    return parse_json(form, read_json(path), path)
+
+
+def parse_json(form: type[Form], content: Mapping[str, object], path: Path) -> Form:
+    """Turn the content of a JSON file into a pydantic model or a dataclass.
+
+    Raises:
+        DataError: The content is of another form.
+    """
+    try:
+        return TypeAdapter(form).validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{path}: {key}: expected what gdc run writes there, got another value "
+            f"({first['msg']}). Make it again: gdc run."
+        ) from None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

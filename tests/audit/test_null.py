@@ -83,32 +83,39 @@ def assert_near(found: Measured, expected: float) -> None:
     assert abs(found.value - expected) < found.high - found.low
 
 
+def known(found: Measured | None) -> Measured:
+    """What must have been measured."""
+    assert found is not None
+    return found
+
+
 def test_exposure_is_that_of_a_uniform_rank(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     for family in ("digits", "words"):
-        found = leakage.of_canaries([audited[0].filter(family=family)], seed=0)["planted"]
+        found = leakage.canary_leakage([audited[0].filter(family=family)], seed=0).planted
         null = null_exposure(NUM_PER_FAMILY // 2)
         assert null == pytest.approx(1.44, abs=0.06)
-        assert_near(found["exposure"], null)
-        assert_near(found["exposure_fitted"], np.log2(np.e))
+        assert_near(known(found.exposure), null)
+        assert_near(known(found.exposure_fitted), np.log2(np.e))
 
 
 def test_extraction_is_that_of_the_twins(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
-    found = leakage.of_canaries([audited[0]], seed=0)
-    planted, twins = found["planted"], found["twins"]
-    assert planted["extracted"].value == twins["extracted"].value == 0.0
-    assert planted["extracted"].high < 0.02
-    assert planted["discoverable"]["10000"].value == twins["discoverable"]["10000"].value == 0.0
-    for measure in ("edit_similarity", "substring_share"):
-        assert_near(planted[measure], twins[measure].value)
+    found = leakage.canary_leakage([audited[0]], seed=0)
+    planted, twins = found.planted, found.twins
+    assert known(planted.extracted).value == known(twins.extracted).value == 0.0
+    assert known(planted.extracted).high < 0.02
+    shares = [known(kind.discoverable["10000"]).value for kind in (planted, twins)]
+    assert shares == [0.0, 0.0]
+    assert_near(known(planted.edit_similarity), known(twins.edit_similarity).value)
+    assert_near(known(planted.substring_share), known(twins.substring_share).value)
 
 
 def test_no_attack_tells_members_from_others(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     table = audited[1]
     assert min(table["is_member"].sum(), (~table["is_member"]).sum()) > 200
     for attack in ("loss", "zlib", "min_k", "min_k_plus_plus"):
-        found = leakage.of_samples([table], leakage.Attack(attack), seed=0)
-        assert_near(found["auc"], 0.5)
-        assert found["tpr_at_1_percent_fpr"].value < 0.05
-        assert found["epsilon_bound"] == 0.0
-    assert leakage.of_attacks([table], seed=0)["blind_leaks"] == []
+        found = leakage.sample_leakage([table], leakage.Attack(attack), seed=0)
+        assert_near(known(found.auc), 0.5)
+        assert known(found.tpr_at_1_percent_fpr).value < 0.05
+        assert found.epsilon_bound == 0.0
+    assert leakage.all_attacks([table], seed=0).blind_leaks == []
     assert np.isfinite(table["loss"].to_numpy()).all()

@@ -14,6 +14,7 @@ from gdc.commands.audit import Request, run_audit, tokenizer_of
 from gdc.config import JsonlSource, LstmModel, TrainingConfig
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
 from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.report.model import to_json
 from gdc.schema import AUDIT, MEMBERSHIP
 from gdc.training import models
 from gdc.training.batches import TokenizedTexts
@@ -87,13 +88,13 @@ def request_of_lstm(tmp_path_factory: pytest.TempPathFactory) -> Request:
 def test_an_over_trained_model_gives_everything_away(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:
-    built = run_audit(request_of_lstm, 100, tmp_path)
-    evidence = built["evidence"]["model"]
-    assert evidence["canaries"]["planted"]["extracted"]["value"] == 1.0
-    assert evidence["canaries"]["twins"]["extracted"]["value"] == 0.0
+    built = to_json(run_audit(request_of_lstm, 100, tmp_path))
+    audits = built["arm_audits"]["model"]
+    assert audits["canaries"]["planted"]["extracted"]["value"] == 1.0
+    assert audits["canaries"]["twins"]["extracted"]["value"] == 0.0
     # Its cap: as likely as none of the nine twins.
-    assert evidence["canaries"]["planted"]["exposure"]["value"] == pytest.approx(np.log2(9))
-    assert evidence["samples"]["auc"]["value"] > 0.9
+    assert audits["canaries"]["planted"]["exposure"]["value"] == pytest.approx(np.log2(9))
+    assert audits["samples"]["auc"]["value"] > 0.9
     assert "1 held-out texts stand in the corpus too and were left out." in built["warnings"]
     names = ["audit.parquet", "membership.parquet", "report.html", "report.json", "roc.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
@@ -113,8 +114,8 @@ def test_without_heldout_text_membership_is_not_measured(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:
     alone = replace(request_of_lstm, heldout=None, canaries=None)
-    built = run_audit(alone, 100, tmp_path)
-    samples = built["evidence"]["model"]["samples"]
+    built = to_json(run_audit(alone, 100, tmp_path))
+    samples = built["arm_audits"]["model"]["samples"]
     assert (samples["auc"], samples["epsilon_bound"], built["attacks"]["blind"]) == (None, None, {})
     leaked = built["leaked_samples"]
     assert samples["members"]["extracted"]["value"] == pytest.approx(len(leaked) / len(MEMBERS))
@@ -141,7 +142,7 @@ def test_an_audit_reads_folders_as_runs_do_and_names_what_is_not_read(
         heldout=source_of(str(tmp_path / "heldout"), "text", "--heldout"),
         canaries=None,
     )
-    built = run_audit(request, 100, tmp_path / "out")
+    built = to_json(run_audit(request, 100, tmp_path / "out"))
     assert built["summary"][0].startswith("16 distinct training texts and 16 held-out ones")
     assert built["summary"][1:] == [
         "--corpus: Not read: 2 files of the source: 1 hidden or temporary (corpus/.a.jsonl); "
@@ -158,8 +159,8 @@ def test_canaries_may_have_any_ending_of_json_lines(
     assert request_of_lstm.canaries is not None
     pl.read_parquet(request_of_lstm.canaries).write_ndjson(tmp_path / name)
     asked = replace(request_of_lstm, canaries=tmp_path / name)
-    built = run_audit(asked, 100, tmp_path / "out")
-    assert built["evidence"]["model"]["canaries"]["planted"]["extracted"]["value"] == 1.0
+    built = to_json(run_audit(asked, 100, tmp_path / "out"))
+    assert built["arm_audits"]["model"]["canaries"]["planted"]["extracted"]["value"] == 1.0
     assert "1 planted canaries and 9 twins" in built["summary"][0]
 
 
@@ -217,7 +218,7 @@ def test_any_causal_model_of_transformers_is_audited(
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     foreign = replace(request_of_lstm, model=str(folder), canaries=None)
-    built = run_audit(foreign, 100, tmp_path / "out")
+    built = to_json(run_audit(foreign, 100, tmp_path / "out"))
     assert "in windows of 48 tokens" in built["summary"][0]
     # It has learned nothing: each of its 300 tokens is as likely as any other.
     losses = pl.read_parquet(tmp_path / "out/membership.parquet")["loss"].to_list()

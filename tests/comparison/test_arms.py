@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gdc.comparison.arms import Evidence, compare_arms, equal_random_arm, rarest, verdict
+from gdc.comparison.arms import AuditTables, compare_arms, equal_random_arm, rarest, verdict
 from gdc.config import Params
 from gdc.statistics.bootstrap import Measured
 from tests.builders import audit_table, membership_of, params_with
+from tests.comparison.builders import arm_audits, plain
 
 ARMS = {
     "none": {"rule": "none"},
@@ -49,9 +50,9 @@ LEAKY = [True] * 18 + [False] * 2
 SAFE = [True] * 2 + [False] * 18
 
 
-def evidence_of(params: Params, **extracted: list[bool]) -> Evidence:
+def audits_of(params: Params, **extracted: list[bool]) -> AuditTables:
     cells = [(arm, seed) for arm in params.retrain.arms for seed in params.retrain.seeds]
-    return Evidence(
+    return AuditTables(
         audits={(arm, seed): audit_of(extracted[arm]) for arm, seed in cells},
         memberships={
             (arm, seed): membership_of([0.5, 2.0], [2.0, 3.0 + (arm != "none")])
@@ -72,8 +73,8 @@ def test_a_random_arm_pairs_with_an_arm_of_its_size_and_weight() -> None:
 
 def test_a_real_reduction_is_named_with_its_intervals() -> None:
     params = params_of("none", "top", "random")
-    evidence = evidence_of(params, none=LEAKY, top=SAFE, random=LEAKY)
-    compared = compare_arms(evidence, params)
+    audits = audits_of(params, none=LEAKY, top=SAFE, random=LEAKY)
+    compared = {arm: plain(found) for arm, found in compare_arms(audits, params).items()}
     top = compared["top"]
     assert top["canaries"]["planted"]["extracted"]["value"] == pytest.approx(0.1)
     assert top["canaries"]["twins"]["extracted"]["value"] == 1.0
@@ -96,10 +97,10 @@ def test_a_real_reduction_is_named_with_its_intervals() -> None:
     assert "arm that the others are compared with" in compared["none"]["verdict"]
 
 
-def test_the_same_evidence_gives_the_same_numbers() -> None:
+def test_the_same_audits_gives_the_same_numbers() -> None:
     params = params_of("none", "top")
-    evidence = evidence_of(params, none=LEAKY, top=SAFE)
-    assert compare_arms(evidence, params) == compare_arms(evidence, params)
+    audits = audits_of(params, none=LEAKY, top=SAFE)
+    assert compare_arms(audits, params) == compare_arms(audits, params)
 
 
 @pytest.mark.parametrize(
@@ -113,21 +114,20 @@ def test_the_same_evidence_gives_the_same_numbers() -> None:
 def test_a_verdict_says_no_more_than_its_intervals(
     change: tuple[float, float], against: tuple[float, float], words: tuple[str, str]
 ) -> None:
-    values = {
-        "extraction_change": Measured(0.0, *change, 3),
-        "perplexity_ratio": Measured(1.0, 0.9, 1.1, 3),
-        "extraction_against_random": Measured(0.0, *against, 3),
-        "random": "random",
-    }
-    sentence = verdict("top", values, "none")
+    audits = arm_audits(
+        extraction_change=Measured(0.0, *change, 3),
+        perplexity_ratio=Measured(1.0, 0.9, 1.1, 3),
+        extraction_against_random=Measured(0.0, *against, 3),
+    )
+    sentence = verdict("top", replace(audits, random="random"), "none")
     assert sentence.startswith(f"top {words[0]} extraction")
     assert f"better than random: {words[1]} (" in sentence
 
 
 def test_without_canaries_nothing_is_claimed() -> None:
     params = params_of("none", "top")
-    evidence = evidence_of(params, none=[], top=[])
-    compared = compare_arms(evidence, params)
+    audits = audits_of(params, none=[], top=[])
+    compared = {arm: plain(found) for arm, found in compare_arms(audits, params).items()}
     assert compared["top"]["canaries"]["planted"]["extracted"] is None
     assert compared["top"]["perplexity_ratio"]["value"] == pytest.approx(np.exp(0.5))
     assert compared["top"]["verdict"] == "top: not compared, extraction or a baseline is missing."
@@ -144,7 +144,7 @@ def test_a_shuffled_plan_is_the_control_of_its_arm() -> None:
 
 def test_the_attack_is_chosen_on_the_models_that_saw_everything() -> None:
     params = params_of("none", "top")
-    evidence = evidence_of(params, none=LEAKY, top=SAFE)
+    audits = audits_of(params, none=LEAKY, top=SAFE)
     # In arm `top` alone zlib is the strongest; in arm `none` Min-K is, on the other side of 0.5.
     changed = {
         (arm, seed): table.with_columns(
@@ -153,9 +153,12 @@ def test_the_attack_is_chosen_on_the_models_that_saw_everything() -> None:
             min_k_plus_plus=0.0,
             loss=1.0,
         )
-        for (arm, seed), table in evidence.memberships.items()
+        for (arm, seed), table in audits.memberships.items()
     }
-    compared = compare_arms(replace(evidence, memberships=changed), params)
+    compared = {
+        arm: plain(found)
+        for arm, found in compare_arms(replace(audits, memberships=changed), params).items()
+    }
     assert {arm["samples"]["attack"] for arm in compared.values()} == {"min_k"}
     # Turned round, for members score lower there.
     assert compared["none"]["samples"]["auc"]["value"] == 1.0

@@ -1,6 +1,8 @@
 """The next layer: changes and crossings counted by hand, laws, words that claim no more."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,17 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.comparison.next_layer import (
+    Baseline,
     Layers,
     answer,
-    asked_pairs,
     compare_layers,
+    compared_controls,
     layer_quantile,
     layers_of,
     verdict,
 )
+from gdc.comparison.results import ArmLayer, LayerAnswer
 from gdc.schema import PLAN
 from gdc.statistics.bootstrap import Measured
 from tests.builders import membership_of, params_with
+from tests.comparison.builders import plain
 
 # Seeds x samples.
 BASE = [[0.0, 1.0, 2.0, 3.0, 8.0], [0.0, 1.0, 2.0, 5.0, 8.0]]
@@ -44,26 +49,32 @@ THREE = layers(
 )
 
 
-def test_changes_and_crossings_are_counted_over_the_samples_that_are_left_alone() -> None:
-    found = compare_layers(THREE, {"arm": "control"}, "none", quantile=0.5, seed=0)
+def compared(layers: Layers, controls: Mapping[str, str | None], quantile: float) -> dict[str, Any]:
+    """What ``compare_layers`` finds against arm ``none``."""
+    baseline = Baseline("none", quantile, has_references=True)
+    return plain(compare_layers(layers, controls, baseline, seed=0))
+
+
+def test_changes_and_crossings_are_counted_over_the_samples_that_are_kept() -> None:
+    found = compared(THREE, {"arm": "control"}, 0.5)
     assert (found["cut"], found["quantile"], found["num_members"]) == (2.0, 0.5, 50)
     (arm,) = found["arms"]
     # 1 + 0 + 1 + 0 of 4 in the first run, 2 + 1 + 2 + 0 in the second.
-    assert (arm["num_unchanged"], arm["change"].value) == (40, (2 / 4 + 5 / 4) / 2)
+    assert (arm["num_unchanged"], arm["change"]["value"]) == (40, (2 / 4 + 5 / 4) / 2)
     # The third alone crosses, in both runs.
-    assert (arm["num_below"], arm["next_layer"].value) == (30, pytest.approx(1 / 3))
-    control = arm["of_control"]
-    assert (control["num_unchanged"], control["change"].value) == (40, (0 + 2 / 4) / 2)
-    assert (control["num_below"], control["next_layer"].value) == (20, 1 / 4)
-    # Samples 2 to 4 are left alone by both; of the two below, one more crosses in the first run.
-    assert arm["change_against_control"].value == pytest.approx((1 / 3 + 1 / 3) / 2)
-    assert arm["next_layer_against_control"].value == 1 / 4
-    assert arm["next_layer_against_control"].num_seeds == 2
+    assert (arm["num_below"], arm["next_layer"]["value"]) == (30, pytest.approx(1 / 3))
+    control = arm["control_samples"]
+    assert (control["num_unchanged"], control["change"]["value"]) == (40, (0 + 2 / 4) / 2)
+    assert (control["num_below"], control["next_layer"]["value"]) == (20, 1 / 4)
+    # Samples 2 to 4 are kept by both; of the two below, one more crosses in the first run.
+    assert arm["change_against_control"]["value"] == pytest.approx((1 / 3 + 1 / 3) / 2)
+    assert arm["next_layer_against_control"]["value"] == 1 / 4
+    assert arm["next_layer_against_control"]["num_seeds"] == 2
     assert arm["num_compared"] == 20
     assert arm["answer"] == "is not shown to expose a next layer"
     assert arm["verdict"].startswith(
         "arm is not shown to expose a next layer: 33.3 % of the 30 samples below the cut that it "
-        "leaves as they are lie above it now, +25.0 points ["
+        "keeps as they are lie above it now, +25.0 points ["
     )
 
 
@@ -76,16 +87,16 @@ def test_changes_and_crossings_are_counted_over_the_samples_that_are_left_alone(
 def test_an_arm_that_changes_nothing_gives_zero(scores: list[list[float]], quantile: float) -> None:
     kept = [True] * 5
     same = layers({"none": scores, "same": scores, "too": scores}, none=kept, same=kept, too=kept)
-    (arm,) = compare_layers(same, {"same": "too"}, "none", quantile=quantile, seed=0)["arms"]
+    (arm,) = compared(same, {"same": "too"}, quantile)["arms"]
     for name in ("change", "next_layer", "change_against_control", "next_layer_against_control"):
-        assert arm[name] is None or arm[name].value == 0
+        assert arm[name] is None or arm[name]["value"] == 0
     assert "exposes" not in arm["answer"]
 
 
-def test_an_arm_that_leaves_nothing_alone_or_has_no_control_is_not_compared() -> None:
-    (alone,) = compare_layers(THREE, {"arm": None}, "none", quantile=0.5, seed=0)["arms"]
-    assert alone["of_control"] is alone["change_against_control"] is None
-    assert (alone["answer"], alone["change"].value) == ("not compared", 0.875)
+def test_an_arm_that_keeps_nothing_or_has_no_control_is_not_compared() -> None:
+    (alone,) = compared(THREE, {"arm": None}, 0.5)["arms"]
+    assert alone["control_samples"] is alone["change_against_control"] is None
+    assert (alone["answer"], alone["change"]["value"]) == ("not compared", 0.875)
     assert "arm: not compared, it has no random arm of its size; 33.3 % of" in alone["verdict"]
     changed = layers(
         {"none": BASE, "arm": ARM, "control": CONTROL},
@@ -93,10 +104,10 @@ def test_an_arm_that_leaves_nothing_alone_or_has_no_control_is_not_compared() ->
         arm=[False] * 5,
         control=[True] * 5,
     )
-    (none,) = compare_layers(changed, {"arm": "control"}, "none", quantile=0.5, seed=0)["arms"]
+    (none,) = compared(changed, {"arm": "control"}, 0.5)["arms"]
     assert (none["num_unchanged"], none["change"], none["next_layer"]) == (0, None, None)
     assert none["verdict"] == (
-        "arm: not compared, it leaves no audited sample below the cut as it is."
+        "arm: not compared, it keeps no audited sample below the cut as it is."
     )
 
 
@@ -108,23 +119,30 @@ def test_an_arm_that_leaves_nothing_alone_or_has_no_control_is_not_compared() ->
         ((0.0, 0.2), "is not shown to expose a next layer"),
     ],
 )
-def test_an_answer_says_no_more_than_its_interval(ends: tuple[float, float], words: str) -> None:
+def test_an_answer_says_no_more_than_its_interval(
+    ends: tuple[float, float], words: LayerAnswer
+) -> None:
     against = Measured(0.1, *ends, 3)
     assert answer(against, 20) == words
     assert answer(against, 19) == "not compared"
-    found = {
-        "arm": "top",
-        "control": "random",
-        "answer": words,
-        "next_layer": Measured(0.25, 0.0, 0.5, 3),
-        "num_below": 80,
-        "num_compared": 24,
-        "next_layer_against_control": against,
-    }
+    found = ArmLayer(
+        arm="top",
+        control="random",
+        answer=words,
+        next_layer=Measured(0.25, 0.0, 0.5, 3),
+        num_below=80,
+        num_compared=24,
+        next_layer_against_control=against,
+        num_unchanged=90,
+        change=None,
+        control_samples=None,
+        change_against_control=None,
+        verdict="",
+    )
     assert verdict(found).startswith(f"top {words}: 25.0 % of the 80 samples")
-    assert verdict(found).endswith("] against random over the 24 that both leave alone, 3 seeds.")
-    few = verdict({**found, "num_compared": 1})
-    assert few.startswith("top: not compared, random leaves 1 of these alone too and 20 are wanted")
+    assert verdict(found).endswith("] against random over the 24 that both keep, 3 seeds.")
+    few = verdict(replace(found, num_compared=1))
+    assert few.startswith("top: not compared, random keeps 1 of these too, fewer than 20")
 
 
 def plan_of(**actions: str) -> pl.DataFrame:
@@ -149,7 +167,7 @@ def test_a_score_is_the_loss_where_it_was_not_seen_minus_the_loss() -> None:
     assert bare.unchanged["arm"].tolist() == [True, False, False]
 
 
-def test_arms_that_take_something_away_are_asked_and_controls_are_not() -> None:
+def test_arms_that_take_something_away_are_compared_and_controls_are_not() -> None:
     plans = {
         "none": plan_of(a="keep"),
         "copies": plan_of(a="copy"),
@@ -158,7 +176,7 @@ def test_arms_that_take_something_away_are_asked_and_controls_are_not() -> None:
         "oracle": plan_of(a="weight"),
     }
     controls = {"none": None, "copies": None, "top": "random", "oracle": None}
-    assert asked_pairs(plans, controls) == {"top": "random", "oracle": None}
+    assert compared_controls(plans, controls) == {"top": "random", "oracle": None}
 
 
 def test_the_cut_is_the_partitions_quantile_or_the_share_it_left_below() -> None:

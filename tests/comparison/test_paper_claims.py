@@ -1,25 +1,22 @@
 """The paper's claims against intervals made by hand."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from gdc.comparison.paper_claims import CLAIMS, check_claims, verdict
+from gdc.comparison.results import ArmAudits
 from tests.builders import params_with
+from tests.comparison.builders import arm_audits, measured, plain
 
 
-def interval(value: float, low: float, high: float) -> dict[str, float]:
-    return {"value": value, "low": low, "high": high}
-
-
-def arm_of(change: tuple[float, float, float], ratio: tuple[float, float, float]) -> dict[str, Any]:
-    return {
-        "canaries": {"planted": {"extracted": interval(0.8, 0.7, 0.9)}},
-        "samples": {"auc": interval(0.6, 0.55, 0.65)},
-        "trained": {"auc": interval(0.6, 0.55, 0.65)},
-        "extraction_change": interval(*change),
-        "perplexity_ratio": interval(*ratio),
-    }
+def arm_of(change: tuple[float, float, float], ratio: tuple[float, float, float]) -> ArmAudits:
+    return arm_audits(
+        extracted=measured(0.8, 0.7, 0.9),
+        auc=measured(0.6, 0.55, 0.65),
+        extraction_change=measured(*change),
+        perplexity_ratio=measured(*ratio),
+    )
 
 
 def top(fraction: float, weight: float, score: str = "memorization") -> dict[str, object]:
@@ -41,7 +38,7 @@ PARAMS = params_with(
     retrain={"arms": ["none", "five", "half", "other"], "seeds": [1], "match": "steps"},
 )
 NONE = arm_of((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-EVIDENCE = {
+AUDITS = {
     "none": NONE,
     # 0.8 - 0.56 = 0.24 is left of 0.8: 30 %, at most (0.8 - 0.52) / 0.8 = 35 %.
     "five": arm_of((-0.56, -0.6, -0.52), (1.02, 1.01, 1.03)),
@@ -51,28 +48,28 @@ EVIDENCE = {
 
 
 def test_each_operating_point_is_judged_on_its_own_numbers() -> None:
-    found = {(c["arm"], c["claim"]): c for c in check_claims(EVIDENCE, PARAMS, "none")}
+    found = {(c.arm, c.claim): c for c in check_claims(AUDITS, PARAMS, "none")}
     assert {arm for arm, _ in found} == {"five", "half"}
     words = {claim.measure: claim.words for claim in CLAIMS if claim.fraction == 0.05}
     extraction, perplexity = (found["five", words[m]] for m in ("extraction", "perplexity"))
-    assert extraction["measured"] == pytest.approx(interval(0.3, 0.25, 0.35))
-    assert extraction["verdict"] == "reproduced"
-    assert perplexity["verdict"] == "not reproduced"
+    assert plain(extraction.measured) == pytest.approx({"value": 0.3, "low": 0.25, "high": 0.35})
+    assert extraction.verdict == "reproduced"
+    assert perplexity.verdict == "not reproduced"
     words = {claim.measure: claim.words for claim in CLAIMS if claim.weight == 0.5}
-    assert found["half", words["extraction"]]["verdict"] == "not decided"
-    assert found["half", words["perplexity"]]["verdict"] == "reproduced"
-    assert found["half", words["auc"]]["measured"]["value"] == 1.0
-    assert found["half", words["auc"]]["verdict"] == "not reproduced"
+    assert found["half", words["extraction"]].verdict == "not decided"
+    assert found["half", words["perplexity"]].verdict == "reproduced"
+    assert plain(found["half", words["auc"]].measured)["value"] == 1.0
+    assert found["half", words["auc"]].verdict == "not reproduced"
 
 
 def test_without_a_baseline_or_canaries_nothing_is_decided() -> None:
-    assert check_claims(EVIDENCE, PARAMS, None) == []
-    unmeasured = {**EVIDENCE, "five": {**EVIDENCE["five"], "extraction_change": None}}
-    claim = next(c for c in check_claims(unmeasured, PARAMS, "none") if c["arm"] == "five")
-    assert (claim["measured"], claim["verdict"]) == (None, "not decided")
+    assert check_claims(AUDITS, PARAMS, None) == []
+    unmeasured = {**AUDITS, "five": replace(AUDITS["five"], extraction_change=None)}
+    claim = next(c for c in check_claims(unmeasured, PARAMS, "none") if c.arm == "five")
+    assert (claim.measured, claim.verdict) == (None, "not decided")
 
 
 def test_the_end_of_an_interval_at_the_claim_agrees_with_it() -> None:
     claim = CLAIMS[0]
-    assert verdict(claim, interval(0.3, 0.2, claim.most)) == "reproduced"
-    assert verdict(claim, interval(0.5, claim.most, 0.6)) == "not decided"
+    assert verdict(claim, measured(0.3, 0.2, claim.most)) == "reproduced"
+    assert verdict(claim, measured(0.5, claim.most, 0.6)) == "not decided"

@@ -1,54 +1,57 @@
-"""The front of leakage against perplexity: hand-made points, an oracle, laws, equal bytes."""
+"""The Pareto front of leakage and perplexity: hand-made points, an oracle, laws, equal bytes."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdc.comparison.pareto_front import front_of, lines_of, non_dominated, series_of
+from gdc.comparison.pareto_front import lines_of, non_dominated, pareto_front, series_of
+from gdc.comparison.results import ArmAudits, FrontPoint
+from gdc.config import Arm, NoneArm, OracleArm, RandomArm, TopFractionArm
 from gdc.report.plots import front_png
+from gdc.statistics.bootstrap import Measured
+from tests.comparison.builders import arm_audits, arm_result, around
 
 
-def top(fraction: float, weight: float = 0.0, score: str = "iqr") -> dict[str, Any]:
-    rule = {"rule": "top-fraction", "score": score, "tie_break": "random"}
-    return {**rule, "fraction": fraction, "weight": weight}
+def top(
+    fraction: float, weight: float = 0.0, score: str = "iqr", tie_break: str = "random"
+) -> TopFractionArm:
+    return TopFractionArm(
+        rule="top-fraction", score=score, tie_break=tie_break, fraction=fraction, weight=weight
+    )
 
 
 # Rule, ratio of perplexities, extraction.
-ARMS: dict[str, tuple[dict[str, Any], float, float]] = {
-    "none": ({"rule": "none"}, 1.0, 1.0),
+ARMS: dict[str, tuple[Arm, float, float]] = {
+    "none": (NoneArm(rule="none"), 1.0, 1.0),
     "top-10": (top(0.1), 1.5, 0.25),
     "top-5": (top(0.05), 1.25, 0.5),
     "half": (top(0.05, weight=0.5), 1.5, 0.75),
-    "random": ({"rule": "random", "fraction": 0.05, "weight": 0.0}, 1.25, 1.0),
-    "oracle": ({"rule": "oracle"}, 0.75, 0.0),
+    "random": (RandomArm(rule="random", fraction=0.05, weight=0.0), 1.25, 1.0),
+    "oracle": (OracleArm(rule="oracle"), 0.75, 0.0),
 }
 
 
-def interval(value: float) -> dict[str, Any]:
-    return {"value": value, "low": value / 2, "high": value * 2, "num_seeds": 3}
-
-
-def report_of(arms: dict[str, tuple[dict[str, Any], float, float]]) -> dict[str, Any]:
+def audits_of(arms: dict[str, tuple[Arm, float, float]]) -> dict[str, ArmAudits]:
     return {
-        "baseline": "none",
-        "arms": [{"arm": arm, "num_changed": 7, "num_dropped": 5} for arm in arms],
-        "evidence": {
-            arm: {
-                "perplexity_ratio": interval(ratio),
-                "canaries": {"planted": {"extracted": interval(extracted)}},
-            }
-            for arm, (_, ratio, extracted) in arms.items()
-        },
-        "settings": {"intervene": {"arms": {arm: rule for arm, (rule, *_) in arms.items()}}},
+        arm: arm_audits(extracted=around(extracted), perplexity_ratio=around(ratio))
+        for arm, (_, ratio, extracted) in arms.items()
     }
 
 
+def points_of(
+    arms: dict[str, tuple[Arm, float, float]], audits: dict[str, ArmAudits] | None = None
+) -> list[FrontPoint]:
+    results = [arm_result(arm) for arm in arms]
+    rules = {arm: rule for arm, (rule, *_) in arms.items()}
+    return pareto_front(results, audits_of(arms) if audits is None else audits, rules, "none")
+
+
 def test_the_front_comes_first_and_the_oracle_beats_nobody() -> None:
-    points = front_of(report_of(ARMS))
-    assert [(p["arm"], p["is_on_front"]) for p in points] == [
+    points = points_of(ARMS)
+    assert [(p.arm, p.is_on_front) for p in points] == [
         ("none", True),
         ("top-5", True),
         ("top-10", True),
@@ -56,25 +59,25 @@ def test_the_front_comes_first_and_the_oracle_beats_nobody() -> None:
         ("random", False),
         ("half", False),
     ]
-    assert points[1] == {
-        "arm": "top-5",
-        "rule": "top-fraction",
-        "series": "top-fraction iqr",
-        "fraction": 0.05,
-        "num_changed": 7,
-        "num_dropped": 5,
-        "perplexity_change": {"value": 0.25, "low": -0.375, "high": 1.5, "num_seeds": 3},
-        "extraction": interval(0.5),
-        "is_baseline": False,
-        "is_on_front": True,
-    }
-    assert [p["arm"] for p in points if p["is_baseline"]] == ["none"]
+    assert points[1] == FrontPoint(
+        arm="top-5",
+        rule="top-fraction",
+        series="top-fraction iqr",
+        fraction=0.05,
+        num_changed=7,
+        num_dropped=5,
+        perplexity_change=Measured(0.25, -0.375, 1.5, 3),
+        extraction=around(0.5),
+        is_baseline=False,
+        is_on_front=True,
+    )
+    assert [p.arm for p in points if p.is_baseline] == ["none"]
 
 
 def test_arms_of_one_rule_score_and_weight_are_a_series_by_fraction() -> None:
-    rules = {
+    rules: dict[str, Arm] = {
         "a": top(0.1), "b": top(0.05), "c": top(0.1, 0.5), "d": top(0.2, 0.5),
-        "e": top(0.1, score="std"), "f": {"rule": "none"},
+        "e": top(0.1, score="std"), "f": NoneArm(rule="none"),
     }  # fmt: skip
     assert series_of(rules) == {
         "a": "top-fraction iqr",
@@ -82,12 +85,12 @@ def test_arms_of_one_rule_score_and_weight_are_a_series_by_fraction() -> None:
         "c": "top-fraction iqr weight 0.5",
         "d": "top-fraction iqr weight 0.5",
     }
-    other = {"g": top(0.1) | {"tie_break": "std"}, "h": top(0.2) | {"tie_break": "std"}}
+    other: dict[str, Arm] = {"g": top(0.1, tie_break="std"), "h": top(0.2, tie_break="std")}
     ties = series_of({name: rules[name] for name in "ab"} | other)
     assert ties["a"] == ties["b"] == "top-fraction iqr, random"
     assert ties["g"] == ties["h"] == "top-fraction iqr, std"
-    lines = lines_of(front_of(report_of(ARMS)))
-    assert {name: [p["arm"] for p in line] for name, line in lines.items()} == {
+    lines = lines_of(points_of(ARMS))
+    assert {name: [p.arm for p in line] for name, line in lines.items()} == {
         "half": ["half"],
         "none": ["none"],
         "oracle": ["oracle"],
@@ -97,11 +100,11 @@ def test_arms_of_one_rule_score_and_weight_are_a_series_by_fraction() -> None:
 
 
 def test_an_arm_without_both_measures_is_left_out() -> None:
-    report = report_of(ARMS)
-    report["evidence"]["top-5"]["perplexity_ratio"] = None
-    report["evidence"]["half"]["canaries"]["planted"]["extracted"] = None
-    del report["evidence"]["random"]
-    assert {p["arm"] for p in front_of(report)} == {"none", "top-10", "oracle"}
+    audits = audits_of(ARMS)
+    audits["top-5"] = replace(audits["top-5"], perplexity_ratio=None)
+    audits["half"] = arm_audits(extracted=None, perplexity_ratio=around(1.5))
+    del audits["random"]
+    assert {p.arm for p in points_of(ARMS, audits)} == {"none", "top-10", "oracle"}
 
 
 places = st.dictionaries(
@@ -135,10 +138,10 @@ def test_somebody_is_on_the_front_and_equals_are_together(
 
 @pytest.mark.parametrize("arms", [ARMS, {}], ids=["arms", "nothing measured"])
 def test_the_picture_is_the_same_bytes_each_time(
-    tmp_path: Path, arms: dict[str, tuple[dict[str, Any], float, float]]
+    tmp_path: Path, arms: dict[str, tuple[Arm, float, float]]
 ) -> None:
     for name in ("a.png", "b.png"):
-        front_png(front_of(report_of(arms)), tmp_path / name)
+        front_png(points_of(arms), tmp_path / name)
     first, second = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
     assert first == second
     assert first.startswith(b"\x89PNG")

@@ -1,45 +1,56 @@
-"""Arms and claims as Markdown, from a report as it is read back from JSON."""
+"""Arms and claims as Markdown, and texts as a terminal may show them."""
 
 import unicodedata
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdc.report import console
+from gdc.comparison.results import ArmAudits, CanaryLeakage, CanaryLevel, CheckedClaim
+from gdc.report import build, console
+from gdc.report.model import Report
+from gdc.statistics.bootstrap import Measured
+from tests.comparison.builders import (
+    arm_audits,
+    arm_result,
+    around,
+    canary_measures,
+    level,
+)
+from tests.report.builders import params_of, tables_of
 
 
-def interval(value: float) -> dict[str, Any]:
-    return {"value": value, "low": value / 2, "high": value * 2, "num_seeds": 3}
+def audits_of(extracted: float, change: Measured | None) -> ArmAudits:
+    levels = [level(0, 0.0), level(1, extracted), level(4, 1.0)]
+    return audits_with(extracted, change, levels)
 
 
-def level(num_repeats: int, extracted: float) -> dict[str, Any]:
-    return {"family": "words", "num_repeats": num_repeats, "extracted": interval(extracted)}
+def audits_with(extracted: float, change: Measured | None, levels: list[CanaryLevel]) -> ArmAudits:
+    planted = canary_measures(extracted=around(extracted), exposure=around(2.0))
+    twins = canary_measures(extracted=around(0.0))
+    return arm_audits(
+        canaries=CanaryLeakage(planted, twins, 0, levels),
+        auc=around(0.5),
+        extraction_change=change,
+        perplexity_ratio=around(1.0),
+        perplexity_against_random=change,
+    )
 
 
-def arm(extracted: float, change: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "canaries": {
-            "planted": {"extracted": interval(extracted), "exposure": interval(2.0)},
-            "twins": {"extracted": interval(0.0)},
-            "levels": [level(0, 0.0), level(1, extracted), level(4, 1.0)],
-        },
-        "samples": {"attack": "loss", "auc": interval(0.5)},
-        "extraction_change": change,
-        "extraction_against_random": None,
-        "perplexity_ratio": interval(1.0),
-        "perplexity_against_random": change,
-        "rare_perplexity_ratio": None,
-    }
+def report_with(arms: Mapping[str, ArmAudits], *claims: CheckedClaim) -> Report:
+    """A report of these arms, in this order; its audits stand by name, as in JSON."""
+    return build.build_report(tables_of(), params_of()).model_copy(
+        update={
+            "arms": [arm_result(arm) for arm in arms],
+            "arm_audits": dict(sorted(arms.items())),
+            "paper_claims": list(claims),
+        }
+    )
 
 
 def test_arms_come_in_the_order_of_the_params_with_every_interval() -> None:
-    report = {
-        "arms": [{"arm": "none"}, {"arm": "half"}],
-        "evidence": {"half": arm(0.25, interval(-0.25)), "none": arm(0.5, None)},
-        "claims": [],
-    }
+    report = report_with({"none": audits_of(0.5, None), "half": audits_of(0.25, around(-0.25))})
     header, _, none, half, _, repeats, _, *by_repeats = console.markdown(report).splitlines()
     assert "AUC of loss" in header
     assert none == (
@@ -56,21 +67,13 @@ def test_arms_come_in_the_order_of_the_params_with_every_interval() -> None:
 
 
 def test_without_planted_canaries_there_is_no_table_of_them() -> None:
-    none = arm(0.5, None)
-    none["canaries"]["levels"] = []
-    report = {"arms": [{"arm": "none"}], "evidence": {"none": none}, "claims": []}
+    report = report_with({"none": audits_with(0.5, None, [])})
     assert len(console.markdown(report).splitlines()) == 3
 
 
 def test_a_claim_stands_beside_what_was_measured() -> None:
-    claim = {
-        "claim": "leakage falls by 30 %",
-        "arm": "half",
-        "paper": 0.7,
-        "measured": interval(0.6),
-        "verdict": "not decided",
-    }
-    report = {"arms": [{"arm": "half"}], "evidence": {"half": arm(0.25, None)}, "claims": [claim]}
+    claim = CheckedClaim("leakage falls by 30 %", "half", 0.7, around(0.6), "not decided")
+    report = report_with({"half": audits_of(0.25, None)}, claim)
     last = console.markdown(report).splitlines()[-1]
     assert last == "| leakage falls by 30 % | half | 0.7 | 0.6 [0.3, 1.2] | not decided |"
 

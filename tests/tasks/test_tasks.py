@@ -49,6 +49,8 @@ from tasks.stages import (
     reproduce,
 )
 from tests.builders import is_running
+from tests.comparison.builders import arm_result
+from tests.report.builders import params_of, report_of, tables_of
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -615,10 +617,6 @@ def test_the_code_is_dirty_once_a_tracked_file_changes(toy: Path) -> None:
 # ---- publishing
 
 
-def arm_of(ratio: float | None, difference: float | None) -> dict[str, Any]:
-    return {"arm": "paper", "perplexity_ratio": ratio, "extraction_difference": difference}
-
-
 @pytest.mark.parametrize(
     ("ratio", "difference", "objection"),
     [
@@ -630,7 +628,8 @@ def arm_of(ratio: float | None, difference: float | None) -> dict[str, Any]:
     ],
 )
 def test_the_gate(ratio: float | None, difference: float | None, objection: str | None) -> None:
-    said = publish.objection({"arms": [arm_of(ratio, difference)]}, "paper")
+    result = replace(arm_result("paper"), perplexity_ratio=ratio, extraction_difference=difference)
+    said = publish.objection(result)
     assert (said is None) == (objection is None)
     assert objection is None or (said is not None and said.startswith(objection))
 
@@ -756,18 +755,18 @@ if stage == "retrain":
         run.log_model(Path("model"))
 """
 ARMS = ("none", "paper")
-REPORT_OF_ARMS = {
-    "arms": [
-        {
-            "arm": arm,
-            "perplexity": {"mean": 10.0},
-            "extraction_rate": {"mean": rate},
-            "perplexity_ratio": 1.0,
-            "extraction_difference": rate - 0.5,
-        }
-        for arm, rate in (("none", 0.5), ("paper", 0.25))
-    ]
-}
+
+
+def report_of_arms() -> dict[str, Any]:
+    """A report whose arm ``paper`` leaks half as much at the same perplexity."""
+    report = report_of(tables_of(), params_of())
+    rates = {"none": 0.5, "paper": 0.25}
+    for arm in report["arms"]:
+        rate = rates[arm["arm"]]
+        arm["perplexity"]["mean"] = 10.0
+        arm["extraction_rate"]["mean"] = rate
+        arm |= {"perplexity_ratio": 1.0, "extraction_difference": rate - 0.5}
+    return report
 
 
 def phase_graph() -> dict[str, Any]:
@@ -807,7 +806,7 @@ def make_pipeline(folder: Path) -> None:
     (folder / "dvc.yaml").write_text(json.dumps(phase_graph()))
     (folder / "phase.py").write_text(PHASE_STAGE)
     (folder / "source.json").write_text('{"digest": "abc"}')
-    (folder / "report.json").write_text(json.dumps(REPORT_OF_ARMS))
+    (folder / "report.json").write_text(json.dumps(report_of_arms()))
     files.write_json(folder / paths.CODE, code_digests())
     (folder / "model").mkdir()
     (folder / "model/config.json").write_text("{}")

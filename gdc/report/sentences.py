@@ -1,0 +1,188 @@
+"""Numbers of the report -> its sentences: definitions, summary and warnings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from gdc.comparison.results import AllAttacks, ArmResult, ModelLeakage
+from gdc.config import AUTO, Params
+from gdc.corpus.sources import unread
+from gdc.mapping.quadrants import QuadrantsSummary
+from gdc.mapping.score_cards import Calibration, ScoreCard
+from gdc.report.model import CalibrationInUse, CorpusCounts, CuratedCounts
+from gdc.report.tables import ReportTables
+from gdc.schema import QUADRANTS, Verdict
+from gdc.scores.samples import ScoresSummary
+from gdc.statistics.bootstrap import ENOUGH_SEEDS
+from gdc.statistics.wording import counted, number, percent
+
+# What a card says, in a sentence.
+VERDICTS: Final[Mapping[Verdict, str]] = {
+    "predicts memorization here": "predicts memorization here",
+    "does not": "does not predict memorization here",
+    "not shown": "is not shown to predict memorization here",
+}
+
+
+def define_quadrants(quadrants: QuadrantsSummary) -> dict[str, str]:
+    """Each quadrant by its thresholds."""
+    cut, hard = number(quadrants.memorization_threshold), number(quadrants.difficulty_threshold)
+    low, high = f"{quadrants.axis} at most {cut}", f"{quadrants.axis} above {cut}"
+    return {
+        "stable-easy": f"difficulty at most {hard}, {low}",
+        "ambiguous-hard": f"difficulty above {hard}, {low}",
+        "hotspot-memorized": f"difficulty at most {hard}, {high}",
+        "noisy-outlier": f"difficulty above {hard}, {high}",
+    }
+
+
+def explain_axis(calibration: Calibration, axis: str, params: Params) -> CalibrationInUse:
+    """Add what the cards say of the axis in use, and why it is in use."""
+    card = next(card for card in calibration.cards if card.score == axis)
+    auto = calibration.auto
+    why = f"partition.axis names {axis}."
+    if params.partition.axis == AUTO:
+        why = f"partition.axis is auto. {auto.reason}"
+    elif auto.is_validated:
+        why += f" auto would take {auto.axis}."
+    return CalibrationInUse(
+        **vars(calibration),
+        verdict=f"Axis {axis} {VERDICTS[card.verdict]}: {_card_sentence(card, calibration)}",
+        is_validated=card.verdict == "predicts memorization here",
+        why=why,
+    )
+
+
+def _card_sentence(card: ScoreCard, calibration: Calibration) -> str:
+    auroc = card.auroc_report
+    if auroc is None:
+        return str(card.why)
+    return (
+        f"AUROC {auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}] of "
+        f"{calibration.num_memorized:,} memorized against "
+        f"{calibration.num_unmemorized:,} other canaries."
+    )
+
+
+def summarize(
+    corpus: CorpusCounts,
+    scores: ScoresSummary,
+    quadrants: QuadrantsSummary,
+    curated: CuratedCounts,
+) -> list[str]:
+    """What was read, how it was scored, and what the curated arm does."""
+    actions = curated.actions
+    not_read = unread.sentence(
+        {
+            reason: unread.UnreadFiles(num_files=files.num_files, first=files.first)
+            for reason, files in corpus.unread.items()
+        }
+    )
+    return [
+        f"{counted(corpus.num_samples, 'sample')}: {corpus.num_train:,} to train on, "
+        f"{corpus.num_validation:,} held out, {corpus.num_reserved:,} reserved for canaries; "
+        f"{corpus.num_exact_copies:,} of them repeat another one exactly, "
+        f"{corpus.num_left_out:,} of the source are left out (ingest.max_samples). "
+        f"{counted(corpus.num_canary_rows, 'canary row')} planted in the training split.",
+        *([not_read] if not_read else []),
+        f"Scored on {counted(scores.num_seeds, 'tracked run')} with "
+        f"{scores.num_checkpoints} {scores.mode} checkpoints; "
+        f"learned below {number(scores.epsilon)} nats per token. "
+        f"Hard: difficulty above {number(quadrants.difficulty_threshold)} nats per token. "
+        f"High: {quadrants.axis} above {number(quadrants.memorization_threshold)}."
+        + _unstable(quadrants, scores),
+        f"Arm {curated.arm} makes the curated data set: of "
+        f"{counted(curated.num_samples, 'ordinary training sample')} it removes "
+        f"{actions.drop:,}, down-weights {actions.weight:,}, repeats {actions.copy:,}, "
+        f"masks spans of {actions.mask:,} and leaves {actions.keep:,} as they are.",
+    ]
+
+
+def _unstable(quadrants: QuadrantsSummary, scores: ScoresSummary) -> str:
+    """How many samples lie elsewhere on the map of a single run; nothing where there is one."""
+    if quadrants.num_unstable is None:
+        return ""
+    return (
+        f" {quadrants.num_unstable:,} of {scores.num_samples:,} samples lie in another quadrant in "
+        f"at least one of the {scores.num_seeds} runs."
+    )
+
+
+def explain_comparison(num_seeds: int, baseline: str | None) -> str:
+    """How the arms are compared, in one or two sentences."""
+    against = (
+        "No retrained arm keeps everything, so there is nothing to compare with."
+        if baseline is None
+        else f"Ratio and change: against arm {baseline}, same seed, then averaged."
+    )
+    return " ".join([against, *_few_seeds(num_seeds)])
+
+
+def _few_seeds(num_seeds: int) -> list[str]:
+    if num_seeds >= ENOUGH_SEEDS:
+        return []
+    return [f"{counted(num_seeds, 'seed')}: too few to say much about other seeds."]
+
+
+def stage_warnings(tables: ReportTables) -> list[str]:
+    """What earlier stages warned of."""
+    return [
+        *tables.scores_summary.warnings,
+        *tables.quadrants_summary.warnings,
+        *tables.spans_summary.warnings,
+    ]
+
+
+def data_warnings(
+    corpus: CorpusCounts,
+    quadrants: QuadrantsSummary,
+    calibration: CalibrationInUse | None,
+    params: Params,
+) -> list[str]:
+    """What makes the map doubtful."""
+    warnings = [
+        f"Quadrant {quadrant} is empty." for quadrant in QUADRANTS if not quadrants.counts[quadrant]
+    ]
+    # With axis: auto and none validated, stage partition has said so.
+    if calibration and not calibration.is_validated and params.partition.axis != AUTO:
+        warnings.append(calibration.verdict)
+    if num := corpus.num_quarantined:
+        warnings.append(f"{counted(num, 'bad row')} left out: data/quarantine.parquet says why.")
+    if not corpus.num_canary_rows:
+        warnings.append("No canary is planted, so extraction is not measured.")
+    return warnings
+
+
+def arm_warnings(arms: Sequence[ArmResult], baseline: str | None) -> list[str]:
+    """What makes the comparison of the arms doubtful."""
+    warnings = _few_seeds(len(arms[0].perplexity.per_seed))
+    if baseline is None:
+        warnings.append("No retrained arm keeps everything, so there is nothing to compare with.")
+    for arm in arms:
+        if arm.arm != baseline and not arm.num_changed:
+            warnings.append(f"Arm {arm.arm} changes no sample: its differences are noise.")
+        if floor := max((levels.get("0", 0.0) for levels in arm.extraction.values()), default=0):
+            warnings.append(
+                f"Arm {arm.arm}: up to {percent(floor)} of never-planted twins of a family are "
+                "extracted, so that much is guessed and not remembered."
+            )
+    return warnings
+
+
+def audit_warnings(arm_audits: Mapping[str, ModelLeakage], attacks: AllAttacks | None) -> list[str]:
+    """What makes the audits doubtful."""
+    blind = [
+        f"{name} alone tells members from held-out texts: membership attacks may see how the texts "
+        "differ and not what a model remembers."
+        for name in (attacks.blind_leaks if attacks else [])
+    ]
+    beyond = {
+        arm: num for arm, audits in arm_audits.items() if (num := audits.canaries.num_fits_beyond)
+    }
+    if not beyond:
+        return blind
+    counts = ", ".join(f"{arm} {num}" for arm, num in beyond.items())
+    return [
+        *blind,
+        f"Fitted exposures more than 15 bits beyond what the twins resolve ({counts}) count as 15: "
+        "a fit says no more there.",
+    ]

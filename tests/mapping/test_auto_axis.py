@@ -1,0 +1,203 @@
+"""Which axis ``auto`` stands for: who chooses, who reports, what is never taken."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from gdc.mapping import calibration
+from gdc.mapping.calibration import choose_axis
+from gdc.mapping.quadrants import resolve_axis
+from gdc.mapping.score_cards import AutoAxis, CanaryCounts, ScoreCard
+from gdc.schema import SCORES_BY_RUN
+from gdc.stages import partition as stage
+from gdc.statistics.bootstrap import Estimate
+from gdc.workspace import files, paths, tables, tracking
+from tests.builders import params_with
+from tests.mapping.calibration_builders import (
+    PERFECT,
+    calibrated,
+    card_of,
+    rule,
+    tables_of,
+)
+
+
+def test_families_that_can_judge_take_turns_by_name_and_a_single_one_reports() -> None:
+    names = {"d": PERFECT, "a": PERFECT, "b": [(True, 1.0)], "c": PERFECT}
+    families = calibrated(*tables_of(names), rule(), seed=0)["families"]
+    assert {name: family["role"] for name, family in families.items()} == {
+        "a": "choose",
+        "b": None,
+        "c": "report",
+        "d": "choose",
+    }
+    alone = calibrated(*tables_of({"a": PERFECT}), rule(), seed=0)
+    assert alone["families"]["a"]["role"] == "report"
+    assert card_of(alone)["auroc_choose"] is None
+    assert card_of(alone)["verdict"] == "predicts memorization here"
+    assert (alone["auto"]["axis"], alone["auto"]["is_validated"]) == ("memorization", False)
+    assert alone["auto"]["reason"].startswith(
+        "auto cannot choose: one family of canaries has to choose and another one to report, and "
+        "1 can judge. So auto takes memorization, the paper's. Plant canaries"
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_reported_has_no_part_in_the_order_in_which_scores_are_tested(seed: int) -> None:
+    scores, copies, canaries = tables_of({"a": PERFECT, "b": PERFECT})
+    rng, is_reporting = np.random.default_rng(seed), pl.col("sample_id").str.starts_with("b")
+    names = ["memorization", "iqr", "std", "min_loss"]
+    drawn = scores.with_columns(
+        pl.Series(name, rng.normal(size=scores.height)) + 2 * pl.col("memorization") * i / 3
+        for i, name in enumerate(names)
+    )
+    # The reporting family the other way round, and other labels.
+    turned = drawn.with_columns(pl.when(is_reporting).then(-pl.col(names)).otherwise(pl.col(names)))
+    labels = pl.Series(rng.permutation(canaries["is_memorized"].to_numpy()[12:]))
+    relabelled = canaries.with_columns(
+        is_memorized=pl.concat([canaries["is_memorized"][:12], labels], rechunk=True)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "NUM_RESAMPLES", 20)
+        built = calibrated(drawn, copies, canaries, rule(), seed=0)
+        other = calibrated(turned, copies, relabelled, rule(), seed=0)
+    order = [[(c["score"], c["auroc_choose"]) for c in b["cards"]] for b in (built, other)]
+    assert order[0] == order[1]
+
+
+def judged_score(name: str, choose: float, low: float, *, may: bool = True) -> ScoreCard:
+    return ScoreCard(
+        score=name,
+        cost="one run",
+        may_be_axis=may,
+        auroc_choose=choose,
+        auroc_report=Estimate(0.75, 0.5, 1.0),
+        low_for_auto=low,
+        precision=None,
+        recall=None,
+        verdict="predicts memorization here",
+        why=None,
+    )
+
+
+USABLE = CanaryCounts(5, 5, 20, why=None, role="report")
+TWO = {"a": USABLE, "b": USABLE}
+
+
+def test_the_best_by_choice_that_is_validated_is_taken() -> None:
+    cards = [
+        judged_score("num_copies", 1.0, 0.6, may=False),
+        judged_score("iqr", 0.9, 0.5),
+        judged_score("std", 0.8, 0.6),
+        judged_score("min_loss", 0.7, 0.6),
+    ]
+    assert choose_axis(cards, TWO) == AutoAxis(
+        "std",
+        is_validated=True,
+        reason="std is the best in the choosing families that predicts memorization in the "
+        "reporting ones: AUROC 0.80 there, 0.75 [0.50, 1.00] in the reporting ones, number 2 by "
+        "choice. 2 tested, of at most 3, each at 0.83% one-sided.",
+    )
+
+
+def test_with_none_of_the_best_three_validated_the_papers_score_is_taken() -> None:
+    cards = [judged_score(f"s{i}", 0.9 - i / 10, 0.6 if i == 3 else 0.4) for i in range(4)]
+    cards.append(judged_score("wrong", 0.25, 0.6))
+    choice = choose_axis(cards, TWO | {"c": replace(USABLE, why="0 of 5 are memorized")})
+    assert (choice.axis, choice.is_validated) == ("memorization", False)
+    assert choice.reason.startswith(
+        "No score that may be an axis and is above chance in the choosing families is validated in "
+        "the reporting ones: 3 tested, of at most 3, each at 0.83% one-sided. So auto takes "
+        "memorization, the paper's. Best by choice: s0 AUROC 0.90 there, 0.75 [0.50, 1.00]"
+    )
+    assert ("s2 " in choice.reason, "s3 " in choice.reason) == (True, False)
+    assert "Families that cannot judge: c: 0 of 5 are memorized." in choice.reason
+
+
+def test_auto_needs_more_than_a_verdict_does() -> None:
+    # All in order: by chance 1 in 70, which is less than 2.5 % and more than a third of it.
+    built = calibrated(*tables_of({"a": PERFECT, "b": PERFECT[2:10]}), rule(), seed=0)
+    assert card_of(built)["verdict"] == "predicts memorization here"
+    assert not built["auto"]["is_validated"]
+    assert ": 1 tested, of at most 3" in built["auto"]["reason"]
+
+
+def test_scores_that_need_no_model_and_the_other_axis_are_never_taken() -> None:
+    scores, copies, canaries = tables_of({"a": PERFECT, "b": PERFECT})
+    score = pl.col("memorization")
+    known = scores.with_columns(
+        difficulty=score, first_learned=score, random=score, num_copies=score, iqr=score,
+        memorization=pl.lit(0.0),
+    )  # fmt: skip
+    built = calibrated(known, copies, canaries, rule(), seed=0)
+    assert {card["score"] for card in built["cards"] if card["auroc_choose"] == 1.0} == {
+        "difficulty", "first_learned", "random", "num_copies", "iqr",
+    }  # fmt: skip
+    assert (built["auto"]["axis"], built["auto"]["is_validated"]) == ("iqr", True)
+
+
+class FakeRun:
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        assert metrics
+
+    def log_artifact(self, path: Path) -> None:
+        assert path.exists()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        self.tags = dict(tags)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    """An empty folder; the run that stage partition opens is returned."""
+    monkeypatch.chdir(tmp_path)
+    fake = FakeRun()
+
+    @contextmanager
+    def stage_run(_stage: str, _params: Mapping[str, Any]) -> Iterator[FakeRun]:
+        yield fake
+
+    monkeypatch.setattr(tracking, "stage_run", stage_run)
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_validated", "axis"),
+    [
+        pytest.param("auto", True, "iqr", id="auto takes what is validated"),
+        pytest.param("auto", False, "memorization", id="auto falls back and says so"),
+        pytest.param("memorization", True, "memorization", id="a named axis stays"),
+    ],
+)
+def test_the_map_is_cut_on_the_axis_that_auto_stands_for(
+    workspace: FakeRun, asked: str, is_validated: bool, axis: str
+) -> None:
+    partition = rule().model_dump(mode="json") | {"axis": asked}
+    files.write_json(paths.PARAMS, params_with(partition=partition).model_dump(mode="json"))
+    families = {"a": PERFECT, "b": PERFECT}
+    scores, copies, canaries = tables_of(families, ordinary=[0.0] * 9)
+    scores = scores.with_columns(iqr=pl.col("memorization"), memorization=pl.lit(0.0))
+    seen = scores if is_validated else scores.drop("iqr")
+    built = calibrated(seen, copies, canaries, rule(), seed=0)
+    assert built["auto"]["is_validated"] == is_validated
+    tables.write("scores", scores)
+    tables.write("scores_by_run", pl.DataFrame(schema=SCORES_BY_RUN))
+    files.write_json(paths.CALIBRATION, built)
+    stage.main()
+    summary = files.read_json(paths.QUADRANTS_SUMMARY)
+    assert (summary["axis"], workspace.tags) == (axis, {"gdc.axis": axis})
+    warnings = [w for w in summary["warnings"] if w.startswith("No score that may be an axis")]
+    assert warnings == ([] if is_validated else [built["auto"]["reason"]])
+    num_hot = sum(summary["counts"][q] for q in ("hotspot-memorized", "noisy-outlier"))
+    assert num_hot == (12 if axis == "iqr" else 0)
+
+
+def test_a_named_axis_is_left_as_it_is() -> None:
+    auto = AutoAxis("iqr", is_validated=False, reason="no")
+    assert resolve_axis(rule(), auto) == (rule(), ())
