@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
@@ -22,7 +21,7 @@ from gdc.workspace.tracking import StageRun
 
 @contextmanager
 def stage_run(
-    group: Group, stage: str, params: Mapping[str, Any], cell: str
+    group: Group, stage: str, params: Mapping[str, object], cell: str
 ) -> Iterator[StageRun | None]:
     """Run of a stage that trains: the main process writes and logs, the others get None."""
     if group.is_main:
@@ -58,7 +57,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu)."""
     torch.set_num_threads(params.training.num_threads)
     model = models.build_model(
-        _pinned(params.model),
+        _pin_commit(params.model),
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text,
         seed=recipe.seed,
@@ -109,7 +108,7 @@ def fit_half(  # noqa: PLR0913  # as fit
     return table, recording
 
 
-def _pinned(config: Model) -> Model:
+def _pin_commit(config: Model) -> Model:
     """Fix a model of the Hub at the commit in the manifest, wherever its branch is now."""
     commit = (
         files.read_json(paths.PRETRAINED).get("commit") if config.kind == "pretrained" else None

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -19,20 +19,17 @@ from tqdm import tqdm
 from gdc.durable import put_in_place
 from gdc.statistics.syntax_hash import syntax_hash
 from gdc.training import models
-from gdc.training.distributed import Group
+from gdc.training.distributed import Group, State
 from gdc.training.recipe import TrainingData
 
-# Tensors, numbers, and lists and dictionaries of them, as torch saves them.
-State = dict[str, Any]
-
-# A run that was killed and not started again for so long, in seconds, will not be.
+# A killed run that nobody has resumed for so long, in seconds, is given up.
 _ABANDONED_SECONDS: Final = 7 * 24 * 3600.0
 # What zipfile and torch raise for a file that is not as it was written.
 _DAMAGE_ERRORS: Final = (
     EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-# The code that trains: all of this package.
+# The code that decides a run's result: all of this package.
 _CODE: Final = Path(__file__).parent
 
 
@@ -46,7 +43,7 @@ class CheckpointFile:
     def load(self, device: torch.device) -> State | None:
         """Read what a killed run has saved; None: nothing was saved, or it is damaged.
 
-        A damaged file is renamed, with a message, so that the run begins anew.
+        A damaged file is renamed, with a message, so that the run starts from the beginning.
         """
         state, error = None, None
         if self.path.exists():
@@ -70,10 +67,10 @@ class CheckpointFile:
             put_in_place(temporary, self.path)
 
     def remove(self) -> None:
-        """Remove the run's files, also those that a kill during a save has left.
+        """Remove the files of this run, and of runs that nobody has resumed for a week.
 
-        And those of runs that nobody resumed for a week: once params or code changed, no run has
-        their name. A run that is under way saves every minute.
+        Once params or code have changed, no run has their name any more. A run in progress saves
+        every minute.
         """
         if not self.group.is_main:
             return
@@ -89,7 +86,7 @@ class CheckpointFile:
         )
         tqdm.write(
             f"{self.path}: expected a training checkpoint as it was written, got {found}. "
-            f"Renamed to {aside.name}; training begins anew.",
+            f"Renamed to {aside.name}; training starts from the beginning.",
             file=sys.stderr,
         )
 

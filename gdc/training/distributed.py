@@ -4,7 +4,6 @@ import atexit
 import copy
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final, TypeVar
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from gdc.errors import ConfigError
 
 Number = TypeVar("Number", bound=np.generic)
+# What torch saves of a run: tensors, numbers, and lists and dictionaries of them.
+State = dict[str, Any]
 _KINDS: Final = ("ddp", "fsdp")
 # Between two checks whether the launcher still runs, in seconds.
 _CHECK_SECONDS: Final = 0.2
@@ -146,7 +147,7 @@ def replicate(module: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(module)
 
 
-def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Gather ``model`` and ``optimizer`` by names on the main rank; the others get nothing."""
     from torch.distributed.checkpoint import state_dict  # noqa: PLC0415 - takes seconds
 
@@ -156,9 +157,7 @@ def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
     return {"model": model, "optimizer": state}
 
 
-def set_full_state(
-    module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
-) -> None:
+def set_full_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     """Restore what ``full_state`` gave, which every rank has read."""
     from torch.distributed.checkpoint import state_dict  # noqa: PLC0415 - takes seconds
 

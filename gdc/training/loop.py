@@ -19,8 +19,8 @@ from gdc.environment import checkpoint_seconds
 from gdc.errors import ConfigError, DataError
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts, pad_windows, target_indices
-from gdc.training.checkpoints import CheckpointFile, State, run_digest
-from gdc.training.distributed import SINGLE_PROCESS, Group
+from gdc.training.checkpoints import CheckpointFile, run_digest
+from gdc.training.distributed import SINGLE_PROCESS, Group, State
 from gdc.training.losses import (
     TargetLosses,
     mean_per_sequence,
@@ -67,7 +67,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
         checkpoints: Folder for resuming. A killed run that is started again continues from there
             and ends with the same bytes as one that was never killed (with three processes or
             more up to rounding, as they sum gradients in another order after a start). A damaged
-            checkpoint is renamed, with a message, and the run begins anew.
+            checkpoint is renamed, with a message, and the run starts from the beginning.
         name: Shown by the progress bar; no two runs at the same time may share it.
         trace: Takes the losses of the samples; None: they are not kept.
         group: The processes that train together.
@@ -193,7 +193,7 @@ class Trainer:
             self.trace.append(sample_loss.astype(np.float32), self.heldout)
 
     def resume(self, checkpoint: CheckpointFile) -> None:
-        """Continue from the checkpoint, if there is one; tell the trace where from."""
+        """Continue from the checkpoint if there is one, and let the trace continue from there."""
         state = checkpoint.load(self.device)
         if state is not None:
             self.load_state_dict(state)
@@ -219,7 +219,7 @@ class Trainer:
         self.group.barrier()
         if self.group.is_sharded:
             distributed.gather_weights(self.loss_model, self.model)
-        # The last update may have broken weights that no later loss can tell of.
+        # The last update may have made weights infinite, which no later loss shows.
         for parameter in self.model.parameters():
             self._require_finite(bool(parameter.detach().isfinite().all()))
         self.recording.gain = self._sample_gain()
@@ -289,7 +289,7 @@ class Trainer:
             param_group["lr"] = rate
         self.optimizer.step()
         if len(local):
-            self._add_window_losses(local, nll_N.detach(), row_N)
+            self._keep_window_losses(local, nll_N.detach(), row_N)
         if self.recipe.self_influence:
             self._add_window_gains(local, nll_N.detach(), row_N, rng)
         return batch_loss
@@ -300,7 +300,7 @@ class Trainer:
         batch_loss, self.save_is_due = self.group.all_reduce(np.array([loss, is_due])).tolist()
         return float(batch_loss)
 
-    def _add_window_losses(self, batch: NDArray[np.int64], nll_N: Tensor, row_N: Tensor) -> None:
+    def _keep_window_losses(self, batch: NDArray[np.int64], nll_N: Tensor, row_N: Tensor) -> None:
         # Reduced on the device: no work in Python per token or per sample.
         sums_B = torch.zeros(len(batch), device=self.device).index_add(0, row_N, nll_N)
         self.window_nll[torch.from_numpy(batch).to(self.device)] = sums_B
@@ -344,7 +344,7 @@ class Trainer:
             snapshots.append(TokenSnapshot(self.step, train, heldout))
 
     def _end_epoch(self, rate: float) -> None:
-        sums = self._gather_window_losses()
+        sums = self._reduce_window_losses()
         # The windows of a copied sample were summed once for each copy.
         num_times = np.maximum(self.data.copies, 1)
         online = mean_per_sequence(self.windows, sums, self.data.texts) / num_times
@@ -355,7 +355,7 @@ class Trainer:
         self.batch_index = 0
         self.batches = epoch_batches(self.windows, self.recipe, self.epoch)
 
-    def _gather_window_losses(self) -> NDArray[np.float64]:
+    def _reduce_window_losses(self) -> NDArray[np.float64]:
         """Loss of each window in an epoch that has ended, whichever rank trained on it."""
         local = self.window_nll.double().cpu().numpy()
         num_seen = self.group.all_reduce((~np.isnan(local)).astype(np.int64))

@@ -7,7 +7,7 @@ transformers takes seconds to import, so ``transformer_models`` is imported wher
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -175,7 +175,7 @@ def load_model(folder: Path) -> nn.Module:
     return model.eval()
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, object]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -196,7 +196,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_lstm(folder: Path, config: Mapping[str, Any]) -> LstmLanguageModel:
+def _load_lstm(folder: Path, config: Mapping[str, object]) -> LstmLanguageModel:
     path = folder / _WEIGHTS
     try:
         settings = _LstmSettings.model_validate(config)

@@ -143,6 +143,7 @@ def _loaded(name: str, revision: str | None, *, local_files_only: bool) -> PreTr
     }  # fmt: skip
     with _quiet():
         _require_causal_head(AutoConfig.from_pretrained(name, **source))
+        # Typed as a model, though it is a pair with what was loaded.
         found: Any = AutoModelForCausalLM.from_pretrained(
             name, **source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )

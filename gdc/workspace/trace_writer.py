@@ -104,7 +104,7 @@ class TraceWriter:
         self._group.barrier()
 
     def _clear(self) -> None:
-        """Remove what other runs of this seed have left, and this run if it starts anew."""
+        """Remove what other runs of this seed have left; in a new run also its own folder."""
         for folder in self._parent.glob("*"):
             if folder != self._folder or self._num_checkpoints == 0:
                 shutil.rmtree(folder)

@@ -34,7 +34,7 @@ from tests.training.builders import (
 DAY = 24 * 3600
 
 
-def train_anew(folder: Path, name: str = "test") -> None:
+def train_once(folder: Path, name: str = "test") -> None:
     texts = TokenizedTexts.from_ids([[1, 2, 3], [3, 2, 1]], 0)
     params = params_with()
     config = params.training.model_copy(update={"epochs": 1})
@@ -49,7 +49,7 @@ def test_a_finished_run_removes_what_was_abandoned_a_week_ago(tmp_path: Path) ->
         (tmp_path / name).touch()
         changed = time.time() - days * DAY
         os.utime(tmp_path / name, (changed, changed))
-    train_anew(tmp_path)
+    train_once(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["young.pt"]
 
 
@@ -63,7 +63,7 @@ def _kept_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_kept_checkpoints")
 def test_two_arms_that_are_the_same_do_not_share_a_checkpoint(tmp_path: Path) -> None:
     for name in ("retrain@none-1", "retrain@paper-1", "retrain@none-1"):
-        train_anew(tmp_path, name)
+        train_once(tmp_path, name)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -76,10 +76,10 @@ def test_a_checkpoint_belongs_to_all_the_code_that_trains(
     for name in modules:
         (tmp_path / name).touch()
     monkeypatch.setattr(checkpoints, "_CODE", tmp_path)
-    train_anew(tmp_path / "checkpoints")
+    train_once(tmp_path / "checkpoints")
     for name in modules:
         (tmp_path / name).write_text("edited = 1")
-        train_anew(tmp_path / "checkpoints")
+        train_once(tmp_path / "checkpoints")
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1 + len(modules)
 
 
@@ -144,7 +144,7 @@ def flipped(content: bytes) -> bytes:
         pytest.param(flipped, id="one bit"),
     ],
 )
-def test_a_damaged_checkpoint_is_renamed_and_the_run_begins_anew(
+def test_a_damaged_checkpoint_is_renamed_and_the_run_starts_again(
     damage: Callable[[bytes], bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

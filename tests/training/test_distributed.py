@@ -152,7 +152,7 @@ def test_two_processes_that_are_killed_and_resume_train_as_one_does(
 
 
 @pytest.mark.slow
-def test_processes_that_find_a_damaged_checkpoint_all_begin_anew(tmp_path: Path) -> None:
+def test_processes_that_find_a_damaged_checkpoint_all_start_again(tmp_path: Path) -> None:
     whole, together = tmp_path / "whole", tmp_path / "together"
     assert run(whole, "lstm", 2) == 0
     assert run(together, "lstm", 2, die_at=DIES_AT) != 0
