@@ -25,10 +25,10 @@ Chunks = Iterable[pl.DataFrame]
 # What a calibration card says of a score.
 Verdict = Literal["predicts memorization here", "does not", "not shown"]
 
-# What a source yields: one row per sample, in source order, before any normalisation.
+# Rows of a source, in source order, before any normalisation.
 SOURCE_ROWS: Final = pl.Schema({"text": pl.String, "source": pl.String})
 
-# `split` is `reserved` for held-out text lent to the natural canaries and their twins.
+# `split` is `reserved` for text that natural canaries and their twins are made of.
 CORPUS: Final = pl.Schema(
     {
         "sample_id": pl.String,  # content_id, a dash, the ordinal of the copy
@@ -78,16 +78,16 @@ TOKEN_LOSSES: Final = pl.Schema(
 SELF_INFLUENCE: Final = pl.Schema(
     {
         "sample_id": pl.String,
-        # Loss before minus loss after each step with the sample, summed; null: never trained on.
+        # Loss before minus loss after, summed over the steps with the sample; null: no such step.
         "gain": pl.Float64,
     }
 )
 
 # One row is a training or held-out sample. `seen` has an entry for each reference model: whether
-# the sample fell to its half. No model is trained on a held-out sample, whatever it says.
+# the sample is in its half. No model is trained on a held-out sample, whatever the entry.
 HALVES: Final = pl.Schema({"sample_id": pl.String(), "seen": pl.List(pl.Boolean)})
 REFERENCE_LOSS: Final = pl.Schema({"sample_id": pl.String, "loss": pl.Float32})  # nats per token
-# The same for all reference models; both lists have their order.
+# The losses of all reference models; both lists are in the order of the models.
 REFERENCES: Final = pl.Schema(
     {
         "sample_id": pl.String(),
@@ -107,8 +107,8 @@ SCORES: Final = pl.Schema(
         "never_learned": pl.Boolean,
     }
 )
-# One row is a sample in one of several tracked runs, `run` its place in train.seeds. The table is
-# followed by one Float64 column for every enabled score.
+# One row is a sample in one of several tracked runs; `run` is an index into train.seeds. The table
+# is followed by one Float64 column for every enabled score.
 SCORES_BY_RUN: Final = pl.Schema(
     {
         "run": pl.Int64,
@@ -138,19 +138,19 @@ QUADRANT_TABLE: Final = pl.Schema(
     }
 )
 
-# One row is a span of a training text that a model has memorized. `start` and `end` are places of
-# characters (code points) of the corpus's text, `end` the first after the span.
+# One row is a memorized span of a training text. `start` and `end` are character offsets (code
+# points) in the text of the corpus, `end` exclusive.
 SPANS: Final = pl.Schema(
     {
         "sample_id": pl.String,
         "start": pl.Int64,
         "end": pl.Int64,
         "num_tokens": pl.Int64,
-        "nats": pl.Float64,  # how far its loss fell beyond that of held-out tokens, summed
+        "nats": pl.Float64,  # sum over its tokens of mean held-out late loss minus late loss
     }
 )
 
-# Spans whose tokens carry no loss, though the tokens after them still see them.
+# Spans whose tokens have no loss; later tokens still see them.
 MASKED: Final = pl.List(pl.Struct({"start": pl.Int64(), "end": pl.Int64()}))
 PLAN: Final = pl.Schema(
     {
@@ -189,14 +189,14 @@ AUDIT: Final = pl.Schema(
         "secret_nll_shifted": pl.Float64,
         "extracted": pl.Boolean,  # greedy decoding from the prefix gives the secret exactly
         "extracted_shifted": pl.Boolean,  # the same with another text before the prefix, or null
-        # How near the greedy tokens at the secret's places, given the true ones before, come to it.
+        # Similarity of the secret and the greedy tokens at its positions, given the true prefixes.
         "edit_similarity": pl.Float64,  # 1 minus the edit distance over the longer length
         "substring_share": pl.Float64,  # longest common substring over the secret's length
         "exposure": pl.Float64,  # bits among the twins of its family; null for a twin
         # Bits from a skew-normal fitted to the twins; null where they are too few.
         "exposure_fitted": pl.Float64,
         "fit_distance": pl.Float64,  # Kolmogorov-Smirnov distance of that fit from the twins
-        "fit_is_beyond": pl.Boolean,  # more than 15 bits above what the twins resolve: a guess
+        "fit_is_beyond": pl.Boolean,  # more than 15 bits above what the twins resolve: extrapolated
     }
 )
 
@@ -243,5 +243,5 @@ def require(
 
 
 def to_arrow(table: pl.DataFrame) -> "pa.Table":
-    """As every reader of Parquet knows its types."""
+    """An Arrow table with types that every reader of Parquet supports."""
     return table.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -1,28 +1,25 @@
 """Confusion counts of an attack -> lower bounds on the epsilon of differential privacy.
 
 Under (epsilon, delta) differential privacy no attack has TPR > e^epsilon FPR + delta, nor
-TNR > e^epsilon FNR + delta. So an attack that does well refutes every smaller epsilon. Epsilons are
-natural logarithms. It is the epsilon of all that sets a member apart: with k planted copies of each
-member, divide by k (delta = 0).
+TNR > e^epsilon FNR + delta. So a successful attack refutes every smaller epsilon. Epsilons are
+natural logarithms. The bound holds for the whole difference between member and non-member: with k
+planted copies of each member, divide it by k (delta = 0).
 
 The bounds hold for independent trials, such as one text under many models. The texts of one
 training run are not quite that, and then the bounds are estimates (Steinke et al. 2023,
 arXiv:2305.08846, have one that holds).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainccinv, betaincinv
-from scipy.stats import norm
 
 from gdc.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
 Counts = int | NDArray[np.int64]
-Method = Literal["clopper-pearson", "katz-log", "bailey"]
 
 
 class Rate(NamedTuple):
@@ -33,7 +30,7 @@ class Rate(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """Members called so (``tp``) or missed (``fn``), non-members called members (``fp``) or not."""
+    """Members found (``tp``) or missed (``fn``), non-members called members (``fp``) or not."""
 
     tp: Counts
     fn: Counts
@@ -42,7 +39,7 @@ class Confusion(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Calls a member what scores at least ``threshold``, or, ``is_turned``, what scores less."""
+    """Texts that score at least ``threshold``, or less if ``is_turned``, are called members."""
 
     threshold: float
     is_turned: bool
@@ -60,94 +57,23 @@ def clopper_pearson(top: Rate, bottom: Rate, alpha: float, delta: float = 0.0) -
     return np.maximum(low - delta, 0.0) / high
 
 
-def katz_log(top: Rate, bottom: Rate, alpha: float) -> Floats:
-    """Lower bound of top / bottom, whose logarithm is about normal; one-sided level ``alpha``.
+def epsilon_lower_bound(counts: Confusion, alpha: float, delta: float = 0.0) -> Floats:
+    """Largest epsilons, at least 0, that confusion counts refute at level ``alpha``.
 
-    No hits at the bottom count as half a hit, and where every trial of both is a hit, half a hit is
-    taken from each. Half a hit can give a lower bound than one hit does, so with few hits trust
-    ``clopper_pearson`` instead.
-
-    Source: Katz et al. 1978, Biometrics 34:469; edges as in R's ``asbio::ci.prat``.
-    """
-    hits, other = top.hits, np.maximum(bottom.hits, 0.5)
-    is_full = (hits == top.num_trials) & (other == bottom.num_trials)
-    hits, other = hits - 0.5 * is_full, other - 0.5 * is_full
-    # Any number will do for no hits: their bound is 0.
-    some = np.maximum(hits, 0.5)
-    variance = 1 / some - 1 / top.num_trials + 1 / other - 1 / bottom.num_trials
-    ratio = (hits / top.num_trials) / (other / bottom.num_trials)
-    return np.asarray(ratio * np.exp(norm.ppf(alpha) * np.sqrt(np.maximum(variance, 0.0))))
-
-
-def bailey(top: Rate, bottom: Rate, alpha: float) -> Floats:
-    """Lower bound of top / bottom, whose cube root is about normal; one-sided level ``alpha``.
-
-    No hits at the bottom count as half a hit, and half a hit is taken from each rate of 1. The
-    bound is 0 where ``top`` has too few hits to exclude 0.
-
-    Source: Bailey 1987, Biometrics 43:201; edges as in R's ``asbio::ci.prat``.
-    """
-    hits = np.minimum(top.hits, top.num_trials - 0.5)
-    other = np.clip(bottom.hits, 0.5, bottom.num_trials - 0.5)
-    some = np.maximum(hits, 0.5)
-    squared_z = norm.ppf(alpha) ** 2
-    u = squared_z * (1 / some - 1 / top.num_trials) / 9
-    v = squared_z * (1 / other - 1 / bottom.num_trials) / 9
-    # The smaller root of (1 - v) x^2 - 2 x + (1 - u), written so that 1 - v may be 0 or less.
-    root = np.maximum(1 - u, 0.0) / (1 + np.sqrt(np.maximum(u + v - u * v, 0.0)))
-    return np.asarray((hits / top.num_trials) / (other / bottom.num_trials) * root**3)
-
-
-RATIO_BOUNDS: Final[Mapping[str, Callable[[Rate, Rate, float], Floats]]] = {
-    "clopper-pearson": clopper_pearson,
-    "katz-log": katz_log,
-    "bailey": bailey,
-}
-
-
-def epsilon_lower_bound(  # noqa: PLR0913, PLR0917 - four are one confusion matrix
-    tp: int, fn: int, fp: int, tn: int, alpha: float, method: Method, *, delta: float = 0.0
-) -> float:
-    """Largest epsilon, at least 0, that the counts of one attack refute at level ``alpha``.
-
-    It is the larger of the bounds of TPR/FPR and TNR/FNR, as in tensorflow/privacy
-    ``epsilon_lower_bound.py`` with one-sided thresholds. Both Clopper-Pearson bounds follow from
-    the same two limits, so their larger one fails with probability at most ``alpha`` too; that of
-    the other, approximate methods with about 2 ``alpha`` at most. An attack that is wrong more
-    often than right gives 0: turn it round, but before looking at these counts.
+    It is the larger of the bounds of TPR/FPR and TNR/FNR. Both follow from the same two limits, so
+    the larger one is too high with probability at most ``alpha`` too. An attack that is wrong more
+    often than right gives 0: turn it before looking at these counts.
 
     Args:
-        tp: Members called members.
-        fn: Members missed.
-        fp: Non-members called members.
-        tn: Non-members called so.
+        counts: Of at least one member and one non-member.
         alpha: Probability, in (0, 0.5), that the bound is too high.
-        method: A name of ``RATIO_BOUNDS``.
-        delta: Of differential privacy, in [0, 1); other than 0 for ``clopper-pearson`` only.
-
-    Raises:
-        ConfigError: ``alpha``, ``method`` or ``delta`` is none of these.
-        DataError: A count is negative, there are no members or no non-members.
+        delta: Of differential privacy, in [0, 1).
 
     Source: Jagielski et al. 2020, arXiv:2006.07709; Nasr et al. 2021, arXiv:2101.04535.
     """
-    _require_level(alpha, delta)
-    if method not in RATIO_BOUNDS:
-        raise ConfigError(f"method: expected one of {sorted(RATIO_BOUNDS)}, got {method!r}")
-    if delta and method != "clopper-pearson":
-        raise ConfigError(
-            f"delta: expected 0 for {method}, got {delta}. Use clopper-pearson, which bounds "
-            "each rate."
-        )
-    if not min(tp, fn, fp, tn) >= 0 or tp + fn < 1 or fp + tn < 1:
-        raise DataError(
-            "confusion counts: expected none below 0, a member and a non-member, got "
-            f"tp {tp}, fn {fn}, fp {fp}, tn {tn}"
-        )
-    counts = Confusion(tp, fn, fp, tn)
-    if delta:
-        return float(_exact_epsilon(counts, alpha, delta))
-    return float(_epsilon([RATIO_BOUNDS[method](*rates, alpha) for rates in _directions(counts)]))
+    ratios = [clopper_pearson(*rates, alpha, delta) for rates in _directions(counts)]
+    # A ratio below 1 refutes no epsilon; as 1 its logarithm is 0 and never that of 0.
+    return np.asarray(np.log(np.maximum(np.maximum(*ratios), 1.0)))
 
 
 def best_epsilon(
@@ -158,20 +84,18 @@ def best_epsilon(
     delta: float = 0.0,
     seed: int = 0,
 ) -> float:
-    """Clopper-Pearson bound of the attack that calls members what scores beyond a threshold.
+    """Clopper-Pearson bound of the attack that calls texts beyond a score threshold members.
 
-    One random half of the members and non-members chooses the threshold, and the side members are
-    on, by its own bound; the other half, which the choice has not seen, gives the bound that is
-    returned. So it is too high with probability at most ``alpha``, however many thresholds there
-    were.
+    One random half of the members and non-members chooses the threshold and the side of the members
+    by its own bound; the other half, unseen by the choice, gives the returned bound. So that is too
+    high with probability at most ``alpha``, however many thresholds there were.
 
     Args:
         members: Attack scores of texts trained on, at least two; any unit.
-        non_members: Scores of texts that were not, alike.
+        non_members: Attack scores of other texts, at least two.
         alpha: Probability, in (0, 0.5), that the bound is too high.
         delta: Of differential privacy, in [0, 1).
-        seed: Splits the scores, each array by itself and by position. Fix it beforehand: the best
-            of many seeds is no bound.
+        seed: Seed of the split. Fix it beforehand: the best of many seeds is no bound.
 
     Returns:
         Epsilon, natural logarithm, at least 0.
@@ -180,29 +104,33 @@ def best_epsilon(
         ConfigError: ``alpha`` or ``delta`` is out of range.
         DataError: An array is not one-dimensional, has fewer than two scores or one not finite.
 
-    Source: The bound as in ``epsilon_lower_bound``; the split keeps the choice out of it.
+    Source: As ``epsilon_lower_bound``; the split keeps the bound independent of the choice.
     """
     _require_level(alpha, delta)
     choosing, judging = zip(
-        _halves("members", members, seed), _halves("non_members", non_members, seed), strict=True
+        _split_scores("members", members, seed),
+        _split_scores("non_members", non_members, seed),
+        strict=True,
     )
     cut = choose_cut(*choosing, alpha, delta)
     counts = confusion(*judging, np.array(cut.threshold), is_turned=cut.is_turned)
-    return float(_exact_epsilon(counts, alpha, delta))
+    return float(epsilon_lower_bound(counts, alpha, delta))
 
 
 def choose_cut(
     members: NDArray[np.floating], non_members: NDArray[np.floating], alpha: float, delta: float
 ) -> Cut:
-    """Threshold and side with the largest Clopper-Pearson bound on these very scores.
+    """Threshold and side with the largest Clopper-Pearson bound on these scores.
 
-    The infinite threshold, which calls nobody a member, where no bound is above 0; the highest
-    among equals.
+    The infinite threshold, which calls nothing a member, where no bound is above 0; of equal bounds
+    the highest threshold.
     """
     falling = np.unique(np.concatenate([members, non_members]))[::-1]
     thresholds = np.concatenate([[np.inf], falling])
     epsilons = [
-        _exact_epsilon(confusion(members, non_members, thresholds, is_turned=side), alpha, delta)
+        epsilon_lower_bound(
+            confusion(members, non_members, thresholds, is_turned=side), alpha, delta
+        )
         for side in (False, True)
     ]
     best, side = divmod(int(np.stack(epsilons, axis=1).argmax()), 2)
@@ -216,14 +144,10 @@ def confusion(
     *,
     is_turned: bool,
 ) -> Confusion:
-    """Counts at each threshold, calling members what scores at least it (less, if turned)."""
+    """Counts at each threshold: texts at or above it (below it, if turned) are called members."""
     fn, tn = (np.searchsorted(np.sort(s), thresholds, side="left") for s in (members, non_members))
     tp, fp = len(members) - fn, len(non_members) - tn
     return Confusion(fn, tp, tn, fp) if is_turned else Confusion(tp, fn, fp, tn)
-
-
-def _exact_epsilon(counts: Confusion, alpha: float, delta: float) -> Floats:
-    return _epsilon([clopper_pearson(*rates, alpha, delta) for rates in _directions(counts)])
 
 
 def _directions(counts: Confusion) -> tuple[tuple[Rate, Rate], tuple[Rate, Rate]]:
@@ -233,11 +157,6 @@ def _directions(counts: Confusion) -> tuple[tuple[Rate, Rate], tuple[Rate, Rate]
         (Rate(tp, num_members), Rate(fp, num_non_members)),
         (Rate(tn, num_non_members), Rate(fn, num_members)),
     )
-
-
-def _epsilon(ratios: Sequence[Floats]) -> Floats:
-    # A ratio below 1 refutes no epsilon; as 1 its logarithm is 0 and never that of 0.
-    return np.asarray(np.log(np.maximum(np.maximum(*ratios), 1.0)))
 
 
 def _lowest_rate(rate: Rate, alpha: float) -> Floats:
@@ -250,7 +169,7 @@ def _highest_rate(rate: Rate, alpha: float) -> Floats:
     return np.where(misses == 0, 1.0, betainccinv(hits + 1, misses, alpha))
 
 
-def _halves(
+def _split_scores(
     name: str, scores: NDArray[np.floating], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if scores.ndim != 1 or len(scores) < 2:

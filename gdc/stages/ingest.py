@@ -39,9 +39,9 @@ FOLDER: Final = Path("work/ingest")
 
 
 def main() -> None:
-    """Read the source and write everything that later stages know of it.
+    """Read the source and write all that later stages read of it.
 
-    Memory holds a part of the texts at a time, and the content id of each row.
+    Memory holds a chunk of the texts at a time, and the content id of each row.
     """
     params = files.load_params()
     config = params.ingest
@@ -78,22 +78,22 @@ def main() -> None:
 
 
 class _Source:
-    """The contents of a source's usable rows, some at a time; the bad rows are kept."""
+    """Contents of the usable rows of a source in chunks; its bad rows are collected."""
 
     def __init__(self, config: IngestConfig, seed: int) -> None:
         self.unread: dict[str, UnreadFiles] = files.read_json(paths.MANIFEST).get("unread", {})
         _check_seen("source", sources.fingerprint(config.source), paths.MANIFEST)
         seen = sources.fingerprint_pretrained(config.tokenizer)
         _check_seen("tokenizer", seen, paths.PRETRAINED)
-        self._batches = sources.read_batches(config.source, max_chars=config.max_chars, seed=seed)
+        self._chunks = sources.read_chunks(config.source, max_chars=config.max_chars, seed=seed)
         self.bad_rows = pl.DataFrame(schema=QUARANTINE)
         self.num_usable = 0
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
-        for batch in self._batches:
-            self.bad_rows.extend(batch.bad_rows)
-            self.num_usable += batch.rows.height
-            yield contents_of(batch.rows)
+        for chunk in self._chunks:
+            self.bad_rows.extend(chunk.bad_rows)
+            self.num_usable += chunk.rows.height
+            yield contents_of(chunk.rows)
 
 
 def _check_seen(key: str, found: Mapping[str, object], path: Path) -> None:

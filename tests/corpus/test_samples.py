@@ -209,7 +209,7 @@ def test_a_source_that_is_read_in_many_parts_gives_the_same_corpus(
         return *rows, tokenizer, files.read_json(paths.CORPUS_SUMMARY)
 
     whole = written()
-    monkeypatch.setattr("gdc.corpus.sources.rows.BATCH_CHARS", 50)
+    monkeypatch.setattr("gdc.corpus.sources.rows.CHUNK_CHARS", 50)
     monkeypatch.setattr("gdc.corpus.tokenizer.CHUNK_BYTES", 40)
     assert written() == whole
     assert len(list(tables.chunks("corpus", ["sample_id"]))) > 10

@@ -1,4 +1,4 @@
-"""Foreign formats -> ``SOURCE_ROWS`` and the rows that cannot be used: the only foreign reader."""
+"""Sources of every kind -> ``SOURCE_ROWS`` and the rows that cannot be used."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from gdc.corpus.sources import huggingface, jsonl, parquet, pretrained, python_d
 from gdc.corpus.sources.endings import ENDINGS
 from gdc.corpus.sources.files import hash_files
 from gdc.corpus.sources.folders import find_files
-from gdc.corpus.sources.rows import Row, SourceRows, collect, in_batches
+from gdc.corpus.sources.rows import Row, SourceRows, collect, in_chunks
 from gdc.errors import DataError
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "find_unread",
     "fingerprint",
     "fingerprint_pretrained",
-    "read_batches",
+    "read_chunks",
     "read_source",
 ]
 
@@ -80,12 +80,12 @@ def find_unread(source: Source) -> dict[str, list[str]]:
 
 
 def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
-    """Read every row of a source, in source order; a row is usable or bad, and none is lost.
+    """Read every row of a source in source order, usable or bad.
 
     Args:
         source: What to read.
         max_chars: A text with more characters is a bad row.
-        seed: Seed of a source that is made up.
+        seed: Seed of a synthetic source.
 
     Raises:
         DataError: The source is not there, or all of it has another form than configured.
@@ -94,9 +94,9 @@ def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
     return collect(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
 
 
-def read_batches(source: Source, *, max_chars: int, seed: int) -> Iterator[SourceRows]:
-    """``read_source``, some rows at a time, at least one batch."""
-    return in_batches(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+def read_chunks(source: Source, *, max_chars: int, seed: int) -> Iterator[SourceRows]:
+    """``read_source`` in chunks of rows, at least one."""
+    return in_chunks(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
 
 
 def check_bad_rows(

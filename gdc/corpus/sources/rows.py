@@ -1,4 +1,4 @@
-"""Rows as a reader yields them -> usable rows, and bad rows with the reason."""
+"""Rows of a reader -> usable rows, and bad rows with the reason."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ from gdc.schema import QUARANTINE, SOURCE_ROWS
 
 _UNSEEN: Final = ("Cc", "Cf")
 NO_KEY: Final = object()
-# Of a batch of rows: what memory holds of the texts of a source.
-BATCH_CHARS: Final = 2**25
+# Characters of the texts of a chunk of rows, of which memory holds one.
+CHUNK_CHARS: Final = 2**25
 
 
 class Row(NamedTuple):
     """One row of a source, usable or not.
 
-    ``text`` and ``key`` are whatever stands there. A reader that could not get so far gives the
-    ``reason`` instead.
+    ``text`` and ``key`` are unchecked values. A reader that cannot read them gives the ``reason``.
     """
 
     source: str
@@ -36,12 +35,12 @@ class SourceRows:
     bad_rows: pl.DataFrame
 
 
-def in_batches(rows: Iterable[Row], *, max_chars: int) -> Iterator[SourceRows]:
-    """Tell usable rows from bad ones; each batch but the last holds about ``BATCH_CHARS`` of text.
+def in_chunks(rows: Iterable[Row], *, max_chars: int) -> Iterator[SourceRows]:
+    """Part usable rows from bad ones; each chunk but the last holds about ``CHUNK_CHARS`` of text.
 
-    A key counts as taken only once a usable row has it, so a bad row never costs a good one.
+    Only the keys of usable rows are taken, so a bad row never makes a usable one a duplicate.
     """
-    usable, bad, num_chars = _new_batch()
+    usable, bad, num_chars = _new_chunk()
     first_with: dict[str, str] = {}
     for row in rows:
         reason = (
@@ -54,17 +53,17 @@ def in_batches(rows: Iterable[Row], *, max_chars: int) -> Iterator[SourceRows]:
                 first_with[str(row.key)] = row.source
         else:
             bad.append((row.source, reason))
-        if num_chars >= BATCH_CHARS:
+        if num_chars >= CHUNK_CHARS:
             yield _tables(usable, bad)
-            usable, bad, num_chars = _new_batch()
+            usable, bad, num_chars = _new_chunk()
     yield _tables(usable, bad)
 
 
 def collect(rows: Iterable[Row], *, max_chars: int) -> SourceRows:
     """All usable rows and all bad ones."""
-    batches = list(in_batches(rows, max_chars=max_chars))
+    chunks = list(in_chunks(rows, max_chars=max_chars))
     return SourceRows(
-        pl.concat(batch.rows for batch in batches), pl.concat(batch.bad_rows for batch in batches)
+        pl.concat(chunk.rows for chunk in chunks), pl.concat(chunk.bad_rows for chunk in chunks)
     )
 
 
@@ -84,7 +83,7 @@ def is_empty(text: str) -> bool:
     return all(character.isspace() or category(character) in _UNSEEN for character in text)
 
 
-def _new_batch() -> tuple[list[tuple[object, str]], list[tuple[str, str]], int]:
+def _new_chunk() -> tuple[list[tuple[object, str]], list[tuple[str, str]], int]:
     return [], [], 0
 
 
