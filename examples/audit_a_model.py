@@ -99,7 +99,7 @@ def main() -> None:
     write_lines(folder / "trained-on.jsonl", [{"text": text} for text in texts[::2]])
     write_lines(folder / "not-trained-on.jsonl", [{"text": text} for text in texts[1::2]])
     write_lines(folder / "canaries.jsonl", canaries())
-    command = [sys.executable, "-c", "from gdc.cli import main; main()", "audit"]
+    command = [sys.executable, "-m", "gdc", "audit"]
     options = {
         "--model": "model", "--corpus": "trained-on.jsonl", "--heldout": "not-trained-on.jsonl",
         "--canaries": "canaries.jsonl", "--out": "audit",

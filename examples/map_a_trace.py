@@ -51,7 +51,7 @@ def main() -> None:
     """Write a trace and map it."""
     folder = Path(sys.argv[1])
     write_trace(folder / "trace", made_up_losses())
-    command = [sys.executable, "-c", "from gdc.cli import main; main()", "map"]
+    command = [sys.executable, "-m", "gdc", "map"]
     options = ["--mode", "probe", "--score", "std", "--out", str(folder / "map")]
     subprocess.run([*command, str(folder / "trace"), *options], check=True)
     scores = pl.read_parquet(folder / "map/scores.parquet")

@@ -17,6 +17,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import gdc
 from gdc import cli, config, errors, schema, scores
 from gdc.recording import trace
 from gdc.workspace import paths, tables
@@ -351,20 +352,45 @@ def report_page() -> str:
 
 
 def exit_codes_page() -> str:
-    """Every exit code: those of the errors, and of signals."""
-    codes: dict[int, list[str]] = {}
-    for error in subclasses(errors.GdcError):
-        codes.setdefault(error.exit_code, []).append(
-            f"`{error.__name__}`: {first_paragraph(error.__doc__)}"
-        )
-    rows = [("0", "Done.")]
-    rows += [(str(code), " ".join(told)) for code, told in sorted(codes.items())]
-    rows += [("130", "Ended by Ctrl-C (SIGINT)."), ("143", "Ended by SIGTERM.")]
+    """Every exit code, with the errors that end a command with it."""
+    rows = []
+    for code, meaning in errors.EXIT_CODES.items():
+        found = [e for e in subclasses(errors.GdcError) if e.exit_code == code]
+        told = [f"`{e.__name__}`: {first_paragraph(e.__doc__)}" for e in found]
+        rows.append((str(code), meaning, " ".join(told)))
+    intro = "An error prints one message: where, what was expected, what was found, and what to do."
+    head = ("code", "meaning", "errors of `import gdc`")
+    return f"# Exit codes\n\n{GENERATED}\n\n{intro}\n\n{table(head, rows)}\n"
+
+
+def python_page() -> str:
+    """The public names of ``import gdc``: signature and docstring."""
     intro = (
-        "An error prints one message: where, what was expected, what was found, and what to do. "
-        "After 75 the same command may work later; after 2 something has to be mended first."
+        "`import gdc` takes no time: what is heavy is imported when a name is first used. The "
+        "names below are the public ones."
     )
-    return f"# Exit codes\n\n{GENERATED}\n\n{intro}\n\n{table(('code', 'meaning'), rows)}\n"
+    parts = ["# Python", GENERATED, intro]
+    for name in gdc.__all__:
+        value = getattr(gdc, name)
+        if inspect.isfunction(value):
+            signature = f"{name}{inspect.signature(value, eval_str=False)}"
+            parts += [f"## {name}", f"```text\n{signature}\n```", documented(value.__doc__)]
+        elif isinstance(value, type):
+            parts += [f"## {name}", first_paragraph(value.__doc__)]
+    return "\n\n".join(parts) + "\n"
+
+
+def documented(docstring: str | None) -> str:
+    """A docstring of Google's style: its sections become bold words and lists."""
+    lines = []
+    for line in inspect.cleandoc(docstring or "").splitlines():
+        if line in {"Args:", "Returns:", "Raises:", "Attributes:"}:
+            lines += [f"**{line.removesuffix(':')}**", ""]
+        elif entry := re.fullmatch(r"    (\w+): (.+)", line):
+            lines.append(f"- `{entry[1]}`: {as_markdown(entry[2])}")
+        else:
+            lines.append(as_markdown(line.strip()))
+    return "\n".join(lines)
 
 
 def subclasses(error: type[errors.GdcError]) -> Iterator[type[errors.GdcError]]:
@@ -408,4 +434,5 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "trace": trace_page,
     "report": report_page,
     "exit-codes": exit_codes_page,
+    "python": python_page,
 }

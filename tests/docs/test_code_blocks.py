@@ -169,7 +169,7 @@ def test_the_python_of_a_page_runs_and_its_trace_can_be_mapped(page: Path, tmp_p
         return
     lines = [line for block in blocks_of(page) for line in commands_of(block.text)]
     (command,) = [words_of(line) for line in lines if line.startswith("gdc map my-trace")]
-    run_python(["-c", "from gdc.cli import main; main()", *command[1:]], tmp_path)
+    run_python(["-m", "gdc", *command[1:]], tmp_path)
     assert (tmp_path / "reports/map/quadrants.parquet").exists()
 
 

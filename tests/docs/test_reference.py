@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 import typer
 
+import gdc
 from docs.hooks import reference
 from gdc import cli, schema, scores
 from gdc.config import Params
+from gdc.errors import EXIT_CODES
 from tests.builders import REPOSITORY
 
 
@@ -120,11 +122,27 @@ def test_comments_beside_and_above_a_column_belong_to_it(tmp_path: Path) -> None
     assert comments["SHORT"].columns == {}
 
 
-def test_every_error_stands_there_with_its_exit_code() -> None:
-    page = reference.exit_codes_page()
-    assert "| 75 | `TransientError`:" in page
-    for name in ("ConfigError", "DataError", "SchemaError"):
-        assert f"`{name}`" in next(line for line in page.splitlines() if line.startswith("| 2 |"))
+def test_every_exit_code_stands_there_with_its_errors() -> None:
+    lines = {
+        line.split("|")[1].strip(): line for line in reference.exit_codes_page().splitlines()[6:]
+    }
+    assert {str(code) for code in EXIT_CODES} <= set(lines)
+    assert "`TransientError`:" in lines["75"]
+    assert [name in lines["2"] for name in ("ConfigError", "DataError", "SchemaError")] == [
+        True
+    ] * 3
+    assert "`" not in lines["0"]
+
+
+def test_every_public_name_stands_there_with_its_arguments() -> None:
+    page = reference.python_page()
+    for name in set(gdc.__all__) - {"__version__"}:
+        section(page, name)
+    told = section(page, "load_trace")
+    assert "load_trace(folder: 'str | Path', mode: 'str | None' = None)" in told or (
+        "load_trace(folder: str | pathlib.Path, mode: str | None = None)" in told
+    )
+    assert "- `mode`: Checkpoints whose losses are wanted, `online` or `probe`; None: all" in told
 
 
 @pytest.mark.parametrize(
