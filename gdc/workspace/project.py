@@ -25,6 +25,8 @@ IGNORED: Final = (
     "/data/", "/lineage/", "/metrics/", "/reports/", "work/", "/mlflow.db*", "/.mlflow.db*",
     "/mlartifacts/",
 )  # fmt: skip
+# Names of files in graphs of an older version -> their names now.
+_FORMER_OUTS: Final = {"data/probes.parquet": "data/canary_memorization.parquet"}
 _SOURCE: Final = "--source"
 # As ``files`` names what is not yet written whole.
 TEMPORARIES: Final = ".*.tmp"
@@ -46,8 +48,11 @@ def require_workspace() -> None:
 
 
 def require_our_graph() -> None:
-    """Raise ``ConfigError`` unless dvc.yaml has every stage of ours."""
-    found = _stages_of(read_yaml(GRAPH))
+    """Raise ``ConfigError`` unless dvc.yaml has our stages, and no file of a former name."""
+    from gdc.workspace.outputs import outs_of
+
+    graph = read_yaml(GRAPH)
+    found = _stages_of(graph)
     missing = [name for name in _stages_of(_installed_graph()) if name not in found]
     if missing:
         raise ConfigError(
@@ -55,6 +60,13 @@ def require_our_graph() -> None:
             f"without {', '.join(missing)}. If it is a pipeline of your own, go to another folder; "
             f"if it is one of an older gdc, move {GRAPH} away. Then: gdc init docs"
         )
+    for out in outs_of(graph):
+        if (former := out.as_posix()) in _FORMER_OUTS:
+            raise ConfigError(
+                f"{GRAPH}: `{former}` is called `{_FORMER_OUTS[former]}` now, so this graph is one "
+                f"of an older gdc. Move {GRAPH} away. Then: gdc init docs --force, which keeps a "
+                "copy of params.yaml."
+            )
 
 
 def load_params() -> "Params":

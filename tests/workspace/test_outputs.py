@@ -301,6 +301,25 @@ def test_a_graph_of_the_users_own_is_refused(folder: Path, call: Call, text: str
     assert (folder / "dvc.yaml").read_text() == text
 
 
+def test_a_graph_with_a_file_of_a_former_name_is_refused_and_can_be_replaced(
+    folder: Path, call: Call
+) -> None:
+    assert call("init", "docs")[0] == 0
+    graph, params = (folder / "dvc.yaml").read_text(), (folder / "params.yaml").read_text()
+    write("dvc.yaml", graph.replace("data/canary_memorization.parquet", "data/probes.parquet"))
+    for command in (["run"], ["init", "docs", "--force"]):
+        code, _, errors = call(*command)
+        assert code == 2
+        assert errors.startswith(
+            "error: dvc.yaml: `data/probes.parquet` is called `data/canary_memorization.parquet`"
+        )
+    (folder / "dvc.yaml").rename(folder / "old.yaml")
+    write("params.yaml", f"{params}\n# mine\n")
+    assert call("init", "docs", "--force")[0] == 0
+    assert (folder / "dvc.yaml").read_text() == graph
+    assert (folder / "params.yaml.bak").read_text() == f"{params}\n# mine\n"
+
+
 @pytest.mark.parametrize("text", ["lr: 0.1\n", "mine: [", "- 1\n", "", "seed: 0\ningest: {}\n"])
 def test_params_of_the_users_own_are_never_replaced(folder: Path, call: Call, text: str) -> None:
     write("params.yaml", text)
