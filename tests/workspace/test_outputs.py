@@ -47,7 +47,8 @@ def our_folder(folder: Path) -> Path:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run the command line in this process, which starts nothing: exit code, output, errors."""
-    monkeypatch.setattr(cli, "_start", lambda command: pytest.fail(f"started {command}"))
+    for flow in ("curate", "leaderboard", "single_stage"):
+        monkeypatch.setattr(f"flows.{flow}.run", lambda *_, **__: pytest.fail("a flow has started"))
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gdc", *arguments])
