@@ -6,9 +6,9 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import reference  # noqa: E402  # found by the path above
+from docs.hooks import reference  # found by the path above
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

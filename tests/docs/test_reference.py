@@ -1,5 +1,6 @@
 """The reference pages say what the code says, and nothing is missing."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import typer
 
 import gdc
 from docs.hooks import reference
+from docs.hooks.parameters import parameters_page
+from docs.hooks.schema_comments import schema_comments
+from docs.hooks.wording import as_markdown, first_sentence
 from gdc import cli, schema, scores
 from gdc.config import Params
 from gdc.errors import EXIT_CODES
+from gdc.report.model import AuditReport, Hotspot, Report
 from tests.builders import REPOSITORY
 
 
@@ -41,7 +46,7 @@ def test_every_command_stands_there_with_its_options() -> None:
 
 
 def test_every_parameter_stands_there_with_type_and_bounds() -> None:
-    page = reference.parameters_page()
+    page = parameters_page()
     for key in Params.model_fields:
         row(section(page, "params.yaml"), key)
     share, hundred = row(section(page, "spans"), "p_value"), "Share of like held-out tokens that"
@@ -59,7 +64,7 @@ def test_every_parameter_stands_there_with_type_and_bounds() -> None:
 
 
 def test_every_parameter_says_what_it_is() -> None:
-    keys = re.findall(r"^\| `(\w+)` \|.*\|  \|$", reference.parameters_page(), re.MULTILINE)
+    keys = re.findall(r"^\| `(\w+)` \|.*\|  \|$", parameters_page(), re.MULTILINE)
     assert keys == []
 
 
@@ -115,7 +120,7 @@ def test_comments_beside_and_above_a_column_belong_to_it(tmp_path: Path) -> None
         'SHORT: Final = pl.Schema({"a": pl.Int64})\n',
         encoding="utf-8",
     )
-    comments = reference.schema_comments(module)
+    comments = schema_comments(module)
     assert comments["TABLE"].text == "Of a table. In two lines."
     assert comments["TABLE"].columns == {"a": "beside", "b": "above it", "c": ""}
     assert comments["SHORT"].text == "Of one line."
@@ -123,15 +128,29 @@ def test_comments_beside_and_above_a_column_belong_to_it(tmp_path: Path) -> None
 
 
 def test_every_exit_code_stands_there_with_its_errors() -> None:
-    lines = {
-        line.split("|")[1].strip(): line for line in reference.exit_codes_page().splitlines()[6:]
-    }
+    rows = [line for line in reference.exit_codes_page().splitlines() if line.startswith("|")]
+    lines = {line.split("|")[1].strip(): line for line in rows}
     assert {str(code) for code in EXIT_CODES} <= set(lines)
     assert "`TransientError`:" in lines["75"]
     assert [name in lines["2"] for name in ("ConfigError", "DataError", "SchemaError")] == [
         True
     ] * 3
     assert "`" not in lines["0"]
+
+
+def test_the_report_stands_there_with_every_key_and_its_schema() -> None:
+    page = reference.report_page()
+    for title, of in (("gdc run", Report), ("gdc audit", AuditReport)):
+        told = section(page, title)
+        assert all(len(row(told, key)) == 1 for key in of.model_fields)
+        schema = json.loads(told.split("```json")[1].split("```")[0])
+        assert set(schema["properties"]) == set(of.model_fields)
+
+
+def test_a_key_of_the_report_is_told_by_its_own_words_or_by_those_of_its_type() -> None:
+    told = section(reference.report_page(), "gdc run")
+    assert row(told, "arms") == ["In the order of `retrain.arms`."]
+    assert row(told, "hotspots") == [first_sentence(Hotspot.__doc__)]
 
 
 def test_every_public_name_stands_there_with_its_arguments() -> None:
@@ -150,7 +169,7 @@ def test_every_public_name_stands_there_with_its_arguments() -> None:
     [("``a<b>`` and <c>", "`a<b>` and &lt;c>"), ("`x_<y>`", "`x_<y>`"), ("plain", "plain")],
 )
 def test_docstrings_become_markdown(text: str, expected: str) -> None:
-    assert reference.as_markdown(text) == expected
+    assert as_markdown(text) == expected
 
 
 def test_every_variable_of_the_environment_is_told() -> None:
