@@ -23,8 +23,7 @@ from table import Row, render
 
 from gdc.config import Params
 from gdc.schema import QUADRANTS, SCORES
-from gdc.workspace import files, paths, tables
-from tasks.stages import stage_environment
+from gdc.workspace import dvc, files, paths, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "work" / "corpus"
@@ -69,7 +68,7 @@ def peaks(folder: Path, megabytes: int) -> dict[str, float]:
 def run(stage: str) -> float:
     """Peak resident memory of a stage in GB, in a process of its own."""
     command = [sys.executable, "-m", f"gdc.stages.{stage}"]
-    process = subprocess.Popen(command, env={**stage_environment(), "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(command, env={**dvc.environment(), "PYTHONPATH": str(ROOT)})
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"stage {stage} failed")

@@ -15,11 +15,11 @@ from typing import Final
 from table import Row, render
 from timing import timed
 
-from tasks.stages import dvc_command, stage_environment
+from gdc.workspace import dvc
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_RUNS = 5
-REPRO = dvc_command("repro")
+REPRO = dvc.command("repro")
 COMMANDS: Final[Mapping[str, Sequence[str | Path]]] = {
     "python": [sys.executable, "-c", "pass"],
     "help": [Path(sys.executable).parent / "gdc", "--help"],
@@ -47,7 +47,7 @@ def main() -> None:
 
 def start(command: Sequence[str | Path]) -> None:
     """Run a program to its end in the repository; what it prints goes to standard error."""
-    subprocess.run(command, cwd=ROOT, env=stage_environment(), check=True, stdout=sys.stderr)
+    subprocess.run(command, cwd=ROOT, env=dvc.environment(), check=True, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

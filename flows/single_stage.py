@@ -3,9 +3,8 @@
 import sys
 
 from flows.program import as_run
-from gdc.environment import child_environment
 from gdc.errors import ConfigError
-from gdc.workspace import dvc_files, project
+from gdc.workspace import dvc, dvc_files, project
 from tasks import guard
 
 
@@ -28,9 +27,8 @@ def run(target: str) -> int:
         targets.insert(0, "manifest")
     if told := dvc_files.mend():
         sys.stderr.write(f"{told}\n")
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
     try:
         with as_run():
-            return guard.run([*command, *targets], child_environment())
+            return guard.run(dvc.command("repro", "--single-item", *targets), dvc.environment())
     finally:
         dvc_files.keep_copy()

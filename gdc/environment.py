@@ -22,6 +22,8 @@ QUIET: Final[Mapping[str, str]] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# The MLflow run that those of stages belong to.
+PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
 _DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 

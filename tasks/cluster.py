@@ -7,7 +7,6 @@ record and takes the outputs from it, as of any run it has seen before.
 
 import os
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from prefect.logging import get_run_logger
 
 from gdc.environment import device
 from gdc.errors import ConfigError, TransientError
-from gdc.workspace import dvc_files, tracking
+from gdc.workspace import dvc, dvc_files, tracking
 from gdc.workspace.ray_cluster import LOCAL, connected
 from tasks.graph import Graph
 from tasks.processes import WAIT_SECONDS
@@ -35,11 +34,9 @@ from tasks.stages import (
     StageFailedError,
     StageResult,
     StageTransientError,
-    dvc_command,
     is_transient,
     reproduce,
     result_of,
-    stage_environment,
 )
 
 # What makes a folder the workspace; the package where it lies in the workspace itself.
@@ -300,12 +297,6 @@ def _say(line: str) -> None:
 
 
 def _dvc(*arguments: str) -> None:
-    done = subprocess.run(  # noqa: S603  # our own python, no outside arguments
-        dvc_command(*arguments),
-        env=stage_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = dvc.run(*arguments)
     if done.returncode != 0:
         raise TransientError(f"dvc {' '.join(arguments)}: {done.stderr.strip()}")

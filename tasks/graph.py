@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
 from gdc.errors import ConfigError
-from tasks.stages import dvc_command, stage_environment
+from gdc.workspace import dvc
 
 # `dvc status` says this of a stage that always runs, changed or not.
 ALWAYS: Final = "always changed"
@@ -79,13 +78,7 @@ def changed_targets() -> frozenset[str]:
 
     Their code as `manifest` has seen it last: see ``gdc.workspace.project.edited_stages``.
     """
-    done = subprocess.run(  # noqa: S603  # our own python, no outside arguments
-        dvc_command("status", "--json"),
-        env=stage_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = dvc.run("status", "--json")
     if done.returncode != 0:
         raise ConfigError(f"dvc status: {done.stderr.strip()}")
     return parse_status(done.stdout)

@@ -11,13 +11,12 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from gdc.errors import ConfigError
-from gdc.workspace import tables
+from gdc.workspace import dvc, tables
 from gdc.workspace.project import edited_stages
 from tasks.graph import changed_targets, load_graph, phase_of
 from tasks.stages import (
     StageFailedError,
     run_program,
-    stage_environment,
     wait_for_all,
 )
 
@@ -51,7 +50,7 @@ def train_model(number: int, num_models: int) -> None:
     # -P: a folder called `gdc` in the workspace must not take the place of ours.
     command = [sys.executable, "-P", "-m", "gdc.stages.ground_truth"]
     command += ["--model", str(number), "--num-models", str(num_models)]
-    run_program(f"half-model@{number}", command, stage_environment(), get_run_logger().info)
+    run_program(f"half-model@{number}", command, dvc.environment(), get_run_logger().info)
 
 
 def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> None:

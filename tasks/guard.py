@@ -15,9 +15,10 @@ from typing import IO, Final
 
 import psutil
 
+from gdc.workspace import dvc
+
 GRACE_SECONDS: Final = 4.0  # between SIGTERM and SIGKILL
 KILLED_SECONDS: Final = 1.0  # that the kernel has for a SIGKILL
-_DVC: Final = ["-m", "dvc"]
 
 
 def start(
@@ -87,7 +88,7 @@ def main() -> None:
     Thread(target=_end_with_starter, daemon=True).start()
     command = sys.argv[1:]
     program = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  # no shell
-    arguments = (program, command[1:3] == _DVC)
+    arguments = (program, dvc.is_command(command))
     signal.signal(signal.SIGTERM, lambda *_: Thread(target=_stop, args=arguments).start())
     code = program.wait()
     raise SystemExit(code if code >= 0 else 128 - code)

@@ -1,7 +1,6 @@
 """A finished workspace -> pushed data, a commit of dvc.lock, and a model that passed the gate."""
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from datetime import date
@@ -15,11 +14,10 @@ from gdc.comparison.results import ArmResult
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
 from gdc.report.model import read_report
-from gdc.workspace import files, paths, tracking
+from gdc.workspace import dvc, files, paths, tracking
 from gdc.workspace.project import edited_stages
 from tasks.graph import changed_targets
 from tasks.lineage import LOCK, git
-from tasks.stages import dvc_command, stage_environment
 
 MODEL_NAME: Final = "gdc-curated"
 ALIAS: Final = "champion"
@@ -49,7 +47,7 @@ def require_publishable() -> None:
             "publish: expected a git repository with a commit, got none. Commit once."
         )
     require_committed()
-    done = _dvc("config", "core.remote")
+    done = dvc.run("config", "core.remote")
     if done.returncode != 0 or not done.stdout.strip():
         raise ConfigError(
             "publish: expected a default DVC remote, got none. "
@@ -102,7 +100,7 @@ def publish(run: tracking.Run, params: Params, day: date) -> None:
     retry_delay_seconds=30,
 )
 def push() -> None:
-    done = _dvc("push", "--run-cache")
+    done = dvc.run("push", "--run-cache")
     if done.returncode != 0:
         raise TransientError(f"dvc push: {done.stderr.strip()}")
 
@@ -172,13 +170,3 @@ def _git(*arguments: str, **environment: str) -> str:
     if output is None:
         raise ConfigError(f"publish: git {arguments[0]} failed. Look at the repository's state.")
     return output
-
-
-def _dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  # our own python, no outside arguments
-        dvc_command(*arguments),
-        env=stage_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )

@@ -4,7 +4,6 @@ import concurrent.futures
 import io
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectConcurrentFuture
 from prefect.tasks import Task
 
-from gdc.environment import child_environment
 from gdc.errors import STAGE_FAILED, GdcError, TransientError
-from gdc.workspace import dvc_files, tracking
+from gdc.workspace import dvc, dvc_files
 from tasks import guard
 
 Outcome = Literal["executed", "restored", "skipped"]
@@ -63,21 +61,6 @@ class StageResult:
     error: StageFailedError | None = None
 
 
-def dvc_command(*arguments: str) -> list[str]:
-    """A DVC command line that waits for another process's lock; the flag stands before the verb."""
-    return [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-
-
-def stage_environment(parent_run_id: str | None = None) -> dict[str, str]:
-    """The environment of a stage that belongs to a parent run."""
-    environment = child_environment() | {"PYTHONUNBUFFERED": "1"}
-    # It would take the place of the parent.
-    environment.pop("MLFLOW_RUN_ID", None)
-    if parent_run_id is not None:
-        environment[tracking.PARENT_VARIABLE] = parent_run_id
-    return environment
-
-
 def reproduce(
     target: str,
     parent_run_id: str | None,
@@ -90,9 +73,9 @@ def reproduce(
         StageFailedError: With the stage's error lines; ``StageTransientError`` for exit code 75.
     """
     started = time.monotonic()
-    command = dvc_command("repro", "--single-item", *options, target)
+    command = dvc.command("repro", "--single-item", *options, target)
     dvc_files.keep_copy()
-    lines = run_program(target, command, stage_environment(parent_run_id), log)
+    lines = run_program(target, command, dvc.environment(parent_run_id), log)
     dvc_files.keep_copy()
     return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
 

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import count
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gdc.environment import child_environment
 from gdc.errors import ConfigError, DataError
 from gdc.paths import require_file
+from gdc.workspace import dvc
 
 if TYPE_CHECKING:
     from gdc.config import Params, Source
@@ -380,7 +380,7 @@ def _start_git_and_dvc() -> None:
         _require_success(git_folder)
         options = [] if Path(".git").exists() else ["--subdir"]
     if not Path(".dvc").exists():
-        _require_success([sys.executable, "-m", "dvc", "init", "--quiet", *options])
+        _require_success(dvc.command("init", "--quiet", *options))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

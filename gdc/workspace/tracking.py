@@ -22,7 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 import polars as pl
 from filelock import FileLock
 
-from gdc.environment import QUIET
+from gdc.environment import PARENT_VARIABLE, QUIET
 from gdc.errors import ConfigError, GdcError, TransientError
 from gdc.statistics import markdown
 from gdc.table_files import scan_parquet
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 DATABASE: Final = "mlflow.db"
-PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
 WORKSPACE_TAG: Final = "gdc.workspace"
 LOOK_SECONDS: Final = 2.0
 _SQLITE: Final = "sqlite:///"

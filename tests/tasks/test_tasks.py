@@ -32,7 +32,7 @@ from flows.curate import curate, require_success
 from flows.program import STOPPED, only_run_here
 from flows.server import prefect_server
 from gdc.errors import ConfigError, TransientError
-from gdc.workspace import dvc_files, files, paths, tracking
+from gdc.workspace import dvc, dvc_files, files, paths, tracking
 from gdc.workspace.code_digests import code_digests
 from tasks import lineage, publish, stages
 from tasks.graph import Graph, changed_targets, load_graph, parse_status, workers
@@ -280,7 +280,7 @@ def test_a_stop_ends_the_stage_and_lets_dvc_finish_its_write(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.py").write_text(WRITING_DVC)
-    with suppress(KeyboardInterrupt), process_group(stages.dvc_command(), dict(os.environ)):
+    with suppress(KeyboardInterrupt), process_group(dvc.command(), dict(os.environ)):
         while not (tmp_path / "started").exists():
             time.sleep(0.05)
         raise KeyboardInterrupt
@@ -419,7 +419,7 @@ def test_only_the_exit_code_makes_a_failure_transient(
 
 def test_a_stage_knows_its_parent_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "other")
-    environment = stages.stage_environment("parent")
+    environment = dvc.environment("parent")
     assert environment["GDC_PARENT_RUN_ID"] == "parent"
     assert "MLFLOW_RUN_ID" not in environment
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
