@@ -55,6 +55,35 @@ def test_one_step_is_a_step_of_adamw_on_the_weighted_loss(tmp_path: Path) -> Non
         torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "curve", "train", "heldout"),
+    [
+        pytest.param(
+            "lstm",
+            [3.36496, 3.45877, 3.35408, 3.36568, 3.3353],
+            [3.37416, 3.44376, 3.32072, 3.35797, 3.31023, 3.33172],
+            [3.41014, 3.41014, 3.38441, 3.38441, 3.38094, 3.38094],
+            id="lstm",
+        ),
+        pytest.param(
+            "gpt2",
+            [3.41104, 3.32817, 3.21873, 3.14706, 3.13653],
+            [3.25854, 3.36316, 3.12318, 3.21494, 3.09944, 3.12492],
+            [3.36457, 3.36457, 3.38677, 3.38677, 3.4044, 3.4044],
+            id="gpt2",
+        ),
+    ],
+)
+def test_a_run_has_the_losses_it_had_in_earlier_versions(
+    kind: str, curve: list[float], train: list[float], heldout: list[float], tmp_path: Path
+) -> None:
+    """Every fourth step's loss; mean losses at checkpoints: probe, online, probe, online, ..."""
+    recording = trained(tmp_path, built(kind, dropout=0.2), recipe_with(probes_per_epoch=1))
+    assert [loss for _, loss in recording.curve[::4]] == pytest.approx(curve, abs=1e-4)
+    assert [loss.mean() for loss in recording.losses] == pytest.approx(train, abs=1e-4)
+    assert [loss.mean() for loss in recording.heldout] == pytest.approx(heldout, abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])
 def test_one_seed_gives_equal_bytes_and_another_does_not(kind: str, tmp_path: Path) -> None:
     outcomes = []
