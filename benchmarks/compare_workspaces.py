@@ -45,8 +45,6 @@ RENAMED_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
         "of_control": "control_samples",
         "twin_ids": "duplicate_ids",
         "epsilon": "epsilon_bound",
-        "asked": "queried",
-        "of_control": "control_samples",
     },
 }
 ADDED_KEYS: Final[Mapping[str, frozenset[str]]] = {
