@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.builders import REPOSITORY
-from tests.docs.pages import PAGES
+from tests.docs.pages import PAGES, name_of
 
 ROOT_PAGES = [page for page in PAGES if page.parent == REPOSITORY]
 LOADED = re.compile(
@@ -62,6 +62,14 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_of_the_repository_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:gdc|tasks|flows|tests|benchmarks|docs|examples)/[\w./-]*)`", text)
+    missing = [name for name in named if not (REPOSITORY / name).exists()]
+    assert missing == []
+
+
 def test_the_readme_has_at_most_200_lines_and_small_pictures() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 200
@@ -102,3 +110,18 @@ def test_the_citation_names_our_version_and_the_paper() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2509.00083"
+
+
+def test_the_import_order_on_its_page_is_that_of_the_contract() -> None:
+    page = (REPOSITORY / "docs/develop/architecture.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("## Import order")
+    told = rest.split("```text\n")[1].split("```")[0].splitlines()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert told == project["tool"]["importlinter"]["contracts"][0]["layers"]
+
+
+def test_every_package_stands_on_the_map_of_packages() -> None:
+    page = (REPOSITORY / "docs/develop/architecture.md").read_text(encoding="utf-8")
+    packages = [path.parent.name for path in (REPOSITORY / "gdc").glob("*/__init__.py")]
+    assert "scores" in packages
+    assert [name for name in packages if f"`gdc/{name}/`" not in page] == []
