@@ -17,7 +17,7 @@ from flows.program import as_run, only_run_here, show_no_tracebacks
 from flows.server import prefect_server
 from gdc.scores import require_registered
 from gdc.workspace import files
-from gdc.workspace.tracking import load_mlflow, require_answer
+from gdc.workspace.mlflow_store import load_mlflow, require_answer
 from tasks.cluster import joined, ray_workers
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE

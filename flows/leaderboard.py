@@ -17,7 +17,7 @@ from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, needs_of, score_samples
 from gdc.stages.score import read_run
-from gdc.workspace import files, half_models, paths, tables, tracking
+from gdc.workspace import files, half_models, mlflow_store, paths, tables, tracking
 from tasks.graph import workers
 from tasks.ground_truth import require_scores, train_models
 
@@ -137,8 +137,8 @@ def run(num_models: int = NUM_MODELS, max_workers: int | None = None) -> None:
         max_workers: Models trained in parallel; None: as the cores allow.
     """
     with as_run():
-        tracking.require_answer()
+        mlflow_store.require_answer()
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
-        Thread(target=tracking.load_mlflow, daemon=True).start()
+        Thread(target=mlflow_store.load_mlflow, daemon=True).start()
         with prefect_server():
             leaderboard(num_models=num_models, max_workers=max_workers)

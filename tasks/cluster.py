@@ -26,7 +26,7 @@ from prefect.logging import get_run_logger
 
 from gdc.environment import device
 from gdc.errors import ConfigError, TransientError
-from gdc.workspace import dvc, dvc_files, tracking
+from gdc.workspace import dvc, dvc_files, mlflow_store
 from gdc.workspace.ray_cluster import LOCAL, connected
 from tasks.graph import Graph
 from tasks.processes import WAIT_SECONDS
@@ -82,7 +82,7 @@ def joined(address: str, num_threads: int) -> Iterator[None]:
 
         nodes = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it so
         hosts = {node["NodeManagerHostname"] for node in nodes if node["Alive"]}
-        uri = tracking.tracking_uri()
+        uri = mlflow_store.tracking_uri()
         if uri.startswith("sqlite") and hosts != {socket.gethostname()}:
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI: expected a server that all of {', '.join(sorted(hosts))} "
@@ -208,7 +208,7 @@ def describe_workspace() -> Workspace:
         files={path.as_posix(): _content(path) for path in paths},
         remote=remote,
         url=url,
-        environment={**handed_on, "MLFLOW_TRACKING_URI": tracking.tracking_uri()},
+        environment={**handed_on, "MLFLOW_TRACKING_URI": mlflow_store.tracking_uri()},
     )
 
 

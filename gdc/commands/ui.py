@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from gdc.environment import child_environment
-from gdc.workspace import paths, tracking
+from gdc.workspace import mlflow_store, paths
 
 SERVER_SECONDS: Final = 60.0
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -31,7 +31,7 @@ def open_pages(port: int, open_page: Callable[[str], object]) -> int:
     """
     if paths.PAGE.exists():
         open_page(paths.PAGE.resolve().as_uri())
-    uri = tracking.tracking_uri()
+    uri = mlflow_store.tracking_uri()
     if uri.startswith("http"):
         open_page(uri)
         return 0
@@ -59,7 +59,7 @@ def serve_runs(uri: str, port: int, open_page: Callable[[str], object]) -> int:
     try:
         if _answers(process, port):
             # Its front page is for something else.
-            page = f"{address}/#/experiments/{tracking.experiment_id()}/runs"
+            page = f"{address}/#/experiments/{mlflow_store.experiment_id()}/runs"
             sys.stdout.write(f"runs    {page}   (Ctrl-C ends)\n")
             sys.stdout.flush()
             open_page(page)

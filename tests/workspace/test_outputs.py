@@ -19,7 +19,7 @@ from gdc import cli
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError
 from gdc.paths import overlapping
-from gdc.workspace import files, outputs, paths, project, tracking
+from gdc.workspace import files, mlflow_store, outputs, paths, project
 from gdc.workspace.project import IGNORED, TEMPORARIES
 from tests.builders import REPOSITORY
 from tests.test_cli import preset_text
@@ -105,7 +105,7 @@ def test_every_other_file_that_the_code_names_is_known(our_folder: Path) -> None
         for package in ("gdc", "tasks", "flows")
         for module in (REPOSITORY / package).rglob("*.py")
         for match in named.finditer(module.read_text(encoding="utf-8"))
-    } | {tracking.DATABASE, "mlartifacts"}
+    } | {mlflow_store.DATABASE, "mlartifacts"}
     assert {"work/checkpoints", "work/.lock", "data/corpus.parquet"} <= found
     known = set(outputs.written())
     # The default folders of `gdc audit` and `gdc map`.

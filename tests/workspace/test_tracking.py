@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient  # noqa: TID251  # a store that is nobody's yet
 
 from gdc.errors import ConfigError, SchemaError, TransientError
-from gdc.workspace import files, paths, tracking
+from gdc.workspace import files, mlflow_store, paths, tracking
 
 
 @pytest.fixture(scope="session")
@@ -307,7 +307,7 @@ def test_a_server_that_is_away_is_missed_before_a_run_begins(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         refusal = pytest.raises(TransientError, match=r"^MLFLOW_TRACKING_URI: .*//127\.0\.0\.1:1/")
         with refusal as caught:
-            tracking.require_answer()
+            mlflow_store.require_answer()
         assert "secret" not in str(caught.value)
     assert time.monotonic() - started < 10
 
@@ -316,10 +316,10 @@ def test_a_server_that_listens_is_not_asked_for_more(monkeypatch: pytest.MonkeyP
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        tracking.require_answer()
+        mlflow_store.require_answer()
 
 
-@pytest.mark.parametrize("opened", [tracking.require_answer, tracking.experiment_id])
+@pytest.mark.parametrize("opened", [mlflow_store.require_answer, mlflow_store.experiment_id])
 @pytest.mark.parametrize("damage", [b"no database" * 100, b"SQLite format 3\0" + b"\1" * 5000])
 @pytest.mark.usefixtures("workspace")
 def test_a_database_that_is_none_is_refused_at_once(
