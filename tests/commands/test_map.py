@@ -25,7 +25,7 @@ from tests.builders import params_with, trace_of, write_trace
 from tests.mapping.builders import absolute, quantile
 from tests.mapping.builders import config as cuts
 from tests.scores.builders import config as rules
-from tests.workspace.test_store import damage
+from tests.workspace.builders import damage
 
 OUT = Path("map")
 
