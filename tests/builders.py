@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,14 @@ from gdc.workspace import paths
 from gdc.workspace.trace_writer import TraceWriter
 
 REPOSITORY = Path(__file__).parent.parent
+# A source of the user's, as params.yaml holds it.
+OWN_TEXTS: Mapping[str, Any] = {
+    "kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None,
+}  # fmt: skip
+
+
+def preset_text(name: str) -> str:
+    return (resources.files("gdc") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def rows_of(texts: Sequence[str]) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from gdc.errors import ConfigError
 from gdc.leaderboard.board import Leaderboard, LeaderboardRow
 from gdc.scores import REGISTRY
 from tasks.ground_truth import require_scores
-from tests.flows.test_pipeline import ENVIRONMENT, dvc, make_workspace, read_params, write_params
+from tests.flows.builders import ENVIRONMENT, dvc, make_workspace, read_params, write_params
 
 NUM_MODELS = 4
 # As after a kill of the leaderboard's first half-model; one process, as imports take seconds.

@@ -1,150 +1,42 @@
 """The whole pipeline in a workspace of its own: what runs, what is recorded, what is published."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 import polars as pl
 import psutil
 import pytest
-from filelock import FileLock
 from ruamel.yaml import YAML
 
-from tests.builders import REPOSITORY, losses_by_numpy
+from tests.builders import losses_by_numpy
+from tests.flows.builders import (
+    ENVIRONMENT,
+    digests,
+    dvc,
+    git,
+    read_json,
+    read_params,
+    run_flow,
+    write_params,
+    write_rows,
+)
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "GDC_CHECKPOINT_SECONDS": "0",
-    "MLFLOW_TRACKING_URI": "",
-}
-WORDS = [
-    "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath",
-    "inlet", "jetty", "knoll", "ledge", "marsh", "north", "ocean", "pines",
-]  # fmt: skip
+
 # The graph without reference models, with one tracked run and two arms of one seed.
 STAGES = sorted([
     "manifest", "ingest", "halves", "train@0", "score", "calibrate", "partition", "spans",
     "intervene", "retrain@none-1", "retrain@mask-spans-1", "evaluate@none-1",
     "evaluate@mask-spans-1", "report",
 ])  # fmt: skip
-SMALL: Mapping[str, Mapping[str, Any]] = {
-    "model": {"hidden_size": 8, "block_size": 64},
-    "training": {"epochs": 4, "batch_tokens": 128, "warmup_steps": 2},
-    "score": {"num_early": 2},
-    "reference": {"models": []},
-    # Half of such few held-out tokens: spans are found whatever is memorized.
-    "spans": {"p_value": 0.5, "min_tokens": 1},
-    "intervene": {"curated_arm": "mask-spans"},
-    "retrain": {"arms": ["none", "mask-spans"], "seeds": [1]},
-}
-
-
-def write_rows(folder: Path, count: int) -> None:
-    rows = [{"text": f"{WORDS[i % 16]} {WORDS[i % 7]} tells of number {i}"} for i in range(count)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "my.jsonl").write_text(lines, encoding="utf-8")
-
-
-def make_workspace(folder: Path) -> Path:
-    """A clone of the repository in small: its code, its graph, params for seconds, 80 rows."""
-    folder.mkdir()
-    for name in ("gdc", ".dvc", "dvc.yaml", ".gitignore", ".dvcignore"):
-        source = REPOSITORY / name
-        ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp")
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=ignored)
-        else:
-            shutil.copy(source, folder / name)
-    params = YAML(typ="safe").load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    for section, values in SMALL.items():
-        params[section] |= values
-    params["ingest"] |= {
-        "source": {"kind": "jsonl", "path": "my.jsonl", "text_field": "text", "key_field": None},
-        "tokenizer": {"kind": "bpe", "vocab_size": 280},
-    }
-    params["score"]["enabled"].remove("reference_gap")
-    params["intervene"]["arms"] |= {
-        "mask-spans": {"rule": "mask-spans"},
-        "shuffled-spans": {"rule": "shuffled", "of": "mask-spans"},
-        "oracle": {"rule": "oracle"},
-    }
-    for family in params["ingest"]["canaries"].values():
-        family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 9}
-    params["ingest"]["canaries"]["natural"] |= {"min_words": 2}
-    write_params(folder, params)
-    write_rows(folder, 80)
-    with (folder / ".gitignore").open("a", encoding="utf-8") as file:
-        file.write("/my.jsonl\n")
-    git(folder, "init", "-q")
-    commit_all(folder)
-    return folder
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
-
-
-def commit_all(folder: Path) -> None:
-    git(folder, "add", "-A")
-    git(folder, "commit", "-q", "-m", "state")
-
-
-def read_params(folder: Path) -> dict[str, Any]:
-    values: dict[str, Any] = YAML(typ="safe").load((folder / "params.yaml").read_text("utf-8"))
-    return values
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
-
-
-def write_params(folder: Path, params: Mapping[str, Any]) -> None:
-    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML().dump(dict(params), file)
-
-
-def start_flow(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "gdc", "run", *options],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run_flow(folder: Path, *options: str) -> str:
-    process = start_flow(folder, *options)
-    output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output
-    assert "Error logging to API" not in output
-    return output
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True
-    )
-    return done.stdout
 
 
 def last_parent(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -239,36 +131,6 @@ def assert_is_published(folder: Path, tags: Mapping[str, str]) -> None:
     assert lock == (folder / "dvc.lock").read_bytes()
     # A real model was judged by a real report.
     assert "was not retrained" not in tags["gdc.gate"]
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Hash of every result of a run."""
-    files = [*(folder / "data").rglob("*"), *(folder / "metrics").rglob("*")]
-    return {
-        str(file.relative_to(folder)): blake2b(file.read_bytes()).hexdigest()
-        for file in files
-        if file.is_file()
-    }
-
-
-@pytest.fixture
-def first_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A workspace after its first scheduled run, to be copied.
-
-    The run takes minutes, so all workers share one.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "first-run"
-    with FileLock(f"{shared}.lock"):
-        if not (shared / "done").exists():
-            shutil.rmtree(shared, ignore_errors=True)
-            shared.mkdir()
-            folder = make_workspace(shared / "workspace")
-            dvc(folder, "remote", "add", "--default", "storage", str(shared / "storage"))
-            commit_all(folder)
-            run_flow(folder, "--publish")
-            (shared / "done").touch()
-    return shared / "workspace"
 
 
 def test_scheduled_runs_do_record_and_publish_only_what_changed(
@@ -370,22 +232,22 @@ def test_a_stage_started_as_two_processes_writes_the_losses_of_one(
 
 
 def test_cells_on_workers_of_ray_make_the_bytes_of_a_run_without_it(
-    first_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first_run: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(ENVIRONMENT, "GDC_WORKER_FOLDER", str(tmp_path / "workers"))
+    workers = str(tmp_path / "workers")
     folder = tmp_path / "workspace"
     shutil.copytree(first_run, folder)
     dvc(folder, "remote", "modify", "storage", "url", str(tmp_path / "storage"))
     cells = [stage for stage in STAGES if "@" in stage]
     forget(folder, cells)
-    run_flow(folder, "--ray", "local")
+    run_flow(folder, "--ray", "local", GDC_WORKER_FOLDER=workers)
     assert digests(folder) == digests(first_run)
     # With a run in MLflow for each.
     assert executed(folder) == sorted(["manifest", *cells])
     clones = [path.parent for path in (tmp_path / "workers").rglob("dvc.yaml")]
     assert len(clones) >= 2
     assert all(any((clone / "data").iterdir()) for clone in clones)
-    assert "Nothing changed" in run_flow(folder, "--ray", "local")
+    assert "Nothing changed" in run_flow(folder, "--ray", "local", GDC_WORKER_FOLDER=workers)
     assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
     _, alive = psutil.wait_procs(started_with("GDC_WORKER_FOLDER", tmp_path / "workers"), timeout=9)
     assert not alive
@@ -452,51 +314,3 @@ def assert_auto_takes_the_axis_of_the_calibration(folder: Path) -> None:
     assert report["why"] == f"partition.axis is auto. {calibrated['auto']['reason']}"
     probes = pl.read_parquet(folder / "data/canary_memorization.parquet")
     assert (probes.height, probes["is_memorized"].null_count()) == (12, 0)
-
-
-def test_a_run_killed_at_any_moment_and_ended_by_hand_makes_the_same_bytes(
-    first_run: Path, tmp_path: Path
-) -> None:
-    folder = make_workspace(tmp_path / "workspace")
-    for seconds in (12, 16):
-        process = start_flow(folder)
-        time.sleep(seconds)
-        kill_tree(process)
-    kill_leader_in_a_stage(folder)
-    dvc(folder, "repro")
-    assert digests(folder) == digests(first_run)
-    assert "Nothing changed" in run_flow(folder)
-    assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
-
-
-def kill_leader_in_a_stage(folder: Path) -> None:
-    """The flow's process alone dies, as by the kernel when memory is short."""
-    process = start_flow(folder)
-    started: dict[psutil.Process, str] = {}
-    while not any("-m gdc.stages.retrain" in command for command in started.values()):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-        started = commands_below(process.pid)
-    process.kill()
-    # Stages and Prefect's temporary server end with it.
-    assert any("-m uvicorn" in command for command in started.values())
-    process.communicate()
-    _, alive = psutil.wait_procs(started, timeout=5)
-    assert not alive
-
-
-def commands_below(pid: int) -> dict[psutil.Process, str]:
-    commands = {}
-    for child in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            commands[child] = " ".join(child.cmdline())
-    return commands
-
-
-def kill_tree(process: subprocess.Popen[str]) -> None:
-    """As a power cut: the flow, DVC and the stages die without a word."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    for pid in [process.pid, *(child.pid for child in family)]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.communicate()

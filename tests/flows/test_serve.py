@@ -22,7 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import serve as serving
 from flows.serve import deployment_name, next_date, require_plan, serve
 from gdc.errors import ConfigError, GdcError, TransientError
-from tests.tasks.test_tasks import make_pipeline
+from tests.flows.toy_pipeline import make_pipeline
 
 ROOT: Final = Path(__file__).parent.parent.parent
 START_SECONDS: Final = 300.0

@@ -13,7 +13,7 @@ from tasks.cluster import clone_of, describe_workspace, joined, ray_workers
 from tasks.graph import changed_targets, load_graph
 from tasks.schedule import run_graph
 from tasks.stages import StageResult, reproduce
-from tests.tasks.test_tasks import ignore
+from tests.tasks.builders import ignore
 
 # In the package, as it goes to the workers; one of the cells fails there.
 CELL = """

@@ -1,12 +1,16 @@
-"""dvc.yaml against the code that each of its stages depends on."""
+"""Targets and what each needs; and dvc.yaml against the code that each of its stages depends on."""
 
 import ast
+import json
+import os
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from gdc.errors import ConfigError
 from gdc.workspace import code_digests
+from tasks.graph import Graph, load_graph, parse_status, workers
 from tests.builders import REPOSITORY
 
 STAGES = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -60,3 +64,68 @@ def test_every_stage_depends_on_its_own_digest() -> None:
 def test_outputs_keep_the_run_cache_usable() -> None:
     for stage in STAGES.values():
         assert all(isinstance(out, str) for out in stage["outs"] + stage.get("metrics", []))
+
+
+# ---- targets
+
+CHAIN = Graph(
+    {
+        "ingest": frozenset(),
+        "retrain@none-1": frozenset({"ingest"}),
+        "retrain@paper-1": frozenset({"ingest"}),
+        "report": frozenset({"retrain@none-1", "retrain@paper-1"}),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "unchanged"),
+    [
+        pytest.param(set(), set(CHAIN.upstream), id="nothing changed"),
+        pytest.param({"ingest"}, set(), id="all below a change is suspect"),
+        pytest.param({"retrain@none-1"}, {"ingest", "retrain@paper-1"}, id="siblings are not"),
+    ],
+)
+def test_a_target_is_unchanged_only_with_all_its_ancestors(
+    changed: set[str], unchanged: set[str]
+) -> None:
+    assert CHAIN.unchanged(changed) == unchanged
+
+
+def test_a_target_is_below_all_that_it_depends_on() -> None:
+    assert CHAIN.above("report") == {"ingest", "retrain@none-1", "retrain@paper-1"}
+    assert CHAIN.above("ingest") == set()
+
+
+def test_a_stage_that_always_runs_counts_as_changed_only_when_its_files_are() -> None:
+    status = {
+        "manifest": ["always changed"],
+        "ingest": [{"changed outs": {"data/corpus.parquet": "deleted"}}, "always changed"],
+        "train@0": [{"changed deps": {"data/corpus.parquet": "modified"}}],
+    }
+    assert parse_status(json.dumps(status)) == {"ingest", "train@0"}
+
+
+def test_the_toy_graph_is_read_with_its_edges(toy: Path) -> None:
+    assert load_graph(toy).upstream == {
+        "manifest": frozenset(),
+        "retrain@none": {"manifest"},
+        "retrain@paper": {"manifest"},
+        "report": {"retrain@none", "retrain@paper"},
+    }
+
+
+def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not inside of a DVC repository.*gdc init"):
+        load_graph(tmp_path)
+
+
+def test_a_graph_that_dvc_cannot_read_is_refused_without_advice_to_write_another(toy: Path) -> None:
+    (toy / "dvc.yaml").write_text("stages:\n  manifest: {cmd: [}\n")
+    with pytest.raises(ConfigError, match=r"dvc\.yaml: (?!.*gdc init).*`dvc status`"):
+        load_graph(toy)
+
+
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [workers(threads) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]

@@ -21,8 +21,7 @@ from gdc.errors import ConfigError
 from gdc.paths import overlapping
 from gdc.workspace import files, mlflow_store, outputs, paths, project
 from gdc.workspace.project import IGNORED, TEMPORARIES
-from tests.builders import REPOSITORY
-from tests.test_cli import preset_text
+from tests.builders import REPOSITORY, preset_text
 
 Call = Callable[..., tuple[int, str, str]]
 OWN_TEXT = '{"text": "mine"}\n'

@@ -1,0 +1,94 @@
+"""A toy workspace with every stage of the graph, each of which copies its inputs."""
+
+import json
+import re
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gdc.workspace import files, paths
+from gdc.workspace.code_digests import code_digests
+from tests.report.builders import params_of, report_of, tables_of
+from tests.tasks.builders import commit_all, git
+
+# A phase copies its inputs; `retrain` also logs a model, so that there is one to promote.
+PHASE_STAGE = """
+import sys
+from pathlib import Path
+
+stage, cell, target, *inputs = sys.argv[1:]
+text = "".join(Path(path).read_text() for path in inputs)
+if "mistake" in text:
+    sys.exit((sys.stderr.write("error: there was a mistake\\n"), 2)[1])
+Path(target).parent.mkdir(parents=True, exist_ok=True)
+Path(target).write_text(text)
+if stage == "retrain":
+    from gdc.workspace import tracking
+
+    with tracking.stage_run(stage, {}, cell=cell) as run:
+        run.log_model(Path("model"))
+"""
+ARMS = ("none", "paper")
+
+
+def report_of_arms() -> dict[str, Any]:
+    """A report whose arm ``paper`` leaks half as much at the same perplexity."""
+    report = report_of(tables_of(), params_of())
+    rates = {"none": 0.5, "paper": 0.25}
+    for arm in report["arms"]:
+        rate = rates[arm["arm"]]
+        arm["perplexity"]["mean"] = 10.0
+        arm["extraction_rate"]["mean"] = rate
+        arm |= {"perplexity_ratio": 1.0, "extraction_difference": rate - 0.5}
+    return report
+
+
+def phase_graph() -> dict[str, Any]:
+    """One toy stage for each phase of the flow, as dvc.yaml."""
+
+    def entry(stage: str, target: str, inputs: list[str], cell: str = "") -> dict[str, Any]:
+        command = f"python phase.py {stage} '{cell}' {target} {' '.join(inputs)}"
+        return {"cmd": command, "deps": inputs, "outs": [target]}
+
+    manifest = entry("manifest", "data/manifest.json", ["source.json"]) | {"always_changed": True}
+    del manifest["deps"]
+    graph = {"manifest": manifest}
+    before = "data/manifest.json"
+    stages = ("ingest", "halves", "train", "score", "calibrate", "partition", "spans", "intervene")
+    for stage in stages:
+        graph[stage] = entry(stage, f"data/{stage}", [before])
+        before = f"data/{stage}"
+    # Beside `train`, from what it reads too.
+    graph["reference"] = entry("reference", "data/reference", ["data/halves"])
+    graph["score"] = entry("score", "data/score", ["data/train", "data/reference"])
+    matrix = {"matrix": {"arm": list(ARMS), "seed": [1]}}
+    cell = "${item.arm}-${item.seed}"
+    graph["retrain"] = matrix | entry("retrain", f"data/{cell}", [before, "${item.arm}.txt"], cell)
+    graph["retrain"]["outs"].append(f"lineage/retrain-{cell}.json")
+    graph["evaluate"] = matrix | entry("evaluate", f"metrics/{cell}", [f"data/{cell}"])
+    deps = [f"metrics/{arm}-1" for arm in ARMS]
+    graph["report"] = entry("report", "reports/report.json", ["report.json"])
+    graph["report"]["deps"] += deps
+    return {"stages": graph}
+
+
+def make_pipeline(folder: Path) -> None:
+    params = (resources.files("gdc") / "presets" / "docs.yaml").read_text(encoding="utf-8")
+    params = re.sub(r"(?m)^  arms: \[none.*$", "  arms: [none, paper]", params)
+    params = params.replace("seeds: [1, 2]", "seeds: [1]")
+    (folder / "params.yaml").write_text(params)
+    (folder / "dvc.yaml").write_text(json.dumps(phase_graph()))
+    (folder / "phase.py").write_text(PHASE_STAGE)
+    (folder / "source.json").write_text('{"digest": "abc"}')
+    (folder / "report.json").write_text(json.dumps(report_of_arms()))
+    files.write_json(folder / paths.CODE, code_digests())
+    (folder / "model").mkdir()
+    (folder / "model/config.json").write_text("{}")
+    for arm in ARMS:
+        (folder / f"{arm}.txt").write_text(arm)
+    (folder / ".gitignore").write_text("/data\n/lineage\n/metrics\n/reports\n/work\n/ml*\n")
+    git(folder, "init", "--initial-branch=main")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    commit_all(folder)

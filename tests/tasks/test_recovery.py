@@ -1,0 +1,105 @@
+"""What a kill leaves of DVC's files, and how the next run goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.lock import Lock
+
+from flows.program import only_run_here
+from gdc.workspace import dvc_files
+from tasks.graph import load_graph
+from tasks.stages import (
+    StageFailedError,
+    reproduce,
+)
+from tests.tasks.builders import ignore
+
+
+def damaged(content: bytes, how: str) -> bytes:
+    """A dvc.lock as a kill, a merge or another program leaves it."""
+    ours, theirs = content, content.replace(b"md5: ", b"md5: 0")
+    return {
+        "cut off": content[: content.rindex(b"path:") + 5],
+        "empty": b"",
+        "conflict": b"<<<<<<< HEAD\n" + ours + b"=======\n" + theirs + b">>>>>>> other\n",
+        "not UTF-8": content.replace(b"path", b"p\xff"),
+    }[how]
+
+
+@pytest.fixture
+def toy_with_results(toy: Path) -> Path:
+    for target in ("manifest", "retrain@none"):
+        assert reproduce(target, None, ignore).outcome == "executed"
+    return toy
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+@pytest.mark.parametrize("how", ["cut off", "empty", "conflict", "not UTF-8"])
+def test_a_lock_that_dvc_cannot_read_is_put_back_and_no_stage_runs_again(
+    toy_with_results: Path, capsys: pytest.CaptureFixture[str], how: str, *, has_copy: bool
+) -> None:
+    whole = Path("dvc.lock").read_bytes()
+    Path("dvc.lock").write_bytes(damaged(whole, how))
+    if not has_copy:
+        dvc_files.COPY.unlink()
+    with only_run_here():
+        pass
+    said = capsys.readouterr().err
+    assert said.startswith("dvc.lock: expected DVC's record of the stages, got ")
+    assert ("git merge" in said, "git add dvc.lock" in said) == (how == "conflict",) * 2
+    assert Path("dvc.lock.damaged-1").read_bytes() == damaged(whole, how)
+    if has_copy:
+        assert Path("dvc.lock").read_bytes() == whole
+    load_graph(toy_with_results)
+    outcome = reproduce("retrain@none", None, ignore).outcome
+    assert outcome == ("skipped" if has_copy else "restored")
+    assert Path("work/started.txt").read_text().split() == ["manifest", "none"]
+    assert Path("data/none.txt").read_text() == "source\nnone\n"
+
+
+def test_a_lock_cut_off_at_any_place_is_read_by_dvc(toy_with_results: Path) -> None:
+    whole = Path("dvc.lock").read_bytes()
+    for length in range(0, len(whole), len(whole) // 30):
+        Path("dvc.lock").write_bytes(whole[:length])
+        dvc_files.keep_copy()
+        dvc_files.mend()
+        assert "retrain@none" in load_graph(toy_with_results).upstream
+
+
+def test_a_lock_that_dvc_is_writing_is_left_to_it(
+    toy_with_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvc_files, "WAIT_SECONDS", 0.2)
+    Path("dvc.lock").write_bytes(b"schema")
+    with Lock(str(toy_with_results / ".dvc/tmp/lock")):
+        assert dvc_files.mend() is None
+    assert Path("dvc.lock").read_bytes() == b"schema"
+    assert dvc_files.mend() is not None
+
+
+@pytest.mark.parametrize("claims", ["", '{"write": {"/data', "of a process that is no DVC"])
+def test_the_list_of_claims_on_paths_is_mended(toy: Path, claims: str) -> None:
+    if claims.startswith("of"):
+        claim = {"pid": os.getpid(), "cmd": "dvc repro"}
+        claims = json.dumps({"write": {str(toy / "data/manifest.txt"): claim}})
+    (toy / ".dvc/tmp").mkdir(exist_ok=True)
+    (toy / ".dvc/tmp/rwlock").write_text(claims)
+    with pytest.raises(StageFailedError, match=r"RWLock-file|is busy"):
+        reproduce("manifest", None, ignore)
+    with only_run_here():
+        assert reproduce("manifest", None, ignore).outcome == "executed"
+
+
+def test_the_claims_of_a_dvc_that_runs_are_kept(toy: Path) -> None:
+    waits = [sys.executable, "-c", "import time; time.sleep(60)", "dvc"]
+    with subprocess.Popen(waits) as running:
+        claims = json.dumps({"read": {str(toy): [{"pid": running.pid, "cmd": "dvc repro"}]}})
+        (toy / ".dvc/tmp").mkdir(exist_ok=True)
+        (toy / ".dvc/tmp/rwlock").write_text(claims)
+        dvc_files.mend()
+        running.kill()
+    assert (toy / ".dvc/tmp/rwlock").read_text() == claims
