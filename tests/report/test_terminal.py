@@ -51,11 +51,11 @@ def test_terminal_text_carries_no_control_characters_and_no_markup() -> None:
         (["show"], "\u65e5\u672c \u0645\u06cc\u200c\u062e"),
         (["show", "--markdown"], "| paper |"),
         (
-            ["recommend", "--max-extraction", "0.5", "--max-perplexity", "5"],
+            ["plan", "--max-extraction", "0.5", "--max-perplexity", "5"],
             "Extraction of at most",
         ),
         (["audit", "--model", "\u6a21\u578b", "--corpus", "\u8a9e.jsonl"], "\u8a9e.jsonl"),
-        (["--help"], "recommend"),
+        (["--help"], "leaderboard"),
     ],
 )
 def test_every_command_prints_in_any_encoding(
