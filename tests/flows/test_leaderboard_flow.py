@@ -101,7 +101,7 @@ def test_a_killed_leaderboard_continues_and_evaluates_every_score(
     with pytest.raises(ConfigError, match=r"got older ones: score changed since. Run first"):
         require_scores()
     with (folder / "gdc/corpus/halves.py").open("a", encoding="utf-8") as file:
-        file.write("# edited\n")
+        file.write("EDITED = True\n")
     with pytest.raises(ConfigError, match=r"got older ones: halves, score changed since"):
         require_scores()
 
