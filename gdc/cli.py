@@ -17,7 +17,7 @@ import typer
 
 from gdc.environment import checkpoint_seconds, device, never_fail_to_print
 from gdc.errors import EXIT_CODES, ConfigError, GdcError
-from gdc.workspace import project, run_lock
+from gdc.workspace import project, run_lock, source_option
 
 app = typer.Typer(
     help="Which training samples does my model memorize, what should I do, and did it work?",
@@ -109,7 +109,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     checkpoint_seconds()
     device()
     if source is not None:
-        project.write_source(project.describe_source(source, text_field))
+        source_option.write_source(source_option.describe_source(source, text_field))
     scores.require_registered(project.load_params().score.enabled)
     from flows import curate
 
@@ -335,8 +335,10 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     request = audit.Request(
         model=model,
         tokenizer=tokenizer or audit.tokenizer_of(model),
-        corpus=project.source_of(corpus, text_field, "--corpus"),
-        heldout=None if heldout is None else project.source_of(heldout, text_field, "--heldout"),
+        corpus=source_option.source_of(corpus, text_field, "--corpus"),
+        heldout=None
+        if heldout is None
+        else source_option.source_of(heldout, text_field, "--heldout"),
         canaries=canaries,
         block_size=block_size,
         seed=seed,

@@ -24,9 +24,7 @@ from gdc.report import console
 from gdc.statistics.bootstrap import Measured
 from gdc.workspace import files, paths, run_lock
 from gdc.workspace.code_digests import code_digests
-from gdc.workspace.project import (
-    TEMPORARIES,
-)
+from gdc.workspace.project import TEMPORARIES
 from tasks import guard
 from tests.builders import OWN_TEXTS, REPOSITORY, preset_text
 from tests.report.builders import params_of, report_of, tables_of

@@ -9,7 +9,7 @@ import polars as pl
 from gdc.commands import map as mapping
 from gdc.config import Params, parse_params
 from gdc.recording.trace import TraceScan
-from gdc.workspace import files, project, traces
+from gdc.workspace import files, project, source_option, traces
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,10 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
     request = audit.Request(
         model=str(model),
         tokenizer=str(tokenizer or audit.tokenizer_of(str(model))),
-        corpus=project.source_of(str(corpus), text_field, "corpus"),
-        heldout=None if heldout is None else project.source_of(str(heldout), text_field, "heldout"),
+        corpus=source_option.source_of(str(corpus), text_field, "corpus"),
+        heldout=None
+        if heldout is None
+        else source_option.source_of(str(heldout), text_field, "heldout"),
         canaries=None if canaries is None else Path(canaries),
         block_size=block_size,
         seed=seed,

@@ -20,7 +20,7 @@ from gdc.training import models
 from gdc.training.batches import TokenizedTexts
 from gdc.training.loop import train
 from gdc.training.recipe import Recipe, TrainingData
-from gdc.workspace.project import source_of
+from gdc.workspace.source_option import source_of
 
 MODEL = LstmModel(
     kind="lstm", block_size=64, precision="float32", hidden_size=64, num_layers=1, dropout=0.0

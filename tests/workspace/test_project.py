@@ -15,12 +15,8 @@ from gdc.config import Source
 from gdc.corpus.sources import fingerprint
 from gdc.errors import ConfigError, DataError
 from gdc.workspace import files
-from gdc.workspace.project import (
-    describe_source,
-    preset_names,
-    splice_source,
-    write_source,
-)
+from gdc.workspace.project import preset_names
+from gdc.workspace.source_option import describe_source, splice_source, write_source
 from tests.builders import OWN_TEXTS, preset_text
 
 SOURCES: Sequence[Mapping[str, Any]] = (

@@ -13,7 +13,7 @@ import pytest
 from gdc.config import JsonlSource, ParquetSource, Source, TextSource
 from gdc.corpus.sources import read_source
 from gdc.errors import DataError
-from gdc.workspace.project import describe_source, source_of
+from gdc.workspace.source_option import describe_source, source_of
 
 ROWS = [{"text": f"n{i}"} for i in range(40)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

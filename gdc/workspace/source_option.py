@@ -1,0 +1,157 @@
+"""The value of ``--source`` -> ``ingest.source``, in params.yaml or by itself."""
+# `gdc --help` must answer at once:
+# ruff: noqa: PLC0415
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gdc.errors import ConfigError, DataError
+from gdc.paths import require_file
+
+if TYPE_CHECKING:
+    from gdc.config import Source
+
+_SOURCE: Final = "--source"
+
+
+def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict[str, Any]:
+    """The value of ``ingest.source`` that reads a file or folder.
+
+    Raises:
+        DataError: Nothing is there, or nothing that can be read.
+    """
+    from gdc.corpus.sources import huggingface
+
+    if source == "python-docs":
+        return {"kind": "python-docs"}
+    path = Path(source)
+    if path.exists() and not path.is_dir():
+        require_file(path, f"{option} {source}")
+    kind = _kind_at(path, option)
+    if kind == "text":
+        return {"kind": kind, "path": source, "unit": "paragraph"}
+    if kind == huggingface.KIND:
+        more = {"name": None, "split": "train", "revision": None}
+        return {"kind": kind, "path": source, **more, "text_field": text_field}
+    return {"kind": kind, "path": source, "text_field": text_field, "key_field": None}
+
+
+def _kind_at(path: Path, option: str) -> str:
+    from gdc.corpus.sources import folders, huggingface
+    from gdc.corpus.sources.endings import ENDINGS, listed_endings
+
+    kinds = folders.kinds_at(path) if path.exists() else {}
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if not kinds and huggingface.is_saved(path):
+        return huggingface.KIND
+    expected = "; ".join(f"{kind}: {listed_endings(kind)}" for kind in ENDINGS)
+    # An audit reads no params.yaml.
+    more = " Other sources: ingest.source in params.yaml." if option == _SOURCE else ""
+    raise DataError(
+        f"{option} {path}: expected a file, a folder of one kind ({expected}), a saved data set of "
+        f"Hugging Face, or python-docs, got {_found_at(path, kinds)}.{more}"
+    )
+
+
+def _found_at(path: Path, kinds: Mapping[str, int]) -> str:
+    """What is there instead of a source, and what to do."""
+    from gdc.corpus.sources.endings import ending_of
+    from gdc.corpus.sources.shapes import is_array
+
+    if not path.exists():
+        return "nothing there. Mend the path"
+    if kinds:
+        counts = " and ".join(f"{num} {kind}" for kind, num in sorted(kinds.items()))
+        return f"a folder with files of several kinds: {counts}. Name a folder of one of them"
+    if path.is_dir():
+        return "a folder with none of them"
+    if ending_of(path.name) == ".json":
+        program = ".[]" if is_array(path) else "."
+        return f"a .json file. Make JSON lines of it: jq -c '{program}' FILE > NEW.jsonl"
+    return path.suffix or "no suffix"
+
+
+def source_of(source: str, text_field: str, option: str) -> "Source":
+    """The same, typed; ``option`` is what an error names."""
+    from pydantic import TypeAdapter
+
+    from gdc import config
+
+    adapter: TypeAdapter[Source] = TypeAdapter(config.Source)
+    return adapter.validate_python(describe_source(source, text_field, option))
+
+
+def write_source(source: Mapping[str, Any]) -> None:
+    """Put ``source`` into params.yaml; every other line stays as it is, with its comments.
+
+    Raises:
+        ConfigError: The file would not be valid with it; it is left as it was.
+    """
+    from gdc.config import parse_params
+    from gdc.workspace import files, outputs, paths
+
+    text = files.read_text(paths.PARAMS)
+    values = files.parse_yaml(text, paths.PARAMS)
+    if isinstance(values.get("ingest"), dict):
+        values["ingest"] = {**values["ingest"], "source": dict(source)}
+    outputs.require_apart(parse_params(values, name=str(paths.PARAMS)))
+    spliced = _spliced(text, source)
+    if spliced is None or files.parse_yaml(spliced, paths.PARAMS) != values:
+        raise ConfigError(
+            f"{paths.PARAMS}: expected a block `ingest.source` that can be replaced, got YAML of "
+            "another form. Write there by hand: "
+            f"{', '.join(f'{key}: {_scalar(value)}' for key, value in source.items())}"
+        )
+    if spliced != text:
+        files.write_text(paths.PARAMS, spliced)
+
+
+def _spliced(text: str, source: Mapping[str, Any]) -> str | None:
+    """``splice_source``; None where it cannot find the block."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return splice_source(text, source)
+    except (YAMLError, LookupError, AttributeError):
+        # Its parser keeps comments, and refuses some of what the other one reads.
+        return None
+
+
+def splice_source(text: str, source: Mapping[str, Any]) -> str:
+    """Replace the block ``ingest.source`` of a params.yaml; keys that stay keep their comment."""
+    from ruamel.yaml import YAML
+
+    document = YAML().load(text)
+    # Each with its end; other characters that Python takes for one end no line of YAML.
+    lines = [line for line in re.split(r"(?<=\n)|(?<=\r)(?!\n)", text) if line]
+    newline = "\r\n" if "\r\n" in text else "\n"
+    ingest = document["ingest"]
+    row, column = ingest.lc.key("source")
+    after = [ingest.lc.key(key)[0] for key in ingest] + [document.lc.key(k)[0] for k in document]
+    end = min((other for other in after if other > row), default=len(lines))
+    # The comments above the next key are its own.
+    while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
+        end -= 1
+    replaced = [line.rstrip("\r\n") for line in lines[row:end]]
+    comments = {line.split(":")[0].strip(): line for line in replaced[1:] if " #" in line}
+    is_block = replaced[0].rstrip().endswith("source:")
+    block = [replaced[0] if is_block else f"{' ' * column}source:"]
+    for key, value in source.items():
+        entry = f"{' ' * (column + 2)}{key}: {_scalar(value)}"
+        old = comments.get(key, "")
+        block.append(f"{entry:{max(old.find(' #'), 0)}}{old[old.find(' #') :]}" if old else entry)
+    return "".join([*lines[:row], *(line + newline for line in block), *lines[end:]])
+
+
+def _scalar(value: str | None) -> str:
+    plain = value is not None and re.fullmatch(r"[A-Za-z][\w./-]*", value)
+    keyword = value is not None and value.lower() in ("null", "true", "false")
+    if value is not None and plain and not keyword:
+        return value
+    # JSON's pairs of escapes for one character are two characters in YAML.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
