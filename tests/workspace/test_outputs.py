@@ -391,7 +391,7 @@ def test_the_words_of_dvc_are_shown_and_nothing_is_left(
     monkeypatch.setattr(sys, "executable", str(folder / "bin/python"))
     code, _, errors = call("init", "own-data")
     assert code == 2
-    assert "python -m dvc init --quiet` failed: ERROR: the disk is full" in errors
+    assert "python -m dvc --wait-for-lock init --quiet` failed: ERROR: the disk is full" in errors
     assert names() == ["bin"]
 
 
