@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check ui bench scale docs pictures paper-lstm paper-gpt2 budgets leaderboard
+.PHONY: help install run test test-fast check ui bench scale docs pictures paper-lstm paper-gpt2 budgets leaderboard
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -26,6 +26,9 @@ run: $(STAMP)  ## Run the whole pipeline of params.yaml and say where to look.
 
 test: $(STAMP)  ## Run all tests, the slow ones included.
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(STAMP)  ## Run the tests that train nothing and start no pipeline.
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 	$(BIN)/ruff check .

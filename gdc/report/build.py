@@ -16,7 +16,7 @@ from gdc.comparison.results import ModelLeakage
 from gdc.config import Params
 from gdc.report import samples, sentences
 from gdc.report.arms import arm_results
-from gdc.report.model import AuditReport, LeakedSample, Report, ReportSettings
+from gdc.report.model import AuditReport, CalibrationInUse, LeakedSample, Report, ReportSettings
 from gdc.report.plots import POINTS, MapFrame
 from gdc.report.tables import ReportTables, scored_samples
 
@@ -41,15 +41,13 @@ def build_report(tables: ReportTables, params: Params) -> Report:
     corpus = samples.count_corpus(tables)
     curated = samples.count_curated(scored, tables.plans, params.intervene.curated_arm)
     quadrants = tables.quadrants_summary
-    calibration = None
-    if tables.calibration is not None:
-        calibration = sentences.explain_axis(tables.calibration, quadrants.axis, params)
-    warnings = [
+    calibration = _explained_axis(tables, params)
+    warnings = (
         *sentences.stage_warnings(tables),
         *sentences.data_warnings(corpus, quadrants, calibration, params),
         *sentences.arm_warnings(arms, baseline),
         *sentences.audit_warnings(tables.arm_audits, tables.attacks),
-    ]
+    )
     return Report(
         corpus=corpus,
         scores=tables.scores_summary,
@@ -80,6 +78,12 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         warnings=list(dict.fromkeys(warnings)),
         settings=ReportSettings.from_params(params),
     )
+
+
+def _explained_axis(tables: ReportTables, params: Params) -> CalibrationInUse | None:
+    if tables.calibration is None:
+        return None
+    return sentences.explain_axis(tables.calibration, tables.quadrants_summary.axis, params)
 
 
 @dataclass(frozen=True)
