@@ -9,6 +9,7 @@ import polars as pl
 from gdc.commands import map as mapping
 from gdc.config import Params, parse_params
 from gdc.recording.trace import TraceScan
+from gdc.table_files import read_parquet, scan_parquet
 from gdc.workspace import files, project, source_option, traces
 
 
@@ -97,9 +98,9 @@ def map_trace(
     )
     folder = Path(out)
     mapping.map_trace(Path(trace), folder, rules, given.partition)
-    scored = pl.scan_parquet(folder / "scores.parquet")
+    scored = scan_parquet(folder / "scores.parquet")
     known = set(scored.collect_schema().names())
-    quadrants = pl.scan_parquet(folder / "quadrants.parquet")
+    quadrants = scan_parquet(folder / "quadrants.parquet")
     added = [name for name in quadrants.collect_schema().names() if name not in known]
     return pl.concat([scored, quadrants.select(added)], how="horizontal")
 
@@ -155,8 +156,8 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
     folder = Path(out)
     report = audit.run_audit(request, num_members, folder)
     return ModelAudit(
-        canaries=pl.read_parquet(folder / "audit.parquet"),
-        samples=pl.read_parquet(folder / "membership.parquet"),
+        canaries=read_parquet(folder / "audit.parquet"),
+        samples=read_parquet(folder / "membership.parquet"),
         findings=tuple(audit.findings(report)),
         warnings=tuple(report.warnings),
         report=folder / "report.html",

@@ -281,7 +281,7 @@ def test_a_change_runs_what_follows_from_it_and_nothing_else(
     folder = tmp_path / "workspace"
     shutil.copytree(first_run, folder)
     with (folder / "gdc/stages/evaluate.py").open("a", encoding="utf-8") as file:
-        file.write("# edited\n")
+        file.write("EDITED = True\n")
     run_flow(folder)
     # The audits came out the same, so there is nothing new to report.
     assert executed(folder) == [*(s for s in STAGES if s.startswith("evaluate")), "manifest"]

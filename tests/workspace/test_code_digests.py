@@ -35,7 +35,7 @@ def append(file: Path, text: str) -> None:
     ("edited", "stages"),
     [
         ("stages/train.py", {"train"}),
-        ("mapping/quadrants.py", {"calibrate", "partition"}),
+        ("mapping/quadrants.py", {"calibrate", "partition", "report"}),
         ("schema.py", ALL),
         ("errors.py", ALL),
         ("cli.py", set()),
@@ -74,7 +74,7 @@ def test_a_module_that_a_function_imports_counts(package: Path) -> None:
     append(package / "mapping/quadrants.py", lazily)
     with_import = code_digests(package)
     (package / "mapping/added.py").write_text("ADDED = 2\n", encoding="utf-8")
-    assert changed(with_import, code_digests(package)) == {"calibrate", "partition"}
+    assert changed(with_import, code_digests(package)) == {"calibrate", "partition", "report"}
 
 
 def test_a_module_that_is_not_python_is_named(package: Path) -> None:
@@ -121,7 +121,11 @@ def test_with_a_cache_an_edit_is_seen(package: Path, tmp_path: Path, parsed: lis
     parsed.clear()
     # As long as it was.
     file.write_text(file.read_text(encoding="utf-8")[:-2] + "2\n", encoding="utf-8")
-    assert changed(before, code_digests(package, cache_file)) == {"calibrate", "partition"}
+    assert changed(before, code_digests(package, cache_file)) == {
+        "calibrate",
+        "partition",
+        "report",
+    }
     assert parsed == ["quadrants.py"]
 
 
