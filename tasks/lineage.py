@@ -56,7 +56,7 @@ def recorded_run() -> Iterator[Record]:
         record.log_state()
 
 
-def stage_row(result: StageResult) -> dict[str, Any]:
+def stage_row(result: StageResult) -> dict[str, str | float | None]:
     """One row of the stage table; the run is the one that made the files that stand there now."""
     phase, _, cell = result.target.partition("@")
     lineage = paths.lineage_path(phase, cell or None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import polars as pl
 from rich.table import Table
@@ -69,7 +68,7 @@ def summarize_plan(params: Params, arm: str | None = None) -> PlanSummary:
     )
 
 
-def as_plain(summary: PlanSummary) -> dict[str, Any]:
+def as_plain(summary: PlanSummary) -> dict[str, object]:
     """The summary as values of JSON."""
     return asdict(summary)
 
