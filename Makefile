@@ -49,7 +49,7 @@ scale: $(STAMP)  ## Estimate a run over a trillion tokens and write its tables t
 
 docs: $(STAMP)  ## Build the site of docs/ in work/site, with no dead link.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "the site      $(CURDIR)/work/site/index.html"
+	@echo "the site      $(abspath work/site)/index.html"
 
 pictures: $(STAMP)  ## Draw the pictures of the README from the finished run in this folder.
 	$(BIN)/python benchmarks/pictures.py .

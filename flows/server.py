@@ -78,7 +78,7 @@ def require_home(home: Path) -> None:
         raise ConfigError(
             f"PREFECT_HOME: expected a folder that Prefect can write to, got {home}: {problem}. "
             "Name another (by default it lies in HOME): "
-            f"export PREFECT_HOME={Path.cwd()}/work/prefect"
+            f"export PREFECT_HOME={Path('work', 'prefect').absolute()}"
         )
 
 
