@@ -80,7 +80,7 @@ def params_of(path: str, kind: str = "jsonl") -> Params:
 
 @pytest.fixture
 def dvc_folder(our_folder: Path) -> Path:
-    subprocess.run(["dvc", "init", "--no-scm", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
     return our_folder
 
 
