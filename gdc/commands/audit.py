@@ -9,7 +9,6 @@ from typing import Any, Final
 import polars as pl
 import torch
 
-from gdc import table_files
 from gdc.audit import membership_table
 from gdc.audit.model_audit import Subject, audit_model
 from gdc.comparison import leakage
@@ -19,7 +18,8 @@ from gdc.corpus.sources import unread
 from gdc.corpus.sources.endings import kind_of
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError, GdcError
-from gdc.paths import require_file
+from gdc.filesystem import table_files
+from gdc.filesystem.path_checks import require_file
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, to_json
 from gdc.schema import CANARIES

@@ -8,8 +8,8 @@ import polars as pl
 
 from gdc.commands import map as mapping
 from gdc.config import Params, parse_params
+from gdc.filesystem.table_files import read_parquet, scan_parquet
 from gdc.recording.trace import TraceScan
-from gdc.table_files import read_parquet, scan_parquet
 from gdc.workspace import files, project, source_option, traces
 
 

@@ -4,8 +4,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gdc import scores, table_files
+from gdc import scores
 from gdc.config import PartitionConfig, ScoreConfig, Threshold
+from gdc.filesystem import table_files
 from gdc.mapping import quadrants
 from gdc.recording.trace import TraceScan
 from gdc.schema import QUADRANT_TABLE, SCORES

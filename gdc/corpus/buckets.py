@@ -10,7 +10,8 @@ from typing import Final
 import polars as pl
 import pyarrow.parquet as pq
 
-from gdc import schema, table_files
+from gdc import schema
+from gdc.filesystem import table_files
 
 # Open files; a larger corpus has larger buckets.
 MAX_BUCKETS: Final = 512

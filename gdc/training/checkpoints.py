@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from gdc.durable import put_in_place
+from gdc.filesystem.durable import put_in_place
 from gdc.statistics.syntax_hash import syntax_hash
 from gdc.training import models
 from gdc.training.distributed import Group, State

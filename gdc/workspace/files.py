@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gdc.config import Params, parse_params
-from gdc.durable import put_in_place
 from gdc.errors import ConfigError, DataError, SchemaError
-from gdc.paths import odd_kind, require_file
+from gdc.filesystem.durable import put_in_place
+from gdc.filesystem.path_checks import odd_kind, require_file
 from gdc.workspace.paths import PARAMS
 
 Form = TypeVar("Form")

@@ -8,10 +8,10 @@ from typing import Final
 
 import polars as pl
 
-from gdc import table_files
 from gdc.config import Params
 from gdc.corpus import halves, near_duplicates
 from gdc.errors import ConfigError, DataError
+from gdc.filesystem import table_files
 from gdc.schema import HALVES, REFERENCE_LOSS, require
 from gdc.workspace import paths, tables
 

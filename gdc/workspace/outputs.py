@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gdc.config import HuggingFaceSource, Params, PretrainedTokenizer
 from gdc.errors import ConfigError
-from gdc.paths import links_below, overlapping
+from gdc.filesystem.path_checks import links_below, overlapping
 from gdc.workspace import files, paths
 
 GRAPH: Final = Path("dvc.yaml")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gdc.errors import ConfigError, DataError
-from gdc.paths import require_file
+from gdc.filesystem.path_checks import require_file
 
 if TYPE_CHECKING:
     from gdc.config import Source

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gdc.errors import DataError, SchemaError
+from gdc.filesystem.table_files import read_parquet, scan_parquet
 from gdc.schema import (
     AUDIT,
     CANARIES,
@@ -30,7 +31,6 @@ from gdc.schema import (
     require,
     to_arrow,
 )
-from gdc.table_files import read_parquet, scan_parquet
 from gdc.workspace.files import new_file, new_folder
 from gdc.workspace.paths import (
     CURATED_FOLDER,

@@ -9,8 +9,8 @@ from typing import Final
 
 import polars as pl
 
-from gdc import table_files
 from gdc.errors import DataError
+from gdc.filesystem import table_files
 from gdc.recording.trace import TraceScan, loss_column
 from gdc.workspace import traces
 

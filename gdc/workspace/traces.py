@@ -8,9 +8,9 @@ from typing import Any, Final
 import polars as pl
 
 from gdc.errors import DataError, SchemaError
+from gdc.filesystem.table_files import scan_parquet
 from gdc.recording.trace import Trace, TraceScan, loss_column
 from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX, require
-from gdc.table_files import scan_parquet
 from gdc.workspace.files import checksum, read_json
 from gdc.workspace.paths import trace_path
 from gdc.workspace.tables import TRAIN, naming_file, read_table

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from gdc.environment import PARENT_VARIABLE
+from gdc.filesystem.table_files import scan_parquet
 from gdc.statistics import markdown
-from gdc.table_files import scan_parquet
 from gdc.workspace.files import read_json, write_json
 from gdc.workspace.mlflow_store import answering, experiment_of, open_client
 from gdc.workspace.paths import lineage_path

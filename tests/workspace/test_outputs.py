@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from gdc import cli
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError
-from gdc.paths import overlapping
+from gdc.filesystem.path_checks import overlapping
 from gdc.workspace import files, mlflow_store, outputs, paths, project
 from gdc.workspace.project import IGNORED, TEMPORARIES
 from tests.builders import REPOSITORY, preset_text

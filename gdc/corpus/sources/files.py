@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from gdc.corpus.sources.endings import compression_of
 from gdc.errors import DataError
-from gdc.paths import require_file
+from gdc.filesystem.path_checks import require_file
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 

@@ -14,11 +14,11 @@ import pytest
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from gdc import table_files
 from gdc.cli import app
 from gdc.commands.map import map_trace
 from gdc.errors import ConfigError, DataError
-from gdc.paths import overlapping, require_file
+from gdc.filesystem import table_files
+from gdc.filesystem.path_checks import overlapping, require_file
 from gdc.workspace import files, tables
 from tests.builders import REPOSITORY, trace_of, write_trace
 from tests.mapping.builders import absolute
@@ -75,10 +75,10 @@ def test_one_module_opens_tables() -> None:
         if opening.search(line)
     }
     assert found == {
-        "gdc/table_files.py: return pl.read_parquet(path.absolute(), glob=False)",
-        "gdc/table_files.py: "
+        "gdc/filesystem/table_files.py: return pl.read_parquet(path.absolute(), glob=False)",
+        "gdc/filesystem/table_files.py: "
         "return pl.scan_parquet([path.absolute() for path in paths], glob=False)",
-        "gdc/table_files.py: return pl.read_ndjson(file)",
+        "gdc/filesystem/table_files.py: return pl.read_ndjson(file)",
     }
 
 

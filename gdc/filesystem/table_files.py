@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from gdc.paths import require_file
+from gdc.filesystem.path_checks import require_file
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""Files, whoever owns them: what lies at a path, durable writes, Parquet files."""
