@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import Final
 
+from gdc.errors import DataError
+
 _CONVERSATIONS: Final = {"messages": "content", "conversations": "value", "conversation": "content"}
 _PAIRS: Final = (
     ("prompt", "completion"),
@@ -22,6 +24,23 @@ def advice(fields: Collection[str]) -> str:
         if first in fields and second in fields:
             return _advice(f'(.{first} + "\\n" + .{second})')
     return ""
+
+
+def require_whole(text_field: str, fields: Collection[str], where: str) -> None:
+    """Refuse to read one half of fine-tuning data, as an answer without its question.
+
+    Raises:
+        DataError: ``text_field`` is a part of a pair whose other part is there too.
+    """
+    for pair in _PAIRS:
+        if text_field in pair and set(pair) <= set(fields):
+            first, second = pair
+            other = second if text_field == first else first
+            raise DataError(
+                f"ingest.source.text_field: expected the whole text of a sample, got "
+                f"{text_field!r} alone of {where}, in which {other!r} holds the other half. "
+                f"Set text_field to a field with both.{advice(pair)}"
+            )
 
 
 def _advice(value: str) -> str:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from gdc.config import HuggingFaceSource
+from gdc.corpus.sources.fields import require_whole
 from gdc.corpus.sources.files import SourceFile, hash_files, visible_files
 from gdc.corpus.sources.rows import Row, listed
 from gdc.errors import DataError, TransientError
@@ -47,6 +48,7 @@ def read_rows(source: HuggingFaceSource) -> Iterator[Row]:
                 f"ingest.source.text_field: expected column {source.text_field!r}, got columns "
                 f"{listed(dataset.column_names)}. Set it to one of them."
             )
+        require_whole(source.text_field, dataset.column_names, source.path)
         batches = dataset.select_columns([source.text_field]).iter(batch_size=1000)
         texts = (text for batch in batches for text in batch[source.text_field])
         for number, text in enumerate(texts, start=1):

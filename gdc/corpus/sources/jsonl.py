@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gdc.config import JsonlSource
-from gdc.corpus.sources.fields import advice
+from gdc.corpus.sources.fields import advice, require_whole
 from gdc.corpus.sources.files import read_lines, unpacked
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, listed
@@ -27,7 +27,7 @@ def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
     """Read line by line; blank lines are no rows.
 
     Raises:
-        DataError: No object has the text field.
+        DataError: No object has the text field, or it holds one half of a text.
     """
     max_bytes = _BYTES_PER_CHAR * max_chars + _OTHER_FIELDS
     has_text, fields = False, dict[str, None]()
@@ -37,6 +37,7 @@ def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
         except _LineError as problem:
             yield Row(where, reason=str(problem))
             continue
+        require_whole(source.text_field, record, source.path)
         has_text |= not isinstance(record.get(source.text_field, []), list | dict)
         if not has_text and len(fields) < _FIELDS_SHOWN:
             fields |= dict.fromkeys(list(record)[:_FIELDS_SHOWN])

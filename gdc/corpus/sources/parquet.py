@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
 from gdc.config import ParquetSource
-from gdc.corpus.sources.fields import advice
+from gdc.corpus.sources.fields import advice, require_whole
 from gdc.corpus.sources.files import opened
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, listed
@@ -54,6 +54,7 @@ def _batches(parquet: ParquetFile, path: Path, source: ParquetSource) -> Iterato
                 "ingest.source.text_field and key_field to columns that every file has once."
                 f"{advice(schema.names)}"
             )
+    require_whole(source.text_field, schema.names, source.path)
     form = schema.field(source.text_field).type
     # Binary columns have four types, and one more in a dictionary.
     if pa.types.is_nested(form) or "binary" in str(form):

@@ -198,6 +198,18 @@ def test_a_field_of_lists_is_not_asked_for_a_second_time() -> None:
         read_source(parquet("messages"), max_chars=100, seed=0)
 
 
+@pytest.mark.parametrize(("half", "other"), [("completion", "prompt"), ("prompt", "completion")])
+def test_one_half_of_a_pair_is_refused_whatever_holds_it(half: str, other: str) -> None:
+    row = {"prompt": "a", "completion": "b"}
+    Path("a.jsonl").write_text(json.dumps(row) + "\n")
+    pl.DataFrame([row]).write_parquet("a.parquet")
+    datasets.Dataset.from_list([row]).save_to_disk("saved")
+    expected = rf"'{half}' alone of \S+, in which '{other}' holds the other half.*jq -c"
+    for source in (jsonl(field=half), parquet(half), source_of("saved", half, "--corpus")):
+        with pytest.raises(DataError, match=expected):
+            read_source(source, max_chars=100, seed=0)
+
+
 @pytest.mark.parametrize(
     ("line", "twice"),
     [('{"text": "a", "text": "b"}', "text"), ('{"text": "a", "meta": {"k": 1, "k": 2}}', "k")],
