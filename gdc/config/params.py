@@ -23,6 +23,8 @@ from gdc.errors import ConfigError
 # A canary beats all its twins by chance in one of (twins + 1) cases; with fewer twins than this in
 # more than a tenth of them, too often to call it memorized.
 MIN_TWINS: Final = 9
+# Scores that compare online losses with those at frozen checkpoints.
+_OF_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast")
 
 
 class ReportConfig(Section):
@@ -128,11 +130,12 @@ class Params(Section):
             if not is_on:
                 raise ValueError(f"score.enabled: {score} needs train.{switch}: true, got false")
         epochs, probes = self.training.epochs, self.train.probes_per_epoch
-        if "online_probe_gap" in self.score.enabled and (epochs < 2 or not probes):
-            raise ValueError(
-                "score.enabled: online_probe_gap needs training.epochs of at least 2 and "
-                f"train.probes_per_epoch of at least 1, got {epochs} and {probes}"
-            )
+        for score in _OF_BOTH_MODES:
+            if score in self.score.enabled and (epochs < 2 or not probes):
+                raise ValueError(
+                    f"score.enabled: {score} needs training.epochs of at least 2 and "
+                    f"train.probes_per_epoch of at least 1, got {epochs} and {probes}"
+                )
         return self
 
     @model_validator(mode="after")

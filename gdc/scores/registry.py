@@ -86,6 +86,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "total_drop": Score(trace_scores.total_drop),
     "total_drop_sum": Score(trace_scores.total_drop_sum, ("columns", "num_tokens")),
     "online_probe_gap": Score(trace_scores.online_probe_gap, ("both_modes",)),
+    "online_late_contrast": Score(trace_scores.online_late_contrast, ("both_modes",)),
     "late_drop": Score(calibrated.late_drop, ("columns", "heldout")),
     "late_drop_sum": Score(calibrated.late_drop_sum, ("columns", "heldout", "num_tokens")),
     "relative_area": Score(calibrated.relative_area, ("columns", "trace")),

@@ -144,6 +144,14 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="both modes are read but not recorded",
         ),
         pytest.param(
+            {
+                "score.enabled": ["online_late_contrast", "memorization", "final_loss", "random"],
+                "training.epochs": 1,
+            },
+            r"online_late_contrast needs training\.epochs of at least 2 .*, got 1 and \d+",
+            id="a single pass has no middle passes",
+        ),
+        pytest.param(
             {"model": PRETRAINED, "ingest.tokenizer": {"kind": "bpe", "vocab_size": 300}},
             r"needs its own tokenizer, expected \{kind: pretrained, name: some/model\}",
             id="a pretrained model with a trained tokenizer",

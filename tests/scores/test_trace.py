@@ -247,8 +247,10 @@ def trace_of_both(online: Mapping[str, Curve], probes: Mapping[str, Curve]) -> T
     return replace(both, checkpoints=both.checkpoints.with_columns(mode=pl.Series(modes)))
 
 
-def online_probe_gap(online: Mapping[str, Curve], probes: Mapping[str, Curve]) -> pl.DataFrame:
-    rules = config(enabled=("online_probe_gap",), mode="probe")
+def of_both_modes(
+    name: str, online: Mapping[str, Curve], probes: Mapping[str, Curve]
+) -> pl.DataFrame:
+    rules = config(enabled=(name,), mode="probe")
     trace = trace_of_both(online, probes)
     corpus = trace.index.select("sample_id")
     return score_samples([trace], [corpus], rules, seed=0).samples
@@ -257,7 +259,7 @@ def online_probe_gap(online: Mapping[str, Curve], probes: Mapping[str, Curve]) -
 def test_what_own_updates_gain_and_others_undo_is_online_minus_late_frozen_loss() -> None:
     online = {"a": [9.0, 3.0, 2.0], "b": [9.0, 1.0, NAN], "c": [NAN, NAN, NAN]}
     probes = {"a": [8.0, 7.0, 1.0, 0.5], "b": [8.0, 7.0, 1.0, NAN], "c": [4.0, 4.0, 4.0, 4.0]}
-    table = online_probe_gap(online, probes)
+    table = of_both_modes("online_probe_gap", online, probes)
     assert table["online_probe_gap"].to_list() == [1.75, 0.0, None]
 
 
@@ -267,7 +269,9 @@ def test_the_gap_of_modes_matches_numpy(
 ) -> None:
     shared = sorted(online.keys() & probes.keys())
     assume(shared)
-    table = online_probe_gap({i: online[i] for i in shared}, {i: probes[i] for i in shared})
+    table = of_both_modes(
+        "online_probe_gap", {i: online[i] for i in shared}, {i: probes[i] for i in shared}
+    )
     for value, sample in zip(table["online_probe_gap"], shared, strict=True):
         first, late = online[sample][1:], probes[sample][len(probes[sample]) // 2 :]
         if np.isnan(first).all() or np.isnan(late).all():
@@ -276,6 +280,53 @@ def test_the_gap_of_modes_matches_numpy(
             assert value == pytest.approx(np.nanmean(first) - np.nanmean(late))
 
 
-def test_the_gap_of_modes_needs_both() -> None:
-    with pytest.raises(ConfigError, match=r"online_probe_gap needs both_modes.*probes_per_epoch"):
-        scores_of({"a": [3.0, 2.0, 1.0]}, "online_probe_gap")
+@pytest.mark.parametrize("name", ["online_probe_gap", "online_late_contrast"])
+def test_a_score_of_both_modes_needs_both(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} needs both_modes.*probes_per_epoch"):
+        scores_of({"a": [3.0, 2.0, 1.0]}, name)
+
+
+def test_the_contrast_of_middle_online_and_late_frozen_losses_by_hand() -> None:
+    # Fourth powers; passes 2 and 3 of four are read, and the last of four probes.
+    online = {
+        "memorized": [9.0, 1.0, 1.0, 0.0625],
+        "learned": [9.0, 0.0625, 0.0625, 9.0],
+        "repeated": [9.0, 0.0, 0.0, 0.0],
+        "never seen": [NAN, NAN, NAN, NAN],
+    }
+    probes = {name: [8.0, 8.0, 8.0, 0.0625] for name in online} | {"repeated": [8.0, 8.0, 8.0, 0.0]}
+    table = of_both_modes("online_late_contrast", online, probes)
+    found = dict(table.select("sample_id", "online_late_contrast").iter_rows())
+    assert found == {
+        "learned": 2 - 2.5 * 2,
+        "memorized": 2 - 2.5 * 1,
+        "never seen": None,
+        "repeated": pytest.approx(10 - 2.5 * 10),  # (1e-4)^(-1/4) is 10
+    }
+
+
+@given(online=curves(maybe_losses), probes=curves(maybe_losses))
+def test_the_contrast_matches_numpy(
+    online: dict[str, list[float]], probes: dict[str, list[float]]
+) -> None:
+    shared = sorted(online.keys() & probes.keys())
+    assume(shared)
+    table = of_both_modes(
+        "online_late_contrast", {i: online[i] for i in shared}, {i: probes[i] for i in shared}
+    )
+    for value, sample in zip(table["online_late_contrast"], shared, strict=True):
+        early = online[sample][1 : max(2, int(0.75 * len(online[sample])))]
+        late = probes[sample][int(0.75 * len(probes[sample])) :]
+        if np.isnan(early).all() or np.isnan(late).all():
+            assert value is None
+        else:
+            roots = [np.maximum(np.nanmean(part), 1e-4) ** -0.25 for part in (late, early)]
+            assert value == pytest.approx(roots[0] - 2.5 * roots[1], rel=1e-6)
+
+
+def test_a_lower_late_loss_and_a_higher_middle_one_make_a_higher_contrast() -> None:
+    online = {"a": [9.0, 2.0, 2.0], "b": [9.0, 2.0, 2.0], "c": [9.0, 3.0, 2.0]}
+    probes = {"a": [8.0, 1.0], "b": [8.0, 0.5], "c": [8.0, 0.5]}
+    table = of_both_modes("online_late_contrast", online, probes)
+    assert table["online_late_contrast"].is_sorted()
+    assert table["online_late_contrast"].n_unique() == 3
