@@ -162,6 +162,30 @@ PLAN: Final = pl.Schema(
         "masked": MASKED,
     }
 )
+# Every row of the corpus with what is known of it, for other programs. It is followed by one Float64
+# column for every enabled score, then by `action_<arm>` for every arm, its dashes as underscores.
+# Split `train` alone has what stands after `num_tokens`.
+SAMPLES: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "content_id": pl.String(),
+        "text": pl.String(),
+        "source": pl.String(),
+        "split": pl.String(),
+        "num_copies": pl.Int64(),
+        "num_tokens": pl.Int64(),
+        "canary": pl.String(),  # family/times planted; null for ordinary text
+        "cause": pl.String(),
+        "duplicate_ids": pl.List(pl.String),
+        "quadrant": pl.String(),
+        "stability": pl.Float64(),
+        "spans": MASKED,  # memorized characters; empty where none are known
+        "difficulty": pl.Float64(),
+        "memorization": pl.Float64(),
+        "first_learned": pl.Float64(),
+        "never_learned": pl.Boolean(),
+    }
+)
 CURATED: Final = pl.Schema(
     {
         "sample_id": pl.String(),

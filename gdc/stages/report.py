@@ -1,4 +1,4 @@
-"""Stage `report`: all tables -> report.json, report.html and the pictures."""
+"""Stage `report`: all tables -> report.json, report.html, the pictures and samples.parquet."""
 
 from dataclasses import replace
 from typing import Final
@@ -19,7 +19,7 @@ from gdc.config import Params, RandomArm, ShuffledArm
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
-from gdc.report import build, page, plots
+from gdc.report import build, page, plots, sample_table
 from gdc.report.model import (
     ArmMetrics,
     CorpusSummary,
@@ -37,11 +37,12 @@ FILES: Final = (paths.REPORT, paths.PAGE, paths.PICTURE, paths.ROC, paths.GROUPS
 
 
 def main() -> None:
-    """Write the report and its pictures, and log what every arm and group leaks."""
+    """Write the report, its pictures and the table of samples; log what each arm and group leaks."""
     params = files.load_params()
     with tracking.stage_run("report", build.settings(params)) as stage:
         inputs = with_audits(read_tables(params), params)
         report = build.build_report(inputs, params)
+        sample_table.write_samples(list(params.intervene.arms))
         files.write_json(paths.REPORT, to_json(report))
         files.write_text(paths.PAGE, page.render_html(report, _draw(report, inputs)))
         _log(report, stage)

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -50,7 +51,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     for name in ("corpus", "canaries", "scores", "quadrants", "spans"):
         tables.write(name, getattr(made, name))
     tables.write("quarantine", pl.DataFrame(schema=QUARANTINE))
-    tables.write_plans(made.plans)
+    keeping = made.plans["none"]
+    arms = params_of().intervene.arms
+    tables.write_plans({arm: made.plans.get(arm, keeping) for arm in arms})
     files.write_json(paths.SCORES_SUMMARY, made.scores_summary.to_json())
     files.write_json(paths.QUADRANTS_SUMMARY, made.quadrants_summary.to_json())
     files.write_json(paths.CALIBRATION, asdict(CALIBRATION))
@@ -129,6 +132,28 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     before = [Path(file).read_bytes() for file in expected]
     stage.main()
     assert [Path(file).read_bytes() for file in expected] == before
+
+
+@pytest.mark.usefixtures("workspace")
+def test_one_flat_table_holds_every_row_of_the_corpus_with_all_that_is_known_of_it() -> None:
+    stage.main()
+    samples = pl.read_parquet(paths.SAMPLES)
+    assert samples["sample_id"].equals(tables.read("corpus")["sample_id"])
+    spanned = samples.row(by_predicate=pl.col("sample_id") == "d-0", named=True)
+    expected = {
+        "source": "file:d-0", "split": "train", "num_copies": 1, "canary": None,
+        "text": "text of d-0", "cause": "near-copies", "duplicate_ids": ["c-0", "d-1"],
+        "quadrant": "hotspot-memorized", "memorization": 0.2, "action_none": "keep",
+        "action_paper": "weight", "action_prune_final_loss": "keep",
+    }  # fmt: skip
+    assert {name: spanned[name] for name in expected} == expected
+    planted = samples.row(by_predicate=pl.col("sample_id") == "g-0", named=True)
+    assert (planted["canary"], planted["num_copies"]) == ("digits/2", 2)
+    held_out = samples.row(by_predicate=pl.col("sample_id") == "y-0", named=True)
+    assert (held_out["split"], held_out["quadrant"]) == ("validation", None)
+    assert held_out["action_paper"] is None
+    actions = duckdb.sql(f"SELECT action_paper, count(*) FROM '{paths.SAMPLES}' GROUP BY ALL")
+    assert dict(actions.fetchall()) == {"keep": 5, "drop": 1, "weight": 2, None: 2}
 
 
 @pytest.mark.usefixtures("workspace")
