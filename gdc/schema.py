@@ -162,9 +162,9 @@ PLAN: Final = pl.Schema(
         "masked": MASKED,
     }
 )
-# Every row of the corpus with what is known of it, for other programs. It is followed by one Float64
-# column for every enabled score, then by `action_<arm>` for every arm, its dashes as underscores.
-# Split `train` alone has what stands after `num_tokens`.
+# Every row of the corpus with what is known of it, for other programs. It is followed by one
+# Float64 column for every enabled score, then by `action_<arm>` for every arm, its dashes as
+# underscores. Split `train` alone has what stands after `num_tokens`.
 SAMPLES: Final = pl.Schema(
     {
         "sample_id": pl.String(),

@@ -37,7 +37,7 @@ FILES: Final = (paths.REPORT, paths.PAGE, paths.PICTURE, paths.ROC, paths.GROUPS
 
 
 def main() -> None:
-    """Write the report, its pictures and the table of samples; log what each arm and group leaks."""
+    """Write the report, its pictures and the table of samples; log what arms and groups leak."""
     params = files.load_params()
     with tracking.stage_run("report", build.settings(params)) as stage:
         inputs = with_audits(read_tables(params), params)
