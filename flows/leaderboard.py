@@ -11,6 +11,7 @@ from prefect import flow
 from flows.program import as_run, only_run_here, show_no_tracebacks
 from flows.server import prefect_server
 from gdc.config import Params
+from gdc.filesystem import durable
 from gdc.leaderboard.board import Leaderboard
 from gdc.leaderboard.evaluation import TRAINED, ScoreTables, build_leaderboard
 from gdc.leaderboard.page import leaderboard_png, markdown
@@ -107,7 +108,7 @@ def write(board: Leaderboard) -> None:
     """Write the three files of the leaderboard."""
     files.write_json(half_models.LEADERBOARD, board.to_json())
     files.write_text(half_models.TABLE, markdown(board))
-    with files.new_file(half_models.PICTURE) as temporary:
+    with durable.new_file(half_models.PICTURE) as temporary:
         leaderboard_png(board, temporary)
 
 

@@ -18,7 +18,7 @@ from gdc.corpus.sources import unread
 from gdc.corpus.sources.endings import kind_of
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError, GdcError
-from gdc.filesystem import table_files
+from gdc.filesystem import durable, table_files
 from gdc.filesystem.path_checks import require_file
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, to_json
@@ -81,7 +81,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
         TransientError: The Hub did not answer.
     """
     outputs.require_free(folder, _WRITTEN, _paths_read(request))
-    files.make_folder(folder)
+    durable.make_folder(folder)
     trained = _read(request.corpus, "corpus", request)
     samples, num_shared = _samples(trained, request, num_members)
     canaries = _read_canaries(request.canaries)
@@ -111,7 +111,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
         seed=request.seed,
     )
     for name, table in (("audit", canary_audit), ("membership", sample_audit)):
-        with files.new_file(folder / f"{name}.parquet") as temporary:
+        with durable.new_file(folder / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
     roc = _draw_roc(sample_audit, attack, folder) if request.heldout else None
     files.write_json(folder / "report.json", to_json(report))
@@ -288,6 +288,6 @@ def _unread(request: Request) -> list[str]:
 def _draw_roc(membership: pl.DataFrame, attack: leakage.Attack, folder: Path) -> bytes:
     path = folder / "roc.png"
     curves = {build.MODEL: leakage.roc_curve([membership], attack)}
-    with files.new_file(path) as temporary:
+    with durable.new_file(path) as temporary:
         plots.roc_png(curves, attack.name, temporary)
     return path.read_bytes()

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gdc import scores
 from gdc.config import PartitionConfig, ScoreConfig, Threshold
-from gdc.filesystem import table_files
+from gdc.filesystem import durable, table_files
 from gdc.mapping import quadrants
 from gdc.recording.trace import TraceScan
 from gdc.schema import QUADRANT_TABLE, SCORES
@@ -75,7 +75,7 @@ def map_on_cluster(
         epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
     given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
     shards = traces.shard_folders(trace)
-    with files.new_folder(out / "scores") as folder:
+    with durable.new_folder(out / "scores") as folder:
         ray_cluster.for_each(partial(_score_shard, trace, folder, given), shards)
     scored = [out / "scores" / f"{shard.name}.parquet" for shard in shards]
     written = table_files.scan_parquet(*scored)
@@ -84,7 +84,7 @@ def map_on_cluster(
         out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints).to_json()
     )
     _, summary = quadrants.scan_partition(written, partition, str(out / "scores"))
-    with files.new_folder(out / "quadrants") as folder:
+    with durable.new_folder(out / "quadrants") as folder:
         ray_cluster.for_each(
             partial(_map_shard, folder, partition.axis, summary.thresholds), scored
         )

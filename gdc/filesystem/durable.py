@@ -1,8 +1,65 @@
 """A finished file or folder -> under its own name, whole even where the power fails."""
 
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from gdc.errors import DataError
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and move it there on success."""
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` and put it in its place on success."""
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        put_in_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        DataError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a folder, or a place to make one, got: {error.strerror}. "
+            "Name another, or make room for it."
+        ) from None
+
+
+def _temporary(path: Path) -> Path:
+    """A free path beside ``path``, of a form that .dvcignore knows.
+
+    Always the same for a path, and what a kill has left there goes.
+    """
+    make_folder(path.parent)
+    # Absolute: polars takes a relative ~ for the home folder.
+    temporary = path.absolute().with_name(f".{path.name}.tmp")
+    if temporary.is_dir():
+        shutil.rmtree(temporary)
+    temporary.unlink(missing_ok=True)
+    return temporary
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -1,9 +1,11 @@
-"""The path of a table file -> its rows: the only place where polars opens files."""
+"""The path of a table file -> its rows, and back: the only place where polars opens files."""
 
+from hashlib import blake2b, file_digest
 from pathlib import Path
 
 import polars as pl
 
+from gdc.filesystem.durable import new_file
 from gdc.filesystem.path_checks import require_file
 
 
@@ -30,3 +32,16 @@ def read_ndjson(path: Path) -> pl.DataFrame:
     require_file(path)
     with path.open("rb") as file:
         return pl.read_ndjson(file)
+
+
+def write_parquet(path: Path, table: pl.DataFrame) -> None:
+    """Write a table, whole or not at all."""
+    with new_file(path) as temporary:
+        table.write_parquet(temporary, compression="zstd", statistics=True)
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file, 32 hex digits."""
+    require_file(path)
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()

@@ -10,6 +10,7 @@ from torch import nn
 
 from gdc.config import Model, Params
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, text_chunks
+from gdc.filesystem import durable
 from gdc.training import loop, losses, models
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Group
@@ -127,7 +128,7 @@ def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, s
         "num_masked_tokens": recording.num_masked_tokens,
     }
     path = paths.model_path(arm, seed)
-    with files.new_folder(path) as folder:
+    with durable.new_folder(path) as folder:
         models.save_model(model, folder)
         files.write_json(folder / "training.json", numbers)
     stage.log_curve("train_loss", recording.curve)

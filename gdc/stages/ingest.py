@@ -31,6 +31,7 @@ from gdc.corpus.tokenizer import (
     train_tokenizer,
 )
 from gdc.errors import DataError
+from gdc.filesystem import durable
 from gdc.schema import QUARANTINE, Chunks
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
@@ -62,7 +63,7 @@ def main() -> None:
             )
             numbers: Counter[str] = Counter()
             tables.write_chunks("corpus", _tokenized(corpus, tokenizer, config, numbers))
-        with files.new_folder(paths.TOKENIZER) as folder:
+        with durable.new_folder(paths.TOKENIZER) as folder:
             save_tokenizer(tokenizer, folder)
         tables.write("quarantine", source.bad_rows)
         tables.write("canaries", canaries)

@@ -16,6 +16,7 @@ from gdc.comparison.arms import (
 )
 from gdc.comparison.results import NextLayer
 from gdc.config import Params, RandomArm, ShuffledArm
+from gdc.filesystem import durable
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
@@ -52,14 +53,14 @@ def _draw(report: Report, inputs: ReportTables) -> page.Pictures:
     points = build.map_points(inputs, show_text=report.settings.report.show_text)
     frame = build.map_frame(report)
     curves = {name: arm.roc for name, arm in report.arm_audits.items()}
-    with files.new_file(paths.PICTURE) as temporary:
+    with durable.new_file(paths.PICTURE) as temporary:
         plots.data_map_png(points, frame, temporary)
-    with files.new_file(paths.ROC) as temporary:
+    with durable.new_file(paths.ROC) as temporary:
         plots.roc_png(curves, page.attack_of(report), temporary)
     if report.groups:
-        with files.new_file(paths.GROUPS) as temporary:
+        with durable.new_file(paths.GROUPS) as temporary:
             plots.groups_png(report.groups, frame.axis, temporary)
-    with files.new_file(paths.FRONT) as temporary:
+    with durable.new_file(paths.FRONT) as temporary:
         plots.front_png(report.pareto_front, temporary)
     return page.Pictures(
         plots.interactive_map(points, frame),

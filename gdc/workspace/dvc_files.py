@@ -17,7 +17,8 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from gdc.errors import TransientError
-from gdc.workspace.files import new_file, parse_yaml
+from gdc.filesystem.durable import new_file
+from gdc.workspace.files import parse_yaml
 
 LOCK: Final = Path("dvc.lock")
 COPY: Final = Path("work/dvc.lock.copy")

@@ -5,10 +5,7 @@ Every file appears under its name complete or not at all: it is written beside i
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError, DataError, SchemaError
-from gdc.filesystem.durable import put_in_place
+from gdc.filesystem.durable import new_file
 from gdc.filesystem.path_checks import odd_kind, require_file
 from gdc.workspace.paths import PARAMS
 
@@ -154,63 +151,3 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text."""
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and move it there on success."""
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        put_in_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path`` and put it in its place on success."""
-    temporary = _temporary(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        put_in_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, where they are not there.
-
-    Raises:
-        DataError: It cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{path}: expected a folder, or a place to make one, got: {error.strerror}. "
-            "Name another, or make room for it."
-        ) from None
-
-
-def _temporary(path: Path) -> Path:
-    """A free path beside ``path``, of a form that .dvcignore knows.
-
-    Always the same for a path, and what a kill has left there goes.
-    """
-    make_folder(path.parent)
-    # Absolute: polars takes a relative ~ for the home folder.
-    temporary = path.absolute().with_name(f".{path.name}.tmp")
-    if temporary.is_dir():
-        shutil.rmtree(temporary)
-    temporary.unlink(missing_ok=True)
-    return temporary
-
-
-def checksum(path: Path) -> str:
-    """BLAKE2b of a file, 32 hex digits."""
-    require_file(path)
-    with path.open("rb") as file:
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from gdc.environment import QUIET
 from gdc.errors import ConfigError, GdcError, TransientError
-from gdc.workspace.files import new_file
+from gdc.filesystem.durable import new_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

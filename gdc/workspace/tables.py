@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gdc.errors import DataError, SchemaError
-from gdc.filesystem.table_files import read_parquet, scan_parquet
+from gdc.filesystem.durable import new_file, new_folder
+from gdc.filesystem.table_files import read_parquet, scan_parquet, write_parquet
 from gdc.schema import (
     AUDIT,
     CANARIES,
@@ -31,7 +32,6 @@ from gdc.schema import (
     require,
     to_arrow,
 )
-from gdc.workspace.files import new_file, new_folder
 from gdc.workspace.paths import (
     CURATED_FOLDER,
     REFERENCE_FOLDER,
@@ -287,8 +287,7 @@ def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
         SchemaError: It has other columns.
     """
     require(table, schema, name=str(path))
-    with new_file(path) as temporary:
-        table.write_parquet(temporary, compression="zstd", statistics=True)
+    write_parquet(path, table)
 
 
 def sink_table(path: Path, table: pl.LazyFrame, schema: pl.Schema) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Final
 import polars as pl
 
 from gdc.errors import DataError, SchemaError
-from gdc.filesystem.table_files import scan_parquet
+from gdc.filesystem.table_files import checksum, scan_parquet
 from gdc.recording.trace import Trace, TraceScan, loss_column
+from gdc.recording.trace_files import CHECKSUMS
 from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX, require
-from gdc.workspace.files import checksum, read_json
+from gdc.workspace.files import read_json
 from gdc.workspace.paths import trace_path
 from gdc.workspace.tables import TRAIN, naming_file, read_table
 
@@ -19,8 +20,6 @@ ANEW: Final = "Write the trace again, with the program that recorded it."
 # Of each part of a trace.
 TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
 GAINS: Final = "self_influence.parquet"
-# Beside the files of a folder of a trace: BLAKE2b of each.
-CHECKSUMS: Final = "checksums.json"
 
 
 def read(seed: int) -> Trace:

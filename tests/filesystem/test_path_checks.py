@@ -132,7 +132,7 @@ def test_what_is_no_regular_file_is_not_opened(kind: str) -> None:
     expected = rf"x\.parquet: expected a regular file, got {kind}\. Save its content"
     for read in (require_file, table_files.read_parquet, table_files.scan_parquet,
                  table_files.read_ndjson,
-                 files.read_json, files.checksum):  # fmt: skip
+                 files.read_json, table_files.checksum):  # fmt: skip
         with pytest.raises(DataError, match=expected):
             read(path)
     with pytest.raises(ConfigError, match=rf"x\.parquet: expected a file, got {kind}"):

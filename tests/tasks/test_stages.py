@@ -143,11 +143,11 @@ def test_a_guarded_program_hands_on_its_output_and_its_exit_code() -> None:
 TERMINATED_STAGE = """
 import time
 from pathlib import Path
-from gdc.workspace import files
+from gdc.filesystem import durable
 from gdc.stages.runner import run
 
 def main():
-    with files.new_file(Path("data/a")) as temporary:
+    with durable.new_file(Path("data/a")) as temporary:
         temporary.write_text("half")
         time.sleep(60)
 

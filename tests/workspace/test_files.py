@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.filesystem import durable
 from gdc.workspace import files, paths
 from gdc.workspace.project import TEMPORARIES
 from tests.builders import REPOSITORY, params_with
@@ -28,9 +29,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 KILLED_WRITE = """
 import os, sys
 from pathlib import Path
-from gdc.workspace import files
+from gdc.filesystem import durable
 
-with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+with getattr(durable, sys.argv[1])(Path(sys.argv[2])) as temporary:
     (temporary if sys.argv[1] == "new_file" else temporary / "half").write_text("half")
     print(temporary, flush=True)
     os.kill(os.getpid(), 9)
@@ -52,7 +53,7 @@ def test_what_a_kill_left_is_hidden_from_dvc_and_gone_after_the_next_write(
     if writer == "new_file":
         files.write_text(path, "whole")
     else:
-        with files.new_folder(path) as folder:
+        with durable.new_folder(path) as folder:
             (folder / "whole").touch()
         assert all_files() == {"data/a/whole"}
     assert list(Path("data").iterdir()) == [path]
@@ -167,7 +168,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
     assert synced == [(".a.json.tmp", False), ("data", True)]
     synced.clear()
     Path("data/a.json").unlink()
-    with files.new_folder(Path("data/model")) as folder:
+    with durable.new_folder(Path("data/model")) as folder:
         (folder / "w").write_text("w", encoding="utf-8")
     assert synced == [("w", False), (".model.tmp", False), ("data", True)]
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from gdc.errors import DataError, SchemaError
+from gdc.recording import trace_files
 from gdc.recording.trace import Trace, loss_table, token_table
 from gdc.schema import (
     SELF_INFLUENCE,
@@ -187,7 +188,7 @@ def test_a_damaged_beginning_of_a_trace_is_refused() -> None:
 
 def test_losses_that_cannot_be_written_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     writer = begun(1)
-    monkeypatch.setattr(tables, "write_table", refuse)
+    monkeypatch.setattr(trace_files, "write_parquet", refuse)
     writer.append(np.zeros(2, np.float32), np.zeros(1, np.float32))
     with pytest.raises(OSError, match="no space left"):
         writer.flush()
