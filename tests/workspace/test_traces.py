@@ -95,7 +95,7 @@ def test_a_trace_is_verified_file_by_file(num_processes: int) -> None:
     path.unlink()
     with pytest.raises(SchemaError, match=r"loss_002\.parquet: not found"):
         traces.verify(folder)
-    (path.parent / traces.CHECKSUMS).unlink()
+    (path.parent / trace_files.CHECKSUMS).unlink()
     with pytest.raises(SchemaError, match=r"checksums\.json: not found"):
         traces.verify(folder)
 
