@@ -28,8 +28,8 @@ def only_run_here() -> Iterator[None]:
 
     What a run that was killed has left there is put right first.
     """
-    with run_lock.held():
-        if told := dvc_files.mend():
+    with run_lock.hold_folder():
+        if told := dvc_files.repair():
             sys.stderr.write(f"{told}\n")
         yield
 

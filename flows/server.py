@@ -1,4 +1,4 @@
-"""Prefect's server for one run: the one that is named, or one that ends with us."""
+"""Prefect's server for one run: that of ``PREFECT_API_URL``, or a temporary one."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ from tasks import guard
 
 LOG: Final = Path("work/prefect-server.log")
 ANSWER_SECONDS: Final = 5.0
-# As Prefect starts it.
+# The same command line as Prefect's own.
 _PROGRAM: Final = (
     "uvicorn", "--app-dir", str(Path(prefect.__file__).parent.parent), "--factory",
     "prefect.server.api.server:create_app", "--log-level", "error", "--lifespan", "on",
@@ -41,11 +41,11 @@ _ENVIRONMENT: Final = {
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Keep a server for the flow runs inside: that of ``PREFECT_API_URL``, or one started here.
+    """Provide a server to the flow runs inside: that of ``PREFECT_API_URL``, or a temporary one.
 
     Raises:
-        TransientError: It does not answer.
-        ConfigError: ``PREFECT_HOME``, where the one started here keeps its runs, is not writable.
+        TransientError: The server does not answer.
+        ConfigError: ``PREFECT_HOME``, in which a temporary server stores its runs, is not writable.
     """
     if address := PREFECT_API_URL.value():
         require_answer(address)
@@ -57,18 +57,18 @@ def prefect_server() -> Iterator[None]:
 
 
 def require_answer(address: str) -> None:
-    """Refuse a named server that is away before anything waits for it."""
+    """Check that the server at ``address`` answers, before anything waits for it."""
     with get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client:
         problem = client.api_healthcheck()
     if problem is not None:
         raise TransientError(
             f"PREFECT_API_URL: expected a Prefect server at {address}, got {problem}. Start it "
-            "(`prefect server start`) or mend the address; without one a run starts its own."
+            "(`prefect server start`) or correct the address; without one a run starts its own."
         )
 
 
 def require_home(home: Path) -> None:
-    """Refuse a folder that Prefect's server could not keep its runs in."""
+    """Check that Prefect's server can write to its folder."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         problem = None if os.access(home, os.W_OK | os.X_OK) else "one that is not writable"
@@ -114,7 +114,7 @@ def _started() -> Iterator[str]:
 
 
 def _send_logs() -> None:
-    """Prefect sends them in the background, and complains where nobody takes them any more."""
+    """Flush Prefect's logs while the server runs; sent later they would cause a complaint."""
     for handler in logging.getLogger("prefect.flow_runs").handlers:
         handler.flush()
 

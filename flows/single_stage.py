@@ -25,7 +25,7 @@ def run(target: str) -> int:
     if stage in project.edited_stages():
         # It brings the digests of the code up to date.
         targets.insert(0, "manifest")
-    if told := dvc_files.mend():
+    if told := dvc_files.repair():
         sys.stderr.write(f"{told}\n")
     try:
         with as_run():

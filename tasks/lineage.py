@@ -1,4 +1,4 @@
-"""A flow run -> its parent MLflow run: which code, which data, what ran, what came out."""
+"""A flow run -> its parent MLflow run: the code, the data, the stages that ran, the results."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ LOCK: Final = Path("dvc.lock")
 
 @dataclass(frozen=True)
 class Record:
-    """The parent run that is open, and what the flow has done so far."""
+    """The open parent run, and the results of the stages that the flow has run so far."""
 
     run: tracking.Run
     results: list[StageResult] = field(default_factory=list)
 
     def log_state(self) -> None:
-        """Log what the flow did and what stands in the workspace; after a failure too."""
+        """Log the stages that ran and the state of the workspace, also after a failure."""
         rows = [stage_row(result) for result in self.results]
         self.run.log_table("stages", rows)
         self.run.set_tags(code_tags() | data_tags() | origin_tags(rows))
@@ -36,14 +36,14 @@ class Record:
                 self.run.log_artifact(path)
 
     def log_report(self) -> None:
-        """Log the report; only of a run that came to its end, or it would be an earlier one's."""
+        """Log the report of a finished run; before its end the files are an earlier run's."""
         self.run.log_artifact(paths.REPORT.parent)
         self.run.log_metrics(headline(read_report()))
 
 
 @contextmanager
 def recorded_run() -> Iterator[Record]:
-    """Open the parent run of a flow run; its stages become its children."""
+    """Open the parent run of a flow run; the runs of its stages become its children."""
     with tracking.parent_run("curate", {"launcher": "prefect"}) as run:
         record = Record(run)
         try:
@@ -57,7 +57,7 @@ def recorded_run() -> Iterator[Record]:
 
 
 def stage_row(result: StageResult) -> dict[str, str | float | None]:
-    """One row of the stage table; the run is the one that made the files that stand there now."""
+    """Return a row of the stage table; ``run_id`` is the run that wrote the present files."""
     phase, _, cell = result.target.partition("@")
     lineage = paths.lineage_path(phase, cell or None)
     known = result.outcome not in ("failed", "not run") and lineage.exists()
@@ -71,7 +71,7 @@ def stage_row(result: StageResult) -> dict[str, str | float | None]:
 
 
 def origin_tags(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """For stages that made no run this time: the run that made their files."""
+    """Return, for each skipped or restored stage, the earlier run that wrote its files."""
     return {
         f"gdc.origin.{row['stage']}": row["run_id"]
         for row in rows
@@ -80,7 +80,7 @@ def origin_tags(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def code_tags() -> dict[str, str]:
-    """The commit of the workspace and whether tracked files differ from it."""
+    """Return the commit of the workspace, and whether tracked files differ from it."""
     commit = git("rev-parse", "--verify", "HEAD")
     if commit is None:
         return {"gdc.git.commit": "none"}
@@ -89,7 +89,7 @@ def code_tags() -> dict[str, str]:
 
 
 def data_tags() -> dict[str, str]:
-    """Digests of the source's content and of every stage's inputs and outputs."""
+    """Return digests of the source's content and of every stage's inputs and outputs."""
     tags = {}
     if paths.MANIFEST.exists():
         tags["gdc.manifest.digest"] = str(files.read_json(paths.MANIFEST).get("digest", ""))
@@ -99,13 +99,13 @@ def data_tags() -> dict[str, str]:
 
 
 def lock_digest(text: str) -> str:
-    """Sha256 of a dvc.lock, the same for every order of its stages (cells end in any order)."""
+    """Return the sha256 of a dvc.lock that ignores the order of its stages."""
     canonical = json.dumps(YAML(typ="safe").load(text), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def headline(report: Report) -> dict[str, float | None]:
-    """The two numbers of every arm that decide: utility and leakage."""
+    """Return perplexity and extraction rate of every arm."""
     means = {}
     for arm in report.arms:
         means[f"{arm.arm}/perplexity"] = arm.perplexity.mean
@@ -114,7 +114,7 @@ def headline(report: Report) -> dict[str, float | None]:
 
 
 def git(*arguments: str, environment: Mapping[str, str] | None = None) -> str | None:
-    """Output of a git command in the workspace; None when it fails or there is no git."""
+    """Run git in the workspace; return its output, or None if it fails or is not installed."""
     program = shutil.which("git")
     if program is None:
         return None

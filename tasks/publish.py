@@ -1,4 +1,4 @@
-"""A finished workspace -> pushed data, a commit of dvc.lock, and a model that passed the gate."""
+"""A finished workspace -> pushed data, a commit of dvc.lock, and the champion model."""
 
 import os
 import tempfile
@@ -25,7 +25,7 @@ ALIAS: Final = "champion"
 MAX_PERPLEXITY_RATIO: Final = 1.05
 # Leakage must not grow; equal is good enough, so that a corpus without leaks can pass.
 MAX_EXTRACTION_DIFFERENCE: Final = 0.0
-# New files that decide on the data; any other new file is nobody's business here.
+# A new file that git does not track matters only at these paths, as it can change results.
 DECIDING: Final = (str(paths.PARAMS), "dvc.yaml", ".dvc", ".dvcignore", "gdc")
 IDENTITY: Final[Mapping[str, str]] = {
     "GIT_AUTHOR_NAME": "gdc",
@@ -36,11 +36,11 @@ IDENTITY: Final[Mapping[str, str]] = {
 
 
 def require_publishable() -> None:
-    """Refuse, before any stage runs, a workspace that could not be published.
+    """Check before any stage runs that the workspace can be published.
 
     Raises:
-        ConfigError: There is no commit to build on, files differ from it, or there is no remote
-            to push to.
+        ConfigError: The repository has no commit, files differ from it, or DVC has no default
+            remote.
     """
     if git("rev-parse", "--verify", "HEAD") is None:
         raise ConfigError(
@@ -56,10 +56,11 @@ def require_publishable() -> None:
 
 
 def require_committed() -> None:
-    """Refuse a lock that would stand beside other code or params than those that made the data.
+    """Check that the code and params that made the data are committed, as dvc.lock will be.
 
     Raises:
-        ConfigError: Tracked files differ from the commit, or files that decide are not tracked.
+        ConfigError: Tracked files differ from the commit, or files that change results are not
+            tracked.
     """
     others = f":(exclude){LOCK}"
     edited = _git("diff", "--name-only", "--relative", "HEAD", "--", ".", others).splitlines()
@@ -73,11 +74,11 @@ def require_committed() -> None:
 
 
 def publish(run: tracking.Run, params: Params, day: date) -> None:
-    """Push the data, commit dvc.lock to ``curation/<day>`` and let the gate decide.
+    """Push the data, commit dvc.lock to ``curation/<day>`` and move the alias if the model passes.
 
     Raises:
-        ConfigError: A stage is not up to date, or its code is not committed or not what ran.
-        TransientError: The remote did not take the data.
+        ConfigError: A stage is not up to date, its code is not committed, or other code ran.
+        TransientError: The push to the remote failed.
     """
     require_committed()
     changed = changed_targets() | edited_stages()
@@ -106,12 +107,12 @@ def push() -> None:
 
 
 def commit_lock(branch: str) -> str:
-    """Commit dvc.lock on a branch without a look at the checkout or its index.
+    """Commit dvc.lock to a branch, leaving the checkout and its index as they are.
 
-    Everything else in the commit is as in HEAD, whose code made the data.
+    All other files of the commit are those of HEAD, whose code made the data.
 
     Returns:
-        The commit that holds it: a new one, or the one that has it already.
+        Hash of the new commit, or of the branch's last one if that has the same content.
     """
     reference = f"refs/heads/{branch}"
     head = _git("rev-parse", "--verify", "HEAD")
@@ -137,7 +138,7 @@ def commit_lock(branch: str) -> str:
 
 
 def decide(params: Params) -> str:
-    """Move the alias to the curated arm's model if it passed; say what was decided and why."""
+    """Move the alias to the curated arm's model if it passes; return the decision and why."""
     arm = params.intervene.curated_arm
     if arm not in params.retrain.arms:
         return f"kept: arm {arm} was not retrained"
@@ -154,7 +155,7 @@ def decide(params: Params) -> str:
 
 
 def objection(result: ArmResult) -> str | None:
-    """Why an arm's model must not become champion, or None."""
+    """Return why an arm's model must not become champion; None: it may."""
     arm, ratio, difference = result.arm, result.perplexity_ratio, result.extraction_difference
     if ratio is None or difference is None:
         return f"{arm} was not compared: no arm keeps everything, or no canaries"

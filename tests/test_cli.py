@@ -344,7 +344,7 @@ def test_a_second_run_in_a_folder_is_refused_at_once(
 ) -> None:
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
-    with run_lock.held():
+    with run_lock.hold_folder():
         code, output, errors = call("run", "--source", "python-docs")
     assert (code, output) == (75, "")
     assert f"only run in this folder, got process {os.getpid()} here too" in errors

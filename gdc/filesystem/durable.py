@@ -1,4 +1,4 @@
-"""A finished file or folder -> under its own name, whole even where the power fails."""
+"""Moves a finished file or folder to its name, complete even after a power failure."""
 
 import os
 import shutil
@@ -63,7 +63,7 @@ def _temporary(path: Path) -> Path:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Move to ``path`` what is finished, once the disk has it."""
+    """Flush ``temporary`` to disk, then rename it to ``path``."""
     inside = sorted(temporary.rglob("*")) if temporary.is_dir() else []
     for part in (*inside, temporary):
         _sync(part)
@@ -72,7 +72,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    # Not every file system knows this of folders, or of files that are open for reading.
+    # Not every file system can flush folders, or files that are open for reading only.
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""A path -> what lies there, and whether it lies in another: links resolved, nothing opened."""
+"""Checks of paths: is it a regular file, do two overlap? Links are followed, no file is opened."""
 
 import os
 import stat
@@ -17,17 +17,17 @@ _KINDS: Final[Mapping[str, Callable[[int], bool]]] = {
 
 
 def require_file(path: Path, where: str = "") -> None:
-    """Refuse what is no regular file: a pipe or a device may never end.
+    """Refuse a path that is no regular file, as a read from a pipe or device may never end.
 
     Args:
-        path: What is about to be opened.
-        where: What the message names in place of the path.
+        path: The path that is about to be opened.
+        where: Name for the error message, if not the path.
 
     Raises:
         DataError: It is a folder, a named pipe, a device or a socket.
-        OSError: It is not there, or may not be looked at.
+        OSError: It does not exist, or this user may not look at it.
     """
-    found = odd_kind(path)
+    found = irregular_kind(path)
     if found is not None:
         raise DataError(
             f"{where or path}: expected a regular file, got {found}. Save its content to a file, "
@@ -35,20 +35,20 @@ def require_file(path: Path, where: str = "") -> None:
         )
 
 
-def odd_kind(path: Path) -> str | None:
-    """What lies there, in words, where it is no regular file; None: it is one.
+def irregular_kind(path: Path) -> str | None:
+    """Return what a path is, in words, unless it is a regular file; None: it is one.
 
     Raises:
-        OSError: It is not there, or may not be looked at.
+        OSError: It does not exist, or this user may not look at it.
     """
     mode = path.stat().st_mode
     return next((kind for kind, is_kind in _KINDS.items() if is_kind(mode)), None)
 
 
 def overlapping(path: Path, others: Iterable[Path]) -> Path | None:
-    """The first of the other paths that lies at, above or below a path; None: none does.
+    """Return the first of ``others`` that equals, contains or lies inside ``path``, or None.
 
-    Each is taken as it is named and as its links lead.
+    Paths are compared both as given and with their links resolved.
     """
     named = _names(path)
     for other in others:
@@ -58,7 +58,7 @@ def overlapping(path: Path, others: Iterable[Path]) -> Path | None:
 
 
 def links_below(folder: Path) -> Iterator[Path]:
-    """Every link inside a folder, at any depth; those to folders are entered, each once."""
+    """Yield every link inside a folder at any depth, also in folders that links lead to."""
     todo, seen = [folder], set[str]()
     while todo:
         root = todo.pop()
@@ -73,5 +73,5 @@ def links_below(folder: Path) -> Iterator[Path]:
 
 
 def _names(path: Path) -> set[Path]:
-    # abspath and realpath, as Path.resolve raises at a link that leads to itself.
+    # abspath and realpath, as Path.resolve raises for a link to itself.
     return {Path(os.path.abspath(path)), Path(os.path.realpath(path))}  # noqa: PTH100

@@ -10,18 +10,18 @@ from gdc.filesystem.path_checks import require_file
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
-    """Read a Parquet file, whatever its name: polars takes ``*?[]`` for patterns, ``~`` for home.
+    """Read a Parquet file, also one with ``*?[]~`` in its name, which polars would expand.
 
     Raises:
         DataError: It is no regular file.
-        OSError: It is not there, or cannot be read.
+        OSError: It does not exist, or cannot be read.
     """
     require_file(path)
     return pl.read_parquet(path.absolute(), glob=False)
 
 
 def scan_parquet(*paths: Path) -> pl.LazyFrame:
-    """Open Parquet files, one after the other; see ``read_parquet``."""
+    """Open Parquet files as one lazy table, rows in the order given; see ``read_parquet``."""
     for path in paths:
         require_file(path)
     return pl.scan_parquet([path.absolute() for path in paths], glob=False)

@@ -19,7 +19,7 @@ def main() -> None:
     files.write_json(paths.CODE, code_digests(cache_file=paths.CODE_CACHE))
     params = files.load_params()
     # The stages after this one would delete it.
-    outputs.require_apart(params)
+    outputs.require_outside_outputs(params)
     ingest = params.ingest
     left_out = unread.summarize(sources.find_unread(ingest.source))
     more = {"unread": left_out} if left_out else {}

@@ -1,6 +1,7 @@
-"""Files that DVC writes in place and a kill cuts off -> files that DVC goes on with.
+"""Repairs the files of DVC that a kill can leave half written.
 
-What DVC caches it writes under another name first, and its databases keep themselves whole.
+These are dvc.lock and DVC's list of path locks, which DVC writes in place. It writes its cache
+under temporary names, and its databases recover by themselves.
 """
 # DVC takes a second to import, and `gdc --help` must answer at once:
 # ruff: noqa: PLC0415
@@ -22,30 +23,30 @@ from gdc.workspace.files import parse_yaml
 
 LOCK: Final = Path("dvc.lock")
 COPY: Final = Path("work/dvc.lock.copy")
-# A DVC that writes holds its lock for seconds; one that holds it longer is not cut off.
+# DVC holds its lock for seconds while it writes. Held longer, it is still running, not killed.
 WAIT_SECONDS: Final = 10.0
 _CONFLICT: Final = re.compile(rb"(?m)^(<{7}|={7}|>{7})( |\r?$)")
 
 
 def keep_copy() -> None:
-    """Copy dvc.lock beside, for ``mend``; one that is not whole is left out."""
+    """Keep a copy of dvc.lock for ``repair``, unless it is damaged."""
     content = _content(LOCK)
     if content is None or content == _content(COPY) or not _is_whole(content):
         return
     COPY.parent.mkdir(exist_ok=True)
-    # Two cells that end at the same time would take each other's temporary file.
-    with suppress(Timeout), _held(COPY.with_suffix(".lock")), new_file(COPY) as temporary:
+    # Cells that end at the same time would use the same temporary file.
+    with suppress(Timeout), _locked(COPY.with_suffix(".lock")), new_file(COPY) as temporary:
         temporary.write_bytes(content)
 
 
 def read_lock() -> bytes:
-    """The content of dvc.lock, read while no DVC writes it.
+    """Read dvc.lock while no DVC process writes it.
 
     Raises:
-        TransientError: A DVC has held its lock for longer than a write takes.
+        TransientError: Another DVC process holds its lock for longer than a write takes.
     """
     try:
-        with _held(_folder() / "lock"):
+        with _locked(_folder() / "lock"):
             return LOCK.read_bytes()
     except Timeout:
         raise TransientError(
@@ -54,29 +55,31 @@ def read_lock() -> bytes:
         ) from None
 
 
-def mend() -> str | None:
-    """Put right what was cut off in the middle of a write; what stood in dvc.lock is kept.
+def repair() -> str | None:
+    """Repair DVC's files that were cut off in the middle of a write.
+
+    A damaged dvc.lock is kept under another name.
 
     Returns:
-        What was done to dvc.lock; None where it is whole.
+        A sentence about the repair of dvc.lock; None: it was not damaged.
     """
-    _mend_rwlock()
+    _repair_path_locks()
     content = _content(LOCK)
     if content is None or content == _content(COPY) or _is_whole(content):
         return None
     try:
-        with _held(_folder() / "lock"):
+        with _locked(_folder() / "lock"):
             content = _content(LOCK)
-            # It was being written, and is whole since its writer let go.
+            # It was being written when we looked; the writer has finished.
             if content is None or _is_whole(content):
                 return None
-            return _told(content, _put_back())
+            return _describe(content, _restore_copy())
     except Timeout:
-        return None  # DVC waits for it too
+        return None  # DVC itself waits for this lock, and reports it
 
 
-def _put_back() -> Path:
-    """Put the copy in the place of dvc.lock; returns where that is now."""
+def _restore_copy() -> Path:
+    """Replace dvc.lock by its copy; return the new path of the damaged file."""
     names = (Path(f"{LOCK}.damaged-{number}") for number in count(1))
     aside = next(path for path in names if not path.exists())
     shutil.copyfile(LOCK, aside)
@@ -88,7 +91,7 @@ def _put_back() -> Path:
     return aside
 
 
-def _told(content: bytes, aside: Path) -> str:
+def _describe(content: bytes, aside: Path) -> str:
     is_conflict = _CONFLICT.search(content) is not None
     got = (
         "the conflict marks of a git merge"
@@ -103,20 +106,20 @@ def _told(content: bytes, aside: Path) -> str:
     )
 
 
-def _mend_rwlock() -> None:
-    """Remove DVC's list of who reads and writes which path, unless a running DVC stands in it.
+def _repair_path_locks() -> None:
+    """Remove DVC's list of path locks, unless a running DVC process holds one of them.
 
-    DVC refuses a list that was cut off, and believes a claim whose process number is in use, though
-    another program may have it by now, as in a container that was started again.
+    DVC cannot read a list that was cut off. It also honours the locks of a dead process whose
+    number another program has now, as happens after a restart of a container.
     """
     path = _folder() / "rwlock"
-    with suppress(Timeout, FileNotFoundError), _held(path.with_name("rwlock.lock")):
+    with suppress(Timeout, FileNotFoundError), _locked(path.with_name("rwlock.lock")):
         if not any(_is_dvc(number) for number in _claimants(path.read_bytes())):
             path.unlink()
 
 
 def _claimants(content: bytes) -> set[int]:
-    """Numbers of the processes in DVC's list; none where it was cut off."""
+    """Return the process numbers in DVC's list; none if the list was cut off."""
     try:
         claims = json.loads(content)
         readers = [info for infos in claims.get("read", {}).values() for info in infos]
@@ -137,7 +140,7 @@ def _is_dvc(number: int) -> bool:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Whether DVC takes this for its record of the stages."""
+    """Whether DVC can read this content as a dvc.lock."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from voluptuous import Invalid
 
@@ -149,17 +152,17 @@ def _is_whole(content: bytes) -> bool:
 
 
 def _folder() -> Path:
-    """DVC's folder for its own short-lived files; the nearest above, as DVC looks for it."""
+    """Return DVC's folder for temporary files, in the nearest folder above that has a .dvc."""
     here = Path.cwd()
     roots = (folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir())
     return next(roots, here) / ".dvc" / "tmp"
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Hold a lock file; DVC's own are of the same kind."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, of the kind that DVC uses."""
     if not path.parent.is_dir():
-        # Where there is no DVC, nobody writes.
+        # Without a .dvc folder no DVC process can write.
         yield
         return
     with FileLock(path, timeout=WAIT_SECONDS):

@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.filesystem.durable import new_file
-from gdc.filesystem.path_checks import odd_kind, require_file
+from gdc.filesystem.path_checks import irregular_kind, require_file
 from gdc.workspace.paths import PARAMS
 
 Form = TypeVar("Form")
@@ -38,7 +38,7 @@ def read_text(path: Path) -> str:
         ConfigError: There is none, or it is not UTF-8.
     """
     try:
-        found = odd_kind(path)
+        found = irregular_kind(path)
         if found is not None:
             raise ConfigError(
                 f"{path}: expected a file, got {found}. Move it away, then write one: gdc init docs"

@@ -1,6 +1,6 @@
-"""What the pipeline writes, and the refusal of a path of the user's that lies there.
+"""The paths that the pipeline writes, and checks that none of them holds a file of the user's.
 
-DVC deletes what a stage writes before it runs the stage.
+DVC deletes a stage's outputs before it runs the stage, so a user's file there would be lost.
 """
 
 import os
@@ -15,8 +15,8 @@ from gdc.workspace import files, paths
 
 GRAPH: Final = Path("dvc.yaml")
 LOCK: Final = Path("dvc.lock")
-# What is written beside the outs of the graph.
-_OTHERS: Final = (
+# Written by gdc too, but not listed in the graph.
+_NOT_IN_GRAPH: Final = (
     paths.PARAMS, GRAPH, LOCK, Path(".dvc"), Path(".git"), Path("work"), Path("mlflow.db"),
     Path("mlartifacts"), Path("reports/leaderboard.json"), Path("reports/leaderboard.md"),
     Path("reports/leaderboard.png"),
@@ -24,39 +24,41 @@ _OTHERS: Final = (
 _TEMPLATE: Final = "${"
 
 
-def outs_of(graph: Mapping[str, Any]) -> list[Path]:
-    """The files and folders that a dvc.yaml lists as written; of a matrix the folder of its items.
+def graph_outputs(graph: Mapping[str, Any]) -> list[Path]:
+    """Return the files and folders that a dvc.yaml lists as outputs.
+
+    An output of a matrix stands for the folder that holds it for all items.
 
     Args:
-        graph: The content of the dvc.yaml.
+        graph: The parsed dvc.yaml.
     """
     return list(dict.fromkeys(_known_part(Path(name)) for name in _named_outs(graph)))
 
 
-def written() -> list[Path]:
-    """Everything that is written in this folder by the pipeline; nothing where it has no graph."""
-    return [*outs_of(_graph()), *_OTHERS] if GRAPH.exists() else []
+def pipeline_outputs() -> list[Path]:
+    """Return every path that the pipeline writes in the current folder; none without a dvc.yaml."""
+    return [*graph_outputs(_graph()), *_NOT_IN_GRAPH] if GRAPH.exists() else []
 
 
-def require_apart(params: Params) -> None:
-    """Refuse a source or a pretrained folder that lies where the pipeline writes.
+def require_outside_outputs(params: Params) -> None:
+    """Refuse a source or a pretrained tokenizer that lies among the pipeline's outputs.
 
     Raises:
-        ConfigError: It lies at, above or below something written, or a link leads there.
+        ConfigError: Its path is, contains or lies inside an output, directly or through a link.
     """
     source, tokenizer = params.ingest.source, params.ingest.tokenizer
     path = getattr(source, "path", None)
     if path is not None and (not isinstance(source, HuggingFaceSource) or Path(path).exists()):
-        _require_apart(Path(path), "ingest.source.path")
+        _require_outside(Path(path), "ingest.source.path")
     if isinstance(tokenizer, PretrainedTokenizer) and Path(tokenizer.name).exists():
-        _require_apart(Path(tokenizer.name), "ingest.tokenizer.name")
+        _require_outside(Path(tokenizer.name), "ingest.tokenizer.name")
 
 
 def require_folders_here() -> None:
-    """Refuse a link out of this folder in the place of one that DVC writes into.
+    """Refuse an output folder that is a link to somewhere outside of the current folder.
 
     Raises:
-        ConfigError: A folder that holds outs is such a link.
+        ConfigError: A folder that holds outputs is such a link.
     """
     here = Path(os.path.realpath(Path.cwd()))
     for name in _named_outs(_graph()):
@@ -74,20 +76,20 @@ def require_folders_here() -> None:
 
 
 def require_free(out: Path, names: Iterable[str], inputs: Mapping[str, Path | None]) -> None:
-    """Refuse a folder for results that would take the place of something else.
+    """Refuse an ``--out`` folder in which results would overwrite something else.
 
     Args:
-        out: The folder, as ``--out`` names it.
-        names: What is written there.
-        inputs: What is read, by its option.
+        out: The folder given as ``--out``.
+        names: Names of the files that will be written there.
+        inputs: Paths that the command reads, by the option that names them.
 
     Raises:
-        ConfigError: It is no folder or cannot be made, or a result would lie at, above or below an
-            input or an output of the pipeline.
+        ConfigError: The folder cannot be created or written, or a result would overwrite an input
+            or an output of the pipeline.
     """
     _require_makeable(out)
     results = [out / name for name in names]
-    owned = written()
+    owned = pipeline_outputs()
     for result in results:
         found = overlapping(result, owned)
         if found is not None:
@@ -118,18 +120,18 @@ def _require_makeable(out: Path) -> None:
         )
 
 
-def foreign_outs(graph: Mapping[str, Any]) -> Iterator[Path]:
-    """Files at or below the outs of a graph that dvc.lock does not know; no hidden ones."""
+def foreign_files(graph: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield files at the outputs of a graph that dvc.lock does not list, hidden files apart."""
     known = set(_locked_outs())
-    for out in outs_of(graph):
+    for out in graph_outputs(graph):
         for path in [out, *sorted(out.rglob("*"))] if out.is_dir() else [out]:
             is_foreign = path.is_symlink() or path.is_file()
             if is_foreign and not path.name.startswith(".") and not known & {path, *path.parents}:
                 yield path
 
 
-def _require_apart(path: Path, where: str) -> None:
-    owned = written()
+def _require_outside(path: Path, where: str) -> None:
+    owned = pipeline_outputs()
     found = overlapping(path, owned)
     leading = path
     if found is None:
@@ -151,12 +153,12 @@ def _graph() -> dict[str, Any]:
 
 
 def _named_outs(graph: Mapping[str, Any]) -> Iterator[str]:
-    """As they stand in the file, templates of a matrix included."""
+    """Output paths as written in the file, with the templates of a matrix."""
     for stage in (graph.get("stages") or {}).values():
         definition = stage.get("do", stage)
         for kind in ("outs", "metrics", "plots"):
             for out in definition.get(kind) or ():
-                # With options it is a mapping of one key.
+                # An output with options is a mapping with one key.
                 name = out if isinstance(out, str) else next(iter(out))
                 yield str(Path(definition.get("wdir", ""), name))
 
@@ -169,7 +171,7 @@ def _locked_outs() -> Iterator[Path]:
 
 
 def _known_part(path: Path) -> Path:
-    """The path up to its first part that a template fills."""
+    """Return the path up to, and without, its first part that contains a template."""
     known = Path()
     for part in path.parts:
         if _TEMPLATE in part:

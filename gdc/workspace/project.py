@@ -45,7 +45,7 @@ def require_workspace() -> None:
 
 def require_our_graph() -> None:
     """Raise ``ConfigError`` unless dvc.yaml has our stages, and no file of a former name."""
-    from gdc.workspace.outputs import outs_of
+    from gdc.workspace.outputs import graph_outputs
 
     graph = read_yaml(GRAPH)
     found = _stages_of(graph)
@@ -56,7 +56,7 @@ def require_our_graph() -> None:
             f"without {', '.join(missing)}. If it is a pipeline of your own, go to another folder; "
             f"if it is one of an older gdc, move {GRAPH} away. Then: gdc init docs"
         )
-    for out in outs_of(graph):
+    for out in graph_outputs(graph):
         if (former := out.as_posix()) in _FORMER_OUTS:
             raise ConfigError(
                 f"{GRAPH}: `{former}` is called `{_FORMER_OUTS[former]}` now, so this graph is one "
@@ -74,7 +74,7 @@ def load_params() -> "Params":
     from gdc.workspace import files, outputs
 
     params = files.load_params()
-    outputs.require_apart(params)
+    outputs.require_outside_outputs(params)
     return params
 
 
@@ -129,7 +129,7 @@ def init(params: str, *, force: bool) -> Path | None:
     if GRAPH.exists():
         require_our_graph()
     before = _params_before(force=force)
-    _require_no_foreign_outs()
+    _require_no_foreign_files()
     if not GRAPH.exists():
         _make_workspace()
     if before in (None, params):
@@ -165,13 +165,13 @@ def _params_before(*, force: bool) -> str | None:
     return text
 
 
-def _require_no_foreign_outs() -> None:
+def _require_no_foreign_files() -> None:
     from gdc.workspace import outputs
 
     # A run that failed may leave outputs that dvc.lock does not know.
     if GRAPH.exists() and (outputs.LOCK.exists() or Path("work").exists()):
         return
-    found = list(outputs.foreign_outs(_installed_graph()))
+    found = list(outputs.foreign_files(_installed_graph()))
     if found:
         raise ConfigError(
             f"{found[0]}: expected nothing where the pipeline writes, got {len(found)} file(s) "

@@ -1,4 +1,4 @@
-"""One flow run in a folder at a time; two would overwrite each other's outputs."""
+"""Allows one flow run in a folder at a time, as two would overwrite each other's outputs."""
 
 import os
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ HOLDER: Final = Path("work/.lock.pid")
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Hold the current folder.
+def hold_folder() -> Iterator[None]:
+    """Lock the current folder for this process.
 
     Raises:
-        TransientError: Another process holds it.
-        ConfigError: The folder cannot be written to.
+        TransientError: Another process has locked it.
+        ConfigError: The folder is not writable.
     """
     try:
         LOCK.parent.mkdir(exist_ok=True)
@@ -44,12 +44,15 @@ def held() -> Iterator[None]:
 
 
 def require_free() -> None:
-    """Refuse a folder that another run holds, as ``held`` does."""
-    with held():
+    """Raise what ``hold_folder`` raises if another run has locked the current folder."""
+    with hold_folder():
         pass
 
 
 def _holder() -> str:
-    """Who holds the folder: its file appears a moment after the lock, and anyone may delete it."""
+    """Name the process that holds the lock, as far as it is known.
+
+    Its file is written a moment after the lock is taken, and anyone may delete it.
+    """
     number = HOLDER.read_text(encoding="utf-8") if HOLDER.exists() else ""
     return f"process {number}" if number else "another process"

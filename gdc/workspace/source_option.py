@@ -98,7 +98,7 @@ def write_source(source: Mapping[str, Any]) -> None:
     values = files.parse_yaml(text, paths.PARAMS)
     if isinstance(values.get("ingest"), dict):
         values["ingest"] = {**values["ingest"], "source": dict(source)}
-    outputs.require_apart(parse_params(values, name=str(paths.PARAMS)))
+    outputs.require_outside_outputs(parse_params(values, name=str(paths.PARAMS)))
     spliced = _spliced(text, source)
     if spliced is None or files.parse_yaml(spliced, paths.PARAMS) != values:
         raise ConfigError(

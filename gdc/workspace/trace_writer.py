@@ -18,19 +18,19 @@ from gdc.workspace import paths, traces
 class TraceWriter:
     """Writes the trace of a tracked run of the pipeline while it trains.
 
-    What a killed run has written stays below ``work/traces`` until the run resumes, or another run
-    of its seed begins.
+    The files of a killed run stay in ``work/traces`` until it resumes, or another run with its seed
+    starts.
     """
 
     def __init__(
         self, seed: int, index: pl.DataFrame, heldout_index: pl.DataFrame, group: Group
     ) -> None:
-        """Take the samples whose losses will follow.
+        """Prepare the trace of one run.
 
         Args:
-            seed: Of the run; names its trace.
+            seed: Seed of the run; names its trace.
             index: ``TRACE_INDEX`` table of the training samples, in the order of their losses.
-            heldout_index: The same of the held-out samples.
+            heldout_index: The same table for the held-out samples.
             group: The processes that train together.
         """
         self._seed, self._group, self._parent = seed, group, Path(f"work/traces/{seed}")
@@ -38,7 +38,11 @@ class TraceWriter:
         self._num_checkpoints = 0
 
     def resume(self, run: str, num_checkpoints: int) -> None:
-        """Continue after so many checkpoints of the run with this name; 0: a new run.
+        """Start a run, or continue one that has written some checkpoints.
+
+        Args:
+            run: Name of the run.
+            num_checkpoints: How many it has written; 0 starts a new run.
 
         Raises:
             DataError: A file of these checkpoints is damaged or missing.
@@ -54,12 +58,12 @@ class TraceWriter:
         self._verify()
 
     def append(self, losses: NDArray[np.float32], heldout: NDArray[np.float32]) -> None:
-        """Take the losses of all samples at the next checkpoint; NaN: not seen."""
+        """Add the losses of all samples at the next checkpoint; NaN: the sample was not seen."""
         self._files.append(self._num_checkpoints, losses, heldout)
         self._num_checkpoints += 1
 
     def flush(self) -> None:
-        """Return when all losses that were appended are written."""
+        """Wait until all appended losses are written."""
         self._files.flush()
 
     def finish(
@@ -68,7 +72,7 @@ class TraceWriter:
         tokens: tuple[pl.DataFrame, pl.DataFrame] | None,
         gains: pl.DataFrame | None,
     ) -> None:
-        """Write what is known only at the end, and move the trace to the folder for data.
+        """Write the tables that are complete only at the end, and move the trace to ``data/``.
 
         Args:
             checkpoints: ``CHECKPOINTS`` table.
@@ -85,13 +89,13 @@ class TraceWriter:
             self._files.write("checkpoints", checkpoints, CHECKPOINTS)
             with new_folder(paths.trace_path(self._seed)) as folder:
                 folder.rmdir()
-                # The folder for data may be on another disk.
+                # data/ may be on another disk than work/, where a rename would fail.
                 shutil.move(self._folder, folder)
             self._parent.rmdir()
         self._group.barrier()
 
     def _clear(self) -> None:
-        """Remove what other runs of this seed have left; in a new run also its own folder."""
+        """Remove the folders of other runs with this seed; for a new run also its own."""
         for folder in self._parent.glob("*"):
             if folder != self._folder or self._num_checkpoints == 0:
                 shutil.rmtree(folder)

@@ -66,7 +66,7 @@ def test_a_lock_cut_off_at_any_place_is_read_by_dvc(toy_with_results: Path) -> N
     for length in range(0, len(whole), len(whole) // 30):
         Path("dvc.lock").write_bytes(whole[:length])
         dvc_files.keep_copy()
-        dvc_files.mend()
+        dvc_files.repair()
         assert "retrain@none" in load_graph(toy_with_results).upstream
 
 
@@ -76,9 +76,9 @@ def test_a_lock_that_dvc_is_writing_is_left_to_it(
     monkeypatch.setattr(dvc_files, "WAIT_SECONDS", 0.2)
     Path("dvc.lock").write_bytes(b"schema")
     with Lock(str(toy_with_results / ".dvc/tmp/lock")):
-        assert dvc_files.mend() is None
+        assert dvc_files.repair() is None
     assert Path("dvc.lock").read_bytes() == b"schema"
-    assert dvc_files.mend() is not None
+    assert dvc_files.repair() is not None
 
 
 @pytest.mark.parametrize("claims", ["", '{"write": {"/data', "of a process that is no DVC"])
@@ -100,6 +100,6 @@ def test_the_claims_of_a_dvc_that_runs_are_kept(toy: Path) -> None:
         claims = json.dumps({"read": {str(toy): [{"pid": running.pid, "cmd": "dvc repro"}]}})
         (toy / ".dvc/tmp").mkdir(exist_ok=True)
         (toy / ".dvc/tmp/rwlock").write_text(claims)
-        dvc_files.mend()
+        dvc_files.repair()
         running.kill()
     assert (toy / ".dvc/tmp/rwlock").read_text() == claims

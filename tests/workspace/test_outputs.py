@@ -87,7 +87,7 @@ def dvc_folder(our_folder: Path) -> Path:
 def test_every_out_that_dvc_knows_is_known(dvc_folder: Path) -> None:
     with Repo(str(dvc_folder)) as repo:
         outs = {Path(out.fs_path).relative_to(dvc_folder) for out in repo.index.outs}
-    known = outputs.written()
+    known = outputs.pipeline_outputs()
     assert {paths.MANIFEST, Path("data/models/none-1"), Path("metrics/none-1.json")} <= outs
     for out in outs:
         assert set(known) & {out, *out.parents}, out
@@ -106,7 +106,7 @@ def test_every_other_file_that_the_code_names_is_known(our_folder: Path) -> None
         for match in named.finditer(module.read_text(encoding="utf-8"))
     } | {mlflow_store.DATABASE, "mlartifacts"}
     assert {"work/checkpoints", "work/.lock", "data/corpus.parquet"} <= found
-    known = set(outputs.written())
+    known = set(outputs.pipeline_outputs())
     # The default folders of `gdc audit` and `gdc map`.
     for name in found - {"reports/audit", "reports/map"}:
         assert known & {Path(name), *Path(name).parents}, name
@@ -170,7 +170,7 @@ def test_a_source_where_the_pipeline_writes_is_refused(
     Path("chain/next").symlink_to("../holder")
     given = str(our_folder / path) if absolute else path
     with pytest.raises(ConfigError, match=r"ingest\.source\.path: .* Copy it out of there"):
-        outputs.require_apart(params_of(given))
+        outputs.require_outside_outputs(params_of(given))
 
 
 def test_a_source_elsewhere_is_accepted(our_folder: Path) -> None:
@@ -179,9 +179,9 @@ def test_a_source_elsewhere_is_accepted(our_folder: Path) -> None:
     Path("holder/link.jsonl").symlink_to(our_folder / "data/raw/mine.jsonl")
     Path("holder/loop").symlink_to("loop")
     for path in ("data/raw/mine.jsonl", "data/raw", "holder", "nothing", "data2"):
-        outputs.require_apart(params_of(path))
+        outputs.require_outside_outputs(params_of(path))
     # Nothing is here of this name: the Hub is asked for it.
-    outputs.require_apart(params_of("data/curated", "huggingface"))
+    outputs.require_outside_outputs(params_of("data/curated", "huggingface"))
 
 
 def test_where_an_out_is_a_link_what_it_leads_to_is_not_a_source(
@@ -191,7 +191,7 @@ def test_where_an_out_is_a_link_what_it_leads_to_is_not_a_source(
     Path("data").mkdir()
     Path("data/curated").symlink_to(tmp_path / "big")
     with pytest.raises(ConfigError, match="data/curated, which is deleted"):
-        outputs.require_apart(params_of(str(tmp_path / "big/mine.jsonl")))
+        outputs.require_outside_outputs(params_of(str(tmp_path / "big/mine.jsonl")))
     assert our_folder.is_dir()
 
 
@@ -200,10 +200,10 @@ def test_a_pretrained_folder_where_the_pipeline_writes_is_refused(our_folder: Pa
     values = files.parse_yaml(preset_text("own-data"), paths.PARAMS)
     values["ingest"]["tokenizer"] = {"kind": "pretrained", "name": "data/models", "revision": None}
     params = parse_params(values, name="test")
-    outputs.require_apart(params)
+    outputs.require_outside_outputs(params)
     Path("data/models").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"ingest\.tokenizer\.name: .*data/models"):
-        outputs.require_apart(params)
+        outputs.require_outside_outputs(params)
 
 
 def test_every_command_refuses_it_before_anything_starts(our_folder: Path, call: Call) -> None:
@@ -355,7 +355,7 @@ def test_files_that_dvc_lock_knows_are_its_own(our_folder: Path) -> None:
         "stages": {"ingest": {"outs": [{"path": "data/corpus.parquet"}, {"path": "data/plans"}]}}
     }
     write("dvc.lock", json.dumps(lock))
-    assert list(outputs.foreign_outs(graph)) == [Path("data/spans.parquet")]
+    assert list(outputs.foreign_files(graph)) == [Path("data/spans.parquet")]
     assert our_folder.is_dir()
 
 
