@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from gdc.environment import checkpoint_seconds, device, never_fail_to_print
-from gdc.errors import EXIT_CODES, ConfigError, GdcError
+from gdc.errors import EXIT_CODES, ConfigError, DataError, GdcError
 from gdc.workspace import project, run_lock, source_option
 
 app = typer.Typer(
@@ -350,6 +350,61 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     for sentence in [*report.summary, *audit.findings(report), *report.warnings]:
         typer.echo(sentence)
     typer.echo(f"report        {(out / 'report.html').resolve()}")
+
+
+@app.command()
+def certify(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of an audit; else the run in this folder.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="A private key of OpenSSH, to sign with ssh-keygen.")
+    ] = None,
+) -> None:
+    """Write a certificate: hashes of all that was audited, the results, how to repeat them."""
+    from gdc.commands import audit_certificate, certificate, verification
+    from gdc.workspace import signatures
+
+    if key is not None:
+        signatures.require_key(key)
+    if folder is None:
+        made, path = certificate.certificate_of_run(), certificate.RUN
+    else:
+        made = audit_certificate.certificate_of_audit(folder)
+        path = folder / certificate.NAME
+    verification.require_results(made)
+    certificate.write(made, path)
+    typer.echo(f"certificate   {path.resolve()}")
+    if key is not None:
+        typer.echo(f"signature     {signatures.sign(path, key).resolve()}")
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="What gdc certify wrote.")],
+    signer: Annotated[
+        Path | None, typer.Option(help="The public key that has to have signed it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a certificate: files against their hashes, the results against the tables.
+
+    Run it in the folder in which the certificate was made, or in a clone of it with its data.
+    """
+    from gdc.commands import verification
+
+    different, notes = verification.verify(certificate, signer)
+    if as_json:
+        _print_json({"differences": different, "notes": notes})
+    else:
+        for line in [*notes, *different]:
+            typer.echo(line)
+    if different:
+        raise DataError(
+            f"{certificate}: expected all as it was certified, got {len(different)} differences."
+        )
+    if not as_json:
+        typer.echo("All files are as they were certified, and give the certified results.")
 
 
 @app.command("map")

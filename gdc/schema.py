@@ -237,6 +237,19 @@ MEMBERSHIP: Final = pl.Schema(
         "suffix_extracted": pl.Boolean,  # greedy decoding of the first half gives the suffix
     }
 )
+# One row is a predicted token of `gdc audit`, from which all of its other numbers follow. Texts are
+# numbered: the canaries, the same with another text before them, then the samples.
+TOKEN_RECORDS: Final = pl.Schema(
+    {
+        "sequence": pl.Int64,  # number of the text
+        "position": pl.Int64,  # in the text; the last token is the end of text
+        "nll": pl.Float32,  # negative log-likelihood, nats
+        "is_greedy": pl.Boolean,  # the most likely token given the true ones before it
+        "mean": pl.Float32,  # expectation of the log-probability over the vocabulary there, nats
+        "std": pl.Float32,  # its standard deviation there, nats
+        "greedy_id": pl.Int32,  # the most likely token there
+    }
+)
 
 
 _FORMER_COLUMNS: Final = {"twin_ids": "duplicate_ids"}

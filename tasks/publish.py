@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -10,12 +10,14 @@ from typing import Final
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from gdc.commands import certificate
 from gdc.comparison.results import ArmResult
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
 from gdc.report.model import read_report
 from gdc.workspace import dvc, files, paths, tracking
 from gdc.workspace.project import edited_stages
+from gdc.workspace.signatures import KEY_VARIABLE, require_key, sign
 from tasks.graph import changed_targets
 from tasks.lineage import LOCK, git
 
@@ -39,14 +41,17 @@ def require_publishable() -> None:
     """Check before any stage runs that the workspace can be published.
 
     Raises:
-        ConfigError: The repository has no commit, files differ from it, or DVC has no default
-            remote.
+        ConfigError: The repository has no commit, files differ from it, DVC has no default
+            remote, or there is no key of that name to sign with.
     """
     if git("rev-parse", "--verify", "HEAD") is None:
         raise ConfigError(
             "publish: expected a git repository with a commit, got none. Commit once."
         )
     require_committed()
+    key = _signing_key()
+    if key is not None:
+        require_key(key)
     done = dvc.run("config", "core.remote")
     if done.returncode != 0 or not done.stdout.strip():
         raise ConfigError(
@@ -89,7 +94,7 @@ def publish(run: tracking.Run, params: Params, day: date) -> None:
         )
     push()
     branch = f"curation/{day.isoformat()}"
-    run.set_tags({"gdc.published": f"{branch}:{commit_lock(branch)}"})
+    run.set_tags({"gdc.published": f"{branch}:{commit_lock(branch, certify())}"})
     run.set_tags({"gdc.gate": decide(params)})
 
 
@@ -106,10 +111,30 @@ def push() -> None:
         raise TransientError(f"dvc push: {done.stderr.strip()}")
 
 
-def commit_lock(branch: str) -> str:
+def certify() -> list[Path]:
+    """Write the certificate of the run, signed where there is a key; returns its files.
+
+    Raises:
+        ConfigError: It cannot be signed.
+    """
+    certificate.write(certificate.certificate_of_run(), certificate.RUN)
+    key = _signing_key()
+    return [certificate.RUN] if key is None else [certificate.RUN, sign(certificate.RUN, key)]
+
+
+def _signing_key() -> Path | None:
+    name = os.environ.get(KEY_VARIABLE)
+    return Path(name).expanduser() if name else None
+
+
+def commit_lock(branch: str, others: Sequence[Path] = ()) -> str:
     """Commit dvc.lock to a branch, leaving the checkout and its index as they are.
 
     All other files of the commit are those of HEAD, whose code made the data.
+
+    Args:
+        branch: Its name; it is made where there is none.
+        others: Further files of the workspace to commit.
 
     Returns:
         Hash of the new commit, or of the branch's last one if that has the same content.
@@ -117,12 +142,13 @@ def commit_lock(branch: str) -> str:
     reference = f"refs/heads/{branch}"
     head = _git("rev-parse", "--verify", "HEAD")
     tip = git("rev-parse", "--verify", "--quiet", reference)
-    blob = _git("hash-object", "-w", "--", str(LOCK))
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         _git("read-tree", head, **index)
-        entry = f"100644,{blob},{_git('rev-parse', '--show-prefix')}{LOCK}"
-        _git("update-index", "--add", "--cacheinfo", entry, **index)
+        prefix = _git("rev-parse", "--show-prefix")
+        for path in (LOCK, *others):
+            blob = _git("hash-object", "-w", "--", str(path))
+            _git("update-index", "--add", "--cacheinfo", f"100644,{blob},{prefix}{path}", **index)
         tree = _git("write-tree", **index)
     last = tip or head
     if tree == _git("rev-parse", f"{last}^{{tree}}"):

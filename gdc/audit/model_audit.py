@@ -31,6 +31,20 @@ class Subject(NamedTuple):
     block_size: int
 
 
+class AuditedTexts(NamedTuple):
+    """What a model is asked about.
+
+    Attributes:
+        canaries: ``CANARIES`` table; may be empty.
+        samples: ``sample_id``, ``text`` and ``is_member``, at least one row.
+        references: Losses of the samples under reference models; without, fewer attacks are made.
+    """
+
+    canaries: pl.DataFrame
+    samples: pl.DataFrame
+    references: References | None = None
+
+
 def audit_model(
     subject: Subject,
     canaries: pl.DataFrame,
@@ -42,39 +56,103 @@ def audit_model(
 
     Args:
         subject: The model, on the device it is to run on.
-        canaries: ``CANARIES`` table; may be empty.
-        samples: ``sample_id``, ``text`` and ``is_member``, at least one row.
+        canaries: As in ``AuditedTexts``, the next and the last one too.
+        samples: See there.
         config: Batch size and the share of Min-K.
-        references: Losses of the samples under reference models; without, fewer attacks are made.
+        references: See there.
+
+    Returns:
+        What ``audit_records`` returns.
+
+    Raises:
+        DataError: A canary is longer than the model sees at once.
+    """
+    texts = AuditedTexts(canaries, samples, references)
+    records = record_texts(subject, texts, batch_tokens=config.batch_tokens)
+    return audit_records(
+        records,
+        texts,
+        subject.tokenizer,
+        block_size=subject.block_size,
+        min_k_share=config.min_k_share,
+    )
+
+
+def record_texts(subject: Subject, texts: AuditedTexts, *, batch_tokens: int) -> TokenRecords:
+    """One pass of the model: the canaries, the canaries behind another text, then the samples.
+
+    Args:
+        subject: The model, on the device it is to run on.
+        texts: Its texts.
+        batch_tokens: Padded tokens of a batch at most.
+
+    Raises:
+        DataError: A canary is longer than the model sees at once.
+    """
+    ids = subject.tokenizer.encode(texts.canaries["text"].to_list())
+    _require_that_canaries_fit(ids, subject.block_size)
+    sample_ids = subject.tokenizer.encode(texts.samples["text"].to_list())
+    shifted_ids = [[*_filler(text, sample_ids[-1], subject), *text] for text in ids]
+    return _token_records(subject, [*ids, *shifted_ids, *sample_ids], batch_tokens)
+
+
+def audit_records(
+    records: TokenRecords,
+    texts: AuditedTexts,
+    tokenizer: TextTokenizer,
+    *,
+    block_size: int,
+    min_k_share: float,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Turn the token records of one model into its audit tables; no model is needed.
+
+    Args:
+        records: As ``record_texts`` returns them.
+        texts: The texts that they are of.
+        tokenizer: Of the model.
+        block_size: Tokens that the model saw at once.
+        min_k_share: Share of the tokens that the Min-K attacks read.
 
     Returns:
         The ``AUDIT`` table of the canaries and the ``MEMBERSHIP`` table of the samples, both in
         their row order.
 
     Raises:
-        DataError: A canary is longer than the model sees at once.
+        DataError: The records are of other texts.
     """
-    tokenizer = subject.tokenizer
-    ids, starts = _encode(subject, canaries)
-    sample_ids = tokenizer.encode(samples["text"].to_list())
-    fillers = [_filler(text, sample_ids[-1], subject) for text in ids]
-    shifted_ids = [[*filler, *text] for filler, text in zip(fillers, ids, strict=True)]
-    records = _token_records(subject, [*ids, *shifted_ids, *sample_ids], config.batch_tokens)
-    size = canaries.height
-    ends, shifts = _lengths(ids), _lengths(fillers)
+    size, height = texts.canaries.height, texts.samples.height
+    ids, starts = _encode(tokenizer, texts.canaries)
+    ends = _lengths(ids)
+    num_tokens = _num_tokens(records, 2 * size + height, ends)
+    shifts = num_tokens[size : 2 * size] - num_tokens[:size]
     secrets = Secrets(records.select_sequences(0, size), starts, ends)
     shifted = Secrets(records.select_sequences(size, 2 * size), starts + shifts, ends + shifts)
     greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
     return (
-        extraction.audit_canaries(canaries, secrets, shifted, greedy),
+        extraction.audit_canaries(texts.canaries, secrets, shifted, greedy),
         membership_table.audit_samples(
-            samples,
-            records.select_sequences(2 * size, 2 * size + samples.height),
-            block_size=subject.block_size,
-            min_k_share=config.min_k_share,
-            references=references,
+            texts.samples,
+            records.select_sequences(2 * size, 2 * size + height),
+            block_size=block_size,
+            min_k_share=min_k_share,
+            references=texts.references,
         ),
     )
+
+
+def _num_tokens(
+    records: TokenRecords, num_texts: int, lengths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Predicted tokens of every text; each has some."""
+    found = np.bincount(records.sequence, minlength=num_texts)
+    size = len(lengths)
+    fits = len(found) == num_texts and (found > 0).all()
+    if not (fits and (found[:size] == lengths + _ENDS).all()):
+        raise DataError(
+            f"token records: expected those of {size} canaries, twice, and of "
+            f"{num_texts - 2 * size} texts, got those of others. Audit again."
+        )
+    return found
 
 
 def record_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: int) -> Secrets:
@@ -88,16 +166,17 @@ def record_secrets(subject: Subject, canaries: pl.DataFrame, *, batch_tokens: in
     Raises:
         DataError: A canary is longer than the model sees at once.
     """
-    ids, starts = _encode(subject, canaries)
+    ids, starts = _encode(subject.tokenizer, canaries)
+    _require_that_canaries_fit(ids, subject.block_size)
     return Secrets(_token_records(subject, ids, batch_tokens), starts, _lengths(ids))
 
 
-def _encode(subject: Subject, canaries: pl.DataFrame) -> tuple[list[list[int]], NDArray[np.int64]]:
+def _encode(
+    tokenizer: TextTokenizer, canaries: pl.DataFrame
+) -> tuple[list[list[int]], NDArray[np.int64]]:
     """The ids of each canary, and the position at which its secret begins."""
-    ids = subject.tokenizer.encode(canaries["text"].to_list())
-    _require_that_canaries_fit(ids, subject.block_size)
-    prefix_ids = subject.tokenizer.encode(canaries["prefix"].to_list())
-    return ids, extraction.secret_starts(prefix_ids, ids)
+    ids = tokenizer.encode(canaries["text"].to_list())
+    return ids, extraction.secret_starts(tokenizer.encode(canaries["prefix"].to_list()), ids)
 
 
 def _token_records(

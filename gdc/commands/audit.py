@@ -2,30 +2,32 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-import torch
+from polars.testing import assert_frame_equal
+from pydantic import TypeAdapter
 
-from gdc.audit import membership_table
-from gdc.audit.model_audit import Subject, audit_model
+from gdc.audit import membership_table, model_audit
+from gdc.audit.model_audit import AuditedTexts, Subject
 from gdc.comparison import leakage
-from gdc.config import EvaluateConfig, Source
+from gdc.config import Source
 from gdc.corpus import samples, sources
 from gdc.corpus.sources import unread
 from gdc.corpus.sources.endings import kind_of
-from gdc.corpus.tokenizer import load_pretrained_tokenizer
+from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.filesystem import durable, table_files
 from gdc.filesystem.path_checks import require_file
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, to_json
-from gdc.schema import CANARIES
+from gdc.schema import AUDIT, CANARIES, MEMBERSHIP, TOKEN_RECORDS
 from gdc.statistics import wording
 from gdc.training import models
-from gdc.workspace import files, outputs, paths
+from gdc.training.token_records import TokenRecords
+from gdc.workspace import files, outputs, paths, tables
 
 # A model that names no limit, or a far one, is asked in windows of this size.
 MAX_BLOCK_SIZE: Final = 1024
@@ -46,9 +48,11 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "ingest.tokenizer.name": "--tokenizer",
     "model.name": "--model",
 }
-_WRITTEN: Final = (
-    "audit.parquet", "membership.parquet", "roc.png", "report.json", "report.html",
+WRITTEN: Final = (
+    "tokens.parquet", "audit.parquet", "membership.parquet", "roc.png", "report.json",
+    "report.html",
 )  # fmt: skip
+_AGAIN: Final = "Audit again: gdc audit."
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,18 @@ class Request:
     seed: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What follows from the token records of one audit."""
+
+    canaries: pl.DataFrame  # ``AUDIT`` table
+    membership: pl.DataFrame  # ``MEMBERSHIP`` table
+    attack: leakage.Attack  # the strongest
+    report: AuditReport
+
+
 def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
-    """Audit a model and write ``membership.parquet``, ``audit.parquet`` and the report.
+    """Audit a model; write ``tokens``, ``membership`` and ``audit``, all Parquet, and the report.
 
     Args:
         request: The model and the texts.
@@ -80,43 +94,79 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
         DataError: A source or the canaries cannot be used.
         TransientError: The Hub did not answer.
     """
-    outputs.require_free(folder, _WRITTEN, _paths_read(request))
+    outputs.require_free(folder, WRITTEN, _paths_read(request))
     durable.make_folder(folder)
-    trained = _read(request.corpus, "corpus", request)
-    samples, num_shared = _samples(trained, request, num_members)
-    canaries = _read_canaries(request.canaries)
+    inputs = _read_inputs(request, num_members)
     subject = _subject(request)
-    config = EvaluateConfig(
-        num_members=num_members,
-        min_k_share=MIN_K_SHARE,
-        batch_tokens=BATCH_TOKENS,
-        num_threads=torch.get_num_threads(),
-    )
-    canary_audit, sample_audit = audit_model(subject, canaries, samples, config)
-    attack = leakage.Attack("loss")
-    if request.heldout is not None:
-        attack = leakage.strongest_attack([sample_audit])
-    report = build.build_audit(
-        build.AuditTables(
-            model=request.model,
-            canaries=canary_audit,
-            membership=sample_audit,
-            attack=attack,
-            sources=trained.select("source", sample_id="content_id"),
-            has_heldout=request.heldout is not None,
-        ),
-        summary=[*_summary(samples, canaries, subject), *_unread(request)],
-        warnings=_shared_warning(num_shared),
-        settings=_settings(request),
-        seed=request.seed,
-    )
-    for name, table in (("audit", canary_audit), ("membership", sample_audit)):
+    records = model_audit.record_texts(subject, inputs.texts, batch_tokens=BATCH_TOKENS)
+    asked = replace(request, block_size=subject.block_size)
+    measured = _measure(records, inputs, subject.tokenizer, asked)
+    for name, table in (
+        ("tokens", records.to_table()),
+        ("audit", measured.canaries),
+        ("membership", measured.membership),
+    ):
         with durable.new_file(folder / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
-    roc = _draw_roc(sample_audit, attack, folder) if request.heldout else None
-    files.write_json(folder / "report.json", to_json(report))
-    files.write_text(folder / "report.html", page.render_audit(report, roc))
-    return report
+    roc = _draw_roc(measured, folder) if request.heldout else None
+    files.write_json(folder / "report.json", to_json(measured.report))
+    files.write_text(folder / "report.html", page.render_audit(measured.report, roc))
+    return measured.report
+
+
+def measure_again(folder: Path) -> Measured:
+    """Make the tables and the report of an audit again from the tokens it recorded; no model runs.
+
+    Args:
+        folder: Where ``run_audit`` wrote its files.
+
+    Raises:
+        ConfigError: The tokenizer cannot be used.
+        DataError: A file is damaged, or a source is another one than that of the audit.
+        SchemaError: A file is missing.
+    """
+    request, num_members = request_of(folder)
+    records = tables.read_table(folder / "tokens.parquet", TOKEN_RECORDS, _AGAIN)
+    with _naming_options():
+        tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
+    inputs = _read_inputs(request, num_members)
+    return _measure(TokenRecords.from_table(records), inputs, tokenizer, request)
+
+
+def different_tables(folder: Path, measured: Measured) -> Iterator[str]:
+    """Tables of an audit that are not what its tokens give, a sentence each.
+
+    Raises:
+        DataError: A table is damaged.
+        SchemaError: One is missing.
+    """
+    for name, schema, table in (
+        ("audit", AUDIT, measured.canaries),
+        ("membership", MEMBERSHIP, measured.membership),
+    ):
+        path = folder / f"{name}.parquet"
+        try:
+            assert_frame_equal(tables.read_table(path, schema, _AGAIN), table)
+        except AssertionError as error:
+            words = " ".join(str(error).split())
+            yield f"{path}, made again from the tokens: {words}"
+
+
+def request_of(folder: Path) -> tuple[Request, int]:
+    """What an audit was asked for, and how many members at most.
+
+    Raises:
+        DataError: Its report does not say so.
+        SchemaError: There is no report.
+    """
+    path = folder / "report.json"
+    content = files.read_json(path)
+    settings = content.get("settings")
+    num_members = settings.get("num_members") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or not isinstance(num_members, int):
+        raise DataError(f"{path}: expected the report of an audit, got another one. {_AGAIN}")
+    given = {name: settings.get(name) for name in Request.__dataclass_fields__}
+    return files.parse_json(Request, given, path), num_members
 
 
 def _paths_read(request: Request) -> dict[str, Path | None]:
@@ -170,6 +220,49 @@ def findings(report: AuditReport) -> list[str]:
         for name, value, form in found
         if value is not None
     ]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    trained: pl.DataFrame  # ``content_id``, ``text`` and ``source`` of every training text
+    texts: AuditedTexts
+    num_members: int  # at most
+    num_shared: int  # held-out texts that are training texts too
+
+
+def _read_inputs(request: Request, num_members: int) -> _Inputs:
+    trained = _read(request.corpus, "corpus", request)
+    chosen, num_shared = _samples(trained, request, num_members)
+    texts = AuditedTexts(_read_canaries(request.canaries), chosen)
+    return _Inputs(trained, texts, num_members, num_shared)
+
+
+def _measure(
+    records: TokenRecords, inputs: _Inputs, tokenizer: TextTokenizer, request: Request
+) -> Measured:
+    """All that follows from the token records; the request names the window that they are of."""
+    assert request.block_size is not None  # noqa: S101 - of the model, where none was asked for
+    canaries, membership = model_audit.audit_records(
+        records, inputs.texts, tokenizer, block_size=request.block_size, min_k_share=MIN_K_SHARE
+    )
+    attack = leakage.Attack("loss")
+    if request.heldout is not None:
+        attack = leakage.strongest_attack([membership])
+    report = build.build_audit(
+        build.AuditTables(
+            model=request.model,
+            canaries=canaries,
+            membership=membership,
+            attack=attack,
+            sources=inputs.trained.select("source", sample_id="content_id"),
+            has_heldout=request.heldout is not None,
+        ),
+        summary=[*_summary(inputs.texts, request.block_size), *_unread(request)],
+        warnings=_shared_warning(inputs.num_shared),
+        settings=_settings(request) | {"num_members": inputs.num_members},
+        seed=request.seed,
+    )
+    return Measured(canaries, membership, attack, report)
 
 
 def _samples(trained: pl.DataFrame, request: Request, num_members: int) -> tuple[pl.DataFrame, int]:
@@ -252,10 +345,8 @@ def _subject(request: Request) -> Subject:
 
 
 def _settings(request: Request) -> dict[str, Any]:  # JSON
-    return {
-        name: value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
-        for name, value in vars(request).items()
-    }
+    settings: dict[str, Any] = TypeAdapter(Request).dump_python(request, mode="json")
+    return settings
 
 
 def _shared_warning(num_shared: int) -> list[str]:
@@ -264,13 +355,13 @@ def _shared_warning(num_shared: int) -> list[str]:
     return [f"{num_shared} held-out texts stand in the corpus too and were left out."]
 
 
-def _summary(samples: pl.DataFrame, canaries: pl.DataFrame, subject: Subject) -> list[str]:
-    num_members = int(samples["is_member"].sum())
+def _summary(texts: AuditedTexts, block_size: int) -> list[str]:
+    num_members = int(texts.samples["is_member"].sum())
+    num_repeats = texts.canaries["num_repeats"]
     return [
-        f"{num_members:,} distinct training texts and {samples.height - num_members:,} held-out "
-        f"ones, {(canaries['num_repeats'] > 0).sum():,} planted canaries and "
-        f"{(canaries['num_repeats'] == 0).sum():,} twins, "
-        f"in windows of {subject.block_size:,} tokens."
+        f"{num_members:,} distinct training texts and {texts.samples.height - num_members:,} "
+        f"held-out ones, {(num_repeats > 0).sum():,} planted canaries and "
+        f"{(num_repeats == 0).sum():,} twins, in windows of {block_size:,} tokens."
     ]
 
 
@@ -285,9 +376,9 @@ def _unread(request: Request) -> list[str]:
     return [f"--{name}: {sentence}" for name, sentence in found if sentence]
 
 
-def _draw_roc(membership: pl.DataFrame, attack: leakage.Attack, folder: Path) -> bytes:
+def _draw_roc(measured: Measured, folder: Path) -> bytes:
     path = folder / "roc.png"
-    curves = {build.MODEL: leakage.roc_curve([membership], attack)}
+    curves = {build.MODEL: leakage.roc_curve([measured.membership], measured.attack)}
     with durable.new_file(path) as temporary:
-        plots.roc_png(curves, attack.name, temporary)
+        plots.roc_png(curves, measured.attack.name, temporary)
     return path.read_bytes()

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
+
+from gdc.schema import TOKEN_RECORDS
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,14 @@ class TokenRecords:
             self.std[rows],
             self.greedy_id[rows],
         )
+
+    def to_table(self) -> pl.DataFrame:
+        """The records as a ``TOKEN_RECORDS`` table."""
+        return pl.DataFrame(
+            {name: getattr(self, name) for name in TOKEN_RECORDS}, schema=TOKEN_RECORDS
+        )
+
+    @classmethod
+    def from_table(cls, table: pl.DataFrame) -> "TokenRecords":
+        """The records of a ``TOKEN_RECORDS`` table."""
+        return cls(**{name: table[name].to_numpy() for name in TOKEN_RECORDS})

@@ -29,7 +29,7 @@ from tests.docs.pages import (
 
 LANGUAGES = {"bash", "json", "mermaid", "python", "text", "yaml"}
 # What our pages start besides our own; their options are looked up in their own help.
-OTHERS = {"git", "mlflow", "pip", "prefect", "ray"}
+OTHERS = {"git", "mlflow", "pip", "prefect", "ray", "ssh-keygen"}
 # How the parsers say that a command is wrong.
 FOUND = {
     "AssertionError", "CalledProcessError", "DvcParserError", "MissingParameter", "NoSuchOption",

@@ -1,5 +1,6 @@
 """The flow in a toy workspace: what it runs, records, publishes, and how it stops."""
 
+import hashlib
 import json
 import os
 import signal
@@ -83,7 +84,17 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
         git(pipeline, "show", f"{branch}:dvc.lock") == (pipeline / "dvc.lock").read_text().strip()
     )
     assert any((pipeline.parent / "remote").rglob("*"))
+    assert_certified(pipeline, branch)
     assert_edited_code_is_not_published()
+
+
+def assert_certified(pipeline: Path, branch: str) -> None:
+    """The branch carries a certificate of what was pushed."""
+    published = json.loads(git(pipeline, "show", f"{branch}:reports/certificate.json"))
+    assert published["commit"] == git(pipeline, "rev-parse", "HEAD")
+    assert {arm["arm"] for arm in published["results"]["arms"]} == {"none", "paper"}
+    lock = hashlib.sha256((pipeline / "dvc.lock").read_bytes()).hexdigest()
+    assert published["files"]["lock"]["dvc.lock"] == lock
 
 
 def assert_edited_code_is_not_published() -> None:

@@ -206,6 +206,23 @@ def assert_clone_has_the_same_data(folder: Path, clone: Path, tags: Mapping[str,
     dvc(clone, "pull")
     assert digests(clone) == digests(folder)
     assert dvc(clone, "status").split() == ["manifest:", "always", "changed"]
+    assert_the_certificate_holds_until_a_byte_is_flipped(clone)
+
+
+def assert_the_certificate_holds_until_a_byte_is_flipped(clone: Path) -> None:
+    command = [sys.executable, "-P", "-m", "gdc", "verify", "reports/certificate.json"]
+    whole = subprocess.run(command, cwd=clone, env=ENVIRONMENT, stdout=subprocess.PIPE, check=False)
+    assert (whole.returncode, b"expected" in whole.stdout) == (0, False), whole.stdout
+    table = clone / "data/membership/none-1.parquet"
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.unlink()  # it may be a link into the cache
+    table.write_bytes(content)
+    flipped = subprocess.run(
+        command, cwd=clone, env=ENVIRONMENT, stdout=subprocess.PIPE, check=False
+    )
+    assert flipped.returncode == 2
+    assert b"evidence: data/membership/none-1.parquet: expected SHA-256" in flipped.stdout
 
 
 def test_a_stage_started_as_two_processes_writes_the_losses_of_one(
