@@ -7,17 +7,20 @@ import os
 import signal
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from gdc.environment import checkpoint_seconds, device, never_fail_to_print
 from gdc.errors import EXIT_CODES, ConfigError, DataError, GdcError
 from gdc.workspace import project, run_lock, source_option
+
+if TYPE_CHECKING:
+    from gdc.report.map_report import MapReport
 
 app = typer.Typer(
     help="Which training samples does my model memorize, what should I do, and did it work?",
@@ -411,6 +414,30 @@ def verify(
 def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     trace: Annotated[Path, typer.Argument(help="A trace folder: losses of a run of yours.")],
     out: Annotated[Path, typer.Option(help="Folder of the tables.")] = MAP,
+    corpus: Annotated[
+        str | None, typer.Option(help="The texts that it trained on; with them, a page is made.")
+    ] = None,
+    heldout: Annotated[
+        str | None, typer.Option(help="The texts of the held-out losses in the trace.")
+    ] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="What `gdc plant` put into the training file.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    id_field: Annotated[
+        str | None,
+        typer.Option(help="The field with the ids of the trace; else row numbers."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The trained model: it says which canaries are memorized.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or Hub name, for memorized spans.")
+    ] = None,
+    axis: Annotated[
+        str | None, typer.Option(help="Score of the memorization axis; auto: as canaries say.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Samples listed.")] = 30,
     mode: Annotated[str | None, typer.Option(help="Checkpoints read: online or probe.")] = None,
     score: Annotated[
         list[str] | None, typer.Option(help="A further score of the losses; may be repeated.")
@@ -421,22 +448,34 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score and map a trace of any size, without the pipeline, by the rules of params.yaml."""
-    from gdc.commands import map
-    from gdc.workspace import ray_cluster, traces
+    """Score and map a trace, without the pipeline, by the rules of params.yaml.
 
-    params = project.params_or_preset("docs")
-    rules = params.score.model_copy(
-        update={"enabled": tuple(score or ()), "mode": mode or params.score.mode}
-    )
+    With --corpus: which samples are memorized, with texts, causes and a page. Without, the trace
+    may be of any size.
+    """
+    from gdc.commands import map
+    from gdc.workspace import traces
+
     if verify:
         told = f"{traces.verify(trace)} files are as they were written"
         typer.echo(told, err=as_json)
-    if ray is None:
-        summary = map.map_trace(trace, out, rules, params.partition)
-    else:
-        with ray_cluster.connected(ray):
-            summary = map.map_on_cluster(trace, out, rules, params.partition)
+    scores = tuple(score or ())
+    if corpus is None:
+        given = {"--heldout": heldout, "--canaries": canaries, "--id-field": id_field}
+        map.require_none({**given, "--model": model, "--tokenizer": tokenizer})
+        _show_map(map.run(map.Request(trace, out, axis, mode, scores), ray), out, as_json=as_json)
+        return
+    from gdc.commands import map_corpus
+
+    request = map_corpus.Request(
+        trace=trace, corpus=corpus, heldout=heldout, canaries=canaries, text_field=text_field,
+        id_field=id_field, axis=axis or "auto", mode=mode, scores=scores, model=model,
+        tokenizer=tokenizer,
+    )  # fmt: skip
+    _show_corpus_map(map_corpus.run(request, out, limit, ray), out, limit, as_json=as_json)
+
+
+def _show_map(summary: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
         _print_json(summary)
         return
@@ -444,9 +483,23 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
         typer.echo(f"{name:<18} {num_samples:,}")
     for warning in summary["warnings"]:
         typer.echo(warning)
-    ending = "" if ray else ".parquet"
-    typer.echo(f"scores        {(out / f'scores{ending}').resolve()}")
-    typer.echo(f"quadrants     {(out / f'quadrants{ending}').resolve()}")
+    for name in ("scores", "quadrants"):
+        path = out / name
+        typer.echo(f"{name:<13} {(path if path.is_dir() else out / f'{name}.parquet').resolve()}")
+
+
+def _show_corpus_map(report: "MapReport", out: Path, limit: int, *, as_json: bool) -> None:
+    from gdc.report import console
+
+    if as_json:
+        _print_json(report.model_dump(mode="json"))
+        return
+    for sentence in [*report.summary, *report.warnings]:
+        typer.echo(sentence)
+    console.render(console.highest_table(report, limit))
+    typer.echo(f"report        {(out / 'report.html').resolve()}")
+    typer.echo(f"samples       {(out / 'samples.parquet').resolve()}")
+    typer.echo(f"next          gdc plan --map {out} --rule top-fraction --fraction 0.05")
 
 
 # ---- former names

@@ -1,7 +1,6 @@
 """Any causal language model, its training text, held-out text and canaries -> tables and report."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -12,18 +11,17 @@ from pydantic import TypeAdapter
 
 from gdc.audit import membership_table, model_audit
 from gdc.audit.model_audit import AuditedTexts, Subject
+from gdc.commands.own_files import MAX_CHARS, naming_options, read_canaries
 from gdc.comparison import leakage
 from gdc.config import Source
 from gdc.corpus import samples, sources
 from gdc.corpus.sources import unread
-from gdc.corpus.sources.endings import kind_of
 from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer
-from gdc.errors import ConfigError, DataError, GdcError
-from gdc.filesystem import durable, table_files
-from gdc.filesystem.path_checks import require_file
+from gdc.errors import ConfigError, DataError
+from gdc.filesystem import durable
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, to_json
-from gdc.schema import AUDIT, CANARIES, MEMBERSHIP, TOKEN_RECORDS
+from gdc.schema import AUDIT, MEMBERSHIP, TOKEN_RECORDS
 from gdc.statistics import wording
 from gdc.training import models
 from gdc.training.token_records import TokenRecords
@@ -33,21 +31,6 @@ from gdc.workspace import files, outputs, paths, tables
 MAX_BLOCK_SIZE: Final = 1024
 BATCH_TOKENS: Final = 8192
 MIN_K_SHARE: Final = 0.2  # the best of Shi et al. 2023, arXiv:2310.16789
-MAX_CHARS: Final = 1_000_000
-_CANARY_FIELDS: Final = ("canary_id", "family", "prefix", "secret", "num_repeats")
-# What messages about params.yaml say, longer parts first, and what it is here.
-_OPTIONS: Final[Mapping[str, str]] = {
-    ", or set ingest.on_bad_row: quarantine": "",
-    ", or choose another ingest.source.kind": "",
-    "; it counts from the project folder": "",
-    "ingest.source.text_field and key_field": "--text-field",
-    "ingest.source.text_field": "--text-field",
-    "Set text_field": "Set --text-field",
-    "ingest.source.path": "{source}",
-    "ingest.source": "{source}",
-    "ingest.tokenizer.name": "--tokenizer",
-    "model.name": "--model",
-}
 WRITTEN: Final = (
     "tokens.parquet", "audit.parquet", "membership.parquet", "roc.png", "report.json",
     "report.html",
@@ -127,7 +110,7 @@ def measure_again(folder: Path) -> Measured:
     """
     request, num_members = request_of(folder)
     records = tables.read_table(folder / "tokens.parquet", TOKEN_RECORDS, _AGAIN)
-    with _naming_options():
+    with naming_options():
         tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
     inputs = _read_inputs(request, num_members)
     return _measure(TokenRecords.from_table(records), inputs, tokenizer, request)
@@ -233,7 +216,7 @@ class _Inputs:
 def _read_inputs(request: Request, num_members: int) -> _Inputs:
     trained = _read(request.corpus, "corpus", request)
     chosen, num_shared = _samples(trained, request, num_members)
-    texts = AuditedTexts(_read_canaries(request.canaries), chosen)
+    texts = AuditedTexts(read_canaries(request.canaries), chosen)
     return _Inputs(trained, texts, num_members, num_shared)
 
 
@@ -286,52 +269,14 @@ def _samples(trained: pl.DataFrame, request: Request, num_members: int) -> tuple
 
 def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
     """``content_id``, ``text`` and ``source`` of every distinct text of a source."""
-    with _naming_options(f"--{name}"):
+    with naming_options(f"--{name}"):
         rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed)
         sources.check_bad_rows(rows.bad_rows, rows.rows.height, on_bad_row="fail")
     return samples.contents_of(rows.rows).unique("content_id", keep="first", maintain_order=True)
 
 
-@contextmanager
-def _naming_options(source: str = "") -> Iterator[None]:
-    """Name options where a message names keys of params.yaml: an audit reads no such file."""
-    try:
-        yield
-    except GdcError as error:
-        message = str(error)
-        for key, option in _OPTIONS.items():
-            message = message.replace(key, option.format(source=source))
-        raise type(error)(message) from None
-
-
-def _read_canaries(path: Path | None) -> pl.DataFrame:
-    if path is None:
-        return pl.DataFrame(schema=CANARIES)
-    fields = pl.Schema({name: CANARIES[name] for name in _CANARY_FIELDS})
-    try:
-        require_file(path, f"--canaries {path}")
-        read = (
-            table_files.read_ndjson if kind_of(path.name) == "jsonl" else table_files.read_parquet
-        )
-        table = read(path).select(fields.names()).cast(fields)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        # The message of polars may quote a secret.
-        raise DataError(
-            f"--canaries {path}: expected Parquet or JSON lines with the fields {dict(fields)}, "
-            f"got {type(error).__name__}. Write it so."
-        ) from None
-    is_odd = table["canary_id"].is_duplicated() | (table["num_repeats"] < 0)
-    is_odd |= (table["prefix"] == "") | (table["secret"] == "")
-    if table.null_count().sum_horizontal().item() or is_odd.any():
-        raise DataError(
-            f"--canaries {path}: expected no null, no empty prefix or secret, every canary_id once "
-            "and num_repeats >= 0. Mend or remove such rows."
-        )
-    return table.with_columns(text=pl.col("prefix") + pl.col("secret")).select(CANARIES.names())
-
-
 def _subject(request: Request) -> Subject:
-    with _naming_options():
+    with naming_options():
         tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
         model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)
     most = min(positions or MAX_BLOCK_SIZE, MAX_BLOCK_SIZE)

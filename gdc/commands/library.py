@@ -78,7 +78,8 @@ def map_trace(
             of these names that a former call wrote are replaced.
         params: Its ``score``, but for the enabled ones, and ``partition`` are used; None:
             params.yaml of the current folder, or preset docs where there is none.
-        mode: Checkpoints read, ``online`` or ``probe``; None: as ``params`` says.
+        mode: Checkpoints read, ``online`` or ``probe``; None: as ``params`` says or, where the
+            trace has none of these, the others.
         scores: Names of further scores that need nothing but losses.
 
     Returns:
@@ -92,12 +93,10 @@ def map_trace(
         SchemaError: A file of the trace is missing, or has other columns or rows.
         DataError: A file is damaged, or holds ids or losses that cannot be.
     """
-    given = params or project.params_or_preset("docs")
-    rules = given.score.model_copy(
-        update={"enabled": tuple(scores), "mode": mode or given.score.mode}
-    )
     folder = Path(out)
-    mapping.map_trace(Path(trace), folder, rules, given.partition)
+    request = mapping.Request(Path(trace), folder, mode=mode, scores=tuple(scores))
+    rules = mapping.rules_of(request, params or project.params_or_preset("docs"))
+    mapping.map_trace(request.trace, folder, *rules)
     scored = scan_parquet(folder / "scores.parquet")
     known = set(scored.collect_schema().names())
     quadrants = scan_parquet(folder / "quadrants.parquet")

@@ -1,18 +1,118 @@
 """A trace folder, whoever wrote it -> scores and quadrants of its samples, which stay on disk."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from gdc import scores
-from gdc.config import PartitionConfig, ScoreConfig, Threshold
+from gdc.config import AUTO, Params, PartitionConfig, ScoreConfig, Threshold
+from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable, table_files
 from gdc.mapping import quadrants
-from gdc.recording.trace import TraceScan
+from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import QUADRANT_TABLE, SCORES
-from gdc.workspace import files, outputs, ray_cluster, tables, trace_checks, traces
+from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_checks, traces
 
+# Of the scores that one run gives, the one with the best precision for the most memorized texts
+# (docs/results/leaderboard.md): taken where no canary can say which score is right.
+UNTESTED_AXIS: Final = "total_drop"
 _TABLES: Final = ("scores", "quadrants")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to map: a trace folder, and where to.
+
+    ``axis`` None is that of the parameters. ``mode`` None is that of the parameters or, where the
+    trace has no such checkpoints, the other one.
+    """
+
+    trace: Path
+    out: Path
+    axis: str | None = None
+    mode: str | None = None
+    scores: tuple[str, ...] = ()
+
+
+def run(request: Request, ray: str | None = None) -> dict[str, Any]:
+    """Map a trace by the rules of params.yaml or, where there is none, of preset docs.
+
+    Args:
+        request: The trace.
+        ray: Address of a Ray cluster that maps its shards; None: they are mapped here.
+
+    Returns:
+        What stands in ``quadrants.json``.
+
+    Raises:
+        GdcError: As for ``map_trace``.
+    """
+    score, partition = rules_of(request, project.params_or_preset("docs"))
+    if ray is None:
+        return map_trace(request.trace, request.out, score, partition)
+    with ray_cluster.connected(ray):
+        return map_on_cluster(request.trace, request.out, score, partition)
+
+
+def rules_of(request: Request, params: Params) -> tuple[ScoreConfig, PartitionConfig]:
+    """The rules of the parameters with what the request says of scores, axis and mode.
+
+    The axis ``auto`` is ``UNTESTED_AXIS``, as there are no canaries.
+
+    Raises:
+        ConfigError: There are too few checkpoints of the mode.
+        SchemaError: A file of the trace is missing.
+    """
+    axis = request.axis or params.partition.axis
+    axis = UNTESTED_AXIS if axis == AUTO else axis
+    is_more = axis in scores.STREAMED and axis not in request.scores
+    enabled = (*request.scores, *([axis] if is_more else []))
+    with tables.naming_damage(request.trace, remedy=traces.ANEW):
+        checkpoints = traces.scan(request.trace)
+    mode = choose_mode(checkpoints, request.mode, params.score.mode)
+    score = params.score.model_copy(update={"enabled": enabled, "mode": mode})
+    return score, params.partition.model_copy(update={"axis": axis})
+
+
+def choose_mode(trace: Trace | TraceScan, asked: str | None, usual: str) -> str:
+    """The checkpoints to read: as asked for, else the usual ones or, without them, the others.
+
+    Raises:
+        ConfigError: Fewer than two are of the mode that is asked for.
+        DataError: A checkpoint has an unknown mode.
+    """
+    known = trace.checkpoints["mode"].unique(maintain_order=True).to_list()
+    odd = [mode for mode in known if mode not in {"online", "probe"}]
+    if odd:
+        raise DataError(
+            f"checkpoints.parquet: expected mode online or probe, got {odd[0]!r}. {traces.ANEW}"
+        )
+    if asked is None:
+        other = "online" if usual == "probe" else "probe"
+        is_missing = len(trace.columns(usual)) < 2 <= len(trace.columns(other))
+        return other if is_missing else usual
+    if len(trace.columns(asked)) < 2:
+        counts = ", ".join(f"{len(trace.columns(mode))} {mode}" for mode in known)
+        raise ConfigError(
+            f"--mode {asked}: expected at least 2 such checkpoints, got {counts or 'none'}. "
+            "Choose the other mode, or record more."
+        )
+    return asked
+
+
+def require_none(options: Mapping[str, object]) -> None:
+    """Refuse options that need the texts.
+
+    Raises:
+        ConfigError: One of them is given.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"{given[0]}: expected --corpus beside it, as it is about texts. Add --corpus."
+        )
 
 
 def map_trace(

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gdc.comparison.results import ArmAudits, ArmResult, OverSeeds
+from gdc.report.map_report import MapReport
 from gdc.report.model import Report
 from gdc.report.page import attack_of
 from gdc.schema import QUADRANTS
@@ -164,6 +165,27 @@ def hotspots_table(report: Report, limit: int) -> Table:
             number(row.score),
             f"{row.num_copies:,}",
             Text.assemble((row.sample_id, "bold"), "\n", plain(shown), duplicates),
+        )
+    return table
+
+
+def highest_table(report: MapReport, limit: int) -> Table:
+    """The samples that are highest on the axis of a map: rank, id, file and line, and text."""
+    rows = report.highest[:limit]
+    title = f"Highest on {report.quadrants.axis} ({len(rows):,} listed)"
+    table = Table(title=title, box=SIMPLE_HEAD)
+    for name in ("rank", report.quadrants.axis):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("quadrant, cause", no_wrap=True)
+    table.add_column("sample", overflow="fold")
+    for rank, row in enumerate(rows, start=1):
+        sample = Text.assemble((row.sample_id, "bold"), f"  {row.source}")
+        shown = "" if row.text is None else f"\n{plain(row.text)}"
+        table.add_row(
+            str(rank),
+            number(row.score),
+            f"{row.quadrant}\n{row.cause}",
+            Text.assemble(sample, shown),
         )
     return table
 

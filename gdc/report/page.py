@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,6 +18,9 @@ from gdc.schema import QUADRANTS
 from gdc.statistics import wording
 from gdc.statistics.bootstrap import Estimate
 from gdc.statistics.exposure import null_exposure
+
+if TYPE_CHECKING:
+    from gdc.report.map_report import MapReport
 
 _FORMS: Final[Mapping[str, wording.Form]] = {
     "percent": wording.percent,
@@ -54,7 +57,23 @@ def render_audit(report: AuditReport, roc: bytes | None) -> str:
     return _render("audit.html", report, Pictures("", roc))
 
 
-def _render(template: str, report: Report | AuditReport, pictures: Pictures, **more: object) -> str:
+def render_map(report: "MapReport", map_html: str) -> str:
+    """The map of one trace with its texts as a page; ``map_html`` as in ``Pictures``."""
+    return (
+        _environment()
+        .get_template("map_report.html")
+        .render(
+            report=report,
+            settings=report.settings.model_dump(mode="json"),
+            colours=COLOURS,
+            map_html=map_html,
+            quadrants=QUADRANTS,
+            canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gdc.report"),
         autoescape=True,
@@ -67,21 +86,29 @@ def _render(template: str, report: Report | AuditReport, pictures: Pictures, **m
         "interval": interval,
         "underlined": underlined,
     }
-    return environment.get_template(template).render(
-        report=report,
-        settings=to_json(report)["settings"],
-        pictures={
-            "roc": _data_uri(pictures.roc),
-            "groups": _data_uri(pictures.groups),
-            "front": _data_uri(pictures.front),
-        },
-        colours=COLOURS,
-        level_rows=_level_rows(report.arm_audits),
-        sample_counts=[str(n) for n in NUM_SAMPLES],
-        attack=attack_of(report),
-        nulls=_null_exposures(report.arm_audits),
-        min_suffix_tokens=MIN_SUFFIX_TOKENS,
-        **more,
+    return environment
+
+
+def _render(template: str, report: Report | AuditReport, pictures: Pictures, **more: object) -> str:
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            report=report,
+            settings=to_json(report)["settings"],
+            pictures={
+                "roc": _data_uri(pictures.roc),
+                "groups": _data_uri(pictures.groups),
+                "front": _data_uri(pictures.front),
+            },
+            colours=COLOURS,
+            level_rows=_level_rows(report.arm_audits),
+            sample_counts=[str(n) for n in NUM_SAMPLES],
+            attack=attack_of(report),
+            nulls=_null_exposures(report.arm_audits),
+            min_suffix_tokens=MIN_SUFFIX_TOKENS,
+            **more,
+        )
     )
 
 

@@ -44,6 +44,34 @@ def read(seed: int) -> Trace:
     return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
 
 
+def read_folder(folder: Path) -> Trace:
+    """Open a trace folder, whoever wrote it, with its held-out samples where it has some.
+
+    Token losses are read where both files are there; other losses stay on disk.
+
+    Raises:
+        SchemaError: A file is missing, or has other columns or another number of rows.
+        DataError: A file is damaged.
+    """
+    found = scan(folder)
+    names = TRACE_INDEX.names()
+    heldout_index = pl.DataFrame(schema=TRACE_INDEX)
+    heldout_losses = found.samples.clear().drop(names)
+    if (folder / "heldout" / "index.parquet").exists():
+        heldout_index = read_table(folder / "heldout" / "index.parquet", TRACE_INDEX, ANEW)
+        columns = _scan_losses(folder / "heldout", found.checkpoints, remedy=ANEW)
+        heldout_losses = pl.concat(columns, how="horizontal")
+    has_tokens = all((folder / name).exists() for name in TOKEN_FILES.values())
+    return Trace(
+        found.samples.select(names).collect(),
+        found.checkpoints,
+        found.samples.drop(names),
+        heldout_index.select(names),
+        heldout_losses,
+        tokens=_read_both_tokens(folder) if has_tokens else None,
+    )
+
+
 def shard_folders(folder: Path) -> list[Path]:
     """The folders with the training samples of a trace, in row order.
 
@@ -126,8 +154,7 @@ def read_token_losses(seed: int) -> tuple[pl.DataFrame, pl.DataFrame] | None:
     folder = trace_path(seed)
     if not any((folder / name).exists() for name in TOKEN_FILES.values()):
         return None
-    train, heldout = (_read_tokens(folder, part) for part in TOKEN_FILES)
-    return train, heldout
+    return _read_both_tokens(folder)
 
 
 def read_self_influence(seed: int) -> pl.DataFrame | None:
@@ -182,6 +209,11 @@ def verify_files(folder: Path, checksums: Mapping[str, Any], remedy: str = TRAIN
             found = checksum(path)
         if found != expected:
             raise DataError(f"{path}: expected BLAKE2b {expected}, got {found}. {remedy}")
+
+
+def _read_both_tokens(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    train, heldout = (_read_tokens(folder, part) for part in TOKEN_FILES)
+    return train, heldout
 
 
 def _read_tokens(folder: Path, part: str) -> pl.DataFrame:

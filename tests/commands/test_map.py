@@ -192,7 +192,7 @@ def test_the_command_refuses_a_mode_that_the_trace_lacks() -> None:
     folder = written(random_trace(10))
     done = CliRunner().invoke(app, ["map", str(folder), "--mode", "probe"])
     assert isinstance(done.exception, GdcError)
-    assert "expected at least 2 probe checkpoints, got 0" in str(done.exception)
+    assert "expected at least 2 such checkpoints, got 5 online" in str(done.exception)
 
 
 # ---- what another program may write, and no map can be made of

@@ -19,7 +19,7 @@ from gdc.corpus.sources import huggingface, jsonl, parquet, pretrained, python_d
 from gdc.corpus.sources.endings import ENDINGS
 from gdc.corpus.sources.files import hash_files
 from gdc.corpus.sources.folders import find_files
-from gdc.corpus.sources.rows import Row, SourceRows, collect, in_chunks
+from gdc.corpus.sources.rows import NO_KEY, Row, SourceRows, collect, in_chunks
 from gdc.errors import DataError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_pretrained",
     "read_chunks",
+    "read_keyed",
     "read_source",
 ]
 
@@ -97,6 +98,34 @@ def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
 def read_chunks(source: Source, *, max_chars: int, seed: int) -> Iterator[SourceRows]:
     """``read_source`` in chunks of rows, at least one."""
     return in_chunks(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+
+
+def read_keyed(source: Source, *, max_chars: int) -> pl.DataFrame:
+    """Read the rows of a source with the name that each has there.
+
+    Args:
+        source: What to read.
+        max_chars: A text with more characters is a bad row.
+
+    Returns:
+        Rows in source order: ``sample_id``, the value of the source's ``key_field`` as a string, or
+        without one the number of the row, from 0; ``text``, as it stands there; and ``source``, its
+        file and line.
+
+    Raises:
+        DataError: The source is not there, or a row cannot be used.
+        TransientError: The Hub did not answer.
+    """
+    names: list[str] = []
+
+    def named(rows: Iterator[Row]) -> Iterator[Row]:
+        for number, row in enumerate(rows):
+            names.append(str(number if row.key is NO_KEY else row.key))
+            yield row
+
+    found = collect(named(_READERS[source.kind](source, max_chars, 0)), max_chars=max_chars)
+    check_bad_rows(found.bad_rows, found.rows.height, on_bad_row="fail")
+    return found.rows.select(pl.Series("sample_id", names, dtype=pl.String), "text", "source")
 
 
 def check_bad_rows(

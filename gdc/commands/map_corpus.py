@@ -1,0 +1,342 @@
+"""A trace folder and the texts it is of -> scores, causes, quadrants, spans and the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from gdc import scores
+from gdc.commands.map import UNTESTED_AXIS, choose_mode
+from gdc.commands.own_files import naming_options, read_canaries, read_rows
+from gdc.config import AUTO, Params
+from gdc.corpus import near_duplicates
+from gdc.corpus.matching import match_rows, require_numbered
+from gdc.corpus.samples import content_id, normalize
+from gdc.corpus.tokenizer import load_pretrained_tokenizer
+from gdc.errors import ConfigError, DataError
+from gdc.filesystem import durable
+from gdc.mapping import calibration, causes, quadrants, spans
+from gdc.mapping.score_cards import AutoAxis, Calibration
+from gdc.mapping.spans import SpansSummary
+from gdc.recording.trace import Trace
+from gdc.report import map_report
+from gdc.report.map_report import MapReport
+from gdc.report.tables import ReportTables
+from gdc.schema import FLAGGED, QUADRANT_TABLE, SCORES, SCORES_BY_RUN, SPANS
+from gdc.workspace import files, outputs, project, tables, trace_checks, traces
+
+WRITTEN: Final = (
+    "scores.parquet", "scores.json", "quadrants.parquet", "quadrants.json", "samples.parquet",
+    "spans.parquet", "report.json", "report.html",
+)  # fmt: skip
+_ALWAYS: Final = (
+    "total_drop", "std", "iqr", "final_loss", "initial_loss", "mean_loss", "min_loss", "zlib",
+    "num_copies", "random",
+)  # fmt: skip
+_WITH_HELDOUT: Final = ("late_drop",)
+_WITH_HELDOUT_TEXTS: Final = ("calibrated_drop",)
+_WITH_TOKENS: Final = ("hard_token_drop",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to map.
+
+    Attributes:
+        trace: Its folder.
+        corpus: The texts that the run was trained on: a file, a folder or a saved data set.
+        heldout: The texts of the held-out samples of the trace; None: they are not needed.
+        canaries: What was planted into the corpus; None: nothing.
+        text_field: The field that holds the text.
+        id_field: The field that holds the ids of the trace; None: they are row numbers, from 0.
+        axis: A score, or ``auto``.
+        mode: Checkpoints read; None: as the parameters say, or the others where there are none.
+        scores: Further scores.
+        model: The trained model, which says which canaries are memorized; folder or Hub name.
+        tokenizer: For spans; folder or Hub name; None: that of the model.
+    """
+
+    trace: Path
+    corpus: str
+    heldout: str | None = None
+    canaries: Path | None = None
+    text_field: str = "text"
+    id_field: str | None = None
+    axis: str = AUTO
+    mode: str | None = None
+    scores: tuple[str, ...] = ()
+    model: str | None = None
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """A ``CORPUS`` table, the texts of the held-out samples, and the ``CANARIES`` table."""
+
+    corpus: pl.DataFrame
+    heldout: pl.DataFrame
+    canaries: pl.DataFrame
+    num_others: int  # rows that are no samples of the trace
+
+
+def run(request: Request, out: Path, limit: int, ray: str | None = None) -> MapReport:
+    """``map_corpus`` by params.yaml or, where there is none, preset docs.
+
+    Args:
+        request: As there.
+        out: As there.
+        limit: Samples to list at least.
+        ray: None, as texts are read here.
+
+    Raises:
+        GdcError: As there; ``ray`` is no None.
+    """
+    if ray is not None:
+        raise ConfigError("--ray: expected no --corpus beside it, got one. Leave one of them out.")
+    params = project.params_or_preset("docs")
+    listed = params.report.model_copy(
+        update={"num_hotspots": max(limit, params.report.num_hotspots)}
+    )
+    return map_corpus(request, out, params.model_copy(update={"report": listed}))
+
+
+def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
+    """Map a trace with its texts, and write all tables and the page.
+
+    Args:
+        request: The trace and what it is of.
+        out: Folder of what ``WRITTEN`` names. ``samples.parquet`` has a row for each sample, the
+            highest on the axis first.
+        params: Its rules of scores, thresholds, near copies, spans and report.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        ConfigError: A score or the axis cannot be computed, or ``out`` holds other files.
+        DataError: Ids do not match, a file is damaged, or a number cannot be.
+        SchemaError: A file of the trace is missing or has other columns or rows.
+    """
+    inputs = {"--corpus": Path(request.corpus), "--canaries": request.canaries}
+    outputs.require_free(out, WRITTEN, {"the trace": request.trace, **inputs})
+    with tables.naming_damage(request.trace, remedy=traces.ANEW):
+        trace = traces.read_folder(request.trace)
+        rules = _rules(request, trace, params)
+        _require_sound(request.trace, rules.score.mode)
+        found = _read_samples(request, trace)
+        report_tables, rules = _measure(request, trace, found, rules)
+    report = map_report.build_map_report(report_tables, rules, _warnings(request, found))
+    _write(report, report_tables, out)
+    return report
+
+
+def _measure(
+    request: Request, trace: Trace, found: _Samples, rules: Params
+) -> tuple[ReportTables, Params]:
+    """All tables of the map, and the rules with the axis that was chosen."""
+    texts = pl.concat([found.corpus, found.heldout], how="diagonal")
+    scored = scores.score_samples([trace], [texts], rules.score, seed=rules.seed)
+    table = scored.samples.join(
+        _causes(found.corpus, rules), on="sample_id", how="left", maintain_order="left"
+    )
+    judged = _judge(request, found, table, rules)
+    rules = _with_axis(rules, judged)
+    runs = pl.DataFrame(schema=SCORES_BY_RUN)
+    mapped, summary = quadrants.partition(table, runs, rules.partition)
+    memorized, spans_summary = _spans(request, trace, _flagged(found.corpus, mapped), rules)
+    measured = ReportTables(
+        corpus=found.corpus,
+        canaries=found.canaries,
+        scores=table,
+        quadrants=mapped,
+        plans={},
+        metrics={},
+        scores_summary=scored.summary,
+        quadrants_summary=summary,
+        num_quarantined=0,
+        spans=memorized,
+        spans_summary=spans_summary,
+        calibration=judged,
+    )
+    return measured, rules
+
+
+def _write(report: MapReport, found: ReportTables, out: Path) -> None:
+    durable.make_folder(out)
+    tables.write_table(out / "scores.parquet", found.scores, SCORES)
+    tables.write_table(out / "quadrants.parquet", found.quadrants, QUADRANT_TABLE)
+    tables.write_table(out / "spans.parquet", found.spans, SPANS)
+    ranked = map_report.rank_samples(found)
+    tables.write_table(out / "samples.parquet", ranked, ranked.schema)
+    files.write_json(out / "scores.json", found.scores_summary.to_json())
+    files.write_json(out / "quadrants.json", found.quadrants_summary.to_json())
+    files.write_json(out / "report.json", report.model_dump(mode="json"))
+    files.write_text(out / "report.html", map_report.render_map(report, found))
+
+
+def _rules(request: Request, trace: Trace, params: Params) -> Params:
+    """The parameters with the scores that can be had here, and the axis that is asked for."""
+    enabled = [*_ALWAYS]
+    if trace.heldout_index.height:
+        enabled += [*_WITH_HELDOUT, *(_WITH_HELDOUT_TEXTS if request.heldout is not None else ())]
+    if trace.tokens is not None:
+        enabled += _WITH_TOKENS
+    enabled += [*request.scores, *([request.axis] if request.axis in scores.REGISTRY else [])]
+    score = params.score.model_copy(
+        update={
+            "enabled": tuple(dict.fromkeys(enabled)),
+            "mode": choose_mode(trace, request.mode, params.score.mode),
+        }
+    )
+    if request.axis == AUTO and params.partition.memorization.kind != "quantile":
+        raise ConfigError(
+            "--axis auto: expected partition.memorization of kind quantile in params.yaml, got "
+            f"{params.partition.memorization.kind}, which is of one score. Name the score: --axis."
+        )
+    partition = params.partition.model_copy(update={"axis": request.axis})
+    return params.model_copy(update={"score": score, "partition": partition})
+
+
+def _require_sound(folder: Path, mode: str) -> None:
+    trace_checks.require_samples(folder)
+    scan = traces.scan(folder, mode)
+    for shard in traces.shard_folders(folder):
+        trace_checks.require_losses(shard, scan, mode)
+
+
+def _read_samples(request: Request, trace: Trace) -> _Samples:
+    canaries = read_canaries(request.canaries)
+    rows = read_rows(request.corpus, request.text_field, request.id_field, "--corpus")
+    num_others = rows.height - trace.index.height
+    rows = _matched(request, rows, trace.index, "--corpus")
+    planted = canaries.filter(pl.col("num_repeats") > 0).select(
+        "canary_id", content_id=pl.col("text").map_elements(_content, pl.String)
+    )
+    corpus = rows.with_columns(split=pl.lit("train")).join(
+        planted, on="content_id", how="left", maintain_order="left"
+    )
+    if planted.height and not corpus["canary_id"].count():
+        raise DataError(
+            f"--canaries: expected some of its {planted.height} planted texts in --corpus, got "
+            "none. Give the training file that they were planted into."
+        )
+    return _Samples(corpus, _read_heldout(request, trace), canaries, num_others)
+
+
+def _read_heldout(request: Request, trace: Trace) -> pl.DataFrame:
+    """The texts of the held-out samples; none where they are not given."""
+    if request.heldout is None:
+        return pl.DataFrame()
+    if trace.heldout_index.is_empty():
+        raise DataError(
+            f"--heldout: expected held-out losses in {request.trace / 'heldout'}, got none. Leave "
+            "--heldout out, or record them."
+        )
+    shared = trace.heldout_index.join(trace.index, on="sample_id", how="semi")["sample_id"]
+    if len(shared):
+        raise DataError(
+            f"--heldout: expected ids that no training sample has, got {len(shared):,} that are "
+            f"both, such as {shared[0]!r}. Leave --heldout out, or record other ids."
+        )
+    rows = read_rows(request.heldout, request.text_field, request.id_field, "--heldout")
+    return _matched(request, rows, trace.heldout_index, "--heldout")
+
+
+def _matched(
+    request: Request, rows: pl.DataFrame, index: pl.DataFrame, option: str
+) -> pl.DataFrame:
+    """The rows of the samples of an index, in its order, with the columns of a corpus."""
+    names = (str(request.trace), option)
+    if request.id_field is None:
+        require_numbered(index["sample_id"], rows.height, names=names)
+    found = match_rows(index["sample_id"], rows, names=names)
+    contents = [_content(text) for text in found["text"]]
+    return found.with_columns(
+        num_tokens=index["num_tokens"], content_id=pl.Series(contents, dtype=pl.String)
+    ).with_columns(num_copies=pl.len().over("content_id").cast(pl.Int64))
+
+
+def _content(text: str) -> str:
+    return content_id(normalize(text))
+
+
+def _causes(corpus: pl.DataFrame, params: Params) -> pl.DataFrame:
+    # Copies are linked by their exact text.
+    samples = [
+        corpus.select(
+            "sample_id", "num_copies", text=pl.col("text").map_elements(normalize, pl.String)
+        )
+    ]
+    duplicates = near_duplicates.near_copies(samples, params.reference, seed=params.seed)
+    return causes.find_causes(samples, duplicates)
+
+
+def _judge(
+    request: Request, found: _Samples, table: pl.DataFrame, params: Params
+) -> Calibration | None:
+    """What each score is worth here; None without canaries or without their model."""
+    if found.canaries.is_empty() or request.model is None:
+        return None
+    from gdc.commands.canary_labels import label_by_model  # noqa: PLC0415 - it imports torch
+
+    labelled = label_by_model(found.canaries, request.model, request.tokenizer)
+    planted = found.corpus.drop_nulls("canary_id").select("sample_id", "canary_id")
+    present = labelled.join(planted, on="canary_id", how="semi", maintain_order="left")
+    return calibration.calibrate(table, planted, present, params.partition, seed=params.seed)
+
+
+def _with_axis(params: Params, judged: Calibration | None) -> Params:
+    if params.partition.axis != AUTO:
+        return params
+    auto = AutoAxis(UNTESTED_AXIS, is_validated=False, reason="") if judged is None else judged.auto
+    axis = auto.axis if auto.is_validated else UNTESTED_AXIS
+    return params.model_copy(
+        update={"partition": params.partition.model_copy(update={"axis": axis})}
+    )
+
+
+def _flagged(corpus: pl.DataFrame, mapped: pl.DataFrame) -> pl.DataFrame:
+    """``sample_id`` and ``text`` of the samples above the memorization threshold."""
+    flagged = mapped.filter(pl.col("quadrant").is_in(FLAGGED))
+    return corpus.select("sample_id", "text").join(
+        flagged, on="sample_id", how="semi", maintain_order="left"
+    )
+
+
+def _spans(
+    request: Request, trace: Trace, flagged: pl.DataFrame, params: Params
+) -> tuple[pl.DataFrame, SpansSummary]:
+    tokens, tokenizer = trace.tokens, request.tokenizer or request.model
+    nothing = pl.DataFrame(schema=SPANS)
+    if tokens is None:
+        return nothing, SpansSummary(0)
+    if tokenizer is None:
+        why = "The trace has losses of tokens; to see memorized spans, name the --tokenizer."
+        return nothing, SpansSummary(0, warnings=(why,))
+    losses = flagged.select("sample_id").join(tokens[0], on="sample_id", maintain_order="left")
+    with naming_options():
+        texts = load_pretrained_tokenizer(tokenizer, None)
+    offsets = texts.offsets(flagged["text"].to_list())
+    lengths = losses["early"].list.len().to_list()
+    if any(length != len(of) + 1 for length, of in zip(lengths, offsets, strict=True)):
+        why = (
+            "Memorized spans are not shown: with this tokenizer, a sample has other numbers of "
+            "token losses than its text has tokens and an end of text."
+        )
+        return nothing, SpansSummary(0, warnings=(why,))
+    return spans.find_spans([losses], [tokens[1]], offsets, params.spans)
+
+
+def _warnings(request: Request, found: _Samples) -> Sequence[str]:
+    warnings = []
+    if found.num_others:
+        warnings.append(f"{found.num_others:,} rows of --corpus are no samples of the trace.")
+    if request.axis == AUTO and (found.canaries.is_empty() or request.model is None):
+        warnings.append(
+            f"No canaries judge the scores here, so the map has {UNTESTED_AXIS}, which found most "
+            "of the memorized texts elsewhere. Plant canaries (gdc plant) and give --canaries and "
+            "--model to test the scores on this run."
+        )
+    return warnings

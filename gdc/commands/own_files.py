@@ -1,0 +1,104 @@
+"""Files that options of the commands name -> the user's own rows and canaries."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from gdc.config import JsonlSource, ParquetSource
+from gdc.corpus import sources
+from gdc.corpus.sources.endings import kind_of
+from gdc.errors import ConfigError, DataError, GdcError
+from gdc.filesystem import table_files
+from gdc.filesystem.path_checks import require_file
+from gdc.schema import CANARIES
+from gdc.workspace.source_option import source_of
+
+MAX_CHARS: Final = 1_000_000
+_CANARY_FIELDS: Final = ("canary_id", "family", "prefix", "secret", "num_repeats")
+# What messages about params.yaml say, longer parts first, and what it is here.
+_OPTIONS: Final[Mapping[str, str]] = {
+    ", or set ingest.on_bad_row: quarantine": "",
+    ", or choose another ingest.source.kind": "",
+    "; it counts from the project folder": "",
+    "ingest.source.text_field and key_field": "--text-field and --id-field",
+    "ingest.source.text_field": "--text-field",
+    "Set text_field": "Set --text-field",
+    "ingest.source.path": "{source}",
+    "ingest.source": "{source}",
+    "ingest.tokenizer.name": "--tokenizer",
+    "model.name": "--model",
+}
+
+
+@contextmanager
+def naming_options(source: str = "") -> Iterator[None]:
+    """Name options where a message names keys of params.yaml, which these commands do not read."""
+    try:
+        yield
+    except GdcError as error:
+        message = str(error)
+        for key, option in _OPTIONS.items():
+            message = message.replace(key, option.format(source=source))
+        raise type(error)(message) from None
+
+
+def read_rows(path: str, text_field: str, id_field: str | None, option: str) -> pl.DataFrame:
+    """Read rows by the ids that a trace or a plan knows them by.
+
+    Args:
+        path: A file, a folder of files of one kind, or a saved data set.
+        text_field: The field that holds the text.
+        id_field: The field that holds the id; None: the id is the number of the row, from 0.
+        option: What messages call the path.
+
+    Returns:
+        ``sample_id``, ``text`` as it stands there, and ``source`` (file and line).
+
+    Raises:
+        ConfigError: Ids are asked for of files that have no fields.
+        DataError: A row cannot be used.
+    """
+    source = source_of(path, text_field, option)
+    if id_field is not None:
+        if not isinstance(source, JsonlSource | ParquetSource):
+            raise ConfigError(
+                f"--id-field {id_field}: expected JSON lines or Parquet in {option}, got "
+                f"{source.kind}. Leave it out: the id of a row is then its number, from 0."
+            )
+        source = source.model_copy(update={"key_field": id_field})
+    with naming_options(option):
+        return sources.read_keyed(source, max_chars=MAX_CHARS)
+
+
+def read_canaries(path: Path | None) -> pl.DataFrame:
+    """The ``CANARIES`` table of a file, empty without one.
+
+    Raises:
+        DataError: It is not there, or is no table of canaries.
+    """
+    if path is None:
+        return pl.DataFrame(schema=CANARIES)
+    fields = pl.Schema({name: CANARIES[name] for name in _CANARY_FIELDS})
+    try:
+        require_file(path, f"--canaries {path}")
+        read = (
+            table_files.read_ndjson if kind_of(path.name) == "jsonl" else table_files.read_parquet
+        )
+        table = read(path).select(fields.names()).cast(fields)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        # The message of polars may quote a secret.
+        raise DataError(
+            f"--canaries {path}: expected Parquet or JSON lines with the fields {dict(fields)}, "
+            f"got {type(error).__name__}. Write it so."
+        ) from None
+    is_odd = table["canary_id"].is_duplicated() | (table["num_repeats"] < 0)
+    is_odd |= (table["prefix"] == "") | (table["secret"] == "")
+    if table.null_count().sum_horizontal().item() or is_odd.any():
+        raise DataError(
+            f"--canaries {path}: expected no null, no empty prefix or secret, every canary_id once "
+            "and num_repeats >= 0. Mend or remove such rows."
+        )
+    return table.with_columns(text=pl.col("prefix") + pl.col("secret")).select(CANARIES.names())

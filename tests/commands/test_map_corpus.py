@@ -1,0 +1,133 @@
+"""A trace with the texts that it is of: which samples are memorized, by the user's own names."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from gdc.cli import app
+from gdc.commands.map_corpus import Request, run
+from gdc.errors import ConfigError, DataError
+from gdc.schema import CANARIES
+from gdc.workspace import paths
+from tests.builders import trace_of, write_trace
+
+OUT = Path("map")
+# Twelve samples: c and k fall lowest from the same start, k is a copy of c.
+FALLS = {"c": 5.0, "k": 4.9, "a": 1.0, "b": 1.1, "d": 1.2, "e": 1.3}
+TEXTS = {
+    "a": "the cat sat on the mat", "b": "rivers run down to the sea",
+    "c": "the key of the safe is 73519402", "d": "bread needs flour and salt",
+    "e": "maps show where things lie", "k": "the key of the safe is 73519402",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_rows(rows: Sequence[Mapping[str, object]], name: str = "my.jsonl") -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def corpus() -> str:
+    return write_rows([{"id": name, "text": text, "more": [1]} for name, text in TEXTS.items()])
+
+
+def trace(mode: str = "probe") -> Path:
+    """Every sample starts at 6 nats per token; in another order than the file."""
+    curves = {name: [6.0, 6.0 - fall / 2, 6.0 - fall] for name, fall in FALLS.items()}
+    write_trace(7, trace_of(curves, mode))
+    return paths.trace_path(7)
+
+
+def test_the_samples_that_fell_most_come_first_with_id_line_text_cause_and_copy() -> None:
+    report = run(Request(trace(), corpus(), id_field="id"), OUT, 3)
+    assert [(row.sample_id, row.source) for row in report.highest[:3]] == [
+        ("c", "my.jsonl:3"), ("k", "my.jsonl:6"), ("e", "my.jsonl:5"),
+    ]  # fmt: skip
+    assert report.highest[0].text == TEXTS["c"]
+    assert report.highest[0].cause == "secret"
+    samples = pl.read_parquet(OUT / "samples.parquet")
+    assert samples.select("rank", "sample_id", "duplicate_ids", "num_copies").rows()[:2] == [
+        (1, "c", ["k"], 2), (2, "k", ["c"], 2),
+    ]  # fmt: skip
+    assert samples["total_drop"].to_list() == pytest.approx([5.0, 4.9, 1.3, 1.2, 1.1, 1.0])
+    page = (OUT / "report.html").read_text()
+    assert "my.jsonl:3" in page
+    assert TEXTS["c"] in page
+
+
+def test_without_an_id_field_ids_are_row_numbers_from_0() -> None:
+    curves = {str(i): [3.0, 3.0 - i] for i in (1, 0, 2)}
+    write_trace(7, trace_of(curves, "probe"))
+    rows = write_rows([{"text": f"text number {word}"} for word in ("zero", "one", "two")])
+    report = run(Request(paths.trace_path(7), rows), OUT, 3)
+    assert [(row.sample_id, row.text) for row in report.highest] == [
+        ("2", "text number two"), ("1", "text number one"), ("0", "text number zero"),
+    ]  # fmt: skip
+
+
+def test_an_axis_that_is_named_orders_the_samples() -> None:
+    report = run(Request(trace(), corpus(), id_field="id", axis="std"), OUT, 3)
+    assert report.quadrants.axis == "std"
+    assert report.warnings == []
+
+
+def test_the_only_mode_of_a_trace_is_read() -> None:
+    report = run(Request(trace("online"), corpus(), id_field="id"), OUT, 3)
+    assert report.scores.mode == "online"
+    with pytest.raises(ConfigError, match=r"--mode probe: .* got 3 online"):
+        run(Request(trace("online"), corpus(), id_field="id", mode="probe"), OUT, 3)
+
+
+def test_rows_that_do_not_match_the_trace_are_refused_with_ids_of_both() -> None:
+    other = write_rows([{"id": f"doc-{i}", "text": f"text {i}"} for i in range(6)])
+    with pytest.raises(DataError, match=r"got none for 6, such as 'c', 'k', 'a'.*'doc-0'"):
+        run(Request(trace(), other, id_field="id"), OUT, 3)
+    fewer = write_rows([{"text": "one"}, {"text": "two"}])
+    with pytest.raises(DataError, match=r"expected as many rows as .* has samples, 6.*got 2"):
+        run(Request(trace(), fewer), OUT, 3)
+    with pytest.raises(DataError, match=r"duplicate key, first at my\.jsonl:1"):
+        run(Request(trace(), write_rows([{"id": 1, "text": "a"}] * 2), id_field="id"), OUT, 3)
+
+
+def test_rows_that_were_not_trained_on_are_counted() -> None:
+    rows = [{"id": name, "text": text} for name, text in {**TEXTS, "z": "unseen"}.items()]
+    report = run(Request(trace(), write_rows(rows), id_field="id"), OUT, 3)
+    assert "1 rows of --corpus are no samples of the trace." in report.warnings
+
+
+def test_planted_rows_are_marked_and_not_listed() -> None:
+    canaries = pl.DataFrame(
+        [
+            ("w-2", "words", "the key of the safe is", " 73519402", TEXTS["c"], 2),
+            ("w-0", "words", "a", " b", "a b", 0),
+        ],
+        schema=CANARIES,
+        orient="row",
+    )
+    canaries.write_parquet("canaries.parquet")
+    request = Request(trace(), corpus(), id_field="id", canaries=Path("canaries.parquet"))
+    report = run(request, OUT, 6)
+    assert [row.sample_id for row in report.highest] == ["e", "d", "b", "a"]
+    assert sum(report.canaries_by_quadrant["words/2"].values()) == 2
+    other = write_rows([{"id": name, "text": f"other {name}"} for name in TEXTS])
+    with pytest.raises(DataError, match="--canaries: expected some of its 1 planted texts"):
+        run(replace(request, corpus=other), OUT, 6)
+
+
+def test_the_command_lists_samples_and_refuses_texts_without_a_corpus() -> None:
+    arguments = ["map", str(trace()), "--corpus", corpus(), "--id-field", "id", "--limit", "2"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert TEXTS["c"] in done.output
+    assert "my.jsonl:3" in done.output
+    assert "my.jsonl:5" not in done.output
+    with pytest.raises(ConfigError, match="--id-field: expected --corpus beside it"):
+        CliRunner().invoke(app, ["map", "x", "--id-field", "id"], catch_exceptions=False)
