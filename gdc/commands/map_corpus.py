@@ -128,7 +128,8 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
         found = _read_samples(request, trace)
         report_tables, rules = _measure(request, trace, found, rules)
     report = map_report.build_map_report(report_tables, rules, _warnings(request, found))
-    _write(report, report_tables, out)
+    page = map_report.render_map(report, report_tables, trace)
+    _write(report, report_tables, page, out)
     return report
 
 
@@ -163,7 +164,7 @@ def _measure(
     return measured, rules
 
 
-def _write(report: MapReport, found: ReportTables, out: Path) -> None:
+def _write(report: MapReport, found: ReportTables, page: str, out: Path) -> None:
     durable.make_folder(out)
     tables.write_table(out / "scores.parquet", found.scores, SCORES)
     tables.write_table(out / "quadrants.parquet", found.quadrants, QUADRANT_TABLE)
@@ -173,7 +174,7 @@ def _write(report: MapReport, found: ReportTables, out: Path) -> None:
     files.write_json(out / "scores.json", found.scores_summary.to_json())
     files.write_json(out / "quadrants.json", found.quadrants_summary.to_json())
     files.write_json(out / "report.json", report.model_dump(mode="json"))
-    files.write_text(out / "report.html", map_report.render_map(report, found))
+    files.write_text(out / "report.html", page)
 
 
 def _rules(request: Request, trace: Trace, params: Params) -> Params:

@@ -17,6 +17,7 @@ from gdc.config import Params
 from gdc.report import samples, sentences
 from gdc.report.arms import arm_results
 from gdc.report.model import AuditReport, CalibrationInUse, LeakedSample, Report, ReportSettings
+from gdc.report.page_data import PageFrame
 from gdc.report.plots import POINTS, MapFrame
 from gdc.report.tables import ReportTables, scored_samples
 
@@ -149,10 +150,9 @@ def settings(params: Params) -> dict[str, Any]:  # JSON, for MLflow
     return ReportSettings.from_params(params).model_dump(mode="json")
 
 
-def map_points(tables: ReportTables, *, show_text: bool) -> pl.DataFrame:
+def map_points(tables: ReportTables) -> pl.DataFrame:
     """The ``POINTS`` of the data map: every scored sample, planted canaries included."""
-    text = pl.col("text") if show_text else pl.lit(None, pl.String)
-    return scored_samples(tables).with_columns(text=text).select(POINTS.names())
+    return scored_samples(tables).select(POINTS.names())
 
 
 def map_frame(report: Report) -> MapFrame:
@@ -163,4 +163,20 @@ def map_frame(report: Report) -> MapFrame:
         difficulty_threshold=report.quadrants.difficulty_threshold,
         memorization_threshold=report.quadrants.memorization_threshold,
         max_points=report.settings.report.max_points,
+    )
+
+
+def page_frame(report: Report, params: Params) -> PageFrame:
+    """What the page needs beside the samples."""
+    quadrants, shown = report.quadrants, report.settings.report
+    return PageFrame(
+        axis=quadrants.axis,
+        num_early=report.scores.num_early,
+        cuts={
+            "difficulty": quadrants.difficulty_threshold,
+            quadrants.axis: quadrants.memorization_threshold,
+        },
+        arms=list(params.intervene.arms),
+        max_texts=shown.max_points,
+        show_text=shown.show_text,
     )

@@ -8,7 +8,8 @@ import polars as pl
 from gdc.config import Params, PartitionConfig, ReportConfig, ScoreConfig, SpansConfig
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.spans import SpansSummary
-from gdc.report import page, plots, samples, sentences
+from gdc.recording.trace import Trace
+from gdc.report import page, samples, sentences
 from gdc.report.model import (
     SCHEMA_VERSION,
     ByQuadrant,
@@ -18,6 +19,7 @@ from gdc.report.model import (
     ListedTexts,
     Record,
 )
+from gdc.report.page_data import PageFrame, loss_curves, page_data
 from gdc.report.tables import ReportTables, scored_samples
 from gdc.scores.samples import ScoresSummary
 from gdc.statistics.wording import counted, number
@@ -128,19 +130,23 @@ def rank_samples(tables: ReportTables) -> pl.DataFrame:
     )
 
 
-def render_map(report: MapReport, tables: ReportTables) -> str:
-    """The map as a page that loads nothing."""
-    show_text = report.settings.report.show_text
-    text = pl.col("text") if show_text else pl.lit(None, pl.String)
-    points = scored_samples(tables).with_columns(text=text).select(plots.POINTS.names())
-    frame = plots.MapFrame(
-        axis=report.quadrants.axis,
+def render_map(report: MapReport, tables: ReportTables, trace: Trace) -> str:
+    """The map as a page that loads nothing; its loss curves are those of the trace."""
+    quadrants, shown = report.quadrants, report.settings.report
+    frame = PageFrame(
+        axis=quadrants.axis,
         num_early=report.scores.num_early,
-        difficulty_threshold=report.quadrants.difficulty_threshold,
-        memorization_threshold=report.quadrants.memorization_threshold,
-        max_points=report.settings.report.max_points,
+        cuts={
+            "difficulty": quadrants.difficulty_threshold,
+            quadrants.axis: quadrants.memorization_threshold,
+        },
+        arms=(),
+        max_texts=shown.max_points,
+        show_text=shown.show_text,
     )
-    return page.render_map(report, plots.interactive_map(points, frame))
+    samples = rank_samples(tables).lazy().with_columns(split=pl.lit("train"))
+    data = page_data(samples, frame, lambda ids: loss_curves(ids, [trace], report.scores.mode))
+    return page.render_map(report, data)
 
 
 def _stage_warnings(tables: ReportTables) -> list[str]:

@@ -1,19 +1,28 @@
-"""A report and its pictures -> one HTML page that loads nothing."""
+"""A report, its samples and pictures -> one HTML page that loads nothing.
+
+Whatever a sample says is escaped, and the page runs the scripts alone whose hashes it names.
+"""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
 from typing import TYPE_CHECKING, Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from gdc.audit.discoverability import NUM_SAMPLES
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS
 from gdc.comparison.results import CanaryLevel, ModelLeakage
-from gdc.report.model import AuditReport, Report, TextSpan, to_json
+from gdc.report.model import AuditReport, Report, to_json
+from gdc.report.page_data import PageData
 from gdc.report.plots import COLOURS
 from gdc.report.samples import ACTIONS
+from gdc.report.sentences import verdict_lines
+from gdc.report.words import GLOSSARY, word
 from gdc.schema import QUADRANTS
 from gdc.statistics import wording
 from gdc.statistics.bootstrap import Estimate
@@ -31,21 +40,25 @@ _FORMS: Final[Mapping[str, wording.Form]] = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is drawn: the HTML of ``plots.interactive_map``, and PNG files or None."""
+    """What is drawn: PNG files or None."""
 
-    map_html: str
     roc: bytes | None = None
     groups: bytes | None = None
     front: bytes | None = None
 
 
-def render_html(report: Report, pictures: Pictures) -> str:
-    """The report of a run as a page; pictures are inserted as they are."""
+def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
+    """The report of a run as a page, with its map and the table of its texts."""
     return _render(
         "report.html",
         report,
         pictures,
-        map_html=pictures.map_html,
+        [get_plotlyjs(), script("explorer.js"), script("tables.js")],
+        may_make_code=data.is_large,
+        samples_json=data.embedded(),
+        verdict=verdict_lines(report),
+        num_texts=data.num_by_quadrant,
+        causes=[cause for cause in report.causes if cause.num_samples],
         quadrants=QUADRANTS,
         actions=ACTIONS,
         canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
@@ -54,26 +67,40 @@ def render_html(report: Report, pictures: Pictures) -> str:
 
 def render_audit(report: AuditReport, roc: bytes | None) -> str:
     """The audit of one model as a page; no ``roc`` (PNG) where no held-out text was given."""
-    return _render("audit.html", report, Pictures("", roc))
+    return _render("audit.html", report, Pictures(roc), [script("tables.js")], may_make_code=False)
 
 
-def render_map(report: "MapReport", map_html: str) -> str:
-    """The map of one trace with its texts as a page; ``map_html`` as in ``Pictures``."""
-    return (
-        _environment()
-        .get_template("map_report.html")
-        .render(
-            report=report,
-            settings=report.settings.model_dump(mode="json"),
-            colours=COLOURS,
-            map_html=map_html,
-            quadrants=QUADRANTS,
-            canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
-        )
+def render_map(report: "MapReport", data: PageData) -> str:
+    """The map of one trace with its texts as a page."""
+    return _render_with_scripts(
+        "map_report.html",
+        [get_plotlyjs(), script("explorer.js"), script("tables.js")],
+        may_make_code=data.is_large,
+        report=report,
+        settings=report.settings.model_dump(mode="json"),
+        samples_json=data.embedded(),
+        num_texts=data.num_by_quadrant,
+        causes=[cause for cause in report.causes if cause.num_samples],
+        colours=COLOURS,
+        quadrants=QUADRANTS,
+        canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
     )
 
 
-def _environment() -> Environment:
+def script(name: str) -> str:
+    """A script beside the templates."""
+    return (resources.files("gdc.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def script_sources(scripts: Sequence[str], *, may_make_code: bool) -> str:
+    """The sources of scripts of a page with these: their hashes, so that no other one runs."""
+    digests = (b64encode(sha256(text.encode()).digest()).decode() for text in scripts)
+    made = ["'unsafe-eval'"] if may_make_code else []
+    return " ".join([*(f"'sha256-{digest}'" for digest in digests), *made])
+
+
+def environment_of_pages() -> Environment:
+    """Where the templates are found, with our filters; what is inserted is escaped."""
     environment = Environment(
         loader=PackageLoader("gdc.report"),
         autoescape=True,
@@ -84,31 +111,49 @@ def _environment() -> Environment:
         "percent": wording.percent,
         "number": wording.number,
         "interval": interval,
-        "underlined": underlined,
     }
+    environment.globals |= {"word": word, "glossary": GLOSSARY}
     return environment
 
 
-def _render(template: str, report: Report | AuditReport, pictures: Pictures, **more: object) -> str:
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            report=report,
-            settings=to_json(report)["settings"],
-            pictures={
-                "roc": _data_uri(pictures.roc),
-                "groups": _data_uri(pictures.groups),
-                "front": _data_uri(pictures.front),
-            },
-            colours=COLOURS,
-            level_rows=_level_rows(report.arm_audits),
-            sample_counts=[str(n) for n in NUM_SAMPLES],
-            attack=attack_of(report),
-            nulls=_null_exposures(report.arm_audits),
-            min_suffix_tokens=MIN_SUFFIX_TOKENS,
-            **more,
-        )
+def _render(
+    template: str,
+    report: Report | AuditReport,
+    pictures: Pictures,
+    scripts: Sequence[str],
+    *,
+    may_make_code: bool,
+    **more: object,
+) -> str:
+    return _render_with_scripts(
+        template,
+        scripts,
+        may_make_code=may_make_code,
+        report=report,
+        settings=to_json(report)["settings"],
+        pictures={
+            "roc": _data_uri(pictures.roc),
+            "groups": _data_uri(pictures.groups),
+            "front": _data_uri(pictures.front),
+        },
+        colours=COLOURS,
+        level_rows=_level_rows(report.arm_audits),
+        sample_counts=[str(n) for n in NUM_SAMPLES],
+        attack=attack_of(report),
+        nulls=_null_exposures(report.arm_audits),
+        min_suffix_tokens=MIN_SUFFIX_TOKENS,
+        **more,
+    )
+
+
+def _render_with_scripts(
+    template: str, scripts: Sequence[str], *, may_make_code: bool, **more: object
+) -> str:
+    page = environment_of_pages().get_template(template)
+    return page.render(
+        scripts=[Markup(text) for text in scripts],  # noqa: S704 - our own, and plotly.js
+        script_sources=Markup(script_sources(scripts, may_make_code=may_make_code)),  # noqa: S704
+        **more,
     )
 
 
@@ -120,17 +165,6 @@ def interval(value: Estimate | None, form: Literal["percent", "number", "points"
     return Markup('{} <span class="soft">{}</span>').format(
         shown(value.value), wording.ends(value, shown)
     )
-
-
-def underlined(text: str, spans: Sequence[TextSpan], end: int) -> Markup:
-    """The first ``end`` characters of a text, escaped, with its spans underlined."""
-    shown, index = Markup(), 0
-    for span in spans:
-        if span.start < end:
-            stop = min(span.end, end)
-            shown += text[index : span.start] + Markup("<u>{}</u>").format(text[span.start : stop])
-            index = stop
-    return shown + text[index:end]
 
 
 def attack_of(report: Report | AuditReport) -> str:

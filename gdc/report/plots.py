@@ -1,7 +1,5 @@
 """Scored samples and compared arms -> the data map, ROC curves and bars."""
 
-import html
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -9,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import plotly.graph_objects as go
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,14 +35,6 @@ _LINES: Final = tuple(
     for colour in ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
 )
 _MARKERS: Final = "osD^vP<>X"
-HOVER_CHARS: Final = 200
-# plotly.js has a button, on unless it is switched off, that uploads the chart and all text in it.
-_CONFIG: Final = {
-    "showSendToCloud": False,
-    "modeBarButtons": [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
-    "displaylogo": False,
-    "responsive": True,
-}
 
 # One row is a point of the map.
 POINTS: Final = pl.Schema(
@@ -54,9 +43,7 @@ POINTS: Final = pl.Schema(
         "difficulty": pl.Float64,  # nats per token
         "score": pl.Float64,  # on the memorization axis
         "quadrant": pl.String,
-        "num_copies": pl.Int64,
         "canary": pl.String,  # family/repeats of a planted canary; null for ordinary text
-        "text": pl.String,  # null: not to be shown
     }
 )
 
@@ -70,49 +57,6 @@ class MapFrame:
     difficulty_threshold: float
     memorization_threshold: float
     max_points: int
-
-
-def interactive_map(points: pl.DataFrame, frame: MapFrame) -> str:
-    """Draw the map as an HTML ``div`` that carries plotly.js with it and loads nothing.
-
-    Args:
-        points: ``POINTS`` table.
-        frame: Axes, thresholds and the number of points drawn at most.
-
-    Returns:
-        HTML whose bytes depend on nothing but the arguments; sample text in it is escaped.
-    """
-    figure = go.Figure()
-    for kind, label, drawn in _layers(points, frame.max_points):
-        figure.add_scattergl(
-            name=label,
-            x=drawn["difficulty"].to_list(),
-            y=drawn["score"].to_list(),
-            customdata=_hover_rows(drawn),
-            hovertemplate=_hover_template(frame.axis),
-            mode="markers",
-            marker=_marker(kind),
-        )
-    dashed = {"line_dash": "dash", "line_color": "#555555", "line_width": 1}
-    figure.add_vline(x=frame.difficulty_threshold, **dashed)
-    figure.add_hline(y=frame.memorization_threshold, **dashed)
-    figure.update_layout(
-        title=map_title(points.height, frame.max_points),
-        template="plotly_white",
-        height=620,
-        margin={"l": 70, "r": 20, "t": 90, "b": 60},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
-        hoverlabel={"align": "left"},
-        xaxis_title=difficulty_label(frame.num_early),
-        yaxis_title=score_label(frame.axis),
-    )
-    drawn_html: str = figure.to_html(
-        full_html=False,
-        include_plotlyjs=True,
-        div_id="data-map",
-        config=_CONFIG,
-    )
-    return drawn_html
 
 
 def data_map_png(points: pl.DataFrame, frame: MapFrame, path: Path) -> None:
@@ -357,40 +301,6 @@ def _layers(points: pl.DataFrame, max_points: int) -> Iterator[tuple[str, str, p
     drawn = thin(points, max_points)
     for name in KINDS:
         yield name, f"{name} ({(counts == name).sum():,})", drawn.filter(kind == name)
-
-
-def _hover_rows(points: pl.DataFrame) -> list[list[str]]:
-    rows = points.select("sample_id", "num_copies", "quadrant", "canary", "text").iter_rows()
-    return [
-        [
-            html.escape(sample_id),
-            str(num_copies),
-            quadrant if canary is None else f"{quadrant}, {PLANTED} {html.escape(canary)}",
-            "" if text is None else _hover_text(text),
-        ]
-        for sample_id, num_copies, quadrant, canary, text in rows
-    ]
-
-
-def _hover_text(text: str) -> str:
-    line = " ".join(text.split())
-    cut = line if len(line) <= HOVER_CHARS else line[: HOVER_CHARS - 1] + "…"
-    lines = textwrap.wrap(cut, width=70)
-    return "<br><i>" + "<br>".join(html.escape(line) for line in lines) + "</i>"
-
-
-def _hover_template(axis: str) -> str:
-    return (
-        "<b>%{customdata[0]}</b><br>%{customdata[2]}<br>difficulty %{x:.4g}<br>"
-        + html.escape(axis)
-        + " %{y:.4g}<br>copies %{customdata[1]}%{customdata[3]}<extra></extra>"
-    )
-
-
-def _marker(kind: str) -> dict[str, object]:
-    if kind == PLANTED:
-        return {"color": COLOURS[kind], "symbol": "x-thin-open", "size": 6, "opacity": 0.6}
-    return {"color": COLOURS[kind], "symbol": "circle", "size": 6, "opacity": 0.7}
 
 
 def _draws(points: pl.DataFrame, purpose: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

@@ -20,14 +20,16 @@ from gdc.filesystem import durable
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
-from gdc.report import build, page, plots, sample_table
+from gdc.report import build, page, page_data, plots, sample_table
 from gdc.report.model import (
     ArmMetrics,
     CorpusSummary,
     Report,
     to_json,
 )
+from gdc.report.page_data import PageData
 from gdc.report.tables import ReportTables
+from gdc.schema import SAMPLES
 from gdc.scores.references import references_of
 from gdc.scores.samples import ScoresSummary
 from gdc.stages.runner import run
@@ -43,14 +45,25 @@ def main() -> None:
     with tracking.stage_run("report", build.settings(params)) as stage:
         inputs = with_audits(read_tables(params), params)
         report = build.build_report(inputs, params)
-        sample_table.write_samples(list(params.intervene.arms))
+        sample_table.write_samples(params.intervene.arms)
         files.write_json(paths.REPORT, to_json(report))
-        files.write_text(paths.PAGE, page.render_html(report, _draw(report, inputs)))
+        drawn = page.render_html(report, _draw(report, inputs), _page_data(report, params))
+        files.write_text(paths.PAGE, drawn)
         _log(report, stage)
 
 
+def _page_data(report: Report, params: Params) -> PageData:
+    def curves_of(ids: pl.Series) -> pl.DataFrame:
+        with tables.naming_damage(*(paths.trace_path(seed) for seed in params.train.seeds)):
+            runs = [traces.read(seed) for seed in params.train.seeds]
+            return page_data.loss_curves(ids, runs, params.score.mode)
+
+    samples = tables.scan_table(paths.SAMPLES, SAMPLES)
+    return page_data.page_data(samples, build.page_frame(report, params), curves_of)
+
+
 def _draw(report: Report, inputs: ReportTables) -> page.Pictures:
-    points = build.map_points(inputs, show_text=report.settings.report.show_text)
+    points = build.map_points(inputs)
     frame = build.map_frame(report)
     curves = {name: arm.roc for name, arm in report.arm_audits.items()}
     with durable.new_file(paths.PICTURE) as temporary:
@@ -62,10 +75,7 @@ def _draw(report: Report, inputs: ReportTables) -> page.Pictures:
             plots.groups_png(report.groups, frame.axis, temporary)
     with durable.new_file(paths.FRONT) as temporary:
         plots.front_png(report.pareto_front, temporary)
-    return page.Pictures(
-        plots.interactive_map(points, frame),
-        *(file.read_bytes() for file in (paths.ROC, paths.GROUPS, paths.FRONT)),
-    )
+    return page.Pictures(*(file.read_bytes() for file in (paths.ROC, paths.GROUPS, paths.FRONT)))
 
 
 def _log(report: Report, stage: StageRun) -> None:

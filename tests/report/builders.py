@@ -1,5 +1,7 @@
 """Tables of a report small enough to count by hand, and what is made of them."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -15,9 +17,10 @@ from gdc.mapping.causes import CAUSES
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import AutoAxis, Calibration, CanaryCounts, ScoreCard
 from gdc.recording.trace import Trace
-from gdc.report import build, page, plots
+from gdc.report import build, page, page_data, sample_table
 from gdc.report.model import ArmMetrics, to_json
 from gdc.report.page import Pictures
+from gdc.report.page_data import PageData
 from gdc.report.plots import MapFrame
 from gdc.report.tables import ReportTables
 from gdc.schema import (
@@ -177,9 +180,27 @@ def report_of(tables: ReportTables, params: Params) -> dict[str, Any]:
 def page_of(tables: ReportTables, params: Params) -> str:
     """The HTML page."""
     report = build.build_report(tables, params)
-    points = build.map_points(tables, show_text=params.report.show_text)
-    drawn = plots.interactive_map(points, build.map_frame(report))
-    return page.render_html(report, Pictures(drawn))
+    return page.render_html(report, Pictures(), page_data_of(tables, params))
+
+
+def page_data_of(tables: ReportTables, params: Params) -> PageData:
+    """What the map and the table of texts on the page are made of; every loss curve is 3, 1."""
+    frame = build.page_frame(build.build_report(tables, params), params)
+    joined = {name: getattr(tables, name).lazy() for name in sample_table.JOINED}
+    plans = {arm: tables.plans.get(arm, tables.plans["none"]).lazy() for arm in frame.arms}
+    return page_data.page_data(
+        sample_table.sample_table(joined, plans),
+        frame,
+        lambda ids: pl.DataFrame({"sample_id": ids, "curve": [[3.0, 1.0]] * len(ids)}),
+    )
+
+
+def listed_texts(shown: str) -> dict[str, Any]:
+    """The columns of the texts in a page, as its script reads them."""
+    found = re.search(r'<script type="application/json" id="samples">(.*?)</script>', shown)
+    assert found
+    columns: dict[str, Any] = json.loads(found[1])["columns"]
+    return columns
 
 
 def frame_of(max_points: int = 100) -> MapFrame:

@@ -16,6 +16,7 @@ from tests.report.builders import (
     HALF,
     calibration_of,
     card_of,
+    page_data_of,
     params_of,
     tables_of,
 )
@@ -47,8 +48,9 @@ def test_the_report_survives_json_and_then_gives_the_same_page(tmp_path: Path) -
     assert read_back == report
     assert read_back.recommendation is not None
     assert [point.arm for point in read_back.pareto_front] == ["none", "paper"]
+    data = page_data_of(tables_of(), params_of())
     # JSON has the arms by name, which is their order here.
-    pages = [page.render_html(numbers, Pictures("map")) for numbers in (read_back, report)]
+    pages = [page.render_html(numbers, Pictures(), data) for numbers in (read_back, report)]
     assert pages[0] == pages[1]
 
 

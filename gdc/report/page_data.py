@@ -1,0 +1,206 @@
+"""Table of all samples and traces -> the map and the table of texts of the page, as JSON."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import polars as pl
+from markupsafe import Markup
+
+from gdc.mapping.causes import REMEDIES
+from gdc.recording.trace import Trace
+from gdc.report.plots import COLOURS, difficulty_label, score_label
+from gdc.report.sample_table import action_of, scores_of
+from gdc.report.samples import ACTIONS
+from gdc.schema import FLAGGED, QUADRANTS
+from gdc.scores import REGISTRY
+from gdc.statistics.hashing import hash_order
+
+# Characters of all texts on the page together, and of one text.
+_MAX_CHARS: Final = 20_000_000
+_MAX_TEXT: Final = 4000
+_MAX_POINTS_OF_A_CURVE: Final = 40
+# Points beyond which a map of vectors takes a browser seconds.
+_MAX_VECTORS: Final = 3000
+_ESCAPES: Final = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+@dataclass(frozen=True)
+class PageFrame:
+    """What the page needs beside the samples.
+
+    Attributes:
+        axis: The score on the memorization axis.
+        num_early: Checkpoints averaged into difficulty.
+        cuts: Thresholds by score.
+        arms: Those with a plan.
+        max_texts: Texts on the page at most.
+        show_text: Whether texts may stand on the page.
+    """
+
+    axis: str
+    num_early: int
+    cuts: Mapping[str, float]
+    arms: Sequence[str]
+    max_texts: int
+    show_text: bool
+
+
+@dataclass(frozen=True)
+class PageData:
+    """The texts of the page as JSON, and how many distinct ordinary texts there are in all."""
+
+    content: Mapping[str, Any]  # JSON
+    num_by_quadrant: Mapping[str, int]
+    is_large: bool  # drawn by WebGL, whose code plotly.js makes while it runs
+
+    def embedded(self) -> Markup:
+        """JSON that may stand in a script element: nothing in it can end the element."""
+        text = json.dumps(self.content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return Markup(text.translate(_ESCAPES))  # noqa: S704 - escaped in the line itself
+
+
+def page_data(
+    samples: pl.LazyFrame, frame: PageFrame, curves_of: Callable[[pl.Series], pl.DataFrame]
+) -> PageData:
+    """Gather the training texts, each once.
+
+    Copies of a text are one row: that of the copy with the highest score. Where there are more than
+    the page may hold, those above the threshold go first and the rest is drawn by a hash.
+
+    Args:
+        samples: ``SAMPLES`` table.
+        frame: What the page needs beside it.
+        curves_of: Returns ``sample_id`` and ``curve`` of some ids, as ``loss_curves`` does.
+    """
+    trained = samples.filter(pl.col("split") == "train")
+    scores = scores_of(samples)
+    texts = distinct_texts(trained, frame.axis)
+    ordinary = texts.filter(pl.col("canary").is_null())
+    counts = dict(ordinary["quadrant"].value_counts().iter_rows())
+    shown = _first(texts, frame.max_texts)
+    rows = _with_texts(shown, trained, frame).join(
+        curves_of(shown["sample_id"]), on="sample_id", how="left", maintain_order="left"
+    )
+    is_large = rows.height > _MAX_VECTORS
+    return PageData(
+        content={
+            **page_words(frame, scores),
+            # Under this name a browser keeps the marks of these texts.
+            "digest": blake2b("".join(rows["sample_id"]).encode(), digest_size=8).hexdigest(),
+            "isLarge": is_large,
+            "numTexts": ordinary.height,
+            "numShown": int(shown["canary"].is_null().sum()),
+            "columns": _columns(rows, frame, scores),
+        },
+        num_by_quadrant={quadrant: counts.get(quadrant, 0) for quadrant in QUADRANTS},
+        is_large=is_large,
+    )
+
+
+def distinct_texts(samples: pl.LazyFrame, axis: str) -> pl.DataFrame:
+    """One row for each text, planted ones apart: the copy with the highest score, and all ids."""
+    return (
+        samples.select("sample_id", "content_id", "canary", "quadrant", axis)
+        .sort(axis, "sample_id", descending=[True, False], nulls_last=True)
+        .group_by("content_id", "canary", maintain_order=True)
+        .agg(
+            pl.col("sample_id", "quadrant").first(),
+            ids=pl.col("sample_id"),
+        )
+        .collect(engine="streaming")
+    )
+
+
+def page_words(frame: PageFrame, scores: Sequence[str]) -> dict[str, Any]:  # JSON
+    """Names, labels and colours that the page shows, whatever the samples."""
+    told = {
+        name: " ".join((score.function.__doc__ or "").split("\n\n")[0].split())
+        for name, score in REGISTRY.items()
+    }
+    return {
+        "axis": frame.axis,
+        "cuts": dict(frame.cuts),
+        "scores": [
+            {"name": name, "label": _label(name, frame), "title": told.get(name, "")}
+            for name in scores
+        ],
+        "arms": [{"name": arm, "column": action_of(arm)} for arm in frame.arms],
+        "actions": list(ACTIONS),
+        "quadrants": list(QUADRANTS),
+        "colours": dict(COLOURS),
+        "remedies": dict(REMEDIES),
+        "showText": frame.show_text,
+    }
+
+
+def _label(score: str, frame: PageFrame) -> str:
+    return difficulty_label(frame.num_early) if score == "difficulty" else score_label(score)
+
+
+def _first(texts: pl.DataFrame, max_texts: int) -> pl.DataFrame:
+    """At most ``max_texts`` rows: those above the threshold first, then by a hash of their ids."""
+    if texts.height <= max_texts:
+        return texts
+    draws = hash_order(texts["sample_id"].to_list(), seed=0, purpose="data map")
+    flagged = pl.col("quadrant").is_in(FLAGGED) & pl.col("canary").is_null()
+    return (
+        texts.with_columns(draw=pl.Series(draws, dtype=pl.UInt64))
+        .sort(flagged, "draw", "sample_id", descending=[True, False, False])
+        .head(max_texts)
+        .drop("draw")
+    )
+
+
+def _with_texts(shown: pl.DataFrame, samples: pl.LazyFrame, frame: PageFrame) -> pl.DataFrame:
+    """Add what the samples say of these rows."""
+    max_chars = min(_MAX_TEXT, max(200, _MAX_CHARS // max(1, shown.height)))
+    text = pl.col("text").str.head(max_chars) if frame.show_text else pl.lit(None, pl.String)
+    more = samples.with_columns(text=text, num_chars=pl.col("text").str.len_chars()).drop(
+        "content_id", "canary", "quadrant"
+    )
+    found = shown.lazy().join(more, on="sample_id", how="left", maintain_order="left")
+    return found.collect(engine="streaming")
+
+
+def loss_curves(ids: pl.Series, runs: Sequence[Trace], mode: str) -> pl.DataFrame:
+    """``sample_id`` and ``curve``: losses of these samples over checkpoints, mean over the runs."""
+    asked = pl.LazyFrame({"sample_id": ids})
+    found = []
+    for trace in runs:
+        columns = trace.columns(mode)
+        step = -(-len(columns) // _MAX_POINTS_OF_A_CURVE)
+        chosen = sorted({*columns[::step], columns[-1]})
+        index = trace.index.lazy().select("sample_id")
+        losses = pl.concat([index, trace.losses.select(chosen)], how="horizontal")
+        found.append(losses.join(asked, on="sample_id", how="semi").collect())
+    means = pl.concat(found).group_by("sample_id", maintain_order=True).mean()
+    return means.select("sample_id", curve=pl.concat_list(pl.exclude("sample_id").round(3)))
+
+
+def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> dict[str, Any]:  # JSON
+    draws = hash_order(rows["sample_id"].to_list(), seed=0, purpose="jitter")
+    numbers = rows.select(
+        pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(6)).alias(name)
+        for name in scores
+    )
+    spans = [[[s["start"], s["end"]] for s in found] for found in rows["spans"].to_list()]
+    return {
+        "ids": rows["ids"].to_list(),
+        "copies": rows["ids"].list.len().to_list(),
+        "text": rows["text"].to_list(),
+        "chars": rows["num_chars"].to_list(),
+        "source": rows["source"].to_list(),
+        "canary": rows["canary"].to_list(),
+        "cause": rows["cause"].to_list(),
+        "quadrant": [QUADRANTS.index(quadrant) for quadrant in rows["quadrant"]],
+        "spans": spans,
+        "curve": rows["curve"].to_list(),
+        "jitter": [round(draw / 2.0**64, 3) for draw in draws],
+        "scores": {name: numbers[name].to_list() for name in scores},
+        "actions": {
+            arm: [ACTIONS.index(action) for action in rows[action_of(arm)]] for arm in frame.arms
+        },
+    }
