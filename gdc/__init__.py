@@ -11,6 +11,7 @@ from gdc.errors import ConfigError, DataError, GdcError, SchemaError, TransientE
 if TYPE_CHECKING:
     from gdc.commands.library import audit_model, load_params, load_trace, map_trace
     from gdc.config import Params
+    from gdc.recording.recorder import TraceRecorder
 
     __version__: str
 
@@ -20,6 +21,7 @@ __all__ = [
     "GdcError",
     "Params",
     "SchemaError",
+    "TraceRecorder",
     "TransientError",
     "__version__",
     "audit_model",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES: Final = {
     "Params": "gdc.config",
+    "TraceRecorder": "gdc.recording.recorder",
     "audit_model": "gdc.commands.library",
     "load_params": "gdc.commands.library",
     "load_trace": "gdc.commands.library",

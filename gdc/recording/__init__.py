@@ -1,1 +1,7 @@
-"""The loss trace: its format and its tables."""
+"""The loss trace: its format, its tables, and the recorder for any training loop.
+
+- ``trace``: the format and its tables
+- ``trace_files``: the files of a trace under way, for our loop and for any other
+- ``recorder``: ``TraceRecorder``
+- ``sample_ids``, ``sample_losses``, ``probe``: what it asks of a data set, a batch and a model
+"""

@@ -8,10 +8,12 @@ A trace has this form, whichever program wrote it::
         epoch          Float64  epochs trained by then, with fractions
         mode           String   "online": each loss is from the training pass, before the update;
                                 "probe": all losses are from the frozen model in evaluation mode
-        learning_rate  Float64  rate of the last optimizer step
+        learning_rate  Float64  rate of the last optimizer step; null: not known
     train/index.parquet        required: a row for each training sample
         sample_id      String   not null, each id once
         num_tokens     Int64    predicted tokens of the sample, at least 1
+        [original_id   of any type, written by gdc.TraceRecorder: the id as it was given, of which
+                       sample_id is the text]
     train/loss_000.parquet     required: one for each checkpoint, by its number in three digits or
                                more; rows as in index.parquet
         loss_000       Float32  mean cross-entropy of the sample's tokens in nats per token, finite

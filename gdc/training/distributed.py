@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -32,11 +32,13 @@ class Group:
         rank: Number of this process, from 0.
         world_size: Number of processes.
         is_sharded: Whether each holds a shard of the model (FSDP) instead of all of it (DDP).
+        process_group: Of torch, for the collectives; None: the default one.
     """
 
     rank: int = 0
     world_size: int = 1
     is_sharded: bool = False
+    process_group: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -52,29 +54,44 @@ class Group:
         start, end = num_rows * self.rank, num_rows * (self.rank + 1)
         return slice(start // self.world_size, end // self.world_size)
 
-    def all_reduce(self, values: NDArray[Number]) -> NDArray[Number]:
-        """Elementwise sum over the ranks; shapes must match."""
+    def all_reduce(
+        self, values: NDArray[Number], operation: Literal["sum", "max"] = "sum"
+    ) -> NDArray[Number]:
+        """Elementwise sum or maximum over the ranks; shapes must match."""
         if self.world_size == 1:
             return values
         total = torch.from_numpy(values.copy())
-        dist.all_reduce(total)
+        reduce_op = dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MAX
+        dist.all_reduce(total, reduce_op, self.process_group)
         return total.numpy()
 
     def barrier(self) -> None:
         """Wait until all ranks have called this."""
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(self.process_group)
 
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
         """Gather one tensor per rank; shapes must match."""
         if self.world_size == 1:
             return [tensor]
         tensors = [torch.empty_like(tensor) for _ in range(self.world_size)]
-        dist.all_gather(tensors, tensor)
+        dist.all_gather(tensors, tensor, self.process_group)
         return tensors
 
 
 SINGLE_PROCESS: Final = Group()
+
+
+def joined_group() -> Group:
+    """The processes that a training loop of any kind has joined; otherwise this one alone.
+
+    All of them must call this. Its collectives are apart from those of the training, and take
+    arrays on the processor whatever device the training uses.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return SINGLE_PROCESS
+    process_group = dist.new_group(backend="gloo")
+    return Group(dist.get_rank(), dist.get_world_size(), process_group=process_group)
 
 
 def init_group() -> Group:

@@ -1,0 +1,94 @@
+"""A frozen model and a data set -> the loss of every sample."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gdc.recording.trace_files import Processes
+
+Collate = Callable[[list[Any]], Any]
+Losses = Callable[[Any, Any], tuple[Any, Any]]
+
+
+class Evaluation(NamedTuple):
+    """How samples become losses.
+
+    Attributes:
+        collate: Turns a list of samples into a batch.
+        losses: Turns model and batch into loss sums and numbers of tokens of the samples.
+        batch_size: Samples of a batch.
+    """
+
+    collate: Collate
+    losses: Losses
+    batch_size: int
+
+
+def lengths_of(dataset: Any) -> NDArray[np.int64]:
+    """Tokens of each sample that holds ``input_ids``; otherwise 0 for all of them."""
+    num_samples = len(dataset)
+    first = dataset[0] if num_samples else None
+    if not isinstance(first, Mapping) or "input_ids" not in first:
+        return np.zeros(num_samples, np.int64)
+    if "input_ids" in getattr(dataset, "column_names", ()):
+        return np.fromiter(map(len, dataset["input_ids"]), np.int64, num_samples)
+    return np.array([len(dataset[i]["input_ids"]) for i in range(num_samples)], np.int64)
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Any,
+    lengths: NDArray[np.int64],
+    how: Evaluation,
+    processes: Processes,
+) -> Iterator[tuple[NDArray[np.int64], Any, Any]]:
+    """Rows, loss sums and numbers of tokens of this process's share of the batches.
+
+    Samples of about one length are put together, so that little is padding.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    order = np.argsort(lengths, kind="stable")
+    batches = [order[i : i + how.batch_size] for i in range(0, len(order), how.batch_size)]
+    # A sharded model runs only in all processes together, so each runs as many batches.
+    for first in range(0, len(batches), processes.world_size):
+        index = first + processes.rank
+        rows = batches[min(index, len(batches) - 1)]
+        batch = _moved(how.collate([dataset[int(row)] for row in rows]), device)
+        loss_sums, num_tokens = how.losses(model, batch)
+        if index < len(batches):
+            yield rows, loss_sums, num_tokens
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; mode, random numbers and cache are as before after it."""
+    was_training = {module: module.training for module in model.modules()}
+    config = getattr(model, "config", None)
+    use_cache = getattr(config, "use_cache", None)
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    model.eval()
+    if use_cache is not None:
+        config.use_cache = False  # type: ignore[union-attr]  # it has one
+    try:
+        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+            yield
+    finally:
+        if use_cache is not None:
+            config.use_cache = use_cache  # type: ignore[union-attr]  # as above
+        for module, mode in was_training.items():
+            module.training = mode
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: _moved(value, device) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(_moved(value, device) for value in batch)
+    return batch

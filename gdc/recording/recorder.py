@@ -1,0 +1,462 @@
+"""Any training loop -> a trace: every sample's loss at every checkpoint."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gdc.errors import ConfigError, DataError
+from gdc.filesystem.table_files import read_parquet
+from gdc.recording.probe import Collate, Evaluation, Losses, evaluate, frozen, lengths_of
+from gdc.recording.sample_ids import index_of
+from gdc.recording.sample_losses import causal_losses
+from gdc.recording.sample_sums import SampleSums, detached, fetched
+from gdc.recording.trace_files import TraceFiles
+from gdc.schema import CHECKPOINTS
+from gdc.training.distributed import joined_group
+
+Split = Literal["train", "heldout"]
+# Records on another device that wait to be fetched at once.
+_MAX_WAITING: Final = 512
+_ANOTHER: Final = "Name another folder, or move it away."
+
+
+class TraceRecorder:
+    """Writes the losses of a training run, checkpoint by checkpoint, as a trace.
+
+    A loop calls ``record`` for every batch and ``checkpoint`` from time to time, as at the end of
+    an epoch; or ``probe``, which evaluates all samples under the frozen model. Files are written in
+    the background, each whole and with a checksum, so a trace may be read while it grows.
+
+    Where the loop trains with ``torch.distributed``, all processes make a recorder and call
+    ``checkpoint``, ``probe``, ``state_dict`` and ``close`` together; ``record`` takes what each has
+    trained on. Each writes its share of the rows.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        dataset: Any,
+        heldout: Any = None,
+        *,
+        id_column: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        """Name the samples and begin a trace, or continue one.
+
+        Args:
+            folder: Of the trace. It is made.
+            dataset: The training samples: a ``datasets.Dataset``, a torch ``Dataset``, a table or a
+                list; or only their ids. A sample is called by its number in this order.
+            heldout: The same for samples that are not trained on; None: there are none.
+            id_column: Column or key of the ids, which are kept as they are; None: ``sample_id`` or
+                ``id`` where there is one, otherwise the row numbers are the ids.
+            resume: Whether to continue a trace of these samples that is in the folder; if there is
+                none, a new one begins. ``load_state_dict`` then leaves the checkpoints that the
+                state knows.
+
+        Raises:
+            ConfigError: The samples cannot be counted, or have no such column.
+            DataError: An id is missing or stands in two rows, or the folder holds something else.
+        """
+        self.folder = Path(folder)
+        self._dataset, self._heldout = dataset, heldout
+        self._index = index_of(dataset, id_column, "dataset")
+        self._heldout_index = None if heldout is None else index_of(heldout, id_column, "heldout")
+        num_heldout = 0 if self._heldout_index is None else self._heldout_index.height
+        self._sums: dict[Split, SampleSums] = {
+            "train": SampleSums.zeros(self._index.height), "heldout": SampleSums.zeros(num_heldout),
+        }  # fmt: skip
+        # Most tokens of each sample that were seen at a time; 0: none yet.
+        self._lengths: dict[Split, NDArray[np.int64]] = {
+            split: np.zeros(len(of.lengths), np.int64) for split, of in self._sums.items()
+        }
+        self._waiting: list[tuple[Split, Any, Any, Any]] = []
+        self._rows: list[tuple[int, int, float, str, float | None]] = []
+        self._num_records = self._num_recorded = 0
+        self._probe_lengths: dict[Split, NDArray[np.int64]] = {}
+        self._group = joined_group()
+        self._files = TraceFiles(self.folder, self._group)
+        self._open(resume=resume)
+
+    # ---- what a loop calls
+
+    def record(
+        self,
+        sample_index: Any,
+        loss_sums: Any,
+        num_tokens: Any = 1,
+        *,
+        split: Split = "train",
+    ) -> None:
+        """Take the losses of some samples, as the training pass gives them.
+
+        A sample may come in parts, or several times, before the next checkpoint: its loss there is
+        the sum of all sums over the sum of all tokens. Tensors on a device are fetched later, many
+        at once, and checked then, at the latest by ``checkpoint``.
+
+        Args:
+            sample_index: Row numbers of the samples, from 0.
+            loss_sums: Sum of the losses of each sample's tokens, nats, at least 0; of samples
+                without tokens, such as images, their loss.
+            num_tokens: Tokens that each sum is of, one number for all or one for each; 0: the
+                sample has no loss here.
+            split: Whether they are training or held-out samples.
+
+        Raises:
+            DataError: A row number is out of range, a loss is not finite or below 0, or a number of
+                tokens is below 0.
+        """
+        self._num_records += split == "train"
+        values = [detached(value) for value in (sample_index, loss_sums, num_tokens)]
+        self._waiting.append((split, *values))
+        is_elsewhere = any(isinstance(value, Tensor) for value in values)
+        if not is_elsewhere or len(self._waiting) > _MAX_WAITING:
+            self._fetch()
+
+    def checkpoint(
+        self,
+        *,
+        step: int | None = None,
+        epoch: float | None = None,
+        learning_rate: float | None = None,
+    ) -> int:
+        """Make a checkpoint of what was recorded since the last one.
+
+        Samples that were not recorded are not seen there.
+
+        Args:
+            step: Optimizer steps taken; None: calls of ``record`` so far.
+            epoch: Epochs trained, with fractions; None: recorded samples over all samples.
+            learning_rate: Of the last step; None: not known.
+
+        Returns:
+            How many samples have a loss in it.
+
+        Raises:
+            DataError: Nothing was recorded, or the step lies before the last checkpoint's.
+        """
+        self._fetch()
+        sums = {split: of.reduced(self._group) for split, of in self._sums.items()}
+        num_seen = int((sums["train"].num_tokens > 0).sum())
+        if not num_seen:
+            raise DataError(
+                f"{self.folder}: checkpoint: expected losses recorded since the last one, got none."
+                " Call record for each batch before it."
+            )
+        self._append("online", sums, (step, epoch, learning_rate))
+        for of in self._sums.values():
+            of.clear()
+        return num_seen
+
+    def probe(  # noqa: PLR0913 - when, and what is evaluated
+        self,
+        model: nn.Module,
+        collate: Collate,
+        *,
+        losses: Losses = causal_losses,
+        batch_size: int = 8,
+        step: int | None = None,
+        epoch: float | None = None,
+        learning_rate: float | None = None,
+    ) -> None:
+        """Make a checkpoint with the loss of every sample under the model as it is now.
+
+        The model is in evaluation mode meanwhile, without gradients; its mode and the state of
+        torch's random numbers are as before afterwards. Held-out samples are evaluated too.
+
+        Args:
+            model: Any model that ``losses`` can call.
+            collate: Turns a list of samples of the data set into a batch, as in a data loader.
+            losses: Turns model and batch into loss sums (nats) and numbers of tokens, one for each
+                sample. The default is for causal language models of transformers, with ``labels``
+                in the batch.
+            batch_size: Samples of a batch. Those of about one length are put together.
+            step: As for ``checkpoint``.
+            epoch: As for ``checkpoint``.
+            learning_rate: As for ``checkpoint``.
+
+        Raises:
+            ConfigError: Only the ids of the samples are known, or the batch has no labels.
+            DataError: A loss is not finite or below 0.
+        """
+        how = Evaluation(collate, losses, batch_size)
+        with frozen(model):
+            evaluated: dict[Split, SampleSums] = {
+                "train": self._evaluate("train", self._dataset, model, how),
+                "heldout": self._evaluate("heldout", self._heldout, model, how),
+            }
+        self._fetch()
+        self._append("probe", evaluated, (step, epoch, learning_rate))
+
+    def flush(self) -> None:
+        """Return when all checkpoints are on disk; all processes call this together."""
+        self._files.flush()
+        self._group.barrier()
+        self._files.list_checkpoints(self._checkpoint_table())
+        self._files.flush()
+        self._group.barrier()
+
+    def close(self) -> None:
+        """``flush``, and say if losses were recorded that are in no checkpoint."""
+        self._fetch()
+        self.flush()
+        self._files.close()
+        num_left = int((self._sums["train"].num_tokens > 0).sum())
+        if num_left:
+            warnings.warn(
+                f"{self.folder}: losses of {num_left} samples were recorded after the last "
+                "checkpoint and are in none. Call checkpoint before close.",
+                stacklevel=2,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+
+    # ---- resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save beside the model, so that a killed run records on from there.
+
+        Equal in all processes, and made of tensors and numbers. What it knows of is on disk when
+        this returns.
+        """
+        self._fetch()
+        self.flush()
+        state: dict[str, Any] = {
+            "num_checkpoints": len(self._rows),
+            "num_records": self._num_records,
+            "num_recorded": int(self._group.all_reduce(np.array([self._num_recorded]))[0]),
+        }
+        for split, of in self._sums.items():
+            total = of.reduced(self._group)
+            state[split] = {
+                name: torch.from_numpy(values.copy()) for name, values in vars(total).items()
+            }
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to where ``state_dict`` was called, in a run of any number of processes.
+
+        Raises:
+            DataError: The trace has not the checkpoints and samples that the state knows.
+        """
+        sizes = {split: len(state[split]["loss_sums"]) for split in self._sums}
+        own = {split: len(of.loss_sums) for split, of in self._sums.items()}
+        if sizes != own or state["num_checkpoints"] > len(self._rows):
+            raise DataError(
+                f"{self.folder}: expected the trace that the state was saved with, of "
+                f"{state['num_checkpoints']} checkpoints and {sizes} samples, got one of "
+                f"{len(self._rows)} and {own}. Open it with resume=True."
+            )
+        self._keep(state["num_checkpoints"])
+        self._num_records = state["num_records"]
+        self._waiting.clear()
+        for split, of in self._sums.items():
+            for name, values in vars(of).items():
+                values[:] = state[split][name].cpu().numpy()
+            if not self._group.is_main:
+                of.clear()
+        # Sums over processes: one of them holds what all had recorded.
+        self._num_recorded = state["num_recorded"] if self._group.is_main else 0
+
+    def keep_until(self, step: int) -> None:
+        """Leave out the checkpoints after an optimizer step, where no state of the run was kept."""
+        self._keep(sum(row[1] <= step for row in self._rows))
+
+    @property
+    def num_samples(self) -> int:
+        """Training samples."""
+        return self._index.height
+
+    @property
+    def sample_ids(self) -> pl.Series:
+        """The ids of the training samples, as they were given."""
+        return self._index["original_id"]
+
+    # ---- within
+
+    def _open(self, *, resume: bool) -> None:
+        checkpoints = self.folder / "checkpoints.parquet"
+        num_checkpoints = read_parquet(checkpoints).height if checkpoints.is_file() else 0
+        if num_checkpoints and not resume:
+            raise DataError(
+                f"{self.folder}: expected no trace yet, got one of {num_checkpoints} checkpoints. "
+                f"Give resume=True to continue it. {_ANOTHER}"
+            )
+        self._require_own(self.folder)
+        if num_checkpoints:
+            self._read(checkpoints)
+        # Before anyone writes, all have looked.
+        self._group.barrier()
+        self._keep(len(self._rows))
+
+    def _require_own(self, folder: Path) -> None:
+        """Refuse a folder of other things, or of another data set's trace."""
+        known = {"train", "heldout", "checkpoints.parquet", "checksums.json"}
+        found = sorted({path.name for path in folder.glob("[!.]*")} - known)
+        if found:
+            raise DataError(
+                f"{folder}: expected an empty folder or a trace, got {', '.join(found[:3])}. "
+                f"{_ANOTHER}"
+            )
+        path = self._files.train / "index.parquet"
+        if not path.is_file():
+            if any((folder / "train").rglob("index.parquet")):
+                raise DataError(
+                    f"{path}: not found. Expected a trace of {self._group.world_size} processes, "
+                    f"as many as record now, got one of another number. {_ANOTHER}"
+                )
+            return
+        for split, part, index in (
+            ("training", self._files.train, self._own_rows(self._index)),
+            ("held-out", self._files.heldout, self._heldout_index),
+        ):
+            file = part / "index.parquet"
+            if not file.is_file() and index is None:
+                continue
+            stored = read_parquet(file)["sample_id"] if file.is_file() else None
+            if stored is None or index is None or not stored.equals(index["sample_id"]):
+                raise DataError(
+                    f"{file}: expected the {split} samples of this data set in its order, got "
+                    f"those of another: {0 if stored is None else len(stored)} samples against "
+                    f"{0 if index is None else index.height}. {_ANOTHER}"
+                )
+
+    def _own_rows(self, index: pl.DataFrame) -> pl.DataFrame:
+        return index[self._group.shard_rows(index.height)]
+
+    def _read(self, checkpoints: Path) -> None:
+        """Continue after the checkpoints on disk."""
+        self._rows = list(read_parquet(checkpoints).select(CHECKPOINTS.names()).iter_rows())
+        lengths = np.zeros(self._index.height, np.int64)
+        own = read_parquet(self._files.train / "index.parquet")["num_tokens"].to_numpy()
+        lengths[self._group.shard_rows(len(lengths))] = own
+        self._lengths["train"] = self._group.all_reduce(lengths)
+        if self._heldout_index is not None:
+            stored = read_parquet(self._files.heldout / "index.parquet")["num_tokens"]
+            self._lengths["heldout"] = stored.to_numpy()
+        self._num_records = self._rows[-1][1] if self._rows else 0
+        recorded = round(self._rows[-1][2] * self._index.height) if self._rows else 0
+        self._num_recorded = recorded if self._group.is_main else 0
+
+    def _keep(self, num_checkpoints: int) -> None:
+        """Remove later checkpoints, and what a killed run has not finished."""
+        with_heldout = self._heldout_index is not None
+        self._rows = self._rows[:num_checkpoints]
+        # The list first: what it names is always there.
+        self._files.flush()
+        self._files.list_checkpoints(self._checkpoint_table())
+        self._files.flush()
+        self._group.barrier()
+        self._files.remove_after(num_checkpoints, with_heldout=with_heldout)
+        self._write_indices()
+        self._files.flush()
+        try:
+            self._files.require_whole(num_checkpoints, with_heldout=with_heldout)
+        except DataError as error:
+            raise DataError(
+                f"{self.folder}: expected the {num_checkpoints} checkpoints of a trace that goes "
+                f"on, got: {error} Put the file back, or record into another folder."
+            ) from None
+
+    def _write_indices(self) -> None:
+        def table(index: pl.DataFrame, split: Split) -> pl.DataFrame:
+            # A sample that was not seen yet has a length that nobody knows: at least 1.
+            lengths = pl.Series(np.maximum(self._lengths[split], 1), dtype=pl.Int64)
+            return index.select("sample_id", num_tokens=lengths).hstack([index["original_id"]])
+
+        heldout = self._heldout_index
+        self._files.write_indices(
+            table(self._index, "train"), None if heldout is None else table(heldout, "heldout")
+        )
+
+    def _append(
+        self,
+        mode: str,
+        sums: Mapping[Split, SampleSums],
+        when: tuple[int | None, float | None, float | None],
+    ) -> None:
+        if self._group.world_size > 1:
+            # Those of before are complete when all processes have come here.
+            self._files.flush()
+            self._group.barrier()
+            self._files.list_checkpoints(self._checkpoint_table())
+        row = self._row(mode, *when)
+        known = {split: np.maximum(self._lengths[split], of.lengths) for split, of in sums.items()}
+        if any((lengths > self._lengths[split]).any() for split, lengths in known.items()):
+            self._lengths = known
+            self._write_indices()
+        heldout = None if self._heldout_index is None else sums["heldout"].means()
+        self._files.append(len(self._rows), sums["train"].means(), heldout)
+        self._rows.append(row)
+        if self._group.world_size == 1:
+            self._files.list_checkpoints(self._checkpoint_table())
+
+    def _row(
+        self, mode: str, step: int | None, epoch: float | None, learning_rate: float | None
+    ) -> tuple[int, int, float, str, float | None]:
+        step = self._num_records if step is None else int(step)
+        last = self._rows[-1][1] if self._rows else 0
+        if step < last:
+            raise DataError(
+                f"{self.folder}: expected a step of at least {last}, that of the last checkpoint, "
+                f"got {step}. Record a new run into another folder, or load the state of this one."
+            )
+        if epoch is None:
+            recorded = int(self._group.all_reduce(np.array([self._num_recorded]))[0])
+            epoch = recorded / max(1, self._index.height)
+        rate = None if learning_rate is None else float(learning_rate)
+        return len(self._rows), step, float(epoch), mode, rate
+
+    def _checkpoint_table(self) -> pl.DataFrame:
+        return pl.DataFrame(self._rows, schema=CHECKPOINTS, orient="row")
+
+    def _evaluate(
+        self, split: Split, dataset: Any, model: nn.Module, how: Evaluation
+    ) -> SampleSums:
+        sums = SampleSums.zeros(len(self._sums[split].loss_sums))
+        if not len(sums.loss_sums):
+            return sums
+        first = dataset[0]
+        if isinstance(first, str | bytes | int | float | np.generic):
+            raise ConfigError(
+                f"{self.folder}: probe: expected a data set of samples, got their ids alone, such "
+                f"as {first!r}. Give TraceRecorder the data set."
+            )
+        if split not in self._probe_lengths:
+            self._probe_lengths[split] = lengths_of(dataset)
+        # All batches first: the device is waited for once.
+        evaluated = [
+            (rows, detached(loss_sums), detached(num_tokens))
+            for rows, loss_sums, num_tokens in evaluate(
+                model, dataset, self._probe_lengths[split], how, self._group
+            )
+        ]
+        for rows, loss_sums, num_tokens in evaluated:
+            sums.add(rows, fetched(loss_sums), fetched(num_tokens), self._name(split))
+        return sums.reduced(self._group)
+
+    def _fetch(self) -> None:
+        """Add up what was recorded, waiting for the device once."""
+        waiting, self._waiting = self._waiting, []
+        for split, *values in waiting:
+            index, loss_sums, num_tokens = map(fetched, values)
+            self._sums[split].add(index, loss_sums, num_tokens, self._name(split))
+            self._num_recorded += len(index) if split == "train" else 0
+
+    def _name(self, split: Split) -> str:
+        return f"{self.folder}: record ({split})"
