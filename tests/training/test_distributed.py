@@ -19,6 +19,7 @@ from gdc.training.loop import train
 from gdc.workspace import paths, traces
 from tests.builders import REPOSITORY, is_running, losses_by_numpy
 from tests.training.builders import built, recipe_with, training_data
+from tests.training.forked_ranks import run
 
 DIES_AT = 7
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -89,29 +90,6 @@ def test_processes_end_with_the_launcher_that_started_them(tmp_path: Path) -> No
     while any(map(is_running, running)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_running, running))
-
-
-def run(  # noqa: PLR0913 - how a test trains
-    folder: Path,
-    kind: str,
-    count: int,
-    *,
-    parallel: str = "ddp",
-    die_at: int = -1,
-    dropout: float = 0.0,
-) -> int:
-    """Train in the folder as so many processes; 0: without a launcher."""
-    launch = [*LAUNCH, str(count)] if count else [sys.executable]
-    folder.mkdir(exist_ok=True)
-    command = [*launch, "-m", "tests.training.train_together"]
-    done = subprocess.run(
-        [*command, kind, str(folder / "out.npz"), str(die_at), str(dropout)],
-        cwd=folder,
-        env={**ENVIRONMENT, "GDC_PARALLEL": parallel},
-        check=False,
-        capture_output=True,
-    )
-    return done.returncode
 
 
 def results_of(folder: Path, rank: int = 0) -> dict[str, NDArray[np.float64]]:

@@ -1,7 +1,4 @@
-"""Train a small model, as a single process or as one of several, and save the results.
-
-torchrun --standalone --nproc-per-node 2 -m tests.training.train_together lstm out.npz -1 0
-"""
+"""Train a small model, as a single process or as one of several, and save the results."""
 
 import sys
 from pathlib import Path
@@ -15,7 +12,7 @@ from gdc.training import distributed
 from gdc.training.loop import train
 from gdc.training.losses import sample_losses
 from gdc.workspace.trace_writer import TraceWriter
-from tests.training.builders import BLOCK_SIZE, TEXTS, built, recipe_with, training_data
+from tests.training.builders import BLOCK_SIZE, built, recipe_with, training_data
 
 WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 1.0, 1.0, 1.0]
 COPIES = [1, 1, 1, 2, 1, 1, 1, 0, 1, 1]
@@ -64,8 +61,3 @@ class Mortal(TraceWriter):
             sys.exit(9)
         self.num_written += 1
         super().append(losses, heldout)
-
-
-if __name__ == "__main__":
-    assert len(TEXTS) == len(WEIGHTS)
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
