@@ -11,7 +11,9 @@ from gdc.errors import ConfigError, DataError, GdcError, SchemaError, TransientE
 if TYPE_CHECKING:
     from gdc.commands.library import audit_model, load_params, load_trace, map_trace
     from gdc.config import Params
+    from gdc.curation.reader import Plan
     from gdc.recording.recorder import TraceRecorder
+    from gdc.training.weighted_trainer import WeightedCollator, use_weights, weighted_loss
 
     __version__: str
 
@@ -20,23 +22,31 @@ __all__ = [
     "DataError",
     "GdcError",
     "Params",
+    "Plan",
     "SchemaError",
     "TraceRecorder",
     "TransientError",
+    "WeightedCollator",
     "__version__",
     "audit_model",
     "load_params",
     "load_trace",
     "map_trace",
+    "use_weights",
+    "weighted_loss",
 ]
 
 _HOMES: Final = {
     "Params": "gdc.config",
     "TraceRecorder": "gdc.recording.recorder",
+    "Plan": "gdc.curation.reader",
+    "WeightedCollator": "gdc.training.weighted_trainer",
     "audit_model": "gdc.commands.library",
     "load_params": "gdc.commands.library",
     "load_trace": "gdc.commands.library",
     "map_trace": "gdc.commands.library",
+    "use_weights": "gdc.training.weighted_trainer",
+    "weighted_loss": "gdc.training.weighted_trainer",
 }
 
 
