@@ -312,6 +312,26 @@ class FrontPoint:
 
 
 @dataclass(frozen=True)
+class CuratedChoice:
+    """The arm whose plan makes data/curated, and whether its effect is shown.
+
+    Attributes:
+        arm: Its name.
+        basis: `evidence`: ``intervene.curated_arm`` is auto; `params`: it names the arm.
+        is_shown: Whether the plan is shown to lower extraction at no shown cost in perplexity, both
+            against as many random samples, over enough seeds.
+        sentence: What is shown, or that nothing is.
+        remedies: Where nothing is shown: what would decide it, a clause each.
+    """
+
+    arm: str
+    basis: Literal["evidence", "params"]
+    is_shown: bool
+    sentence: str
+    remedies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """The plan that reaches a target, chosen among ``num_plans``.
 

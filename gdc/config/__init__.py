@@ -32,6 +32,7 @@ from gdc.config.ingest import (
     ParquetSource,
     PretrainedTokenizer,
     PythonDocsSource,
+    PythonLibrarySource,
     Source,
     SyntheticSource,
     TextSource,
@@ -40,6 +41,7 @@ from gdc.config.ingest import (
 )
 from gdc.config.mapping import (
     AUTO,
+    AXIS,
     ConformalThreshold,
     PartitionConfig,
     ScoreConfig,
@@ -80,6 +82,7 @@ from gdc.config.training import (
 
 __all__ = [
     "AUTO",
+    "AXIS",
     "MAX_BLOCK_SIZE",
     "MAX_COPIES",
     "MAX_COUNT",
@@ -122,6 +125,7 @@ __all__ = [
     "PretrainedModel",
     "PretrainedTokenizer",
     "PythonDocsSource",
+    "PythonLibrarySource",
     "QuadrantsArm",
     "RandomArm",
     "ReferenceConfig",

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gdc.config.mapping import AUTO
 from gdc.config.section import MAX_COPIES, MAX_NAME, Count, NearCopies, Section
 
 
@@ -28,7 +29,9 @@ class TopFractionArm(Section):
     """Drop (weight 0) or down-weight the samples with the highest score."""
 
     rule: Literal["top-fraction"]
-    score: str = Field(min_length=1, description="The score that orders the samples.")
+    score: str = Field(
+        min_length=1, description="The score that orders the samples; axis: that of the map."
+    )
     tie_break: str = Field(min_length=1, description="The score that orders equal scores.")
     fraction: float = Field(ge=0, lt=1, description="Share of the training samples.")
     weight: float = Field(ge=0, le=1, description="0 drops.")
@@ -46,7 +49,7 @@ class WeightByScoreArm(Section):
     """Weight 1 / (1 + s), s being the score where above 0: one unit of it halves the weight."""
 
     rule: Literal["weight-by-score"]
-    score: str = Field(min_length=1, description="The score s.")
+    score: str = Field(min_length=1, description="The score s; axis: that of the map.")
 
 
 class CapCopiesArm(NearCopies):
@@ -102,9 +105,12 @@ class Target(Section):
 
 
 class InterveneConfig(Section):
-    """Stage `intervene`: every arm gets a plan; one of them makes the curated data set."""
+    """Stages `intervene`, a plan for every arm, and `curate`, the data set by one of them."""
 
-    curated_arm: ArmName = Field(description="The arm whose plan makes data/curated.")
+    curated_arm: ArmName = Field(
+        description="The arm whose plan makes data/curated; auto: one that is shown to work, else "
+        "the safest, marked unproven."
+    )
     recommend: Target | None = Field(
         description="Name the arm that reaches this with the fewest samples changed; null: none."
     )
@@ -114,9 +120,11 @@ class InterveneConfig(Section):
     def _curated_arm_is_defined(self) -> Self:
         if "tracked" in self.arms:
             raise ValueError("intervene.arms: 'tracked' names the models of stage train")
-        if self.curated_arm not in self.arms:
+        if AUTO in self.arms:
+            raise ValueError("intervene.arms: 'auto' stands for the arm that evidence chooses")
+        if self.curated_arm not in (*self.arms, AUTO):
             raise ValueError(
-                f"intervene.curated_arm: expected one of {sorted(self.arms)}, "
+                f"intervene.curated_arm: expected one of {sorted(self.arms)} or {AUTO}, "
                 f"got {self.curated_arm!r}"
             )
         return self

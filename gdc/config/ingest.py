@@ -13,6 +13,15 @@ class PythonDocsSource(Section):
     kind: Literal["python-docs"]
 
 
+class PythonLibrarySource(Section):
+    """CPython's documentation by paragraph: help topics, head comments of modules, docstrings.
+
+    Shorter rows than those of ``python-docs``, and many that repeat: licences, authors, templates.
+    """
+
+    kind: Literal["python-library"]
+
+
 class JsonlSource(Section):
     """One JSON object per line, in one file or in all JSON lines of a folder."""
 
@@ -62,6 +71,7 @@ class SyntheticSource(Section):
 
 Source = Annotated[
     PythonDocsSource
+    | PythonLibrarySource
     | JsonlSource
     | ParquetSource
     | TextSource
@@ -148,7 +158,11 @@ class IngestConfig(Section):
 
     source: Source
     max_samples: Count | None = Field(
-        ge=2, description="Keep this many rows, chosen by content hash; null keeps all."
+        ge=2, description="Keep this many rows, chosen by hash; null keeps all."
+    )
+    choose_by: Literal["text", "beginning"] = Field(
+        description="What is hashed: the text, or its first characters, so that texts that begin "
+        "alike (templates, licences, near copies) are kept or left out together."
     )
     max_chars: Count = Field(ge=1, description="A longer row is a bad row.")
     on_bad_row: Literal["fail", "quarantine"] = Field(

@@ -8,6 +8,8 @@ from gdc.config.section import Count, Items, Section
 
 # The memorization axis that the calibration chooses.
 AUTO: Final = "auto"
+# In place of a score of an arm: the memorization axis.
+AXIS: Final = "axis"
 
 
 class Threshold(Section):

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from gdc.config.curation import InterveneConfig, MaskSpansArm, TopFractionArm, WeightByScoreArm
 from gdc.config.ingest import CanaryFamily, IngestConfig
-from gdc.config.mapping import AUTO, PartitionConfig, ScoreConfig, SpansConfig
+from gdc.config.mapping import AUTO, AXIS, PartitionConfig, ScoreConfig, SpansConfig
 from gdc.config.section import Count, Section, Seed
 from gdc.config.training import (
     EvaluateConfig,
@@ -71,7 +71,7 @@ class Params(Section):
         axis = self.partition.axis
         used = {} if axis == AUTO else {"partition.axis": axis}
         for name, arm in self.intervene.arms.items():
-            if isinstance(arm, TopFractionArm | WeightByScoreArm):
+            if isinstance(arm, TopFractionArm | WeightByScoreArm) and arm.score != AXIS:
                 used[f"intervene.arms.{name}.score"] = arm.score
             if isinstance(arm, TopFractionArm):
                 used[f"intervene.arms.{name}.tie_break"] = arm.tie_break

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from gdc import schema
+from gdc.corpus import samples
 from gdc.filesystem import table_files
 
 # Open files; a larger corpus has larger buckets.
@@ -38,6 +39,11 @@ class Buckets:
     def ids(self) -> pl.Series:
         """``content_id`` of every row, in no order."""
         return table_files.scan_parquet(*self.files).select("content_id").collect()["content_id"]
+
+    def beginnings(self) -> pl.Series:
+        """``samples.beginning`` of every row, in the order of ``ids``."""
+        first = samples.beginning(pl.col("text")).alias("beginning")
+        return table_files.scan_parquet(*self.files).select(first).collect()["beginning"]
 
     def split(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
         """The rows whose ``content_id`` belongs to each bucket, in order."""

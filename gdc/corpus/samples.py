@@ -13,6 +13,8 @@ from gdc.schema import CORPUS
 from gdc.statistics.hashing import hash_order
 
 CANARY_SOURCE: Final = "canary"
+# Characters; long enough that texts which share them by chance are few.
+_BEGINNING: Final = 24
 
 # What `samples_from` yields: CORPUS without the columns that planting and tokenizing add.
 SAMPLES: Final = pl.Schema(
@@ -44,6 +46,11 @@ def contents_of(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def beginning(text: pl.Expr) -> pl.Expr:
+    """The first characters of a text: alike in copies, near copies, licences and templates."""
+    return text.str.head(_BEGINNING)
+
+
 def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> pl.DataFrame:
     """Normalise the texts of a source and link their exact copies.
 
@@ -64,7 +71,9 @@ def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> p
     )
 
 
-def choose_contents(ids: pl.Series, *, max_samples: int | None, seed: int) -> pl.Series | None:
+def choose_contents(
+    ids: pl.Series, *, max_samples: int | None, seed: int, beginnings: pl.Series | None = None
+) -> pl.Series | None:
     """Choose the contents that a corpus is made of.
 
     Args:
@@ -73,6 +82,9 @@ def choose_contents(ids: pl.Series, *, max_samples: int | None, seed: int) -> pl
             all of its copies, so the choice depends on no row order; one that no longer fits is
             passed over. None keeps all.
         seed: Seed of that hash.
+        beginnings: ``beginning`` of every row: contents that begin alike follow each other, so that
+            nearly all are kept together or left out together. None: contents in the order of their
+            own hash.
 
     Returns:
         Their ids; None: all.
@@ -80,7 +92,8 @@ def choose_contents(ids: pl.Series, *, max_samples: int | None, seed: int) -> pl
     Raises:
         DataError: Fewer than two distinct texts are left, too few to hold one out.
     """
-    kept = None if max_samples is None else _first_contents(ids, max_samples, seed)
+    drawn = ids if beginnings is None else beginnings
+    kept = None if max_samples is None else _first_contents(ids, drawn, max_samples, seed)
     num_distinct = ids.n_unique() if kept is None else len(kept)
     if num_distinct < 2:
         raise DataError(
@@ -221,9 +234,15 @@ def planted_rows(canaries: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _first_contents(ids: pl.Series, max_samples: int, seed: int) -> pl.Series:
-    contents = ids.rename("content_id").value_counts(name="num_copies")
-    draws = hash_order(contents["content_id"].to_list(), seed=seed, purpose="max_samples")
+def _first_contents(
+    ids: pl.Series, drawn_by: pl.Series, max_samples: int, seed: int
+) -> pl.Series:
+    contents = (
+        pl.DataFrame({"content_id": ids, "drawn_by": drawn_by})
+        .group_by("content_id")
+        .agg(num_copies=pl.len(), drawn_by=pl.col("drawn_by").first())
+    )
+    draws = hash_order(contents["drawn_by"].to_list(), seed=seed, purpose="max_samples")
     drawn = contents.with_columns(draw=pl.Series(draws, dtype=pl.UInt64)).sort("draw", "content_id")
     kept, room = [], max_samples
     for content, num_copies in drawn.select("content_id", "num_copies").iter_rows():

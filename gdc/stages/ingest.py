@@ -142,7 +142,12 @@ class _Corpus:
 
 def _plant(contents: Buckets, params: Params) -> tuple[_Corpus, pl.DataFrame]:
     config, seed = params.ingest, params.seed
-    kept = choose_contents(contents.ids(), max_samples=config.max_samples, seed=seed)
+    kept = choose_contents(
+        contents.ids(),
+        max_samples=config.max_samples,
+        seed=seed,
+        beginnings=contents.beginnings() if config.choose_by == "beginning" else None,
+    )
     samples = _Samples(contents, kept)
     canaries = make_canaries(config.canaries, samples, seed=seed)
     planted = contents.split(planted_rows(canaries))

@@ -156,6 +156,7 @@ def _first(bad_rows: pl.DataFrame) -> str:
 
 _READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
     "python-docs": lambda _source, _max_chars, _seed: python_docs.read_rows(),
+    "python-library": lambda _source, _max_chars, _seed: python_docs.read_paragraphs(),
     "jsonl": lambda source, max_chars, _seed: jsonl.read_rows(source, max_chars=max_chars),
     "parquet": lambda source, _max_chars, _seed: parquet.read_rows(source),
     "text": lambda source, max_chars, _seed: text.read_rows(source, max_chars=max_chars),
@@ -164,6 +165,7 @@ _READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
 }
 _CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, object]]]] = {
     "python-docs": lambda _source: python_docs.content(),
+    "python-library": lambda _source: python_docs.content(),
     **dict.fromkeys(
         ENDINGS,
         lambda source: {"files": hash_files(find_files(source.path, source.kind).files)},

@@ -1,4 +1,4 @@
-"""The running Python's own documentation -> rows: help topics and docstrings."""
+"""The running Python's own documentation -> rows: help topics, comments and docstrings."""
 
 import ast
 import os
@@ -6,8 +6,9 @@ import platform
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,19 @@ def read_rows() -> Iterator[Row]:
         yield from _docstrings(file)
 
 
+def read_paragraphs() -> Iterator[Row]:
+    """Paragraphs of the help topics, of the comments that modules begin with, and of docstrings.
+
+    Raises:
+        DataError: This Python comes without topics or without the library's source.
+    """
+    yield from _topics()
+    for file in _library_files():
+        yield from _head_comments(file)
+        for row in _docstrings(file):
+            yield from [row] if row.reason else _paragraphs(row.source, str(row.text))
+
+
 def _topics() -> Iterator[Row]:
     try:
         from pydoc_data.topics import topics  # noqa: PLC0415 - some Pythons come without it
@@ -55,9 +69,13 @@ def _topics() -> Iterator[Row]:
             "Python, or another ingest.source.kind."
         ) from None
     for key in sorted(topics):
-        paragraphs = filter(None, map(str.strip, _BLANK_LINES.split(topics[key])))
-        for number, paragraph in enumerate(paragraphs, start=1):
-            yield Row(f"topics:{key}:{number}", paragraph)
+        yield from _paragraphs(f"topics:{key}", topics[key])
+
+
+def _paragraphs(source: str, text: str) -> Iterator[Row]:
+    paragraphs = filter(None, map(str.strip, _BLANK_LINES.split(text)))
+    for number, paragraph in enumerate(paragraphs, start=1):
+        yield Row(f"{source}:{number}", paragraph)
 
 
 def _library_files() -> list[SourceFile]:
@@ -74,6 +92,20 @@ def _library_files() -> list[SourceFile]:
             "complete Python, or another ingest.source.kind."
         )
     return sorted(files)
+
+
+def _head_comments(file: SourceFile) -> Iterator[Row]:
+    """Licences, authors and the like: the comments before a module's first statement."""
+    with opened(file.path) as opened_file:
+        # What is no UTF-8 is no valid Python, of which the docstrings tell.
+        lines = opened_file.read().decode("utf-8", errors="replace").splitlines()
+    is_comment = (line.startswith("#") or not line.strip() for line in lines)
+    comments = [line.lstrip("#").strip() for line in lines[: _num_leading(is_comment)]]
+    yield from _paragraphs(f"{file.name}:comment", "\n".join(comments))
+
+
+def _num_leading(values: Iterable[bool]) -> int:
+    return sum(1 for _ in takewhile(bool, values))
 
 
 def _docstrings(file: SourceFile) -> Iterator[Row]:

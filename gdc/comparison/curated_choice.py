@@ -1,0 +1,170 @@
+"""Measured arms -> the one whose plan makes the curated data, and whether its effect is shown."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from gdc.comparison.recommendation import NEVER
+from gdc.comparison.results import ArmAudits, ArmResult, CuratedChoice
+from gdc.config import (
+    AUTO,
+    AXIS,
+    Arm,
+    InterveneConfig,
+    MaskSpansArm,
+    QuadrantsArm,
+    TopFractionArm,
+    WeightByScoreArm,
+)
+from gdc.statistics.bootstrap import ENOUGH_SEEDS, Measured
+from gdc.statistics.wording import counted, decimals, ends, points
+
+# Fewer extracted secrets than this, over all seeds, rarely exclude a difference of nothing.
+_FEW_SECRETS: Final = 10
+
+
+def choose_curated(
+    arms: Sequence[ArmResult],
+    arm_audits: Mapping[str, ArmAudits],
+    config: InterveneConfig,
+    validated: Collection[str],
+    axis: str,
+) -> CuratedChoice:
+    """Name the arm that makes the curated data, by evidence where ``curated_arm`` is auto.
+
+    Of the plans that are shown to work, the one with the least extraction is taken, of equals the
+    one with the fewest samples changed. With none, the safest: of the plans that read no score or
+    one that is validated here, and that are shown neither to raise extraction nor to cost
+    perplexity, the one with the least extraction; without any, the arm that keeps everything.
+
+    Args:
+        arms: What each retrained arm's plan changes.
+        arm_audits: What is measured of each, by name; an arm without audits is not shown.
+        config: The rules of the arms, and ``curated_arm``.
+        validated: Scores that are shown to predict memorization here.
+        axis: The score that is the memorization axis.
+    """
+    if config.curated_arm != AUTO:
+        return _named(config.curated_arm, arm_audits)
+    changed = {arm.arm: arm.num_changed for arm in arms}
+    plans = [arm for arm in changed if config.arms[arm].rule not in (*NEVER, "none")]
+
+    def order(arm: str) -> tuple[float, int, str]:
+        extracted = _extraction(arm_audits[arm])
+        return (1.0 if extracted is None else extracted.value), changed[arm], arm
+
+    shown = [arm for arm in plans if arm in arm_audits and is_shown(arm_audits[arm])]
+    if shown:
+        best = min(shown, key=order)
+        return CuratedChoice(best, "evidence", True, _shown_sentence(best, arm_audits[best]), ())
+    safe = [
+        arm
+        for arm in plans
+        if arm in arm_audits
+        and not _is_harmful(arm_audits[arm])
+        and _is_validated(config.arms[arm], validated, axis)
+    ]
+    if safe:
+        arm = min(safe, key=order)
+    else:
+        keeping = [name for name in changed if config.arms[name].rule == "none"]
+        arm = keeping[0] if keeping else next(iter(changed))
+    return CuratedChoice(
+        arm=arm,
+        basis="evidence",
+        is_shown=False,
+        sentence=(
+            "No plan is shown to lower extraction against as many random samples without a cost in "
+            f"perplexity, so data/curated is unproven: made by arm {arm}, the safest plan that "
+            f"{'is validated' if safe else 'there is: none is validated'}."
+        ),
+        remedies=remedies(plans, arm_audits),
+    )
+
+
+def is_shown(audits: ArmAudits) -> bool:
+    """Whether the ends of the intervals against equal-size random show an effect without a cost."""
+    extraction, perplexity = audits.extraction_against_random, audits.perplexity_against_random
+    change = audits.extraction_change
+    return (
+        extraction is not None
+        and change is not None
+        and perplexity is not None
+        and extraction.num_seeds >= ENOUGH_SEEDS
+        and extraction.high < 0
+        and change.high < 0
+        and perplexity.low <= 1
+    )
+
+
+def remedies(plans: Sequence[str], arm_audits: Mapping[str, ArmAudits]) -> tuple[str, ...]:
+    """What would decide whether a plan works, the cheapest first."""
+    judged = [arm_audits[arm] for arm in plans if arm in arm_audits]
+    against = [audits.extraction_against_random for audits in judged]
+    measured = [one for one in against if one is not None]
+    found = []
+    if not plans:
+        found.append("retrain an arm that acts on samples (retrain.arms)")
+    if plans and not measured:
+        found.append(
+            "plant canaries (ingest.canaries) and retrain an arm that acts at random on as many "
+            "samples (rule random or shuffled)"
+        )
+    if any(one.num_seeds < ENOUGH_SEEDS for one in measured):
+        found.append(f"raise retrain.seeds to at least {ENOUGH_SEEDS}")
+    if measured and not any(one.high < 0 for one in measured):
+        seeds = min(one.num_seeds for one in measured)
+        found.append(
+            f"use more seeds (now {seeds}) or more canaries (per_level), planted often enough to "
+            "be extracted"
+        )
+        found.append("try a larger budget (fraction)")
+    costly = [audits.perplexity_against_random for audits in judged]
+    if any(one is not None and one.low > 1 for one in costly):
+        found.append("try a smaller budget (fraction) or weights instead of dropping")
+    return tuple(found)
+
+
+def _named(arm: str, arm_audits: Mapping[str, ArmAudits]) -> CuratedChoice:
+    audits = arm_audits.get(arm)
+    if audits is not None and is_shown(audits):
+        return CuratedChoice(arm, "params", True, _shown_sentence(arm, audits), ())
+    why = "was not retrained" if audits is None else "is not shown to lower extraction at no cost"
+    return CuratedChoice(
+        arm=arm,
+        basis="params",
+        is_shown=False,
+        sentence=f"data/curated is unproven: intervene.curated_arm names {arm}, which {why}.",
+        remedies=remedies([arm], arm_audits),
+    )
+
+
+def _is_validated(rule: Arm, validated: Collection[str], axis: str) -> bool:
+    """Whether the plan reads no score, or one that predicts memorization here."""
+    if isinstance(rule, TopFractionArm | WeightByScoreArm):
+        return (axis if rule.score == AXIS else rule.score) in validated
+    return not isinstance(rule, QuadrantsArm | MaskSpansArm) or axis in validated
+
+
+def _is_harmful(audits: ArmAudits) -> bool:
+    """Whether it is shown to raise extraction, or to cost perplexity."""
+    raised = (audits.extraction_change, audits.extraction_against_random)
+    cost = audits.perplexity_against_random or audits.perplexity_ratio
+    return any(one is not None and one.low > 0 for one in raised) or (
+        cost is not None and cost.low > 1
+    )
+
+
+def _extraction(audits: ArmAudits) -> Measured | None:
+    return audits.canaries.planted.extracted
+
+
+def _shown_sentence(arm: str, audits: ArmAudits) -> str:
+    against, perplexity = audits.extraction_against_random, audits.perplexity_against_random
+    assert against is not None  # noqa: S101 - of an arm that is shown
+    assert perplexity is not None  # noqa: S101 - likewise
+    return (
+        f"data/curated is made by arm {arm}, shown to work: extraction "
+        f"{points(against.value)} points {ends(against, points)} against {audits.random}, "
+        f"perplexity x{decimals(perplexity.value)} {ends(perplexity, decimals)} of it "
+        f"({counted(against.num_seeds, 'seed')})."
+    )
