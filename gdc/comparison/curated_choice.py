@@ -1,7 +1,6 @@
 """Measured arms -> the one whose plan makes the curated data, and whether its effect is shown."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 from gdc.comparison.recommendation import NEVER
 from gdc.comparison.results import ArmAudits, ArmResult, CuratedChoice
@@ -18,9 +17,6 @@ from gdc.config import (
 from gdc.statistics.bootstrap import ENOUGH_SEEDS, Measured
 from gdc.statistics.wording import counted, decimals, ends, points
 
-# Fewer extracted secrets than this, over all seeds, rarely exclude a difference of nothing.
-_FEW_SECRETS: Final = 10
-
 
 def choose_curated(
     arms: Sequence[ArmResult],
@@ -33,7 +29,7 @@ def choose_curated(
 
     Of the plans that are shown to work, the one with the least extraction is taken, of equals the
     one with the fewest samples changed. With none, the safest: of the plans that read no score or
-    one that is validated here, and that are shown neither to raise extraction nor to cost
+    one that is validated here, that do not raise extraction and are not shown to cost
     perplexity, the one with the least extraction; without any, the arm that keeps everything.
 
     Args:
@@ -60,7 +56,7 @@ def choose_curated(
         arm
         for arm in plans
         if arm in arm_audits
-        and not _is_harmful(arm_audits[arm])
+        and _is_safe(arm_audits[arm])
         and _is_validated(config.arms[arm], validated, axis)
     ]
     if safe:
@@ -128,7 +124,7 @@ def _named(arm: str, arm_audits: Mapping[str, ArmAudits]) -> CuratedChoice:
     audits = arm_audits.get(arm)
     if audits is not None and is_shown(audits):
         return CuratedChoice(arm, "params", True, _shown_sentence(arm, audits), ())
-    why = "was not retrained" if audits is None else "is not shown to lower extraction at no cost"
+    why = "was not evaluated" if audits is None else "is not shown to lower extraction at no cost"
     return CuratedChoice(
         arm=arm,
         basis="params",
@@ -145,13 +141,11 @@ def _is_validated(rule: Arm, validated: Collection[str], axis: str) -> bool:
     return not isinstance(rule, QuadrantsArm | MaskSpansArm) or axis in validated
 
 
-def _is_harmful(audits: ArmAudits) -> bool:
-    """Whether it is shown to raise extraction, or to cost perplexity."""
-    raised = (audits.extraction_change, audits.extraction_against_random)
+def _is_safe(audits: ArmAudits) -> bool:
+    """Whether it does not raise extraction, not even on average, at no cost that is shown."""
+    change = audits.extraction_change
     cost = audits.perplexity_against_random or audits.perplexity_ratio
-    return any(one is not None and one.low > 0 for one in raised) or (
-        cost is not None and cost.low > 1
-    )
+    return (change is None or change.value <= 0) and (cost is None or cost.low <= 1)
 
 
 def _extraction(audits: ArmAudits) -> Measured | None:

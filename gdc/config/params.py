@@ -197,6 +197,8 @@ class Params(Section):
 
 # Keys of an older version, and what they are called now; both with their sections.
 FORMER_NAMES: Final[Mapping[str, str]] = {}
+# Keys that an older version did not have, and the value under which results stay what they were.
+ADDED_KEYS: Final[Mapping[str, str]] = {"ingest.choose_by": "text"}
 # Enough to find it; a YAML file of 400 bytes can stand for gigabytes.
 _SHOWN: Final = Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 100
@@ -237,6 +239,8 @@ def _wrong_value(error: Mapping[str, Any]) -> str:
     where = _where(error)
     if error["type"] == "extra_forbidden" and where in FORMER_NAMES:
         return f"{where}: is called {FORMER_NAMES[where]} now. Rename it."
+    if error["type"] == "missing" and where in ADDED_KEYS:
+        return f"{where}: is new. Add it; {ADDED_KEYS[where]} keeps results as they were."
     ours = error["type"] in {"missing", "value_error"}  # says itself what it got
     got = "" if ours else f", got {_SHOWN.repr(error['input'])}"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}{got}"

@@ -234,9 +234,7 @@ def planted_rows(canaries: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _first_contents(
-    ids: pl.Series, drawn_by: pl.Series, max_samples: int, seed: int
-) -> pl.Series:
+def _first_contents(ids: pl.Series, drawn_by: pl.Series, max_samples: int, seed: int) -> pl.Series:
     contents = (
         pl.DataFrame({"content_id": ids, "drawn_by": drawn_by})
         .group_by("content_id")

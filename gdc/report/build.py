@@ -8,12 +8,14 @@ import polars as pl
 
 from gdc.comparison import leakage
 from gdc.comparison.arms import baseline_arm, queried_arm
+from gdc.comparison.curated_choice import choose_curated
 from gdc.comparison.leakage import Attack
 from gdc.comparison.paper_claims import check_claims
 from gdc.comparison.pareto_front import pareto_front
 from gdc.comparison.recommendation import recommend
 from gdc.comparison.results import ModelLeakage
 from gdc.config import Params
+from gdc.mapping.score_cards import Calibration
 from gdc.report import samples, sentences
 from gdc.report.arms import arm_results
 from gdc.report.model import AuditReport, CalibrationInUse, LeakedSample, Report, ReportSettings
@@ -40,9 +42,16 @@ def build_report(tables: ReportTables, params: Params) -> Report:
     arms = arm_results(tables, params, baseline)
     front = pareto_front(arms, tables.arm_audits, params.intervene.arms, baseline)
     corpus = samples.count_corpus(tables)
-    curated = samples.count_curated(scored, tables.plans, params.intervene.curated_arm)
     quadrants = tables.quadrants_summary
     calibration = _explained_axis(tables, params)
+    choice = choose_curated(
+        arms,
+        tables.arm_audits,
+        params.intervene,
+        validated_scores(tables.calibration),
+        quadrants.axis,
+    )
+    curated = samples.count_curated(scored, tables.plans, choice.arm)
     warnings = (
         *sentences.stage_warnings(tables),
         *sentences.data_warnings(corpus, quadrants, calibration, params),
@@ -54,6 +63,7 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         scores=tables.scores_summary,
         quadrants=quadrants,
         definitions=sentences.define_quadrants(quadrants),
+        memorized=samples.count_memorized(scored, tables.gaps),
         hotspots=samples.list_hotspots(scored, params),
         causes=samples.count_causes(scored),
         calibration=calibration,
@@ -61,6 +71,7 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         copies=samples.list_copies(scored, params),
         spans=tables.spans_summary,
         canaries_by_quadrant=samples.count_canaries(scored),
+        choice=choice,
         curated=curated,
         baseline=baseline,
         queried=queried_arm(params),
@@ -79,6 +90,12 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         warnings=list(dict.fromkeys(warnings)),
         settings=ReportSettings.from_params(params),
     )
+
+
+def validated_scores(calibration: Calibration | None) -> frozenset[str]:
+    """The scores that are shown to predict memorization here."""
+    cards = calibration.cards if calibration else []
+    return frozenset(card.score for card in cards if card.verdict == "predicts memorization here")
 
 
 def _explained_axis(tables: ReportTables, params: Params) -> CalibrationInUse | None:

@@ -11,6 +11,7 @@ from gdc.comparison.results import (
     ArmAudits,
     ArmResult,
     CheckedClaim,
+    CuratedChoice,
     FrontPoint,
     LeakageByGroup,
     ModelLeakage,
@@ -32,6 +33,7 @@ from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
 from gdc.schema import QUADRANTS
 from gdc.scores.samples import ScoresSummary
+from gdc.statistics.bootstrap import Estimate
 from gdc.workspace import files, paths
 
 SCHEMA_VERSION: Final = 1
@@ -139,6 +141,35 @@ class Hotspot(Record):
     text: str | None
 
 
+class GapCheck(Record):
+    """How many listed texts half-models confirm, by the gap of their losses on each text.
+
+    The gap is the mean loss under the models that did not see the text minus that under those that
+    did. A text is confirmed where its gap is in the top decile of all ordinary training texts.
+    """
+
+    num_models: int
+    num_texts: int
+    num_confirmed: int
+    precision: Estimate
+
+
+class MemorizedTexts(Record):
+    """Distinct ordinary training texts above the memorization threshold.
+
+    Attributes:
+        num_texts: Their number.
+        num_samples: Their rows, copies included.
+        causes: Distinct texts by cause, in the order of precedence.
+        gap_check: None without half-models, or where the axis itself reads them.
+    """
+
+    num_texts: int
+    num_samples: int
+    causes: dict[str, int]
+    gap_check: GapCheck | None
+
+
 class CauseCount(Record):
     """How many ordinary samples have a cause, in all and above the threshold."""
 
@@ -226,6 +257,7 @@ class Report(Record):
         calibration: None where no score was judged.
         secrets: Distinct ordinary training texts that may hold a secret.
         copies: Distinct ordinary training texts that have exact copies.
+        choice: The arm that makes the curated data, and whether it is shown to work.
         canaries_by_quadrant: Planted rows by family/times planted and quadrant.
         baseline: The first retrained arm that keeps everything, or None.
         queried: The arm whose models are queried about single samples.
@@ -243,6 +275,7 @@ class Report(Record):
     scores: ScoresSummary
     quadrants: Annotated[QuadrantsSummary, AfterValidator(_check_counts)]
     definitions: ByQuadrant[str]
+    memorized: MemorizedTexts
     hotspots: list[Hotspot]
     causes: list[CauseCount]
     calibration: CalibrationInUse | None
@@ -250,6 +283,7 @@ class Report(Record):
     copies: ListedTexts
     spans: SpansSummary
     canaries_by_quadrant: dict[str, dict[str, int]]
+    choice: CuratedChoice
     curated: CuratedCounts
     baseline: str | None
     queried: str

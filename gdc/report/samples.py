@@ -13,14 +13,19 @@ from gdc.report.model import (
     CauseCount,
     CorpusCounts,
     CuratedCounts,
+    GapCheck,
     Hotspot,
     LeakedSample,
     ListedText,
     ListedTexts,
+    MemorizedTexts,
 )
-from gdc.report.tables import ReportTables
+from gdc.report.tables import Gaps, ReportTables
 from gdc.schema import FLAGGED, QUADRANTS
+from gdc.statistics.bootstrap import Estimate, share_interval
 
+# Of the ordinary texts, by the gap of half-models: those that count as memorized for certain.
+_TOP_SHARE: Final = 0.1
 ACTIONS: Final = ("keep", "weight", "copy", "mask", "drop")
 
 
@@ -53,6 +58,42 @@ def list_hotspots(samples: pl.DataFrame, params: Params) -> list[Hotspot]:
         .select(list(Hotspot.model_fields))
     )
     return [Hotspot.model_validate(row) for row in rows.to_dicts()]
+
+
+def count_memorized(samples: pl.DataFrame, gaps: Gaps | None) -> MemorizedTexts:
+    """Count distinct ordinary texts above the threshold, by cause, and ask the half-models.
+
+    Args:
+        samples: Of ``scored_samples``.
+        gaps: What half-models say of the training samples; None: there are none to ask.
+    """
+    ordinary = samples.filter(pl.col("canary").is_null())
+    texts = ordinary.filter(_is_hot()).unique("content_id", keep="first", maintain_order=True)
+    counts = Counter(texts["cause"])
+    return MemorizedTexts(
+        num_texts=texts.height,
+        num_samples=ordinary.filter(_is_hot()).height,
+        causes={cause: counts[cause] for cause in REMEDIES if counts[cause]},
+        gap_check=None if gaps is None else _check_gaps(ordinary, texts, gaps),
+    )
+
+
+def _check_gaps(ordinary: pl.DataFrame, listed: pl.DataFrame, gaps: Gaps) -> GapCheck | None:
+    """None where no listed text has a gap."""
+    distinct = ordinary.unique("content_id", keep="first", maintain_order=True)
+    known = distinct.join(gaps.table, on="sample_id", maintain_order="left").drop_nulls("gap")
+    cut = known["gap"].quantile(1 - _TOP_SHARE, "linear")
+    is_listed = pl.col("content_id").is_in(listed["content_id"].to_list())
+    confirmed = (known.filter(is_listed)["gap"] > cut).to_numpy()
+    if not len(confirmed):
+        return None
+    share = share_interval([confirmed], seed=0)
+    return GapCheck(
+        num_models=gaps.num_models,
+        num_texts=len(confirmed),
+        num_confirmed=int(confirmed.sum()),
+        precision=Estimate(share.value, share.low, share.high),
+    )
 
 
 def list_secrets(samples: pl.DataFrame, params: Params) -> ListedTexts:

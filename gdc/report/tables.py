@@ -17,6 +17,17 @@ from gdc.scores.samples import ScoresSummary
 
 
 @dataclass(frozen=True)
+class Gaps:
+    """``sample_id`` and ``gap``: loss under half-models that did not see it minus under the others.
+
+    Nats per token; null where one of them is not known.
+    """
+
+    table: pl.DataFrame
+    num_models: int
+
+
+@dataclass(frozen=True)
 class ReportTables:
     """Everything that a report is made of."""
 
@@ -38,6 +49,7 @@ class ReportTables:
     groups: LeakageByGroup | None = None
     attacks: AllAttacks | None = None
     next_layer: NextLayer | None = None
+    gaps: Gaps | None = None
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
 

@@ -15,7 +15,7 @@ from gdc.comparison.arms import (
     rarest,
 )
 from gdc.comparison.results import NextLayer
-from gdc.config import Params, RandomArm, ShuffledArm
+from gdc.config import AUTO, Params, RandomArm, ShuffledArm
 from gdc.filesystem import durable
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
@@ -28,9 +28,10 @@ from gdc.report.model import (
     to_json,
 )
 from gdc.report.page_data import PageData
-from gdc.report.tables import ReportTables
+from gdc.report.tables import Gaps, ReportTables
 from gdc.schema import SAMPLES
-from gdc.scores.references import references_of
+from gdc.scores import cost_class
+from gdc.scores.references import in_out_gap, references_of
 from gdc.scores.samples import ScoresSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
@@ -107,7 +108,9 @@ def read_tables(params: Params) -> ReportTables:
         canaries=tables.read("canaries"),
         scores=tables.read("scores"),
         quadrants=tables.read("quadrants"),
-        plans={arm: tables.read_plan(arm) for arm in {*arms, params.intervene.curated_arm}},
+        plans={
+            arm: tables.read_plan(arm) for arm in {*arms, params.intervene.curated_arm} - {AUTO}
+        },
         metrics={
             (arm, seed): files.read_as(ArmMetrics, paths.metrics_path(arm, seed))
             for arm in arms
@@ -144,7 +147,20 @@ def with_audits(inputs: ReportTables, params: Params) -> ReportTables:
         next_layer=_next_layer(inputs, audits, params),
         leaked=leakage.verbatim_samples(queried),
         attacks=leakage.all_attacks(queried, seed=params.seed),
+        gaps=_gaps(axis, params),
     )
+
+
+def _gaps(axis: str, params: Params) -> Gaps | None:
+    """What reference models say of each sample; None: there are none, or the axis reads them."""
+    references = tables.read_references(params.reference.models)
+    if references is None or cost_class(axis) == "reference models":
+        return None
+    pairs = references_of(references)
+    if not pairs.num_pairs:
+        return None
+    gap = in_out_gap(pairs).alias("gap")
+    return Gaps(pairs.table.select("sample_id", gap), len(params.reference.models))
 
 
 def _next_layer(inputs: ReportTables, audits: AuditTables, params: Params) -> NextLayer | None:

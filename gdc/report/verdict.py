@@ -1,0 +1,138 @@
+"""The report -> what a run found, why, whether anything helped, and what to do next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gdc.mapping.causes import REMEDIES
+from gdc.report.model import Report
+from gdc.statistics.bootstrap import Estimate, Measured
+from gdc.statistics.wording import counted, ends, percent
+
+# What a cause is called in a sentence.
+_CAUSES: Final[Mapping[str, str]] = {
+    "secret": "may hold a secret",
+    "exact-copies": "have exact copies",
+    "near-copies": "have near copies",
+    "template": "follow a template",
+    "none": "show no cause in text or copies",
+}
+
+
+@dataclass(frozen=True)
+class RunVerdict:
+    """A run in four sentences, and the numbers that stand in them.
+
+    Attributes:
+        found: How many distinct ordinary texts are memorized, by which score, and whether that
+            score is validated; where half-models can be asked, how many of the texts they confirm.
+        cause: Why, by number of texts.
+        worked: Whether the plan behind data/curated is shown to work, or that it is unproven.
+        next: What to do now.
+        axis: The score that found the texts.
+        is_validated: Whether it is shown to predict memorization here.
+        num_texts: Distinct ordinary texts above the threshold.
+        num_confirmed: Those that half-models confirm; None: not asked.
+        precision: Their share of the texts that half-models were asked about.
+        causes: Distinct texts by cause.
+        arm: The arm that makes data/curated.
+        is_shown: Whether it is shown to work.
+        extraction_change: Of that arm against as many random samples, difference of shares.
+        perplexity_ratio: Of that arm to the arm of as many random samples.
+    """
+
+    found: str
+    cause: str
+    worked: str
+    next: str
+    axis: str
+    is_validated: bool
+    num_texts: int
+    num_confirmed: int | None
+    precision: Estimate | None
+    causes: Mapping[str, int]
+    arm: str
+    is_shown: bool
+    extraction_change: Measured | None
+    perplexity_ratio: Measured | None
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """Heading and sentence, in the order in which they are read."""
+        return (
+            ("Found", self.found),
+            ("Cause", self.cause),
+            ("Worked?", self.worked),
+            ("Next", self.next),
+        )
+
+
+def verdict(report: Report) -> RunVerdict:
+    """Say what a run found, why, whether anything helped, and what to do next.
+
+    Pure: for the terminal at the end of a run, the top of the page, and the note of the parent run
+    alike. Print ``lines``, each as "heading: sentence"::
+
+        for heading, sentence in verdict(read_report()).lines:
+            print(f"{heading:8} {sentence}")
+    """
+    audits = report.arm_audits.get(report.choice.arm)
+    check = report.memorized.gap_check
+    return RunVerdict(
+        found=_found(report),
+        cause=_cause(report),
+        worked=report.choice.sentence,
+        next=_next(report),
+        axis=report.quadrants.axis,
+        is_validated=_is_validated(report),
+        num_texts=report.memorized.num_texts,
+        num_confirmed=None if check is None else check.num_confirmed,
+        precision=None if check is None else check.precision,
+        causes=report.memorized.causes,
+        arm=report.choice.arm,
+        is_shown=report.choice.is_shown,
+        extraction_change=None if audits is None else audits.extraction_against_random,
+        perplexity_ratio=None if audits is None else audits.perplexity_against_random,
+    )
+
+
+def _is_validated(report: Report) -> bool:
+    return report.calibration is not None and report.calibration.is_validated
+
+
+def _found(report: Report) -> str:
+    memorized = report.memorized
+    trust = "validated on canaries here" if _is_validated(report) else "not validated here"
+    texts = counted(memorized.num_texts, "distinct ordinary text")
+    verb = "is" if memorized.num_texts == 1 else "are"
+    found = f"{texts} {verb} memorized by {report.quadrants.axis}, {trust}"
+    check = memorized.gap_check
+    if check is None:
+        return f"{found}."
+    return (
+        f"{found}; {counted(check.num_models, 'half-model')} that this score does not read confirm "
+        f"{check.num_confirmed:,} of {check.num_texts:,}: precision "
+        f"{percent(check.precision.value)} {ends(check.precision, percent)}, by chance 10 %."
+    )
+
+
+def _cause(report: Report) -> str:
+    causes = report.memorized.causes
+    if not causes:
+        return "no ordinary text is above the threshold."
+    return (
+        ", ".join(f"{causes[name]:,} {_CAUSES[name]}" for name in REMEDIES if name in causes) + "."
+    )
+
+
+def _next(report: Report) -> str:
+    choice = report.choice
+    if choice.is_shown:
+        return (
+            f"train on data/curated ({report.curated.actions.drop:,} of "
+            f"{report.curated.num_samples:,} ordinary texts removed: look at removed.parquet "
+            "first), then audit the model."
+        )
+    if not choice.remedies:
+        return "look at the arms in the report before data/curated is used."
+    return f"to decide, {'; '.join(choice.remedies)}."

@@ -1,0 +1,58 @@
+"""The four sentences of a run against a report small enough to count by hand."""
+
+from dataclasses import replace
+
+import polars as pl
+
+from gdc.report import build
+from gdc.report.tables import Gaps
+from gdc.report.verdict import RunVerdict, verdict
+from tests.report.builders import HALF, calibration_of, card_of, params_of, tables_of
+
+CALIBRATION = calibration_of(
+    card_of("memorization", HALF, "predicts memorization here"), is_validated=True
+)
+# Of six ordinary texts c, d, e and f are above the threshold; one in ten is the highest alone.
+GAPS = Gaps(
+    pl.DataFrame(
+        {"sample_id": ["a-0", "b-0", "c-0", "d-0", "e-0"], "gap": [0.0, 0.1, 0.2, 0.3, 9.0]}
+    ),
+    num_models=2,
+)
+
+
+def verdict_of(**tables: object) -> RunVerdict:
+    return verdict(build.build_report(replace(tables_of(), **tables), params_of()))  # type: ignore[arg-type]  # any field
+
+
+def test_distinct_ordinary_texts_are_found_and_their_causes_counted() -> None:
+    found = verdict_of(calibration=CALIBRATION)
+    assert found.found == (
+        "4 distinct ordinary texts are memorized by memorization, validated on canaries here."
+    )
+    assert found.cause == (
+        "1 may hold a secret, 2 have near copies, 1 show no cause in text or copies."
+    )
+    assert (found.num_texts, found.axis, found.is_validated) == (4, "memorization", True)
+    assert found.causes == {"secret": 1, "near-copies": 2, "none": 1}
+
+
+def test_half_models_confirm_the_texts_in_the_top_decile_of_their_gap() -> None:
+    asked = verdict_of(gaps=GAPS)
+    # f has no gap, so three texts are asked; 0.9 x 4 lies between the two highest gaps.
+    assert asked.num_confirmed == 1
+    assert asked.precision is not None
+    assert asked.precision.value == 1 / 3
+    assert "not validated here; 2 half-models that this score does not read confirm 1 of 3: " in (
+        asked.found
+    )
+
+
+def test_a_plan_that_is_not_shown_is_called_unproven_with_what_to_do_next() -> None:
+    built = verdict_of()
+    assert (built.arm, built.is_shown) == ("paper", False)
+    assert built.worked == (
+        "data/curated is unproven: intervene.curated_arm names paper, which was not evaluated."
+    )
+    assert built.next.startswith("to decide, plant canaries")
+    assert [heading for heading, _ in built.lines] == ["Found", "Cause", "Worked?", "Next"]
