@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import numpy as np
 import polars as pl
 from table import Row, render
 
+from gdc.comparison.results import CuratedChoice
 from gdc.config import Params
+from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.schema import QUADRANTS, SCORES
 from gdc.workspace import dvc, files, paths, tables
 
@@ -29,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "work" / "corpus"
 MEGABYTES = (40, 120)
 WORDS_PER_SAMPLE = 1500
-STAGES = ("ingest", "intervene")
+STAGES = ("ingest", "intervene", "curate")
 
 
 def main() -> None:
@@ -120,6 +123,10 @@ def make_scores(config: Params) -> None:
     quadrant = pl.Series(rng.choice(QUADRANTS, samples.height))
     stability = pl.lit(None, pl.Float64)
     tables.write("quadrants", samples.with_columns(quadrant=quadrant, stability=stability))
+    summary = QuadrantsSummary("memorization", 0.5, 0.5, dict.fromkeys(QUADRANTS, 0), None, ())
+    files.write_json(paths.QUADRANTS_SUMMARY, summary.to_json())
+    choice = CuratedChoice("paper", "params", is_shown=False, sentence="", remedies=())
+    files.write_json(paths.CHOICE, asdict(choice))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def of_losses(folder: Path, params: Params, num_references: int) -> dict[str, fl
     scored = pl.read_parquet(out / "scores.parquet").with_columns(
         pl.read_parquet(out / "quadrants.parquet")["quadrant"]
     )
-    arm: Any = params.intervene.arms[params.intervene.curated_arm]
+    arm: Any = next(arm for arm in params.intervene.arms.values() if arm.rule == "quadrants")
     plan = plans.make_plan(arm, scored.lazy(), seed=0).collect()
     losses = (trace / "train").glob("loss_*.parquet")
     last = pl.read_parquet(trace / "train" / f"loss_{NUM_CHECKPOINTS - 1:03d}.parquet")

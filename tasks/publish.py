@@ -11,10 +11,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from gdc.commands import certificate
-from gdc.comparison.results import ArmResult
+from gdc.comparison.results import ArmAudits
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
 from gdc.report.model import read_report
+from gdc.statistics.wording import decimals, ends, points
 from gdc.workspace import dvc, files, paths, tracking
 from gdc.workspace.project import edited_stages
 from gdc.workspace.signatures import KEY_VARIABLE, require_key, sign
@@ -164,31 +165,42 @@ def commit_lock(branch: str, others: Sequence[Path] = ()) -> str:
 
 
 def decide(params: Params) -> str:
-    """Move the alias to the curated arm's model if it passes; return the decision and why."""
-    arm = params.intervene.curated_arm
+    """Register the model of the curated arm, and move the alias to it if it passed; say why.
+
+    The reason stands on the version of the model too, whether the alias moved or not.
+    """
+    report = read_report()
+    arm = report.choice.arm
     if arm not in params.retrain.arms:
         return f"kept: arm {arm} was not retrained"
-    reason = objection(read_report().arm(arm))
-    if reason is not None:
-        return f"kept: {reason}"
+    reason = objection(arm, report.arm_audits.get(arm))
     lineage = paths.lineage_path("retrain", f"{arm}-{params.retrain.seeds[0]}")
     model_id = files.read_json(lineage)["model_id"]
+    gate = "passed" if reason is None else f"kept: {reason}"
+    about = tracking.VersionNote(gate, f"{report.choice.sentence} Gate {gate}.")
     try:
-        version = tracking.promote(model_id, MODEL_NAME, ALIAS)
+        version = tracking.register(model_id, MODEL_NAME, ALIAS if reason is None else None, about)
     except ConfigError as error:
         return f"kept: {error}"
-    return f"passed: {ALIAS} is version {version}, {model_id}"
+    return f"passed: {ALIAS} is version {version}, {model_id}" if reason is None else gate
 
 
-def objection(result: ArmResult) -> str | None:
-    """Return why an arm's model must not become champion; None: it may."""
-    arm, ratio, difference = result.arm, result.perplexity_ratio, result.extraction_difference
-    if ratio is None or difference is None:
+def objection(arm: str, audits: ArmAudits | None) -> str | None:
+    """Why an arm's model must not become champion, by the worse ends of its intervals, or None."""
+    ratio = None if audits is None else audits.perplexity_ratio
+    change = None if audits is None else audits.extraction_change
+    if ratio is None or change is None:
         return f"{arm} was not compared: no arm keeps everything, or no canaries"
-    if difference > MAX_EXTRACTION_DIFFERENCE:
-        return f"{arm} leaks more: extraction {difference:+.3f}"
-    if ratio > MAX_PERPLEXITY_RATIO:
-        return f"{arm} costs utility: perplexity x{ratio:.3f}, at most x{MAX_PERPLEXITY_RATIO}"
+    if change.high > MAX_EXTRACTION_DIFFERENCE:
+        return (
+            f"{arm} is not shown to leak no more: extraction {points(change.value)} points "
+            f"{ends(change, points)}"
+        )
+    if ratio.high > MAX_PERPLEXITY_RATIO:
+        return (
+            f"{arm} is not shown to cost at most x{MAX_PERPLEXITY_RATIO}: perplexity "
+            f"x{decimals(ratio.value)} {ends(ratio, decimals)}"
+        )
     return None
 
 

@@ -32,7 +32,7 @@ _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "corpus": ("data/corpus.parquet", "data/corpus.json", "data/quarantine.parquet"),
     "canaries": ("data/canaries.parquet",),
     "model": ("data/models", "data/tracked", "data/tokenizer"),
-    "curated": ("data/curated",),
+    "curated": ("data/curated", "data/choice.json"),
     "report": ("reports",),
 }
 EVIDENCE: Final = "evidence"

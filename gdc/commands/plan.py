@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 import polars as pl
 from rich.table import Table
 
-from gdc.config import Params
+from gdc.comparison.results import CuratedChoice
+from gdc.config import AUTO, Params
 from gdc.errors import ConfigError
-from gdc.workspace import tables
+from gdc.workspace import files, paths, tables
 
 # What differs from sample to sample within one reason: ids, then numbers.
 _ID = r"\b[0-9a-f]{8,}(-\d+)?\b"
@@ -47,7 +48,7 @@ def summarize_plan(params: Params, arm: str | None = None) -> PlanSummary:
         SchemaError: Its plan is missing or damaged.
     """
     arms = params.intervene.arms
-    name = arm or params.intervene.curated_arm
+    name = arm or curated_arm(params)
     if name not in arms:
         raise ConfigError(f"arm: expected one of {', '.join(arms)}, got {name!r}.")
     worded = pl.col("reason").str.replace_all(_ID, "…").str.replace_all(_NUMBER, "…")
@@ -66,6 +67,16 @@ def summarize_plan(params: Params, arm: str | None = None) -> PlanSummary:
         actions=dict(actions.sort("num_samples", "action", descending=[True, False]).iter_rows()),
         reasons=tuple(Reason(**row) for row in rows.iter_rows(named=True)),
     )
+
+
+def curated_arm(params: Params) -> str:
+    """The arm whose plan made the curated data of the last run.
+
+    Raises:
+        SchemaError: ``intervene.curated_arm`` is auto and no run has come to its end.
+    """
+    named = params.intervene.curated_arm
+    return files.read_as(CuratedChoice, paths.CHOICE).arm if named == AUTO else named
 
 
 def as_plain(summary: PlanSummary) -> dict[str, object]:

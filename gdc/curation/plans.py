@@ -12,6 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.config import (
+    AXIS,
+    Arm,
     CapCopiesArm,
     DedupArm,
     NoneArm,
@@ -31,6 +33,16 @@ _NOT_SCORED: Final = {
     "validation": "held out, not scored",
     "reserved": "text of a canary or its twin, not scored",
 }
+
+
+def on_axis(arms: Mapping[str, Arm], axis: str) -> dict[str, Arm]:
+    """The arms with the score that is the memorization axis where they say ``axis``."""
+    return {
+        name: arm.model_copy(update={"score": axis})
+        if isinstance(arm, TopFractionArm | WeightByScoreArm) and arm.score == AXIS
+        else arm
+        for name, arm in arms.items()
+    }
 
 
 def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame:

@@ -1,28 +1,29 @@
-"""Stage `intervene`: scores and quadrants -> one plan per arm, and the curated data set."""
+"""Stage `intervene`: scores and quadrants -> one plan per arm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from gdc.config import (
+    Arm,
     CapCopiesArm,
     DedupArm,
     MaskSpansArm,
     OracleArm,
-    Params,
     ScoreArm,
     ShuffledArm,
 )
 from gdc.corpus.tokenizer import Offsets, load_tokenizer
 from gdc.curation.plans import (
     cap_copies_plan,
-    curate,
     make_plan,
     mask_plan,
+    on_axis,
     oracle_plan,
     shuffled_mask_plan,
     shuffled_plan,
 )
+from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
 
@@ -36,30 +37,16 @@ def main() -> None:
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"seed", "intervene"})
     with tracking.stage_run("intervene", sections) as stage:
-        quadrants = tables.scan("quadrants")
         scored = tables.scan("scores").join(
-            quadrants, on="sample_id", how="left", maintain_order="left"
+            tables.scan("quadrants"), on="sample_id", how="left", maintain_order="left"
         )
-        tables.write_plans(_plans(params, scored))
-        curated = curate(
-            tables.scan("corpus"), quadrants, tables.scan_plan(params.intervene.curated_arm)
-        )
-        for name, table in curated.items():
-            tables.sink(f"curated/{name}", table)
-        counts = {name: _num_rows(f"curated/{name}") for name in ("train", "removed")}
-        stage.log_metrics({"num_curated": counts["train"], "num_removed": counts["removed"]})
-        stage.log_dataset("curated", tables.TABLES["curated/train"][0], "curated")
+        axis = files.read_as(QuadrantsSummary, paths.QUADRANTS_SUMMARY).axis
+        tables.write_plans(_plans(on_axis(params.intervene.arms, axis), scored, params.seed))
         for arm in params.intervene.arms:
             stage.log_artifact(paths.plan_path(arm))
 
 
-def _num_rows(name: str) -> int:
-    num_rows: int = tables.scan(name).select(pl.len()).collect().item()
-    return num_rows
-
-
-def _plans(params: Params, scored: pl.LazyFrame) -> dict[str, pl.LazyFrame]:
-    arms, seed = params.intervene.arms, params.seed
+def _plans(arms: Mapping[str, Arm], scored: pl.LazyFrame, seed: int) -> dict[str, pl.LazyFrame]:
     plans = {
         name: _plan(arm, scored, seed)
         for name, arm in arms.items()

@@ -1,6 +1,6 @@
 """Stage `report`: all tables -> report.json, report.html, the pictures and samples.parquet."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 import polars as pl
@@ -46,6 +46,7 @@ def main() -> None:
     with tracking.stage_run("report", build.settings(params)) as stage:
         inputs = with_audits(read_tables(params), params)
         report = build.build_report(inputs, params)
+        files.write_json(paths.CHOICE, asdict(report.choice))
         sample_table.write_samples(params.intervene.arms)
         files.write_json(paths.REPORT, to_json(report))
         drawn = page.render_html(report, _draw(report, inputs), _page_data(report, params))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
@@ -215,8 +215,22 @@ def seconds_of(lineage: Path) -> float | None:
     return None if info.end_time is None else float(info.end_time - info.start_time) / 1000
 
 
-def promote(model_id: str, name: str, alias: str) -> str:
-    """Point ``alias`` of the registered model ``name`` at a logged model; return its version."""
+class VersionNote(NamedTuple):
+    """What a version of a registered model says of itself: its tag ``gdc.gate``, and its text."""
+
+    gate: str
+    description: str
+
+
+def register(model_id: str, name: str, alias: str | None, note: VersionNote) -> str:
+    """Make a logged model a version of the registered model ``name``, once; return the version.
+
+    Args:
+        model_id: Of the logged model.
+        name: Of the registered model.
+        alias: Is pointed at the version; None: no alias moves.
+        note: Replaces what the version said.
+    """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
@@ -232,7 +246,10 @@ def promote(model_id: str, name: str, alias: str) -> str:
         # A version that is read back does not know its model_id.
         known = [entry.version for entry in versions if entry.source == model.artifact_location]
         version = str(known[0] if known else _new_version(client, name, model))
-        client.set_registered_model_alias(name, alias, version)
+        client.update_model_version(name, version, description=note.description)
+        client.set_model_version_tag(name, version, "gdc.gate", note.gate)
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version)
     return version
 
 

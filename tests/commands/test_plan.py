@@ -2,16 +2,18 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from gdc import cli
-from gdc.commands.plan import Reason, summarize_plan
+from gdc.commands.plan import Reason, curated_arm, summarize_plan
+from gdc.comparison.results import CuratedChoice
 from gdc.errors import ConfigError, SchemaError
 from gdc.schema import PLAN
-from gdc.workspace import paths, tables
+from gdc.workspace import files, paths, tables
 from tests.builders import REPOSITORY, params_with
 
 ROWS = [
@@ -44,7 +46,23 @@ def arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The arm of params.yaml whose plan makes the curated data; the current folder is empty."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / paths.PARAMS).write_text((REPOSITORY / paths.PARAMS).read_text(encoding="utf-8"))
-    return params_with().intervene.curated_arm
+    choice = CuratedChoice("paper", "evidence", is_shown=False, sentence="", remedies=())
+    files.write_json(paths.CHOICE, asdict(choice))
+    return "paper"
+
+
+def test_the_arm_that_made_the_curated_data_is_named_by_the_parameters_or_by_the_last_run(
+    arm: str,
+) -> None:
+    intervene = params_with().intervene
+    named, auto = (
+        params_with(intervene=intervene.model_dump(mode="json") | {"curated_arm": chosen})
+        for chosen in ("none", "auto")
+    )
+    assert (curated_arm(named), curated_arm(auto)) == ("none", arm)
+    paths.CHOICE.unlink()
+    with pytest.raises(SchemaError, match=r"data/choice\.json"):
+        curated_arm(auto)
 
 
 def test_samples_are_counted_by_action_and_by_reason_without_its_numbers(arm: str) -> None:

@@ -83,7 +83,7 @@ def test_the_repository_runs_the_docs_preset() -> None:
         ),
         pytest.param(
             {"intervene": {"curated_arm": "paper", "recommend": None, "arms": {"none": KEEP}}},
-            r"intervene: .*curated_arm: expected one of \['none'\], got 'paper'",
+            r"intervene: .*curated_arm: expected one of \['none'\] or auto, got 'paper'",
             id="the curated arm is not defined",
         ),
         pytest.param(
@@ -253,7 +253,7 @@ def test_every_rule_across_fields_refuses_and_says_both_values(
         ),
         pytest.param(
             {"ingest.source.kind": "csv"},
-            r"ingest\.source: Input tag 'csv' .*'python-docs', 'jsonl'",
+            r"ingest\.source: Input tag 'csv' .*'python-docs', 'python-library'",
             id="a source that does not exist",
         ),
         pytest.param(
@@ -365,7 +365,9 @@ def test_every_key_of_every_section_is_required() -> None:
         for key in value if isinstance(value, dict) else ():
             lacking = {**values_of(), section: {k: v for k, v in value.items() if k != key}}
             # A union is told by its tag, so without `kind` its message names the tag.
-            with pytest.raises(ConfigError, match=rf"{section}.*(Field required|discriminator)"):
+            with pytest.raises(
+                ConfigError, match=rf"{section}.*(Field required|is new|discriminator)"
+            ):
                 parse_params(lacking, name="params.yaml")
 
 
@@ -389,6 +391,20 @@ def test_a_key_of_an_older_version_is_refused_with_its_new_name(
         "params.yaml: 1 wrong value(s):\n"
         "  training.lr: is called training.learning_rate now. Rename it."
     )
+
+
+def test_a_key_that_an_older_version_did_not_have_is_named_with_the_value_that_keeps_results() -> (
+    None
+):
+    values = values_of()
+    del values["ingest"]["choose_by"]
+    with pytest.raises(ConfigError) as refused:
+        parse_params(values, name="params.yaml")
+    assert str(refused.value) == (
+        "params.yaml: 1 wrong value(s):\n"
+        "  ingest.choose_by: is new. Add it; text keeps results as they were."
+    )
+    assert all(stands(values_of(), added) for added in params.ADDED_KEYS)
 
 
 def test_a_former_name_is_no_name_of_now_and_leads_to_one() -> None:

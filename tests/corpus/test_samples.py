@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdc.corpus.samples import build_corpus, content_id, normalize, samples_from
+from gdc.corpus.samples import (
+    beginning,
+    build_corpus,
+    choose_contents,
+    content_id,
+    contents_of,
+    normalize,
+    samples_from,
+)
 from gdc.errors import DataError
 from gdc.schema import CANARIES, CORPUS
 from gdc.stages import ingest, manifest
@@ -92,6 +100,21 @@ def test_a_text_too_frequent_to_fit_stops_no_other() -> None:
     for seed in range(5):
         kept = samples_from(rows_of(texts), max_samples=20, seed=seed)
         assert sorted(kept["text"]) == sorted(texts[30:])
+
+
+def test_texts_that_begin_alike_are_kept_or_left_out_together() -> None:
+    texts = [f"{letter} licence of the software, {i}" for letter in "abcdefgh" for i in range(5)]
+    contents = contents_of(rows_of(texts))
+    beginnings = contents.select(beginning(pl.col("text"))).to_series()
+    assert beginnings.n_unique() == 8
+    kept = choose_contents(contents["content_id"], max_samples=20, seed=0, beginnings=beginnings)
+    assert kept is not None
+    is_kept = pl.col("content_id").is_in(kept.to_list())
+    counts = contents.filter(is_kept).group_by(pl.col("text").str.head(1)).len()["len"]
+    assert counts.to_list() == [5] * 4
+    alone = choose_contents(contents["content_id"], max_samples=20, seed=0)
+    assert alone is not None
+    assert set(alone) != set(kept)
 
 
 def test_planted_rows_are_copies_in_the_training_split_and_their_text_is_reserved() -> None:

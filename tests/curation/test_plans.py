@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from gdc.config import CanariesConfig, CapCopiesArm, DedupArm, ScoreArm
+from gdc.config import CanariesConfig, CapCopiesArm, DedupArm, InterveneConfig, ScoreArm
 from gdc.corpus.canaries import make_canaries
 from gdc.corpus.samples import build_corpus, samples_from
 from gdc.curation.plans import (
     cap_copies_plan,
     make_plan,
+    on_axis,
     oracle_plan,
     shuffled_plan,
 )
@@ -104,6 +105,26 @@ def test_ties_are_broken_by_the_second_score_then_by_the_id() -> None:
         ("c", "drop", 0.0, 0, "rank 1 of the 2 chosen by memorization"),
         ("b", "drop", 0.0, 0, "rank 2 of the 2 chosen by memorization"),
     ]
+
+
+def test_an_arm_that_names_the_axis_reads_the_score_that_is_the_axis() -> None:
+    top = {"rule": "top-fraction", "tie_break": "std", "fraction": 0.5, "weight": 0}
+    config = InterveneConfig.model_validate(
+        {
+            "curated_arm": "auto",
+            "recommend": None,
+            "arms": {
+                "by-axis": {**top, "score": "axis"},
+                "by-iqr": {**top, "score": "iqr"},
+                "weights": {"rule": "weight-by-score", "score": "axis"},
+                "none": {"rule": "none"},
+            },
+        }
+    )
+    resolved = on_axis(config.arms, "std")
+    assert {name: getattr(arm, "score", None) for name, arm in resolved.items()} == {
+        "by-axis": "std", "by-iqr": "iqr", "weights": "std", "none": None,
+    }  # fmt: skip
 
 
 def test_the_top_may_be_weighted_down() -> None:

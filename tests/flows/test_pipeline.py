@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 STAGES = sorted([
     "manifest", "ingest", "halves", "train@0", "score", "calibrate", "partition", "spans",
     "intervene", "retrain@none-1", "retrain@mask-spans-1", "evaluate@none-1",
-    "evaluate@mask-spans-1", "report",
+    "evaluate@mask-spans-1", "report", "curate",
 ])  # fmt: skip
 
 

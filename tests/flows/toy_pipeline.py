@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gdc.workspace import files, paths
 from gdc.workspace.code_digests import code_digests
+from tests.comparison.builders import arm_audits, measured
 from tests.report.builders import params_of, report_of, tables_of
 from tests.tasks.builders import commit_all, git
 
@@ -42,6 +44,10 @@ def report_of_arms() -> dict[str, Any]:
         arm["perplexity"]["mean"] = 10.0
         arm["extraction_rate"]["mean"] = rate
         arm |= {"perplexity_ratio": 1.0, "extraction_difference": rate - 0.5}
+    audits = arm_audits(
+        extraction_change=measured(-0.25, -0.5, -0.01), perplexity_ratio=measured(1.0, 0.99, 1.01)
+    )
+    report["arm_audits"] = {"paper": asdict(audits)}
     return report
 
 

@@ -83,7 +83,7 @@ def params_of(
     """The repository's parameters with these arms, seeds, target and report settings."""
     base = params_with().model_dump(mode="json")
     return params_with(
-        intervene=base["intervene"] | {"recommend": target},
+        intervene=base["intervene"] | {"recommend": target, "curated_arm": "paper"},
         retrain=base["retrain"] | {"arms": list(arms), "seeds": list(seeds)},
         report=base["report"] | shown,
     )

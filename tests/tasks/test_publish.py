@@ -1,31 +1,52 @@
 """What is published, what is refused, and the gate of a model."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gdc.errors import ConfigError
 from tasks import publish
-from tests.comparison.builders import arm_result
+from tests.comparison.builders import arm_audits, measured
 from tests.tasks.builders import git
+
+LESS = (-0.2, -0.4, 0.0)
+EQUAL = (1.0, 0.95, 1.05)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "difference", "objection"),
+    ("ratio", "change", "objection"),
     [
-        pytest.param(1.0, -0.2, None, id="less leakage at no cost"),
-        pytest.param(1.05, 0.0, None, id="both exactly at their limits"),
-        pytest.param(1.06, -0.2, "paper costs utility: perplexity x1.060, ", id="cost"),
-        pytest.param(1.0, 0.01, "paper leaks more: extraction +0.010", id="leak"),
-        pytest.param(1.0, None, "paper was not compared", id="no canaries"),
+        pytest.param(EQUAL, LESS, None, id="both worse ends exactly at their limits"),
+        pytest.param(EQUAL, (0.0, 0.0, 0.0), None, id="nothing leaks, before or after"),
+        pytest.param(
+            (1.0, 0.95, 1.051), LESS,
+            "paper is not shown to cost at most x1.05: perplexity x1.000 [0.950, 1.051]",
+            id="no cost on average, but one within the interval",
+        ),
+        pytest.param(
+            EQUAL, (-0.1, -0.3, 0.01),
+            "paper is not shown to leak no more: extraction -10.0 points [-30.0, +1.0]",
+            id="less leakage on average, but more within the interval",
+        ),
+        pytest.param(EQUAL, None, "paper was not compared: no arm keeps", id="no canaries"),
     ],
-)
-def test_the_gate(ratio: float | None, difference: float | None, objection: str | None) -> None:
-    result = replace(arm_result("paper"), perplexity_ratio=ratio, extraction_difference=difference)
-    said = publish.objection(result)
+)  # fmt: skip
+def test_the_gate_judges_by_the_worse_end_of_each_interval(
+    ratio: tuple[float, float, float],
+    change: tuple[float, float, float] | None,
+    objection: str | None,
+) -> None:
+    audits = arm_audits(
+        perplexity_ratio=measured(*ratio),
+        extraction_change=None if change is None else measured(*change),
+    )
+    said = publish.objection("paper", audits)
     assert (said is None) == (objection is None)
     assert objection is None or (said is not None and said.startswith(objection))
+
+
+def test_an_arm_that_was_not_evaluated_passes_no_gate() -> None:
+    assert str(publish.objection("paper", None)).startswith("paper was not compared")
 
 
 def test_the_lock_is_committed_beside_the_checkout(toy: Path) -> None:

@@ -260,9 +260,19 @@ def test_the_alias_moves_and_a_model_is_registered_once() -> None:
         with tracking.stage_run("retrain", {}, cell=cell) as run:
             run.log_model(make_model(Path("data/models") / cell))
         ids.append(str(lineage_of("retrain", cell)["model_id"]))
-    promoted = [tracking.promote(i, "gdc-curated", "champion") for i in (ids[0], ids[1], ids[0])]
-    assert promoted == ["1", "2", "1"]
+    asked = [(ids[0], "champion", "passed"), (ids[1], None, "kept: it leaks"), (ids[0], None, "ok")]
+    versions = [
+        tracking.register(model, "gdc-curated", alias, tracking.VersionNote(gate, f"Gate {gate}."))
+        for model, alias, gate in asked
+    ]
+    assert versions == ["1", "2", "1"]
     assert rows("select alias, version from registered_model_aliases") == [("champion", 1)]
+    assert rows("select version, description from model_versions order by version") == [
+        (1, "Gate ok."),
+        (2, "Gate kept: it leaks."),
+    ]
+    tags = "select version, value from model_version_tags where key = 'gdc.gate' order by version"
+    assert rows(tags) == [(1, "ok"), (2, "kept: it leaks")]
 
 
 @pytest.mark.usefixtures("workspace")

@@ -6,6 +6,7 @@ import sysconfig
 import polars as pl
 import pytest
 
+from gdc.config import PythonLibrarySource
 from gdc.corpus.sources import (
     fingerprint,
     read_source,
@@ -64,6 +65,32 @@ def test_docstrings_are_named_and_ordered_whatever_the_order_on_disk(
     ]
     assert found.bad_rows.rows() == [("old.py", "not valid Python: SyntaxError")]
     assert fingerprint(PYTHON_DOCS)["library"] == "eafac2aadd6f9f224ad628b4054e3ed2"
+
+
+def test_paragraphs_of_comments_and_docstrings_are_rows_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: "lib")
+    module = b'# By me.\n# Copyright of me.\n#\n# Use it.\n\n"""One.\n\nTwo.\n"""\n# Not read.\n'
+    write_lines("lib/c.py", module.splitlines())
+    write_lines("lib/old.py", LIBRARY["old.py"].splitlines())
+    source = PythonLibrarySource(kind="python-library")
+    found = read_source(source, max_chars=100_000, seed=0)
+    assert found.rows.filter(~pl.col("source").str.starts_with("topics:")).rows() == [
+        ("By me.\nCopyright of me.", "c.py:comment:1"),
+        ("Use it.", "c.py:comment:2"),
+        ("One.", "c.py:module:1"),
+        ("Two.", "c.py:module:2"),
+    ]
+    assert found.bad_rows.rows() == [("old.py", "not valid Python: SyntaxError")]
+    assert fingerprint(source)["library"] == fingerprint(PYTHON_DOCS)["library"]
+    topics = [
+        read_source(one, max_chars=100_000, seed=0).rows.filter(
+            pl.col("source").str.starts_with("topics:")
+        )
+        for one in (source, PYTHON_DOCS)
+    ]
+    assert topics[0].equals(topics[1])
 
 
 def test_a_python_without_its_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
