@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 from threading import Thread
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 from prefect import flow
 
@@ -13,7 +14,7 @@ from flows.server import prefect_server
 from gdc.config import Params
 from gdc.filesystem import durable
 from gdc.leaderboard.board import Leaderboard
-from gdc.leaderboard.evaluation import TRAINED, ScoreTables, build_leaderboard
+from gdc.leaderboard.evaluation import TRAINED, HalfModels, ScoreTables, build_leaderboard
 from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, needs_of, score_samples
@@ -22,11 +23,20 @@ from gdc.workspace import files, half_models, mlflow_store, paths, tables, track
 from tasks.graph import workers
 from tasks.ground_truth import require_scores, train_models
 
+if TYPE_CHECKING:
+    from gdc.audit.extraction import Secrets
+
 NUM_MODELS: Final = 16
+WINDOW_TOKENS: Final = 8
+"""Tokens of a window of the peak where there is no canary."""
 
 
 @flow(name="leaderboard")
-def leaderboard(num_models: int = NUM_MODELS, max_workers: int | None = None) -> None:
+def leaderboard(
+    num_models: int = NUM_MODELS,
+    max_workers: int | None = None,
+    window_tokens: int | None = None,
+) -> None:
     """Train the half-models that are missing, then write reports/leaderboard.{json,md,png}."""
     show_no_tracebacks()
     half_models.require_num_models(num_models)
@@ -45,14 +55,22 @@ def leaderboard(num_models: int = NUM_MODELS, max_workers: int | None = None) ->
                 if not half_models.losses_path(params, num_models, number).exists()
             ]
             train_models(missing, num_models, max_workers or workers(params.training.num_threads))
-            board = board_of_workspace(params, num_models)
+            board = board_of_workspace(params, num_models, window_tokens)
             write(board)
             record(run, board)
 
 
-def board_of_workspace(params: Params, num_models: int) -> Leaderboard:
-    """Compare the scores in the workspace with the ground truth of the half-models."""
-    canaries = tables.read("canaries").select("canary_id", "family", "num_repeats")
+def board_of_workspace(
+    params: Params, num_models: int, window_tokens: int | None = None
+) -> Leaderboard:
+    """Compare the scores in the workspace with the ground truth of the half-models.
+
+    Args:
+        params: Those of the workspace.
+        num_models: Number of its half-models.
+        window_tokens: Tokens of a window of the peak; None: the median secret has as many.
+    """
+    canaries, secret_tokens = extracted_canaries(params)
     samples = (
         tables.scan("corpus")
         .filter(pl.col("split") == "train")
@@ -61,8 +79,40 @@ def board_of_workspace(params: Params, num_models: int) -> Leaderboard:
         .join(canaries, on="canary_id", how="left", maintain_order="left")
         .select(TRAINED.names())
     )
-    references = half_models.read_references(params, num_models)
-    return build_leaderboard(samples, references, read_scores(params), seed=params.seed)
+    models = HalfModels(
+        half_models.read_references(params, num_models),
+        half_models.read_token_losses(params, num_models),
+        window_tokens or secret_tokens,
+    )
+    return build_leaderboard(samples, models, read_scores(params), seed=params.seed)
+
+
+def extracted_canaries(params: Params) -> tuple[pl.DataFrame, int]:
+    """Find the canaries whose secret at least half of the tracked runs reproduce greedily.
+
+    Returns:
+        ``canary_id``, ``family``, ``num_repeats`` and ``is_extracted`` of every canary, and the
+        median number of tokens of their secrets.
+    """
+    canaries = tables.read("canaries")
+    runs = [_secrets_of_run(seed, canaries, params) for seed in params.train.seeds]
+    is_extracted = np.mean([run.is_extracted for run in runs], axis=0) >= 0.5
+    table = canaries.select(
+        "canary_id", "family", "num_repeats", is_extracted=pl.Series(is_extracted, dtype=pl.Boolean)
+    )
+    lengths = runs[0].num_tokens
+    return table, int(np.median(lengths)) if len(lengths) else WINDOW_TOKENS
+
+
+def _secrets_of_run(seed: int, canaries: pl.DataFrame, params: Params) -> "Secrets":
+    # torch takes seconds, and a leaderboard without scores is to be refused at once.
+    from gdc.audit.model_audit import Subject, record_secrets  # noqa: PLC0415
+    from gdc.corpus.tokenizer import load_tokenizer  # noqa: PLC0415
+    from gdc.training import models  # noqa: PLC0415
+
+    model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
+    subject = Subject(model, load_tokenizer(paths.TOKENIZER), params.model.block_size)
+    return record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
 
 
 def read_scores(params: Params) -> ScoreTables:
@@ -71,7 +121,14 @@ def read_scores(params: Params) -> ScoreTables:
     runs = tables.read("scores_by_run").partition_by("run", maintain_order=True) or [mean]
     needs = needs_of(params.score.enabled)
     traces = [read_run(seed, needs) for seed in params.train.seeds]
-    return ScoreTables(mean, runs, traces, params.score.mode, seconds_of_scores(params, traces))
+    return ScoreTables(
+        mean,
+        runs,
+        traces,
+        params.score.mode,
+        seconds_of_scores(params, traces),
+        len(params.reference.models),
+    )
 
 
 def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, float | None]:
@@ -114,14 +171,19 @@ def write(board: Leaderboard) -> None:
 
 def record(run: tracking.Run, board: Leaderboard) -> None:
     """Log the ceilings, every score's measures and the three files to MLflow."""
-    metrics = {"ceiling/all": board.ceiling.all, "ceiling/ordinary": board.ceiling.ordinary}
+    metrics = {
+        "ceiling/all": board.mean.ceiling.all,
+        "ceiling/ordinary": board.mean.ceiling.ordinary,
+        "ceiling/peak": board.peak.ceiling.all,
+    }
     measures = {
         f"{name}/{row.score}": measured.value
         for row in board.scores
         for name, measured in (
-            ("spearman", row.spearman),
-            ("auroc", row.auroc),
-            ("average_precision", row.average_precision),
+            ("spearman", row.mean.spearman),
+            ("auroc", row.mean.auroc),
+            ("average_precision", row.mean.average_precision),
+            ("spearman_peak", row.peak.spearman),
         )
         if measured
     }
@@ -130,16 +192,21 @@ def record(run: tracking.Run, board: Leaderboard) -> None:
         run.log_artifact(path)
 
 
-def run(num_models: int = NUM_MODELS, max_workers: int | None = None) -> None:
+def run(
+    num_models: int = NUM_MODELS,
+    max_workers: int | None = None,
+    window_tokens: int | None = None,
+) -> None:
     """Run the flow in this folder.
 
     Args:
         num_models: Half-models to train.
         max_workers: Models trained in parallel; None: as the cores allow.
+        window_tokens: Tokens of a window of the peak; None: the median secret has as many.
     """
     with as_run():
         mlflow_store.require_answer()
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=mlflow_store.load_mlflow, daemon=True).start()
         with prefect_server():
-            leaderboard(num_models=num_models, max_workers=max_workers)
+            leaderboard(num_models=num_models, max_workers=max_workers, window_tokens=window_tokens)

@@ -161,6 +161,10 @@ def leaderboard(
         int, typer.Option(help="Half-models to train: an even number, at least 4.")
     ] = 16,
     max_workers: MaxWorkers = None,
+    window_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a sample's worst window. Default: those of a secret."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare every score with memorization measured by half-models: reports/leaderboard.*."""
@@ -171,7 +175,7 @@ def leaderboard(
     half_models.require_num_models(num_models)
     from flows import leaderboard as flow
 
-    flow.run(num_models, max_workers)
+    flow.run(num_models, max_workers, window_tokens)
     if as_json:
         _print_json(files.read_json(half_models.LEADERBOARD))
     else:

@@ -87,6 +87,10 @@ SELF_INFLUENCE: Final = pl.Schema(
 # the sample is in its half. No model is trained on a held-out sample, whatever the entry.
 HALVES: Final = pl.Schema({"sample_id": pl.String(), "seen": pl.List(pl.Boolean)})
 REFERENCE_LOSS: Final = pl.Schema({"sample_id": pl.String, "loss": pl.Float32})  # nats per token
+# Of one half-model of the leaderboard; token losses in nats, as in TOKEN_LOSSES.
+HALF_MODEL_LOSS: Final = pl.Schema(
+    {"sample_id": pl.String(), "loss": pl.Float32(), "token_losses": pl.List(pl.Float32)}
+)
 # The losses of all reference models; both lists are in the order of the models.
 REFERENCES: Final = pl.Schema(
     {

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from gdc.errors import DataError
 from gdc.statistics.bootstrap import Estimate
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class BySamples:
 class MemorizationLevel:
     """Ground truth of ordinary text, or of the canaries of a family planted equally often.
 
-    ``memorization`` is a mean and ``standard_error`` a median, both in nats per token;
-    ``family`` and ``num_repeats`` are None for ordinary text.
+    ``memorization`` and ``peak`` are means, their standard errors medians; the first two in nats
+    per token, the others in bits of a window. ``family`` and ``num_repeats`` are None for ordinary
+    text.
     """
 
     family: str | None
@@ -33,15 +34,57 @@ class MemorizationLevel:
     num_samples: int
     memorization: float
     standard_error: float | None
+    peak: float
+    peak_standard_error: float | None
 
 
 @dataclass(frozen=True)
 class FamilySize:
-    """Number of canaries planted ``num_repeats`` times, the most, and number planted once."""
+    """Number of canaries planted ``num_repeats`` times, the most, planted once, and extracted."""
 
     num_repeats: int
     num_most: int
     num_once: int
+    num_extracted: int
+
+
+@dataclass(frozen=True)
+class Grain:
+    """What a ground truth is worth: the mean over a sample, or its peak window.
+
+    Attributes:
+        reliability: Correlation that the ground truth would have with a second measurement.
+        ceiling: The highest Spearman correlation that a score can be expected to have.
+        num_top: Samples above the ninth decile of the ground truth.
+        canaries: ``LeaderboardRow.canaries`` of the ground truth itself.
+        against_ordinary: ``LeaderboardRow.against_ordinary`` of the ground truth itself.
+    """
+
+    reliability: BySamples
+    ceiling: BySamples
+    num_top: int
+    canaries: Mapping[str, Estimate | None]
+    against_ordinary: Mapping[str, Estimate | None]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How well a score predicts one ground truth.
+
+    Attributes:
+        spearman: Rank correlation with the ground truth.
+        spearman_ordinary: The same over ordinary text.
+        auroc: Of the samples above the ninth decile of the ground truth against all others.
+        average_precision: Of the same samples.
+        precision: By budget, a share of the samples: of those that the score puts highest, the
+            share that the ground truth puts among as many.
+    """
+
+    spearman: Estimate | None
+    spearman_ordinary: Estimate | None
+    auroc: Estimate | None
+    average_precision: Estimate | None
+    precision: Mapping[float, Estimate | None]
 
 
 @dataclass(frozen=True)
@@ -51,13 +94,13 @@ class LeaderboardRow:
     Attributes:
         score: Name of its column.
         cost: What it needs: no model, one run or reference models.
+        num_models: Models that are trained for it.
         seconds: What it takes to compute; None: not known.
         num_samples: Samples that have the score; every measure is taken over them alone.
-        spearman: Rank correlation with the ground truth.
-        spearman_ordinary: The same over ordinary text.
-        auroc: Of the samples above the ninth decile of the ground truth against all others.
-        average_precision: Of the same samples.
+        mean: Against the memorization of the whole sample.
+        peak: Against that of its worst window.
         canaries: For each family the AUROC of canaries planted most against those planted once.
+        against_ordinary: For each family the AUROC of extracted canaries against ordinary text.
         agreement: Mean Spearman correlation between pairs of tracked runs; None: not defined.
 
     A measure is None where it is not defined, such as the correlation of a constant.
@@ -65,13 +108,13 @@ class LeaderboardRow:
 
     score: str
     cost: str
+    num_models: int
     seconds: float | None
     num_samples: int
-    spearman: Estimate | None
-    spearman_ordinary: Estimate | None
-    auroc: Estimate | None
-    average_precision: Estimate | None
+    mean: Measures
+    peak: Measures
     canaries: Mapping[str, Estimate | None]
+    against_ordinary: Mapping[str, Estimate | None]
     agreement: float | None
 
 
@@ -96,30 +139,28 @@ class Leaderboard:
 
     Attributes:
         num_models: Half-models that the ground truth is computed from.
-        num_samples: Training samples; ``num_ordinary`` of them are no planted canaries and
-            ``num_top`` are above the ninth decile of the ground truth.
+        num_samples: Training samples; ``num_ordinary`` of them are no planted canaries.
         num_runs: Tracked runs.
         num_resamples: Resamples behind every interval, which has the given ``level``.
-        reliability: Correlation that the ground truth would have with a second measurement.
-        ceiling: The highest Spearman correlation that a score can be expected to have.
+        window_tokens: Tokens of a window of the peak.
+        mean: What the memorization of the whole sample is worth as a ground truth.
+        peak: What that of the worst window is worth.
         ground_truth: By family and number of repeats.
-        ground_truth_canaries: ``LeaderboardRow.canaries`` of the ground truth itself.
-        families: Sizes of the groups that ``LeaderboardRow.canaries`` compares.
-        scores: In falling order of ``spearman``.
+        families: Sizes of the groups of canaries that are compared.
+        scores: In falling order of ``mean.spearman``.
         epsilon_curve: In rising order of ``quantile``.
     """
 
     num_models: int
     num_samples: int
     num_ordinary: int
-    num_top: int
     num_runs: int
     num_resamples: int
     level: float
-    reliability: BySamples
-    ceiling: BySamples
+    window_tokens: int
+    mean: Grain
+    peak: Grain
     ground_truth: Sequence[MemorizationLevel]
-    ground_truth_canaries: Mapping[str, Estimate | None]
     families: Mapping[str, FamilySize]
     scores: Sequence[LeaderboardRow]
     epsilon_curve: Sequence[EpsilonPoint]

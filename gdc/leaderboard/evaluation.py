@@ -1,8 +1,8 @@
 """Scores and losses of half-models -> how well each score predicts memorization."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Final
 
@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 
 from gdc.config import Threshold
 from gdc.errors import DataError
-from gdc.leaderboard import ground_truth
+from gdc.leaderboard import ground_truth, peak
 from gdc.leaderboard.board import (
     BySamples,
     EpsilonPoint,
     FamilySize,
+    Grain,
     Leaderboard,
     LeaderboardRow,
+    Measures,
     MemorizationLevel,
 )
 from gdc.recording.trace import Trace
 from gdc.schema import REFERENCES, SCORES, require
-from gdc.scores import cost_class, epsilon_of
+from gdc.scores import cost_class, epsilon_of, reads_run
 from gdc.scores.baselines import ever_below_eps
 from gdc.scores.trace_scores import memorization
 from gdc.statistics import ranks
@@ -35,13 +37,17 @@ QUANTILES: Final = (
     0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75,
 )  # fmt: skip
 
-# One row is a training sample; family and num_repeats are null for ordinary text.
+# Shares of the samples that an intervention may act on.
+BUDGETS: Final = (0.01, 0.05, 0.1)
+
+# One row is a training sample; all but its ids are null for ordinary text.
 TRAINED: Final = pl.Schema(
     {
         "sample_id": pl.String,
         "content_id": pl.String,
         "family": pl.String,
         "num_repeats": pl.Int64,
+        "is_extracted": pl.Boolean,  # the tracked runs reproduce the canary's secret greedily
     }
 )
 # With fewer samples a top decile would be a single one.
@@ -62,6 +68,7 @@ class ScoreTables:
         mode: Mode of the checkpoints that the scores read.
         seconds: What each score takes to compute, including the training of the models that it
             needs besides the tracked runs; None: not known.
+        num_references: Reference models that were trained.
     """
 
     table: pl.DataFrame
@@ -69,6 +76,7 @@ class ScoreTables:
     traces: Sequence[Trace]
     mode: str
     seconds: Mapping[str, float | None] = field(default_factory=dict)
+    num_references: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,18 +84,14 @@ class GroundTruth:
     """Counterfactual memorization of the training samples, in the order of ``samples``."""
 
     samples: pl.DataFrame  # TRAINED, sorted by sample_id
-    memorization: Values  # nats per token
+    memorization: Values  # of the whole sample, nats per token
+    peak: Values  # of its worst window, bits
     seed: int  # of the resamples
 
     @cached_property
     def is_ordinary(self) -> Mask:
         """Samples that are no planted canaries."""
         return self.samples["family"].is_null().to_numpy()
-
-    @cached_property
-    def is_top(self) -> Mask:
-        """Samples strictly above the ninth decile of memorization."""
-        return np.asarray(self.memorization > np.quantile(self.memorization, 0.9))
 
     @cached_property
     def weights(self) -> NDArray[np.uint16]:
@@ -101,7 +105,7 @@ class GroundTruth:
 
     @cached_property
     def families(self) -> Mapping[str, "Family"]:
-        """The canaries of each family that were planted once, or as often as any of it."""
+        """The canaries of each family."""
         rows = self.samples.with_row_index("row").drop_nulls("family")
         return {
             str(name): _family(table)
@@ -111,28 +115,49 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Family:
-    """Canaries planted once and those planted most; all copies of a canary count as one."""
+    """The canaries of a family; all copies of a canary count as one."""
 
-    num_repeats: int  # of those planted most
-    is_most: Mask
+    num_repeats: NDArray[np.int64]
+    is_extracted: Mask
     rows: Sequence[NDArray[np.int64]]  # the copies of each canary
+
+    @cached_property
+    def is_extreme(self) -> Mask:
+        """Canaries planted once, or as often as any of the family."""
+        return np.isin(self.num_repeats, [1, self.num_repeats.max()])
 
     @property
     def size(self) -> FamilySize:
-        """Number of canaries in either group."""
-        num_most = int(self.is_most.sum())
-        return FamilySize(self.num_repeats, num_most, len(self.is_most) - num_most)
+        """Number of canaries in each group."""
+        most = int(self.num_repeats.max())
+        num_most = int(((self.num_repeats == most) & (self.num_repeats > 1)).sum())
+        num_once = int((self.num_repeats == 1).sum())
+        return FamilySize(most, num_most, num_once, int(self.is_extracted.sum()))
+
+
+@dataclass(frozen=True)
+class HalfModels:
+    """What models that were trained on halves of the samples, and that no score has used, know.
+
+    Attributes:
+        references: ``REFERENCES`` table, models 2k and 2k + 1 on complementary halves.
+        token_losses: Losses of all tokens under each model, as lists, by ``sample_id``.
+        window_tokens: Tokens of a window of the peak.
+    """
+
+    references: pl.DataFrame
+    token_losses: Sequence[pl.Series]
+    window_tokens: int
 
 
 def build_leaderboard(
-    samples: pl.DataFrame, references: pl.DataFrame, scores: ScoreTables, *, seed: int
+    samples: pl.DataFrame, half_models: HalfModels, scores: ScoreTables, *, seed: int
 ) -> Leaderboard:
     """Compare every score column with counterfactual memorization.
 
     Args:
         samples: ``TRAINED`` table, rows in any order.
-        references: ``REFERENCES`` table of half-models that no score has used, models 2k and
-            2k + 1 on complementary halves; it holds every row of ``samples``.
+        half_models: They hold every row of ``samples``.
         scores: The scores, of the same samples.
         seed: Seed of the resamples and of the splits behind the reliability.
 
@@ -143,30 +168,37 @@ def build_leaderboard(
     """
     require(samples, TRAINED, name="samples")
     samples = samples.sort("sample_id")
-    losses, seen = _matrices(samples, references)
-    measured = ground_truth.counterfactual_memorization(losses, seen)
-    truth = GroundTruth(samples, measured.memorization, seed)
-    reliability = BySamples(
-        all=ground_truth.reliability(losses, seen, seed=seed),
-        ordinary=ground_truth.reliability(
-            losses[truth.is_ordinary], seen[truth.is_ordinary], seed=seed
-        ),
-    )
+    losses, seen = _matrices(samples, half_models.references)
+    tokens = _token_losses(half_models, seen)
+    mean = ground_truth.counterfactual_memorization(losses, seen)
+    worst = peak.peak_memorization(tokens)
+    truth = GroundTruth(samples, mean.memorization, worst.memorization, seed)
+    ordinary = truth.is_ordinary
     return Leaderboard(
         num_models=losses.shape[1],
         num_samples=samples.height,
-        num_ordinary=int(truth.is_ordinary.sum()),
-        num_top=int(truth.is_top.sum()),
+        num_ordinary=int(ordinary.sum()),
         num_runs=len(scores.runs),
         num_resamples=NUM_RESAMPLES,
         level=LEVEL,
-        reliability=reliability,
-        ceiling=BySamples(
-            all=ground_truth.ceiling(reliability.all),
-            ordinary=ground_truth.ceiling(reliability.ordinary),
+        window_tokens=half_models.window_tokens,
+        mean=_grain(
+            truth.memorization,
+            truth,
+            BySamples(
+                ground_truth.reliability(losses, seen, seed=seed),
+                ground_truth.reliability(losses[ordinary], seen[ordinary], seed=seed),
+            ),
         ),
-        ground_truth=_levels(truth, measured.standard_error),
-        ground_truth_canaries=_canary_aurocs(truth.memorization, truth),
+        peak=_grain(
+            truth.peak,
+            truth,
+            BySamples(
+                peak.peak_reliability(tokens, seed=seed),
+                peak.peak_reliability(tokens.of(ordinary), seed=seed),
+            ),
+        ),
+        ground_truth=_levels(truth, mean.standard_error, worst.standard_error),
         families={name: family.size for name, family in truth.families.items()},
         scores=evaluate_scores(scores, truth),
         epsilon_curve=epsilon_curve(scores, truth),
@@ -186,39 +218,29 @@ def evaluate_scores(scores: ScoreTables, truth: GroundTruth) -> list[Leaderboard
     return sorted(rows, key=lambda row: (-_spearman_or_lowest(row), row.score))
 
 
-def evaluate_score(
-    score: str,
-    values: Values,
-    truth: GroundTruth,
-    *,
-    seconds: float | None = None,
-    agreement: float | None = None,
-) -> LeaderboardRow:
+def evaluate_score(score: str, values: Values, truth: GroundTruth) -> LeaderboardRow:
     """Compare one score with the ground truth, over the samples that have the score.
 
     Args:
         score: Name of the score.
         values: One for each sample, in the order of ``truth``; NaN where it is not defined.
         truth: Counterfactual memorization.
-        seconds: What the score takes to compute.
-        agreement: ``agreement_of_runs`` of the score.
 
     Returns:
         Each measure with its interval over samples, which covers neither the variation of the
-        half-models nor that of the tracked runs.
+        half-models nor that of the tracked runs; without what the score costs.
     """
-    has_score = np.isfinite(values)
     return LeaderboardRow(
         score=score,
         cost=cost_class(score),
-        seconds=seconds,
-        num_samples=int(has_score.sum()),
-        spearman=_spearman(values, truth, has_score),
-        spearman_ordinary=_spearman(values, truth, has_score & truth.is_ordinary),
-        auroc=_detection(values, truth, ranks.auroc),
-        average_precision=_detection(values, truth, ranks.average_precision),
+        num_models=0,
+        seconds=None,
+        num_samples=int(np.isfinite(values).sum()),
+        mean=_measures(values, truth.memorization, truth),
+        peak=_measures(values, truth.peak, truth),
         canaries=_canary_aurocs(values, truth),
-        agreement=agreement,
+        against_ordinary=_against_ordinary(values, truth),
+        agreement=None,
     )
 
 
@@ -242,10 +264,9 @@ def epsilon_curve(scores: ScoreTables, truth: GroundTruth) -> list[EpsilonPoint]
 
 def _evaluate_column(name: str, scores: ScoreTables, truth: GroundTruth) -> LeaderboardRow:
     runs = [_values(run, name, truth) for run in scores.runs if name in run.columns]
-    return evaluate_score(
-        name,
-        _values(scores.table, name, truth),
-        truth,
+    return replace(
+        evaluate_score(name, _values(scores.table, name, truth), truth),
+        num_models=_num_models(name, scores),
         seconds=scores.seconds.get(name),
         agreement=agreement_of_runs(runs),
     )
@@ -254,21 +275,48 @@ def _evaluate_column(name: str, scores: ScoreTables, truth: GroundTruth) -> Lead
 # ---- one measure with its interval
 
 
-def _spearman(values: Values, truth: GroundTruth, chosen: Mask) -> Estimate | None:
-    score_codes = ranks.codes(values[chosen])
-    truth_codes = ranks.codes(truth.memorization[chosen])
+def _measures(values: Values, memorization: Values, truth: GroundTruth) -> Measures:
+    has_score = np.isfinite(values)
+    is_top = is_above(memorization, 0.1)
+    return Measures(
+        spearman=_spearman(values, memorization, truth, has_score),
+        spearman_ordinary=_spearman(values, memorization, truth, has_score & truth.is_ordinary),
+        auroc=_detection(values, is_top, truth, ranks.auroc),
+        average_precision=_detection(values, is_top, truth, ranks.average_precision),
+        precision={
+            budget: _detection(
+                values,
+                is_above(memorization, budget),
+                truth,
+                partial(ranks.precision_at, budget=budget),
+            )
+            for budget in BUDGETS
+        },
+    )
+
+
+def is_above(memorization: Values, share: float) -> Mask:
+    """The samples of this share with the highest memorization: strictly above its quantile."""
+    return np.asarray(memorization > np.quantile(memorization, 1 - share))
+
+
+def _spearman(
+    values: Values, memorization: Values, truth: GroundTruth, chosen: Mask
+) -> Estimate | None:
+    score_codes, truth_codes = ranks.codes(values[chosen]), ranks.codes(memorization[chosen])
     weights = truth.weights[:, chosen].astype(np.float64)
     return _interval([ranks.spearman(score_codes, truth_codes, row) for row in weights])
 
 
 def _detection(
     values: Values,
+    is_positive: Mask,
     truth: GroundTruth,
     measure: Callable[[ranks.Codes, Mask, ranks.Weights], float],
 ) -> Estimate | None:
     has_score = np.isfinite(values)
-    codes, is_top = ranks.codes(values[has_score]), truth.is_top[has_score]
-    return _interval([measure(codes, is_top, row) for row in truth.weights[:, has_score]])
+    codes, is_positive = ranks.codes(values[has_score]), is_positive[has_score]
+    return _interval([measure(codes, is_positive, row) for row in truth.weights[:, has_score]])
 
 
 def _canary_aurocs(values: Values, truth: GroundTruth) -> dict[str, Estimate | None]:
@@ -279,11 +327,35 @@ def _canary_aurocs(values: Values, truth: GroundTruth) -> dict[str, Estimate | N
 
 
 def _canary_auroc(values: Values, family: Family, weights: NDArray[np.uint16]) -> Estimate | None:
-    means = np.array([values[rows].mean() for rows in family.rows])
+    means, firsts = _by_canary(values, family, family.is_extreme)
+    is_most = family.num_repeats[family.is_extreme] > 1
     has_score = np.isfinite(means)
-    canary_weights = weights[:, [rows[0] for rows in family.rows]][:, has_score]
-    codes, is_most = ranks.codes(means[has_score]), family.is_most[has_score]
-    return _interval([ranks.auroc(codes, is_most, row) for row in canary_weights])
+    codes, is_most = ranks.codes(means[has_score]), is_most[has_score]
+    return _interval([ranks.auroc(codes, is_most, row) for row in weights[:, firsts[has_score]]])
+
+
+def _against_ordinary(values: Values, truth: GroundTruth) -> dict[str, Estimate | None]:
+    return {
+        name: _extracted_auroc(values, family, truth) for name, family in truth.families.items()
+    }
+
+
+def _extracted_auroc(values: Values, family: Family, truth: GroundTruth) -> Estimate | None:
+    means, firsts = _by_canary(values, family, family.is_extracted)
+    rows = np.concatenate([firsts, np.flatnonzero(truth.is_ordinary)])
+    both = np.concatenate([means, values[truth.is_ordinary]])
+    is_canary = np.arange(len(both)) < len(means)
+    has_score = np.isfinite(both)
+    codes, is_canary = ranks.codes(both[has_score]), is_canary[has_score]
+    weights = truth.weights[:, rows[has_score]]
+    return _interval([ranks.auroc(codes, is_canary, row) for row in weights])
+
+
+def _by_canary(values: Values, family: Family, chosen: Mask) -> tuple[Values, NDArray[np.int64]]:
+    """Mean over the copies of each chosen canary, and the row of its first copy."""
+    rows = [copies for copies, is_chosen in zip(family.rows, chosen, strict=True) if is_chosen]
+    means = np.array([values[copies].mean() for copies in rows], dtype=np.float64)
+    return means, np.array([copies[0] for copies in rows], dtype=np.int64)
 
 
 def _interval(found: Sequence[float]) -> Estimate | None:
@@ -320,35 +392,65 @@ def _values(table: pl.DataFrame, name: str, truth: GroundTruth) -> Values:
     return ordered[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
+def _token_losses(half_models: HalfModels, seen: Mask) -> peak.TokenLosses:
+    lists = half_models.token_losses
+    num_tokens = lists[0].list.len().cast(pl.Int64).to_numpy()
+    losses = np.stack([losses.explode().to_numpy() for losses in lists], axis=1)
+    return peak.TokenLosses(losses, num_tokens, seen, half_models.window_tokens)
+
+
 def _family(table: pl.DataFrame) -> Family:
-    most = table.select(pl.col("num_repeats").max()).item()
-    extremes = table.filter(pl.col("num_repeats").is_in([1, most]))
     canaries = (
-        extremes.sort("content_id", "row")
+        table.sort("content_id", "row")
         .group_by("content_id", maintain_order=True)
-        .agg("row", pl.col("num_repeats").first())
+        .agg("row", pl.col("num_repeats", "is_extracted").first())
     )
-    rows = [np.array(copies, dtype=np.int64) for copies in canaries["row"].to_list()]
-    is_most = (canaries["num_repeats"] > 1).to_numpy()
-    return Family(num_repeats=most, is_most=is_most, rows=rows)
+    return Family(
+        num_repeats=canaries["num_repeats"].to_numpy(),
+        is_extracted=canaries["is_extracted"].to_numpy(),
+        rows=[np.array(copies, dtype=np.int64) for copies in canaries["row"].to_list()],
+    )
 
 
-def _levels(truth: GroundTruth, standard_error: Values) -> list[MemorizationLevel]:
+def _grain(memorization: Values, truth: GroundTruth, reliability: BySamples) -> Grain:
+    return Grain(
+        reliability=reliability,
+        ceiling=BySamples(
+            all=ground_truth.ceiling(reliability.all),
+            ordinary=ground_truth.ceiling(reliability.ordinary),
+        ),
+        num_top=int(is_above(memorization, 0.1).sum()),
+        canaries=_canary_aurocs(memorization, truth),
+        against_ordinary=_against_ordinary(memorization, truth),
+    )
+
+
+def _levels(
+    truth: GroundTruth, standard_error: Values, peak_standard_error: Values
+) -> list[MemorizationLevel]:
     """Ordinary text first, then every family by number of repeats."""
     table = truth.samples.with_columns(
         memorization=truth.memorization,
         standard_error=pl.Series(standard_error, dtype=pl.Float64).fill_nan(None),
+        peak=truth.peak,
+        peak_standard_error=pl.Series(peak_standard_error, dtype=pl.Float64).fill_nan(None),
     )
     levels = (
         table.group_by("family", "num_repeats")
         .agg(
-            num_samples=pl.len(),
-            memorization=pl.col("memorization").mean(),
-            standard_error=pl.col("standard_error").median(),
+            pl.len().alias("num_samples"),
+            pl.col("memorization", "peak").mean(),
+            pl.col("standard_error", "peak_standard_error").median(),
         )
         .sort("family", "num_repeats", nulls_last=False)
     )
     return [MemorizationLevel(**level) for level in levels.to_dicts()]
+
+
+def _num_models(name: str, scores: ScoreTables) -> int:
+    """Models that are trained for a score: the tracked runs that it reads, and references."""
+    num_references = scores.num_references if cost_class(name) == "reference models" else 0
+    return num_references + (len(scores.runs) if reads_run(name) else 0)
 
 
 def _epsilon_point(quantile: float, scores: ScoreTables, truth: GroundTruth) -> EpsilonPoint:
@@ -382,7 +484,9 @@ def _forget_and_below(trace: Trace, mode: str, epsilon: float) -> pl.DataFrame:
 def _plain_auroc(values: Values, truth: GroundTruth) -> float | None:
     known = np.isfinite(values)
     codes = ranks.codes(values[known])
-    return _or_none(ranks.auroc(codes, truth.is_top[known], np.ones(int(known.sum()))))
+    return _or_none(
+        ranks.auroc(codes, is_above(truth.memorization, 0.1)[known], np.ones(int(known.sum())))
+    )
 
 
 def _plain_spearman(values: Values, truth: GroundTruth) -> float | None:
@@ -392,7 +496,7 @@ def _plain_spearman(values: Values, truth: GroundTruth) -> float | None:
 
 
 def _spearman_or_lowest(row: LeaderboardRow) -> float:
-    return row.spearman.value if row.spearman else float("-inf")
+    return row.mean.spearman.value if row.mean.spearman else float("-inf")
 
 
 def _or_none(value: float) -> float | None:

@@ -1,5 +1,6 @@
 """Losses under half-models -> counterfactual memorization, and its reliability."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,10 +53,7 @@ def counterfactual_memorization(
 
 
 def reliability(losses: NDArray[np.floating], seen: NDArray[np.bool_], *, seed: int) -> float:
-    """Spearman correlation, in [0, 1], of the ground truth with a second measurement of it.
-
-    The pairs of complementary models are split into two halves at random, ``NUM_SPLITS`` times;
-    the mean correlation between the halves is extrapolated to the full number of pairs.
+    """``reliability_of`` the ground truth.
 
     Args:
         losses: Nats per token, samples x models; models 2k and 2k + 1 have complementary halves.
@@ -65,18 +63,41 @@ def reliability(losses: NDArray[np.floating], seen: NDArray[np.bool_], *, seed: 
     Raises:
         DataError: As ``counterfactual_memorization``; or there are fewer than two pairs, or a pair
             is not complementary.
+    """
+    _require_losses(losses, seen)
+
+    def measure(models: NDArray[np.int64]) -> Values:
+        return counterfactual_memorization(losses[:, models], seen[:, models]).memorization
+
+    return reliability_of(measure, seen, seed=seed)
+
+
+def reliability_of(
+    measure: Callable[[NDArray[np.int64]], Values], seen: NDArray[np.bool_], *, seed: int
+) -> float:
+    """Spearman correlation, in [0, 1], of a ground truth with a second measurement of it.
+
+    The pairs of complementary models are split into two halves at random, ``NUM_SPLITS`` times;
+    the mean correlation between the halves is extrapolated to the full number of pairs.
+
+    Args:
+        measure: Computes the ground truth of all samples from some of the models.
+        seen: Whether the model was trained on the sample, samples x models; models 2k and 2k + 1
+            have complementary halves.
+        seed: Seed of the splits.
+
+    Raises:
+        DataError: There are fewer than two pairs, or a pair is not complementary.
 
     Source: Spearman 1910 and Brown 1910, with rank correlations in place of Pearson's.
     """
-    _require_losses(losses, seen)
     _require_pairs(seen)
     num_pairs = seen.shape[1] // 2
     num_half = num_pairs // 2
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(num_pairs) for _ in range(NUM_SPLITS)]
     correlations = [
-        _correlation(losses, seen, order[:num_half], order[num_half : 2 * num_half])
-        for order in orders
+        _correlation(measure, order[:num_half], order[num_half : 2 * num_half]) for order in orders
     ]
     half = max(0.0, float(np.mean(correlations)))
     factor = num_pairs / num_half
@@ -104,18 +125,15 @@ def _mean_and_error(
 
 
 def _correlation(
-    losses: NDArray[np.floating],
-    seen: NDArray[np.bool_],
+    measure: Callable[[NDArray[np.int64]], Values],
     one: NDArray[np.int64],
     other: NDArray[np.int64],
 ) -> float:
     """Correlation between the ground truths of two sets of pairs; 0 where one is constant."""
-    codes = []
-    for pairs in (one, other):
-        chosen = np.concatenate([2 * pairs, 2 * pairs + 1])
-        measured = counterfactual_memorization(losses[:, chosen], seen[:, chosen])
-        codes.append(ranks.codes(measured.memorization))
-    correlation = ranks.spearman(codes[0], codes[1], np.ones(len(losses)))
+    codes = [
+        ranks.codes(measure(np.concatenate([2 * pairs, 2 * pairs + 1]))) for pairs in (one, other)
+    ]
+    correlation = ranks.spearman(codes[0], codes[1], np.ones(len(codes[0])))
     return 0.0 if np.isnan(correlation) else correlation
 
 

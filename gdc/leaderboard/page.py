@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 from gdc.leaderboard.board import (
     EpsilonPoint,
     FamilySize,
+    Grain,
     Leaderboard,
     LeaderboardRow,
+    Measures,
     MemorizationLevel,
 )
+from gdc.leaderboard.evaluation import BUDGETS
 from gdc.statistics.bootstrap import Estimate
 from gdc.statistics.markdown import table
 from gdc.statistics.wording import NOTHING, decimals, interval
@@ -29,23 +32,77 @@ COLOURS: Final[Mapping[str, str]] = {
 CHANCE: Final = "#555555"
 MIN_CANARIES: Final = 10
 
+_MEASURE_HEADING: Final = (
+    "Spearman", "ordinary text", "of best possible", "AUROC, top decile", "average precision",
+    *[f"precision at {100 * budget:.0f} %" for budget in BUDGETS],
+)  # fmt: skip
+
 _LEVEL_HEADING: Final = (
     "samples", "copies", "rows", "mean memorization, nats per token", "median standard error",
+    "mean peak, bits", "median standard error",
 )  # fmt: skip
 
 
 def markdown(board: Leaderboard) -> str:
-    """The ground truth, one row for each score below the best possible one, and notes."""
-    heading = [
-        "score", "needs", "seconds", "Spearman", "ordinary text", "of best possible",
-        "AUROC, top decile", "average precision",
-        *[f"AUROC, {family}" for family in board.families], "agreement of runs",
-    ]  # fmt: skip
-    rows = [_best_cells(board), *[_cells(row, board) for row in board.scores]]
+    """The ground truth, a table of the scores for each of its grains, and notes."""
     return (
         f"# Which score predicts memorization?\n\n{_ground_truth(board)}\n"
-        f"{table(heading, rows)}\n{_notes(board)}"
+        f"## The whole sample: mean over its tokens\n\n{_mean_table(board)}\n"
+        f"## Its worst window: the largest sum over {board.window_tokens} tokens\n\n"
+        f"{_peak_table(board)}\n{_notes(board)}"
     )
+
+
+def _mean_table(board: Leaderboard) -> str:
+    heading = [
+        "score", "needs", "models", "seconds", *_MEASURE_HEADING,
+        *[f"AUROC, {family}" for family in board.families], "agreement of runs",
+    ]  # fmt: skip
+    canaries = [interval(board.mean.canaries[name], decimals) for name in board.families]
+    rows = [
+        ["*best possible*", *[NOTHING] * 3, *_best_measures(board.mean), *canaries, NOTHING],
+        *[
+            [
+                f"`{row.score}`",
+                row.cost,
+                str(row.num_models),
+                NOTHING if row.seconds is None else f"{row.seconds:.3g}",
+                *_measures(row.mean, board.mean),
+                *[interval(row.canaries[family], decimals) for family in board.families],
+                decimals(row.agreement),
+            ]
+            for row in board.scores
+        ],
+    ]
+    return table(heading, rows)
+
+
+def _peak_table(board: Leaderboard) -> str:
+    heading = [
+        "score", *_MEASURE_HEADING,
+        *[f"extracted {family} against ordinary text" for family in board.families],
+    ]  # fmt: skip
+    mean, best = (
+        [interval(grain.against_ordinary[family], decimals) for family in board.families]
+        for grain in (board.mean, board.peak)
+    )
+    rows = [
+        ["*best possible*", *_best_measures(board.peak), *best],
+        ["*mean of the whole sample*", *[NOTHING] * len(_MEASURE_HEADING), *mean],
+        *[
+            [
+                f"`{row.score}`",
+                *_measures(row.peak, board.peak),
+                *[interval(row.against_ordinary[family], decimals) for family in board.families],
+            ]
+            for row in sorted(board.scores, key=_by_peak)
+        ],
+    ]
+    return table(heading, rows)
+
+
+def _by_peak(row: LeaderboardRow) -> tuple[float, str]:
+    return (-row.peak.spearman.value if row.peak.spearman else float("inf"), row.score)
 
 
 def leaderboard_png(board: Leaderboard, path: Path) -> None:
@@ -55,42 +112,28 @@ def leaderboard_png(board: Leaderboard, path: Path) -> None:
         board: The leaderboard.
         path: The PNG file to write; equal arguments give equal bytes.
     """
-    rows = [(row, row.spearman) for row in board.scores if row.spearman]
+    rows = [(row, row.mean.spearman) for row in board.scores if row.mean.spearman]
     figure = Figure(figsize=(12, max(4.5, 1.5 + 0.28 * len(rows))), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     bars, curve = figure.subplots(1, 2, width_ratios=(3, 2))
-    _draw_bars(bars, rows, board.ceiling.all)
+    _draw_bars(bars, rows, board.mean.ceiling.all)
     _draw_curve(curve, board.epsilon_curve)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _best_cells(board: Leaderboard) -> list[str]:
-    ceiling = [decimals(board.ceiling.all), decimals(board.ceiling.ordinary)]
-    canaries = [interval(board.ground_truth_canaries[name], decimals) for name in board.families]
-    return [
-        "*best possible*",
-        NOTHING,
-        NOTHING,
-        *ceiling,
-        "1",
-        NOTHING,
-        NOTHING,
-        *canaries,
-        NOTHING,
-    ]
+def _best_measures(grain: Grain) -> list[str]:
+    ceiling = [decimals(grain.ceiling.all), decimals(grain.ceiling.ordinary)]
+    return [*ceiling, "1", *[NOTHING] * (2 + len(BUDGETS))]
 
 
-def _cells(row: LeaderboardRow, board: Leaderboard) -> list[str]:
-    canaries = [row.canaries[family] for family in board.families]
+def _measures(measures: Measures, grain: Grain) -> list[str]:
     return [
-        f"`{row.score}`",
-        row.cost,
-        NOTHING if row.seconds is None else f"{row.seconds:.3g}",
-        interval(row.spearman, decimals),
-        interval(row.spearman_ordinary, decimals),
-        _share_of_best(row.spearman_ordinary, board.ceiling.ordinary),
-        *[interval(m, decimals) for m in (row.auroc, row.average_precision, *canaries)],
-        decimals(row.agreement),
+        interval(measures.spearman, decimals),
+        interval(measures.spearman_ordinary, decimals),
+        _share_of_best(measures.spearman_ordinary, grain.ceiling.ordinary),
+        interval(measures.auroc, decimals),
+        interval(measures.average_precision, decimals),
+        *[interval(measures.precision[budget], decimals) for budget in BUDGETS],
     ]
 
 
@@ -102,7 +145,10 @@ def _ground_truth(board: Leaderboard) -> str:
     sentence = (
         f"Ground truth: counterfactual memorization (arXiv:2112.12938) of {board.num_samples:,} "
         f"training samples, {board.num_ordinary:,} of them ordinary text, measured with "
-        f"{board.num_models} half-models that no score has used."
+        f"{board.num_models} half-models that no score has used. The peak of a sample is the "
+        f"largest sum of token-level gaps over {board.window_tokens} tokens, the length of a "
+        "secret unless another was asked for; as a maximum it lies above 0 where nothing is "
+        "memorized."
     )
     return f"{sentence}\n\n{table(_LEVEL_HEADING, [_level(row) for row in board.ground_truth])}"
 
@@ -114,23 +160,29 @@ def _level(level: MemorizationLevel) -> list[str]:
         f"{level.num_samples:,}",
         f"{level.memorization:.2f}",
         NOTHING if level.standard_error is None else f"{level.standard_error:.2f}",
+        f"{level.peak:.1f}",
+        NOTHING if level.peak_standard_error is None else f"{level.peak_standard_error:.1f}",
     ]
 
 
 def _notes(board: Leaderboard) -> str:
-    share = board.num_top / board.num_samples
+    share = board.mean.num_top / board.num_samples
     lines = [
         f"Brackets: {100 * board.level:.0f} % bootstrap intervals over samples, copies of one text "
         "drawn together; they do not cover the variation of half-models and runs.",
-        f"Chance: Spearman 0, AUROC 0.5, average precision {share:.3f}.",
+        f"Chance: Spearman 0, AUROC 0.5, average precision {share:.3f}, precision the budget.",
+        "Precision at a budget: of the samples that the score puts highest, the share that the "
+        "ground truth puts among as many.",
         "Best possible: the square root of the split-half reliability of the ground truth, itself "
         "an estimate that a score can exceed by chance. More models raise it. For a family of "
         "canaries it is the AUROC of the ground truth: canaries planted once may be memorized too.",
         "Seconds: to compute the score, including the training of the reference models that it "
         "needs besides the tracked runs. The extra pass over every batch that `self_influence` "
         "needs during training is not counted.",
-        "`online_probe_gap` was found on the default preset with this leaderboard, so its rank "
-        "there is optimistic.",
+        "`online_probe_gap` was found on CPython's documentation, so its rank there is optimistic.",
+        "Extracted canaries are those whose secret at least half of the tracked runs reproduce "
+        "by greedy decoding. Two rows tell how far the ground truth itself puts them above "
+        "ordinary text.",
         f"Agreement of runs: mean Spearman correlation between {board.num_runs} tracked run(s).",
         *[_canary_note(name, family) for name, family in board.families.items()],
         *[
@@ -150,7 +202,7 @@ def _canary_note(name: str, family: FamilySize) -> str:
     )
     return (
         f"AUROC, {name}: {family.num_most} canaries planted {family.num_repeats} times "
-        f"against {family.num_once} planted once{caveat}."
+        f"against {family.num_once} planted once{caveat}; {family.num_extracted} are extracted."
     )
 
 

@@ -4,7 +4,14 @@ Every registered score is higher the more a sample is taken to be memorized.
 """
 
 from gdc.schema import REFERENCES
-from gdc.scores.registry import REGISTRY, STREAMED, cost_class, needs_of, require_registered
+from gdc.scores.registry import (
+    REGISTRY,
+    STREAMED,
+    cost_class,
+    needs_of,
+    reads_run,
+    require_registered,
+)
 from gdc.scores.samples import (
     Scored,
     corpus_columns,
@@ -23,6 +30,7 @@ __all__ = [
     "cost_class",
     "epsilon_of",
     "needs_of",
+    "reads_run",
     "require_registered",
     "scan_scores",
     "score_samples",

@@ -138,11 +138,15 @@ def needs_of(names: Sequence[str]) -> frozenset[str]:
 
 def cost_class(name: str) -> str:
     """What a score costs: no model, one tracked run, or reference models too."""
-    arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
-    if "references" in arguments:
+    if name in REGISTRY and "references" in REGISTRY[name].arguments:
         return "reference models"
-    run_arguments = {"columns", "both_modes", "trace", "tokens", "gain"}
-    return "one run" if run_arguments & set(arguments) else "no model"
+    return "one run" if reads_run(name) else "no model"
+
+
+def reads_run(name: str) -> bool:
+    """Whether a column of the scores comes from the trace of a tracked run."""
+    arguments = REGISTRY[name].arguments if name in REGISTRY else ("columns",)
+    return bool({"columns", "both_modes", "trace", "tokens", "gain"} & set(arguments))
 
 
 def require_given(names: Sequence[str], inputs: ScoreInputs) -> None:

@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from gdc.config import Model, Params
@@ -18,6 +21,20 @@ from gdc.training.recipe import Recipe, TrainingData
 from gdc.training.recording import Recording, TraceSink
 from gdc.workspace import files, paths, tracking
 from gdc.workspace.tracking import StageRun
+
+
+class Evaluate(Protocol):
+    """Losses of texts under a model: ``losses.sample_losses`` or ``losses.token_losses``."""
+
+    def __call__(  # noqa: D102  # the class says it
+        self,
+        model: nn.Module,
+        texts: TokenizedTexts,
+        *,
+        block_size: int,
+        batch_tokens: int,
+        group: Group,
+    ) -> NDArray[np.floating]: ...
 
 
 @contextmanager
@@ -86,11 +103,13 @@ def fit_half(  # noqa: PLR0913  # as fit
     *,
     group: Group,
     name: str,
-) -> tuple[pl.DataFrame, Recording]:
+    evaluate: Evaluate = losses.sample_losses,
+) -> tuple[NDArray[np.floating], Recording]:
     """Train a fresh model on some of the samples and evaluate it on all of them.
 
     Returns:
-        ``REFERENCE_LOSS`` table in the row order of ``samples``, and what the run has recorded.
+        What ``evaluate`` gives for all samples in their row order (``losses.sample_losses`` or
+        ``losses.token_losses``), and what the run has recorded.
     """
     tokenizer = load_tokenizer(paths.TOKENIZER)
     # All texts are evaluated once, at the end, so there is no held-out curve.
@@ -98,15 +117,14 @@ def fit_half(  # noqa: PLR0913  # as fit
         tokenize(samples.filter(is_trained), tokenizer), tokenize(samples.head(0), tokenizer)
     )
     model, recording = fit(params, tokenizer, data, recipe, group=group, name=name)
-    loss = losses.sample_losses(
+    loss = evaluate(
         model,
         tokenize(samples, tokenizer),
         block_size=params.model.block_size,
         batch_tokens=params.training.batch_tokens,
         group=group,
     )
-    table = samples.select("sample_id").with_columns(loss=pl.Series(loss, dtype=pl.Float32))
-    return table, recording
+    return loss, recording
 
 
 def _pin_commit(config: Model) -> Model:

@@ -1,4 +1,4 @@
-"""Corpus and half of it -> every training sample's loss under a half-model of the leaderboard.
+"""Corpus and half of it -> the losses of all tokens under a half-model of the leaderboard.
 
 Not a stage of the graph: ``gdc leaderboard`` starts it once for each half-model.
 """
@@ -9,12 +9,12 @@ import polars as pl
 
 from gdc.stages import fitting
 from gdc.stages.runner import run
-from gdc.training import distributed
+from gdc.training import distributed, losses
 from gdc.workspace import files, half_models, tables
 
 
 def main() -> None:
-    """Train one half-model and compute the loss of all training samples, unless already done."""
+    """Train one half-model and evaluate it on all training samples, unless already done."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=int, required=True)
     parser.add_argument("--num-models", type=int, required=True)
@@ -31,11 +31,18 @@ def main() -> None:
     is_trained = samples["seen"].list.get(number)
     recipe = fitting.recipe_from(params, half_models.SEEDS_FROM + number)
     group = distributed.init_group()
-    table, _ = fitting.fit_half(
-        params, samples, is_trained, recipe, group=group, name=f"half-model@{number}"
+    token_losses, _ = fitting.fit_half(
+        params,
+        samples,
+        is_trained,
+        recipe,
+        group=group,
+        name=f"half-model@{number}",
+        evaluate=losses.token_losses,
     )
     if group.is_main:
-        half_models.write_losses(path, table)
+        index = samples.select("sample_id", "num_tokens")
+        half_models.write_losses(path, half_models.loss_table(index, token_losses))
 
 
 if __name__ == "__main__":

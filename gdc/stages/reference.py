@@ -2,6 +2,8 @@
 
 import argparse
 
+import polars as pl
+
 from gdc.stages import fitting
 from gdc.stages.runner import run
 from gdc.training import distributed
@@ -25,10 +27,11 @@ def main() -> None:
         )
         is_trained = (samples["split"] == "train") & samples["seen"].list.get(number)
         recipe = fitting.recipe_from(params, SEEDS_FROM + number)
-        table, recording = fitting.fit_half(
+        loss, recording = fitting.fit_half(
             params, samples, is_trained, recipe, group=group, name=f"reference@{number}"
         )
         if stage is not None:
+            table = samples.select("sample_id", loss=pl.Series(loss, dtype=pl.Float32))
             tables.write_reference(number, table)
             stage.log_curve("train_loss", recording.curve)
             stage.log_metrics({"num_trained": int(is_trained.sum())})

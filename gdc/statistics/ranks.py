@@ -1,4 +1,4 @@
-"""Values and weights -> rank correlation, AUROC and average precision, exact with ties.
+"""Values and weights -> rank correlation, AUROC and precision, exact with ties.
 
 An integer weight stands for that many equal rows, so a bootstrap resample is a vector of weights
 and the values need no second sort.
@@ -58,6 +58,34 @@ def average_precision(score: Codes, is_positive: NDArray[np.bool_], weights: Wei
     found, taken = np.cumsum(positive), np.cumsum(positive + negative)
     precision = found[present] / taken[present]
     return float((positive[present] * precision).sum() / positive.sum())
+
+
+def precision_at(
+    score: Codes, is_positive: NDArray[np.bool_], weights: Weights, *, budget: float
+) -> float:
+    """Share of positives among the rows with the highest scores.
+
+    Of tied rows that only partly fit into the budget, the share that fits is taken of each.
+
+    Args:
+        score: Codes of the scores.
+        is_positive: One label for each row.
+        weights: How often each row counts.
+        budget: Share of the rows that are taken, in (0, 1].
+
+    Returns:
+        A share in [0, 1]; chance is the share of positives. NaN: no row counts.
+    """
+    positive, negative = (mass[::-1] for mass in _masses(score, is_positive, weights))
+    both = positive + negative
+    num_taken = budget * both.sum()
+    if num_taken == 0:
+        return float("nan")
+    before = np.cumsum(both) - both
+    fits = np.clip(
+        np.divide(num_taken - before, both, out=np.zeros_like(both), where=both > 0), 0, 1
+    )
+    return float((fits * positive).sum() / num_taken)
 
 
 def _centred_ranks(values: Codes, weights: Weights) -> Values:

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc.config import Params
 from gdc.corpus import halves, near_duplicates
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import table_files
-from gdc.schema import HALVES, REFERENCE_LOSS, require
+from gdc.schema import HALF_MODEL_LOSS, HALVES, require
 from gdc.workspace import paths, tables
 
 FOLDER: Final = Path("work/leaderboard")
@@ -37,7 +39,9 @@ def folder(params: Params, num_models: int) -> Path:
     sections = params.model_dump(mode="json", include={"seed", "model", "training", "reference"})
     # The reference models of the scores change nothing here.
     sections["reference"].pop("models")
-    digest = hashlib.sha256(json.dumps([sections, num_models], sort_keys=True).encode())
+    # Files of other columns lie in other folders.
+    contents = [sections, num_models, list(HALF_MODEL_LOSS)]
+    digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode())
     for path in _inputs():
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.as_posix()} {content}\n".encode())
@@ -66,9 +70,32 @@ def losses_path(params: Params, num_models: int, number: int) -> Path:
     return folder(params, num_models) / f"{number}.parquet"
 
 
+def loss_table(index: pl.DataFrame, token_losses: NDArray[np.floating]) -> pl.DataFrame:
+    """``HALF_MODEL_LOSS`` table of samples whose token losses stand end to end.
+
+    Args:
+        index: ``TRACE_INDEX`` table of the samples.
+        token_losses: Nats, ``num_tokens`` for each sample in turn.
+    """
+    row = np.repeat(np.arange(index.height), index["num_tokens"].to_numpy())
+    of_sample = pl.DataFrame(
+        {"row": row, "token_losses": pl.Series(token_losses, dtype=pl.Float32)}
+    ).group_by("row", maintain_order=True)
+    columns = of_sample.agg(pl.col("token_losses").cast(pl.Float64).mean().alias("loss")).join(
+        of_sample.agg("token_losses"), on="row", maintain_order="left"
+    )
+    return pl.concat(
+        [
+            index.select("sample_id"),
+            columns.select(pl.col("loss").cast(pl.Float32), "token_losses"),
+        ],
+        how="horizontal",
+    )
+
+
 def write_losses(path: Path, table: pl.DataFrame) -> None:
-    """Write the ``REFERENCE_LOSS`` table of one half-model."""
-    tables.write_table(path, table, REFERENCE_LOSS)
+    """Write the ``HALF_MODEL_LOSS`` table of one half-model."""
+    tables.write_table(path, table, HALF_MODEL_LOSS)
 
 
 def read_references(params: Params, num_models: int) -> pl.DataFrame:
@@ -77,16 +104,27 @@ def read_references(params: Params, num_models: int) -> pl.DataFrame:
     Raises:
         DataError: The losses of a model are missing, or those of some training samples.
     """
-    losses = [losses_path(params, num_models, number) for number in range(num_models)]
-    table, num_missing = tables.with_losses(
-        make_halves(params, num_models), [_read(path, REFERENCE_LOSS) for path in losses]
-    )
+    losses = [
+        _read(losses_path(params, num_models, number), HALF_MODEL_LOSS).drop("token_losses")
+        for number in range(num_models)
+    ]
+    table, num_missing = tables.with_losses(make_halves(params, num_models), losses)
     if num_missing:
         raise DataError(
             f"{folder(params, num_models)}: expected every training sample in each model's losses, "
             f"got {num_missing} samples that are not. Delete the folder, then run: gdc leaderboard"
         )
     return table
+
+
+def read_token_losses(params: Params, num_models: int) -> list[pl.Series]:
+    """Losses of all tokens under each half-model: lists of Float32, nats, by ``sample_id``."""
+    return [
+        _read(losses_path(params, num_models, number), HALF_MODEL_LOSS).sort("sample_id")[
+            "token_losses"
+        ]
+        for number in range(num_models)
+    ]
 
 
 def _inputs() -> Iterator[Path]:

@@ -57,6 +57,28 @@ def memorization_by_numpy(folder: Path) -> pl.DataFrame:
     return table.select("sample_id", ground_truth=memorization)
 
 
+def mean_peak_by_loop(folder: Path, window: int) -> float:
+    """Mean peak of ordinary text in bits, from the files alone."""
+    (losses,) = (folder / "work/leaderboard").iterdir()
+    seen = dict(pl.read_parquet(losses / "halves.parquet").select("sample_id", "seen").iter_rows())
+    models = [
+        dict(
+            pl.read_parquet(losses / f"{k}.parquet").select("sample_id", "token_losses").iter_rows()
+        )
+        for k in range(NUM_MODELS)
+    ]
+    corpus = pl.read_parquet(folder / "data/corpus.parquet")
+    ordinary = corpus.filter((pl.col("split") == "train") & pl.col("canary_id").is_null())
+    peaks = []
+    for sample in ordinary["sample_id"]:
+        tokens = np.array([model[sample] for model in models], dtype=np.float64)
+        was = np.array(seen[sample])
+        gaps = tokens[~was].mean(axis=0) - tokens[was].mean(axis=0)
+        size = min(window, len(gaps))
+        peaks.append(max(gaps[i : i + size].sum() for i in range(len(gaps) - size + 1)))
+    return float(np.mean(peaks) / np.log(2))
+
+
 def test_a_leaderboard_without_scores_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +132,12 @@ def assert_board_is_right(folder: Path) -> None:
     text = (folder / "reports/leaderboard.json").read_text(encoding="utf-8")
     board = Leaderboard.from_json(json.loads(text))
     assert_scores_are_evaluated(folder, board.scores)
-    assert 0 <= board.ceiling.all <= 1
+    for grain in (board.mean, board.peak):
+        assert 0 <= grain.ceiling.all <= 1
+    assert board.ground_truth[0].family is None
+    assert board.ground_truth[0].peak == pytest.approx(
+        mean_peak_by_loop(folder, board.window_tokens), rel=1e-4
+    )
     assert set(board.families) == {"digits", "words", "natural"}
     assert (folder / "reports/leaderboard.png").read_bytes().startswith(b"\x89PNG")
 
@@ -126,8 +153,8 @@ def assert_scores_are_evaluated(folder: Path, rows: Sequence[LeaderboardRow]) ->
         known = scores.drop_nulls(row.score)
         if known[row.score].n_unique() > 1:
             expected = spearmanr(known[row.score], known["ground_truth"]).statistic
-            assert row.spearman
-            assert row.spearman.value == pytest.approx(expected, abs=1e-6)
+            assert row.mean.spearman
+            assert row.mean.spearman.value == pytest.approx(expected, abs=1e-6)
 
 
 def assert_is_recorded(folder: Path, digest: str) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.leaderboard.board import Leaderboard
-from gdc.leaderboard.evaluation import TRAINED, ScoreTables, build_leaderboard
+from gdc.leaderboard.evaluation import TRAINED, HalfModels, ScoreTables, build_leaderboard
 from gdc.recording.trace import Trace
 from gdc.schema import REFERENCES
 from tests.builders import trace_of
@@ -16,12 +16,17 @@ NUM_ORDINARY = 300
 
 
 def make_samples() -> pl.DataFrame:
-    """Ordinary text, two canaries planted once, two planted four times, one in between."""
-    rows: list[tuple[str, str, str | None, int | None]] = [
-        (f"o{i:03}-0", f"o{i:03}", None, None) for i in range(NUM_ORDINARY)
+    """Ordinary text, two canaries planted once, two planted four times, one in between.
+
+    Those planted more than once are extracted.
+    """
+    rows: list[tuple[str, str, str | None, int | None, bool | None]] = [
+        (f"o{i:03}-0", f"o{i:03}", None, None, None) for i in range(NUM_ORDINARY)
     ]
     for name, repeats in (("c0", 1), ("c1", 1), ("c2", 2), ("c3", 4), ("c4", 4)):
-        rows += [(f"{name}-{copy}", name, "digits", repeats) for copy in range(repeats)]
+        rows += [
+            (f"{name}-{copy}", name, "digits", repeats, repeats > 1) for copy in range(repeats)
+        ]
     return pl.DataFrame(rows, schema=TRAINED, orient="row").sort("sample_id")
 
 
@@ -41,6 +46,16 @@ def references_of(samples: pl.DataFrame, noise: float = 0.3) -> pl.DataFrame:
     losses = 5 - seen * memorization_of(samples)[:, None] + rng.normal(0, noise, seen.shape)
     table = {"sample_id": samples["sample_id"], "loss": losses.tolist(), "seen": seen.tolist()}
     return pl.DataFrame(table, schema=REFERENCES)
+
+
+def half_models_of(references: pl.DataFrame) -> HalfModels:
+    """Three tokens a sample, the whole gap in the middle one, which every window of two holds."""
+    losses = np.array(references.sort("sample_id")["loss"].to_list())
+    lists = [
+        pl.Series([[5.0, 3 * loss - 10, 5.0] for loss in column], dtype=pl.List(pl.Float64))
+        for column in losses.T
+    ]
+    return HalfModels(references, lists, window_tokens=2)
 
 
 def measured_memorization(references: pl.DataFrame) -> NDArray[np.float64]:
@@ -87,5 +102,5 @@ def make_board() -> Leaderboard:
     shuffled = samples.sample(fraction=1, shuffle=True, seed=3)
     trace = trace_with_memorization(samples)
     mixed = tables[0].sample(fraction=1, shuffle=True, seed=1)
-    scores = ScoreTables(mixed, runs, [trace], "online", {"final_loss": 0.0123})
-    return build_leaderboard(shuffled, references, scores, seed=0)
+    scores = ScoreTables(mixed, runs, [trace], "online", {"final_loss": 0.0123}, 4)
+    return build_leaderboard(shuffled, half_models_of(references), scores, seed=0)

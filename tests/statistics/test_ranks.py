@@ -68,3 +68,42 @@ def test_the_auroc_of_two_groups_is_that_of_their_values(
         assert found == pytest.approx(roc_auc_score(is_positive, values))
     else:
         assert np.isnan(found)
+
+
+@pytest.mark.parametrize(
+    ("scores", "budget", "expected"),
+    [
+        pytest.param([4, 3, 2, 1], 0.5, 1 / 2, id="one of the two highest is positive"),
+        pytest.param([1, 4, 3, 2], 0.25, 0, id="the highest is negative"),
+        pytest.param([4, 1, 3, 2], 1, 2 / 4, id="all rows: the share of positives"),
+        pytest.param([4, 1, 1, 1], 0.5, (1 + 1 / 3) / 2, id="one of three tied rows fits"),
+        pytest.param([1, 1, 1, 1], 0.25, 1 / 2, id="a constant is at chance"),
+        pytest.param([4, 3, 2, 1], 0.125, 1, id="half of the highest row"),
+    ],
+)
+def test_precision_at_a_budget_by_hand(scores: list[float], budget: float, expected: float) -> None:
+    is_positive = np.array([True, False, True, False])
+    codes = ranks.codes(np.array(scores))
+    found = ranks.precision_at(codes, is_positive, np.ones(4), budget=budget)
+    assert found == pytest.approx(expected)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=1),
+    budget=st.sampled_from([0.1, 0.25, 0.5, 1.0]),
+)
+def test_precision_of_weights_is_that_of_repeated_rows(
+    rows: list[tuple[int, bool, int]], budget: float
+) -> None:
+    repeated = [row for row in rows for _ in range(row[2])]
+    values, labels, weights = (np.array(column) for column in zip(*rows, strict=True))
+    found = ranks.precision_at(ranks.codes(values), labels, weights, budget=budget)
+    if not repeated:
+        assert np.isnan(found)
+        return
+    again, marks, _ = (np.array(column) for column in zip(*repeated, strict=True))
+    ones = np.ones(len(again))
+    assert found == pytest.approx(
+        ranks.precision_at(ranks.codes(again), marks, ones, budget=budget)
+    )
+    assert 0 <= found <= 1 + 1e-12

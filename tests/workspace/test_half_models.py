@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -67,8 +68,8 @@ def test_losses_without_a_model_or_a_sample_are_refused(
     monkeypatch.chdir(tmp_path)
     params = make_workspace(tmp_path)
     ids = half_models.make_halves(params, 4)["sample_id"]
-    schema = {"sample_id": pl.String, "loss": pl.Float32}
-    table = pl.DataFrame({"sample_id": ids, "loss": [1.0, 2.0, 3.0, 4.0]}, schema=schema)
+    index = pl.DataFrame({"sample_id": ids, "num_tokens": [1, 2, 1, 1]})
+    table = half_models.loss_table(index, np.array([1.0, 1.5, 2.5, 3.0, 4.0]))
     for number in range(3):
         half_models.write_losses(half_models.losses_path(params, 4, number), table)
     with pytest.raises(DataError, match=r"3\.parquet: expected a Parquet file.*gdc leaderboard"):
@@ -80,3 +81,5 @@ def test_losses_without_a_model_or_a_sample_are_refused(
     references = half_models.read_references(params, 4)
     assert references.schema == REFERENCES
     assert references["loss"].to_list() == [[i + 1.0] * 4 for i in range(4)]
+    tokens = half_models.read_token_losses(params, 4)
+    assert [losses.to_list() for losses in tokens] == [[[1.0], [1.5, 2.5], [3.0], [4.0]]] * 4
