@@ -26,14 +26,14 @@ from ruamel.yaml import YAML
 FOLDER: Final = Path("work/score-corpora")
 NUM_MODELS: Final = 8
 """Half-models of the ground truth."""
-NUM_TEXTS, MIN_CHARS, MAX_CHARS = 500, 80, 280
+NUM_TEXTS, MIN_CHARS, MAX_CHARS = 400, 80, 280
 MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     "lstm": {
-        "model": {"kind": "lstm", "hidden_size": 128, "num_layers": 1},
+        "model": {"kind": "lstm", "hidden_size": 96, "num_layers": 1},
         "training": {"epochs": 10, "learning_rate": 1e-2},
     },
     "gpt2": {
-        "model": {"kind": "gpt2", "hidden_size": 96, "num_layers": 2, "num_heads": 4},
+        "model": {"kind": "gpt2", "hidden_size": 64, "num_layers": 2, "num_heads": 4},
         "training": {"epochs": 12, "learning_rate": 3e-3},
     },
 }
@@ -139,8 +139,8 @@ def write_world(corpus: str, model: str, novels: Path | None) -> None:
         "validation_fraction": 0.25,
     }
     for family in params["ingest"]["canaries"].values():
-        family |= {"per_level": 5, "num_twins": 20}
-    common = {"block_size": 128, "precision": "float32", "dropout": 0.0}
+        family |= {"repeats": [1, 12], "per_level": 5, "num_twins": 20}
+    common = {"block_size": 256, "precision": "float32", "dropout": 0.0}
     params["model"] = {**common, **MODELS[model]["model"]}
     params["training"] |= MODELS[model]["training"]
     params["train"] |= {"seeds": [0], "self_influence": False}

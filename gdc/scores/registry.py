@@ -8,7 +8,15 @@ import polars as pl
 
 from gdc.errors import ConfigError
 from gdc.recording.trace import Trace
-from gdc.scores import baselines, calibrated, distilled, recorded, references, trace_scores
+from gdc.scores import (
+    baselines,
+    calibrated,
+    distilled,
+    recorded,
+    references,
+    synthetic_control,
+    trace_scores,
+)
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,9 @@ class ScoreInputs:
         num_copies: Rows of the training split with the same text.
         zlib_size: Bytes of the compressed text.
         content_id: The same for samples with the same text.
-        heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, ``zlib_size``
-            where the texts are at hand, and the loss columns.
+        ngram_nats: ``ngrams.ngram_nats`` of the text.
+        heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, with
+            ``zlib_size`` and ``ngram_nats`` where the texts are at hand, and all loss columns.
         references: Losses under models that did not see the sample.
         tokens: Early loss and drop of the hardest tokens.
         gain: How much the optimizer steps with the sample lowered its loss, nats per token.
@@ -43,6 +52,7 @@ class ScoreInputs:
     num_copies: pl.Expr | None
     zlib_size: pl.Expr | None
     content_id: pl.Expr | None
+    ngram_nats: pl.Expr | None
     heldout: pl.DataFrame | None
     references: references.References | None
     tokens: recorded.HardTokens | None
@@ -67,6 +77,7 @@ class Score:
 
 _EPSILON: Final = ("columns", "epsilon")
 _CALIBRATED: Final = ("columns", "num_tokens", "zlib_size", "heldout")
+_OF_TEXT: Final = ("columns", "num_tokens", "zlib_size", "ngram_nats", "heldout")
 
 REGISTRY: Final[Mapping[str, Score]] = {
     "final_loss": Score(baselines.final_loss),
@@ -92,6 +103,8 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "relative_area": Score(calibrated.relative_area, ("columns", "trace")),
     "calibrated_drop": Score(calibrated.calibrated_drop, _CALIBRATED),
     "calibrated_drop_log_p": Score(calibrated.calibrated_drop_log_p, _CALIBRATED),
+    "synthetic_control_gap": Score(synthetic_control.synthetic_control_gap, _OF_TEXT),
+    "synthetic_control_log_p": Score(synthetic_control.synthetic_control_log_p, _OF_TEXT),
     "reference_gap": Score(references.reference_gap, ("columns", "references")),
     "reference_gap_calibrated": Score(
         references.reference_gap_calibrated, ("columns", "references")
@@ -116,6 +129,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "num_copies": "Pass the corpus with its column num_copies",
     "zlib_size": "Pass the corpus with its column text",
     "content_id": "Pass the corpus with its column content_id",
+    "ngram_nats": "Pass the corpus with its columns text and num_copies",
     "heldout": "Raise ingest.validation_fraction and re-run stage train",
     "references": "Pass the losses of reference models",
     "tokens": "Set train.token_losses: true and re-run stage train",

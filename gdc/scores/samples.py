@@ -16,6 +16,7 @@ from gdc.config import ScoreConfig, Threshold
 from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
+from gdc.scores.ngrams import ngram_nats
 from gdc.scores.recorded import hard_tokens_of
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
@@ -37,6 +38,7 @@ _CORPUS_NEEDS: Final[Mapping[str, pl.Expr]] = {
     "content_id": pl.col("content_id"),
     "zlib_size": pl.col("text").map_elements(zlib_size, pl.Int64),
 }
+_NGRAM_COLUMNS: Final = ["text", "num_copies"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def score_samples(
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     shared = _Shared(
-        _corpus_inputs(corpus, needs_of(config.enabled)),
+        _corpus_inputs(corpus, needs_of(config.enabled), traces[0].index["sample_id"]),
         None if references is None else references_of(references),
         config,
         epsilon,
@@ -135,7 +137,9 @@ def corpus_columns(names: Sequence[str]) -> list[str]:
     """Columns of the corpus that these scores read; none tells which rows are canaries."""
     needs = needs_of(names)
     read = [value.meta.root_names() for need, value in _CORPUS_NEEDS.items() if need in needs]
-    return ["sample_id", *chain.from_iterable(read)]
+    if "ngram_nats" in needs:
+        read.append(_NGRAM_COLUMNS)
+    return list(dict.fromkeys(["sample_id", *chain.from_iterable(read)]))
 
 
 def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, float]:
@@ -167,6 +171,7 @@ def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, fl
         num_copies=None,
         zlib_size=None,
         content_id=None,
+        ngram_nats=None,
         heldout=None,
         references=None,
         tokens=None,
@@ -248,9 +253,9 @@ def _name(trace: Trace | TraceScan) -> str:
     return trace.name if isinstance(trace, TraceScan) else "data/trace"
 
 
-def _corpus_inputs(corpus: Chunks, needs: Collection[str]) -> pl.DataFrame:
+def _corpus_inputs(corpus: Chunks, needs: Collection[str], trained: pl.Series) -> pl.DataFrame:
     """``sample_id`` and those needs whose columns the corpus has."""
-    return pl.concat(
+    inputs = pl.concat(
         chunk.select(
             "sample_id",
             **{
@@ -261,6 +266,10 @@ def _corpus_inputs(corpus: Chunks, needs: Collection[str]) -> pl.DataFrame:
         )
         for chunk in corpus
     )
+    has_texts = all(set(_NGRAM_COLUMNS) <= set(chunk.columns) for chunk in corpus)
+    if "ngram_nats" not in needs or not has_texts:
+        return inputs
+    return _joined(inputs, ngram_nats(corpus, trained))
 
 
 def _score_run(trace: Trace, shared: _Shared) -> pl.DataFrame:
@@ -290,7 +299,7 @@ def _scores(inputs: ScoreInputs, config: ScoreConfig) -> list[pl.Expr]:
 def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
     given = {
         name: pl.col(name) if name in shared.corpus.columns else None
-        for name in ("num_copies", "zlib_size", "content_id")
+        for name in ("num_copies", "zlib_size", "content_id", "ngram_nats")
     }
     online, probes = trace.columns("online"), trace.columns("probe")
     tokens = trace.tokens if "tokens" in needs_of(shared.config.enabled) else None
@@ -316,8 +325,7 @@ def _heldout_of(trace: Trace, shared: _Shared) -> pl.DataFrame | None:
         return None
     samples = _joined(trace.heldout_index, shared.corpus)
     table = pl.concat([samples.lazy(), trace.heldout_losses], how="horizontal")
-    columns = trace.columns(shared.config.mode)
-    return table.select(*samples.columns, *columns).sort("sample_id").collect()
+    return table.sort("sample_id").collect()
 
 
 def _sample_inputs(trace: Trace, shared: _Shared, inputs: ScoreInputs) -> pl.DataFrame:

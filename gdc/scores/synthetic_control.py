@@ -1,0 +1,168 @@
+"""Held-out samples -> the loss that a training sample would have had unseen, minus the one it has.
+
+Held-out losses under the tracked run itself are the control: a regression on them says what a text
+like this one costs a model that has not seen it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gdc.scores.calibrated import FOLDS, MIN_HELDOUT, p_values, require_heldout
+from gdc.scores.ngrams import ORDERS
+from gdc.scores.trace_scores import Columns, mean
+
+NUM_LATE: Final = 3
+"""Last checkpoints whose mean stands for the loss at the end."""
+
+_PENALTY: Final = 1.0
+# Deviations of a feature beyond which its value is taken for that of the bound.
+_MAX_DEVIATIONS: Final = 4.0
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A ridge regression on standardised features, clipped to ``_MAX_DEVIATIONS``.
+
+    ``residuals`` are predicted minus true values of the samples that it was fitted to, each from a
+    fit without its fold, sorted.
+    """
+
+    intercept: float
+    slopes: Values
+    mean: Values
+    scale: Values
+    residuals: Values
+
+    def predict(self, features: Sequence[pl.Expr]) -> pl.Expr:
+        """The prediction as an expression, null where a feature is."""
+        terms = (
+            slope * ((feature - mean) / scale).clip(-_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+            for feature, slope, mean, scale in zip(
+                features,
+                self.slopes.tolist(),
+                self.mean.tolist(),
+                self.scale.tolist(),
+                strict=True,
+            )
+        )
+        return sum(terms, start=pl.lit(self.intercept))
+
+
+def text_features(num_tokens: pl.Expr, zlib_size: pl.Expr, ngram_nats: pl.Expr) -> list[pl.Expr]:
+    """What the text alone says: n-gram losses and compressed bytes per token, and its length."""
+    per_token = [ngram_nats.list.get(order) / num_tokens for order in range(ORDERS)]
+    return [*per_token, zlib_size / num_tokens, num_tokens.cast(pl.Float64).log()]
+
+
+def late_loss(columns: Columns) -> pl.Expr:
+    """Mean loss of the last ``NUM_LATE`` checkpoints, nats per token."""
+    return mean(columns[-NUM_LATE:])
+
+
+def fit(
+    score: str, features: Sequence[pl.Expr], target: pl.Expr, table: pl.DataFrame
+) -> Regression:
+    """Fit the ridge regression to the rows of a table that have all features and the target.
+
+    Raises:
+        DataError: They are fewer than ``MIN_HELDOUT``.
+    """
+    named = [feature.alias(str(i)) for i, feature in enumerate(features)]
+    *inputs, target_column = (
+        column.to_numpy()
+        for column in table.select(*named, target=target).drop_nulls().iter_columns()
+    )
+    require_heldout(score, len(target_column), MIN_HELDOUT)
+    known = np.stack(inputs, axis=1).astype(np.float64)
+    fold = np.arange(len(known)) % FOLDS
+    residuals = np.empty(len(known))
+    for part in range(FOLDS):
+        fitted = _ridge(known[fold != part], target_column[fold != part])
+        residuals[fold == part] = fitted(known[fold == part]) - target_column[fold == part]
+    whole = _ridge(known, target_column)
+    return Regression(whole.intercept, whole.slopes, whole.mean, whole.scale, np.sort(residuals))
+
+
+@dataclass(frozen=True)
+class _Ridge:
+    intercept: float
+    slopes: Values
+    mean: Values
+    scale: Values
+
+    def __call__(self, features: Values) -> Values:
+        standard = np.clip((features - self.mean) / self.scale, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+        return np.asarray(self.intercept + standard @ self.slopes)
+
+
+def _ridge(features: Values, target: Values) -> _Ridge:
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    scale[scale == 0] = 1
+    standard = np.clip((features - mean) / scale, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+    centre = standard.mean(axis=0)
+    centred = standard - centre
+    penalty = _PENALTY * np.eye(features.shape[1])
+    slopes = np.linalg.solve(centred.T @ centred + penalty, centred.T @ (target - target.mean()))
+    return _Ridge(float(target.mean() - centre @ slopes), slopes, mean, scale)
+
+
+def synthetic_control_gap(
+    columns: Columns,
+    num_tokens: pl.Expr,
+    zlib_size: pl.Expr,
+    ngram_nats: pl.Expr,
+    heldout: pl.DataFrame,
+) -> pl.Expr:
+    """Late loss that the text is expected to have unseen, minus the one it has.
+
+    Nats per token, any sign. ``text_features`` of the held-out samples predict their late loss, by
+    ridge regression; no loss of the sample itself takes part, so repeated text stays high.
+
+    Needs: the trace, the held-out trace, the corpus columns ``text`` and ``num_copies``. Cost: two
+    passes over the texts, and one small fit.
+
+    Source: synthetic control, Abadie et al. 2010, with held-out texts for the untreated units; our
+    own.
+    """
+    features = text_features(num_tokens, zlib_size, ngram_nats)
+    return _fit_to_text("synthetic_control_gap", columns, heldout).predict(features) - late_loss(
+        columns
+    )
+
+
+def synthetic_control_log_p(
+    columns: Columns,
+    num_tokens: pl.Expr,
+    zlib_size: pl.Expr,
+    ngram_nats: pl.Expr,
+    heldout: pl.DataFrame,
+) -> pl.Expr:
+    """Minus log10 of the conformal p-value of ``synthetic_control_gap``, in [0, log10(1 + n)].
+
+    p = (1 + number of held-out residuals at least as large) / (1 + n), for n held-out samples. On
+    one run and where the held-out samples are exchangeable with unmemorized ones, p is at most a
+    with probability a, so Benjamini-Hochberg on it bounds the share of false finds; the mean over
+    runs has no such meaning. Needs and cost: as ``synthetic_control_gap``.
+
+    Source: Vovk et al. 2005; Bates et al. 2023, arXiv:2104.08279.
+    """
+    residuals = _fit_to_text("synthetic_control_log_p", columns, heldout).residuals
+
+    def log_p(gaps: pl.Series) -> pl.Series:
+        return pl.Series(-np.log10(p_values(gaps.to_numpy(), residuals)))
+
+    gap = synthetic_control_gap(columns, num_tokens, zlib_size, ngram_nats, heldout)
+    log_ps = gap.map_batches(log_p, return_dtype=pl.Float64, is_elementwise=True)
+    return pl.when(gap.is_not_null()).then(log_ps)
+
+
+def _fit_to_text(score: str, columns: Columns, heldout: pl.DataFrame) -> Regression:
+    features = text_features(*(pl.col(name) for name in ("num_tokens", "zlib_size", "ngram_nats")))
+    return fit(score, features, late_loss(columns), heldout)

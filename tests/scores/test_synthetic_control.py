@@ -1,0 +1,110 @@
+"""The loss of unseen text predicted from held-out text: worlds with known answers, and oracles."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from gdc.errors import ConfigError, DataError
+from gdc.recording.trace import Trace
+from gdc.scores import score_samples
+from gdc.scores.synthetic_control import fit
+from tests.builders import trace_of
+from tests.scores.builders import NAN, config
+
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath")
+
+
+def world(
+    losses: dict[str, list[float]], heldout: dict[str, list[float]]
+) -> tuple[Trace, pl.DataFrame]:
+    """A trace, and a corpus whose texts differ in length and words."""
+    other = trace_of(heldout)
+    trace = replace(trace_of(losses), heldout_index=other.index, heldout_losses=other.losses)
+    ids = [*losses, *heldout]
+    texts = [" ".join(WORDS[(i * j) % 8] for j in range(3 + i % 5)) for i in range(len(ids))]
+    return trace, pl.DataFrame(
+        {"sample_id": ids, "num_copies": [1] * len(ids), "text": texts}
+    ).with_columns(pl.col("num_copies").cast(pl.Int64))
+
+
+def scores_of(trace: Trace, corpus: pl.DataFrame, *names: str) -> pl.DataFrame:
+    return score_samples([trace], [corpus], config(enabled=names), seed=0).samples
+
+
+def test_where_all_unseen_texts_cost_the_same_the_gap_is_that_minus_the_late_loss() -> None:
+    heldout = {f"h{i:02d}": [9.0, 3.0, 3.0, 3.0] for i in range(24)}
+    losses = {
+        "forgotten": [9.0, 1.0, 2.0, 3.0],
+        "learned": [9.0, 0.5, 0.5, 0.5],
+        "unknown": [9.0, NAN, NAN, NAN],
+        "worse": [1.0, 4.0, 4.0, 4.0],
+    }
+    names = ("synthetic_control_gap", "synthetic_control_log_p")
+    table = scores_of(*world(losses, heldout), *names)
+    assert table["sample_id"].to_list() == list(losses)
+    assert table[names[0]].to_list() == [pytest.approx(1), pytest.approx(2.5), None, -1]
+    # No residual of 24 is as large, or all are.
+    smallest = pytest.approx(np.log10(25))
+    assert table[names[1]].to_list() == [smallest, smallest, None, pytest.approx(0)]
+
+
+def noisy_heldout(num: int) -> dict[str, list[float]]:
+    draws = np.random.default_rng(0).normal(3, 0.5, (num, 4)).astype(np.float32)
+    return {f"h{i:03d}": row.tolist() for i, row in enumerate(draws)}
+
+
+def test_unmemorized_samples_have_p_values_at_most_a_with_probability_a() -> None:
+    draws = np.random.default_rng(1).normal(3, 0.5, (400, 4)).astype(np.float32)
+    losses = {f"s{i:03d}": row.tolist() for i, row in enumerate(draws)}
+    table = scores_of(*world(losses, noisy_heldout(200)), "synthetic_control_log_p")
+    p_values = 10 ** -table["synthetic_control_log_p"].to_numpy()
+    for share in (0.1, 0.25, 0.5):
+        # Four deviations of a share of 400, and as much again for the 200 held-out ones.
+        assert (p_values <= share).mean() == pytest.approx(share, abs=0.13)
+
+
+def features_and_target(num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rng = np.random.default_rng(2)
+    features = rng.normal(5, [1.0, 3.0, 0.5], (num, 3))
+    return features, features @ [1.0, -0.5, 2.0] + rng.normal(0, 0.3, num)
+
+
+def test_the_regression_matches_scikit_learn() -> None:
+    features, target = features_and_target(60)
+    columns = [pl.col(name) for name in "abc"]
+    table = pl.DataFrame({**dict(zip("abc", features.T, strict=True)), "late": target})
+    found = table.select(fit("score", columns, pl.col("late"), table).predict(columns))
+    scaler = StandardScaler().fit(features)
+    standard = np.clip(scaler.transform(features), -4, 4)
+    expected = Ridge(alpha=1.0).fit(standard, target).predict(standard)
+    assert found.to_series().to_numpy() == pytest.approx(expected)
+
+
+def test_residuals_are_those_of_samples_that_the_fit_has_not_seen() -> None:
+    features, target = features_and_target(60)
+    columns = [pl.col(name) for name in "abc"]
+    table = pl.DataFrame({**dict(zip("abc", features.T, strict=True)), "late": target})
+    residuals = []
+    for part in range(5):
+        inside = np.arange(60) % 5 != part
+        scaler = StandardScaler().fit(features[inside])
+        standard = np.clip(scaler.transform(features), -4, 4)
+        model = Ridge(alpha=1.0).fit(standard[inside], target[inside])
+        residuals += (model.predict(standard[~inside]) - target[~inside]).tolist()
+    found = fit("score", columns, pl.col("late"), table).residuals
+    assert found == pytest.approx(sorted(residuals))
+
+
+def test_what_it_needs_is_named() -> None:
+    trace, corpus = world({"a": [3.0, 2.0]}, {"h": [3.0, 2.0]})
+    with pytest.raises(DataError, match="synthetic_control_gap: expected at least 20 held-out"):
+        scores_of(trace, corpus, "synthetic_control_gap")
+    with pytest.raises(
+        ConfigError, match=r"needs ngram_nats, got none.*columns text and num_copies"
+    ):
+        scores_of(trace, corpus.drop("num_copies"), "synthetic_control_gap")
