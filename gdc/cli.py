@@ -430,7 +430,7 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
     id_field: Annotated[
         str | None,
-        typer.Option(help="The field with the ids of the trace; else row numbers."),
+        typer.Option(help="The field with the ids of the trace; else id or row numbers."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="The trained model: it says which canaries are memorized.")

@@ -9,10 +9,9 @@ import polars as pl
 
 from gdc import scores
 from gdc.commands.map import UNTESTED_AXIS, choose_mode
-from gdc.commands.own_files import naming_options, read_canaries, read_rows
+from gdc.commands.own_files import OwnRows, naming_options, read_canaries, read_rows
 from gdc.config import AUTO, Params
 from gdc.corpus import near_duplicates
-from gdc.corpus.matching import match_rows, require_numbered
 from gdc.corpus.samples import content_id, normalize
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
@@ -50,7 +49,8 @@ class Request:
         heldout: The texts of the held-out samples of the trace; None: they are not needed.
         canaries: What was planted into the corpus; None: nothing.
         text_field: The field that holds the text.
-        id_field: The field that holds the ids of the trace; None: they are row numbers, from 0.
+        id_field: The field that holds the ids of the trace; None: ``sample_id`` or ``id`` where
+            there is one, else they are row numbers, from 0.
         axis: A score, or ``auto``.
         mode: Checkpoints read; None: as the parameters say, or the others where there are none.
         scores: Further scores.
@@ -209,9 +209,9 @@ def _require_sound(folder: Path, mode: str) -> None:
 
 def _read_samples(request: Request, trace: Trace) -> _Samples:
     canaries = read_canaries(request.canaries)
-    rows = read_rows(request.corpus, request.text_field, request.id_field, "--corpus")
-    num_others = rows.height - trace.index.height
-    rows = _matched(request, rows, trace.index, "--corpus")
+    own = read_rows(request.corpus, request.text_field, request.id_field, "--corpus")
+    num_others = own.rows.height - trace.index.height
+    rows = _matched(request, own, trace.index, "--corpus")
     planted = canaries.filter(pl.col("num_repeats") > 0).select(
         "canary_id", content_id=pl.col("text").map_elements(_content, pl.String)
     )
@@ -241,18 +241,13 @@ def _read_heldout(request: Request, trace: Trace) -> pl.DataFrame:
             f"--heldout: expected ids that no training sample has, got {len(shared):,} that are "
             f"both, such as {shared[0]!r}. Leave --heldout out, or record other ids."
         )
-    rows = read_rows(request.heldout, request.text_field, request.id_field, "--heldout")
-    return _matched(request, rows, trace.heldout_index, "--heldout")
+    own = read_rows(request.heldout, request.text_field, request.id_field, "--heldout")
+    return _matched(request, own, trace.heldout_index, "--heldout")
 
 
-def _matched(
-    request: Request, rows: pl.DataFrame, index: pl.DataFrame, option: str
-) -> pl.DataFrame:
+def _matched(request: Request, own: OwnRows, index: pl.DataFrame, option: str) -> pl.DataFrame:
     """The rows of the samples of an index, in its order, with the columns of a corpus."""
-    names = (str(request.trace), option)
-    if request.id_field is None:
-        require_numbered(index["sample_id"], rows.height, names=names)
-    found = match_rows(index["sample_id"], rows, names=names)
+    found = own.of(index["sample_id"], names=(str(request.trace), option))
     contents = [_content(text) for text in found["text"]]
     return found.with_columns(
         num_tokens=index["num_tokens"], content_id=pl.Series(contents, dtype=pl.String)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -9,10 +10,12 @@ import polars as pl
 
 from gdc.config import JsonlSource, ParquetSource
 from gdc.corpus import sources
+from gdc.corpus.matching import match_rows, require_numbered
 from gdc.corpus.sources.endings import kind_of
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.filesystem import table_files
 from gdc.filesystem.path_checks import require_file
+from gdc.recording.sample_ids import USUAL_COLUMNS
 from gdc.schema import CANARIES
 from gdc.workspace.source_option import source_of
 
@@ -45,32 +48,66 @@ def naming_options(source: str = "") -> Iterator[None]:
         raise type(error)(message) from None
 
 
-def read_rows(path: str, text_field: str, id_field: str | None, option: str) -> pl.DataFrame:
+@dataclass(frozen=True)
+class OwnRows:
+    """Rows of the user's: ``sample_id``, ``text`` as it stands there, ``source`` (file and line).
+
+    ``id_field`` holds the ids; None: the id of a row is its number, from 0.
+    """
+
+    rows: pl.DataFrame
+    id_field: str | None
+
+    def of(self, ids: pl.Series, *, names: tuple[str, str]) -> pl.DataFrame:
+        """The rows of some ids, in their order.
+
+        Args:
+            ids: Distinct ids, of a trace or a plan.
+            names: What holds the ids and what holds the rows, for messages.
+
+        Raises:
+            DataError: An id has no row, or row numbers are not those of the ids.
+        """
+        if self.id_field is None:
+            require_numbered(ids, self.rows.height, names=names)
+        return match_rows(ids, self.rows, names=names)
+
+
+def read_rows(path: str, text_field: str, id_field: str | None, option: str) -> OwnRows:
     """Read rows by the ids that a trace or a plan knows them by.
 
     Args:
         path: A file, a folder of files of one kind, or a saved data set.
         text_field: The field that holds the text.
-        id_field: The field that holds the id; None: the id is the number of the row, from 0.
+        id_field: The field that holds the id; None: ``sample_id`` or ``id`` where there is one, as
+            for ``TraceRecorder``, else the id is the number of the row, from 0.
         option: What messages call the path.
-
-    Returns:
-        ``sample_id``, ``text`` as it stands there, and ``source`` (file and line).
 
     Raises:
         ConfigError: Ids are asked for of files that have no fields.
         DataError: A row cannot be used.
     """
     source = source_of(path, text_field, option)
-    if id_field is not None:
-        if not isinstance(source, JsonlSource | ParquetSource):
+    with naming_options(option):
+        if isinstance(source, JsonlSource | ParquetSource):
+            id_field = id_field or usual_id_field(source)
+            source = source.model_copy(update={"key_field": id_field})
+        elif id_field is not None:
             raise ConfigError(
                 f"--id-field {id_field}: expected JSON lines or Parquet in {option}, got "
                 f"{source.kind}. Leave it out: the id of a row is then its number, from 0."
             )
-        source = source.model_copy(update={"key_field": id_field})
-    with naming_options(option):
-        return sources.read_keyed(source, max_chars=MAX_CHARS)
+        return OwnRows(sources.read_keyed(source, max_chars=MAX_CHARS), id_field)
+
+
+def usual_id_field(source: JsonlSource | ParquetSource) -> str | None:
+    """``sample_id`` or ``id``, whichever the first row has; None: neither.
+
+    Raises:
+        DataError: The source is not there.
+    """
+    fields = sources.first_fields(source)
+    return next((name for name in USUAL_COLUMNS if name in fields), None)
 
 
 def read_canaries(path: Path | None) -> pl.DataFrame:

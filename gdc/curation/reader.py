@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gdc.corpus.tokenizer import Offsets, masked_tokens
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.filesystem import table_files
+from gdc.recording.sample_ids import index_of
 from gdc.schema import PLAN, require
 from gdc.statistics.label_weights import weigh_labels
 
@@ -138,7 +139,8 @@ class Plan:
         Args:
             dataset: A ``datasets.Dataset``, or any data set of rows by number whose rows are
                 mappings.
-            id_field: The field that holds the ids of the plan; None: they are row numbers, from 0.
+            id_field: The field that holds the ids of the plan; None: ``sample_id`` or ``id`` where
+                there is one, otherwise ids are row numbers, from 0, as for ``TraceRecorder``.
 
         Returns:
             The same kind, with ``weight`` and ``masked`` (spans in characters) in each row. Where a
@@ -204,21 +206,14 @@ class Plan:
         return asked.join(self.table, on="sample_id", how="left", maintain_order="left")
 
     def _ids_of(self, dataset: Any, id_field: str | None) -> list[str]:  # noqa: ANN401
-        if id_field is not None:
-            if hasattr(dataset, "column_names"):
-                if id_field not in dataset.column_names:
-                    raise ConfigError(
-                        f"id_field: expected one of {dataset.column_names}, got {id_field!r}."
-                    )
-                return [str(value) for value in dataset[id_field]]
-            return [str(dataset[row][id_field]) for row in range(len(dataset))]
-        if len(dataset) != self.table.height:
+        ids: list[str] = index_of(dataset, id_field, "dataset")["sample_id"].to_list()
+        if ids == [str(row) for row in range(len(ids))] and len(ids) != self.table.height:
             raise DataError(
                 f"plan: expected as many rows as it has samples, {self.table.height:,}, as ids are "
-                f"taken for row numbers, got {len(dataset):,}. Give the data set that was mapped, "
-                "or name the field that holds the ids: id_field."
+                f"taken for row numbers, got {len(ids):,}. Give the data set that was mapped, or "
+                "name the field that holds the ids: id_field."
             )
-        return [str(row) for row in range(len(dataset))]
+        return ids
 
 
 class PlannedDataset:

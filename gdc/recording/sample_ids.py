@@ -9,7 +9,7 @@ import polars as pl
 from gdc.errors import ConfigError, DataError
 
 # Where a data set holds its ids, if nobody says so.
-_USUAL_COLUMNS: Final = ("sample_id", "id")
+USUAL_COLUMNS: Final = ("sample_id", "id")
 _ID_TYPES: Final = (str, bytes, int, float, np.generic)
 _SHOWN_CHARS: Final = 80
 
@@ -62,7 +62,7 @@ def _ids(dataset: Any, id_column: str | None, name: str) -> Sequence[Any]:
     first = dataset[0] if columns is None and len(dataset) else None
     keys = first if isinstance(first, Mapping) else columns
     known = [] if keys is None else list(keys)
-    wanted = (id_column,) if id_column is not None else _USUAL_COLUMNS
+    wanted = (id_column,) if id_column is not None else USUAL_COLUMNS
     found = next((column for column in wanted if column in known), None)
     if found is None and id_column is not None:
         raise ConfigError(

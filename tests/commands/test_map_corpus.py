@@ -99,8 +99,8 @@ def test_rows_that_do_not_match_the_trace_are_refused_with_ids_of_both() -> None
 
 
 def test_rows_that_were_not_trained_on_are_counted() -> None:
-    rows = [{"id": name, "text": text} for name, text in {**TEXTS, "z": "unseen"}.items()]
-    report = run(Request(trace(), write_rows(rows), id_field="id"), OUT, 3)
+    rows = [{"sample_id": name, "text": text} for name, text in {**TEXTS, "z": "unseen"}.items()]
+    report = run(Request(trace(), write_rows(rows)), OUT, 3)
     assert "1 rows of --corpus are no samples of the trace." in report.warnings
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "find_unread",
     "fingerprint",
     "fingerprint_pretrained",
+    "first_fields",
     "read_chunks",
     "read_keyed",
     "read_source",
@@ -128,6 +129,15 @@ def read_keyed(source: Source, *, max_chars: int) -> pl.DataFrame:
     return found.rows.select(pl.Series("sample_id", names, dtype=pl.String), "text", "source")
 
 
+def first_fields(source: JsonlSource | ParquetSource) -> list[str]:
+    """Names of the fields of the first row; none where it cannot be read.
+
+    Raises:
+        DataError: The source is not there.
+    """
+    return _FIELDS[source.kind](source)
+
+
 def check_bad_rows(
     bad_rows: pl.DataFrame, num_usable: int, *, on_bad_row: Literal["fail", "quarantine"]
 ) -> None:
@@ -162,6 +172,10 @@ _READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
     "text": lambda source, max_chars, _seed: text.read_rows(source, max_chars=max_chars),
     "huggingface": lambda source, _max_chars, _seed: huggingface.read_rows(source),
     "synthetic": lambda source, _max_chars, seed: synthetic.read_rows(source, seed=seed),
+}
+_FIELDS: Final[Mapping[str, Callable[[Any], list[str]]]] = {
+    "jsonl": jsonl.first_fields,
+    "parquet": parquet.first_fields,
 }
 _CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, object]]]] = {
     "python-docs": lambda _source: python_docs.content(),

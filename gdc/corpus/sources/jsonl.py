@@ -46,6 +46,16 @@ def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
         raise _wrong_field(source, list(fields))
 
 
+def first_fields(source: JsonlSource) -> list[str]:
+    """Names of the fields of the first object; none where the first line is none."""
+    for _, line in _numbered_lines(source, _OTHER_FIELDS):
+        try:
+            return list(_parse(line))
+        except _LineError:
+            return []
+    return []
+
+
 def _wrong_field(source: JsonlSource, fields: list[str]) -> DataError:
     if source.text_field in fields:
         return DataError(

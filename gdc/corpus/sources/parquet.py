@@ -25,6 +25,17 @@ def read_rows(source: ParquetSource) -> Iterator[Row]:
             yield Row(f"{name}:{number}", text, key)
 
 
+def first_fields(source: ParquetSource) -> list[str]:
+    """Names of the columns of the first file; none where it cannot be read."""
+    for _, path in find_files(source.path, "parquet").files:
+        with opened(path) as file:
+            try:
+                return list(ParquetFile(file).schema_arrow.names)
+            except (pa.ArrowException, OSError):
+                return []
+    return []
+
+
 def _texts_and_keys(path: Path, source: ParquetSource) -> Iterator[tuple[object, object]]:
     # Not polars: it panics on some damaged files.
     with opened(path) as file:
