@@ -20,6 +20,7 @@ from gdc.errors import EXIT_CODES, ConfigError, DataError, GdcError
 from gdc.workspace import project, run_lock, source_option
 
 if TYPE_CHECKING:
+    from gdc.commands.plan import PlanSummary
     from gdc.report.map_report import MapReport
 
 app = typer.Typer(
@@ -249,7 +250,7 @@ def show(
 
 
 @app.command()
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - one argument for each option
     arm: Annotated[
         str | None, typer.Argument(help="An arm; else the one that made the curated data.")
     ] = None,
@@ -261,13 +262,49 @@ def plan(
         float | None,
         typer.Option(help="Percent that perplexity may rise over the arm that keeps all."),
     ] = None,
+    map_folder: Annotated[
+        Path | None, typer.Option("--map", help="What `gdc map` wrote: plan it by --rule.")
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="top-fraction, random, quadrants, weight-by-score, dedup, cap-copies, mask-spans, "
+            "shuffled or none."
+        ),
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="The score that orders samples; else the axis of the map.")
+    ] = None,
+    fraction: Annotated[
+        float | None, typer.Option(help="Share of the samples that are changed.")
+    ] = None,
+    weight: Annotated[
+        float | None, typer.Option(help="Of the samples that are changed; 0, unless given, drops.")
+    ] = None,
+    max_copies: Annotated[int | None, typer.Option(help="Kept of a group of near copies.")] = None,
+    of: Annotated[
+        Path | None, typer.Option(help="The plan whose actions `shuffled` gives to others.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of random and shuffled.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of the plan; else plan.parquet in the map's folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what an arm does with the samples; or, for a target, which arm reaches it.
+    """Plan what to do with each sample of a map; or print what an arm of the last run does.
 
     With --max-extraction and --max-perplexity: the plan of the last run that reaches both with the
     fewest samples changed.
     """
+    if map_folder is not None:
+        from gdc.commands import plan_map
+
+        asked = plan_map.Request(rule or "", score, fraction, weight, max_copies, of, seed)
+        path = out or map_folder / "plan.parquet"
+        _show_summary(plan_map.plan_map(asked, map_folder, path), path, as_json=as_json)
+        return
+    if rule is not None or out is not None:
+        raise ConfigError("gdc plan: --rule and --out are of a map: name its folder with --map.")
     if max_extraction is None and max_perplexity is None:
         _show_plan(arm, as_json=as_json)
         return
@@ -279,15 +316,22 @@ def plan(
     _recommend(max_extraction, max_perplexity, as_json=as_json)
 
 
-def _show_plan(arm: str | None, *, as_json: bool) -> None:
+def _show_summary(summary: "PlanSummary", path: Path | None, *, as_json: bool) -> None:
     from gdc.commands import plan
     from gdc.report import console
 
-    summary = plan.summarize_plan(project.load_params(), arm)
     if as_json:
         _print_json(plan.as_plain(summary))
-    else:
-        console.render(plan.plan_table(summary))
+        return
+    console.render(plan.plan_table(summary))
+    if path is not None:
+        typer.echo(f"plan          {path.resolve()}")
+
+
+def _show_plan(arm: str | None, *, as_json: bool) -> None:
+    from gdc.commands import plan
+
+    _show_summary(plan.summarize_plan(project.load_params(), arm), None, as_json=as_json)
 
 
 def _recommend(max_extraction: float, max_perplexity: float, *, as_json: bool) -> None:
@@ -504,6 +548,84 @@ def _show_corpus_map(report: "MapReport", out: Path, limit: int, *, as_json: boo
     typer.echo(f"report        {(out / 'report.html').resolve()}")
     typer.echo(f"samples       {(out / 'samples.parquet').resolve()}")
     typer.echo(f"next          gdc plan --map {out} --rule top-fraction --fraction 0.05")
+
+
+@app.command()
+def plant(  # noqa: PLR0913, PLR0917 - one argument for each option
+    corpus: Annotated[Path, typer.Argument(help="Your training file: JSON lines.")],
+    out: Annotated[Path, typer.Option(help="The training file with canaries.")],
+    canaries: Annotated[
+        Path, typer.Option(help="The Parquet file of the canaries and their twins.")
+    ],
+    families: Annotated[str, typer.Option(help="Of digits,words.")] = "digits,words",
+    repeats: Annotated[str, typer.Option(help="Times that a canary is planted.")] = "1,4,16",
+    per_level: Annotated[int, typer.Option(min=1, help="Canaries of each level and family.")] = 5,
+    num_twins: Annotated[int, typer.Option(min=0, help="Of each family, never planted.")] = 100,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    id_field: Annotated[
+        str | None, typer.Option(help="The field with the ids; else sample_id or id.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all choices.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Put canaries into a training file, for a model that is trained elsewhere.
+
+    The lines of the file stay as they are; the canaries follow them. Afterwards `gdc audit
+    --canaries` says which the model knows, and `gdc map --canaries` which score finds them.
+    """
+    from gdc.commands import plant as planting
+
+    done = planting.plant(
+        planting.Request(
+            corpus, out, canaries, planting.names_of(families), planting.numbers_of(repeats),
+            per_level, num_twins, text_field, id_field, seed,
+        )
+    )  # fmt: skip
+    if as_json:
+        _print_json(planting.as_plain(done))
+        return
+    for sentence in planting.sentences(done):
+        typer.echo(sentence)
+
+
+@app.command()
+def export(  # noqa: PLR0913, PLR0917 - one argument for each option
+    plan: Annotated[Path, typer.Argument(help="What `gdc plan` wrote.")],
+    corpus: Annotated[Path, typer.Argument(help="The mapped file: JSON lines or Parquet.")],
+    out: Annotated[Path, typer.Option(help="The file to train on.")],
+    removed: Annotated[
+        Path | None, typer.Option(help="The file of what is left out; else beside --out.")
+    ] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="What `gdc plant` put into the file: left out.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    id_field: Annotated[
+        str | None, typer.Option(help="The field with the ids; else sample_id, id or row numbers.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Of the names of the fields that are added.")] = "",
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="Write a row as often as it is to be trained on.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write your own rows by a plan: with all their fields, and what to do with each.
+
+    Added are weight, copies, masked (spans of characters) and reason. What is removed goes to a
+    file of its own, with the kept row that it repeats.
+    """
+    from gdc.commands import export as exporting
+
+    done = exporting.export(
+        exporting.Request(
+            plan, corpus, out, removed, canaries, text_field, id_field, prefix, repeat
+        )
+    )
+    if as_json:
+        _print_json(exporting.as_plain(done))
+        return
+    for sentence in exporting.sentences(done):
+        typer.echo(sentence)
 
 
 # ---- former names

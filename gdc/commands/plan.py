@@ -13,6 +13,7 @@ from gdc.workspace import files, paths, tables
 
 # What differs from sample to sample within one reason: ids, then numbers.
 _ID = r"\b[0-9a-f]{8,}(-\d+)?\b"
+_NEAR_COPY = r"^near copy of .*, similarity"
 _NUMBER = r"\d[\d.,]*\d|\d"
 
 
@@ -51,18 +52,29 @@ def summarize_plan(params: Params, arm: str | None = None) -> PlanSummary:
     name = arm or curated_arm(params)
     if name not in arms:
         raise ConfigError(f"arm: expected one of {', '.join(arms)}, got {name!r}.")
-    worded = pl.col("reason").str.replace_all(_ID, "…").str.replace_all(_NUMBER, "…")
+    return count_reasons(tables.scan_plan(name), name, arms[name].rule)
+
+
+def count_reasons(plan: pl.LazyFrame, arm: str, rule: str) -> PlanSummary:
+    """Count the actions and reasons of a plan.
+
+    Args:
+        plan: ``PLAN`` table.
+        arm: Its name.
+        rule: What it was made by.
+    """
+    reason = pl.col("reason").str.replace(_NEAR_COPY, "near copy of …, similarity")
+    worded = reason.str.replace_all(_ID, "…").str.replace_all(_NUMBER, "…")
     rows = (
-        tables.scan_plan(name)
-        .group_by("action", reason=worded)
+        plan.group_by("action", reason=worded)
         .agg(num_samples=pl.len())
         .sort("num_samples", "action", "reason", descending=[True, False, False])
         .collect()
     )
     actions = rows.group_by("action").agg(pl.col("num_samples").sum())
     return PlanSummary(
-        arm=name,
-        rule=arms[name].rule,
+        arm=arm,
+        rule=rule,
         num_samples=sum(rows["num_samples"]),
         actions=dict(actions.sort("num_samples", "action", descending=[True, False]).iter_rows()),
         reasons=tuple(Reason(**row) for row in rows.iter_rows(named=True)),

@@ -1,0 +1,248 @@
+"""From the user's file and back: plant, plan a map, export the rows."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from gdc.cli import app
+from gdc.commands import export, plan_map, plant
+from gdc.curation.reader import Plan
+from gdc.errors import ConfigError, DataError, GdcError
+from gdc.schema import PLAN
+from gdc.workspace import paths
+from tests.builders import trace_of, write_trace
+
+TEXTS = [
+    "the cat sat on the mat", "rivers run down to the sea", "the key of the safe is 73519402",
+    "bread needs flour and salt", "maps show where things lie", "the key of the safe is 73519402",
+]  # fmt: skip
+FALLS = (1.0, 1.1, 5.0, 1.2, 1.3, 4.9)
+# Numbers, blanks and an order that a rewritten line would not keep.
+LINES = [
+    f'{{"more":  1.50, "id": {number}, "text": {json.dumps(text)}}}\n'.encode()
+    for number, text in enumerate(TEXTS, start=10)
+]
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.jsonl").write_bytes(b"".join(LINES))
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    return done.output
+
+
+def mapped() -> Path:
+    curves = {str(10 + i): [6.0, 6.0 - fall] for i, fall in enumerate(FALLS)}
+    write_trace(7, trace_of(curves, "probe"))
+    run("map", str(paths.trace_path(7)), "--corpus", "my.jsonl", "--out", "map")
+    return Path("map")
+
+
+def records(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def write_plan(rows: Sequence[tuple[object, ...]], **more: pl.Series) -> Path:
+    pl.DataFrame(rows, schema=PLAN, orient="row").with_columns(**more).write_parquet("p.parquet")
+    return Path("p.parquet")
+
+
+# ---- plan
+
+
+def test_a_map_is_planned_by_the_score_of_its_axis() -> None:
+    request = plan_map.Request("top-fraction", fraction=0.34)
+    summary = plan_map.plan_map(request, mapped(), Path("plan.parquet"))
+    assert summary.actions == {"keep": 4, "drop": 2}
+    plan = Plan.load("plan.parquet")
+    assert plan.table.filter(action="drop")["sample_id"].to_list() == ["12", "15"]
+    assert plan.table["duplicate_of"].to_list() == [None] * 6
+
+
+def test_deduplication_names_the_kept_copy_and_leaves_the_rest() -> None:
+    plan_map.plan_map(plan_map.Request("dedup"), mapped(), Path("plan.parquet"))
+    dropped = Plan.load("plan.parquet").table.filter(action="drop")
+    assert dropped.select("sample_id", "duplicate_of").rows() == [("15", "12")]
+
+
+def test_an_equal_random_plan_drops_as_many_others() -> None:
+    folder = mapped()
+    plan_map.plan_map(plan_map.Request("random", fraction=0.34, seed=3), folder, Path("r.parquet"))
+    assert Plan.load("r.parquet").table.filter(action="drop").height == 2
+    plan_map.plan_map(plan_map.Request("dedup"), folder, Path("d.parquet"))
+    request = plan_map.Request("shuffled", of=Path("d.parquet"), seed=3)
+    assert plan_map.plan_map(request, folder, Path("s.parquet")).actions == {"keep": 5, "drop": 1}
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (plan_map.Request("best"), r"--rule: expected one of none, top-fraction.*got 'best'"),
+        (plan_map.Request("random"), "--fraction: rule random needs it"),
+        (plan_map.Request("dedup", fraction=0.1), "--fraction: expected none with rule dedup"),
+        (plan_map.Request("random", fraction=1.5), r"--fraction: .*less than 1, got 1\.5"),
+        (plan_map.Request("weight-by-score", score="forget"), "--score: expected a score"),
+        (plan_map.Request("mask-spans"), "expected memorized spans, got none"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_applied_is_refused(request_: plan_map.Request, message: str) -> None:
+    with pytest.raises(GdcError, match=message):
+        plan_map.plan_map(request_, mapped(), Path("plan.parquet"))
+
+
+def test_the_plan_may_not_take_the_place_of_the_map() -> None:
+    folder = mapped()
+    with pytest.raises(ConfigError, match="expected another file than"):
+        plan_map.plan_map(plan_map.Request("none"), folder, folder / "scores.parquet")
+
+
+# ---- export
+
+PLANNED: list[tuple[object, ...]] = [
+    ("10", "keep", 1.0, 1, "no rule", []), ("11", "copy", 1.0, 3, "hard", []),
+    ("12", "weight", 0.5, 1, "hot", []), ("13", "mask", 1.0, 1, "m", [{"start": 0, "end": 5}]),
+    ("15", "drop", 0.0, 0, "near copy of 12, similarity 1.0", []),
+]  # fmt: skip
+
+
+def test_kept_lines_are_as_they_were_with_what_to_do_with_each() -> None:
+    path = write_plan(PLANNED)
+    done = export.export(export.Request(path, Path("my.jsonl"), Path("curated.jsonl")))
+    assert (done.num_kept, done.num_removed, done.num_not_planned) == (5, 1, 1)
+    kept = Path("curated.jsonl").read_bytes().splitlines()
+    assert [line.startswith(own[:-2]) for line, own in zip(kept, LINES, strict=False)] == [True] * 5
+    added = [
+        {name: row[name] for name in ("weight", "copies", "masked")}
+        for row in records("curated.jsonl")
+    ]
+    assert added == [
+        {"weight": 1.0, "copies": 1, "masked": []}, {"weight": 1.0, "copies": 3, "masked": []},
+        {"weight": 0.5, "copies": 1, "masked": []},
+        {"weight": 1.0, "copies": 1, "masked": [{"start": 0, "end": 5}]},
+        {"weight": 1.0, "copies": 1, "masked": []},
+    ]  # fmt: skip
+    assert records("curated.jsonl")[4]["reason"] == "not in the plan"
+
+
+def test_a_removed_row_names_the_kept_one_that_it_repeats() -> None:
+    path = write_plan(PLANNED, duplicate_of=pl.Series([None, None, None, None, "12"]))
+    export.export(export.Request(path, Path("my.jsonl"), Path("curated.jsonl")))
+    assert records("curated.removed.jsonl") == [
+        {
+            "more": 1.5, "id": 15, "text": TEXTS[5], "duplicate_of": "12",
+            "reason": "near copy of 12, similarity 1.0",
+        }
+    ]  # fmt: skip
+
+
+def test_rows_can_be_written_as_often_as_they_are_trained_on() -> None:
+    path = write_plan(PLANNED)
+    export.export(export.Request(path, Path("my.jsonl"), Path("c.jsonl"), repeat=True))
+    assert [row["id"] for row in records("c.jsonl")] == [10, 11, 11, 11, 12, 13, 14]
+    assert {row["copies"] for row in records("c.jsonl")} == {1}
+
+
+def test_parquet_gives_the_same_rows() -> None:
+    pl.read_ndjson("my.jsonl").write_parquet("my.parquet")
+    path = write_plan(PLANNED)
+    for name in ("jsonl", "parquet"):
+        out = Path(f"curated.{name}")
+        export.export(export.Request(path, Path(f"my.{name}"), out, repeat=True))
+    assert pl.read_parquet("curated.parquet").to_dicts() == records("curated.jsonl")
+    removed = pl.read_parquet("curated.removed.parquet")
+    assert removed.to_dicts() == records("curated.removed.jsonl")
+
+
+def test_what_cannot_be_exported_is_refused_and_nothing_is_written() -> None:
+    path = write_plan(PLANNED)
+    Path("other.jsonl").write_text('{"id": 1, "text": "a"}\n')
+    with pytest.raises(DataError, match=r"other\.jsonl: expected a row for each of the 5 ids"):
+        export.export(export.Request(path, Path("other.jsonl"), Path("c.jsonl")))
+    Path("clash.jsonl").write_bytes(b"".join(line.replace(b"more", b"weight") for line in LINES))
+    with pytest.raises(ConfigError, match=r"no field 'weight'.*--prefix gdc_"):
+        export.export(export.Request(path, Path("clash.jsonl"), Path("c.jsonl")))
+    with pytest.raises(ConfigError, match="expected another file than"):
+        export.export(export.Request(path, Path("my.jsonl"), Path("my.jsonl")))
+    with pytest.raises(ConfigError, match="expected the kind of the file"):
+        export.export(export.Request(path, Path("my.jsonl"), Path("c.parquet")))
+    assert not Path("c.jsonl").exists()
+    request = export.Request(path, Path("clash.jsonl"), Path("c.jsonl"), prefix="gdc_")
+    export.export(request)
+    assert records("c.jsonl")[2]["gdc_weight"] == 0.5
+
+
+# ---- plant
+
+
+def planting(**more: Any) -> plant.Request:  # noqa: ANN401
+    return plant.Request(
+        Path("my.jsonl"), Path("planted.jsonl"), Path("canaries.parquet"),
+        **{"families": ("digits",), "repeats": (1, 3), "per_level": 2, "num_twins": 4, **more},
+    )  # fmt: skip
+
+
+def test_canaries_stand_behind_lines_that_stay_as_they_are() -> None:
+    done = plant.plant(planting())
+    assert (done.num_canaries, done.num_planted_rows, done.num_twins) == (4, 8, 4)
+    assert done.is_many
+    assert Path("planted.jsonl").read_bytes().startswith(b"".join(LINES))
+    planted = records("planted.jsonl")[6:]
+    assert [row["id"] for row in planted] == list(range(16, 24))
+    canaries = pl.read_parquet("canaries.parquet")
+    texts = [row["text"] for row in planted]
+    for text, num_repeats in canaries.select("text", "num_repeats").iter_rows():
+        assert texts.count(text) == num_repeats
+
+
+def test_planted_rows_are_left_out_of_an_export() -> None:
+    plant.plant(planting())
+    path = write_plan([(str(i), "keep", 1.0, 1, "no rule", []) for i in range(10, 24)])
+    request = export.Request(
+        path, Path("planted.jsonl"), Path("c.jsonl"), canaries=Path("canaries.parquet")
+    )
+    export.export(request)
+    assert [row["id"] for row in records("c.jsonl")] == list(range(10, 16))
+    assert {row["reason"] for row in records("c.removed.jsonl")} == {"planted canary"}
+
+
+def test_a_file_without_a_last_newline_and_without_ids_can_be_planted() -> None:
+    Path("my.jsonl").write_text('{"body": "one"}\n{"body": "two"}')
+    plant.plant(planting(text_field="body"))
+    rows = records("planted.jsonl")
+    assert rows[:2] == [{"body": "one"}, {"body": "two"}]
+    assert {*rows[2]} == {"body"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"families": ("natural",)}, "--families: expected some of digits, words, got natural"),
+        ({"repeats": (0,)}, "--repeats: expected different numbers of at least 1"),
+        ({"families": ("words",), "num_twins": 10**8}, "--families words: expected"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planted_is_refused(more: dict[str, object], message: str) -> None:
+    with pytest.raises(GdcError, match=message):
+        plant.plant(planting(**more))
+    assert not Path("planted.jsonl").exists()
+
+
+def test_the_commands_say_what_they_wrote() -> None:
+    folder = mapped()
+    told = run("plan", "--map", str(folder), "--rule", "dedup", "--out", "plan.parquet")
+    assert "near copy of …" in told
+    told = run("export", "plan.parquet", "my.jsonl", "--out", "curated.jsonl")
+    assert "5 rows kept; 1 removed" in told
+    told = run("plant", "my.jsonl", "--out", "p.jsonl", "--canaries", "c.parquet", "--repeats", "1")
+    assert "10 canaries in 10 rows behind your 6; 200 twins are in no row" in told
+    with pytest.raises(ConfigError, match=r"--repeats: expected whole numbers.*'x'"):
+        run("plant", "my.jsonl", "--out", "p.jsonl", "--canaries", "c.parquet", "--repeats", "x")
