@@ -131,8 +131,12 @@ CANARY_MEMORIZATION: Final = pl.Schema(
         "num_twins": pl.Int64,
         "exposure": pl.Float64,  # bits, at most log2 of the twins; null without twins
         "is_memorized": pl.Boolean,  # likelier than every twin; null without twins
+        "is_extracted": pl.Boolean,  # by greedy decoding of a tracked model
     }
 )
+# Scores of never-planted twins and of held-out text, on which no tracked model was trained, and one
+# more column for every score that reads nothing but the losses.
+UNSEEN_SCORES: Final = pl.Schema({"sample_id": pl.String})
 QUADRANT_TABLE: Final = pl.Schema(
     {
         "sample_id": pl.String,

@@ -30,4 +30,4 @@ def label_by_model(canaries: pl.DataFrame, model: str, tokenizer: str | None) ->
     block_size = min(positions or _MAX_BLOCK_SIZE, _MAX_BLOCK_SIZE)
     subject = Subject(models.on_device(opened), texts, block_size)
     secrets = record_secrets(subject, canaries, batch_tokens=_BATCH_TOKENS)
-    return label_canaries(canaries, [secrets.nll / secrets.num_tokens])
+    return label_canaries(canaries, [secrets.nll / secrets.num_tokens], [secrets.is_extracted])

@@ -1,5 +1,10 @@
 """Scores and labelled canaries -> a card for each score, and the axis that ``auto`` stands for.
 
+A score is asked to tell the memorized canaries of a family from those that are not and from its
+twins, where it is known for them, and from ordinary training text where a family has neither. Its
+card says what it was asked, and how it does against each. A score that puts canaries which a model
+says verbatim below ordinary text is never an axis, whatever else it tells.
+
 A planted canary counts as memorized when the tracked models find its secret likelier, per token,
 than those of all never-planted twins of its family, however often it was planted. Per token,
 because secrets of a family differ in length and a short one is likely to any model. A canary that
@@ -22,7 +27,14 @@ from numpy.typing import NDArray
 from gdc.config import MIN_TWINS, PartitionConfig
 from gdc.errors import DataError
 from gdc.mapping.quadrants import threshold_value
-from gdc.mapping.score_cards import AutoAxis, Calibration, CanaryCounts, Role, ScoreCard
+from gdc.mapping.score_cards import (
+    AutoAxis,
+    Calibration,
+    CanaryCounts,
+    Comparison,
+    Role,
+    ScoreCard,
+)
 from gdc.schema import CANARY_MEMORIZATION, SCORES, Verdict, require
 from gdc.scores import cost_class
 from gdc.statistics import ranks
@@ -32,6 +44,12 @@ from gdc.statistics.exposure import sampled_exposure
 NUM_RESAMPLES: Final = 1000
 # The score of the paper, taken where no other is shown to be right.
 FALLBACK: Final = "memorization"
+_OWN: Final[tuple[Comparison, ...]] = ("other canaries", "twins")
+_TEXT: Final[tuple[Comparison, ...]] = ("training text", "held-out text")
+# Few canaries do not resolve a smaller difference of AUROCs. Among scores that differ by less,
+# those that lead on ordinary text in leaderboards, at no cost beyond the run, come first.
+TOLERANCE: Final = 0.1
+PREFERRED: Final = ("total_drop", "std", "iqr")
 # The other axis of the map, and one of which a high value is no sign of memorization.
 NO_AXIS: Final = ("difficulty", "first_learned")
 # Scores that auto tests at most, and the chance that one which knows nothing passes: Bonferroni.
@@ -44,46 +62,114 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Family:
-    """Planted canaries of one family, of which some are memorized and some are not."""
+class Judged:
+    """Memorized canaries of one family and what they are compared with, by one score."""
 
-    canaries: pl.DataFrame  # sorted by canary_id; a column for every score
-    role: Role
+    values: Values
+    is_memorized: Mask
     seed: tuple[int, int]  # of the resamples, another for every family
 
     @cached_property
-    def is_memorized(self) -> Mask:
-        """The label of each canary."""
-        return self.canaries["is_memorized"].to_numpy()
-
-    @cached_property
     def weights(self) -> NDArray[np.int64]:
-        """Resamples x canaries: how often each is drawn; both kinds keep their number."""
+        """Resamples x rows: how often each is drawn; both kinds keep their number."""
         return stratified_weights(self.is_memorized, num_resamples=NUM_RESAMPLES, seed=self.seed)
 
     @cached_property
     def shuffled(self) -> Mask:
-        """Resamples x canaries: the labels in random order."""
+        """Resamples x rows: the labels in random order."""
         rng = np.random.default_rng(self.seed)
         return rng.permuted(np.tile(self.is_memorized, (NUM_RESAMPLES, 1)), axis=1)
 
-    def codes(self, score: str) -> ranks.Codes:
-        """The ordinal of each canary's score."""
-        return ranks.codes(self.canaries[score].to_numpy())
+    @cached_property
+    def codes(self) -> ranks.Codes:
+        """The ordinal of each value."""
+        return ranks.codes(self.values)
 
-    def auroc(self, score: str) -> float:
-        """Of memorized against unmemorized canaries."""
-        weights = np.ones(len(self.is_memorized))
-        return ranks.auroc(self.codes(score), self.is_memorized, weights)
+    @property
+    def auroc(self) -> float:
+        """Of memorized canaries against the others."""
+        return ranks.auroc(self.codes, self.is_memorized, np.ones(len(self.values)))
 
 
-def label_canaries(canaries: pl.DataFrame, secret_losses: Sequence[Values]) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Family:
+    """The planted canaries of one family, its twins and ordinary text."""
+
+    canaries: pl.DataFrame  # sorted by canary_id; a column for every score
+    twins: pl.DataFrame  # a column for every score that twins have
+    training_text: pl.DataFrame  # a column for every score
+    heldout_text: pl.DataFrame  # a column for every score that held-out text has
+    role: Role | None
+    seed: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """Of the family."""
+        return str(self.canaries["family"][0])
+
+    @property
+    def is_memorized(self) -> Mask:
+        """The label of each canary."""
+        return self.canaries["is_memorized"].to_numpy()
+
+    def values(self, score: str, of: Comparison) -> Values:
+        """The score of what memorized canaries are compared with; empty: it has none."""
+        others = {
+            "other canaries": self.canaries.filter(~pl.col("is_memorized")),
+            "twins": self.twins,
+            "training text": self.training_text,
+            "held-out text": self.heldout_text,
+        }[of]
+        if score not in others.columns:
+            return np.empty(0)
+        return others[score].fill_nan(None).drop_nulls().to_numpy()
+
+    def asked(self, score: str) -> list[Comparison]:
+        """What the score is asked about: canaries that are not memorized and twins, else text."""
+        own = [of for of in _OWN if len(self.values(score, of))]
+        return own or [of for of in _TEXT[:1] if len(self.values(score, of))]
+
+    def judged(self, score: str) -> Judged:
+        """Memorized canaries against what the score is asked about."""
+        memorized = self.canaries.filter("is_memorized")[score].to_numpy()
+        others = np.concatenate([self.values(score, of) for of in self.asked(score)])
+        values = np.concatenate([memorized, others])
+        return Judged(values, np.arange(len(values)) < len(memorized), self.seed)
+
+    def against(self, score: str) -> dict[Comparison, float]:
+        """AUROC of memorized canaries against each of what there is to compare them with."""
+        return self._aurocs(self.canaries.filter("is_memorized"), score, (*_OWN, *_TEXT))
+
+    def extracted_against_text(self, score: str) -> float | None:
+        """AUROC of extracted canaries against ordinary training text; None: there are none."""
+        return self._aurocs(self.canaries.filter("is_extracted"), score, _TEXT[:1]).get(_TEXT[0])
+
+    def _aurocs(
+        self, canaries: pl.DataFrame, score: str, others: Sequence[Comparison]
+    ) -> dict[Comparison, float]:
+        known = canaries[score].fill_nan(None).drop_nulls().to_numpy()
+        if not len(known):
+            return {}
+        return {
+            of: ranks.auroc_of_groups(known, values)
+            for of in others
+            if len(values := self.values(score, of))
+        }
+
+
+def label_canaries(
+    canaries: pl.DataFrame,
+    secret_losses: Sequence[Values],
+    extracted: Sequence[Mask] | None = None,
+) -> pl.DataFrame:
     """Which planted canaries the tracked models know.
 
     Args:
         canaries: ``CANARIES`` table.
         secret_losses: For each tracked model the nats per token of every secret, in the order of
             ``canaries``; their mean decides.
+        extracted: Likewise, whether greedy decoding gives the secret; one model suffices. None:
+            not known.
 
     Returns:
         ``CANARY_MEMORIZATION`` table, the planted canaries alone; without twins they have no label.
@@ -92,7 +178,10 @@ def label_canaries(canaries: pl.DataFrame, secret_losses: Sequence[Values]) -> p
         Exposure, here at its cap: Carlini et al. 2019, arXiv:1802.08232.
     """
     labelled = canaries.with_columns(
-        loss=pl.Series(np.mean(secret_losses, axis=0), dtype=pl.Float64)
+        loss=pl.Series(np.mean(secret_losses, axis=0), dtype=pl.Float64),
+        is_extracted=pl.lit(None, pl.Boolean)
+        if extracted is None
+        else pl.Series(np.any(extracted, axis=0), dtype=pl.Boolean),
     )
     families = [
         _label_family(table) for table in labelled.partition_by("family", maintain_order=True)
@@ -100,27 +189,31 @@ def label_canaries(canaries: pl.DataFrame, secret_losses: Sequence[Values]) -> p
     return pl.concat([pl.DataFrame(schema=CANARY_MEMORIZATION), *families])
 
 
-def calibrate(
+def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
     scores: pl.DataFrame,
     copies: pl.DataFrame,
     labelled: pl.DataFrame,
     config: PartitionConfig,
     *,
     seed: int,
+    unseen: pl.DataFrame | None = None,
 ) -> Calibration:
-    """Test how well every score tells memorized from unmemorized canaries of the same family.
+    """Test how well every score tells memorized canaries from the others of the same family.
 
     Families that can judge take turns, by name: the first chooses, the second reports, and so on;
     a single one reports. The order in which ``auto`` tests scores rests on the first kind alone.
 
     Args:
-        scores: ``SCORES`` table with its further columns, rows in any order.
+        scores: ``SCORES`` table with its further columns, rows in any order; those that are not in
+            ``copies`` are ordinary training text.
         copies: ``sample_id`` and ``canary_id`` of the planted rows; a canary has the mean of
             theirs.
         labelled: ``CANARY_MEMORIZATION`` table.
         config: The cut on the memorization axis. One by value is in the units of ``config.axis``
             and a conformal one needs its p-values, so they give precision and recall to it alone.
         seed: Of the resamples.
+        unseen: ``UNSEEN_SCORES`` table with the ``family`` of each twin, null for held-out text;
+            None: only planted canaries and training text are compared with.
 
     Raises:
         DataError: A canary has no scored row.
@@ -134,9 +227,10 @@ def calibrate(
         for table in _with_scores(labelled, scores, copies, names).partition_by("family")
     }
     counts = _with_roles({name: _count(table) for name, table in sorted(tables.items())})
-    with_role = [(name, family.role) for name, family in counts.items() if family.role is not None]
+    text = scores.join(copies, on="sample_id", how="anti").select(names)
     families = [
-        Family(tables[name], role, (seed, index)) for index, (name, role) in enumerate(with_role)
+        _family(tables[name], text, unseen, family.role, (seed, index))
+        for index, (name, family) in enumerate(counts.items())
     ]
     cards = sorted((_card(scores[name], families, config) for name in names), key=_best_first)
     reporting = [family for family in counts.values() if family.role == "report"]
@@ -146,6 +240,24 @@ def calibrate(
         num_unmemorized=sum(family.num_unmemorized or 0 for family in reporting),
         cards=cards,
         auto=choose_axis(cards, counts),
+    )
+
+
+def _family(
+    canaries: pl.DataFrame,
+    text: pl.DataFrame,
+    unseen: pl.DataFrame | None,
+    role: Role | None,
+    seed: tuple[int, int],
+) -> Family:
+    others = pl.DataFrame(schema={"family": pl.String}) if unseen is None else unseen
+    return Family(
+        canaries=canaries,
+        twins=others.filter(pl.col("family") == canaries["family"][0]),
+        training_text=text,
+        heldout_text=others.filter(pl.col("family").is_null()),
+        role=role,
+        seed=seed,
     )
 
 
@@ -163,7 +275,7 @@ def choose_axis(cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]
         With none validated ``FALLBACK``.
     """
     above = [card for card in cards if card.may_be_axis and (card.auroc_choose or 0.0) > 0.5]
-    tested = above[:NUM_TESTED]
+    tested = _preferred_first(above)[:NUM_TESTED]
     for number, card in enumerate(tested, start=1):
         if card.low_for_auto is not None and card.low_for_auto > 0.5:
             reason = (
@@ -173,6 +285,15 @@ def choose_axis(cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]
             )
             return AutoAxis(card.score, is_validated=True, reason=reason)
     return AutoAxis(FALLBACK, is_validated=False, reason=_why_none(tested, families))
+
+
+def _preferred_first(cards: Sequence[ScoreCard]) -> list[ScoreCard]:
+    """The cards in falling order, those as good as the best by what is preferred."""
+    best = max((card.auroc_choose or 0.0 for card in cards), default=0.0)
+    as_good = [card for card in cards if (card.auroc_choose or 0.0) > best - TOLERANCE]
+    preference = {name: place for place, name in enumerate(PREFERRED)}
+    ordered = sorted(as_good, key=lambda card: preference.get(card.score, len(preference)))
+    return [*ordered, *(card for card in cards if card not in as_good)]
 
 
 def _why_none(tested: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]) -> str:
@@ -235,8 +356,8 @@ def _count(canaries: pl.DataFrame) -> CanaryCounts:
     why = None
     if num_memorized is None or num_twins < MIN_TWINS:
         why = f"expected at least {MIN_TWINS} twins (num_twins), got {num_twins}"
-    elif num_memorized in {0, num_canaries}:
-        why = f"{num_memorized} of {num_canaries} canaries are memorized"
+    elif not num_memorized:
+        why = f"0 of {num_canaries} canaries are memorized"
     elif _chance_of(num_memorized, num_canaries, num_twins) > TAIL:
         why = "no more are likelier than all twins than chance gives"
     return CanaryCounts(
@@ -245,6 +366,7 @@ def _count(canaries: pl.DataFrame) -> CanaryCounts:
         num_twins=num_twins,
         why=why,
         role=None,
+        num_extracted=int(canaries["is_extracted"].sum()),
     )
 
 
@@ -284,26 +406,48 @@ def _card(scores: pl.Series, families: Sequence[Family], config: PartitionConfig
     )
     if not reporting:
         return replace(card, why="No family of canaries can judge.")
-    if any(family.canaries[name].null_count() for family in families):
+    judging = [*choosing, *reporting]
+    if any(family.canaries[name].null_count() for family in judging):
         return replace(card, why=f"{name} has no value for some of the canaries.")
-    spread = _spread(name, reporting)
+    if not all(family.asked(name) for family in judging):
+        return replace(card, why="There is nothing to compare the memorized canaries with.")
+    spread = _spread([family.judged(name) for family in reporting])
     auroc = Estimate(spread.value, spread.low(TAIL), spread.high(TAIL))
     judged = replace(
         card,
-        auroc_choose=_mean_auroc(name, choosing) if choosing else None,
+        auroc_choose=_mean_auroc([f.judged(name) for f in choosing]) if choosing else None,
         auroc_report=auroc,
         low_for_auto=spread.low(TAIL_TESTED),
         verdict=_verdict(auroc),
+        asked={family.name: family.asked(name) for family in judging},
+        against={family.name: family.against(name) for family in judging},
     )
-    return _at_the_cut(judged, scores, reporting, config)
+    return _not_below_text(_at_the_cut(judged, scores, reporting, config), families)
+
+
+def _not_below_text(card: ScoreCard, families: Sequence[Family]) -> ScoreCard:
+    """Refuse a score that puts what a model says verbatim below ordinary text."""
+    aurocs = {family.name: family.extracted_against_text(card.score) for family in families}
+    known = {name: auroc for name, auroc in aurocs.items() if auroc is not None}
+    below = [f"{name} {auroc:.2f}" for name, auroc in known.items() if auroc < 0.5]
+    card = replace(card, extracted_against_text=known)
+    if not below:
+        return card
+    return replace(
+        card,
+        may_be_axis=False,
+        verdict="does not",
+        why="Extracted canaries lie below ordinary training text, AUROC "
+        f"{', '.join(below)}: such a score is no axis.",
+    )
 
 
 def _best_first(card: ScoreCard) -> tuple[float, str]:
     return -(card.auroc_choose or 0.0), card.score
 
 
-def _mean_auroc(score: str, families: Sequence[Family]) -> float:
-    return float(np.mean([family.auroc(score) for family in families]))
+def _mean_auroc(families: Sequence[Judged]) -> float:
+    return float(np.mean([family.auroc for family in families]))
 
 
 class Spread(NamedTuple):
@@ -329,16 +473,14 @@ class Spread(NamedTuple):
         return min(1.0, max(np.quantile(self.resampled, 1 - tail), self.value + (0.5 - chance)))
 
 
-def _spread(score: str, families: Sequence[Family]) -> Spread:
+def _spread(families: Sequence[Judged]) -> Spread:
     resampled, by_chance = [], []
     for family in families:
-        codes, labels = family.codes(score), family.is_memorized
+        codes, labels = family.codes, family.is_memorized
         even = np.ones(len(labels))
         resampled.append([ranks.auroc(codes, labels, weights) for weights in family.weights])
         by_chance.append([ranks.auroc(codes, dealt, even) for dealt in family.shuffled])
-    return Spread(
-        _mean_auroc(score, families), np.mean(resampled, axis=0), np.mean(by_chance, axis=0)
-    )
+    return Spread(_mean_auroc(families), np.mean(resampled, axis=0), np.mean(by_chance, axis=0))
 
 
 def _verdict(auroc: Estimate) -> Verdict:

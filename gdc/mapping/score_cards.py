@@ -1,19 +1,22 @@
 """What canaries say of scores -> the types of calibration.json."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gdc.schema import Verdict
 from gdc.statistics.bootstrap import Estimate
 
 Role = Literal["choose", "report"]
+# What memorized canaries are compared with.
+Comparison = Literal["other canaries", "twins", "training text", "held-out text"]
 
 
 @dataclass(frozen=True)
 class CanaryCounts:
     """The canaries of one family; ``why`` says why they cannot judge scores, or is None.
 
-    Without twins nothing is labelled, and the counts are None.
+    Without twins nothing is labelled, and the counts are None. ``num_extracted`` counts those that
+    a tracked model says verbatim.
     """
 
     num_memorized: int | None
@@ -21,6 +24,7 @@ class CanaryCounts:
     num_twins: int
     why: str | None
     role: Role | None
+    num_extracted: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,12 @@ class ScoreCard:
             report.
         recall: Share of memorized canaries that are above the cut.
         verdict: In words.
-        why: Why something is None.
+        why: Why something is None, or why the score is never an axis.
+        asked: What memorized canaries were compared with in the AUROCs above, by family.
+        against: AUROC of the memorized canaries of each family against each of what there is to
+            compare them with.
+        extracted_against_text: AUROC of the extracted canaries of each family against ordinary
+            training text; a score below one half anywhere is never an axis.
     """
 
     score: str
@@ -51,6 +60,9 @@ class ScoreCard:
     recall: Estimate | None
     verdict: Verdict
     why: str | None
+    asked: dict[str, list[Comparison]] = field(default_factory=dict)
+    against: dict[str, dict[Comparison, float]] = field(default_factory=dict)
+    extracted_against_text: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ A trace has this form, whichever program wrote it::
                                more; rows as in index.parquet
         loss_000       Float32  mean cross-entropy of the sample's tokens in nats per token, finite
                                 and at least 0; null or NaN: the sample was not seen
-    heldout/index.parquet      optional: held-out samples, with the columns of train/index.parquet
+    heldout/index.parquet      optional: held-out samples, with the columns of train/index.parquet;
+                               last, never-planted twins of canaries: their ids start with "twin:"
     heldout/loss_000.parquet   optional: their losses under the frozen model, as those of train/
     tokens.parquet             optional: a row for each training sample, in the order of the index
         sample_id      String
@@ -43,13 +44,17 @@ own. Their rows follow each other in the order of the shards.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.schema import TOKEN_LOSSES
+from gdc.schema import TOKEN_LOSSES, TRACE_INDEX
+
+# Begins the id of a twin among the held-out samples.
+TWIN: Final = "twin:"
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Trace:
             ``checkpoints``: nats per token, null where the sample was not seen.
         heldout_index: ``TRACE_INDEX`` table of the held-out samples.
         heldout_losses: Their losses, in the form of ``losses``.
+        twin_index: ``TRACE_INDEX`` table of never-planted twins, whose ids start with ``TWIN``.
+        twin_losses: Their losses; None: there are no twins.
         tokens: ``TOKEN_LOSSES`` tables of the training and of the held-out samples, rows as in the
             indices; None: not recorded, or not read.
         gains: ``SELF_INFLUENCE`` table, rows as in ``index``; None: not recorded, or not read.
@@ -75,6 +82,8 @@ class Trace:
     heldout_losses: pl.LazyFrame
     tokens: tuple[pl.DataFrame, pl.DataFrame] | None = None
     gains: pl.DataFrame | None = None
+    twin_index: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRACE_INDEX))
+    twin_losses: pl.LazyFrame | None = None
 
     def columns(self, mode: str) -> tuple[str, ...]:
         """Names of the loss columns recorded in ``mode``, in checkpoint order."""

@@ -76,11 +76,19 @@ def _card_sentence(card: ScoreCard, calibration: Calibration) -> str:
     auroc = card.auroc_report
     if auroc is None:
         return str(card.why)
-    return (
+    asked = list(dict.fromkeys(of for names in card.asked.values() for of in names))
+    counted_others = {"other canaries": f"{calibration.num_unmemorized:,} other canaries"}
+    others = " and ".join(counted_others.get(of, of) for of in asked or counted_others)
+    sentence = (
         f"AUROC {auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}] of "
-        f"{calibration.num_memorized:,} memorized against "
-        f"{calibration.num_unmemorized:,} other canaries."
+        f"{calibration.num_memorized:,} memorized against {others}."
     )
+    text = ", ".join(
+        f"{family} {against['training text']:.2f}"
+        for family, against in card.against.items()
+        if "training text" in against
+    )
+    return f"{sentence} Against ordinary training text: {text}." if text else sentence
 
 
 def summarize(

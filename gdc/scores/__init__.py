@@ -18,6 +18,7 @@ from gdc.scores.samples import (
     epsilon_of,
     scan_scores,
     score_samples,
+    score_unseen,
     summarize,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "require_registered",
     "scan_scores",
     "score_samples",
+    "score_unseen",
     "summarize",
 ]

@@ -160,8 +160,49 @@ def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, fl
         raise ConfigError(f"score: expected every name once, got {list(config.enabled)}.")
     _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of([trace], config.mode, config.epsilon)
-    inputs = ScoreInputs(
-        columns=trace.columns(config.mode),
+    inputs = _streamed_inputs(trace.columns(config.mode), config, epsilon)
+    return trace.samples.select(_scores(inputs, config)), epsilon
+
+
+def score_unseen(traces: Sequence[Trace], config: ScoreConfig, epsilon: float) -> pl.DataFrame:
+    """Score held-out samples and twins as if they had been trained on.
+
+    Args:
+        traces: Of the tracked runs.
+        config: As for the training samples; only its scores of ``STREAMED`` are written.
+        epsilon: That of the training samples.
+
+    Returns:
+        ``UNSEEN_SCORES``, means over the runs, with the columns of ``SCORES`` and the scores; no
+        row for ``mode: online``, which asks held-out samples later than samples that it trains on.
+    """
+    enabled = tuple(name for name in config.enabled if name in STREAMED)
+    streamed = config.model_copy(update={"enabled": enabled})
+    tables = [
+        pl.concat([index.lazy(), losses], how="horizontal").select(
+            _scores(_streamed_inputs(trace.columns(config.mode), config, epsilon), streamed)
+        )
+        for trace in traces
+        for index, losses in (
+            (trace.heldout_index, trace.heldout_losses),
+            (trace.twin_index, trace.twin_losses),
+        )
+        if losses is not None
+    ]
+    mean_scores = (
+        pl.concat(tables)
+        .drop("never_learned")
+        .group_by("sample_id", maintain_order=True)
+        .agg(pl.all().mean())
+        .collect()
+    )
+    return mean_scores if config.mode == "probe" else mean_scores.clear()
+
+
+def _streamed_inputs(columns: tuple[str, ...], config: ScoreConfig, epsilon: float) -> ScoreInputs:
+    """What scores of ``STREAMED`` read, and nothing else."""
+    return ScoreInputs(
+        columns=columns,
         both_modes=None,
         trace=None,
         epsilon=epsilon,
@@ -177,7 +218,6 @@ def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, fl
         tokens=None,
         gain=None,
     )
-    return trace.samples.select(_scores(inputs, config)), epsilon
 
 
 def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Threshold) -> float:

@@ -5,11 +5,12 @@ from dataclasses import asdict
 import polars as pl
 import torch
 
+from gdc.audit.extraction import Secrets
 from gdc.audit.model_audit import Subject, record_secrets
 from gdc.config import Params
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer
 from gdc.mapping import calibration
-from gdc.mapping.calibration import Values
+from gdc.recording.trace import TWIN
 from gdc.stages.runner import run
 from gdc.training import models
 from gdc.workspace import files, paths, tables, tracking
@@ -24,12 +25,19 @@ def main() -> None:
         planted = tables.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
         torch.set_num_threads(params.evaluate.num_threads)
         tokenizer = load_tokenizer(paths.TOKENIZER)
-        secret_losses = [
-            _secret_losses(seed, tokenizer, canaries, params) for seed in params.train.seeds
-        ]
-        labelled = calibration.label_canaries(canaries, secret_losses)
+        secrets = [_secrets(seed, tokenizer, canaries, params) for seed in params.train.seeds]
+        labelled = calibration.label_canaries(
+            canaries,
+            [one.nll / one.num_tokens for one in secrets],
+            [one.is_extracted for one in secrets],
+        )
         calibrated = calibration.calibrate(
-            scores, planted, labelled, params.partition, seed=params.seed
+            scores,
+            planted,
+            labelled,
+            params.partition,
+            seed=params.seed,
+            unseen=_with_families(tables.read("unseen_scores"), canaries),
         )
         tables.write("canary_memorization", labelled)
         files.write_json(paths.CALIBRATION, asdict(calibrated))
@@ -42,13 +50,18 @@ def main() -> None:
         stage.log_artifact(paths.CALIBRATION)
 
 
-def _secret_losses(
+def _secrets(
     seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params
-) -> Values:
+) -> Secrets:
     model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
     subject = Subject(model, tokenizer, params.model.block_size)
-    secrets = record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
-    return secrets.nll / secrets.num_tokens
+    return record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
+
+
+def _with_families(unseen: pl.DataFrame, canaries: pl.DataFrame) -> pl.DataFrame:
+    """The scores with the family of each twin; null: held-out text."""
+    families = canaries.select("family", sample_id=TWIN + pl.col("canary_id"))
+    return unseen.join(families, on="sample_id", how="left", maintain_order="left")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ def main() -> None:
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         tables.write("scores", table)
         tables.write("scores_by_run", scored.by_run)
+        tables.write(
+            "unseen_scores", scores.score_unseen(traces, params.score, scored.summary.epsilon)
+        )
         summary = scored.summary.to_json()
         files.write_json(paths.SCORES_SUMMARY, summary)
         numbers = {k: v for k, v in summary.items() if isinstance(v, int | float)}

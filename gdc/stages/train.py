@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import polars as pl
 
-from gdc.corpus.tokenizer import load_tokenizer
-from gdc.recording.trace import gain_table, token_table
+from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer
+from gdc.recording.trace import TWIN, gain_table, token_table
 from gdc.schema import TRACE_INDEX
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
@@ -26,11 +26,16 @@ def main() -> None:
     with fitting.stage_run(group, "train", {**sections, "seed": seed}, str(seed)) as stage:
         corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
         samples = corpus.filter(pl.col("split") == "train")
-        heldout = corpus.filter(pl.col("split") == "validation")
+        columns = [*TRACE_INDEX.names(), "text"]
+        twins = _twins(tables.read("canaries"), tokenizer)
+        heldout = pl.concat(
+            [corpus.filter(pl.col("split") == "validation").select(columns), twins.select(columns)]
+        )
         index, heldout_index = (table.select(TRACE_INDEX.names()) for table in (samples, heldout))
-        data = TrainingData.unweighted(
+        unweighted = TrainingData.unweighted(
             fitting.tokenize(samples, tokenizer), fitting.tokenize(heldout, tokenizer)
         )
+        data = replace(unweighted, num_twins=twins.height)
         recorded = params.train.model_dump(exclude={"seeds"})
         recipe = replace(fitting.recipe_from(params, seed), **recorded)
         trace = TraceWriter(seed, index, heldout_index, group)
@@ -46,6 +51,18 @@ def main() -> None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
             stage.log_artifact(paths.trace_path(seed))
             fitting.save(model, recording, stage, arm="tracked", seed=seed)
+
+
+def _twins(canaries: pl.DataFrame, tokenizer: TextTokenizer) -> pl.DataFrame:
+    """Never-planted twins as held-out samples, by which scores of planted canaries are judged."""
+    twins = canaries.filter(pl.col("num_repeats") == 0)
+    # The end of text is predicted too.
+    num_tokens = [len(ids) + 1 for ids in tokenizer.encode(twins["text"].to_list())]
+    return twins.select(
+        sample_id=TWIN + pl.col("canary_id"),
+        num_tokens=pl.Series(num_tokens, dtype=pl.Int64),
+        text="text",
+    )
 
 
 def _token_tables(

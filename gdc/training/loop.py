@@ -185,8 +185,9 @@ class Trainer:
         epoch = self.epoch + self.batch_index / len(self.batches)
         if not (recording.checkpoints and recording.checkpoints[-1][1] == self.step):
             self.heldout = self.evaluate("heldout").astype(np.float32)
+        ordinary = self.heldout[: len(self.heldout) - self.data.num_twins]
         recording.heldout_means.append(
-            float(self.heldout.mean(dtype=np.float64)) if len(self.heldout) else np.nan
+            float(ordinary.mean(dtype=np.float64)) if len(ordinary) else np.nan
         )
         recording.checkpoints.append((len(recording.checkpoints), self.step, epoch, mode, rate))
         if self.trace is not None:

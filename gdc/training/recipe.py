@@ -32,7 +32,8 @@ class TrainingData:
     ``weights`` float64 (factor of a sample's loss) and ``copies`` int64 (times per epoch) have one
     entry for each text; a sample with weight 0 or no copies is not trained on. ``masked`` has one
     for each id of ``texts``: predicting it carries no loss, though later tokens see it; None masks
-    nothing. ``heldout`` are texts that are evaluated and never trained on.
+    nothing. ``heldout`` are texts that are evaluated and never trained on; the last ``num_twins``
+    of them are twins of canaries, no part of the mean over held-out texts.
     """
 
     texts: TokenizedTexts
@@ -40,6 +41,7 @@ class TrainingData:
     copies: NDArray[np.int64]
     heldout: TokenizedTexts
     masked: NDArray[np.bool_] | None = None
+    num_twins: int = 0
 
     @classmethod
     def unweighted(cls, texts: TokenizedTexts, heldout: TokenizedTexts) -> "TrainingData":

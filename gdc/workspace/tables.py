@@ -29,6 +29,7 @@ from gdc.schema import (
     SCORES,
     SCORES_BY_RUN,
     SPANS,
+    UNSEEN_SCORES,
     require,
     to_arrow,
 )
@@ -46,6 +47,7 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "canaries": (Path("data/canaries.parquet"), CANARIES),
     "halves": (REFERENCE_FOLDER / "halves.parquet", HALVES),
     "scores": (Path("data/scores.parquet"), SCORES),
+    "unseen_scores": (Path("data/unseen_scores.parquet"), UNSEEN_SCORES),
     "scores_by_run": (Path("data/scores_by_run.parquet"), SCORES_BY_RUN),
     "canary_memorization": (Path("data/canary_memorization.parquet"), CANARY_MEMORIZATION),
     "quadrants": (Path("data/quadrants.parquet"), QUADRANT_TABLE),

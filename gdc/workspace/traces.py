@@ -9,7 +9,7 @@ import polars as pl
 
 from gdc.errors import DataError, SchemaError
 from gdc.filesystem.table_files import checksum, scan_parquet
-from gdc.recording.trace import Trace, TraceScan, loss_column
+from gdc.recording.trace import TWIN, Trace, TraceScan, loss_column
 from gdc.recording.trace_files import CHECKSUMS
 from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX, require
 from gdc.workspace.files import read_json
@@ -41,7 +41,16 @@ def read(seed: int) -> Trace:
     )
     heldout_index = _read_index(folder / "heldout")
     heldout_losses = pl.concat(_scan_losses(folder / "heldout", checkpoints), how="horizontal")
-    return Trace(index, checkpoints, losses, heldout_index, heldout_losses)
+    num = heldout_index.height - int(_is_twin(heldout_index).sum())
+    return Trace(
+        index,
+        checkpoints,
+        losses,
+        heldout_index[:num],
+        heldout_losses.head(num),
+        twin_index=heldout_index[num:],
+        twin_losses=heldout_losses.slice(num),
+    )
 
 
 def read_folder(folder: Path) -> Trace:
@@ -61,13 +70,14 @@ def read_folder(folder: Path) -> Trace:
         heldout_index = read_table(folder / "heldout" / "index.parquet", TRACE_INDEX, ANEW)
         columns = _scan_losses(folder / "heldout", found.checkpoints, remedy=ANEW)
         heldout_losses = pl.concat(columns, how="horizontal")
+    num = heldout_index.height - int(_is_twin(heldout_index).sum())
     has_tokens = all((folder / name).exists() for name in TOKEN_FILES.values())
     return Trace(
         found.samples.select(names).collect(),
         found.checkpoints,
         found.samples.drop(names),
-        heldout_index.select(names),
-        heldout_losses,
+        heldout_index.select(names)[:num],
+        heldout_losses.head(num),
         tokens=_read_both_tokens(folder) if has_tokens else None,
     )
 
@@ -213,7 +223,12 @@ def verify_files(folder: Path, checksums: Mapping[str, Any], remedy: str = TRAIN
 
 def _read_both_tokens(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     train, heldout = (_read_tokens(folder, part) for part in TOKEN_FILES)
-    return train, heldout
+    return train, heldout.filter(~_is_twin(heldout))
+
+
+def _is_twin(samples: pl.DataFrame) -> pl.Series:
+    """Whether each held-out sample is a twin; those stand last."""
+    return samples["sample_id"].cast(pl.String).str.starts_with(TWIN)
 
 
 def _read_tokens(folder: Path, part: str) -> pl.DataFrame:

@@ -27,15 +27,22 @@ def rule(value: float = 0.5, kind: str = "quantile", axis: str = "memorization")
 
 
 def tables_of(
-    families: Families, num_twins: int = 1000, ordinary: Sequence[float] = ()
+    families: Families,
+    num_twins: int = 1000,
+    ordinary: Sequence[float] = (),
+    *,
+    are_extracted: bool = False,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Scores, copies and canaries, the three tables that are judged."""
+    """Scores, copies and canaries, the three tables that are judged; memorized may be extracted."""
     named = [
         (f"{family}-{index:02d}", family, is_memorized, score)
         for family, canaries in families.items()
         for index, (is_memorized, score) in enumerate(canaries)
     ]
-    canaries = [(name, family, 1, num_twins, 0.0, label) for name, family, label, _ in named]
+    canaries = [
+        (name, family, 1, num_twins, 0.0, label, label and are_extracted)
+        for name, family, label, _ in named
+    ]
     rows = [(f"{name}-0", 1.0, score, None, True) for name, *_, score in named]
     rows += [(f"text-{i}", 1.0, score, None, True) for i, score in enumerate(ordinary)]
     return (
@@ -49,16 +56,26 @@ def tables_of(
     )
 
 
-def calibrated(
+def calibrated(  # noqa: PLR0913 - as what it calls
     scores: pl.DataFrame,
     copies: pl.DataFrame,
     canaries: pl.DataFrame,
     config: PartitionConfig,
     *,
     seed: int,
+    unseen: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
     """What ``calibrate`` returns, as nested dictionaries."""
-    return asdict(calibrate(scores, copies, canaries, config, seed=seed))
+    return asdict(calibrate(scores, copies, canaries, config, seed=seed, unseen=unseen))
+
+
+def unseen_of(twins: Mapping[str, Sequence[float]], heldout: Sequence[float]) -> pl.DataFrame:
+    """Scores on ``memorization`` of the twins of each family and of held-out text."""
+    rows: list[tuple[str | None, float]] = [(f, value) for f, vs in twins.items() for value in vs]
+    rows += [(None, value) for value in heldout]
+    return pl.DataFrame(
+        rows, schema={"family": pl.String, "memorization": pl.Float64}, orient="row"
+    )
 
 
 def card_of(built: Mapping[str, Any], score: str = "memorization") -> dict[str, Any]:

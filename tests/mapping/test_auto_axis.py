@@ -29,7 +29,7 @@ from tests.mapping.calibration_builders import (
 
 
 def test_families_that_can_judge_take_turns_by_name_and_a_single_one_reports() -> None:
-    names = {"d": PERFECT, "a": PERFECT, "b": [(True, 1.0)], "c": PERFECT}
+    names = {"d": PERFECT, "a": PERFECT, "b": [(False, 1.0)], "c": PERFECT}
     families = calibrated(*tables_of(names), rule(), seed=0)["families"]
     assert {name: family["role"] for name, family in families.items()} == {
         "a": "choose",
@@ -104,6 +104,18 @@ def test_the_best_by_choice_that_is_validated_is_taken() -> None:
         "reporting ones: AUROC 0.80 there, 0.75 [0.50, 1.00] in the reporting ones, number 2 by "
         "choice. 2 tested, of at most 3, each at 0.83% one-sided.",
     )
+
+
+def test_of_scores_that_are_equally_good_those_that_lead_elsewhere_are_tested_first() -> None:
+    cards = [
+        judged_score("final_loss", 1.0, 0.6),
+        judged_score("std", 0.95, 0.6),
+        judged_score("total_drop", 0.91, 0.6),
+        judged_score("iqr", 0.9, 0.6),
+    ]
+    assert choose_axis(cards, TWO).axis == "total_drop"
+    # A tenth below the best is no longer as good as the best.
+    assert choose_axis([cards[0], cards[3]], TWO).axis == "final_loss"
 
 
 def test_with_none_of_the_best_three_validated_the_papers_score_is_taken() -> None:

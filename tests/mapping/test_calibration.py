@@ -25,6 +25,7 @@ from tests.mapping.calibration_builders import (
     judged,
     rule,
     tables_of,
+    unseen_of,
 )
 
 # ---- what is memorized
@@ -39,12 +40,16 @@ def test_a_canary_is_memorized_when_its_mean_is_below_all_twins_however_often_pl
         "a-0-01": (9.0, 9.0),
         "b-1-00": (0.0, 0.0),
     }
-    canaries = label_canaries(canaries_of(losses), list(np.array(list(losses.values())).T))
+    # Each tracked model says another secret verbatim.
+    extracted = [np.array([True, *[False] * 5]), np.array([False, True, *[False] * 4])]
+    canaries = label_canaries(
+        canaries_of(losses), list(np.array(list(losses.values())).T), extracted
+    )
     assert canaries.rows() == [
-        ("a-1-00", "a", 1, 2, 1.0, True),
-        ("a-16-00", "a", 16, 2, 0.0, False),
-        ("a-4-00", "a", 4, 2, 0.0, False),
-        ("b-1-00", "b", 1, 0, None, None),
+        ("a-1-00", "a", 1, 2, 1.0, True, True),
+        ("a-16-00", "a", 16, 2, 0.0, False, True),
+        ("a-4-00", "a", 4, 2, 0.0, False, False),
+        ("b-1-00", "b", 1, 0, None, None, False),
     ]
 
 
@@ -216,6 +221,60 @@ def test_the_chance_of_so_many_memorized_is_that_over_all_orders(
     assert chance == pytest.approx(np.mean(found))
 
 
+# ---- what a score is asked
+
+
+def test_canaries_that_are_not_memorized_and_twins_are_asked_and_every_comparison_is_told() -> None:
+    families = {"a": [(True, 4.0), (True, 2.0), (False, 1.0)]}
+    tables = tables_of(families, ordinary=[3.0, 1.0])
+    unseen = unseen_of({"a": [3.0, 0.0]}, heldout=[5.0])
+    card = card_of(calibrated(*tables, rule(), seed=0, unseen=unseen))
+    assert card["asked"] == {"a": ["other canaries", "twins"]}
+    # Of 2 x 3 pairs with 1, 3 and 0 the memorized one is higher in five.
+    assert card["auroc_report"]["value"] == 5 / 6
+    assert card["against"] == {
+        "a": {"other canaries": 1.0, "twins": 0.75, "training text": 0.75, "held-out text": 0.0}
+    }
+
+
+def test_where_all_canaries_are_memorized_twins_decide_and_without_them_ordinary_text() -> None:
+    tables = tables_of({"a": [(True, 4.0), (True, 2.0)]}, ordinary=[3.0, 1.0, 1.0, 1.0])
+    unseen = unseen_of({"a": [3.0, 0.0]}, heldout=[])
+    by_twins = card_of(calibrated(*tables, rule(), seed=0, unseen=unseen))
+    assert (by_twins["asked"], by_twins["auroc_report"]["value"]) == ({"a": ["twins"]}, 0.75)
+    by_text = card_of(calibrated(*tables, rule(), seed=0))
+    assert by_text["asked"] == {"a": ["training text"]}
+    assert by_text["auroc_report"]["value"] == 7 / 8
+
+
+def test_with_nothing_to_compare_with_a_score_is_not_judged() -> None:
+    card = judged({"a": [(True, 4.0), (True, 2.0)]})
+    assert (card["auroc_report"], card["verdict"]) == (None, "not shown")
+    assert card["why"] == "There is nothing to compare the memorized canaries with."
+
+
+def test_a_score_that_puts_extracted_canaries_below_ordinary_text_is_no_axis() -> None:
+    # In order within the family, and yet below two of three ordinary texts.
+    tables = tables_of({"a": PERFECT}, ordinary=[4.0, 4.0, 2.0], are_extracted=True)
+    card = card_of(calibrated(*tables, rule(), seed=0))
+    assert card["auroc_report"]["value"] == 1.0
+    assert card["extracted_against_text"] == {"a": pytest.approx(1 / 3)}
+    assert (card["may_be_axis"], card["verdict"]) == (False, "does not")
+    assert card["why"] == (
+        "Extracted canaries lie below ordinary training text, AUROC a 0.33: such a score is no "
+        "axis."
+    )
+    known = tables_of({"a": PERFECT}, ordinary=[4.0, 2.0, 2.0], are_extracted=True)
+    above = card_of(calibrated(*known, rule(), seed=0))
+    assert (above["may_be_axis"], above["verdict"]) == (True, "predicts memorization here")
+
+
+def test_what_is_memorized_but_not_extracted_may_lie_below_ordinary_text() -> None:
+    card = judged({"a": PERFECT}, ordinary=[4.0, 4.0, 2.0])
+    assert card["extracted_against_text"] == {}
+    assert (card["may_be_axis"], card["verdict"]) == (True, "predicts memorization here")
+
+
 # ---- what no card can say
 
 
@@ -223,7 +282,6 @@ def test_the_chance_of_so_many_memorized_is_that_over_all_orders(
     ("families", "num_twins", "why"),
     [
         pytest.param({}, 20, None, id="no canaries"),
-        pytest.param({"a": [(True, 1.0)] * 3}, 20, "3 of 3 canaries are memorized", id="all known"),
         pytest.param({"a": [(False, 1.0)]}, 20, "0 of 1 canaries are memorized", id="none known"),
         pytest.param(
             {"a": PERFECT}, 8, "expected at least 9 twins (num_twins), got 8", id="too few twins"
@@ -269,6 +327,7 @@ def test_a_family_without_twins_has_no_counts() -> None:
         "num_twins": 0,
         "why": "expected at least 9 twins (num_twins), got 0",
         "role": None,
+        "num_extracted": 0,
     }
     assert (built["num_memorized"], built["num_unmemorized"]) == (0, 0)
 
@@ -285,6 +344,9 @@ def test_a_score_that_some_canary_lacks_is_not_judged() -> None:
         "recall": None,
         "verdict": "not shown",
         "why": "memorization has no value for some of the canaries.",
+        "asked": {},
+        "against": {},
+        "extracted_against_text": {},
     }
     tables = tables_of({"a": PERFECT}, ordinary=[float("nan")])
     card = card_of(calibrated(*tables, rule(), seed=0))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace
-from gdc.scores import REGISTRY, needs_of, score_samples
+from gdc.scores import REGISTRY, needs_of, score_samples, score_unseen
 from gdc.scores.calibrated import calibrate, p_values
 from tests.builders import cut, trace_of, with_mixed_records, with_records
 from tests.scores.builders import NAN, config, shuffled
@@ -29,6 +29,28 @@ WITHOUT_REFERENCES = tuple(
 def trace_with_heldout(curves: Curves, heldout: Curves) -> Trace:
     other = trace_of(heldout)
     return replace(trace_of(curves), heldout_index=other.index, heldout_losses=other.losses)
+
+
+def test_held_out_samples_and_twins_have_the_scores_of_their_own_curves() -> None:
+    heldout, twins = ({"v-0": [4.0, 3.0]}, {"twin:a-0-00": [5.0, 1.0]})
+    runs = []
+    for shift in (0.0, 2.0):
+        trace = trace_with_heldout({"x-0": [9.0, 0.0]}, heldout)
+        other = trace_of({name: [curve[0] + shift, curve[1]] for name, curve in twins.items()})
+        probes = trace.checkpoints.with_columns(mode=pl.lit("probe"))
+        runs.append(
+            replace(trace, checkpoints=probes, twin_index=other.index, twin_losses=other.losses)
+        )
+    rules = config(mode="probe", enabled=("total_drop", "num_copies"))
+    unseen = score_unseen(runs, rules, epsilon=2.0)
+    assert "num_copies" not in unseen.columns
+    assert unseen.select("sample_id", "total_drop", "difficulty").rows() == [
+        ("v-0", 1.0, 4.0),
+        ("twin:a-0-00", 5.0, 6.0),  # the mean of two runs
+    ]
+    online = config(mode="online", enabled=("total_drop",))
+    as_online = [replace(run, checkpoints=trace.checkpoints) for run in runs]
+    assert score_unseen(as_online, online, epsilon=2.0).is_empty()
 
 
 def corpus_of(trace: Trace, text: str = "the same text") -> pl.DataFrame:

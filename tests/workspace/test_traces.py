@@ -57,6 +57,34 @@ def test_a_trace_is_read_as_written_in_its_own_row_order() -> None:
     assert read.columns("probe") == ()
 
 
+def test_twins_stand_behind_the_held_out_samples_and_are_none_of_them() -> None:
+    index = pl.DataFrame([("v-0", 5), ("twin:digits-0-00", 3)], schema=TRACE_INDEX, orient="row")
+    heldout = loss_table([np.array(row, dtype=np.float32) for row in ([8, 1], [4, 2], [2, 3])])
+    tokens = pl.DataFrame(
+        [("v-0", [1.0] * 5, [0.5] * 5), ("twin:digits-0-00", [1.0] * 3, [0.5] * 3)],
+        schema=TOKEN_LOSSES,
+        orient="row",
+    )
+    trace = replace(
+        trace_of(CURVES),
+        index=trace_of(CURVES).index.with_columns(num_tokens=pl.Series([2, 1], dtype=pl.Int64)),
+        heldout_index=index,
+        heldout_losses=heldout.lazy(),
+        tokens=(TOKENS, tokens),
+    )
+    write_trace(7, trace)
+    for read in (traces.read(7), traces.read_folder(paths.trace_path(7))):
+        assert read.heldout_index.rows() == [("v-0", 5)]
+        assert read.heldout_losses.collect().rows() == [(8.0, 4.0, 2.0)]
+    read = traces.read(7)
+    assert read.twin_index.rows() == [("twin:digits-0-00", 3)]
+    assert read.twin_losses is not None
+    assert read.twin_losses.collect().rows() == [(1.0, 2.0, 3.0)]
+    recorded = traces.read_token_losses(7)
+    assert recorded is not None
+    assert recorded[1]["sample_id"].to_list() == ["v-0"]
+
+
 def test_a_trace_is_one_file_for_each_checkpoint_with_null_for_unseen() -> None:
     write_trace(7, trace_with_heldout())
     folder = paths.trace_path(7)
