@@ -72,6 +72,15 @@ class MaskSpansArm(Section):
     rule: Literal["mask-spans"]
 
 
+class ListedArm(Section):
+    """What a person decided, sample by sample; samples that the file does not name are kept."""
+
+    rule: Literal["listed"]
+    file: str = Field(
+        min_length=1, description="JSON Lines with sample_id and action: keep, drop or mask."
+    )
+
+
 class OracleArm(Section):
     """Drop the planted rows: the only rule that is told which they are, the best any could do."""
 
@@ -90,7 +99,7 @@ class ShuffledArm(Section):
 
 ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm
 Arm = Annotated[
-    ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm | ShuffledArm,
+    ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | ListedArm | OracleArm | ShuffledArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.
@@ -131,7 +140,8 @@ class InterveneConfig(Section):
 
     @model_validator(mode="after")
     def _shuffled_arms_have_a_plan_to_deal(self) -> Self:
-        plans = sorted(name for name, arm in self.arms.items() if not isinstance(arm, ShuffledArm))
+        never = ShuffledArm | ListedArm
+        plans = sorted(name for name, arm in self.arms.items() if not isinstance(arm, never))
         for name, arm in self.arms.items():
             if isinstance(arm, ShuffledArm) and arm.of not in plans:
                 raise ValueError(

@@ -21,7 +21,7 @@ from gdc.report.model import AuditReport, Report, to_json
 from gdc.report.page_data import PageData
 from gdc.report.plots import COLOURS
 from gdc.report.samples import ACTIONS
-from gdc.report.sentences import verdict_lines
+from gdc.report.verdict import verdict
 from gdc.report.words import GLOSSARY, word
 from gdc.schema import QUADRANTS
 from gdc.statistics import wording
@@ -56,7 +56,7 @@ def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
         [get_plotlyjs(), script("explorer.js"), script("tables.js")],
         may_make_code=data.is_large,
         samples_json=data.embedded(),
-        verdict=verdict_lines(report),
+        verdict=verdict(report).lines,
         num_texts=data.num_by_quadrant,
         causes=[cause for cause in report.causes if cause.num_samples],
         quadrants=QUADRANTS,

@@ -8,7 +8,7 @@ from gdc.config import AUTO, Params
 from gdc.corpus.sources import unread
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration, ScoreCard
-from gdc.report.model import CalibrationInUse, CorpusCounts, CuratedCounts, Report
+from gdc.report.model import CalibrationInUse, CorpusCounts, CuratedCounts
 from gdc.report.tables import ReportTables
 from gdc.schema import QUADRANTS, Verdict
 from gdc.scores.samples import ScoresSummary
@@ -21,26 +21,6 @@ VERDICTS: Final[Mapping[Verdict, str]] = {
     "does not": "does not predict memorization here",
     "not shown": "is not shown to predict memorization here",
 }
-
-
-def verdict_lines(report: Report) -> list[tuple[str, str]]:
-    """What a stranger reads first: what was found, why, whether anything helped, what to do."""
-    axis = report.quadrants.axis
-    validated = report.calibration is not None and report.calibration.is_validated
-    flagged = [cause for cause in report.causes if cause.num_hotspots]
-    num = sum(cause.num_hotspots for cause in flagged)
-    audits = report.arm_audits.get(report.curated.arm)
-    causes = ", ".join(f"{cause.num_hotspots:,} {cause.cause}" for cause in flagged)
-    trust = "predicts memorization here" if validated else "is not shown to predict it here"
-    return [
-        (
-            "Found",
-            f"{counted(num, 'ordinary sample')} above the threshold on {axis}, which {trust}.",
-        ),
-        ("Cause", causes or "none"),
-        ("Worked?", "not measured" if audits is None else audits.verdict),
-        ("Next", report.recommendation.sentence if report.recommendation else report.comparison),
-    ]
 
 
 def define_quadrants(quadrants: QuadrantsSummary) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Stage `intervene`: scores and quadrants -> one plan per arm."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import polars as pl
 
@@ -8,12 +9,14 @@ from gdc.config import (
     Arm,
     CapCopiesArm,
     DedupArm,
+    ListedArm,
     MaskSpansArm,
     OracleArm,
     ScoreArm,
     ShuffledArm,
 )
 from gdc.corpus.tokenizer import Offsets, load_tokenizer
+from gdc.curation.listed import listed_plan, read_listed
 from gdc.curation.plans import (
     cap_copies_plan,
     make_plan,
@@ -48,7 +51,7 @@ def main() -> None:
 
 def _plans(arms: Mapping[str, Arm], scored: pl.LazyFrame, seed: int) -> dict[str, pl.LazyFrame]:
     plans = {
-        name: _plan(arm, scored, seed)
+        name: _listed(name, arm, scored) if isinstance(arm, ListedArm) else _plan(arm, scored, seed)
         for name, arm in arms.items()
         if not isinstance(arm, ShuffledArm)
     }
@@ -59,6 +62,11 @@ def _plans(arms: Mapping[str, Arm], scored: pl.LazyFrame, seed: int) -> dict[str
         for name, arm in arms.items()
         if isinstance(arm, ShuffledArm)
     }
+
+
+def _listed(name: str, arm: ListedArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    listed = read_listed(Path(arm.file), name=f"intervene.arms.{name}.file")
+    return listed_plan(scored, listed, tables.read("spans"), name=arm.file)
 
 
 def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:

@@ -7,7 +7,7 @@
   const CANARY = words.quadrants.length;
   const KINDS = [...words.quadrants, "planted canary"];
   const MARKS = ["keep", "drop", "mask"];
-  const state = { sort: words.axis, down: true, first: 0, chosen: null, opened: null };
+  const state = { sort: words.axis, down: true, first: 0, chosen: null, box: null, letGo: 0, opened: null };
   const marks = new Map();
 
   function element(name, attributes, ...children) {
@@ -297,6 +297,12 @@
 
   // ---- the map
 
+  function letGo() {
+    state.chosen = null;
+    state.box = null;
+    state.letGo += 1;
+  }
+
   function jitterHeight(values) {
     // As in the picture: two fifths of the smallest gap where there are few values, down, not up.
     const distinct = [...new Set(values)].sort((a, b) => a - b);
@@ -321,6 +327,8 @@
       xaxis: { title: { text: narrow ? across : label(across), font: { size: 13 } }, zeroline: false },
       yaxis: { title: { text: narrow ? up : label(up), font: { size: 13 } }, zeroline: false },
       shapes: [...lineAt(across, "x"), ...lineAt(up, "y")], uirevision: `${across} ${up}`,
+      // What is drawn on the map to choose texts goes when they are let go.
+      selectionrevision: state.letGo, selections: [],
       paper_bgcolor: "#fff", plot_bgcolor: "#fff", template: { layout: { xaxis: { gridcolor: "#e3e8ee" }, yaxis: { gridcolor: "#e3e8ee" } } },
     };
   }
@@ -370,7 +378,8 @@
     drawn = true;
     const map = $("data-map");
     map.on("plotly_selected", (event) => {
-      if (!event) return;
+      // Plotly tells of a choice that was let go as of an empty one.
+      if (!event || !(event.lassoPoints || event.range)) return;
       if (words.columns) {
         const keys = event.points.map((point) => words.columns.ids[point.customdata][0]);
         state.chosen = new Set(keys);
@@ -382,7 +391,7 @@
       state.first = 0;
       show({ map: false });
     });
-    map.on("plotly_deselect", () => { state.chosen = null; state.box = null; show(); });
+    map.on("plotly_deselect", () => { letGo(); show(); });
     map.on("plotly_click", (event) => {
       const point = event.points[0];
       if (words.columns && point.customdata !== undefined) open(words.columns.ids[point.customdata][0]);
@@ -397,8 +406,11 @@
   $("action").append(...options(words.arms.flatMap(({ name }) => words.actions.map((action) => [`${name}\t${action}`, `${name}: ${action}`]))));
   $("sources").append(...texts.sources().map((name) => element("option", { value: name })));
   for (const id of ["across", "up"]) $(id).append(...options(words.scores.map(({ name, title }) => [name, name, title])));
-  $("across").value = words.axis === "difficulty" ? "memorization" : "difficulty";
-  $("up").value = words.axis;
+  function chooseAxes() {
+    $("across").value = words.axis === "difficulty" ? "memorization" : "difficulty";
+    $("up").value = words.axis;
+  }
+  chooseAxes();
   try {
     for (const [key, kept] of JSON.parse(localStorage.getItem(STORE) || "[]")) marks.set(key, kept);
   } catch { /* nothing is kept here */ }
@@ -407,9 +419,16 @@
   let typing;
   for (const id of ["search", "source"]) $(id).addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(anew, 120); });
   for (const id of ["quadrant", "cause", "action", "marked", "canaries"]) $(id).addEventListener("change", anew);
-  for (const id of ["across", "up"]) $(id).addEventListener("change", () => { state.chosen = null; state.box = null; drawHead(); anew(); });
+  for (const id of ["across", "up"]) $(id).addEventListener("change", () => { letGo(); drawHead(); anew(); });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
-  $("clear").addEventListener("click", () => { $("filters").reset(); $("across").value = words.axis === "difficulty" ? "memorization" : "difficulty"; $("up").value = words.axis; state.chosen = null; state.box = null; drawHead(); anew(); });
+  $("clear").addEventListener("click", () => {
+    $("filters").reset();
+    chooseAxes();
+    letGo();
+    Object.assign(state, { sort: words.axis, down: true });
+    drawHead();
+    anew();
+  });
   $("back").addEventListener("click", () => { state.first = Math.max(0, state.first - PER_PAGE); show({ map: false }); });
   $("on").addEventListener("click", () => { state.first += PER_PAGE; show({ map: false }); });
   $("mark-all").addEventListener("change", () => { const action = $("mark-all").value; if (action) mark(state.found.all || state.found.rows, action); $("mark-all").value = ""; });
