@@ -27,6 +27,7 @@ from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
 from tasks.schedule import ByKind, Executor, run_graph
 from tasks.stages import StageFailedError, StageResult, reproduce
+from tasks.warm import fork_server
 
 # Only after it is it known whether the source or the code changed.
 FIRST: Final = "manifest"
@@ -58,7 +59,7 @@ def executor_of(
     parent_run_id: str | None, graph: Graph, max_workers: int, address: str | None
 ) -> Iterator[Executor]:
     """Where targets run: here, or items of a matrix on the cluster that was joined."""
-    with processes(parent_run_id, max_workers) as here:
+    with fork_server() as start, processes(parent_run_id, max_workers, start) as here:
         if address is None:
             yield here
             return
@@ -125,7 +126,7 @@ def run(max_workers: int | None = None, *, publish: bool = False, ray: str | Non
         if not publish and is_up_to_date():
             sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
             return
-        # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
+        # All take seconds: imports here and in the fork server, the start of Prefect's server.
         Thread(target=load_mlflow, daemon=True).start()
-        with prefect_server():
+        with fork_server(), prefect_server():
             curate(max_workers=max_workers, publish=publish, cluster=ray)

@@ -20,8 +20,6 @@ from typing import Any, Final
 
 from dvc.repo import Repo
 from filelock import FileLock, Timeout
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from gdc.environment import device
@@ -34,9 +32,9 @@ from tasks.stages import (
     StageFailedError,
     StageResult,
     StageTransientError,
-    is_transient,
     reproduce,
     result_of,
+    stage_task,
 )
 
 # What makes a folder the workspace; the package where it lies in the workspace itself.
@@ -217,15 +215,7 @@ def _content(path: Path) -> bytes:
     return dvc_files.read_lock() if path == dvc_files.LOCK else path.read_bytes()
 
 
-@task(
-    name="cell",
-    task_run_name="{target}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=is_transient,
-)
+@stage_task("cell")
 def run_cell(
     target: str, inputs: Sequence[str], workspace: Workspace, parent_run_id: str | None
 ) -> StageResult:

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import Thread
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import psutil
 
@@ -21,8 +21,34 @@ GRACE_SECONDS: Final = 4.0  # between SIGTERM and SIGKILL
 KILLED_SECONDS: Final = 1.0  # that the kernel has for a SIGKILL
 
 
+class Process(Protocol):
+    """A program under a guard, whose number is that of its process group: a part of ``Popen``."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+
+# Starts a command with an environment, its output in a pipe.
+Start = Callable[[Sequence[str], Mapping[str, str]], Process]
+
+
 def start(
-    command: Sequence[str], environment: Mapping[str, str], output: int | IO[bytes] | None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    output: int | IO[bytes] | None = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
     """Start a program under a guard, in a process group of its own that ends with this process."""
     # -P: a folder called `tasks` in the workspace must not take the place of ours.
@@ -51,7 +77,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
             process.stdin.close()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     """End whatever still runs of what ``start`` started: first asked, then killed."""
     ask(process)
     if not _is_over(process, GRACE_SECONDS):
@@ -59,19 +85,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
         _is_over(process, KILLED_SECONDS)
 
 
-def ask(process: subprocess.Popen[bytes]) -> None:
+def ask(process: Process) -> None:
     """Ask a program under a guard to end."""
     # The guard alone: it knows whom to spare.
     process.terminate()
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Process) -> None:
     """Kill a program under a guard, and whatever it started in its group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _is_over(process: subprocess.Popen[bytes], seconds: float) -> bool:
+def _is_over(process: Process, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         process.poll()  # reaps the leader

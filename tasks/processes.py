@@ -6,43 +6,40 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Final
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectConcurrentFuture
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from tasks.stages import StageResult, end_all, is_transient, reproduce, result_of
+from tasks import guard
+from tasks.stages import StageResult, end_all, reproduce, result_of, stage_task
 
 # A Ctrl-C that another thread gets does not end a wait without a timeout.
 WAIT_SECONDS: Final = 0.25
 
 
-# A Prefect cache hit would skip DVC's look at the files.
-@task(
-    name="stage",
-    task_run_name="{target}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=is_transient,
-)
-def run_stage(target: str, parent_run_id: str | None) -> StageResult:
-    return reproduce(target, parent_run_id, get_run_logger().info)
+@stage_task("stage")
+def run_stage(target: str, parent_run_id: str | None, start: guard.Start) -> StageResult:
+    return reproduce(target, parent_run_id, get_run_logger().info, start=start)
 
 
 class Processes:
     """Runs targets on this machine; see ``processes``."""
 
-    def __init__(self, runner: ThreadPoolTaskRunner[Any], parent_run_id: str | None) -> None:
+    def __init__(
+        self, runner: ThreadPoolTaskRunner[Any], parent_run_id: str | None, start: guard.Start
+    ) -> None:
         self._runner = runner
         self._parent_run_id = parent_run_id
+        self._start = start
         self._running: dict[Future[Any], tuple[str, PrefectConcurrentFuture[Any]]] = {}
 
     def submit(self, target: str) -> None:
         """Run a target as soon as a worker is free."""
-        parameters = {"target": target, "parent_run_id": self._parent_run_id}
+        parameters = {
+            "target": target,
+            "parent_run_id": self._parent_run_id,
+            "start": self._start,
+        }
         future = self._runner.submit(run_stage, parameters)
         self._running[future.wrapped_future] = (target, future)
 
@@ -62,10 +59,12 @@ class Processes:
 
 
 @contextmanager
-def processes(parent_run_id: str | None, max_workers: int) -> Iterator[Processes]:
+def processes(
+    parent_run_id: str | None, max_workers: int, start: guard.Start = guard.start
+) -> Iterator[Processes]:
     """Keep an executor that runs so many targets at the same time; what still runs ends with it."""
     with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
-        executor = Processes(runner, parent_run_id)
+        executor = Processes(runner, parent_run_id, start)
         try:
             yield executor
         finally:

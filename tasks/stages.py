@@ -3,13 +3,14 @@
 import concurrent.futures
 import io
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar, Final, Literal
+from typing import IO, Any, ClassVar, Final, Literal, ParamSpec, TypeVar
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectConcurrentFuture
 from prefect.tasks import Task
@@ -17,6 +18,9 @@ from prefect.tasks import Task
 from gdc.errors import STAGE_FAILED, GdcError, TransientError
 from gdc.workspace import dvc, dvc_files
 from tasks import guard
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Outcome = Literal["executed", "restored", "skipped"]
 # What DVC prints for a stage, and what it means.
@@ -38,7 +42,7 @@ EXITED: Final = re.compile(
 PROGRESS_SECONDS: Final = 5.0  # a progress bar is logged at most this often
 NUM_LAST_LINES: Final = 3  # shown of a stage that failed without an `error:` line
 
-_running: Final[set[subprocess.Popen[bytes]]] = set()
+_running: Final[set[guard.Process]] = set()
 
 
 class StageFailedError(GdcError):
@@ -66,8 +70,16 @@ def reproduce(
     parent_run_id: str | None,
     log: Callable[[str], None],
     options: Sequence[str] = (),
+    start: guard.Start = guard.start,
 ) -> StageResult:
     """Run one target, with options of ``dvc repro``, and hand its lines to ``log``.
+
+    Args:
+        target: A stage of dvc.yaml, or a cell of one.
+        parent_run_id: The MLflow run that the stage's run belongs to.
+        log: Takes the lines.
+        options: Of ``dvc repro``.
+        start: How DVC is started.
 
     Raises:
         StageFailedError: With the stage's error lines; ``StageTransientError`` for exit code 75.
@@ -75,13 +87,17 @@ def reproduce(
     started = time.monotonic()
     command = dvc.command("repro", "--single-item", *options, target)
     dvc_files.keep_copy()
-    lines = run_program(target, command, dvc.environment(parent_run_id), log)
+    lines = run_program(target, command, dvc.environment(parent_run_id), log, start)
     dvc_files.keep_copy()
     return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
 
 
 def run_program(
-    name: str, command: Sequence[str], environment: dict[str, str], log: Callable[[str], None]
+    name: str,
+    command: Sequence[str],
+    environment: dict[str, str],
+    log: Callable[[str], None],
+    start: guard.Start = guard.start,
 ) -> list[str]:
     """Run a program to its end, hand its lines to ``log`` and return them.
 
@@ -89,7 +105,7 @@ def run_program(
         StageFailedError: As ``failure`` words it for ``name``.
     """
     lines = []
-    with process_group(command, environment) as process:
+    with process_group(command, environment, start) as process:
         assert process.stdout is not None  # noqa: S101  # opened as a pipe
         for line in read_lines(process.stdout):
             lines.append(line)
@@ -137,14 +153,14 @@ def failure(target: str, lines: Sequence[str]) -> StageFailedError:
 
 @contextmanager
 def process_group(
-    command: Sequence[str], environment: dict[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
+    command: Sequence[str], environment: dict[str, str], start: guard.Start = guard.start
+) -> Iterator[guard.Process]:
     """Start a program and end whatever still runs of it on the way out.
 
     A SIGTERM to DVC alone leaves the stage's python running, and it then overwrites outputs. The
     guard ends both also when this process dies without a way out.
     """
-    process = guard.start(command, environment, subprocess.PIPE)
+    process = start(command, environment)
     _running.add(process)
     try:
         yield process
@@ -171,6 +187,20 @@ def stop_stages() -> None:
 def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether a task failed in a way that running it again may mend."""
     return isinstance(state.data, StageTransientError)
+
+
+def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a Prefect task of what runs a target: its parameter ``target`` names its runs."""
+    return task(
+        name=name,
+        task_run_name="{target}",
+        # A cache hit of Prefect's would skip DVC's look at the files.
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=2,
+        retry_delay_seconds=10,
+        retry_condition_fn=is_transient,
+    )
 
 
 def result_of(target: str, value: object) -> StageResult:

@@ -1,0 +1,273 @@
+"""Requests of a flow run -> programs that start with their imports done: forks of this process.
+
+This process imports what DVC and the stages need, and never runs any of it. For each target it
+forks a guard, and the guard forks DVC, and then the stage that DVC starts and that hands itself
+over (see ``gdc.workspace.handover``). A guard's children are in its process group; they end with
+it, and it ends with the flow.
+"""
+
+import ctypes
+import gc
+import os
+import pkgutil
+import runpy
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
+from io import TextIOWrapper
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, TextIO
+
+import psutil
+
+if TYPE_CHECKING:
+    from gdc.workspace.handover import Program
+
+# First what the first targets need, in steps that are short: a request waits for one of them.
+MODULES: Final = (
+    "dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run", "dvc.stage.cache",
+    "gdc.stages.manifest", "tokenizers", "pyarrow.parquet", "sqlalchemy.orm", "pandas",
+    "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "numpy.random",
+    "torch", "scipy.stats", "sklearn.linear_model", "torch._dynamo", "transformers",
+    "transformers.models.gpt2.modeling_gpt2", "matplotlib.pyplot", "plotly.graph_objects",
+)  # fmt: skip
+# Of prctl(2).
+_SET_NAME: Final = 15
+_END_WITH_PARENT: Final = 1
+_ANSWER_SECONDS: Final = 10.0
+
+
+def main() -> None:
+    """Serve the flow at the other end of the socket whose number we were given, until it ends."""
+    # As for `python -m`: what lies in the workspace takes the place of what is installed.
+    sys.path.insert(0, str(Path.cwd()))
+    program = _serve(socket.socket(fileno=int(sys.argv[1])))
+    # In a child, and outside of all that the server has open.
+    if program is not None:
+        runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+
+
+def handover() -> ModuleType:
+    """How programs are sent: a module of the workspace, once that is first in the path."""
+    return import_module("gdc.workspace.handover")
+
+
+# ---- the server
+
+
+def _serve(link: socket.socket) -> "Program | None":
+    """Fork a guard for each request; returns a program to run in a child, None at the end."""
+    like = handover().likeness(os.environ)
+    ended = _wakened_by(signal.SIGCHLD)
+    to_import = [*MODULES, *_stages()][::-1]
+    while True:
+        ready, _, _ = select.select([link, ended], [], [], 0 if to_import else None)
+        if ended in ready:
+            os.read(ended, 100)
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+        if link in ready:
+            _, files, _, _ = socket.recv_fds(link, 1, 1)
+            if not files:
+                return None
+            request = socket.socket(fileno=files[0])
+            if not _fork():
+                link.close()
+                return _Guard(request, like).run()
+            request.close()
+        elif to_import:
+            # What cannot be imported fails where it is needed, and says so there.
+            with suppress(ImportError):
+                import_module(to_import.pop())
+            if not to_import:
+                # Of what is kept for good no page is copied into a child by a look of its collector.
+                gc.freeze()
+
+
+def _stages() -> Iterator[str]:
+    path = import_module("gdc.stages").__path__
+    return (found.name for found in pkgutil.iter_modules(path, "gdc.stages."))
+
+
+# ---- a guard: one DVC, and the stages that it starts
+
+
+class _Guard:
+    """Runs the DVC of one request; as ``tasks.guard`` does it for any program."""
+
+    def __init__(self, request: socket.socket, like: str) -> None:
+        os.setsid()
+        self._request = request
+        self._like = like
+        self._woken = _wakened_by(signal.SIGCHLD, signal.SIGTERM)
+        self._folder = Path(tempfile.mkdtemp(prefix="gdc-"))  # for its owner alone
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self._folder / "stages"))
+        self._listener.listen()
+        self._dvc = 0
+        self._code = 128 + signal.SIGKILL
+        self._stages: dict[int, socket.socket] = {}  # by the number of the process
+        self._asked: set[psutil.Process] = set()
+        self._is_stopping = False
+
+    def run(self) -> "Program | None":
+        """Run it to its end; returns only in a child, with the program that it is to run."""
+        program, files = handover().receive(self._request)
+        program.environment[handover().VARIABLE] = str(self._folder / "stages")
+        self._request.sendall(handover().ANSWER.pack(os.getpid()))
+        self._dvc = self._fork(program, files)
+        if not self._dvc:
+            return program
+        while True:
+            for ready in self._ready():
+                if ready == self._woken:
+                    self._is_stopping |= signal.SIGTERM in os.read(self._woken, 100)
+                elif ready is self._request:
+                    # The flow is no more.
+                    shutil.rmtree(self._folder, ignore_errors=True)
+                    os.killpg(0, signal.SIGKILL)
+                elif ready is self._listener:
+                    program = self._start_stage()
+                    if program is not None:
+                        return program
+                else:
+                    self._drop(ready)
+            if self._is_stopping:
+                self._ask()
+            self._reap()
+
+    def _ready(self) -> list[socket.socket | int]:
+        watched = [self._request, self._listener, self._woken, *self._stages.values()]
+        # In short steps: DVC may start something after it was asked to stop.
+        return select.select(watched, [], [], 0.1 if self._is_stopping else None)[0]
+
+    def _start_stage(self) -> "Program | None":
+        """Fork the stage that hands itself over; returns it in the child."""
+        connection, _ = self._listener.accept()
+        connection.settimeout(_ANSWER_SECONDS)
+        with suppress(OSError, EOFError):
+            program, files = handover().receive(connection)
+            if program.like == self._like:
+                number = self._fork(program, files)
+                if not number:
+                    return program
+                self._stages[number] = connection
+                connection.sendall(handover().ANSWER.pack(number))
+                return None
+            connection.sendall(handover().ANSWER.pack(handover().REFUSED))
+        connection.close()
+        return None
+
+    def _fork(self, program: "Program", files: list[int]) -> int:
+        parent = os.getpid()
+        number = _fork()
+        if number:
+            for file in files:
+                os.close(file)
+            return number
+        for connection in (self._request, self._listener, *self._stages.values()):
+            connection.close()
+        _become(program, files)
+        if os.getppid() != parent:
+            # It died before we could ask to end with it.
+            os._exit(128 + signal.SIGKILL)
+        return 0
+
+    def _drop(self, connection: socket.socket) -> None:
+        """The program that handed a stage over is no more; the stage must not outlive it."""
+        for number, known in list(self._stages.items()):
+            if known is connection:
+                os.kill(number, signal.SIGKILL)
+                del self._stages[number]
+        connection.close()
+
+    def _ask(self) -> None:
+        """Ask what DVC runs to end; DVC itself would die in the middle of a write."""
+        with suppress(psutil.NoSuchProcess):
+            for process in set(psutil.Process(self._dvc).children(recursive=True)) - self._asked:
+                process.terminate()
+                self._asked.add(process)
+
+    def _reap(self) -> None:
+        """Tell how what has ended has ended; does not return once nothing is left."""
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                number, code = ended[0], os.waitstatus_to_exitcode(ended[1])
+                if number == self._dvc:
+                    self._code = code if code >= 0 else 128 - code
+                    for left in self._stages:
+                        os.kill(left, signal.SIGKILL)
+                elif (connection := self._stages.pop(number, None)) is not None:
+                    with suppress(OSError):
+                        connection.sendall(handover().ANSWER.pack(code))
+                    connection.close()
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):
+            self._request.sendall(handover().ANSWER.pack(self._code))
+        os._exit(self._code)
+
+
+# ---- processes
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Of threads that wait in what was imported, and that their libraries restart in a child.
+        warnings.simplefilter("ignore")
+        return os.fork()
+
+
+def _become(program: "Program", files: list[int]) -> None:
+    """Make this process what a new one would find itself to be, and have it end with its parent."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_END_WITH_PARENT, signal.SIGKILL)
+    prctl(_SET_NAME, program.module.rpartition(".")[2].encode())
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        setattr(sys, name, _text_file(number, like=getattr(sys, name)))
+    os.environ.clear()
+    os.environ.update(program.environment)
+    sys.argv = [program.module, *program.arguments]
+    sys.orig_argv = [sys.executable, "-m", *sys.argv]
+    # A stage runs as `__main__`, not as the module that was imported; DVC is a package and stays.
+    if not hasattr(sys.modules.get(program.module), "__path__"):
+        sys.modules.pop(program.module, None)
+    if "numpy" in sys.modules:
+        # Python seeds its own numbers anew.
+        sys.modules["numpy"].random.seed()
+
+
+def _text_file(number: int, *, like: TextIO) -> TextIO:
+    """An open file of which nothing is known from before; unbuffered, as dvc.environment asks."""
+    raw = open(number, "wb", buffering=0, closefd=False)
+    return TextIOWrapper(raw, like.encoding, like.errors, newline="\n", write_through=True)
+
+
+def _wakened_by(*signals: signal.Signals) -> int:
+    """The end of a pipe from which the numbers of these signals can be read as they come."""
+    read, write = os.pipe()
+    for end in (read, write):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in signals:
+        signal.signal(number, lambda *_: None)
+    return read
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""A flow run -> its fork server, which starts DVC and stages without their imports."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from gdc.workspace import dvc
+from gdc.workspace.handover import Program, receive_answer, send
+from tasks import guard
+
+LOG: Final = Path("work/fork-server.log")
+
+
+class Forked:
+    """A DVC that the fork server has started, with the part of ``Popen`` that we use."""
+
+    stdin: IO[bytes] | None = None
+
+    def __init__(self, connection: socket.socket, stdout: IO[bytes]) -> None:
+        self.stdout: IO[bytes] | None = stdout
+        self.pid = receive_answer(connection)
+        self._connection = connection
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        if self._code is None and select.select([self._connection], [], [], 0)[0]:
+            self._code = self._end()
+        return self._code
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        if self._code is None:
+            self._code = self._end()
+        return self._code
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def _end(self) -> int:
+        try:
+            return receive_answer(self._connection)
+        except (EOFError, OSError):
+            return -signal.SIGKILL
+        finally:
+            self._connection.close()
+
+
+class ForkServer:
+    """Starts DVC in forks of one process that has its imports; else in processes of their own."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> guard.Process:
+        """Start a command of DVC, under a guard as ``guard.start`` does."""
+        if not dvc.is_command(command):
+            return guard.start(command, environment)
+        _, _, module, *arguments = command
+        program = Program(module, arguments, dict(environment))
+        ours, theirs = socket.socketpair()
+        read, write = os.pipe()
+        output = open(read, "rb")
+        try:
+            with theirs, open(write, "wb") as written, open(os.devnull, "rb") as nothing:
+                socket.send_fds(self._link, [b"1"], [theirs.fileno()])
+                send(ours, program, [nothing.fileno(), written.fileno(), written.fileno()])
+            return Forked(ours, output)
+        except (OSError, EOFError):
+            # The server is no more.
+            ours.close()
+            output.close()
+            return guard.start(command, environment)
+
+
+_kept: list[guard.Start] = []
+
+
+@contextmanager
+def fork_server() -> Iterator[guard.Start]:
+    """Keep a fork server, or the one that is kept already.
+
+    Yields:
+        What starts a command under a guard, as ``guard.start`` does. Only Linux ends a process
+        with its parent: elsewhere it is ``guard.start``.
+    """
+    if _kept or not sys.platform.startswith("linux"):
+        yield _kept[0] if _kept else guard.start
+        return
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    LOG.parent.mkdir(exist_ok=True)
+    with theirs, LOG.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603  # no shell, arguments are ours
+            [sys.executable, "-P", "-m", "tasks.fork_server", str(theirs.fileno())],
+            env=dvc.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    _kept.append(ForkServer(ours).start)
+    try:
+        yield _kept[0]
+    finally:
+        _kept.clear()
+        ours.close()
+        process.kill()
+        process.wait()
