@@ -9,7 +9,6 @@ it, and it ends with the flow.
 import ctypes
 import gc
 import os
-import pkgutil
 import runpy
 import select
 import shutil
@@ -18,10 +17,10 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from io import TextIOWrapper
+from io import FileIO, TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, TextIO
@@ -31,14 +30,6 @@ import psutil
 if TYPE_CHECKING:
     from gdc.workspace.handover import Program
 
-# First what the first targets need, in steps that are short: a request waits for one of them.
-MODULES: Final = (
-    "dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run", "dvc.stage.cache",
-    "gdc.stages.manifest", "tokenizers", "pyarrow.parquet", "sqlalchemy.orm", "pandas",
-    "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "numpy.random",
-    "torch", "scipy.stats", "sklearn.linear_model", "torch._dynamo", "transformers",
-    "transformers.models.gpt2.modeling_gpt2", "matplotlib.pyplot", "plotly.graph_objects",
-)  # fmt: skip
 # Of prctl(2).
 _SET_NAME: Final = 15
 _END_WITH_PARENT: Final = 1
@@ -46,10 +37,13 @@ _ANSWER_SECONDS: Final = 10.0
 
 
 def main() -> None:
-    """Serve the flow at the other end of the socket whose number we were given, until it ends."""
+    """Serve the flow at the other end of a socket until it ends, and import modules meanwhile.
+
+    Our arguments are the number of the socket and the names of the modules.
+    """
     # As for `python -m`: what lies in the workspace takes the place of what is installed.
     sys.path.insert(0, str(Path.cwd()))
-    program = _serve(socket.socket(fileno=int(sys.argv[1])))
+    program = _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
     # In a child, and outside of all that the server has open.
     if program is not None:
         runpy.run_module(program.module, run_name="__main__", alter_sys=True)
@@ -63,39 +57,42 @@ def handover() -> ModuleType:
 # ---- the server
 
 
-def _serve(link: socket.socket) -> "Program | None":
+def _serve(link: socket.socket, modules: Sequence[str]) -> "Program | None":
     """Fork a guard for each request; returns a program to run in a child, None at the end."""
     like = handover().likeness(os.environ)
     ended = _wakened_by(signal.SIGCHLD)
-    to_import = [*MODULES, *_stages()][::-1]
+    to_import = [*reversed(modules)]
     while True:
-        ready, _, _ = select.select([link, ended], [], [], 0 if to_import else None)
+        ready = _readable([link.fileno(), ended], 0 if to_import else None)
         if ended in ready:
-            os.read(ended, 100)
-            with suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-        if link in ready:
+            _reap(ended)
+        if link.fileno() in ready:
             _, files, _, _ = socket.recv_fds(link, 1, 1)
             if not files:
                 return None
             request = socket.socket(fileno=files[0])
             if not _fork():
                 link.close()
+                os.close(ended)
                 return _Guard(request, like).run()
             request.close()
         elif to_import:
-            # What cannot be imported fails where it is needed, and says so there.
-            with suppress(ImportError):
-                import_module(to_import.pop())
-            if not to_import:
-                # Of what is kept for good no page is copied into a child by a look of its collector.
-                gc.freeze()
+            _import(to_import.pop())
 
 
-def _stages() -> Iterator[str]:
-    path = import_module("gdc.stages").__path__
-    return (found.name for found in pkgutil.iter_modules(path, "gdc.stages."))
+def _import(module: str) -> None:
+    try:
+        import_module(module)
+    except ImportError as error:
+        # It fails again where it is needed, if it is, and is told of there.
+        sys.stderr.write(f"{module}: {error}\n")
+
+
+def _reap(ended: int) -> None:
+    os.read(ended, 100)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 # ---- a guard: one DVC, and the stages that it starts
@@ -121,6 +118,7 @@ class _Guard:
 
     def run(self) -> "Program | None":
         """Run it to its end; returns only in a child, with the program that it is to run."""
+        program: Program
         program, files = handover().receive(self._request)
         program.environment[handover().VARIABLE] = str(self._folder / "stages")
         self._request.sendall(handover().ANSWER.pack(os.getpid()))
@@ -128,43 +126,50 @@ class _Guard:
         if not self._dvc:
             return program
         while True:
-            for ready in self._ready():
-                if ready == self._woken:
-                    self._is_stopping |= signal.SIGTERM in os.read(self._woken, 100)
-                elif ready is self._request:
-                    # The flow is no more.
-                    shutil.rmtree(self._folder, ignore_errors=True)
-                    os.killpg(0, signal.SIGKILL)
-                elif ready is self._listener:
-                    program = self._start_stage()
-                    if program is not None:
-                        return program
-                else:
-                    self._drop(ready)
-            if self._is_stopping:
-                self._ask()
-            self._reap()
+            ready = self._ready()
+            if self._request.fileno() in ready:
+                # The flow is no more: it sends nothing.
+                shutil.rmtree(self._folder, ignore_errors=True)
+                os.killpg(0, signal.SIGKILL)
+            if self._listener.fileno() in ready and (stage := self._start_stage()) is not None:
+                return stage
+            for number, connection in list(self._stages.items()):
+                if connection.fileno() in ready:
+                    # The program that handed the stage over is no more.
+                    self._stages.pop(number).close()
+                    os.kill(number, signal.SIGKILL)
+            self._heed_signals(ready)
 
-    def _ready(self) -> list[socket.socket | int]:
-        watched = [self._request, self._listener, self._woken, *self._stages.values()]
+    def _ready(self) -> list[int]:
+        files = (self._request, self._listener, *self._stages.values())
         # In short steps: DVC may start something after it was asked to stop.
-        return select.select(watched, [], [], 0.1 if self._is_stopping else None)[0]
+        seconds = 0.1 if self._is_stopping else None
+        return _readable([self._woken, *(file.fileno() for file in files)], seconds)
+
+    def _heed_signals(self, ready: list[int]) -> None:
+        if self._woken in ready:
+            self._is_stopping |= signal.SIGTERM in os.read(self._woken, 100)
+        if self._is_stopping:
+            self._ask()
+        self._reap()
 
     def _start_stage(self) -> "Program | None":
         """Fork the stage that hands itself over; returns it in the child."""
         connection, _ = self._listener.accept()
         connection.settimeout(_ANSWER_SECONDS)
+        number = handover().REFUSED
         with suppress(OSError, EOFError):
+            program: Program
             program, files = handover().receive(connection)
             if program.like == self._like:
                 number = self._fork(program, files)
                 if not number:
+                    connection.close()
                     return program
                 self._stages[number] = connection
-                connection.sendall(handover().ANSWER.pack(number))
-                return None
-            connection.sendall(handover().ANSWER.pack(handover().REFUSED))
-        connection.close()
+            connection.sendall(handover().ANSWER.pack(number))
+        if number == handover().REFUSED:
+            connection.close()
         return None
 
     def _fork(self, program: "Program", files: list[int]) -> int:
@@ -176,19 +181,12 @@ class _Guard:
             return number
         for connection in (self._request, self._listener, *self._stages.values()):
             connection.close()
+        os.close(self._woken)
         _become(program, files)
         if os.getppid() != parent:
             # It died before we could ask to end with it.
             os._exit(128 + signal.SIGKILL)
         return 0
-
-    def _drop(self, connection: socket.socket) -> None:
-        """The program that handed a stage over is no more; the stage must not outlive it."""
-        for number, known in list(self._stages.items()):
-            if known is connection:
-                os.kill(number, signal.SIGKILL)
-                del self._stages[number]
-        connection.close()
 
     def _ask(self) -> None:
         """Ask what DVC runs to end; DVC itself would die in the middle of a write."""
@@ -224,22 +222,24 @@ def _fork() -> int:
     with warnings.catch_warnings():
         # Of threads that wait in what was imported, and that their libraries restart in a child.
         warnings.simplefilter("ignore")
+        # What is here now is kept for good: no look of a child's collector copies its pages.
+        gc.freeze()
         return os.fork()
 
 
 def _become(program: "Program", files: list[int]) -> None:
     """Make this process what a new one would find itself to be, and have it end with its parent."""
-    signal.set_wakeup_fd(-1)
+    os.close(signal.set_wakeup_fd(-1))
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     prctl = ctypes.CDLL(None).prctl
     prctl(_END_WITH_PARENT, signal.SIGKILL)
     prctl(_SET_NAME, program.module.rpartition(".")[2].encode())
-    for number, file in enumerate(files):
-        os.dup2(file, number)
+    for place, file in enumerate(files):
+        os.dup2(file, place)
         os.close(file)
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        setattr(sys, name, _text_file(number, like=getattr(sys, name)))
+    for name, place in (("stdout", 1), ("stderr", 2)):
+        setattr(sys, name, _text_file(place, like=getattr(sys, name)))
     os.environ.clear()
     os.environ.update(program.environment)
     sys.argv = [program.module, *program.arguments]
@@ -254,8 +254,12 @@ def _become(program: "Program", files: list[int]) -> None:
 
 def _text_file(number: int, *, like: TextIO) -> TextIO:
     """An open file of which nothing is known from before; unbuffered, as dvc.environment asks."""
-    raw = open(number, "wb", buffering=0, closefd=False)
+    raw = FileIO(number, "wb", closefd=False)
     return TextIOWrapper(raw, like.encoding, like.errors, newline="\n", write_through=True)
+
+
+def _readable(files: list[int], seconds: float | None) -> list[int]:
+    return select.select(files, [], [], seconds)[0]
 
 
 def _wakened_by(*signals: signal.Signals) -> int:
@@ -263,7 +267,9 @@ def _wakened_by(*signals: signal.Signals) -> int:
     read, write = os.pipe()
     for end in (read, write):
         os.set_blocking(end, False)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    former = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    if former != -1:
+        os.close(former)
     for number in signals:
         signal.signal(number, lambda *_: None)
     return read

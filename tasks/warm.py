@@ -1,6 +1,7 @@
 """A flow run -> its fork server, which starts DVC and stages without their imports."""
 
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -11,11 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
+import gdc.stages
 from gdc.workspace import dvc
 from gdc.workspace.handover import Program, receive_answer, send
 from tasks import guard
 
 LOG: Final = Path("work/fork-server.log")
+# First what the first targets need, in steps that are short: a request waits for one of them.
+MODULES: Final = (
+    "dvc.cli.parser", "dvc.commands.repro", "dvc.repo.reproduce", "dvc.repo.plots", "dvc.scm",
+    "dvc.stage.run", "dvc.stage.cache", "dvc.rwlock", "dvc.utils.strictyaml", "zc.lockfile",
+    "dvc_data.hashfile.db.local", "dvc_data.hashfile.status", "fsspec.implementations.memory",
+    "dulwich.ignore", "dulwich.worktree", "polars._utils.parquet", "gdc.stages.manifest",
+    "tokenizers", "pandas", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "alembic.command",
+    "mlflow", "mlflow.store.tracking.sqlalchemy_workspace_store", "torch", "scipy.stats",
+    "sklearn.linear_model", "torch._dynamo", "transformers",
+    "transformers.models.gpt2.modeling_gpt2",
+    *sorted(f"gdc.stages.{found.name}" for found in pkgutil.iter_modules(gdc.stages.__path__)),
+)  # fmt: skip
 
 
 class Forked:
@@ -69,11 +83,11 @@ class ForkServer:
         program = Program(module, arguments, dict(environment))
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
-        output = open(read, "rb")
+        output = os.fdopen(read, "rb")
         try:
-            with theirs, open(write, "wb") as written, open(os.devnull, "rb") as nothing:
+            with theirs, os.fdopen(write, "wb"), Path(os.devnull).open("rb") as nothing:
                 socket.send_fds(self._link, [b"1"], [theirs.fileno()])
-                send(ours, program, [nothing.fileno(), written.fileno(), written.fileno()])
+                send(ours, program, [nothing.fileno(), write, write])
             return Forked(ours, output)
         except (OSError, EOFError):
             # The server is no more.
@@ -86,8 +100,11 @@ _kept: list[guard.Start] = []
 
 
 @contextmanager
-def fork_server() -> Iterator[guard.Start]:
+def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
     """Keep a fork server, or the one that is kept already.
+
+    Args:
+        modules: What it imports for all that it starts.
 
     Yields:
         What starts a command under a guard, as ``guard.start`` does. Only Linux ends a process
@@ -100,7 +117,7 @@ def fork_server() -> Iterator[guard.Start]:
     LOG.parent.mkdir(exist_ok=True)
     with theirs, LOG.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  # no shell, arguments are ours
-            [sys.executable, "-P", "-m", "tasks.fork_server", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "tasks.fork_server", str(theirs.fileno()), *modules],
             env=dvc.environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -132,7 +132,10 @@ def _is_dvc(number: int) -> bool:
     import psutil
 
     try:
-        return "dvc" in {Path(word).name for word in psutil.Process(number).cmdline()}
+        process = psutil.Process(number)
+        # One that a fork server started has only its name.
+        words = [process.name(), *process.cmdline()]
+        return "dvc" in {Path(word).name for word in words}
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

@@ -114,7 +114,7 @@ def likeness(environment: Mapping[str, str]) -> str:
     )
     variables = {k: v for k, v in environment.items() if k not in _OF_ONE_PROGRAM}
     whole = [
-        sys.version, sys.prefix, sys.path, flags, sys.warnoptions, os.getcwd(), umask, stamps,
+        sys.version, sys.prefix, sys.path, flags, sys.warnoptions, str(Path.cwd()), umask, stamps,
         variables,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -136,7 +136,7 @@ def test_a_guarded_program_hands_on_its_output_and_its_exit_code() -> None:
     with process_group([sys.executable, "-c", program], dict(os.environ)) as process:
         assert process.stdout is not None
         assert process.stdout.read() == b"said\n"
-    assert process.returncode == 7
+    assert process.wait() == 7
 
 
 # A stage that waits in the middle of a write.

@@ -1,0 +1,185 @@
+"""Stages as forks of a process that has their imports: alike, ended alike, and never old code."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks import stages
+from tasks.guard import Start
+from tasks.stages import StageFailedError, StageTransientError, reproduce
+from tasks.warm import fork_server
+from tests.builders import REPOSITORY, is_running
+from tests.tasks.builders import ignore
+
+# A stage of a workspace that has its own copy of our code.
+STAGE = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+umask = os.umask(0)
+os.umask(umask)
+found = {
+    "arguments": sys.argv, "started as": sys.orig_argv[1:], "path": sys.path, "umask": umask,
+    "environment": dict(os.environ), "name": __spec__.name, "folder": os.getcwd(),
+    "signals": [str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)],
+    "wakeup": signal.set_wakeup_fd(-1), "input": sys.stdin.read(),
+    "streams": [(s.encoding, s.errors, s.write_through, s.isatty())
+                for s in (sys.stdout, sys.stderr)],
+    "files": sorted(os.listdir("/proc/self/fd")),
+}
+Path("found.json").write_text(json.dumps(found))
+is_fork = b"tasks.fork_server" in Path("/proc/self/cmdline").read_bytes()
+Path("is_fork.json").write_text(json.dumps(is_fork))
+print("said")
+exec(Path("then.py").read_text() if Path("then.py").exists() else "")
+Path("out.txt").write_text("new")
+"""
+GRAPH = """
+stages:
+  toy:
+    cmd: python -m gdc.stages.toy 'an argument'
+    always_changed: true
+    outs:
+      - out.txt
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("__init__", "environment", "errors", "stages/__init__", "workspace/__init__",
+                 "workspace/handover"):  # fmt: skip
+        place = tmp_path / f"gdc/{name}.py"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / f"gdc/{name}.py", place)
+    (tmp_path / "gdc/stages/toy.py").write_text(STAGE)
+    (tmp_path / "dvc.yaml").write_text(GRAPH)
+    monkeypatch.chdir(tmp_path)
+    init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
+    subprocess.run(init, check=True)
+    return tmp_path
+
+
+def read(name: str) -> Any:  # noqa: ANN401  # what a stage has written
+    return json.loads(Path(f"{name}.json").read_text())
+
+
+def run(start: Start, then: str = "") -> list[str]:
+    """Run the stage, with what it does at its end; returns what it has said."""
+    Path("then.py").write_text(then)
+    said: list[str] = []
+    reproduce("toy", "parent", said.append, start=start)
+    return said
+
+
+def test_a_fork_finds_what_a_new_process_finds(workspace: Path) -> None:
+    reproduce("toy", "parent", ignore)
+    alone = read("found")
+    assert read("is_fork") is False
+    with fork_server(()) as start:
+        assert "said" in run(start)
+    assert read("is_fork") is True
+    assert read("found") == alone
+    assert alone["environment"]["GDC_PARENT_RUN_ID"] == "parent"
+    assert (workspace / "out.txt").read_text() == "new"
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_fork_that_fails_fails_as_a_new_process_does() -> None:
+    ends = {
+        "sys.exit((sys.stderr.write('error: a mistake'), 2)[1])": (StageFailedError, "a mistake"),
+        "raise SystemExit(75)": (StageTransientError, "exited with 75"),
+        "os.kill(os.getpid(), signal.SIGKILL)": (StageFailedError, "exited with -9"),
+    }
+    with fork_server(()) as start:
+        for then, (kind, message) in ends.items():
+            with pytest.raises(StageFailedError, match=message) as caught:
+                run(start, then)
+            assert type(caught.value) is kind
+            assert read("is_fork") is True
+
+
+def test_code_that_was_edited_runs_and_not_what_the_server_knows(workspace: Path) -> None:
+    stage = workspace / "gdc/stages/toy.py"
+    with fork_server(("gdc.stages.toy",)) as start:
+        run(start)
+        stage.write_text(STAGE.replace('"new"', '"newer"'))
+        run(start)
+        assert read("is_fork") is False
+        assert (workspace / "out.txt").read_text() == "newer"
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_stage_starts_by_itself_once_the_server_is_gone() -> None:
+    with fork_server(()) as start:
+        (server,) = [p for p in psutil.Process().children() if "tasks.fork_server" in p.cmdline()]
+        server.kill()
+        server.wait()
+        assert "said" in run(start)
+        assert read("is_fork") is False
+
+
+WAITS = """
+def stop(*_):
+    Path("stopped").touch()
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, stop)
+Path("waits.json").write_text(str(os.getpid()))
+time.sleep(300)
+"""
+
+
+def wait_for(path: Path, is_alive: Callable[[], bool]) -> None:
+    while not path.exists() or not path.read_text():
+        assert is_alive()
+        time.sleep(0.05)
+
+
+def test_a_stop_reaches_a_fork_and_leaves_nothing_behind(workspace: Path) -> None:
+    with fork_server(()) as start:
+        failures: list[Exception] = []
+
+        def target() -> None:
+            try:
+                run(start, WAITS)
+            except StageFailedError as error:
+                failures.append(error)
+
+        thread = Thread(target=target)
+        thread.start()
+        wait_for(workspace / "waits.json", thread.is_alive)
+        family = psutil.Process().children(recursive=True)
+        stages.stop_stages()
+        thread.join(timeout=30)
+        assert "exited with 143" in str(failures[0])
+        assert (workspace / "stopped").exists()
+        assert not is_running(read("waits"))
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_all_end_with_a_flow_that_is_killed(workspace: Path) -> None:
+    (workspace / "then.py").write_text(WAITS)
+    program = (
+        "from tasks.stages import reproduce\n"
+        "from tasks.warm import fork_server\n"
+        "with fork_server(()) as start:\n"
+        "    reproduce('toy', None, print, start=start)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    flow = subprocess.Popen([sys.executable, "-P", "-c", program], env=environment)
+    wait_for(workspace / "waits.json", lambda: flow.poll() is None)
+    assert read("is_fork") is True
+    family = [*psutil.Process(flow.pid).children(recursive=True), psutil.Process(read("waits"))]
+    flow.kill()
+    flow.wait()
+    assert psutil.wait_procs(family, timeout=5)[1] == []
