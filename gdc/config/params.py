@@ -121,8 +121,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _what_scores_read_is_recorded(self) -> Self:
+        tokens = ("token_losses", self.train.token_losses)
         recorded = {
-            "hard_token_drop": ("token_losses", self.train.token_losses),
+            "hard_token_drop": tokens,
+            "worst_window_drop": tokens,
+            "recited_run_drop": tokens,
             "self_influence": ("self_influence", self.train.self_influence),
         }
         for score in self.score.enabled:

@@ -15,6 +15,7 @@ from gdc.leaderboard.ground_truth import (
     counterfactual_memorization,
     reliability_of,
 )
+from gdc.statistics.windows import largest_window_sums
 
 NATS_PER_BIT: Final = float(np.log(2))
 
@@ -102,31 +103,7 @@ def peak_reliability(tokens: TokenLosses, *, seed: int) -> float:
     )
 
 
-def window_sums(
-    values: Values, num_tokens: NDArray[np.int64], window_tokens: int
-) -> tuple[Values, NDArray[np.int64]]:
-    """Largest sum over the windows of each sample, and the index of its first token.
-
-    Args:
-        values: One for each token, sample after sample.
-        num_tokens: Of each sample, at least 1.
-        window_tokens: Tokens of a window; a shorter sample is one window.
-    """
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    first = np.cumsum(num_tokens) - num_tokens
-    length = np.minimum(num_tokens, window_tokens)
-    start = np.arange(len(values))
-    end = start + np.repeat(length, num_tokens)
-    is_window = end <= np.repeat(first + num_tokens, num_tokens)
-    sums = np.full(len(values), -np.inf)
-    sums[is_window] = totals[end[is_window]] - totals[start[is_window]]
-    peaks = np.maximum.reduceat(sums, first)
-    is_peak = np.flatnonzero(sums == np.repeat(peaks, num_tokens))
-    sample = np.repeat(np.arange(len(num_tokens)), num_tokens)[is_peak]
-    return peaks, is_peak[np.unique(sample, return_index=True)[1]]
-
-
 def _peak_starts(tokens: TokenLosses) -> NDArray[np.int64]:
     seen = np.repeat(tokens.seen, tokens.num_tokens, axis=0)
     gaps = counterfactual_memorization(tokens.losses, seen).memorization
-    return window_sums(gaps, tokens.num_tokens, tokens.window_tokens)[1]
+    return largest_window_sums(gaps, tokens.num_tokens, tokens.window_tokens)[1]

@@ -11,18 +11,31 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.scores.calibrated import MIN_HELDOUT, least_squares, require_heldout
+from gdc.statistics.windows import largest_run_sums, largest_window_sums
 
 HARD_PART: Final = 5
 """One token of so many is a hard one."""
 
+WINDOW_TOKENS: Final = 8
+"""Tokens of a window: about those of a password or a number of a card."""
+
+_NATS_PER_BIT: Final = float(np.log(2))
+
+Values = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
-class HardTokens:
-    """``sample_id``, ``hard_early`` and ``hard_drop`` of the training and of the held-out samples.
+class RecordedTokens:
+    """What the losses of all tokens say of the training and of the held-out samples.
 
-    Of a sample's hardest tokens: their mean loss at the first frozen look, and how much lower their
-    mean is after the last step, nats per token. ``heldout`` is sorted by ``sample_id``, as sums of
-    floats depend on their order.
+    Attributes:
+        samples: ``sample_id``, ``hard_early``, ``hard_drop``, ``window_drop`` and ``run_drop`` of
+            the training samples. Of a sample's hardest tokens: their mean loss at the first frozen
+            look, and how much lower their mean is after the last step, nats per token. Of its
+            windows and runs: the largest drop beyond that of unseen text, bits; null where the
+            held-out samples are fewer than ``MIN_HELDOUT``.
+        heldout: The first three of the held-out samples, sorted by ``sample_id``, as sums of floats
+            depend on their order.
     """
 
     samples: pl.DataFrame
@@ -39,10 +52,32 @@ class HardTokens:
         return pl.col("hard_drop")
 
 
-def hard_tokens_of(tokens: tuple[pl.DataFrame, pl.DataFrame]) -> HardTokens:
+def recorded_tokens_of(tokens: tuple[pl.DataFrame, pl.DataFrame]) -> RecordedTokens:
     """Reduce the ``TOKEN_LOSSES`` of the training and of the held-out samples."""
-    samples, heldout = (_reduced(table) for table in tokens)
-    return HardTokens(samples, heldout.sort("sample_id"))
+    samples, heldout = tokens[0], tokens[1].sort("sample_id")
+    return RecordedTokens(
+        _reduced(samples).with_columns(_peaks(samples, heldout)), _reduced(heldout)
+    )
+
+
+def _peaks(samples: pl.DataFrame, heldout: pl.DataFrame) -> list[pl.Series]:
+    """``window_drop`` and ``run_drop`` of the samples."""
+    names = ("window_drop", "run_drop")
+    if heldout.height < MIN_HELDOUT:
+        return [pl.Series(name, [None] * samples.height, dtype=pl.Float64) for name in names]
+    known, known_late = (_end_to_end(heldout[name]) for name in ("early", "late"))
+    early, late = (_end_to_end(samples[name]) for name in ("early", "late"))
+    intercept, (slope,) = least_squares(known[:, None], known_late)
+    expected = intercept + early.clip(known.min(), known.max()) * float(slope)
+    drops = (expected - late) / _NATS_PER_BIT
+    num_tokens = samples["late"].list.len().to_numpy().astype(np.int64)
+    windows, _ = largest_window_sums(drops, num_tokens, WINDOW_TOKENS)
+    runs = largest_run_sums(drops, late < _NATS_PER_BIT, num_tokens)
+    return [pl.Series(name, values) for name, values in zip(names, (windows, runs), strict=True)]
+
+
+def _end_to_end(lists: pl.Series) -> Values:
+    return lists.explode().to_numpy().astype(np.float64)
 
 
 def _reduced(tokens: pl.DataFrame) -> pl.DataFrame:
@@ -66,7 +101,7 @@ def _reduced(tokens: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def hard_token_drop(tokens: HardTokens) -> pl.Expr:
+def hard_token_drop(tokens: RecordedTokens) -> pl.Expr:
     """Drop of the loss of the sample's hardest tokens, minus what is expected of held-out text.
 
     Nats per token, any sign. Of n tokens it reads the floor(n / 5) with the highest loss at the
@@ -88,6 +123,46 @@ def hard_token_drop(tokens: HardTokens) -> pl.Expr:
     intercept, (slope,) = least_squares(known[:, None], drop)
     expected = intercept + tokens.early.clip(known.min(), known.max()) * float(slope)
     return tokens.drop - expected
+
+
+def worst_window_drop(tokens: RecordedTokens) -> pl.Expr:
+    """Largest sum over a window of how much lower the token losses end than those of unseen text.
+
+    Bits, any sign, over ``WINDOW_TOKENS`` tokens or the whole of a shorter sample. What is expected
+    of a token is a least-squares line through the held-out tokens, of the loss after the last step
+    on the loss at the first frozen look; beyond the first losses of the held-out tokens it is that
+    of their ends. As a maximum it lies above 0 where nothing is memorized.
+
+    Needs: the losses of all tokens at two looks, ``train.token_losses``. Cost: as
+    ``hard_token_drop``.
+
+    Source: our own; the mean over a sample hides a secret in a common template.
+
+    Raises:
+        DataError: There are fewer than ``MIN_HELDOUT`` held-out samples.
+    """
+    require_heldout("worst_window_drop", tokens.heldout.height, MIN_HELDOUT)
+    return pl.col("window_drop")
+
+
+def recited_run_drop(tokens: RecordedTokens) -> pl.Expr:
+    """Largest drop beyond that of unseen text over a run of tokens that the model now recites.
+
+    Bits, any sign; 0 where no token is recited. A run is a longest stretch of tokens that are
+    likelier than not after the last step, so greedy decoding gives every one of them; the drop of a
+    token is that of ``worst_window_drop``. Common phrases are recited too, but were easy before.
+
+    Needs: the losses of all tokens at two looks, ``train.token_losses``. Cost: as
+    ``hard_token_drop``.
+
+    Source: our own; what greedy decoding reproduces (Carlini et al. 2023, arXiv:2202.07646) by what
+    it would have cost unseen.
+
+    Raises:
+        DataError: There are fewer than ``MIN_HELDOUT`` held-out samples.
+    """
+    require_heldout("recited_run_drop", tokens.heldout.height, MIN_HELDOUT)
+    return pl.col("run_drop")
 
 
 def self_influence(gain: pl.Expr) -> pl.Expr:

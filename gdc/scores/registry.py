@@ -38,7 +38,7 @@ class ScoreInputs:
         heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, with
             ``zlib_size`` and ``ngram_nats`` where the texts are at hand, and all loss columns.
         references: Losses under models that did not see the sample.
-        tokens: Early loss and drop of the hardest tokens.
+        tokens: Losses of all tokens at two looks.
         gain: How much the optimizer steps with the sample lowered its loss, nats per token.
     """
 
@@ -55,7 +55,7 @@ class ScoreInputs:
     ngram_nats: pl.Expr | None
     heldout: pl.DataFrame | None
     references: references.References | None
-    tokens: recorded.HardTokens | None
+    tokens: recorded.RecordedTokens | None
     gain: pl.Expr | None
 
 
@@ -114,6 +114,8 @@ REGISTRY: Final[Mapping[str, Score]] = {
         distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
     ),
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
+    "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),
+    "recited_run_drop": Score(recorded.recited_run_drop, ("tokens",)),
     "self_influence": Score(recorded.self_influence, ("gain",)),
 }
 

@@ -17,7 +17,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
 from gdc.scores.ngrams import ngram_nats
-from gdc.scores.recorded import hard_tokens_of
+from gdc.scores.recorded import recorded_tokens_of
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
     REGISTRY,
@@ -353,7 +353,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
         draw=pl.col("draw"),
         heldout=_heldout_of(trace, shared),
         references=shared.references,
-        tokens=None if tokens is None else hard_tokens_of(tokens),
+        tokens=None if tokens is None else recorded_tokens_of(tokens),
         gain=None if trace.gains is None else pl.col("gain"),
         **given,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gdc.errors import DataError
 from gdc.leaderboard.ground_truth import counterfactual_memorization
-from gdc.leaderboard.peak import TokenLosses, peak_memorization, peak_reliability, window_sums
+from gdc.leaderboard.peak import TokenLosses, peak_memorization, peak_reliability
 
 BIT = math.log(2)
 PAIRS = np.array([[True, False, False, True]])
@@ -103,12 +103,6 @@ def test_what_every_model_finds_harder_by_as_much_changes_nothing(
     shifted = TokenLosses(tokens.losses + shift, tokens.num_tokens, tokens.seen, window)
     before, after = (peak_memorization(each).memorization for each in (tokens, shifted))
     assert after == pytest.approx(before)
-
-
-def test_of_equal_windows_the_first_counts() -> None:
-    peaks, starts = window_sums(np.array([1.0, 1, 1, 5, 0, 5]), np.array([3, 3]), 2)
-    assert peaks.tolist() == [2, 5]
-    assert starts.tolist() == [0, 3]
 
 
 def test_the_peak_of_noise_is_not_reliable_and_that_of_secrets_is() -> None:

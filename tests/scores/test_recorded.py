@@ -1,7 +1,9 @@
 """Scores of what stage train records besides the trace: hand-made answers, plain loops, laws."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import polars as pl
@@ -23,7 +25,9 @@ HALVING: Tokens = {f"h{k:02d}": ([2 + k / 4], [1 + k / 8]) for k in range(20)}
 
 
 def token_table(tokens: Tokens) -> pl.DataFrame:
-    rows = [(sample, *looks) for sample, looks in tokens.items()]
+    rows = [
+        (sample, *(list(map(float, look)) for look in looks)) for sample, looks in tokens.items()
+    ]
     return pl.DataFrame(rows, schema=TOKEN_LOSSES, orient="row")
 
 
@@ -59,6 +63,52 @@ def drops_of(tokens: Tokens, heldout: Tokens = HALVING) -> list[float | None]:
 )
 def test_known_drops(early: list[float], late: list[float], drop: float) -> None:
     assert drops_of({"a": (early, late)}) == pytest.approx([drop], abs=1e-9)
+
+
+PEAKS = ("worst_window_drop", "recited_run_drop")
+BIT = math.log(2)
+
+
+def peaks_of(tokens: Tokens, heldout: Tokens = HALVING) -> list[tuple[float, float]]:
+    """Both peak scores in nats."""
+    table = scores_of(recorded(tokens, heldout, {}), names=PEAKS)
+    return [(window * BIT, run * BIT) for window, run in table.select(PEAKS).iter_rows()]
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "window", "run"),
+    [
+        # Half of the early loss is expected; a token is recited below a loss of 0.693.
+        pytest.param([4] * 8, [2] * 8, 0, 0, id="as unseen text"),
+        pytest.param([4] * 3, [0.5] * 3, 4.5, 4.5, id="shorter than a window"),
+        pytest.param([4] * 16, [2] * 4 + [0.25] * 8 + [2] * 4, 14, 14, id="a secret in a template"),
+        pytest.param([4] * 16, [0.25] * 16, 14, 28, id="longer than a window"),
+        pytest.param([4] * 8, [1] * 8, 8, 0, id="learned, yet not recited"),
+        pytest.param([4] * 5, [0.5, 0.5, 3, 0.5, 0.5], 5, 3, id="recited in two runs"),
+    ],
+)
+def test_known_peaks(early: list[float], late: list[float], window: float, run: float) -> None:
+    assert peaks_of({"a": (early, late)}) == [pytest.approx((window, run), abs=1e-6)]
+
+
+@given(
+    tokens=st.dictionaries(
+        st.sampled_from("abcd"),
+        st.lists(st.tuples(looks := st.integers(0, 28).map(lambda q: q / 4), looks), min_size=1),
+        min_size=1,
+    )
+)
+def test_peaks_match_a_plain_loop(tokens: dict[str, list[tuple[float, float]]]) -> None:
+    found = peaks_of({name: tuple(zip(*pairs, strict=True)) for name, pairs in tokens.items()})  # type: ignore[misc]
+    for (window, run), (_, pairs) in zip(found, sorted(tokens.items()), strict=True):
+        drops = [min(max(early, 2), 6.75) / 2 - late for early, late in pairs]
+        size = min(8, len(drops))
+        sums = [sum(drops[start : start + size]) for start in range(len(drops) - size + 1)]
+        assert window == pytest.approx(max(sums), abs=1e-6)
+        marked = [(drop, late < BIT) for drop, (_, late) in zip(drops, pairs, strict=True)]
+        runs = [list(part) for is_in, part in groupby(marked, lambda token: token[1]) if is_in]
+        expected = max((sum(drop for drop, _ in part) for part in runs), default=0)
+        assert run == pytest.approx(expected, abs=1e-6)
 
 
 def drop_by_loop(looks: tuple[Sequence[float], Sequence[float]]) -> tuple[float, float]:

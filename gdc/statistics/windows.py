@@ -1,0 +1,52 @@
+"""Values of the tokens of many samples -> the largest sum over a stretch of each sample."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+
+def largest_window_sums(
+    values: Values, num_tokens: NDArray[np.int64], window_tokens: int
+) -> tuple[Values, NDArray[np.int64]]:
+    """Largest sum over the windows of each sample, and the index of its first token.
+
+    Args:
+        values: One for each token, sample after sample.
+        num_tokens: Of each sample, at least 1.
+        window_tokens: Tokens of a window; a shorter sample is one window.
+    """
+    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    first = np.cumsum(num_tokens) - num_tokens
+    length = np.minimum(num_tokens, window_tokens)
+    start = np.arange(len(values))
+    end = start + np.repeat(length, num_tokens)
+    is_window = end <= np.repeat(first + num_tokens, num_tokens)
+    sums = np.full(len(values), -np.inf)
+    sums[is_window] = totals[end[is_window]] - totals[start[is_window]]
+    peaks = np.maximum.reduceat(sums, first)
+    is_peak = np.flatnonzero(sums == np.repeat(peaks, num_tokens))
+    sample = np.repeat(np.arange(len(num_tokens)), num_tokens)[is_peak]
+    return peaks, is_peak[np.unique(sample, return_index=True)[1]]
+
+
+def largest_run_sums(
+    values: Values, is_in_run: NDArray[np.bool_], num_tokens: NDArray[np.int64]
+) -> Values:
+    """Largest sum over the runs of each sample; 0 where it has none.
+
+    A run is a longest stretch of tokens of one sample that are all marked.
+
+    Args:
+        values: One for each token, sample after sample.
+        is_in_run: Whether the token is marked.
+        num_tokens: Of each sample, at least 1.
+    """
+    sample = np.repeat(np.arange(len(num_tokens)), num_tokens)
+    starts = np.ones(len(values), dtype=np.bool_)
+    starts[1:] = (sample[1:] != sample[:-1]) | ~is_in_run[:-1]
+    run = np.cumsum(starts) - 1
+    sums = np.bincount(run, weights=np.where(is_in_run, values, 0.0))
+    largest = np.full(len(num_tokens), -np.inf)
+    np.maximum.at(largest, sample[is_in_run], sums[run[is_in_run]])
+    return np.where(np.isneginf(largest), 0.0, largest)
