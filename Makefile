@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check ui bench scale docs pictures paper-lstm paper-gpt2 budgets leaderboard
+.PHONY: help install run test test-fast check ui bench scale docs fuzz kills audit pictures paper-lstm paper-gpt2 budgets leaderboard
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -46,6 +46,17 @@ bench: $(STAMP)  ## Time everything and write its tables to docs/results.
 
 scale: $(STAMP)  ## Estimate a run over a trillion tokens and write its tables to docs/results.
 	$(BIN)/python benchmarks/scale.py --write
+
+fuzz: $(STAMP)  ## Give every reader thousands of wrong inputs; write the table to docs/results.
+	$(BIN)/python benchmarks/fuzz.py --write
+
+kills: $(STAMP)  ## Kill small runs of the pipeline 300 times; write the table to docs/results.
+	$(BIN)/python benchmarks/kills.py --write
+
+audit: $(STAMP)  ## Look for known holes in the locked versions (needs the network).
+	$(PYTHON) -m venv work/pip-audit
+	PIP_CONSTRAINT= work/pip-audit/bin/pip install --quiet 'pip-audit>=2.9'
+	work/pip-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 docs: $(STAMP)  ## Build the site of docs/ in work/site, with no dead link.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

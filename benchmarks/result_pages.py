@@ -8,6 +8,8 @@ RESULTS: Final = Path(__file__).resolve().parent.parent / "docs/results"
 PAGES: Final[Mapping[str, Path]] = {
     "make bench": RESULTS / "speed.md",
     "make scale": RESULTS / "scale.md",
+    "make kills": RESULTS / "campaigns.md",
+    "make fuzz": RESULTS / "campaigns.md",
 }
 """The page of each command that writes its tables."""
 END: Final = "<!-- until here -->\n"

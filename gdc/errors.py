@@ -1,5 +1,6 @@
 """The errors a caller may want to catch, and the exit codes of the command line."""
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
@@ -17,10 +18,30 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 }
 
 
+# What stands before the @ of a URL, and what its query calls a secret.
+_LOGIN: Final = re.compile(r"(?<=://)[^\s/'\"]+@")
+_SECRET: Final = re.compile(
+    r"([?&;][\w.-]*(?:password|passwd|pwd|secret|token|signature|sig|key|credential)[\w.-]*=)"
+    r"[^&;\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text with ``***`` in place of passwords and keys in URLs."""
+    return _SECRET.sub(r"\1***", _LOGIN.sub("***@", text))
+
+
 class GdcError(ValueError):
-    """Something the user can mend; the message says where, expected, got, and what to do."""
+    """Something the user can mend; the message says where, expected, got, and what to do.
+
+    Passwords and keys in URLs are left out of it.
+    """
 
     exit_code: ClassVar[int] = USER_ERROR
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(without_secrets(str(message)))
 
 
 class ConfigError(GdcError):

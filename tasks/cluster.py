@@ -7,10 +7,11 @@ record and takes the outputs from it, as of any run it has seen before.
 
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
@@ -241,9 +242,8 @@ def clone_of(workspace: Workspace) -> Iterator[Path]:
     """
     base = Path(os.environ.get("GDC_WORKER_FOLDER") or tempfile.gettempdir())
     place = base / f"gdc-{workspace.name}"
-    place.mkdir(parents=True, exist_ok=True)
-    # DVC's configuration may hold a password.
-    place.chmod(0o700)
+    base.mkdir(parents=True, exist_ok=True)
+    require_private(place)
     for number in count():
         try:
             held = FileLock(place / f"{number}.lock").acquire(blocking=False)
@@ -252,6 +252,23 @@ def clone_of(workspace: Workspace) -> Iterator[Path]:
         with held, chdir(_made(place / str(number), workspace)):
             yield Path.cwd()
         return
+
+
+def require_private(folder: Path) -> None:
+    """Make a folder that nobody else reads: DVC's configuration may hold a password.
+
+    Raises:
+        ConfigError: Somebody else has made one of this name, or a link to another folder.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ConfigError(
+            f"GDC_WORKER_FOLDER: expected a folder {folder} of this user, got a link or one of "
+            "another user. Name a place that nobody else may write to."
+        )
+    folder.chmod(0o700)
 
 
 def _made(folder: Path, workspace: Workspace) -> Path:

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectConcurrentFuture
 from prefect.tasks import Task
 
-from gdc.errors import STAGE_FAILED, GdcError, TransientError
+from gdc.errors import STAGE_FAILED, GdcError, TransientError, without_secrets
 from gdc.workspace import dvc, dvc_files
 from tasks import guard
 
@@ -126,7 +126,7 @@ def read_lines(stream: IO[bytes], clock: Callable[[], float] = time.monotonic) -
                 shown = clock()
             line = piece.rstrip()
             if line and not ADVICE.search(line):
-                yield line
+                yield without_secrets(line)
 
 
 def outcome_of(target: str, lines: Sequence[str]) -> Outcome:

@@ -1,5 +1,6 @@
 """A trace folder, whoever wrote it -> scores and quadrants of its samples, which stay on disk."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_ch
 # (docs/results/leaderboard.md): taken where no canary can say which score is right.
 UNTESTED_AXIS: Final = "total_drop"
 _TABLES: Final = ("scores", "quadrants")
+_SHARD: Final = re.compile(r"(train|shard_\d+)\.parquet")
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def map_on_cluster(
     names = (f"{table}{ending}" for table in _TABLES for ending in ("", ".json"))
     outputs.require_free(out, names, {"the trace": trace})
     trace, out = trace.absolute(), out.absolute()
+    for table in _TABLES:
+        _require_former_map(out / table)
     with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
         epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
@@ -190,6 +194,19 @@ def map_on_cluster(
         )
     files.write_json(out / "quadrants.json", summary.to_json())
     return summary.to_json()
+
+
+def _require_former_map(folder: Path) -> None:
+    """Refuse to replace a folder in which anything but a former map of a trace lies."""
+    if not folder.exists():
+        return
+    inside = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+    foreign = [name for name in inside if not _SHARD.fullmatch(name)]
+    if foreign or folder.is_symlink():
+        raise ConfigError(
+            f"--out {folder.parent}: expected no folder {folder.name}, or one that gdc map wrote, "
+            f"got one with {foreign[0] if foreign else 'a link in its place'}. Name another --out."
+        )
 
 
 def _open(trace: Path, score: ScoreConfig, partition: PartitionConfig) -> TraceScan:

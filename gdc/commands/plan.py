@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import get_args
 
 import polars as pl
 from rich.table import Table
 
 from gdc.comparison.results import CuratedChoice
 from gdc.config import AUTO, Params
-from gdc.errors import ConfigError
+from gdc.errors import ConfigError, DataError
+from gdc.schema import Action
 from gdc.workspace import files, paths, tables
 
 # What differs from sample to sample within one reason: ids, then numbers.
@@ -46,13 +48,15 @@ def summarize_plan(params: Params, arm: str | None = None) -> PlanSummary:
 
     Raises:
         ConfigError: There is no such arm.
-        SchemaError: Its plan is missing or damaged.
+        SchemaError: Its plan is missing.
+        DataError: It is damaged, or has an action that is none.
     """
     arms = params.intervene.arms
     name = arm or curated_arm(params)
     if name not in arms:
         raise ConfigError(f"arm: expected one of {', '.join(arms)}, got {name!r}.")
-    return count_reasons(tables.scan_plan(name), name, arms[name].rule)
+    with tables.naming_damage(paths.plan_path(name).parent, remedy=tables.RUN):
+        return count_reasons(tables.scan_plan(name), name, arms[name].rule)
 
 
 def count_reasons(plan: pl.LazyFrame, arm: str, rule: str) -> PlanSummary:
@@ -62,6 +66,9 @@ def count_reasons(plan: pl.LazyFrame, arm: str, rule: str) -> PlanSummary:
         plan: ``PLAN`` table.
         arm: Its name.
         rule: What it was made by.
+
+    Raises:
+        DataError: It has an action that is none.
     """
     reason = pl.col("reason").str.replace(_NEAR_COPY, "near copy of …, similarity")
     worded = reason.str.replace_all(_ID, "…").str.replace_all(_NUMBER, "…")
@@ -71,6 +78,12 @@ def count_reasons(plan: pl.LazyFrame, arm: str, rule: str) -> PlanSummary:
         .sort("num_samples", "action", "reason", descending=[True, False, False])
         .collect()
     )
+    odd = set(rows["action"]) - set(get_args(Action))
+    if odd:
+        raise DataError(
+            f"plan of arm {arm}: expected actions {', '.join(get_args(Action))}, got "
+            f"{', '.join(sorted(map(repr, odd)))}. {tables.RUN}"
+        )
     actions = rows.group_by("action").agg(pl.col("num_samples").sum())
     return PlanSummary(
         arm=arm,

@@ -121,8 +121,18 @@ def _count_bracket(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.fl
 
 
 def _chunks(tables: Sequence[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-    """The values of all columns as one column, chunk by chunk, in any order."""
+    """The values of all columns as one column, chunk by chunk, in any order.
+
+    Raises:
+        ComputeError: Fewer rows come than there are: polars ends without an error where its decoder
+            fails.
+    """
     for table in tables:
+        num_rows = 0
         for chunk in table.collect_batches(engine="streaming", maintain_order=False):
+            num_rows += chunk.height
             columns = [column.rename("value") for column in chunk.iter_columns()]
             yield pl.concat(columns, rechunk=False).to_frame()
+        expected = table.select(pl.len()).collect(engine="streaming").item()
+        if num_rows != expected:
+            raise pl.exceptions.ComputeError(f"expected {expected} rows, got {num_rows}")

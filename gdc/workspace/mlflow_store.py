@@ -9,6 +9,8 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -28,6 +30,7 @@ LOOK_SECONDS: Final = 2.0
 _SQLITE: Final = "sqlite:///"
 # Where a server listens whose address names no port.
 _PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_REVISION: Final = re.compile(r"(?m)^(revision|down_revision) = [\"'](\w+)[\"']")
 _MOVE_AWAY: Final = (
     f"Move the file away (mv {DATABASE} {DATABASE}.old): the next run makes a new one."
 )
@@ -68,10 +71,11 @@ def require_answer() -> None:
 
 
 def require_database() -> None:
-    """Refuse a file that is no database at once; MLflow tries such a file for a minute.
+    """Refuse a file that MLflow cannot use at once; MLflow itself tries it for a minute.
 
     Raises:
-        ConfigError: It is a file of another kind, or was cut off.
+        ConfigError: It is a file of another kind, was cut off, or has the tables of another version
+            of MLflow.
     """
     path = Path(tracking_uri().removeprefix(_SQLITE).partition("?")[0])
     if not tracking_uri().startswith(_SQLITE) or not path.is_file():
@@ -79,12 +83,44 @@ def require_database() -> None:
     try:
         with closing(sqlite3.connect(path)) as database:
             database.execute("select count(*) from sqlite_master").fetchall()
+            revision = _revision_of(database)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
             raise ConfigError(
                 f"{path}: expected a database of MLflow, got a damaged or another file: {error}. "
                 f"{_MOVE_AWAY}"
             ) from None
+        return
+    versions = _revisions()
+    # The last one is the one that no other follows.
+    if revision is not None and revision not in set(versions) - set(versions.values()):
+        shown = _without_password(tracking_uri())
+        raise ConfigError(f"MLflow at {shown}: {_of_another_version(revision)}")
+
+
+def _revision_of(database: sqlite3.Connection) -> str | None:
+    """The version of the tables that MLflow noted; None: it has made none yet."""
+    try:
+        row = database.execute("select version_num from alembic_version").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    return None if row is None else str(row[0])
+
+
+def _revisions() -> dict[str, str | None]:
+    """Versions of tables that the installed MLflow knows, and the one before each.
+
+    Its folder is found without its import, which takes seconds.
+    """
+    package = find_spec("mlflow")
+    places = [] if package is None else package.submodule_search_locations or []
+    known: dict[str, str | None] = {}
+    for place in places:
+        for file in Path(place, "store/db_migrations/versions").glob("*.py"):
+            found = dict(_REVISION.findall(file.read_text(encoding="utf-8")))
+            if "revision" in found:
+                known[found["revision"]] = found.get("down_revision")
+    return known
 
 
 def tracking_uri() -> str:
@@ -125,17 +161,15 @@ def _worded(problem: str) -> GdcError:
 
 def _of_another_version(revision: str) -> str:
     """Where the tables of a database are not those of the MLflow that is installed."""
-    import mlflow
-
-    folder = Path(mlflow.__file__).parent / "store/db_migrations/versions"
-    if any(folder.glob(f"{revision}_*.py")):
+    installed = version("mlflow")
+    if revision in _revisions():
         return (
-            f"expected the tables of MLflow {mlflow.__version__}, got older ones. Copy the "
+            f"expected the tables of MLflow {installed}, got older ones. Copy the "
             "database, then bring it up to date: mlflow db upgrade "
             f"{_without_password(tracking_uri())}"
         )
     return (
-        f"expected the tables of MLflow {mlflow.__version__} or older, got those of a newer one. "
+        f"expected the tables of MLflow {installed} or older, got those of a newer one. "
         "Install that one, or take another database: move this one away or name another in "
         "MLFLOW_TRACKING_URI."
     )
@@ -178,6 +212,9 @@ def _create_database(path: Path) -> None:
         if not path.exists():
             with new_file(path) as temporary:
                 MlflowClient(_sqlite_uri(temporary)).search_experiments()
+                # Artifacts hold texts, and the database what is said of them.
+                temporary.chmod(0o600)
+            path.with_name("mlartifacts").mkdir(mode=0o700, exist_ok=True)
 
 
 def _sqlite_uri(path: Path) -> str:

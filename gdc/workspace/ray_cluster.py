@@ -35,7 +35,10 @@ def connected(address: str) -> Iterator[None]:
     with TemporaryDirectory() as empty:
         try:
             # Only a cluster that is started can be told to have no dashboard.
-            options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+            options: dict[str, Any] = {}
+            if address == LOCAL:
+                # Whoever reaches Ray's ports may run code: nobody outside of this machine does.
+                options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             with chdir(empty):
                 ray.init(address, log_to_driver=False, **options)
         except (ConnectionError, ValueError) as error:

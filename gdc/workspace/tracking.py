@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import polars as pl
 
 from gdc.environment import PARENT_VARIABLE
+from gdc.errors import without_secrets
 from gdc.filesystem.table_files import scan_parquet
 from gdc.statistics import markdown
 from gdc.workspace.files import read_json, write_json
@@ -50,7 +51,9 @@ class Run:
         from mlflow.entities import RunTag
         from mlflow.utils.validation import MAX_PARAMS_TAGS_PER_BATCH, MAX_TAG_VAL_LENGTH
 
-        entries = [RunTag(key, value[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()]
+        entries = [
+            RunTag(key, without_secrets(value)[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()
+        ]
         for batch in _batches(entries, MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(self.run_id, tags=batch)
 
@@ -263,7 +266,11 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in params.items():
         name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
+        flat |= (
+            flatten(value, f"{name}.")
+            if isinstance(value, Mapping)
+            else {name: without_secrets(str(value))}
+        )
     return flat
 
 

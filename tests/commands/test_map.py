@@ -78,6 +78,17 @@ def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> 
     assert summary == expected.to_json()
 
 
+@pytest.mark.parametrize("table", ["scores", "quadrants"])
+def test_a_map_on_a_cluster_replaces_no_folder_of_the_user_s(table: str) -> None:
+    folder = written(trace_of({"a": [1.0, 2.0]}))
+    (OUT / table).mkdir(parents=True)
+    (OUT / table / "train.parquet").write_bytes(b"of a former map")
+    (OUT / table / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=rf"--out .*no folder {table}, .* got one with mine"):
+        map_on_cluster(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
+    assert len(list((OUT / table).iterdir())) == 2
+
+
 @pytest.mark.slow
 def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
     trace = random_trace(1000)
@@ -108,6 +119,17 @@ def test_a_cluster_reports_nothing_home(monkeypatch: pytest.MonkeyPatch) -> None
     with ray_cluster.connected(ray_cluster.LOCAL):
         pass
     assert started[0]["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_a_cluster_that_is_started_here_listens_to_this_machine_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[dict[str, object]] = []
+    monkeypatch.setattr("ray.init", lambda *_, **options: started.append(options))
+    for address in (ray_cluster.LOCAL, "auto"):
+        with ray_cluster.connected(address):
+            pass
+    assert [options.get("_node_ip_address") for options in started] == ["127.0.0.1", None]
 
 
 def test_a_cluster_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,3 +69,28 @@ def test_a_file_is_read_to_its_end(tmp_path: Path, share: float) -> None:
 
 def test_a_column_without_rows_has_no_quantile() -> None:
     assert streaming_quantile.quantile([pl.LazyFrame(schema={"loss": pl.Float32})], 0.5, 0) is None
+
+
+def test_rows_that_a_damaged_file_hides_are_missed(tmp_path: Path) -> None:
+    """Polars' decoder may fail in the middle, and the batches then just end."""
+    path = tmp_path / "a.parquet"
+    losses = np.random.default_rng(0).normal(size=30_000).astype(np.float32)
+    pl.DataFrame({"a": losses}).write_parquet(path, row_group_size=5000)
+    whole = path.read_bytes()
+    refused = 0
+    # The lengths of pages and groups stand at the end.
+    for place in range(len(whole) - 900, len(whole) - 8):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x08
+        path.write_bytes(damaged)
+        try:
+            batches = pl.scan_parquet(path).collect_batches(engine="streaming")
+            if sum(batch.height for batch in batches) >= 30_000:
+                continue
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            continue
+        with pytest.raises((pl.exceptions.PolarsError, pl.exceptions.PanicException)):
+            streaming_quantile.quantile([pl.scan_parquet(path)], 0.5, 30_000)
+        refused += 1
+        break
+    assert refused == 1

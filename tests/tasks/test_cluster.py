@@ -11,7 +11,15 @@ from ray.exceptions import WorkerCrashedError
 
 from gdc.errors import ConfigError, TransientError
 from tasks import cluster
-from tasks.cluster import RayWorkers, Workspace, clone_of, describe_workspace, joined, run_cell
+from tasks.cluster import (
+    RayWorkers,
+    Workspace,
+    clone_of,
+    describe_workspace,
+    joined,
+    require_private,
+    run_cell,
+)
 from tasks.graph import Graph
 from tasks.stages import StageFailedError, StageResult, StageTransientError
 
@@ -82,6 +90,19 @@ def test_passwords_are_neither_shown_nor_readable_by_others(tmp_path: Path) -> N
     assert SECRET not in repr(WORKSPACE)
     with clone_of(WORKSPACE):
         assert stat.S_IMODE((tmp_path / "workers/gdc-test").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("in_the_way", ["link", "file"])
+def test_a_place_of_clones_that_somebody_else_prepared_is_refused(
+    tmp_path: Path, in_the_way: str
+) -> None:
+    elsewhere = tmp_path / "mine"
+    elsewhere.mkdir(mode=0o755)
+    place = tmp_path / "gdc-test"
+    place.symlink_to(elsewhere) if in_the_way == "link" else place.write_text("")
+    with pytest.raises(ConfigError, match=r"GDC_WORKER_FOLDER: expected a folder .*gdc-test of"):
+        require_private(place)
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
 
 
 def test_a_remote_that_does_not_answer_fails_the_cell_alone(

@@ -357,6 +357,15 @@ def test_a_database_of_another_version_is_refused(revision: str, remedy: str) ->
     refusal = pytest.raises(ConfigError, match=rf"^MLflow at sqlite:///{Path.cwd()}.*{remedy}")
     with refusal, tracking.parent_run("first", {}):
         pass
+    # Before Prefect is started, too.
+    with pytest.raises(ConfigError, match=remedy):
+        mlflow_store.require_answer()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_database_of_this_version_is_taken_and_its_url_s_secrets_are_not_logged() -> None:
+    mlflow_store.require_answer()
+    assert tracking.flatten({"a": {"url": "https://me:pw@h/x"}}) == {"a.url": "https://***@h/x"}
 
 
 def test_a_database_without_its_driver_is_refused(

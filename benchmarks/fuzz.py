@@ -1,0 +1,96 @@
+"""Thousands of wrong inputs for everything that reads a file of the user's.
+
+python benchmarks/fuzz.py [--write] [--seed SEED] [--share SHARE] [TARGET ...]
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import result_pages
+from machine import machine
+
+from gdc.statistics.markdown import table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+OUTCOMES = ("accepted", "refused", "traceback", "hang", "wrong result")
+# A damaged size must not take the machine's memory.
+MEMORY = 16 * 2**30
+
+
+def main() -> None:
+    """Give each target its inputs; print the table, and write it to docs/results if asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--share", type=float, default=1.0, help="of the inputs of a campaign")
+    options = parser.parse_args()
+    text, num_faults = campaign(options.targets, options.seed, options.share)
+    sys.stdout.write(text)
+    if options.write:
+        result_pages.put("make fuzz", text)
+    sys.exit(1 if num_faults else 0)
+
+
+def campaign(names: Sequence[str], seed: int, share: float) -> tuple[str, int]:
+    """Attack these targets or all of them; returns the table and the number of faults."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "true"}
+    from tests.fuzz.targets import TARGETS  # noqa: PLC0415 - after the environment is set
+
+    started = time.monotonic()
+    rows, totals = [], [0] * len(OUTCOMES)
+    for name in names or TARGETS:
+        num_inputs = max(1, round(TARGETS[name][1] * share))
+        counts, seconds = in_a_process(name, num_inputs, seed)
+        numbers = [counts.get(outcome, 0) for outcome in OUTCOMES]
+        totals = [total + number for total, number in zip(totals, numbers, strict=True)]
+        rows.append([name, f"{sum(numbers):,}", *(f"{n:,}" for n in numbers), f"{seconds:.0f}"])
+    seconds = time.monotonic() - started
+    rows.append(["all", f"{sum(totals):,}", *(f"{n:,}" for n in totals), f"{seconds:.0f}"])
+    heading = ["input", "inputs", *OUTCOMES, "seconds"]
+    text = f"{machine()}, {seconds / 60:.0f} minutes, seed {seed}.\n\n{table(heading, rows)}\n"
+    return text, sum(totals[2:])
+
+
+def in_a_process(name: str, num_inputs: int, seed: int) -> tuple[dict[str, int], float]:
+    """Attack a target in a fork of this process: what a damaged size brings down ends it alone."""
+    started = time.monotonic()
+    forked = multiprocessing.get_context("fork")
+    receiver, sender = forked.Pipe(duplex=False)
+    process = forked.Process(target=attack_one, args=(sender, name, num_inputs, seed))
+    process.start()
+    sender.close()
+    try:
+        counts: dict[str, int] = receiver.recv()
+    except EOFError:
+        counts = {"traceback": 1}
+    process.join()
+    seconds = time.monotonic() - started
+    sys.stderr.write(f"{name}: {counts} in {seconds:.0f} s, exit code {process.exitcode}\n")
+    return counts, seconds
+
+
+def attack_one(sender: Connection, name: str, num_inputs: int, seed: int) -> None:
+    """Attack one target in a folder of its own; tell its faults, and send its counts."""
+    from tests.fuzz.campaign import attack  # noqa: PLC0415 - see above
+    from tests.fuzz.targets import TARGETS  # noqa: PLC0415
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        tally = attack(TARGETS[name][0], num_inputs, seed)
+    for place, account in tally.faults.items():
+        sys.stderr.write(f"---- {name}: {place}\n{account}\n")
+    sender.send(dict(tally.counts))
+
+
+if __name__ == "__main__":
+    main()
