@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 # Constraints hold for the isolated build environment too.
 export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Every stage and many tests start Python anew: without kept bytecode each compiles our modules.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast check ui bench scale docs fuzz kills audit pictures paper-lstm paper-gpt2 budgets leaderboard
@@ -27,7 +29,7 @@ run: $(STAMP)  ## Run the whole pipeline of params.yaml and say where to look.
 test: $(STAMP)  ## Run all tests, the slow ones included.
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: $(STAMP)  ## Run the tests that train nothing and start no pipeline.
+test-fast: $(STAMP)  ## Run the tests that take no seconds: no pipeline, hardly a program started.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: $(STAMP)  ## Lint, format, types, import contracts, spelling.

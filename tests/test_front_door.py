@@ -42,6 +42,7 @@ def test_every_public_name_is_there_and_importing_the_package_loads_nothing_heav
         _ = gdc.nothing  # type: ignore[attr-defined]  # what is not there
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_user_does_not_take_the_place_of_our_packages(tmp_path: Path) -> None:
     for name in ("flows", "tasks"):
         (tmp_path / name).mkdir()

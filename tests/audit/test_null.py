@@ -89,6 +89,7 @@ def known(found: Measured | None) -> Measured:
     return found
 
 
+@pytest.mark.slow
 def test_exposure_is_that_of_a_uniform_rank(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     for family in ("digits", "words"):
         found = leakage.canary_leakage([audited[0].filter(family=family)], seed=0).planted
@@ -98,6 +99,7 @@ def test_exposure_is_that_of_a_uniform_rank(audited: tuple[pl.DataFrame, pl.Data
         assert_near(known(found.exposure_fitted), np.log2(np.e))
 
 
+@pytest.mark.slow
 def test_extraction_is_that_of_the_twins(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     found = leakage.canary_leakage([audited[0]], seed=0)
     planted, twins = found.planted, found.twins
@@ -109,6 +111,7 @@ def test_extraction_is_that_of_the_twins(audited: tuple[pl.DataFrame, pl.DataFra
     assert_near(known(planted.substring_share), known(twins.substring_share).value)
 
 
+@pytest.mark.slow
 def test_no_attack_tells_members_from_others(audited: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     table = audited[1]
     assert min(table["is_member"].sum(), (~table["is_member"]).sum()) > 200

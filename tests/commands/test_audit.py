@@ -202,6 +202,7 @@ def test_a_tokenizer_that_is_none_is_named_by_its_option(
         run_audit(asked, 100, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_any_causal_model_of_transformers_is_audited(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:

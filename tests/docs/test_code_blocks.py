@@ -160,6 +160,7 @@ def test_a_json_block_is_json(block: Block) -> None:
 PYTHON_PAGES = [page for page in PAGES if any(b.language == "python" for b in blocks_of(page))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=name_of)
 def test_the_python_of_a_page_runs_and_its_trace_can_be_mapped(page: Path, tmp_path: Path) -> None:
     code = "\n".join(block.text for block in blocks_of(page) if block.language == "python")

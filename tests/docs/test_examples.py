@@ -20,6 +20,7 @@ def run(name: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_trace_is_mapped_and_the_forgotten_samples_are_flagged(tmp_path: Path) -> None:
     told = run("map_a_trace.py", tmp_path)
     assert "most often forgotten: sample-0000" in told

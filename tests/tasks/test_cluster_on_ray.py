@@ -99,6 +99,7 @@ def test_a_cell_that_has_no_room_on_this_machine_is_refused(workspace: Path) -> 
         pass
 
 
+@pytest.mark.slow
 def test_two_cells_at_the_same_time_work_in_clones_of_their_own(workspace: Path) -> None:
     add_remote(workspace)
     described = describe_workspace()

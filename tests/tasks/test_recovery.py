@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,11 +31,23 @@ def damaged(content: bytes, how: str) -> bytes:
     }[how]
 
 
+@pytest.fixture(scope="module")
+def finished_toy(pristine_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "toy"
+    shutil.copytree(pristine_toy, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for target in ("manifest", "retrain@none"):
+            assert reproduce(target, None, ignore).outcome == "executed"
+    return folder
+
+
 @pytest.fixture
-def toy_with_results(toy: Path) -> Path:
-    for target in ("manifest", "retrain@none"):
-        assert reproduce(target, None, ignore).outcome == "executed"
-    return toy
+def toy_with_results(finished_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of a toy workspace in which two stages have run, as the current folder."""
+    shutil.copytree(finished_toy, tmp_path / "toy")
+    monkeypatch.chdir(tmp_path / "toy")
+    return tmp_path / "toy"
 
 
 @pytest.mark.parametrize("has_copy", [True, False])

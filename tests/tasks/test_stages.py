@@ -168,6 +168,7 @@ def test_a_stage_that_is_terminated_leaves_nothing_half_written(tmp_path: Path) 
     assert list((tmp_path / "data").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:
     files.write_json(tmp_path / paths.CODE, code_digests() | {"partition": "of other code"})
     done = subprocess.run(
@@ -183,6 +184,7 @@ def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "data").rglob("*")] == ["code.json"]
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_no_program_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gdc.stages.train", "--seed", "0"],
@@ -196,6 +198,7 @@ def test_a_launcher_that_is_no_program_is_refused(tmp_path: Path) -> None:
     assert "error: GDC_LAUNCHER: expected a program such as" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_launcher_that_numbers_no_process_is_refused_and_not_started_for_ever(
     tmp_path: Path,
 ) -> None:

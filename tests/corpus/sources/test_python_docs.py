@@ -15,6 +15,7 @@ from gdc.errors import DataError
 from tests.corpus.sources.builders import PYTHON_DOCS, read, write_lines
 
 
+@pytest.mark.slow
 def test_python_docs_are_thousands_of_distinct_texts() -> None:
     found = read_source(PYTHON_DOCS, max_chars=100_000, seed=0)
     assert found.bad_rows.is_empty()
