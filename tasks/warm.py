@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import gdc.stages
+from gdc.environment import PARENT_VARIABLE
 from gdc.workspace import dvc
 from gdc.workspace.handover import Program, receive_answer, send
 from tasks import guard
@@ -72,15 +73,18 @@ class Forked:
 class ForkServer:
     """Starts DVC in forks of one process that has its imports; else in processes of their own."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, environment: Mapping[str, str]) -> None:
         self._link = link
+        self._environment = environment
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> guard.Process:
         """Start a command of DVC, under a guard as ``guard.start`` does."""
         if not dvc.is_command(command):
             return guard.start(command, environment)
         _, _, module, *arguments = command
-        program = Program(module, arguments, dict(environment))
+        # What a library has set in this process since the server started is not for stages.
+        parent = {k: v for k, v in environment.items() if k == PARENT_VARIABLE}
+        program = Program(module, arguments, {**self._environment, **parent})
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
         output = os.fdopen(read, "rb")
@@ -115,17 +119,18 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
         return
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     LOG.parent.mkdir(exist_ok=True)
+    environment = dvc.environment()
     with theirs, LOG.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  # no shell, arguments are ours
             [sys.executable, "-P", "-m", "tasks.fork_server", str(theirs.fileno()), *modules],
-            env=dvc.environment(),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
-    _kept.append(ForkServer(ours).start)
+    _kept.append(ForkServer(ours, environment).start)
     try:
         yield _kept[0]
     finally:

@@ -37,7 +37,8 @@ def kill_leader_in_a_stage(folder: Path) -> None:
     """The flow's process alone dies, as by the kernel when memory is short."""
     process = start_flow(folder)
     started: dict[psutil.Process, str] = {}
-    while not any("-m gdc.stages.retrain" in command for command in started.values()):
+    # Under its own name: a fork of the process that has its imports.
+    while not any(command.startswith("retrain ") for command in started.values()):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
         started = commands_below(process.pid)
@@ -53,7 +54,7 @@ def commands_below(pid: int) -> dict[psutil.Process, str]:
     commands = {}
     for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            commands[child] = " ".join(child.cmdline())
+            commands[child] = " ".join([child.name(), *child.cmdline()])
     return commands
 
 

@@ -81,11 +81,15 @@ def run(start: Start, then: str = "") -> list[str]:
     return said
 
 
-def test_a_fork_finds_what_a_new_process_finds(workspace: Path) -> None:
+def test_a_fork_finds_what_a_new_process_finds(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reproduce("toy", "parent", ignore)
     alone = read("found")
     assert read("is_fork") is False
     with fork_server(()) as start:
+        # As libraries do when they are imported.
+        monkeypatch.setenv("SET_SINCE", "1")
         assert "said" in run(start)
     assert read("is_fork") is True
     assert read("found") == alone
