@@ -348,13 +348,13 @@ def _recommend(max_extraction: float, max_perplexity: float, *, as_json: bool) -
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow pages.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the pages.")] = 5000,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
 ) -> None:
-    """Open the report and serve the MLflow pages of this folder until Ctrl-C."""
+    """Serve the report, all texts and the runs of this folder until Ctrl-C, and open them."""
     from gdc.commands.ui import open_pages
 
-    raise SystemExit(open_pages(port, typer.echo if no_open else webbrowser.open))
+    raise SystemExit(open_pages(port, str if no_open else webbrowser.open))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from gdc.audit.discoverability import NUM_SAMPLES
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS
 from gdc.comparison.results import CanaryLevel, ModelLeakage
 from gdc.report.model import AuditReport, Report, to_json
-from gdc.report.page_data import PageData
+from gdc.report.page_data import PageData, to_script
 from gdc.report.plots import COLOURS
 from gdc.report.samples import ACTIONS
 from gdc.report.verdict import verdict
@@ -55,7 +55,7 @@ def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
         pictures,
         [get_plotlyjs(), script("explorer.js"), script("tables.js")],
         may_make_code=data.is_large,
-        samples_json=data.embedded(),
+        samples_json=to_script(data.content),
         verdict=verdict(report).lines,
         num_texts=data.num_by_quadrant,
         causes=[cause for cause in report.causes if cause.num_samples],
@@ -78,12 +78,25 @@ def render_map(report: "MapReport", data: PageData) -> str:
         may_make_code=data.is_large,
         report=report,
         settings=report.settings.model_dump(mode="json"),
-        samples_json=data.embedded(),
+        samples_json=to_script(data.content),
         num_texts=data.num_by_quadrant,
         causes=[cause for cause in report.causes if cause.num_samples],
         colours=COLOURS,
         quadrants=QUADRANTS,
         canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
+    )
+
+
+def render_texts(words: Markup, runs: str) -> str:
+    """The page of all texts, which asks for them where it came from.
+
+    Args:
+        words: What ``to_script`` makes of ``page_data.page_words`` and of the number of texts.
+        runs: Where the pages of the runs stand, below the root.
+    """
+    scripts = [get_plotlyjs(), script("explorer.js"), script("tables.js")]
+    return _render_with_scripts(
+        "texts.html", scripts, may_make_code=False, connects=True, samples_json=words, runs=runs
     )
 
 
@@ -112,7 +125,7 @@ def environment_of_pages() -> Environment:
         "number": wording.number,
         "interval": interval,
     }
-    environment.globals |= {"word": word, "glossary": GLOSSARY}
+    environment.globals |= {"word": word, "glossary": GLOSSARY, "connects": False}
     return environment
 
 
@@ -147,7 +160,11 @@ def _render(
 
 
 def _render_with_scripts(
-    template: str, scripts: Sequence[str], *, may_make_code: bool, **more: object
+    template: str,
+    scripts: Sequence[str],
+    *,
+    may_make_code: bool,
+    **more: object,
 ) -> str:
     page = environment_of_pages().get_template(template)
     return page.render(

@@ -56,10 +56,11 @@ class PageData:
     num_by_quadrant: Mapping[str, int]
     is_large: bool  # drawn by WebGL, whose code plotly.js makes while it runs
 
-    def embedded(self) -> Markup:
-        """JSON that may stand in a script element: nothing in it can end the element."""
-        text = json.dumps(self.content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return Markup(text.translate(_ESCAPES))  # noqa: S704 - escaped in the line itself
+
+def to_script(content: Mapping[str, Any]) -> Markup:  # JSON
+    """JSON that may stand in a script element: nothing in it can end the element."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(_ESCAPES))  # noqa: S704 - escaped in the line itself
 
 
 def page_data(
@@ -182,7 +183,7 @@ def loss_curves(ids: pl.Series, runs: Sequence[Trace], mode: str) -> pl.DataFram
 
 def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> dict[str, Any]:  # JSON
     draws = hash_order(rows["sample_id"].to_list(), seed=0, purpose="jitter")
-    numbers = rows.select(
+    numbers = rows.select(pl.col(scores).cast(pl.Float64)).select(
         pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(6)).alias(name)
         for name in scores
     )

@@ -46,7 +46,9 @@ def sample_table(
     )
     canaries = joined["canaries"].select("canary_id", canary=label)
     table = joined["corpus"].join(canaries, on="canary_id", how="left", maintain_order="left")
-    for more in (joined["scores"], joined["quadrants"], spans):
+    # One of the scores is the number of copies, which the corpus knows.
+    scores = joined["scores"].drop("num_copies", strict=False)
+    for more in (scores, joined["quadrants"], spans):
         table = table.join(more, on="sample_id", how="left", maintain_order="left")
     for arm, plan in plans.items():
         actions = plan.select("sample_id", pl.col("action").alias(action_of(arm)))
@@ -63,4 +65,4 @@ def action_of(arm: str) -> str:
 def scores_of(samples: pl.LazyFrame) -> list[str]:
     """The scores in a table of samples."""
     numbers = [name for name, dtype in samples.collect_schema().items() if dtype.is_float()]
-    return [name for name in numbers if name not in _NO_SCORES]
+    return [*(name for name in numbers if name not in _NO_SCORES), "num_copies"]

@@ -47,7 +47,8 @@ CALIBRATION = calibration_of(
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A folder with everything that stage report reads; the run that it opens is returned."""
     monkeypatch.chdir(tmp_path)
-    made = tables_of()
+    # The score has the name of a column of the corpus.
+    made = replace(tables_of(), scores=tables_of().scores.with_columns(num_copies=pl.lit(1.0)))
     for name in ("corpus", "canaries", "scores", "quadrants", "spans"):
         tables.write(name, getattr(made, name))
     tables.write("quarantine", pl.DataFrame(schema=QUARANTINE))
@@ -138,6 +139,7 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
 def test_one_flat_table_holds_every_row_of_the_corpus_with_all_that_is_known_of_it() -> None:
     stage.main()
     samples = pl.read_parquet(paths.SAMPLES)
+    assert not [name for name in samples.columns if name.endswith("_right")]
     assert samples["sample_id"].equals(tables.read("corpus")["sample_id"])
     spanned = samples.row(by_predicate=pl.col("sample_id") == "d-0", named=True)
     expected = {

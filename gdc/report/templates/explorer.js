@@ -400,6 +400,10 @@
 
   // ---- start
 
+  if (!words.columns) {
+    $("marked").parentElement.hidden = true;
+    $("mark-all").previousElementSibling.textContent = "Mark the texts listed";
+  }
   const options = (values) => values.map(([value, shown, title]) => element("option", { value, title: title || null }, shown));
   $("quadrant").append(...options(words.quadrants.map((name) => [name, name])));
   $("cause").append(...options(Object.keys(words.remedies).map((name) => [name, name])));
