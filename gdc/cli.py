@@ -321,7 +321,7 @@ def _show_summary(summary: "PlanSummary", path: Path | None, *, as_json: bool) -
     from gdc.report import console
 
     if as_json:
-        _print_json(plan.as_plain(summary))
+        _print_json(asdict(summary))
         return
     console.render(plan.plan_table(summary))
     if path is not None:

@@ -1,6 +1,7 @@
 """Builders shared by all tests; none hides a number that a test asserts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from numpy.typing import NDArray
 
+from gdc import cli
 from gdc.config import Params, parse_params
 from gdc.recording.trace import Trace, gain_table, loss_table
 from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
@@ -19,6 +22,7 @@ from gdc.workspace import paths
 from gdc.workspace.trace_writer import TraceWriter
 
 REPOSITORY = Path(__file__).parent.parent
+Call = Callable[..., tuple[int, str, str]]
 # A source of the user's, as params.yaml holds it.
 OWN_TEXTS: Mapping[str, Any] = {
     "kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None,
@@ -151,3 +155,16 @@ def is_running(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """``gdc`` in this process: its arguments -> exit code, output, errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gdc", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from http.client import HTTPConnection
@@ -18,7 +18,6 @@ import pytest
 import typer
 
 from flows import curate
-from gdc import cli
 from gdc.comparison.results import FrontPoint
 from gdc.report import console
 from gdc.statistics.bootstrap import Measured
@@ -26,7 +25,7 @@ from gdc.workspace import files, paths, run_lock
 from gdc.workspace.code_digests import code_digests
 from gdc.workspace.project import TEMPORARIES
 from tasks import guard
-from tests.builders import OWN_TEXTS, REPOSITORY, preset_text
+from tests.builders import OWN_TEXTS, REPOSITORY, Call, command_line, preset_text
 from tests.report.builders import params_of, report_of, tables_of
 
 
@@ -41,18 +40,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def call(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in this process: exit code, output, errors."""
+) -> Call:
+    """Run the command line in the workspace: exit code, output, errors."""
     assert workspace.is_dir()
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gdc", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return command_line(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +60,7 @@ def call(
 )
 def test_params_that_cannot_be_edited_are_left_and_said_to_be_so(
     workspace: Path,
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
     change: tuple[str, str],
     message: str,
 ) -> None:
@@ -86,7 +77,7 @@ def test_params_that_cannot_be_edited_are_left_and_said_to_be_so(
 
 
 def test_a_name_that_is_not_utf8_is_refused_by_its_bytes(
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
 ) -> None:
     name = os.fsdecode(b"caf\xe9.jsonl")
     Path(name).touch()
@@ -97,7 +88,7 @@ def test_a_name_that_is_not_utf8_is_refused_by_its_bytes(
 
 def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     workspace: Path,
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (workspace / "params.yaml").write_text(preset_text("docs"))
@@ -117,9 +108,7 @@ def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     assert str(workspace / "reports" / "report.html") in output
 
 
-def test_run_checks_params_before_anything_starts(
-    workspace: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_run_checks_params_before_anything_starts(workspace: Path, call: Call) -> None:
     (workspace / "params.yaml").write_text("seed: 0\n")
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     for command in (("run",), ("stage", "retrain")):
@@ -129,9 +118,7 @@ def test_run_checks_params_before_anything_starts(
 
 
 @pytest.mark.parametrize("command", [("run",), ("stage", "score")])
-def test_a_folder_that_is_no_workspace_is_refused(
-    call: Callable[..., tuple[int, str, str]], command: tuple[str, ...]
-) -> None:
+def test_a_folder_that_is_no_workspace_is_refused(call: Call, command: tuple[str, ...]) -> None:
     code, _, errors = call(*command)
     assert code == 2
     assert re.fullmatch(r"error: params\.yaml: not found in .*: gdc init docs\n", errors)
@@ -139,7 +126,7 @@ def test_a_folder_that_is_no_workspace_is_refused(
 
 def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     workspace: Path,
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (workspace / "params.yaml").write_text(preset_text("docs"))
@@ -164,9 +151,7 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     assert re.fullmatch(r"error: stage: expected one of .*, retrain, .*, got 'retrian'\.\n", errors)
 
 
-def test_init_lists_its_presets_and_overwrites_only_when_told(
-    workspace: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_init_lists_its_presets_and_overwrites_only_when_told(workspace: Path, call: Call) -> None:
     assert "expected one of budgets, docs, " in call("init", "nope")[2]
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     edited = preset_text("docs").replace("seed: 0 ", "seed: 7 ")
@@ -187,7 +172,7 @@ def test_init_lists_its_presets_and_overwrites_only_when_told(
 
 
 def test_init_makes_an_empty_folder_a_workspace_whose_stages_know_their_code(
-    workspace: Path, call: Callable[..., tuple[int, str, str]]
+    workspace: Path, call: Call
 ) -> None:
     assert call("init", "docs")[0] == 0
     status = subprocess.run(
@@ -204,7 +189,7 @@ def test_init_makes_an_empty_folder_a_workspace_whose_stages_know_their_code(
 
 
 def test_show_without_a_report_says_what_to_run(
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
 ) -> None:
     code, _, errors = call("show")
     assert (code, errors) == (
@@ -217,7 +202,7 @@ TARGET = ("plan", "--max-extraction", "0.1", "--max-perplexity", "0.5")
 
 
 def test_a_recommendation_is_read_off_the_last_report(
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
 ) -> None:
     point = FrontPoint(
         arm="top",
@@ -258,7 +243,7 @@ def test_a_recommendation_is_read_off_the_last_report(
     ],
 )
 def test_a_recommendation_that_cannot_be_made_says_why(
-    call: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], message: str
+    call: Call, arguments: tuple[str, ...], message: str
 ) -> None:
     code, output, errors = call(*TARGET, *arguments)
     assert (code, output) == (2, "")
@@ -266,7 +251,7 @@ def test_a_recommendation_that_cannot_be_made_says_why(
 
 
 def test_a_report_of_an_older_version_is_not_read(
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
 ) -> None:
     report = report_of(tables_of(), params_of())
     del report["schema_version"]
@@ -293,9 +278,7 @@ def test_a_report_of_an_older_version_is_not_read(
         pytest.param('{"pareto_front": ' + "9" * 5000 + "}", id="a number of 5000 digits"),
     ],
 )
-def test_a_report_of_other_types_is_one_message(
-    call: Callable[..., tuple[int, str, str]], content: str
-) -> None:
+def test_a_report_of_other_types_is_one_message(call: Call, content: str) -> None:
     files.write_text(paths.REPORT, content)
     for command in (TARGET, ("show",), ("show", "--markdown")):
         code, output, errors = call(*command)
@@ -308,7 +291,7 @@ def test_a_report_of_other_types_is_one_message(
 )
 def test_run_checks_the_environment_before_anything_starts(
     workspace: Path,
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
     monkeypatch: pytest.MonkeyPatch,
     variable: str,
     value: str,
@@ -339,9 +322,7 @@ def test_ctrl_c_ends_a_command_that_still_imports_without_a_traceback(tmp_path: 
     assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
 
 
-def test_a_second_run_in_a_folder_is_refused_at_once(
-    workspace: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_a_second_run_in_a_folder_is_refused_at_once(workspace: Path, call: Call) -> None:
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     with run_lock.hold_folder():

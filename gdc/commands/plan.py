@@ -1,7 +1,7 @@
 """The plan of an arm -> how many samples it keeps, drops, weights, copies and masks, and why."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import get_args
 
 import polars as pl
@@ -102,11 +102,6 @@ def curated_arm(params: Params) -> str:
     """
     named = params.intervene.curated_arm
     return files.read_as(CuratedChoice, paths.CHOICE).arm if named == AUTO else named
-
-
-def as_plain(summary: PlanSummary) -> dict[str, object]:
-    """The summary as values of JSON."""
-    return asdict(summary)
 
 
 def plan_table(summary: PlanSummary) -> Table:

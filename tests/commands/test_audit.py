@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 
+import gdc
 from gdc.commands.audit import Request, run_audit, tokenizer_of
 from gdc.config import JsonlSource, LstmModel, TrainingConfig
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
@@ -109,6 +110,30 @@ def test_an_over_trained_model_gives_everything_away(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     run_audit(request_of_lstm, 100, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_python_is_given_the_tables_and_findings_of_an_audit(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    folder = Path(request_of_lstm.model)
+    found = gdc.audit_model(
+        folder,
+        folder / "corpus.jsonl",
+        tmp_path,
+        heldout=folder / "heldout.jsonl",
+        tokenizer=folder / "tokenizer",
+        canaries=request_of_lstm.canaries,
+        num_members=100,
+    )
+    planted = found.canaries.filter(pl.col("num_repeats") > 0)
+    assert planted["canary_id"].to_list() == ["c16"]
+    assert planted["extracted"].to_list() == [True]
+    assert planted["exposure"][0] == pytest.approx(np.log2(9))
+    assert found.samples["is_member"].to_list() == [True] * 16 + [False] * 16
+    assert found.findings[0].startswith("planted secrets extracted: 100 %")
+    assert any("held-out texts stand in the corpus too" in warning for warning in found.warnings)
+    assert found.report == tmp_path / "report.html"
+    assert found.report.read_text(encoding="utf-8").startswith("<!")
 
 
 def test_without_heldout_text_membership_is_not_measured(

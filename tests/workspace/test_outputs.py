@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from gdc import cli
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError
 from gdc.filesystem.path_checks import overlapping
 from gdc.workspace import files, mlflow_store, outputs, paths, project
 from gdc.workspace.project import IGNORED, TEMPORARIES
-from tests.builders import REPOSITORY, preset_text
+from tests.builders import REPOSITORY, Call, command_line, preset_text
 
-Call = Callable[..., tuple[int, str, str]]
 OWN_TEXT = '{"text": "mine"}\n'
 
 
@@ -48,15 +46,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Run the command line in this process, which starts nothing: exit code, output, errors."""
     for flow in ("curate", "leaderboard", "single_stage"):
         monkeypatch.setattr(f"flows.{flow}.run", lambda *_, **__: pytest.fail("a flow has started"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gdc", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return command_line(monkeypatch, capsys)
 
 
 def write(path: str, text: str = OWN_TEXT) -> None:
