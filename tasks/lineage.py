@@ -13,6 +13,7 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 
 from gdc.report.model import Report, read_report
+from gdc.report.verdict import verdict
 from gdc.workspace import files, paths, tracking
 from tasks.stages import StageResult
 
@@ -38,7 +39,9 @@ class Record:
     def log_report(self) -> None:
         """Log the report of a finished run; before its end the files are an earlier run's."""
         self.run.log_artifact(paths.REPORT.parent)
-        self.run.log_metrics(headline(read_report()))
+        report = read_report()
+        self.run.log_metrics(headline(report))
+        self.run.set_tags(verdict_tags(report))
 
 
 @contextmanager
@@ -111,6 +114,17 @@ def headline(report: Report) -> dict[str, float | None]:
         means[f"{arm.arm}/perplexity"] = arm.perplexity.mean
         means[f"{arm.arm}/extraction_rate"] = arm.extraction_rate.mean
     return means
+
+
+def verdict_tags(report: Report) -> dict[str, str]:
+    """What the run found and whether its curated data are proven."""
+    said = verdict(report)
+    return {
+        "gdc.axis": said.axis,
+        "gdc.curated.arm": said.arm,
+        "gdc.curated.proof": "shown" if said.is_shown else "unproven",
+        **{f"gdc.verdict.{heading.strip('?').lower()}": text for heading, text in said.lines},
+    }
 
 
 def git(*arguments: str, environment: Mapping[str, str] | None = None) -> str | None:

@@ -15,6 +15,8 @@ from gdc.scores.samples import ScoresSummary
 from gdc.statistics.bootstrap import ENOUGH_SEEDS
 from gdc.statistics.wording import counted, number, percent
 
+# Above it canaries are no longer a few odd rows of the corpus.
+MAX_PLANTED_SHARE: Final = 0.05
 # What a card says, in a sentence.
 VERDICTS: Final[Mapping[Verdict, str]] = {
     "predicts memorization here": "predicts memorization here",
@@ -153,6 +155,13 @@ def data_warnings(
     # With axis: auto and none validated, stage partition has said so.
     if calibration and not calibration.is_validated and params.partition.axis != AUTO:
         warnings.append(calibration.verdict)
+    trained = corpus.num_train + corpus.num_canary_rows
+    if corpus.num_canary_rows > MAX_PLANTED_SHARE * trained:
+        warnings.append(
+            f"Planted rows are {percent(corpus.num_canary_rows / trained)} of the {trained:,} "
+            f"training rows, more than {percent(MAX_PLANTED_SHARE)}: what is measured may be of "
+            "canaries more than of the corpus. Plant fewer (per_level, repeats), or add text."
+        )
     if num := corpus.num_quarantined:
         warnings.append(f"{counted(num, 'bad row')} left out: data/quarantine.parquet says why.")
     if not corpus.num_canary_rows:

@@ -183,7 +183,7 @@ def test_the_cut_is_the_partitions_quantile_or_the_share_it_left_below() -> None
     counts = {
         "stable-easy": 5, "ambiguous-hard": 10, "hotspot-memorized": 1, "noisy-outlier": 4
     }  # fmt: skip
-    partition = params_with().partition.model_dump(mode="json")
+    partition = params_with().partition.model_dump(mode="json") | {"axis": "memorization"}
     for kind, quantile in (("quantile", 0.9), ("absolute", 0.75)):
         cut = {"kind": kind, "value": 0.9}
         params = params_with(partition={**partition, "memorization": cut})

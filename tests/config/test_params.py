@@ -165,7 +165,13 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a pretrained model with another's tokenizer",
         ),
         pytest.param(
-            {"training.epochs": 1, "score.mode": "online", "score.num_early": 1},
+            {
+                "training.epochs": 1,
+                "score.mode": "online",
+                "score.num_early": 1,
+                "score.enabled": ["random"],
+                "intervene.arms.top.score": "random",
+            },
             r"scores need 2 checkpoints, got 1",
             id="one checkpoint has no step",
         ),
@@ -190,7 +196,15 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a cell stands twice",
         ),
         pytest.param(
-            {"ingest.canaries.natural.min_words": 50, "ingest.canaries.natural.max_words": 40},
+            {
+                "ingest.canaries.natural": {
+                    "min_words": 50,
+                    "max_words": 40,
+                    "repeats": [1],
+                    "per_level": 1,
+                    "num_twins": 9,
+                }
+            },
             r"min_words \(50\) exceeds max_words \(40\)",
             id="no natural text has a length that is allowed",
         ),
@@ -202,11 +216,11 @@ def test_the_repository_runs_the_docs_preset() -> None:
         pytest.param(
             {
                 "partition.axis": "auto",
-                "ingest.canaries.words": None,
+                "ingest.canaries.natural": None,
                 "ingest.canaries.digits.num_twins": 8,
             },
             r"partition\.axis: auto .*expected at least 2 .* num_twins of at least 9, got "
-            r"\['natural'\]\. Plant a second family, or name a score",
+            r"\['words'\]\. Plant a second family, or name a score",
             id="an axis is to be chosen by one family",
         ),
         pytest.param(
@@ -215,8 +229,8 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a value for a score that is not chosen yet",
         ),
         pytest.param(
-            {"score.enabled": ["random"], "partition.axis": "memorization"},
-            r"intervene\.arms\..*: expected one of \[.*\], got 'final_loss'",
+            {"intervene.arms.top.score": "zlib"},
+            r"intervene\.arms\.top\.score: expected one of \[.*\], got 'zlib'",
             id="an arm ranks by a score that is not written",
         ),
         pytest.param(

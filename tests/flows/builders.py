@@ -30,6 +30,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "training": {"epochs": 4, "batch_tokens": 128, "warmup_steps": 2},
     "score": {"num_early": 2},
     "reference": {"models": []},
+    "partition": {"axis": "memorization"},
     # Half of such few held-out tokens: spans are found whatever is memorized.
     "spans": {"p_value": 0.5, "min_tokens": 1},
     "intervene": {"curated_arm": "mask-spans"},
@@ -66,9 +67,9 @@ def make_workspace(folder: Path) -> Path:
         "shuffled-spans": {"rule": "shuffled", "of": "mask-spans"},
         "oracle": {"rule": "oracle"},
     }
+    params["ingest"]["canaries"]["natural"] = {"min_words": 2, "max_words": 20}
     for family in params["ingest"]["canaries"].values():
         family |= {"repeats": [1, 3], "per_level": 2, "num_twins": 9}
-    params["ingest"]["canaries"]["natural"] |= {"min_words": 2}
     write_params(folder, params)
     write_rows(folder, 80)
     with (folder / ".gitignore").open("a", encoding="utf-8") as file:

@@ -84,6 +84,7 @@ def params_of(
     base = params_with().model_dump(mode="json")
     return params_with(
         intervene=base["intervene"] | {"recommend": target, "curated_arm": "paper"},
+        partition=base["partition"] | {"axis": "memorization"},
         retrain=base["retrain"] | {"arms": list(arms), "seeds": list(seeds)},
         report=base["report"] | shown,
     )

@@ -30,6 +30,8 @@ def test_warnings_are_gathered_once_each() -> None:
     assert report_of(tables_of(samples, num_quarantined=3), params_of())["warnings"] == [
         "said twice",
         "Quadrant ambiguous-hard is empty.",
+        "Planted rows are 28.6 % of the 7 training rows, more than 5 %: what is measured may be of "
+        "canaries more than of the corpus. Plant fewer (per_level, repeats), or add text.",
         "3 bad rows left out: data/quarantine.parquet says why.",
         "2 seeds: too few to say much about other seeds.",
     ]

@@ -146,7 +146,7 @@ def test_one_flat_table_holds_every_row_of_the_corpus_with_all_that_is_known_of_
         "source": "file:d-0", "split": "train", "num_copies": 1, "canary": None,
         "text": "text of d-0", "cause": "near-copies", "duplicate_ids": ["c-0", "d-1"],
         "quadrant": "hotspot-memorized", "memorization": 0.2, "action_none": "keep",
-        "action_paper": "weight", "action_prune_final_loss": "keep",
+        "action_paper": "weight", "action_top": "keep",
     }  # fmt: skip
     assert {name: spanned[name] for name in expected} == expected
     planted = samples.row(by_predicate=pl.col("sample_id") == "g-0", named=True)

@@ -173,7 +173,7 @@ def test_the_ends_of_lines_stay_as_they_are(workspace: Path, ends: str) -> None:
     (workspace / "params.yaml").write_bytes(text.encode())
     write_source(OWN_TEXTS)
     written = (workspace / "params.yaml").read_bytes().decode()
-    head, _, tail = text.partition("    kind: python-docs        # python-docs, jsonl, parquet,")
+    head, _, tail = text.partition("    kind: python-library     # python-docs, jsonl, parquet,")
     assert written.startswith(head)
     assert written.endswith(tail.partition(ends)[2])
     assert written.count("\r") == (written.count("\n") if ends == "\r\n" else 0)
