@@ -100,11 +100,10 @@ def remedies(plans: Sequence[str], arm_audits: Mapping[str, ArmAudits]) -> tuple
     found = []
     if not plans:
         found.append("retrain an arm that acts on samples (retrain.arms)")
+    if any(_extraction(audits) is None for audits in judged):
+        found.append("plant canaries (ingest.canaries)")
     if plans and not measured:
-        found.append(
-            "plant canaries (ingest.canaries) and retrain an arm that acts at random on as many "
-            "samples (rule random or shuffled)"
-        )
+        found.append("retrain an arm that acts at random on as many samples (random or shuffled)")
     if any(one.num_seeds < ENOUGH_SEEDS for one in measured):
         found.append(f"raise retrain.seeds to at least {ENOUGH_SEEDS}")
     if measured and not any(one.high < 0 for one in measured):

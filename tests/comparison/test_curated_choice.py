@@ -84,7 +84,9 @@ def test_of_two_that_work_the_one_that_leaks_less_is_taken_and_of_equals_the_sma
             {**WORKS, "ratio": (1.1, 1.001, 1.2)}, "try a smaller budget", id="perplexity is worse"
         ),
         pytest.param({**WORKS, "num_seeds": 2}, "raise retrain.seeds to at least 3", id="2 seeds"),
-        pytest.param({**WORKS, "against": None}, "plant canaries", id="no random arm of its size"),
+        pytest.param(
+            {**WORKS, "against": None}, "retrain an arm that acts at random", id="no random arm"
+        ),
     ],
 )
 def test_what_is_not_shown_is_named_unproven_with_what_would_decide_it(

@@ -54,5 +54,5 @@ def test_a_plan_that_is_not_shown_is_called_unproven_with_what_to_do_next() -> N
     assert built.worked == (
         "data/curated is unproven: intervene.curated_arm names paper, which was not evaluated."
     )
-    assert built.next.startswith("to decide, plant canaries")
+    assert built.next.startswith("to decide, retrain an arm that acts at random")
     assert [heading for heading, _ in built.lines] == ["Found", "Cause", "Worked?", "Next"]
