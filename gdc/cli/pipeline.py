@@ -1,0 +1,189 @@
+"""Commands of the pipeline in the current folder."""
+# `gdc --help` must answer at once:
+# ruff: noqa: PLC0415
+
+import webbrowser
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from gdc.cli.application import Json, TextField, app, print_json
+from gdc.environment import checkpoint_seconds, device
+from gdc.errors import ConfigError
+from gdc.workspace import project, run_lock, source_option
+
+NIGHTLY: Final = "0 3 * * *"
+MaxWorkers = Annotated[int | None, typer.Option(min=1, help="Models trained at the same time.")]
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917 - one argument for each option
+    source: Annotated[
+        str | None, typer.Option(help="Your text: a file, a folder, or python-docs.")
+    ] = None,
+    text_field: TextField = "text",
+    max_workers: MaxWorkers = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Push the data, commit dvc.lock, judge the model.")
+    ] = False,
+    ray: Annotated[
+        str | None, typer.Option(help="Train on a Ray cluster: its address, auto or local.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the pipeline in this folder; what is up to date is not done again."""
+    from gdc import scores
+
+    project.require_workspace()
+    run_lock.require_free()
+    # What a stage would refuse only after those before it.
+    checkpoint_seconds()
+    device()
+    if source is not None:
+        source_option.write_source(source_option.describe_source(source, text_field))
+    scores.require_registered(project.load_params().score.enabled)
+    from flows import curate
+
+    curate.run(max_workers, publish=publish, ray=ray)
+    _show_arms(as_json=as_json)
+
+
+def _show_arms(*, as_json: bool) -> None:
+    from gdc.report import console
+    from gdc.report.model import read_report, to_json
+    from gdc.workspace import paths
+
+    report = read_report()
+    if as_json:
+        print_json({"arms": to_json(report)["arms"]})
+        return
+    console.render(console.arms_table(report))
+    typer.echo(
+        f"report        {paths.PAGE.resolve()}\ncurated data  {paths.CURATED_FOLDER.resolve()}"
+    )
+    typer.echo("more          gdc show (hotspots), gdc ui (report and runs)")
+
+
+@app.command()
+def serve(
+    cron: Annotated[
+        str, typer.Option(help="Minute, hour, day, month and weekday of the runs.")
+    ] = NIGHTLY,
+    timezone: Annotated[str, typer.Option(help="Of the schedule, such as Europe/Berlin.")] = "UTC",
+    publish: Annotated[
+        bool, typer.Option(help="Push, commit and judge the result of every run.")
+    ] = True,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a Prefect server that starts.")
+    ] = 90.0,
+) -> None:
+    """Run the pipeline in this folder at the times of a schedule, until Ctrl-C."""
+    from flows import serve as schedule
+
+    schedule.serve(cron, timezone=timezone, publish=publish, server_seconds=wait)
+
+
+@app.command()
+def leaderboard(
+    num_models: Annotated[
+        int, typer.Option(help="Half-models to train: an even number, at least 4.")
+    ] = 16,
+    max_workers: MaxWorkers = None,
+    window_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a sample's worst window. Default: those of a secret."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare every score with memorization measured by half-models: reports/leaderboard.*."""
+    from gdc.workspace import files, half_models
+
+    project.require_workspace()
+    run_lock.require_free()
+    half_models.require_num_models(num_models)
+    from flows import leaderboard as flow
+
+    flow.run(num_models, max_workers, window_tokens)
+    if as_json:
+        print_json(files.read_json(half_models.LEADERBOARD))
+    else:
+        typer.echo(files.read_text(half_models.TABLE))
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="A stage, or one cell of it: retrain@none-1.")],
+) -> None:
+    """Run one stage, if its inputs changed."""
+    project.require_workspace()
+    project.load_params()
+    from flows import single_stage
+
+    raise SystemExit(single_stage.run(name))
+
+
+@app.command()
+def init(
+    preset: Annotated[str, typer.Argument(help="docs, own-data, ...")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace params.yaml; keep a copy.")
+    ] = False,
+) -> None:
+    """Write params.yaml from a preset, and make this folder a workspace if it is none."""
+    from gdc.workspace import paths
+
+    names = project.preset_names()
+    if preset not in names:
+        raise ConfigError(f"preset: expected one of {', '.join(names)}, got {preset!r}.")
+    text = (resources.files("gdc") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
+    try:
+        backup = project.init(text, force=force)
+    except OSError as error:
+        raise ConfigError(
+            f"{Path.cwd()}: expected a folder to write into, got: {error.strerror}."
+        ) from None
+    if backup is not None:
+        typer.echo(f"The {paths.PARAMS} that was here is now {backup}.")
+    typer.echo(f"Wrote {paths.PARAMS} from preset {preset}. Next: gdc run")
+
+
+@app.command()
+def show(
+    limit: Annotated[int, typer.Option(min=1, help="Hotspots listed.")] = 20,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Arms and the paper's claims as Markdown instead.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the quadrants, what their axis is worth, and the worst hotspots of the last run."""
+    from gdc.report import console
+    from gdc.report.model import read_report, to_json
+
+    report = read_report()
+    findings = console.findings(report)
+    if as_json:
+        content = to_json(report)
+        parts = {name: content[name] for name in ("quadrants", "calibration")}
+        print_json({**parts, "hotspots": content["hotspots"][:limit], "findings": findings})
+    elif markdown:
+        typer.echo(console.markdown(report))
+    else:
+        console.render(console.quadrants_table(report))
+        if report.calibration:
+            typer.echo(report.calibration.verdict)
+        console.render(console.hotspots_table(report, limit))
+        for sentence in findings:
+            typer.echo(f"\n{sentence}")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the pages.")] = 5000,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+) -> None:
+    """Serve the report, all texts and the runs of this folder until Ctrl-C, and open them."""
+    from gdc.commands.ui import open_pages
+
+    raise SystemExit(open_pages(port, str if no_open else webbrowser.open))
