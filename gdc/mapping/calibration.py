@@ -49,7 +49,7 @@ _TEXT: Final[tuple[Comparison, ...]] = ("training text", "held-out text")
 # Few canaries do not resolve a smaller difference of AUROCs. Among scores that differ by less,
 # those that lead on ordinary text in leaderboards, at no cost beyond the run, come first.
 TOLERANCE: Final = 0.1
-PREFERRED: Final = ("total_drop", "std", "iqr")
+PREFERRED: Final = ("std", "total_drop", "iqr")
 # The other axis of the map, and one of which a high value is no sign of memorization.
 NO_AXIS: Final = ("difficulty", "first_learned")
 # Scores that auto tests at most, and the chance that one which knows nothing passes: Bonferroni.
