@@ -13,6 +13,7 @@ import typer
 
 from gdc.environment import never_fail_to_print
 from gdc.errors import EXIT_CODES, ConfigError, GdcError
+from gdc.filesystem.system_errors import wording_system_errors
 
 app = typer.Typer(
     help="Which training samples does my model memorize, what should I do, and did it work?",
@@ -34,7 +35,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         _require_utf8(sys.argv[1:])
-        app(prog_name="gdc")
+        with wording_system_errors():
+            app(prog_name="gdc")
     except GdcError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None

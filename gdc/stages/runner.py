@@ -11,6 +11,7 @@ from typing import Final
 
 from gdc.environment import never_fail_to_print
 from gdc.errors import ConfigError, GdcError
+from gdc.filesystem.system_errors import wording_system_errors
 from gdc.workspace import files, paths, tables
 from gdc.workspace.code_digests import code_digests
 
@@ -30,7 +31,7 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
         if is_training:
             _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))
         _require_known_code()
-        with tables.naming_damage(Path("data"), remedy=tables.RUN):
+        with wording_system_errors(), tables.naming_damage(Path("data"), remedy=tables.RUN):
             main()
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")

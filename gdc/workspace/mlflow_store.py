@@ -154,6 +154,8 @@ def _worded(problem: str) -> GdcError:
         return TransientError(f"{message}. Is the server up?")
     if found := re.search(r"out-of-date database schema \(found version (\w+)", problem):
         return ConfigError(f"MLflow at {shown}: {_of_another_version(found[1])}")
+    if "disk is full" in problem:
+        return ConfigError(f"{message}. Make room on the disk, then run again.")
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return ConfigError(f"{message}. Check MLFLOW_TRACKING_URI.")
     return ConfigError(f"{message}. {_MOVE_AWAY}")

@@ -1,6 +1,7 @@
 """A run of the pipeline, a signal for one of its processes at one moment -> what is left."""
 
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -17,19 +18,14 @@ import psutil
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
+import gdc.stages
 from tests.flows.builders import start_flow
 
 # In the environment of all that a round starts, whoever its parent is by then.
 MARK = "KILL_ROUND"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# Part of a command line of each kind of process; the flow is the one that we start.
-VICTIMS: Mapping[str, tuple[str, ...]] = {
-    "flow": (),
-    "all of it": (),
-    "a stage": ("gdc.stages.",),
-    "DVC": ("dvc", "repro"),
-    "Prefect's server": ("uvicorn",),
-}
+VICTIMS = ("flow", "all of it", "a stage", "DVC", "fork server", "a guard", "Prefect's server")
+STAGES = {module.name for module in pkgutil.iter_modules(gdc.stages.__path__)}
 # When the signal is sent: at any moment, or as soon as this is being written.
 MOMENTS = ("any", "dvc.lock", "mlflow.db", "a checkpoint", "a table")
 STOP_SECONDS = 60.0
@@ -55,7 +51,7 @@ class Trial:
     folder: Path
     chance: random.Random
     longest: float  # seconds within which a signal is sent
-    victims: Sequence[str] = tuple(VICTIMS)
+    victims: Sequence[str] = VICTIMS
     moments: Sequence[str] = MOMENTS
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -188,15 +184,24 @@ def _victims(pid: int, name: str) -> list[psutil.Process]:
     family = leader.children(recursive=True)
     if name == "all of it":
         return [leader, *family]
-    words = VICTIMS[name]
-    return [child for child in family if _has_words(child, words)]
+    return [child for child in family if _kind(child, leader) == name]
 
 
-def _has_words(process: psutil.Process, words: Sequence[str]) -> bool:
+def _kind(process: psutil.Process, leader: psutil.Process) -> str | None:
+    """What a process below the flow is; a fork has a name of its own, and the server's command."""
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        line = " ".join(process.cmdline())
-        return all(word in line for word in words)
-    return False
+        line, name = " ".join(process.cmdline()), process.name()
+        if "uvicorn" in line:
+            return "Prefect's server"
+        if name == "dvc" or "dvc repro" in line:
+            return "DVC"
+        if name in STAGES or "gdc.stages." in line:
+            return "a stage"
+        if "tasks.fork_server" in line:
+            return "fork server" if process.ppid() == leader.pid else "a guard"
+        if "tasks.guard" in line:
+            return "a guard"
+    return None
 
 
 def _writing(folder: Path, name: str) -> object | None:

@@ -229,7 +229,9 @@ def write_trace(folder: Path) -> None:
     checkpoints.write_parquet(folder / "checkpoints.parquet")
     for t in range(4):
         losses = rng.gamma(2, 1, 20).astype(np.float32)
-        pl.DataFrame({"loss": losses}).write_parquet(folder / f"train/loss_{t:03d}.parquet")
+        pl.DataFrame({f"loss_{t:03d}": losses}).write_parquet(
+            folder / f"train/loss_{t:03d}.parquet"
+        )
 
 
 def traces(data: st.DataObject) -> bool:
@@ -524,21 +526,21 @@ def arguments(data: st.DataObject) -> bool:
 
 
 TARGETS: Final[Mapping[str, tuple[Target, int]]] = {
-    "params.yaml": (params, 3000),
-    "params.yaml under --source": (source_of_params, 800),
-    "rows of JSON lines": (jsonl_rows, 2000),
-    "rows of text": (text_rows, 1500),
-    "rows of Parquet": (parquet_rows, 1000),
-    "trace folders": (traces, 800),
-    "canary tables": (canaries, 800),
-    "plans": (plans, 500),
-    "reports": (reports, 800),
+    "params.yaml": (params, 2000),
+    "params.yaml under --source": (source_of_params, 500),
+    "rows of JSON lines": (jsonl_rows, 3000),
+    "rows of text": (text_rows, 3000),
+    "rows of Parquet": (parquet_rows, 600),
+    "trace folders": (traces, 300),
+    "canary tables": (canaries, 500),
+    "plans": (plans, 200),
+    "reports": (reports, 500),
     "summaries of stages": (summaries, 800),
-    "certificates": (certificates, 400),
-    "dvc.lock": (locks, 300),
-    "model folders": (model_folders, 400),
-    "tokenizers": (tokenizers, 400),
-    "training checkpoints": (checkpoints, 500),
-    "command lines": (arguments, 700),
+    "certificates": (certificates, 100),
+    "dvc.lock": (locks, 50),
+    "model folders": (model_folders, 100),
+    "tokenizers": (tokenizers, 100),
+    "training checkpoints": (checkpoints, 150),
+    "command lines": (arguments, 200),
 }
 """Each target and the number of inputs of a whole campaign."""

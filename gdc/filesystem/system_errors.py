@@ -1,0 +1,62 @@
+"""What the operating system refuses -> a message with its cause and what to do."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from gdc.errors import DataError
+
+_ROOM: Final = "Make room on the disk, then run again: nothing is left half written."
+_REMEDIES: Final[Mapping[int, str]] = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "Raise the limit on the size of a file (ulimit -f), or take another disk.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n 4096), then run again.",
+    errno.ENFILE: "Close other programs, or raise the system's limit on open files.",
+    errno.EROFS: "Name a folder on a disk that can be written.",
+    errno.EACCES: "Name another file or folder, or have its owner give you access.",
+    errno.EPERM: "Name another file or folder, or have its owner give you access.",
+    errno.EIO: "The disk may be failing: look at the system's log, and copy what you need.",
+    errno.ENOMEM: "Close other programs, or use a machine with more memory.",
+    errno.EAGAIN: "Raise the limit on processes (ulimit -u), then run again.",
+}
+# What libraries in other languages make of an error of the system.
+_FOREIGN: Final = re.compile(r"(?i)\(?os error (\d+)\)?|\[errno (\d+)\]")
+
+
+@contextmanager
+def wording_system_errors() -> Iterator[None]:
+    """Turn a full disk, a limit or a lack of rights into a message.
+
+    Raises:
+        DataError: The system refused something for such a reason.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise _worded(errno.ENOMEM, "") from None
+    # Polars, torch and others wrap what the system says in errors of their own.
+    except Exception as error:
+        number = _number(error)
+        if number not in _REMEDIES:
+            raise
+        name = error.filename if isinstance(error, OSError) and error.filename else ""
+        raise _worded(number, str(name)) from None
+
+
+def _number(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _FOREIGN.search(str(error))
+    return int(found[1] or found[2]) if found else 0
+
+
+def _worded(number: int, name: str) -> DataError:
+    where = f"{name}: " if name else ""
+    return DataError(
+        f"{where}expected the system to do as asked, got: {os.strerror(number)}. "
+        f"{_REMEDIES[number]}"
+    )

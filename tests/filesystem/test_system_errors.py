@@ -1,0 +1,67 @@
+"""A full disk, limits and a lack of rights: a message with what to do, and nothing half written."""
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from gdc.errors import DataError
+from gdc.filesystem.durable import new_file
+from gdc.filesystem.system_errors import wording_system_errors
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As after ``ulimit -f``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("by", ["python", "polars", "polars, streaming"])
+def test_a_file_that_may_not_grow_is_told_of_and_leaves_nothing(tmp_path: Path, by: str) -> None:
+    table = pl.DataFrame({"a": np.random.default_rng(0).normal(size=20_000)})
+    refusal = pytest.raises(DataError, match=r"File too large\. Raise the limit .*ulimit -f")
+    write = {
+        "python": lambda path: path.write_bytes(bytes(100_000)),
+        "polars": table.write_parquet,
+        "polars, streaming": table.lazy().sink_parquet,
+    }[by]
+    with (
+        files_of_at_most(50_000),
+        refusal,
+        wording_system_errors(),
+        new_file(tmp_path / "a") as temporary,
+    ):
+        write(temporary)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: .*No space left.*Make room"),
+        (pl.exceptions.ComputeError("parquet: No space (os error 28)"), "No space left .*Make ro"),
+        (OSError(errno.EMFILE, "Too many open files"), r"ulimit -n 4096"),
+        (RuntimeError("[Errno 30] Read-only file system: 'x'"), "Read-only .*can be written"),
+        (MemoryError(), "Cannot allocate memory.*more memory"),
+    ],
+)
+def test_what_the_system_refuses_is_worded(error: Exception, message: str) -> None:
+    with pytest.raises(DataError, match=message), wording_system_errors():
+        raise error
+
+
+def test_errors_of_ours_are_left_alone() -> None:
+    for error in (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), KeyError("a")):
+        with pytest.raises(type(error)), wording_system_errors():
+            raise error
