@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gdc.config import Params
     from gdc.curation.reader import Plan
     from gdc.recording.recorder import TraceRecorder
+    from gdc.recording.transformers import TraceCallback
     from gdc.training.weighted_trainer import WeightedCollator, use_weights, weighted_loss
 
     __version__: str
@@ -24,6 +25,7 @@ __all__ = [
     "Params",
     "Plan",
     "SchemaError",
+    "TraceCallback",
     "TraceRecorder",
     "TransientError",
     "WeightedCollator",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOMES: Final = {
     "Params": "gdc.config",
+    "TraceCallback": "gdc.recording.transformers",
     "TraceRecorder": "gdc.recording.recorder",
     "Plan": "gdc.curation.reader",
     "WeightedCollator": "gdc.training.weighted_trainer",

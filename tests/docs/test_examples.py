@@ -31,6 +31,13 @@ def test_a_trace_is_mapped_and_the_forgotten_samples_are_flagged(tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_a_trainer_is_recorded_and_its_repeated_secret_stands_out(tmp_path: Path) -> None:
+    told = run("record_a_trainer.py", tmp_path)
+    secrets = ", ".join(f"secret-{i}" for i in range(8))
+    assert told.endswith(f"lost most of their loss: {secrets}\n")
+
+
+@pytest.mark.slow
 def test_a_model_is_audited_and_gives_the_planted_secret_away(tmp_path: Path) -> None:
     told = run("audit_a_model.py", tmp_path)
     assert "planted secrets extracted: 100 %" in told

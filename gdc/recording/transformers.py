@@ -1,0 +1,281 @@
+"""``transformers.Trainer`` and TRL's ``SFTTrainer`` -> a trace of what they train on."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gdc.errors import ConfigError
+from gdc.recording.loaders import ROWS, NumberedCollator, number_samples
+from gdc.recording.recorder import TraceRecorder
+from gdc.recording.sample_losses import sums_of_samples, token_nll
+from gdc.recording.trainer_samples import Samples, rows_of_own, samples_of_rows, tokenized
+
+# Beside the model in the Trainer's checkpoint folders: what was recorded since the last checkpoint.
+_STATE: Final = "gdc_trace.pt"
+_LOG: Final = logging.getLogger(__name__)
+
+
+class TraceCallback(TrainerCallback):
+    """Records the loss of every sample that a Trainer trains on.
+
+    The losses come out of the training pass, so they cost next to nothing; the end of each epoch
+    makes a checkpoint of mode ``online``. Every ``probe_every`` steps the frozen model also looks
+    at all samples. The training itself is not changed by a bit. Batches may be shuffled, grouped
+    by length, accumulated, packed or divided among processes; a run that resumes from a checkpoint
+    of the Trainer records on.
+
+    With packing each sample's loss is its own, as TRL keeps the samples of a row apart. Where a
+    fused loss hides the logits, or packing cuts through samples without a mark
+    (``packing_strategy="wrapped"``), a warning says so and the end of each epoch is a probe.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        dataset: Any = None,
+        heldout: Any = None,
+        *,
+        id_column: str | None = None,
+        probe_every: int = 0,
+    ) -> None:
+        """Say what is recorded where.
+
+        Args:
+            folder: Of the trace.
+            dataset: The training samples as the Trainer was given them; None: as it holds them,
+                which are the same without TRL's packing.
+            heldout: Samples that are not trained on, for the probes; of the same form.
+            id_column: Column of the ids; None: ``sample_id`` or ``id`` where there is one,
+                otherwise the row numbers are the ids.
+            probe_every: Optimizer steps between two probes; 0: none.
+        """
+        self._folder, self._dataset, self._heldout = folder, dataset, heldout
+        self._id_column, self._probe_every = id_column, probe_every
+        self._recorder: TraceRecorder | None = None
+        self._batch: dict[str, Any] | None = None
+        self._is_online = True
+        self._rate: float | None = None
+
+    def attach(self, trainer: Any) -> Self:
+        """Record what this Trainer trains on, from its next ``train()`` on."""
+        self._trainer = trainer
+        self._get_loader, self._compute_loss = trainer.get_train_dataloader, trainer.compute_loss
+        trainer.get_train_dataloader = self._numbered_loader
+        trainer.compute_loss = self._recorded_loss
+        trainer.add_callback(self)
+        return self
+
+    # ---- events of the Trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin the trace, or continue it where the Trainer's checkpoint left it."""
+        if not hasattr(self, "_trainer"):
+            raise ConfigError(
+                "TraceCallback: expected attach(trainer) before train(), got callbacks=[...] alone."
+                " Write: gdc.TraceCallback(folder).attach(trainer)"
+            )
+        self._recorder = TraceRecorder(
+            self._folder, self._samples, self._heldout_samples, resume=state.global_step > 0
+        )
+        self._hook = self._trainer.model.register_forward_hook(self._see_outputs)
+        if state.global_step > 0:
+            self._resume(args, state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the learning rate."""
+        self._rate = float(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Probe if that is due."""
+        if self._probe_every and state.global_step % self._probe_every == 0:
+            self._probe(state)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Make a checkpoint of the epoch."""
+        self._end_epoch(state)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save what was recorded beside the model."""
+        kept = {"recorder": self._own().state_dict(), "learning_rate": self._rate}
+        if state.is_world_process_zero:
+            folder = _checkpoint_folder(args, state)
+            if folder.is_dir():
+                torch.save(kept, folder / _STATE)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Finish the trace."""
+        self._hook.remove()
+        self._own().close()
+
+    # ---- what flows through the Trainer
+
+    def _numbered_loader(self) -> Any:
+        loader = self._get_loader()
+        base = getattr(loader, "base_dataloader", loader)
+        collate = NumberedCollator(base.collate_fn)
+        self._collate = lambda samples: collate(list(enumerate(samples)))
+        number_samples(loader, self._read_samples(base.dataset))
+        return loader
+
+    def _recorded_loss(self, model: nn.Module, inputs: Any, *args: Any, **kept: Any) -> Any:
+        rows = inputs.pop(ROWS, None)
+        if rows is not None and self._is_online:
+            if inputs.get("labels") is None:
+                raise ConfigError(
+                    f"TraceCallback: expected labels in each batch, got {sorted(inputs)}. Use a "
+                    "collator that makes them, as DataCollatorForLanguageModeling(mlm=False)."
+                )
+            known = ("labels", "position_ids", "attention_mask")
+            self._batch = {ROWS: rows, **{name: inputs.get(name) for name in known}}
+        try:
+            return self._compute_loss(model, inputs, *args, **kept)
+        finally:
+            self._batch = None
+
+    def _see_outputs(self, _: nn.Module, __: Any, outputs: Any) -> None:
+        # A Trainer may call the model a second time for its metrics.
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        rows, labels_BT = batch[ROWS], batch["labels"]
+        nll_BT = token_nll(outputs, labels_BT)
+        if nll_BT is None:
+            self._say_that_it_probes("the model gives no logits, as its loss is fused")
+            return
+        with torch.no_grad():
+            loss_sums, num_tokens = sums_of_samples(nll_BT, labels_BT, len(rows), batch)
+        self._own().record(rows, loss_sums, num_tokens)
+
+    # ---- checkpoints
+
+    def _end_epoch(self, state: TrainerState) -> None:
+        if not self._is_online:
+            self._probe(state)
+            return
+        recorder = self._own()
+        num_seen = recorder.checkpoint(
+            step=state.global_step, epoch=state.epoch, learning_rate=self._rate
+        )
+        if num_seen < recorder.num_samples:
+            _LOG.warning(
+                "%s: %d of %d samples were not trained on in this epoch, and have no loss in its "
+                "checkpoint (dropped last batch, or samples without labels?)",
+                self._folder, recorder.num_samples - num_seen, recorder.num_samples,
+            )  # fmt: skip
+
+    def _probe(self, state: TrainerState) -> None:
+        with self._trainer.compute_loss_context_manager():
+            self._own().probe(
+                self._trainer.model_wrapped if _is_sharded(self._trainer) else self._trainer.model,
+                self._collate,
+                losses=_probe_losses,
+                batch_size=self._trainer.args.per_device_train_batch_size,
+                step=state.global_step,
+                epoch=state.epoch,
+                learning_rate=self._rate,
+            )
+
+    def _resume(self, args: TrainingArguments, state: TrainerState) -> None:
+        path, recorder = _checkpoint_folder(args, state) / _STATE, self._own()
+        if not path.is_file():
+            recorder.keep_until(state.global_step)
+            _LOG.warning(
+                "%s: not found, so the trace lacks the losses between its last checkpoint and "
+                "step %d", path, state.global_step,
+            )  # fmt: skip
+            return
+        kept = torch.load(path, weights_only=True)
+        self._rate = kept["learning_rate"]
+        recorder.load_state_dict(kept["recorder"])
+        is_pending = bool((kept["recorder"]["train"]["num_tokens"] > 0).any())
+        # Saved at the end of an epoch, before its checkpoint.
+        if is_pending and float(state.epoch or 0).is_integer():
+            self._end_epoch(state)
+
+    def _say_that_it_probes(self, why: str) -> None:
+        self._is_online = False
+        _LOG.warning(
+            "%s: %s: losses cannot come from the training pass. The frozen model looks at all "
+            "samples at the end of each epoch instead.", self._folder, why,
+        )  # fmt: skip
+
+    def _own(self) -> TraceRecorder:
+        assert self._recorder is not None  # noqa: S101 - made when training begins
+        return self._recorder
+
+    # ---- samples
+
+    def _read_samples(self, rows: Any) -> list[list[int]] | None:
+        """Take ids and tokens of all samples; returns which of them each row of the loader is."""
+        args, id_column = self._trainer.args, self._id_column
+        self._heldout_samples = None
+        if self._heldout is not None:
+            self._heldout_samples = self._prepared(self._heldout, rows)
+        is_cut = "seq_lengths" in getattr(rows, "column_names", ())
+        if is_cut or getattr(args, "packing", False):
+            if self._dataset is None:
+                raise ConfigError(
+                    "TraceCallback: expected the data set that SFTTrainer was given, as packing "
+                    "mixes its rows, got none. Write: TraceCallback(folder, dataset)"
+                )
+            self._samples = self._prepared(self._dataset, rows)
+            if not is_cut:
+                self._say_that_it_probes("packing cuts through samples without a mark")
+                return [[]] * len(rows)
+            return list(samples_of_rows(rows, self._samples, args))
+        own = Samples(self._trainer.train_dataset, rows, id_column)
+        self._samples = own
+        if self._dataset is None or self._dataset is own.dataset:
+            return None
+        given = Samples(self._dataset, rows, id_column)
+        numbers = rows_of_own(own, given, args)
+        places = {row: place for place, row in enumerate(numbers)}
+        self._samples = Samples(self._dataset, rows, id_column, places)
+        return [[row] for row in numbers]
+
+    def _prepared(self, dataset: Any, rows: Any) -> Samples:
+        """Samples of another data set as the Trainer reads those of the loader, one by one."""
+        if not hasattr(self._trainer, "_prepare_dataset"):
+            columns = getattr(rows, "column_names", None)
+            tokens = dataset.select_columns(columns) if columns else dataset
+            return Samples(dataset, tokens, self._id_column)
+        tokens = tokenized(self._trainer, dataset)
+        places = {row: place for place, row in enumerate(tokens[ROWS])}
+        columns = ["input_ids", "labels"]
+        return Samples(dataset, tokens.select_columns(columns), self._id_column, places)
+
+
+def _probe_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    inputs = {name: value for name, value in batch.items() if name not in {ROWS, "labels"}}
+    nll_BT = token_nll(model(**inputs), batch["labels"])
+    if nll_BT is None:
+        raise ConfigError(
+            "TraceCallback: expected logits from the frozen model, got none. Turn the fused loss "
+            "off (use_liger_kernel=False)."
+        )
+    return sums_of_samples(nll_BT, batch["labels"], len(batch[ROWS]), batch)
+
+
+def _is_sharded(trainer: Any) -> bool:
+    return bool(getattr(trainer, "is_fsdp_enabled", False))
+
+
+def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or "") / f"checkpoint-{state.global_step}"

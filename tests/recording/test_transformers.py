@@ -1,0 +1,274 @@
+"""What a Trainer trains on is recorded as each sample alone would give it, whatever it does."""
+
+import functools
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainingArguments
+from transformers.modeling_outputs import CausalLMOutput
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+import gdc
+from gdc.errors import ConfigError, DataError
+from gdc.recording.transformers import TraceCallback
+from tests.builders import REPOSITORY
+from tests.recording.trainer_builders import (
+    NUM_SAMPLES,
+    Witness,
+    arguments,
+    model_of,
+    pad,
+    recorded,
+    tokenizer_of,
+    tokens_of_words,
+    trainer_of,
+    words,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about each other
+
+
+def ids_of_tokens() -> dict[tuple[int, ...], str]:
+    tokens = tokens_of_words()
+    return {tuple(ids): name for ids, name in zip(tokens["input_ids"], tokens["id"], strict=True)}
+
+
+def assert_agrees(folder: Path, witness: Witness, names: dict[tuple[int, ...], str]) -> None:
+    """Every sample's recorded loss is that of a plain forward pass of it alone."""
+    epochs = recorded(folder)
+    assert len(epochs) == len(witness.losses()) == 2
+    for found, expected in zip(epochs, witness.losses(), strict=True):
+        assert len(expected) == NUM_SAMPLES
+        assert found == {
+            names[ids]: pytest.approx(loss, rel=1e-5) for ids, loss in expected.items()
+        }
+
+
+# ---- transformers.Trainer
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({}, id="accumulated"),
+        pytest.param({"seed": 4}, id="shuffled otherwise"),
+        pytest.param({"train_sampling_strategy": "group_by_length"}, id="grouped by length"),
+        pytest.param({"dataloader_num_workers": 2}, id="loaded by two workers"),
+        pytest.param({"label_smoothing_factor": 0.1}, id="smoothed, so the model sees no labels"),
+        pytest.param({"gradient_accumulation_steps": 4}, id="epochs that end within a step"),
+    ],
+)
+def test_recorded_losses_are_those_of_each_sample_alone(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    trainer = trainer_of(tmp_path, **changed)
+    TraceCallback(tmp_path / "trace").attach(trainer)
+    witness = Witness(trainer)
+    trainer.train()
+    assert_agrees(tmp_path / "trace", witness, ids_of_tokens())
+
+
+def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
+    trained = []
+    for is_tracked in (False, True):
+        trainer = trainer_of(tmp_path)
+        if is_tracked:
+            TraceCallback(tmp_path / "trace", heldout=tokens_of_words(), probe_every=2).attach(
+                trainer
+            )
+        trainer.train()
+        model: Any = trainer.model
+        trained.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*trained)
+    checkpoints = gdc.load_trace(tmp_path / "trace").checkpoints
+    assert checkpoints.select("step", "mode").rows() == [
+        (2, "probe"), (3, "online"), (4, "probe"), (6, "probe"), (6, "online"),
+    ]  # fmt: skip
+    assert checkpoints["learning_rate"].to_list() == pytest.approx(
+        [1e-2 * share for share in (5 / 6, 4 / 6, 3 / 6, 1 / 6, 1 / 6)]
+    )
+    last = recorded(tmp_path / "trace", "probe")[-1]
+    model.eval()
+    for row in tokens_of_words():
+        batch = pad([{name: row[name] for name in ("input_ids", "labels")}])
+        assert last[row["id"]] == pytest.approx(float(model(**batch).loss.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_run_that_resumes_has_the_trace_of_one_that_was_not_killed(
+    step: int, tmp_path: Path
+) -> None:
+    traces = []
+    for name in ("whole", "killed"):
+        folder = tmp_path / name
+        saving = {"save_strategy": "steps", "save_steps": 1}
+        trainer = trainer_of(folder, **saving)
+        TraceCallback(folder / "trace").attach(trainer)
+        trainer.train()
+        if name == "killed":
+            # It had gone on after the checkpoint from which it resumes.
+            trainer = trainer_of(folder, **saving)
+            TraceCallback(folder / "trace").attach(trainer)
+            trainer.train(resume_from_checkpoint=str(folder / f"model/checkpoint-{step}"))
+        traces.append(
+            {path.name: path.read_bytes() for path in (folder / "trace").rglob("*.parquet")}
+        )
+    assert traces[0] == traces[1]
+
+
+def test_a_model_that_hides_its_logits_is_probed_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of()
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def fused(*args: Any, **kwargs: Any) -> Any:
+        outputs = forward(*args, **kwargs)
+        return CausalLMOutput(loss=outputs.loss) if model.training else outputs
+
+    model.forward = fused
+    trainer = trainer_of(tmp_path, model)
+    TraceCallback(tmp_path / "trace").attach(trainer)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert "the model gives no logits, as its loss is fused: losses cannot come from" in caplog.text
+    assert gdc.load_trace(tmp_path / "trace").checkpoints["mode"].to_list() == ["probe", "probe"]
+
+
+def test_what_cannot_be_recorded_says_what_is_missing(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path)
+    trainer.add_callback(TraceCallback(tmp_path / "trace"))
+    with pytest.raises(ConfigError, match=r"expected attach\(trainer\) before train"):
+        trainer.train()
+    trainer = trainer_of(tmp_path)
+    TraceCallback(tmp_path / "trace", id_column="key").attach(trainer)
+    with pytest.raises(ConfigError, match=r"expected a column 'key' .*, got \['id', 'note', "):
+        trainer.train()
+    stream = tokens_of_words().select_columns(["input_ids", "labels"]).to_iterable_dataset()
+    args = TrainingArguments(**arguments(tmp_path, max_steps=2))
+    trainer = Trainer(model_of(), args, train_dataset=stream, data_collator=pad)
+    TraceCallback(tmp_path / "trace").attach(trainer)
+    with pytest.raises(ConfigError, match="expected a data set whose samples have row numbers"):
+        trainer.train()
+
+
+def test_another_run_does_not_go_into_the_trace_of_the_first(tmp_path: Path) -> None:
+    for is_first in (True, False):
+        trainer = trainer_of(tmp_path, num_train_epochs=1)
+        TraceCallback(tmp_path / "trace").attach(trainer)
+        if is_first:
+            trainer.train()
+        else:
+            with pytest.raises(DataError, match=r"expected no trace yet, got one of 1 checkpoints"):
+                trainer.train()
+
+
+# ---- TRL
+
+
+def sft_of(folder: Path, model: Any = None, **changed: Any) -> tuple[SFTTrainer, Any]:
+    """An SFTTrainer on prompts and completions, and their data set."""
+    rows = [
+        {"id": i * 10, "prompt": " ".join(sample[:2]), "completion": " " + " ".join(sample[2:])}
+        for i, sample in enumerate(words())
+    ]
+    dataset = tokens_of_words().from_list(rows)
+    config = SFTConfig(**arguments(folder, **{"max_length": 16, **changed}))
+    trainer = SFTTrainer(
+        model or model_of(), config, train_dataset=dataset, processing_class=tokenizer_of()
+    )
+    return trainer, dataset
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({}, id="padded"),
+        pytest.param({"completion_only_loss": False, "seed": 4}, id="loss on prompts too"),
+        pytest.param({"packing": True}, id="packed"),
+        pytest.param({"packing": True, "shuffle_dataset": True, "seed": 4}, id="packed, shuffled"),
+        pytest.param({"padding_free": True, "max_length": None}, id="without padding"),
+        pytest.param({"loss_type": "dft"}, id="another loss than the one recorded"),
+        pytest.param({"shuffle_dataset": True}, id="in another order than the data set"),
+    ],
+)
+def test_what_trl_trains_on_is_recorded(changed: dict[str, Any], tmp_path: Path) -> None:
+    trainer, dataset = sft_of(tmp_path, **changed)
+    TraceCallback(tmp_path / "trace", dataset).attach(trainer)
+    witness = Witness(trainer)
+    trainer.train()
+    tokens = {
+        (*(int(word[1:]) + 2 for word in sample), 1): str(i * 10)
+        for i, sample in enumerate(words())
+    }
+    assert_agrees(tmp_path / "trace", witness, tokens)
+    index = gdc.load_trace(tmp_path / "trace").samples.collect()
+    prompts = 0 if changed.get("completion_only_loss") is False else 1
+    assert index["num_tokens"].to_list() == [len(sample) - prompts for sample in words()]
+
+
+def test_an_adapter_of_peft_is_recorded(tmp_path: Path) -> None:
+    lora = LoraConfig(
+        task_type="CAUSAL_LM", target_modules=["c_attn"], r=2, init_lora_weights=False
+    )
+    trainer, _ = sft_of(tmp_path, get_peft_model(model_of(), lora))
+    TraceCallback(tmp_path / "trace", probe_every=3).attach(trainer)
+    witness = Witness(trainer)
+    trainer.train()
+    found, expected = recorded(tmp_path / "trace"), witness.losses()
+    for epoch in range(2):
+        losses = sorted(loss for loss in found[epoch].values() if loss is not None)
+        assert losses == pytest.approx(sorted(expected[epoch].values()), rel=1e-5)
+    assert len(recorded(tmp_path / "trace", "probe")) == 2
+
+
+def test_packing_without_marks_is_probed_and_packing_without_the_data_set_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, dataset = sft_of(tmp_path, packing=True, packing_strategy="wrapped")
+    TraceCallback(tmp_path / "trace", dataset).attach(trainer)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert "packing cuts through samples without a mark: losses cannot come from" in caplog.text
+    assert len(recorded(tmp_path / "trace", "probe")) == 2
+    trainer, dataset = sft_of(tmp_path, packing=True)
+    TraceCallback(tmp_path / "other").attach(trainer)
+    with pytest.raises(ConfigError, match=r"expected the data set that SFTTrainer was given, as"):
+        trainer.train()
+    trainer, dataset = sft_of(tmp_path, packing=True)
+    TraceCallback(tmp_path / "other", dataset.select(range(9))).attach(trainer)
+    with pytest.raises(ConfigError, match=r"expected each packed sample in the data set, got one"):
+        trainer.train()
+
+
+# ---- several processes
+
+
+@pytest.mark.slow
+def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*command, "-m", "tests.recording.train_on_two", str(tmp_path)],
+        cwd=REPOSITORY, check=True, timeout=400,
+    )  # fmt: skip
+    assert len(list((tmp_path / "trace/train").glob("shard_*/loss_001.parquet"))) == 2
+    names = ids_of_tokens()
+    expected = [torch.load(tmp_path / f"witness-{rank}.pt") for rank in (0, 1)]
+    for epoch, found in enumerate(recorded(tmp_path / "trace")):
+        sums: dict[str, list[float]] = {}
+        for of_rank in expected:
+            for ids, (total, count) in of_rank[epoch].items():
+                entry = sums.setdefault(names[ids], [0.0, 0])
+                entry[0], entry[1] = entry[0] + total, entry[1] + count
+        assert len(sums) == NUM_SAMPLES
+        assert found == {
+            name: pytest.approx(total / count, rel=1e-5) for name, (total, count) in sums.items()
+        }
