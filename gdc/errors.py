@@ -6,12 +6,14 @@ from typing import ClassVar, Final
 
 STAGE_FAILED: Final = 1
 USER_ERROR: Final = 2
+LEAKS: Final = 3
 TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
 # What the command line ends with, and what it means.
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "done",
     STAGE_FAILED: "a stage failed",
     USER_ERROR: "an option, params.yaml or the data must be mended",
+    LEAKS: "an audited model leaks more than --fail-above allows",
     TRY_AGAIN: "a service did not answer, or another run holds the folder: try again",
     130: "stopped by Ctrl-C",
     143: "stopped by SIGTERM",

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from gdc.cli.application import Json, TextField, app, print_json
-from gdc.errors import DataError
+from gdc.errors import LEAKS, DataError
 from gdc.workspace import source_option
 
 AUDIT: Final = Path("reports/audit")
@@ -28,6 +28,24 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         str | None, typer.Option(help="Folder or Hub name; else the model's own.")
     ] = None,
     text_field: TextField = "text",
+    id_field: Annotated[
+        str | None, typer.Option(help="The field with your ids; else sample_id, id or row numbers.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A model that did not see the text: a folder or a Hub name.")
+    ] = None,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=SHARE, such as extraction=0.01: exit with code 3 if the upper end of the "
+            "interval is above. Names: extraction, extraction-beyond-reference, canary-extraction, "
+            "auc. May be repeated."
+        ),
+    ] = None,
+    show_text: Annotated[
+        bool, typer.Option("--show-text", help="Write and list what comes out.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Rows listed.")] = 20,
     out: Annotated[Path, typer.Option(help="Folder of the tables and the report.")] = AUDIT,
     block_size: Annotated[
         int | None, typer.Option(min=2, help="Tokens of a window; else what the model sees.")
@@ -36,9 +54,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     seed: Annotated[int, typer.Option(min=0, help="Of that choice and of intervals.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Audit any model and text, without the pipeline: tables and a report."""
-    from gdc.commands import audit
-    from gdc.report.model import to_json
+    """Audit any model and text, without the pipeline: which rows come out, and a verdict."""
+    from gdc.commands import audit, release
 
     request = audit.Request(
         model=model,
@@ -51,13 +68,18 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         block_size=block_size,
         seed=seed,
     )
+    limits = release.limits_of(fail_above or ())
+    options = release.Options(corpus, text_field, id_field, reference, limits, show_text)
+    release.require_free(options, out)
     report = audit.run_audit(request, num_members, out)
+    verdict = release.judge(report, options, out)
     if as_json:
-        print_json(to_json(report))
-        return
-    for sentence in [*report.summary, *audit.findings(report), *report.warnings]:
-        typer.echo(sentence)
-    typer.echo(f"report        {(out / 'report.html').resolve()}")
+        print_json(release.as_plain(report, verdict))
+    else:
+        for line in release.told(report, verdict, out, limit):
+            typer.echo(line)
+    if not verdict.passed:
+        raise typer.Exit(LEAKS)
 
 
 @app.command()

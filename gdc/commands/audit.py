@@ -79,8 +79,8 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
     """
     outputs.require_free(folder, WRITTEN, _paths_read(request))
     durable.make_folder(folder)
-    inputs = _read_inputs(request, num_members)
-    subject = _subject(request)
+    inputs = read_inputs(request, num_members)
+    subject = subject_of(request)
     records = model_audit.record_texts(subject, inputs.texts, batch_tokens=BATCH_TOKENS)
     asked = replace(request, block_size=subject.block_size)
     measured = _measure(records, inputs, subject.tokenizer, asked)
@@ -112,7 +112,7 @@ def measure_again(folder: Path) -> Measured:
     records = tables.read_table(folder / "tokens.parquet", TOKEN_RECORDS, _AGAIN)
     with naming_options():
         tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
-    inputs = _read_inputs(request, num_members)
+    inputs = read_inputs(request, num_members)
     return _measure(TokenRecords.from_table(records), inputs, tokenizer, request)
 
 
@@ -206,22 +206,29 @@ def findings(report: AuditReport) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
+    """The texts of an audit."""
+
     trained: pl.DataFrame  # ``content_id``, ``text`` and ``source`` of every training text
     texts: AuditedTexts
     num_members: int  # at most
     num_shared: int  # held-out texts that are training texts too
 
 
-def _read_inputs(request: Request, num_members: int) -> _Inputs:
+def read_inputs(request: Request, num_members: int) -> Inputs:
+    """Read the texts of a request, at most so many members.
+
+    Raises:
+        DataError: A source or the canaries cannot be used.
+    """
     trained = _read(request.corpus, "corpus", request)
     chosen, num_shared = _samples(trained, request, num_members)
     texts = AuditedTexts(read_canaries(request.canaries), chosen)
-    return _Inputs(trained, texts, num_members, num_shared)
+    return Inputs(trained, texts, num_members, num_shared)
 
 
 def _measure(
-    records: TokenRecords, inputs: _Inputs, tokenizer: TextTokenizer, request: Request
+    records: TokenRecords, inputs: Inputs, tokenizer: TextTokenizer, request: Request
 ) -> Measured:
     """All that follows from the token records; the request names the window that they are of."""
     assert request.block_size is not None  # noqa: S101 - of the model, where none was asked for
@@ -275,7 +282,13 @@ def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
     return samples.contents_of(rows.rows).unique("content_id", keep="first", maintain_order=True)
 
 
-def _subject(request: Request) -> Subject:
+def subject_of(request: Request) -> Subject:
+    """The model of a request with its tokenizer, on the device it is to run on.
+
+    Raises:
+        ConfigError: The model or its tokenizer cannot be used.
+        DataError: It sees fewer tokens at once than are asked for.
+    """
     with naming_options():
         tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
         model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)

@@ -83,14 +83,14 @@ def train(
         output_dir="out", max_steps=num_steps, learning_rate=3e-3, per_device_train_batch_size=8,
         report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True, logging_strategy="no",
     )  # fmt: skip
+    model = GPT2LMHeadModel(config)
     trainer = Trainer(
-        model=GPT2LMHeadModel(config), args=arguments, train_dataset=rows,
+        model=model, args=arguments, train_dataset=rows,
         data_collator=gdc.WeightedCollator(pad_token_id=0),
         callbacks=[] if trace is None else [Probes(trace, rows)],
     )  # fmt: skip
     gdc.use_weights(trainer)
     trainer.train()
-    model: GPT2LMHeadModel = trainer.model
     return model
 
 

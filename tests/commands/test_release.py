@@ -1,0 +1,109 @@
+"""An audit before a release: whose rows come out, what a limit says, and the exit code."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from gdc.cli import app
+from gdc.commands import release
+from gdc.errors import ConfigError
+from tests.commands.builders import HELDOUT, MEMBERS, save_lstm
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release")
+    for name in ("model", "base"):
+        (folder / name).mkdir()
+    save_lstm(folder / "model", MEMBERS)
+    save_lstm(folder / "base", MEMBERS, is_trained=False)
+    shutil.copytree(folder / "base/tokenizer", folder / "base", dirs_exist_ok=True)
+    # One text stands in two rows, and ids are the user's own.
+    rows = [{"name": f"note/{i}", "text": text} for i, text in enumerate([*MEMBERS, MEMBERS[0]])]
+    for name, texts in (("my", rows), ("held", [{"name": "h", "text": t} for t in HELDOUT])):
+        lines = "".join(json.dumps(row) + "\n" for row in texts)
+        (folder / f"{name}.jsonl").write_text(lines)
+    return folder
+
+
+def audited(folder: Path, *options: str) -> tuple[int, str]:
+    done = CliRunner().invoke(
+        app,
+        [
+            "audit", "--model", str(folder / "model"), "--tokenizer",
+            str(folder / "model/tokenizer"), "--corpus", str(folder / "my.jsonl"), "--heldout",
+            str(folder / "held.jsonl"), "--id-field", "name", "--out", "audit", *options,
+        ],
+    )  # fmt: skip
+    if isinstance(done.exception, Exception) and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+@pytest.mark.slow
+def test_the_users_rows_are_named_and_the_verdict_is_of_the_upper_end(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, told = audited(model, "--fail-above", "extraction=0.01", "--show-text")
+    assert code == 3
+    leaked = pl.read_parquet("audit/leaked.parquet")
+    twice = leaked.filter(pl.col("sample_id").is_in(["note/0", "note/16"]))
+    assert twice["source"].to_list() == ["my.jsonl:1", "my.jsonl:17"]
+    for row in leaked.head(3).iter_rows(named=True):
+        text = [*MEMBERS, MEMBERS[0]][int(row["sample_id"].removeprefix("note/"))]
+        assert text[row["start"] : row["end"]] == row["text"]
+        assert f"{row['sample_id']}  {row['source']}" in told
+    verdict = json.loads(Path("audit/verdict.json").read_text())
+    assert verdict["failed"] == ["extraction"]
+    assert not verdict["passed"]
+    extraction = verdict["measures"]["extraction"]["value"]
+    distinct = leaked.filter(pl.col("sample_id") != "note/16").height
+    assert extraction == distinct / len(MEMBERS) > 0.2
+    assert verdict["heldout_extraction"]["value"] < extraction
+    assert "| training texts of which a window" in Path("audit/model-card.md").read_text()
+    assert "1 %, not held" in Path("audit/model-card.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_reference_model_says_what_comes_out_without_the_texts(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, told = audited(model, "--reference", str(model / "base"), "--fail-above", "auc=1")
+    assert code == 0
+    bits = pl.read_parquet("audit/leaked.parquet")
+    assert (bits["reference_bits"] > bits["bits"]).all()
+    assert bits["text"].null_count() == bits.height
+    assert MEMBERS[0][:20] not in told
+    measures = json.loads(Path("audit/verdict.json").read_text())["measures"]
+    assert measures["extraction-beyond-reference"] == measures["extraction"]
+
+
+def test_no_extraction_fails_where_the_texts_are_too_few_to_show_it() -> None:
+    values = pl.Series([False] * 20)
+    upper = release._share(values, 0)
+    assert upper is not None
+    assert (upper.value, upper.low) == (0.0, 0.0)
+    # Clopper-Pearson: 1 - 0.025 ** (1 / 20).
+    assert upper.high == pytest.approx(0.1684, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "given", [["leak=0.1"], ["extraction"], ["extraction=2"], ["extraction=0.1", "extraction=0.2"]]
+)
+def test_a_limit_that_is_none_is_refused(given: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"--fail-above .*: expected NAME=SHARE once"):
+        release.limits_of(given)
+    assert release.limits_of(["auc=0.6", "extraction=0.01"]) == {"auc": 0.6, "extraction": 0.01}
+
+
+def test_a_limit_against_a_reference_needs_one(tmp_path: Path) -> None:
+    limits = {"extraction-beyond-reference": 0.1}
+    options = release.Options("my.jsonl", "text", None, None, limits, show_text=False)
+    with pytest.raises(ConfigError, match="expected --reference"):
+        release.require_free(options, tmp_path / "out")
