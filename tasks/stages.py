@@ -16,7 +16,7 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.tasks import Task
 
 from gdc.errors import STAGE_FAILED, GdcError, TransientError, without_secrets
-from gdc.workspace import dvc, dvc_files
+from gdc.workspace import dvc, dvc_files, restored_outputs
 from tasks import guard
 
 P = ParamSpec("P")
@@ -86,10 +86,18 @@ def reproduce(
     """
     started = time.monotonic()
     command = dvc.command("repro", "--single-item", *options, target)
-    dvc_files.keep_copy()
-    lines = run_program(target, command, dvc.environment(parent_run_id), log, start)
-    dvc_files.keep_copy()
-    return StageResult(target, outcome_of(target, lines), time.monotonic() - started)
+    while True:
+        dvc_files.keep_copy()
+        lines = run_program(target, command, dvc.environment(parent_run_id), log, start)
+        dvc_files.keep_copy()
+        outcome = outcome_of(target, lines)
+        removed = restored_outputs.remove_damaged(target) if outcome == "restored" else []
+        if not removed:
+            return StageResult(target, outcome, time.monotonic() - started)
+        log(
+            f"{', '.join(map(str, removed))}: expected what {dvc_files.LOCK} says, got a damaged "
+            "copy from DVC's cache. It is made again."
+        )
 
 
 def run_program(

@@ -3,7 +3,7 @@
 import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,18 +31,18 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_a_file_that_may_not_grow_is_told_of_and_leaves_nothing(tmp_path: Path, by: str) -> None:
     table = pl.DataFrame({"a": np.random.default_rng(0).normal(size=20_000)})
     refusal = pytest.raises(DataError, match=r"File too large\. Raise the limit .*ulimit -f")
-    write = {
+    writers: dict[str, Callable[[Path], object]] = {
         "python": lambda path: path.write_bytes(bytes(100_000)),
         "polars": table.write_parquet,
         "polars, streaming": table.lazy().sink_parquet,
-    }[by]
+    }
     with (
         files_of_at_most(50_000),
         refusal,
         wording_system_errors(),
         new_file(tmp_path / "a") as temporary,
     ):
-        write(temporary)
+        writers[by](temporary)
     assert list(tmp_path.iterdir()) == []
 
 

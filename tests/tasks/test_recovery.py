@@ -1,5 +1,6 @@
 """What a kill leaves of DVC's files, and how the next run goes on."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -116,3 +117,27 @@ def test_the_claims_of_a_dvc_that_runs_are_kept(toy: Path) -> None:
         dvc_files.repair()
         running.kill()
     assert (toy / ".dvc/tmp/rwlock").read_text() == claims
+
+
+@pytest.mark.parametrize("damage", ["cut off", "flipped", "missing"])
+def test_a_damaged_object_of_the_cache_is_not_taken_for_a_result(
+    toy_with_results: Path, damage: str
+) -> None:
+    content = (toy_with_results / "data/none.txt").read_bytes()
+    name = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    cached = toy_with_results / ".dvc/cache/files/md5" / name[:2] / name[2:]
+    assert cached.read_bytes() == content
+    cached.chmod(0o644)
+    cached.write_bytes({"cut off": b"sou", "flipped": b"Source\nnone\n"}.get(damage, b""))
+    cached.chmod(0o444)
+    if damage == "missing":
+        cached.unlink()
+    (toy_with_results / "data/none.txt").unlink()
+    Path("dvc.lock").unlink()
+    lines: list[str] = []
+    reproduce("manifest", None, ignore)
+    assert reproduce("retrain@none", None, lines.append).outcome == "executed"
+    assert Path("data/none.txt").read_bytes() == content
+    assert cached.read_bytes() == content
+    told = [line for line in lines if "got a damaged copy from DVC's cache" in line]
+    assert len(told) == (damage != "missing")
