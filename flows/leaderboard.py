@@ -14,7 +14,8 @@ from flows.server import prefect_server
 from gdc.config import Params
 from gdc.filesystem import durable
 from gdc.leaderboard.board import Leaderboard
-from gdc.leaderboard.evaluation import TRAINED, HalfModels, ScoreTables, build_leaderboard
+from gdc.leaderboard.evaluation import build_leaderboard
+from gdc.leaderboard.inputs import TRAINED, HalfModels, ScoreTables
 from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, needs_of, score_samples

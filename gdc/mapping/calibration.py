@@ -14,11 +14,10 @@ score are of the same runs, which favours scores that read the last loss.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import cycle
 from math import comb
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -26,26 +25,22 @@ from numpy.typing import NDArray
 
 from gdc.config import MIN_TWINS, PartitionConfig
 from gdc.errors import DataError
+from gdc.mapping.canary_families import Family, mean_auroc, spread_of
 from gdc.mapping.quadrants import threshold_value
 from gdc.mapping.score_cards import (
     AutoAxis,
     Calibration,
     CanaryCounts,
-    Comparison,
     Role,
     ScoreCard,
 )
 from gdc.schema import CANARY_MEMORIZATION, SCORES, Verdict, require
 from gdc.scores import cost_class
-from gdc.statistics import ranks
-from gdc.statistics.bootstrap import LEVEL, Estimate, share_interval, stratified_weights
+from gdc.statistics.bootstrap import LEVEL, Estimate, share_interval
 from gdc.statistics.exposure import sampled_exposure
 
-NUM_RESAMPLES: Final = 1000
 # The score of the paper, taken where no other is shown to be right.
 FALLBACK: Final = "memorization"
-_OWN: Final[tuple[Comparison, ...]] = ("other canaries", "twins")
-_TEXT: Final[tuple[Comparison, ...]] = ("training text", "held-out text")
 # Few canaries do not resolve a smaller difference of AUROCs. Among scores that differ by less,
 # those that lead on ordinary text in leaderboards, at no cost beyond the run, come first.
 TOLERANCE: Final = 0.1
@@ -59,102 +54,6 @@ TAIL_TESTED: Final = TAIL / NUM_TESTED
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Memorized canaries of one family and what they are compared with, by one score."""
-
-    values: Values
-    is_memorized: Mask
-    seed: tuple[int, int]  # of the resamples, another for every family
-
-    @cached_property
-    def weights(self) -> NDArray[np.int64]:
-        """Resamples x rows: how often each is drawn; both kinds keep their number."""
-        return stratified_weights(self.is_memorized, num_resamples=NUM_RESAMPLES, seed=self.seed)
-
-    @cached_property
-    def shuffled(self) -> Mask:
-        """Resamples x rows: the labels in random order."""
-        rng = np.random.default_rng(self.seed)
-        return rng.permuted(np.tile(self.is_memorized, (NUM_RESAMPLES, 1)), axis=1)
-
-    @cached_property
-    def codes(self) -> ranks.Codes:
-        """The ordinal of each value."""
-        return ranks.codes(self.values)
-
-    @property
-    def auroc(self) -> float:
-        """Of memorized canaries against the others."""
-        return ranks.auroc(self.codes, self.is_memorized, np.ones(len(self.values)))
-
-
-@dataclass(frozen=True)
-class Family:
-    """The planted canaries of one family, its twins and ordinary text."""
-
-    canaries: pl.DataFrame  # sorted by canary_id; a column for every score
-    twins: pl.DataFrame  # a column for every score that twins have
-    training_text: pl.DataFrame  # a column for every score
-    heldout_text: pl.DataFrame  # a column for every score that held-out text has
-    role: Role | None
-    seed: tuple[int, int]
-
-    @property
-    def name(self) -> str:
-        """Of the family."""
-        return str(self.canaries["family"][0])
-
-    @property
-    def is_memorized(self) -> Mask:
-        """The label of each canary."""
-        return self.canaries["is_memorized"].to_numpy()
-
-    def values(self, score: str, of: Comparison) -> Values:
-        """The score of what memorized canaries are compared with; empty: it has none."""
-        others = {
-            "other canaries": self.canaries.filter(~pl.col("is_memorized")),
-            "twins": self.twins,
-            "training text": self.training_text,
-            "held-out text": self.heldout_text,
-        }[of]
-        if score not in others.columns:
-            return np.empty(0)
-        return others[score].fill_nan(None).drop_nulls().to_numpy()
-
-    def asked(self, score: str) -> list[Comparison]:
-        """What the score is asked about: canaries that are not memorized and twins, else text."""
-        own = [of for of in _OWN if len(self.values(score, of))]
-        return own or [of for of in _TEXT[:1] if len(self.values(score, of))]
-
-    def judged(self, score: str) -> Judged:
-        """Memorized canaries against what the score is asked about."""
-        memorized = self.canaries.filter("is_memorized")[score].to_numpy()
-        others = np.concatenate([self.values(score, of) for of in self.asked(score)])
-        values = np.concatenate([memorized, others])
-        return Judged(values, np.arange(len(values)) < len(memorized), self.seed)
-
-    def against(self, score: str) -> dict[Comparison, float]:
-        """AUROC of memorized canaries against each of what there is to compare them with."""
-        return self._aurocs(self.canaries.filter("is_memorized"), score, (*_OWN, *_TEXT))
-
-    def extracted_against_text(self, score: str) -> float | None:
-        """AUROC of extracted canaries against ordinary training text; None: there are none."""
-        return self._aurocs(self.canaries.filter("is_extracted"), score, _TEXT[:1]).get(_TEXT[0])
-
-    def _aurocs(
-        self, canaries: pl.DataFrame, score: str, others: Sequence[Comparison]
-    ) -> dict[Comparison, float]:
-        known = canaries[score].fill_nan(None).drop_nulls().to_numpy()
-        if not len(known):
-            return {}
-        return {
-            of: ranks.auroc_of_groups(known, values)
-            for of in others
-            if len(values := self.values(score, of))
-        }
 
 
 def label_canaries(
@@ -411,11 +310,11 @@ def _card(scores: pl.Series, families: Sequence[Family], config: PartitionConfig
         return replace(card, why=f"{name} has no value for some of the canaries.")
     if not all(family.asked(name) for family in judging):
         return replace(card, why="There is nothing to compare the memorized canaries with.")
-    spread = _spread([family.judged(name) for family in reporting])
+    spread = spread_of([family.judged(name) for family in reporting])
     auroc = Estimate(spread.value, spread.low(TAIL), spread.high(TAIL))
     judged = replace(
         card,
-        auroc_choose=_mean_auroc([f.judged(name) for f in choosing]) if choosing else None,
+        auroc_choose=mean_auroc([f.judged(name) for f in choosing]) if choosing else None,
         auroc_report=auroc,
         low_for_auto=spread.low(TAIL_TESTED),
         verdict=_verdict(auroc),
@@ -444,43 +343,6 @@ def _not_below_text(card: ScoreCard, families: Sequence[Family]) -> ScoreCard:
 
 def _best_first(card: ScoreCard) -> tuple[float, str]:
     return -(card.auroc_choose or 0.0), card.score
-
-
-def _mean_auroc(families: Sequence[Judged]) -> float:
-    return float(np.mean([family.auroc for family in families]))
-
-
-class Spread(NamedTuple):
-    """A mean AUROC over families, and what it is under two kinds of resamples.
-
-    An end of its interval is the wider one of two. One is a bootstrap over canaries, both kinds
-    separately. It has no width where a few canaries happen to be in order, so the other is as wide
-    as labels in random order spread about one half.
-    """
-
-    value: float
-    resampled: Values
-    by_chance: Values
-
-    def low(self, tail: float) -> float:
-        """The low end, with ``tail`` below it."""
-        chance = np.quantile(self.by_chance, 1 - tail, method="higher")
-        return max(0.0, min(np.quantile(self.resampled, tail), self.value - (chance - 0.5)))
-
-    def high(self, tail: float) -> float:
-        """The high end, with ``tail`` above it."""
-        chance = np.quantile(self.by_chance, tail, method="lower")
-        return min(1.0, max(np.quantile(self.resampled, 1 - tail), self.value + (0.5 - chance)))
-
-
-def _spread(families: Sequence[Judged]) -> Spread:
-    resampled, by_chance = [], []
-    for family in families:
-        codes, labels = family.codes, family.is_memorized
-        even = np.ones(len(labels))
-        resampled.append([ranks.auroc(codes, labels, weights) for weights in family.weights])
-        by_chance.append([ranks.auroc(codes, dealt, even) for dealt in family.shuffled])
-    return Spread(_mean_auroc(families), np.mean(resampled, axis=0), np.mean(by_chance, axis=0))
 
 
 def _verdict(auroc: Estimate) -> Verdict:

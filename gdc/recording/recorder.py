@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem.table_files import read_parquet
+from gdc.recording.own_folder import ANOTHER, require_own_folder
 from gdc.recording.probe import Collate, Evaluation, Losses, evaluate, frozen, lengths_of
 from gdc.recording.sample_ids import index_of
 from gdc.recording.sample_losses import causal_losses
@@ -25,7 +26,6 @@ from gdc.training.distributed import joined_group
 Split = Literal["train", "heldout"]
 # Records on another device that wait to be fetched at once.
 _MAX_WAITING: Final = 512
-_ANOTHER: Final = "Name another folder, or move it away."
 
 
 class TraceRecorder:
@@ -295,46 +295,15 @@ class TraceRecorder:
         if num_checkpoints and not resume:
             raise DataError(
                 f"{self.folder}: expected no trace yet, got one of {num_checkpoints} checkpoints. "
-                f"Give resume=True to continue it. {_ANOTHER}"
+                f"Give resume=True to continue it. {ANOTHER}"
             )
-        self._require_own(self.folder)
+        own = {"training": self._own_rows(self._index), "held-out": self._heldout_index}
+        require_own_folder(self.folder, self._files, own, self._group.world_size)
         if num_checkpoints:
             self._read(checkpoints)
         # Before anyone writes, all have looked.
         self._group.barrier()
         self._keep(len(self._rows))
-
-    def _require_own(self, folder: Path) -> None:
-        """Refuse a folder of other things, or of another data set's trace."""
-        known = {"train", "heldout", "checkpoints.parquet", "checksums.json"}
-        found = sorted({path.name for path in folder.glob("[!.]*")} - known)
-        if found:
-            raise DataError(
-                f"{folder}: expected an empty folder or a trace, got {', '.join(found[:3])}. "
-                f"{_ANOTHER}"
-            )
-        path = self._files.train / "index.parquet"
-        if not path.is_file():
-            if any((folder / "train").rglob("index.parquet")):
-                raise DataError(
-                    f"{path}: not found. Expected a trace of {self._group.world_size} processes, "
-                    f"as many as record now, got one of another number. {_ANOTHER}"
-                )
-            return
-        for split, part, index in (
-            ("training", self._files.train, self._own_rows(self._index)),
-            ("held-out", self._files.heldout, self._heldout_index),
-        ):
-            file = part / "index.parquet"
-            if not file.is_file() and index is None:
-                continue
-            stored = read_parquet(file)["sample_id"] if file.is_file() else None
-            if stored is None or index is None or not stored.equals(index["sample_id"]):
-                raise DataError(
-                    f"{file}: expected the {split} samples of this data set in its order, got "
-                    f"those of another: {0 if stored is None else len(stored)} samples against "
-                    f"{0 if index is None else index.height}. {_ANOTHER}"
-                )
 
     def _own_rows(self, index: pl.DataFrame) -> pl.DataFrame:
         return index[self._group.shard_rows(index.height)]

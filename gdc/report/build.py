@@ -13,12 +13,19 @@ from gdc.comparison.leakage import Attack
 from gdc.comparison.paper_claims import check_claims
 from gdc.comparison.pareto_front import pareto_front
 from gdc.comparison.recommendation import recommend
-from gdc.comparison.results import ModelLeakage
+from gdc.comparison.results import ArmResult, CuratedChoice, ModelLeakage
 from gdc.config import Params
 from gdc.mapping.score_cards import Calibration
 from gdc.report import samples, sentences
 from gdc.report.arms import arm_results
-from gdc.report.model import AuditReport, CalibrationInUse, LeakedSample, Report, ReportSettings
+from gdc.report.model import (
+    AuditReport,
+    CalibrationInUse,
+    CorpusCounts,
+    LeakedSample,
+    Report,
+    ReportSettings,
+)
 from gdc.report.page_data import PageFrame
 from gdc.report.plots import POINTS, MapFrame
 from gdc.report.tables import ReportTables, scored_samples
@@ -44,20 +51,10 @@ def build_report(tables: ReportTables, params: Params) -> Report:
     corpus = samples.count_corpus(tables)
     quadrants = tables.quadrants_summary
     calibration = _explained_axis(tables, params)
-    choice = choose_curated(
-        arms,
-        tables.arm_audits,
-        params.intervene,
-        validated_scores(tables.calibration),
-        quadrants.axis,
-    )
+    choice = _chosen(tables, params, arms)
     curated = samples.count_curated(scored, tables.plans, choice.arm)
-    warnings = (
-        *sentences.stage_warnings(tables),
-        *sentences.data_warnings(corpus, quadrants, calibration, params),
-        *sentences.arm_warnings(arms, baseline),
-        *sentences.audit_warnings(tables.arm_audits, tables.attacks),
-    )
+    warnings = _warnings(tables, params, corpus, calibration, arms)
+    claims = check_claims(tables.arm_audits, params, baseline) if tables.arm_audits else []
     return Report(
         corpus=corpus,
         scores=tables.scores_summary,
@@ -82,7 +79,7 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         next_layer=tables.next_layer,
         num_leaked=tables.leaked.height,
         leaked_samples=samples.list_leaked(tables, params),
-        paper_claims=check_claims(tables.arm_audits, params, baseline) if tables.arm_audits else [],
+        paper_claims=claims,
         pareto_front=front,
         recommendation=None if target is None else recommend(front, target),
         comparison=sentences.explain_comparison(len(params.retrain.seeds), baseline),
@@ -96,6 +93,27 @@ def validated_scores(calibration: Calibration | None) -> frozenset[str]:
     """The scores that are shown to predict memorization here."""
     cards = calibration.cards if calibration else []
     return frozenset(card.score for card in cards if card.verdict == "predicts memorization here")
+
+
+def _chosen(tables: ReportTables, params: Params, arms: Sequence[ArmResult]) -> CuratedChoice:
+    validated = validated_scores(tables.calibration)
+    axis = tables.quadrants_summary.axis
+    return choose_curated(arms, tables.arm_audits, params.intervene, validated, axis)
+
+
+def _warnings(
+    tables: ReportTables,
+    params: Params,
+    corpus: CorpusCounts,
+    calibration: CalibrationInUse | None,
+    arms: Sequence[ArmResult],
+) -> tuple[str, ...]:
+    return (
+        *sentences.stage_warnings(tables),
+        *sentences.data_warnings(corpus, tables.quadrants_summary, calibration, params),
+        *sentences.arm_warnings(arms, baseline_arm(params)),
+        *sentences.audit_warnings(tables.arm_audits, tables.attacks),
+    )
 
 
 def _explained_axis(tables: ReportTables, params: Params) -> CalibrationInUse | None:

@@ -7,7 +7,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.leaderboard.board import Leaderboard
-from gdc.leaderboard.evaluation import TRAINED, HalfModels, ScoreTables, build_leaderboard
+from gdc.leaderboard.evaluation import build_leaderboard
+from gdc.leaderboard.inputs import TRAINED, HalfModels, ScoreTables
 from gdc.recording.trace import Trace
 from gdc.schema import REFERENCES
 from tests.builders import trace_of

@@ -13,13 +13,11 @@ from gdc.errors import DataError, SchemaError
 from gdc.leaderboard.board import FamilySize, Leaderboard, LeaderboardRow
 from gdc.leaderboard.evaluation import (
     QUANTILES,
-    TRAINED,
-    GroundTruth,
-    ScoreTables,
     agreement_of_runs,
     build_leaderboard,
     evaluate_score,
 )
+from gdc.leaderboard.inputs import TRAINED, GroundTruth, ScoreTables
 from gdc.statistics.bootstrap import Estimate
 from tests.leaderboard.builders import (
     NUM_ORDINARY,

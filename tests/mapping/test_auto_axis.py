@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gdc.mapping import calibration
+from gdc.mapping import canary_families
 from gdc.mapping.calibration import choose_axis
 from gdc.mapping.quadrants import resolve_axis
 from gdc.mapping.score_cards import AutoAxis, CanaryCounts, ScoreCard
@@ -64,7 +64,7 @@ def test_what_is_reported_has_no_part_in_the_order_in_which_scores_are_tested(se
         is_memorized=pl.concat([canaries["is_memorized"][:12], labels], rechunk=True)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "NUM_RESAMPLES", 20)
+        patch.setattr(canary_families, "NUM_RESAMPLES", 20)
         built = calibrated(drawn, copies, canaries, rule(), seed=0)
         other = calibrated(turned, copies, relabelled, rule(), seed=0)
     order = [[(c["score"], c["auroc_choose"]) for c in b["cards"]] for b in (built, other)]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.errors import DataError
-from gdc.mapping import calibration
+from gdc.mapping import calibration, canary_families
 from gdc.mapping.calibration import label_canaries
 from gdc.schema import CANARIES, CANARY_MEMORIZATION, SCORES
 from tests.mapping.calibration_builders import (
@@ -102,7 +102,7 @@ def test_aurocs_match_a_plain_loop(a: Any, b: Any, c: Any, d: Any) -> None:  # n
         return sum(pairs) / len(pairs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "NUM_RESAMPLES", 20)
+        patch.setattr(canary_families, "NUM_RESAMPLES", 20)
         card = judged({"a": a, "b": b, "c": c, "d": d})
     assert card["auroc_choose"] == pytest.approx((by_hand(a) + by_hand(c)) / 2)
     interval = card["auroc_report"]
@@ -119,7 +119,7 @@ def test_row_order_does_not_matter_and_neither_does_the_scale(families: Any, see
         return table.sample(fraction=1, shuffle=True, seed=seed)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "NUM_RESAMPLES", 20)
+        patch.setattr(canary_families, "NUM_RESAMPLES", 20)
         scores, copies, canaries = tables_of(families, ordinary=[0.5, 1.5])
         built = calibrated(scores, copies, canaries, rule(), seed=seed)
         again = calibrated(
@@ -153,7 +153,7 @@ def test_verdicts(canaries: Sequence[tuple[bool, float]], value: float, verdict:
 
 
 def test_scores_of_chance_are_rarely_said_to_predict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "NUM_RESAMPLES", 200)
+    monkeypatch.setattr(canary_families, "NUM_RESAMPLES", 200)
     scores, copies, canaries = tables_of(dict.fromkeys("abcd", PERFECT))
     rng = np.random.default_rng(0)
     chance = {f"chance_{i}": rng.normal(size=scores.height) for i in range(60)}
@@ -189,7 +189,7 @@ def judged_world(seed: int, num_known: int) -> dict[str, Any]:
 
 
 def test_losses_by_chance_rarely_make_a_score_predict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "NUM_RESAMPLES", 100)
+    monkeypatch.setattr(canary_families, "NUM_RESAMPLES", 100)
     worlds = [judged_world(seed, num_known=0) for seed in range(40)]
     verdicts = [card_of(world)["verdict"] for world in worlds]
     # A family can judge in at most 1 of 40 worlds, so one of two can in at most 1 of 20: more than
@@ -200,7 +200,7 @@ def test_losses_by_chance_rarely_make_a_score_predict(monkeypatch: pytest.Monkey
 
 
 def test_a_score_that_sees_real_memorization_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "NUM_RESAMPLES", 200)
+    monkeypatch.setattr(canary_families, "NUM_RESAMPLES", 200)
     for world in (judged_world(seed, num_known=15) for seed in range(5)):
         assert card_of(world)["verdict"] == "predicts memorization here"
         assert (world["auto"]["axis"], world["auto"]["is_validated"]) == ("memorization", True)

@@ -1,0 +1,57 @@
+"""A folder that a recorder is given -> the certainty that it may write its trace there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from gdc.errors import DataError
+from gdc.filesystem.table_files import read_parquet
+from gdc.recording.trace_files import TraceFiles
+
+ANOTHER: Final = "Name another folder, or move it away."
+
+
+def require_own_folder(
+    folder: Path, files: TraceFiles, own: Mapping[str, pl.DataFrame | None], world_size: int
+) -> None:
+    """Refuse a folder of other things, or with the trace of another data set.
+
+    Args:
+        folder: The folder of the trace.
+        files: The files of this process in it.
+        own: Index of its ``training`` and of its ``held-out`` samples; None: there are none.
+        world_size: Number of processes that record.
+
+    Raises:
+        DataError: The folder holds something else.
+    """
+    known = {"train", "heldout", "checkpoints.parquet", "checksums.json"}
+    found = sorted({path.name for path in folder.glob("[!.]*")} - known)
+    if found:
+        raise DataError(
+            f"{folder}: expected an empty folder or a trace, got {', '.join(found[:3])}. {ANOTHER}"
+        )
+    path = files.train / "index.parquet"
+    if not path.is_file():
+        if any((folder / "train").rglob("index.parquet")):
+            raise DataError(
+                f"{path}: not found. Expected a trace of {world_size} processes, as many as record "
+                f"now, got one of another number. {ANOTHER}"
+            )
+        return
+    for split, part in (("training", files.train), ("held-out", files.heldout)):
+        _require_same_samples(part / "index.parquet", split, own[split])
+
+
+def _require_same_samples(file: Path, split: str, index: pl.DataFrame | None) -> None:
+    if not file.is_file() and index is None:
+        return
+    stored = read_parquet(file)["sample_id"] if file.is_file() else None
+    if stored is None or index is None or not stored.equals(index["sample_id"]):
+        raise DataError(
+            f"{file}: expected the {split} samples of this data set in its order, got those of "
+            f"another: {0 if stored is None else len(stored)} samples against "
+            f"{0 if index is None else index.height}. {ANOTHER}"
+        )
