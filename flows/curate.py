@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -15,8 +16,9 @@ from prefect.logging import get_run_logger
 
 from flows.program import as_run, only_run_here, show_no_tracebacks
 from flows.server import prefect_server
+from flows.terminal import Watch, terminal, watched
 from gdc.scores import require_registered
-from gdc.workspace import files
+from gdc.workspace import files, paths, tracking
 from gdc.workspace.mlflow_store import load_mlflow, require_answer
 from tasks.cluster import joined, ray_workers
 from tasks.graph import Graph, changed_targets, load_graph, workers
@@ -31,6 +33,8 @@ from tasks.warm import fork_server
 
 # Only after it is it known whether the source or the code changed.
 FIRST: Final = "manifest"
+# The stages whose time is the work itself.
+STEPS: Final = ("train", "reference", "retrain", "evaluate")
 
 
 @flow(name="curate")
@@ -47,8 +51,12 @@ def curate(
     on_cluster = nullcontext() if cluster is None else joined(cluster, num_threads)
     with only_run_here(), on_cluster, recorded_run() as record:
         graph = load_graph(Path()).after(FIRST)
-        with executor_of(record.run.run_id, graph, num_workers, cluster) as executor:
-            run_changed(record, graph, executor)
+        order = [*TopologicalSorter(graph.upstream).static_order()]
+        with watched(order, num_workers) as watch:
+            run_id = record.run.run_id
+            with executor_of(run_id, graph, num_workers, cluster, watch) as executor:
+                run_changed(record, graph, executor, watch)
+            watch.sum_up(seconds_of_steps(record.results))
         require_success(record.results)
         if publish:
             publish_workspace(record.run, params, datetime.now().astimezone().date())
@@ -56,10 +64,10 @@ def curate(
 
 @contextmanager
 def executor_of(
-    parent_run_id: str | None, graph: Graph, max_workers: int, address: str | None
+    parent_run_id: str | None, graph: Graph, max_workers: int, address: str | None, watch: Watch
 ) -> Iterator[Executor]:
     """Where targets run: here, or items of a matrix on the cluster that was joined."""
-    with fork_server() as start, processes(parent_run_id, max_workers, start) as here:
+    with fork_server() as start, processes(parent_run_id, max_workers, start, watch) as here:
         if address is None:
             yield here
             return
@@ -67,7 +75,7 @@ def executor_of(
             yield ByKind(stages=here, items=there)
 
 
-def run_changed(record: Record, graph: Graph, executor: Executor) -> None:
+def run_changed(record: Record, graph: Graph, executor: Executor, watch: Watch) -> None:
     """Run what has changed, and record and tell what became of every target."""
 
     @cache
@@ -76,9 +84,20 @@ def run_changed(record: Record, graph: Graph, executor: Executor) -> None:
 
     for result in run_graph(graph, executor, lambda t: t != FIRST and t in unchanged()):
         record.results.append(result)
-        tell(result, f"{len(record.results)} of {len(graph.upstream)}")
+        watch.end(result)
     counts = Counter(result.outcome for result in record.results)
     get_run_logger().info(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+
+
+def seconds_of_steps(results: Sequence[StageResult]) -> float:
+    """What trainings and audits took in this run, summed: without the start of their processes."""
+    seconds = 0.0
+    for result in results:
+        stage, _, cell = result.target.partition("@")
+        if result.outcome == "executed" and stage in STEPS:
+            lineage = paths.lineage_path(stage, cell or None)
+            seconds += tracking.seconds_of(lineage) or 0.0 if lineage.exists() else 0.0
+    return seconds
 
 
 def is_up_to_date() -> bool:
@@ -105,14 +124,6 @@ def require_success(results: Sequence[StageResult]) -> None:
     raise StageFailedError("\n".join([*lines, *failed]))
 
 
-def tell(result: StageResult, progress: str) -> None:
-    """Say what became of a target; of what has nothing to do only the number of targets tells."""
-    if result.outcome != "skipped":
-        get_run_logger().info(
-            "%s: %s in %.0f s (%s)", result.target, result.outcome, result.seconds, progress
-        )
-
-
 def run(max_workers: int | None = None, *, publish: bool = False, ray: str | None = None) -> None:
     """Run the flow in this folder; without anything to do no flow is needed.
 
@@ -128,5 +139,5 @@ def run(max_workers: int | None = None, *, publish: bool = False, ray: str | Non
             return
         # All take seconds: imports here and in the fork server, the start of Prefect's server.
         Thread(target=load_mlflow, daemon=True).start()
-        with fork_server(), prefect_server():
+        with terminal(), fork_server(), prefect_server():
             curate(max_workers=max_workers, publish=publish, cluster=ray)

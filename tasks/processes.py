@@ -4,7 +4,7 @@ import concurrent.futures
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from prefect.futures import PrefectConcurrentFuture
 from prefect.logging import get_run_logger
@@ -17,30 +17,57 @@ from tasks.stages import StageResult, end_all, reproduce, result_of, stage_task
 WAIT_SECONDS: Final = 0.25
 
 
+class Watch(Protocol):
+    """Is told what a target does; its methods are called from any thread."""
+
+    def start(self, target: str) -> None:
+        """Take note that it starts."""
+
+    def say(self, target: str, line: str) -> None:
+        """Take a line of its output."""
+
+
+class Unwatched:
+    """Takes no notice."""
+
+    def start(self, target: str) -> None:
+        """Do nothing."""
+
+    def say(self, target: str, line: str) -> None:
+        """Do nothing."""
+
+
 @stage_task("stage")
-def run_stage(target: str, parent_run_id: str | None, start: guard.Start) -> StageResult:
-    return reproduce(target, parent_run_id, get_run_logger().info, start=start)
+def run_stage(
+    target: str, parent_run_id: str | None, start: guard.Start, watch: Watch
+) -> StageResult:
+    logger = get_run_logger()
+
+    def log(line: str) -> None:
+        logger.info(line)
+        watch.say(target, line)
+
+    watch.start(target)
+    return reproduce(target, parent_run_id, log, start=start)
 
 
 class Processes:
     """Runs targets on this machine; see ``processes``."""
 
     def __init__(
-        self, runner: ThreadPoolTaskRunner[Any], parent_run_id: str | None, start: guard.Start
+        self,
+        runner: ThreadPoolTaskRunner[Any],
+        parent_run_id: str | None,
+        start: guard.Start,
+        watch: Watch,
     ) -> None:
         self._runner = runner
-        self._parent_run_id = parent_run_id
-        self._start = start
+        self._of_all = {"parent_run_id": parent_run_id, "start": start, "watch": watch}
         self._running: dict[Future[Any], tuple[str, PrefectConcurrentFuture[Any]]] = {}
 
     def submit(self, target: str) -> None:
         """Run a target as soon as a worker is free."""
-        parameters = {
-            "target": target,
-            "parent_run_id": self._parent_run_id,
-            "start": self._start,
-        }
-        future = self._runner.submit(run_stage, parameters)
+        future = self._runner.submit(run_stage, {"target": target, **self._of_all})
         self._running[future.wrapped_future] = (target, future)
 
     def wait(self) -> list[StageResult]:
@@ -60,11 +87,14 @@ class Processes:
 
 @contextmanager
 def processes(
-    parent_run_id: str | None, max_workers: int, start: guard.Start = guard.start
+    parent_run_id: str | None,
+    max_workers: int,
+    start: guard.Start = guard.start,
+    watch: Watch | None = None,
 ) -> Iterator[Processes]:
     """Keep an executor that runs so many targets at the same time; what still runs ends with it."""
     with ThreadPoolTaskRunner[Any](max_workers=max_workers) as runner:
-        executor = Processes(runner, parent_run_id, start)
+        executor = Processes(runner, parent_run_id, start, watch or Unwatched())
         try:
             yield executor
         finally:

@@ -13,13 +13,13 @@ from contextlib import closing
 from dataclasses import asdict
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import typer
 
 from flows import curate
 from gdc.comparison.results import FrontPoint
-from gdc.report import console
+from gdc.report import verdict
 from gdc.statistics.bootstrap import Measured
 from gdc.workspace import files, paths, run_lock
 from gdc.workspace.code_digests import code_digests
@@ -86,7 +86,7 @@ def test_a_name_that_is_not_utf8_is_refused_by_its_bytes(
     )
 
 
-def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
+def test_run_writes_the_source_starts_the_flow_and_says_what_came_out(
     workspace: Path,
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
@@ -97,15 +97,34 @@ def test_run_writes_the_source_starts_the_flow_and_shows_the_arms(
     files.write_json(paths.REPORT, report_of(tables_of(), params_of()))
     started: list[object] = []
     monkeypatch.setattr(curate, "run", lambda *given, **named: started.append((given, named)))
-    monkeypatch.setattr(console, "arms_table", lambda report: f"table of {len(report.arms)} arms")
-    monkeypatch.setattr(console, "render", typer.echo)
+    lines = (("Found", "2 texts"), ("Next", "read them"))
+    monkeypatch.setattr(verdict, "verdict", lambda _report: SimpleNamespace(lines=lines))
     code, output, _ = call("run", "--source", "mine.jsonl", "--text-field", "body",
                            "--max-workers", "2", "--publish")  # fmt: skip
     assert code == 0
     assert started == [((2,), {"publish": True, "ray": None})]
     assert files.load_params().ingest.source.model_dump() == {**OWN_TEXTS, "path": "mine.jsonl"}
-    assert "table of 2 arms" in output
+    assert output.startswith("Found         2 texts\nNext          read them\n")
+    assert len(output.splitlines()) <= 8
     assert str(workspace / "reports" / "report.html") in output
+
+
+def test_a_source_that_is_away_is_refused_before_anything_starts(
+    workspace: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(curate, "run", lambda *_, **__: pytest.fail("a run was started"))
+    shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
+    source = "kind: jsonl\n    path: away.jsonl\n    text_field: text\n    key_field: null"
+    (workspace / "params.yaml").write_text(preset_text("docs").replace("kind: python-docs", source))
+    code, _, errors = call("run")
+    assert code == 2
+    assert errors.startswith("error: ingest.source.path: expected a file or folder, got 'away.json")
+    os.mkfifo("away.jsonl")
+    code, _, errors = call("run")
+    assert code == 2
+    assert errors.startswith("error: away.jsonl: expected a")
 
 
 def test_run_checks_params_before_anything_starts(workspace: Path, call: Call) -> None:

@@ -35,6 +35,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
     from gdc import scores
+    from gdc.corpus.sources import require_readable
 
     project.require_workspace()
     run_lock.require_free()
@@ -43,27 +44,30 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     device()
     if source is not None:
         source_option.write_source(source_option.describe_source(source, text_field))
-    scores.require_registered(project.load_params().score.enabled)
+    params = project.load_params()
+    scores.require_registered(params.score.enabled)
+    require_readable(params.ingest.source)
     from flows import curate
 
     curate.run(max_workers, publish=publish, ray=ray)
-    _show_arms(as_json=as_json)
+    _show_verdict(as_json=as_json)
 
 
-def _show_arms(*, as_json: bool) -> None:
-    from gdc.report import console
+def _show_verdict(*, as_json: bool) -> None:
     from gdc.report.model import read_report, to_json
+    from gdc.report.verdict import verdict
     from gdc.workspace import paths
 
     report = read_report()
     if as_json:
         print_json({"arms": to_json(report)["arms"]})
         return
-    console.render(console.arms_table(report))
+    for heading, sentence in verdict(report).lines:
+        typer.echo(f"{heading:13} {sentence}")
     typer.echo(
         f"report        {paths.PAGE.resolve()}\ncurated data  {paths.CURATED_FOLDER.resolve()}"
     )
-    typer.echo("more          gdc show (hotspots), gdc ui (report and runs)")
+    typer.echo("more          gdc show (hotspots and arms), gdc ui (report and runs)")
 
 
 @app.command()
@@ -174,6 +178,7 @@ def show(
         if report.calibration:
             typer.echo(report.calibration.verdict)
         console.render(console.hotspots_table(report, limit))
+        console.render(console.arms_table(report))
         for sentence in findings:
             typer.echo(f"\n{sentence}")
 

@@ -17,7 +17,7 @@ from gdc.config import (
 )
 from gdc.corpus.sources import huggingface, jsonl, parquet, pretrained, python_docs, synthetic, text
 from gdc.corpus.sources.endings import ENDINGS
-from gdc.corpus.sources.files import hash_files
+from gdc.corpus.sources.files import hash_files, opened
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, SourceRows, collect, in_chunks
 from gdc.errors import DataError
@@ -32,9 +32,11 @@ __all__ = [
     "read_chunks",
     "read_keyed",
     "read_source",
+    "require_readable",
 ]
 
 _NUM_SHOWN: Final = 5
+_NUM_OPENED: Final = 1000
 
 
 def fingerprint(source: Source) -> dict[str, Any]:  # JSON of the manifest
@@ -79,6 +81,20 @@ def find_unread(source: Source) -> dict[str, list[str]]:
     if isinstance(source, JsonlSource | ParquetSource | TextSource):
         return find_files(source.path, source.kind).unread
     return {}
+
+
+def require_readable(source: Source) -> None:
+    """Refuse a source of files that is not there or cannot be opened, before anything starts.
+
+    Of a folder with very many files only the first are opened.
+
+    Raises:
+        DataError: The source is not there, or a file cannot be read.
+    """
+    if isinstance(source, JsonlSource | ParquetSource | TextSource):
+        for file in find_files(source.path, source.kind).files[:_NUM_OPENED]:
+            with opened(file.path):
+                pass
 
 
 def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:

@@ -1,0 +1,92 @@
+"""What keeps a run from its end, found before it starts."""
+
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from gdc.commands import doctor
+from tests.builders import REPOSITORY, preset_text
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "GDC_LAUNCHER", "GDC_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
+    (tmp_path / "params.yaml").write_text(preset_text("docs"))
+    return tmp_path
+
+
+def failed() -> dict[str, doctor.Finding]:
+    return {found.check: found for found in doctor.examine() if found.level == "failed"}
+
+
+@pytest.mark.usefixtures("workspace")
+def test_nothing_fails_in_a_fresh_workspace_and_nothing_takes_long() -> None:
+    started = time.process_time()
+    findings = doctor.examine()
+    assert time.process_time() - started < 5
+    assert [found.check for found in findings] == list(doctor.CHECKS)
+    assert [found for found in findings if found.level == "failed"] == []
+    assert doctor.exit_code(findings) == 0
+    assert len(list(doctor.lines(findings))) == len(findings)
+
+
+def test_what_a_user_must_mend_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = "kind: text\n    path: away\n    unit: file"
+    params = preset_text("docs").replace("kind: python-docs", away)
+    (workspace / "params.yaml").write_text(params)
+    monkeypatch.setenv("GDC_LAUNCHER", "no-such-program -n 2")
+    found = failed()
+    assert set(found) == {"source", "environment"}
+    assert found["source"].text.startswith("ingest.source.path: expected a file or folder, got 'aw")
+    assert doctor.exit_code(list(found.values())) == 2
+    (workspace / "params.yaml").write_text("seed: 0\n")
+    assert {"params", "source"} <= set(failed())
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_service_that_does_not_answer_may_answer_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    found = failed()
+    assert found["services"].text.startswith("PREFECT_API_URL: expected a server at http://127")
+    assert doctor.exit_code(list(found.values())) == 75
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_makes_a_run_worse_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ENOUGH_DISK", 2**60)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(doctor, "UI_PORT", taken.getsockname()[1])
+        found = {finding.check: finding.level for finding in doctor.examine()}
+    assert {check for check, level in found.items() if level == "warning"} >= {
+        "disk", "processors", "ports",
+    }  # fmt: skip
+    monkeypatch.setattr(doctor, "MIN_DISK", 2**60)
+    assert failed()["disk"].text.startswith("disk: expected at least ")
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(
+    ("flags", "precision", "level"),
+    [
+        ("avx2", "float32", "ok"), ("avx2", "bfloat16", "warning"),
+        ("avx512_bf16", "float32", "ok"), ("amx_bf16", "bfloat16", "ok"),
+    ],
+)  # fmt: skip
+def test_bfloat16_is_judged_by_the_processor(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precision: str, level: str
+) -> None:
+    Path("cpuinfo").write_text(f"flags : fpu {flags}\n")
+    monkeypatch.setattr(doctor, "CPU_INFO", Path("cpuinfo"))
+    text = preset_text("docs").replace("precision: float32", f"precision: {precision}")
+    Path("params.yaml").write_text(text)
+    (found,) = [finding for finding in doctor.examine() if finding.check == "bfloat16"]
+    assert found.level == level
+    assert ("may pay" in found.text) == ((flags, precision) == ("avx512_bf16", "float32"))
