@@ -178,9 +178,10 @@ def choose_axis(cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]
     for number, card in enumerate(tested, start=1):
         if card.low_for_auto is not None and card.low_for_auto > 0.5:
             reason = (
-                f"{card.score} is the best in the choosing families that predicts memorization "
-                f"in the reporting ones: {_in_words(card)}, number {number} by choice. {number} "
-                f"tested, of at most {NUM_TESTED}, each at {TAIL_TESTED:.2%} one-sided."
+                f"{card.score} is the first of the best in the choosing families that predicts "
+                f"memorization in the reporting ones: {_in_words(card)}, number {number} by "
+                f"choice. {number} tested, of at most {NUM_TESTED}, each at {TAIL_TESTED:.2%} "
+                "one-sided."
             )
             return AutoAxis(card.score, is_validated=True, reason=reason)
     return AutoAxis(FALLBACK, is_validated=False, reason=_why_none(tested, families))

@@ -100,9 +100,9 @@ def test_the_best_by_choice_that_is_validated_is_taken() -> None:
     assert choose_axis(cards, TWO) == AutoAxis(
         "std",
         is_validated=True,
-        reason="std is the best in the choosing families that predicts memorization in the "
-        "reporting ones: AUROC 0.80 there, 0.75 [0.50, 1.00] in the reporting ones, number 2 by "
-        "choice. 2 tested, of at most 3, each at 0.83% one-sided.",
+        reason="std is the first of the best in the choosing families that predicts memorization "
+        "in the reporting ones: AUROC 0.80 there, 0.75 [0.50, 1.00] in the reporting ones, number "
+        "2 by choice. 2 tested, of at most 3, each at 0.83% one-sided.",
     )
 
 
