@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 from polars.testing import assert_frame_equal
@@ -19,6 +19,7 @@ from gdc.corpus.sources import unread
 from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
+from gdc.filesystem.json_values import JsonObject
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, to_json
 from gdc.schema import AUDIT, MEMBERSHIP, TOKEN_RECORDS
@@ -302,8 +303,8 @@ def subject_of(request: Request) -> Subject:
     return Subject(models.on_device(model), tokenizer, block_size)
 
 
-def _settings(request: Request) -> dict[str, Any]:  # JSON
-    settings: dict[str, Any] = TypeAdapter(Request).dump_python(request, mode="json")
+def _settings(request: Request) -> JsonObject:
+    settings: JsonObject = TypeAdapter(Request).dump_python(request, mode="json")
     return settings
 
 

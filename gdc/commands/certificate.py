@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from hashlib import file_digest, sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 import gdc
 from gdc.errors import GdcError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import require_file
 from gdc.workspace import files, outputs, paths
 
@@ -69,7 +70,7 @@ class Certificate(BaseModel):
     commit: str | None
     files: dict[str, dict[str, str]]
     digests: dict[str, str]
-    results: dict[str, Any]
+    results: JsonObject
     repeat: list[str]
 
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gdc import scores
 from gdc.config import AUTO, Params, PartitionConfig, ScoreConfig, Threshold
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable, table_files
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping import quadrants
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import QUADRANT_TABLE, SCORES
@@ -38,7 +39,7 @@ class Request:
     scores: tuple[str, ...] = ()
 
 
-def run(request: Request, ray: str | None = None) -> dict[str, Any]:
+def run(request: Request, ray: str | None = None) -> JsonObject:
     """Map a trace by the rules of params.yaml or, where there is none, of preset docs.
 
     Args:
@@ -117,9 +118,7 @@ def require_none(options: Mapping[str, object]) -> None:
         )
 
 
-def map_trace(
-    trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig
-) -> dict[str, Any]:
+def map_trace(trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig) -> JsonObject:
     """Write ``scores`` and ``quadrants`` of a trace, each as Parquet with a summary in JSON.
 
     Memory holds a block of samples at a time; a quantile threshold adds about a fiftieth of the
@@ -163,7 +162,7 @@ def map_trace(
 
 def map_on_cluster(
     trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig
-) -> dict[str, Any]:
+) -> JsonObject:
     """``map_trace`` on the Ray cluster that is connected, a worker for each shard of the trace.
 
     All of them see both folders under these names. ``scores/`` and ``quadrants/`` hold one file a

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -16,11 +16,12 @@ from gdc.corpus.samples import content_id, normalize
 from gdc.corpus.sources.endings import compression_of, kind_of
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import overlapping
 from gdc.schema import CANARIES
 from gdc.workspace import tables
 
-FAMILIES: Final[dict[str, dict[str, Any]]] = {
+FAMILIES: Final[dict[str, JsonObject]] = {
     "digits": {
         "template": "The access code of user {key} is", "key_digits": 4, "secret_digits": 8,
     },
@@ -182,10 +183,10 @@ def _new_ids(request: Request, own: OwnRows, size: int) -> list[dict[str, object
     return [{own.id_field: name} for name in names]
 
 
-def _first_record(path: Path) -> dict[str, Any]:
+def _first_record(path: Path) -> JsonObject:
     with path.open("rb") as file:
         line = next(line for line in file if line.strip())
-    record: dict[str, Any] = json.loads(line.decode("utf-8-sig"))
+    record: JsonObject = json.loads(line.decode("utf-8-sig"))
     return record
 
 

@@ -6,7 +6,7 @@ What is judged is read off ``tokens.parquet``, so the audited model runs no seco
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -17,6 +17,7 @@ from gdc.corpus.samples import content_id, normalize
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError
 from gdc.filesystem import durable
+from gdc.filesystem.json_values import JsonObject
 from gdc.report.model import AuditReport, to_json
 from gdc.schema import TOKEN_RECORDS
 from gdc.statistics import wording
@@ -77,7 +78,7 @@ class Verdict:
         """Whether the upper end of every interval that has a limit is at most the limit."""
         return not self.failed
 
-    def to_json(self) -> dict[str, Any]:  # JSON
+    def to_json(self) -> JsonObject:
         """As values of JSON."""
         return {**asdict(self), "failed": list(self.failed), "passed": self.passed}
 
@@ -202,7 +203,7 @@ def sentences(verdict: Verdict) -> list[str]:
     return told
 
 
-def as_plain(report: AuditReport, verdict: Verdict) -> dict[str, Any]:  # JSON
+def as_plain(report: AuditReport, verdict: Verdict) -> JsonObject:
     """The report with the verdict in it, as values of JSON."""
     return {**to_json(report), "verdict": verdict.to_json()}
 

@@ -17,6 +17,8 @@ from gdc.schema import PLAN, require
 from gdc.statistics.label_weights import weigh_labels
 
 _NUM_SHOWN: Final = 3
+# A row of any data set, with fields of any type.
+Row = dict[str, Any]
 
 
 class MapStyle(Protocol):
@@ -160,7 +162,7 @@ class Plan:
         names = [ids[row] for row in rows]
         return kept.map(lambda row, number: self.row(row, names[number]), with_indices=True)
 
-    def row(self, row: Mapping[str, Any], sample_id: str) -> dict[str, Any]:
+    def row(self, row: Mapping[str, Any], sample_id: str) -> Row:
         """One row of ``apply``."""
         plan = self._row(sample_id)
         planned = {**row, "weight": plan["weight"], "masked": plan["masked"]}
@@ -170,10 +172,10 @@ class Plan:
         return planned
 
     @cached_property
-    def _rows(self) -> dict[str, dict[str, Any]]:
+    def _rows(self) -> dict[str, Row]:
         return {str(row["sample_id"]): row for row in self.table.iter_rows(named=True)}
 
-    def _row(self, sample_id: str) -> dict[str, Any]:
+    def _row(self, sample_id: str) -> Row:
         if sample_id not in self._rows:
             raise DataError(_unplanned([sample_id], self.table["sample_id"]))
         return self._rows[sample_id]
@@ -227,7 +229,7 @@ class PlannedDataset:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Row:
         """The row at an index."""
         return self._plan.row(self._dataset[int(self._rows[index])], self._ids[index])
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.statistics.bootstrap import Estimate
 
 SCHEMA_VERSION: Final = 2
@@ -166,7 +167,7 @@ class Leaderboard:
     epsilon_curve: Sequence[EpsilonPoint]
 
     # JSON's own type.
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The content of ``leaderboard.json``."""
         return {"schema_version": SCHEMA_VERSION, **_ADAPTER.dump_python(self, mode="json")}
 

@@ -21,7 +21,7 @@ from gdc.recording.sample_losses import causal_losses
 from gdc.recording.sample_sums import SampleSums, detached, fetched
 from gdc.recording.trace_files import TraceFiles
 from gdc.schema import CHECKPOINTS
-from gdc.training.distributed import joined_group
+from gdc.training.distributed import State, joined_group
 
 Split = Literal["train", "heldout"]
 # Records on another device that wait to be fetched at once.
@@ -228,7 +228,7 @@ class TraceRecorder:
 
     # ---- resuming
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """What to save beside the model, so that a killed run records on from there.
 
         Equal in all processes, and made of tensors and numbers. What it knows of is on disk when
@@ -236,7 +236,7 @@ class TraceRecorder:
         """
         self._fetch()
         self.flush()
-        state: dict[str, Any] = {
+        state: State = {
             "num_checkpoints": len(self._rows),
             "num_records": self._num_records,
             "num_recorded": int(self._group.all_reduce(np.array([self._num_recorded]))[0]),

@@ -57,7 +57,7 @@ class TraceCallback(TrainerCallback):
         self._folder, self._dataset, self._heldout = folder, dataset, heldout
         self._id_column, self._probe_every = id_column, probe_every
         self._recorder: TraceRecorder | None = None
-        self._batch: dict[str, Any] | None = None
+        self._batch: dict[str, Any] | None = None  # what Trainer hands to its model
         self._is_online = True
         self._rate: float | None = None
 

@@ -15,6 +15,7 @@ from gdc.comparison.pareto_front import pareto_front
 from gdc.comparison.recommendation import recommend
 from gdc.comparison.results import ArmResult, CuratedChoice, ModelLeakage
 from gdc.config import Params
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.score_cards import Calibration
 from gdc.report import samples, sentences
 from gdc.report.arms import arm_results
@@ -180,7 +181,7 @@ def build_audit(
     )
 
 
-def settings(params: Params) -> dict[str, Any]:  # JSON, for MLflow
+def settings(params: Params) -> JsonObject:
     """The sections of ``params.yaml`` that the report reads, as plain values."""
     return ReportSettings.from_params(params).model_dump(mode="json")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -28,6 +28,7 @@ from gdc.config import (
     SpansConfig,
 )
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
@@ -319,10 +320,10 @@ class AuditReport(Record):
     leaked_samples: list[LeakedSample]
     summary: list[str]
     warnings: list[str]
-    settings: dict[str, Any]  # the options, as JSON has them
+    settings: JsonObject  # the options
 
 
-def to_json(report: Report | AuditReport) -> dict[str, Any]:  # JSON
+def to_json(report: Report | AuditReport) -> JsonObject:
     """The report as JSON values."""
     return report.model_dump(mode="json")
 
@@ -345,6 +346,6 @@ def read_report(path: Path = paths.REPORT) -> Report:
     return files.parse_json(Report, content, path)
 
 
-def report_schema() -> dict[str, Any]:  # JSON
+def report_schema() -> JsonObject:
     """The JSON schema of report.json."""
     return Report.model_json_schema(mode="serialization")

@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 from markupsafe import Markup
 
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.causes import REMEDIES
 from gdc.recording.trace import Trace
 from gdc.report.plots import COLOURS, difficulty_label, score_label
@@ -115,7 +116,7 @@ def distinct_texts(samples: pl.LazyFrame, axis: str) -> pl.DataFrame:
     )
 
 
-def page_words(frame: PageFrame, scores: Sequence[str]) -> dict[str, Any]:  # JSON
+def page_words(frame: PageFrame, scores: Sequence[str]) -> JsonObject:
     """Names, labels and colours that the page shows, whatever the samples."""
     told = {
         name: " ".join((score.function.__doc__ or "").split("\n\n")[0].split())
@@ -181,7 +182,7 @@ def loss_curves(ids: pl.Series, runs: Sequence[Trace], mode: str) -> pl.DataFram
     return means.select("sample_id", curve=pl.concat_list(pl.exclude("sample_id").round(3)))
 
 
-def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> dict[str, Any]:  # JSON
+def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> JsonObject:
     draws = hash_order(rows["sample_id"].to_list(), seed=0, purpose="jitter")
     numbers = rows.select(pl.col(scores).cast(pl.Float64)).select(
         pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(6)).alias(name)

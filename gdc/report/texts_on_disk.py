@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.report.page_data import PageFrame
 from gdc.report.sample_table import action_of, scores_of
 from gdc.report.samples import ACTIONS
@@ -71,7 +72,7 @@ class TextsOnDisk:
         num: int = self._texts.filter(pl.col("canary").is_null()).select(pl.len()).collect().item()
         return num
 
-    def listed(self, query: Query) -> dict[str, Any]:  # JSON
+    def listed(self, query: Query) -> JsonObject:
         """How many texts match, and the rows of the table that is shown."""
         found = self.matching(query)
         by = "num_copies" if query.sort == "copies" else query.sort
@@ -85,7 +86,7 @@ class TextsOnDisk:
         )
         return {"total": total.item(), "rows": self._rows(ids["sample_id"], _PREVIEW)}
 
-    def opened(self, sample_id: str) -> dict[str, Any]:  # JSON
+    def opened(self, sample_id: str) -> JsonObject:
         """A text with all that is known of it but its loss curve.
 
         Raises:
@@ -96,7 +97,7 @@ class TextsOnDisk:
             raise DataError(f"sample_id: expected one of {self._path}, got {sample_id[:80]!r}.")
         return rows[0]
 
-    def density(self, query: Query) -> dict[str, Any]:  # JSON
+    def density(self, query: Query) -> JsonObject:
         """Texts by cells of the map, whose edges are those of all texts."""
         axes = [(query.across, _NUM_BINS[0]), (query.up, _NUM_BINS[1])]
         ends = {name: self._ends(name) for name, _ in axes}
@@ -179,7 +180,7 @@ class TextsOnDisk:
         )
         return (0.0, 1.0) if low is None else (low, high)
 
-    def _rows(self, ids: pl.Series, max_chars: int) -> list[dict[str, Any]]:  # JSON
+    def _rows(self, ids: pl.Series, max_chars: int) -> list[JsonObject]:  # JSON
         asked = pl.LazyFrame({"sample_id": ids})
         found = (
             self._texts.join(asked, on="sample_id", how="semi")
@@ -191,7 +192,7 @@ class TextsOnDisk:
         rows = {row["sample_id"]: row for row in found.iter_rows(named=True)}
         return [self._row(rows[sample_id]) for sample_id in ids if sample_id in rows]
 
-    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:  # JSON
+    def _row(self, row: Mapping[str, Any]) -> JsonObject:
         content, copies = row["content_id"], row["num_copies"]
         return {
             "key": row["sample_id"],

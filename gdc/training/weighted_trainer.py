@@ -117,7 +117,7 @@ class WeightedCollator:
         return torch.from_numpy(padded)
 
 
-def _with_labels(feature: Mapping[str, Any]) -> dict[str, Any]:
+def _with_labels(feature: Mapping[str, Any]) -> dict[str, Any]:  # tensors and lists of Trainer
     ids = feature["input_ids"]
     labels = feature.get("labels", ids)
     return {

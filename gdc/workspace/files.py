@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 from gdc.config import Params, parse_params
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.filesystem.durable import new_file
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import irregular_kind, require_file
 from gdc.workspace.paths import PARAMS
 
@@ -54,7 +55,7 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: expected UTF-8, got another encoding: {error}") from None
 
 
-def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+def parse_yaml(text: str, path: Path) -> JsonObject:
     """The mapping in ``text``, which stands in ``path``."""
     try:
         value = YAML(typ="safe").load(text)
@@ -69,7 +70,7 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """Read a JSON object that a stage wrote.
 
     Raises:

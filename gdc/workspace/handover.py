@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gdc.environment import PARENT_VARIABLE
+from gdc.filesystem.json_values import JsonObject
 
 # Path of the socket of the server that started this program's DVC.
 VARIABLE: Final = "GDC_FORK_SERVER"
@@ -67,7 +68,7 @@ def receive(connection: socket.socket) -> tuple[Program, list[int]]:
     """
     head, files, _, _ = socket.recv_fds(connection, 1, 8)
     (length,) = ANSWER.unpack(head + receive_exactly(connection, ANSWER.size - len(head)))
-    values: dict[str, Any] = json.loads(receive_exactly(connection, length))
+    values: JsonObject = json.loads(receive_exactly(connection, length))
     return Program(**values), files
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from gdc.config import HuggingFaceSource, Params, PretrainedTokenizer
 from gdc.errors import ConfigError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import links_below, overlapping
 from gdc.workspace import files, paths
 
@@ -148,7 +149,7 @@ def _require_outside(path: Path, where: str) -> None:
         )
 
 
-def _graph() -> dict[str, Any]:
+def _graph() -> JsonObject:
     return files.parse_yaml(files.read_text(GRAPH), GRAPH)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import psutil
 
 from gdc.filesystem.durable import new_file
+from gdc.filesystem.json_values import JsonObject
 
 PROGRESS: Final = Path("work/progress.json")
 # How long each target took when it last ran.
@@ -203,7 +204,7 @@ def read_progress() -> RunState | None:
         return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     """A JSON object; empty where there is none, or the file is of another version or damaged."""
     with suppress(OSError, ValueError):
         value = json.loads(path.read_text(encoding="utf-8"))

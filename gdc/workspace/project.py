@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gdc.environment import child_environment
 from gdc.errors import ConfigError
+from gdc.filesystem.json_values import JsonObject
 from gdc.workspace import dvc
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _installed_graph_path() -> Path:
     return installed if installed.exists() else package.parent / GRAPH
 
 
-def _installed_graph() -> dict[str, Any]:
+def _installed_graph() -> JsonObject:
     return read_yaml(_installed_graph_path())
 
 
@@ -246,7 +247,7 @@ def _start_git_and_dvc() -> None:
         _require_success(dvc.command("init", "--quiet", *options))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> JsonObject:
     """Read a YAML mapping."""
     from gdc.workspace import files
 

@@ -35,7 +35,7 @@ def connected(address: str) -> Iterator[None]:
     with TemporaryDirectory() as empty:
         try:
             # Only a cluster that is started can be told to have no dashboard.
-            options: dict[str, Any] = {}
+            options: dict[str, Any] = {}  # arguments of ray.init
             if address == LOCAL:
                 # Whoever reaches Ray's ports may run code: nobody outside of this machine does.
                 options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -68,7 +68,7 @@ def for_each(work: Callable[[Path], None], paths: Sequence[Path]) -> None:
         raise DataError(errors[0])
 
 
-def _tried(work: Callable[[Path], None], row: dict[str, Any]) -> dict[str, str]:
+def _tried(work: Callable[[Path], None], row: dict[str, Any]) -> dict[str, str]:  # as Ray Data
     # Ray words an exception of a worker in its own way.
     try:
         work(Path(row["path"]))

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Iterator
 from hashlib import file_digest, md5
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from gdc.filesystem.json_values import JsonObject
 from gdc.workspace import dvc_files, files
 
 _FOLDER: Final = ".dir"  # ends the hash of a folder, whose object lists the files in it
@@ -42,7 +43,7 @@ def remove_damaged(target: str) -> list[Path]:
     return removed
 
 
-def _damaged_hashes(out: dict[str, Any]) -> Iterator[str]:
+def _damaged_hashes(out: JsonObject) -> Iterator[str]:
     """Hashes of the files of an output that have another content, or are missing."""
     path, name = Path(out["path"]), str(out.get("md5", ""))
     if not name.endswith(_FOLDER):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gdc.errors import ConfigError, DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import require_file
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _SOURCE: Final = "--source"
 
 
-def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict[str, Any]:
+def describe_source(source: str, text_field: str, option: str = _SOURCE) -> JsonObject:
     """The value of ``ingest.source`` that reads a file or folder.
 
     Raises:

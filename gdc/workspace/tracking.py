@@ -124,6 +124,7 @@ class StageRun(Run):
             pl.DataFrame(schema=columns), source, name=name, digest=md5[:MAX_DATASET_DIGEST_SIZE]
         )
         profile = {"num_rows": num_rows, "num_elements": num_rows * len(columns)}
+        # Fields of MLflow's data set.
         known: dict[str, Any] = {**empty.to_dict(), "profile": json.dumps(profile)}
         dataset = Dataset(**known)
         tags = [InputTag("mlflow.data.context", context)]

@@ -21,6 +21,7 @@ from gdc.corpus.sources.files import hash_files, opened
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, SourceRows, collect, in_chunks
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 
 __all__ = [
     "SourceRows",
@@ -39,7 +40,7 @@ _NUM_SHOWN: Final = 5
 _NUM_OPENED: Final = 1000
 
 
-def fingerprint(source: Source) -> dict[str, Any]:  # JSON of the manifest
+def fingerprint(source: Source) -> JsonObject:
     """What identifies the content of a source: hashes of its files, never their times.
 
     Returns:
@@ -56,7 +57,7 @@ def fingerprint(source: Source) -> dict[str, Any]:  # JSON of the manifest
     return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
 
 
-def fingerprint_pretrained(tokenizer: Tokenizer) -> dict[str, Any]:  # JSON of the manifest
+def fingerprint_pretrained(tokenizer: Tokenizer) -> JsonObject:
     """What identifies a pretrained tokenizer, and the model that comes with it.
 
     Returns:
