@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from gdc.report.headline import arm_numbers, note
 from gdc.report.model import Report, read_report
 from gdc.report.verdict import verdict
-from gdc.workspace import files, paths, tracking
+from gdc.workspace import files, paths, tables, tracking
 from tasks.stages import StageResult
 
 LOCK: Final = Path("dvc.lock")
@@ -38,10 +39,24 @@ class Record:
 
     def log_report(self) -> None:
         """Log the report of a finished run; before its end the files are an earlier run's."""
-        self.run.log_artifact(paths.REPORT.parent)
         report = read_report()
+        self.run.log_artifact(paths.REPORT.parent)
+        self.run.log_params(files.load_params().model_dump(mode="json"))
         self.run.log_metrics(headline(report))
-        self.run.set_tags(verdict_tags(report))
+        self.run.set_tags(verdict_tags(report) | note_tags(report))
+        proof = "curated" if report.choice.is_shown else "curated-unproven"
+        self.run.log_dataset("corpus", tables.TABLES["corpus"][0], "corpus")
+        self.run.log_dataset(proof, tables.TABLES["curated/train"][0], "curated")
+        self._log_arms(report)
+
+    def _log_arms(self, report: Report) -> None:
+        """A run for each arm, so that MLflow compares them within a run and between runs."""
+        arms = files.load_params().intervene.arms
+        for arm, numbers in arm_numbers(report).items():
+            with self.run.child(f"arm/{arm}", {"gdc.arm": arm}) as run:
+                run.log_params({"arm": arm, **arms[arm].model_dump(mode="json")})
+                run.log_metrics(numbers)
+                run.log_dataset(f"plan/{arm}", paths.plan_path(arm), "plan")
 
 
 @contextmanager
@@ -107,13 +122,26 @@ def lock_digest(text: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def headline(report: Report) -> dict[str, float | None]:
-    """Return perplexity and extraction rate of every arm."""
-    means = {}
-    for arm in report.arms:
-        means[f"{arm.arm}/perplexity"] = arm.perplexity.mean
-        means[f"{arm.arm}/extraction_rate"] = arm.extraction_rate.mean
-    return means
+def headline(report: Report) -> dict[str, float]:
+    """Return the numbers that decide: those of the curated arm, and two of every arm."""
+    numbers = arm_numbers(report)
+    curated = numbers.get(report.choice.arm, {})
+    means = {f"curated/{name}": value for name, value in curated.items()}
+    for arm, of_arm in numbers.items():
+        two = ("perplexity", "extraction")
+        means |= {f"{arm}/{name}": of_arm[name] for name in two if name in of_arm}
+    return {**means, "num_memorized_texts": report.memorized.num_texts}
+
+
+def note_tags(report: Report) -> dict[str, str]:
+    """Return what stands at the top of the run's page: the verdict, and where to read on."""
+    links = {
+        "report": str(paths.PAGE.resolve()),
+        "all texts": str(paths.SAMPLES.resolve()),
+        "curated data": str(paths.CURATED_FOLDER.resolve()),
+        "pages": "gdc ui",
+    }
+    return {"mlflow.note.content": note(report, links), "mlflow.source.name": "gdc run"}
 
 
 def verdict_tags(report: Report) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Params and tokenized samples -> a trained model, its curves and files, for stages that train."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -35,6 +37,30 @@ class Evaluate(Protocol):
         batch_tokens: int,
         group: Group,
     ) -> NDArray[np.floating]: ...
+
+
+class LiveCurve:
+    """Logs the loss of a training run, and what the machine does, every few seconds."""
+
+    def __init__(self, stage: StageRun, seconds: float = 10.0) -> None:
+        self._stage, self._seconds = stage, seconds
+        self._logged = time.monotonic()
+        self._process = psutil.Process()
+        self._process.cpu_percent()
+
+    def __call__(self, recording: Recording) -> None:
+        """Log what is new, if it is time; a store that does not answer stops no training."""
+        now = time.monotonic()
+        if now - self._logged < self._seconds:
+            return
+        self._logged = now
+        system = {
+            "system/cpu_utilization_percentage": self._process.cpu_percent(),
+            "system/system_memory_usage_megabytes": self._process.memory_info().rss / 1e6,
+        }
+        with tracking.second_failure("log the loss so far"):
+            self._stage.log_curve("train_loss", recording.curve)
+            self._stage.log_metrics(system, step=recording.curve[-1][0])
 
 
 @contextmanager
@@ -71,8 +97,12 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     group: Group,
     name: str,
     trace: TraceSink | None = None,
+    stage: StageRun | None = None,
 ) -> tuple[nn.Module, Recording]:
-    """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu)."""
+    """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu).
+
+    Its loss is logged to the run ``stage`` while it trains; None: nobody asks.
+    """
     torch.set_num_threads(params.training.num_threads)
     model = models.build_model(
         _pin_commit(params.model),
@@ -91,6 +121,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
         name=name,
         trace=trace,
         group=group,
+        watch=None if stage is None else LiveCurve(stage),
     )
     return model, recording
 

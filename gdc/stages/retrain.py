@@ -42,9 +42,12 @@ def main() -> None:
             full = TrainingData.unweighted(texts, heldout)
             recipe = replace(recipe, num_steps=count_steps(full, recipe))
         name = f"retrain@{cell.arm}-{cell.seed}"
-        model, recording = fitting.fit(params, tokenizer, data, recipe, group=group, name=name)
+        model, recording = fitting.fit(
+            params, tokenizer, data, recipe, group=group, name=name, stage=stage
+        )
         if stage is not None:
-            stage.log_dataset("plan", paths.plan_path(cell.arm), "training")
+            stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
+            stage.log_dataset(f"plan/{cell.arm}", paths.plan_path(cell.arm), "training")
             fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
 
 

@@ -40,7 +40,14 @@ def main() -> None:
         recipe = replace(fitting.recipe_from(params, seed), **recorded)
         trace = TraceWriter(seed, index, heldout_index, group)
         model, recording = fitting.fit(
-            params, tokenizer, data, recipe, group=group, name=f"train@{seed}", trace=trace
+            params,
+            tokenizer,
+            data,
+            recipe,
+            group=group,
+            name=f"train@{seed}",
+            trace=trace,
+            stage=stage,
         )
         trace.finish(
             recording.checkpoint_table(),

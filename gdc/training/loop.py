@@ -42,6 +42,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
     name: str,
     trace: TraceSink | None = None,
     group: Group = SINGLE_PROCESS,
+    watch: Callable[[Recording], None] | None = None,
 ) -> Recording:
     """Train ``model`` in place and record losses on the way.
 
@@ -71,6 +72,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
         name: Shown by the progress bar; no two runs at the same time may share it.
         trace: Takes the losses of the samples; None: they are not kept.
         group: The processes that train together.
+        watch: Called after each step with what is recorded so far.
 
     Raises:
         ConfigError: ``recipe.self_influence`` with several processes.
@@ -94,6 +96,8 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
             speed = bar.format_sizeof(num_tokens / (time.monotonic() - started))
             bar.set_postfix_str(f"{speed} tokens/s", refresh=False)
             bar.update()
+            if watch is not None:
+                watch(trainer.recording)
             trainer.save_if_due(checkpoint)
     trainer.finish()
     checkpoint.remove()

@@ -71,24 +71,6 @@ class Run:
         text = markdown.table(list(rows[0]), cells) if rows else ""
         self._client.log_text(self.run_id, text, f"{name}.md")
 
-    def _log_points(self, points: Sequence[tuple[str, int, float]]) -> None:
-        from mlflow.entities import Metric
-        from mlflow.utils.validation import MAX_METRICS_PER_BATCH
-
-        now = int(time.time() * 1000)
-        entries = [Metric(name, float(value), now, step) for name, step, value in points]
-        for batch in _batches(entries, MAX_METRICS_PER_BATCH):
-            self._client.log_batch(self.run_id, metrics=batch)
-
-
-class StageRun(Run):
-    """The run of one executed stage."""
-
-    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str) -> None:
-        super().__init__(client, run_id)
-        self._experiment_id = experiment_id
-        self.model_id: str | None = None
-
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log nested params under dotted names; long values are cut at MLflow's limit."""
         from mlflow.entities import Param
@@ -99,10 +81,6 @@ class StageRun(Run):
         ]
         for batch in _batches(entries, MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(self.run_id, params=batch)
-
-    def log_curve(self, name: str, points: Sequence[tuple[int, float]]) -> None:
-        """Log (step, value) points as one metric."""
-        self._log_points([(name, step, value) for step, value in points])
 
     def log_dataset(self, name: str, path: Path, context: str) -> None:
         """Record that this run read or wrote the table in the Parquet file ``path``."""
@@ -129,6 +107,38 @@ class StageRun(Run):
         dataset = Dataset(**known)
         tags = [InputTag("mlflow.data.context", context)]
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+
+    @contextmanager
+    def child(self, name: str, tags: Mapping[str, str]) -> Iterator["Run"]:
+        """Record a run below this one."""
+        parent = {"mlflow.parentRunId": self.run_id}
+        with _opened(name, {**tags, **parent}) as (client, run_id, _):
+            yield Run(client, run_id)
+
+    def _log_points(self, points: Sequence[tuple[str, int, float]]) -> None:
+        from mlflow.entities import Metric
+        from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+
+        now = int(time.time() * 1000)
+        entries = [Metric(name, float(value), now, step) for name, step, value in points]
+        for batch in _batches(entries, MAX_METRICS_PER_BATCH):
+            self._client.log_batch(self.run_id, metrics=batch)
+
+
+class StageRun(Run):
+    """The run of one executed stage."""
+
+    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str) -> None:
+        super().__init__(client, run_id)
+        self._experiment_id = experiment_id
+        self.model_id: str | None = None
+        self._num_points: dict[str, int] = {}
+
+    def log_curve(self, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """Log (step, value) points as one metric; of a curve that grew, what is new."""
+        known = self._num_points.get(name, 0)
+        self._log_points([(name, step, value) for step, value in points[known:]])
+        self._num_points[name] = len(points)
 
     def log_model(self, folder: Path, metrics: Mapping[str, float] | None = None) -> None:
         """Store a ``save_pretrained`` folder as this run's model, with metrics of its own."""

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import psutil
 import pytest
+from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from tasks.graph import changed_targets, load_graph
@@ -54,10 +55,32 @@ def last_parent(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     )
     executed = sorted(row["stage"] for row in rows if row["outcome"] == "executed")
-    assert sorted(child.info.run_name for child in children) == [
+    names = sorted(child.info.run_name for child in children)
+    assert [name for name in names if not name.startswith("arm/")] == [
         stage for stage in executed if stage != "manifest"
     ]
+    assert_arms_can_be_compared(run, children)
     return run.data.tags, {row["stage"].replace("/", "@"): row["outcome"] for row in rows}
+
+
+def assert_arms_can_be_compared(parent: Run, children: Sequence[Run]) -> None:
+    """The parent says what was found, of which data, by which parameters; each arm has a run."""
+    assert "**Found**" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.params["intervene.curated_arm"]
+    assert {"curated/perplexity_ratio_low", "curated/perplexity_ratio_high"} <= set(
+        parent.data.metrics
+    )
+    assert parent.inputs
+    names = {entry.dataset.name for entry in parent.inputs.dataset_inputs}
+    assert names in ({"corpus", "curated"}, {"corpus", "curated-unproven"})
+    arms = {run.data.params["arm"]: run for run in children if "gdc.arm" in run.data.tags}
+    assert sorted(arms) == ["mask-spans", "none"]
+    assert arms["mask-spans"].data.params["rule"] == "mask-spans"
+    assert {"perplexity", "perplexity_ratio_high"} <= set(arms["mask-spans"].data.metrics)
+    inputs = arms["none"].inputs
+    assert inputs
+    (plan,) = inputs.dataset_inputs
+    assert plan.dataset.name == "plan/none"
 
 
 def executed(folder: Path) -> list[str]:

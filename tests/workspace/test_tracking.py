@@ -176,6 +176,27 @@ def test_a_curve_longer_than_a_batch_keeps_every_step() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
+def test_a_curve_that_grew_is_logged_from_where_it_ended() -> None:
+    with tracking.stage_run("train", {}) as run:
+        run.log_curve("loss", [(1, 3.0), (2, 2.0)])
+        run.log_curve("loss", [(1, 3.0), (2, 2.0), (3, 1.0)])
+    found = rows("select step, value from metrics where key = 'loss' order by step")
+    assert found == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_run_below_another_one_has_params_and_numbers_of_its_own() -> None:
+    with tracking.parent_run("curate", {}) as run, run.child("arm/a", {"gdc.arm": "a"}) as arm:
+        arm.log_params({"rule": "none"})
+        arm.log_metrics({"extraction": 0.25})
+    assert tags_of(arm.run_id)["mlflow.parentRunId"] == run.run_id
+    assert rows("select key, value from params where run_uuid = ?", arm.run_id) == [
+        ("rule", "none")
+    ]
+    assert rows("select status from runs") == [("FINISHED",)] * 2
+
+
+@pytest.mark.usefixtures("workspace")
 def test_a_file_and_a_folder_are_artifacts_of_the_workspace() -> None:
     make_model(Path("data/plans"))
     Path("note.txt").write_text("hello")
