@@ -28,7 +28,8 @@ from gdc.errors import DataError, GdcError
 from gdc.filesystem.table_files import checksum
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.report import page
-from gdc.report.page_data import PageFrame, loss_curves, page_words, to_script
+from gdc.report.curves import sample_curves
+from gdc.report.page_data import PageFrame, page_words, to_script
 from gdc.report.texts_on_disk import Query, TextsOnDisk
 from gdc.scores.samples import ScoresSummary
 from gdc.workspace import files, paths, traces
@@ -145,7 +146,7 @@ def _text(request: Request) -> Response:
     row = _texts().opened(request.query_params.get("sample_id", ""))
     params = files.load_params()
     runs = [_trace(seed) for seed in params.train.seeds]
-    curves = loss_curves(pl.Series([row["key"]]), runs, params.score.mode)
+    curves = sample_curves(pl.Series([row["key"]]), runs, params.score.mode)
     return JSONResponse(row | {"curve": curves["curve"].to_list()[0] if curves.height else None})
 
 

@@ -1,6 +1,7 @@
 """The report -> the few numbers of each arm that decide, for MLflow and DVC."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from gdc.report.model import Report
 from gdc.report.verdict import verdict
@@ -32,6 +33,30 @@ def arm_numbers(report: Report) -> dict[str, dict[str, float]]:
                 found |= with_ends(name, value)
         numbers[arm.arm] = {**found, "samples_changed": arm.num_changed}
     return numbers
+
+
+# What fits into one line of a terminal, and what it is called there.
+_NARROW: Final = {
+    "extraction": "extraction",
+    "extraction_against_random": "vs_random",
+    "perplexity": "perplexity",
+    "perplexity_ratio": "ratio",
+}
+
+
+def narrow_numbers(report: Report) -> dict[str, dict[str, float]]:
+    """Fewer of ``arm_numbers``, rounded to 4 digits, for a terminal; ends of differences alone."""
+    columns = {
+        f"{name}{end}": f"{short}{end}"
+        for name, short in _NARROW.items()
+        for end in ("", *(("_low", "_high") if name != short else ()))
+    }
+    return {
+        arm: {
+            columns[name]: float(f"{value:.4g}") for name, value in found.items() if name in columns
+        }
+        for arm, found in arm_numbers(report).items()
+    }
 
 
 def with_ends(name: str, value: Measured | None) -> dict[str, float]:

@@ -10,6 +10,7 @@ from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.spans import SpansSummary
 from gdc.recording.trace import Trace
 from gdc.report import page, samples, sentences
+from gdc.report.curves import sample_curves
 from gdc.report.model import (
     SCHEMA_VERSION,
     ByQuadrant,
@@ -19,7 +20,7 @@ from gdc.report.model import (
     ListedTexts,
     Record,
 )
-from gdc.report.page_data import PageFrame, loss_curves, page_data
+from gdc.report.page_data import PageFrame, page_data
 from gdc.report.tables import ReportTables, scored_samples
 from gdc.scores.samples import ScoresSummary
 from gdc.statistics.wording import counted, number
@@ -145,7 +146,7 @@ def render_map(report: MapReport, tables: ReportTables, trace: Trace) -> str:
         show_text=shown.show_text,
     )
     samples = rank_samples(tables).lazy().with_columns(split=pl.lit("train"))
-    data = page_data(samples, frame, lambda ids: loss_curves(ids, [trace], report.scores.mode))
+    data = page_data(samples, frame, lambda ids: sample_curves(ids, [trace], report.scores.mode))
     return page.render_map(report, data)
 
 

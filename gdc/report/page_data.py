@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.causes import REMEDIES
-from gdc.recording.trace import Trace
 from gdc.report.plots import COLOURS, difficulty_label, score_label
 from gdc.report.sample_table import action_of, scores_of
 from gdc.report.samples import ACTIONS
@@ -22,7 +21,6 @@ from gdc.statistics.hashing import hash_order
 # Characters of all texts on the page together, and of one text.
 _MAX_CHARS: Final = 20_000_000
 _MAX_TEXT: Final = 4000
-_MAX_POINTS_OF_A_CURVE: Final = 40
 # Points beyond which a map of vectors takes a browser seconds.
 _MAX_VECTORS: Final = 3000
 _ESCAPES: Final = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -75,7 +73,7 @@ def page_data(
     Args:
         samples: ``SAMPLES`` table.
         frame: What the page needs beside it.
-        curves_of: Returns ``sample_id`` and ``curve`` of some ids, as ``loss_curves`` does.
+        curves_of: Returns ``sample_id`` and ``curve`` of some ids; see ``sample_curves``.
     """
     trained = samples.filter(pl.col("split") == "train")
     scores = scores_of(samples)
@@ -165,21 +163,6 @@ def _with_texts(shown: pl.DataFrame, samples: pl.LazyFrame, frame: PageFrame) ->
     )
     found = shown.lazy().join(more, on="sample_id", how="left", maintain_order="left")
     return found.collect(engine="streaming")
-
-
-def loss_curves(ids: pl.Series, runs: Sequence[Trace], mode: str) -> pl.DataFrame:
-    """``sample_id`` and ``curve``: losses of these samples over checkpoints, mean over the runs."""
-    asked = pl.LazyFrame({"sample_id": ids})
-    found = []
-    for trace in runs:
-        columns = trace.columns(mode)
-        step = -(-len(columns) // _MAX_POINTS_OF_A_CURVE)
-        chosen = sorted({*columns[::step], columns[-1]})
-        index = trace.index.lazy().select("sample_id")
-        losses = pl.concat([index, trace.losses.select(chosen)], how="horizontal")
-        found.append(losses.join(asked, on="sample_id", how="semi").collect())
-    means = pl.concat(found).group_by("sample_id", maintain_order=True).mean()
-    return means.select("sample_id", curve=pl.concat_list(pl.exclude("sample_id").round(3)))
 
 
 def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> JsonObject:

@@ -21,6 +21,8 @@ from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
 from gdc.report import build, page, page_data, plots, sample_table
+from gdc.report.curves import mean_curves, sample_curves
+from gdc.report.headline import narrow_numbers
 from gdc.report.model import (
     ArmMetrics,
     CorpusSummary,
@@ -51,14 +53,26 @@ def main() -> None:
         files.write_json(paths.REPORT, to_json(report))
         drawn = page.render_html(report, _draw(report, inputs), _page_data(report, params))
         files.write_text(paths.PAGE, drawn)
+        _write_for_dvc(report, params)
         _log(report, stage)
+
+
+def _write_for_dvc(report: Report, params: Params) -> None:
+    """What `dvc metrics show` and `dvc plots show` read: numbers of each arm, losses by step."""
+    with durable.new_folder(paths.ARM_NUMBERS) as folder:
+        for arm, numbers in narrow_numbers(report).items():
+            files.write_json(folder / f"{arm}.json", numbers)
+    seed = params.train.seeds[0]
+    with tables.naming_damage(paths.trace_path(seed)):
+        losses = mean_curves(traces.read(seed), params.score.mode)
+    files.write_text(paths.LOSS_CURVES, losses.write_csv())
 
 
 def _page_data(report: Report, params: Params) -> PageData:
     def curves_of(ids: pl.Series) -> pl.DataFrame:
         with tables.naming_damage(*(paths.trace_path(seed) for seed in params.train.seeds)):
             runs = [traces.read(seed) for seed in params.train.seeds]
-            return page_data.loss_curves(ids, runs, params.score.mode)
+            return sample_curves(ids, runs, params.score.mode)
 
     samples = tables.scan_table(paths.SAMPLES, SAMPLES)
     return page_data.page_data(samples, build.page_frame(report, params), curves_of)

@@ -14,7 +14,7 @@ from markupsafe import escape
 from plotly.offline import get_plotlyjs
 
 from gdc.errors import DataError, SchemaError
-from gdc.report import build, console
+from gdc.report import build, console, sample_table
 from gdc.report.model import ReportSettings, read_report
 from gdc.schema import (
     QUARANTINE,
@@ -82,6 +82,16 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     return fake
 
 
+def assert_dvc_has_its_files() -> None:
+    numbers = {path.stem: files.read_json(path) for path in paths.ARM_NUMBERS.iterdir()}
+    assert sorted(numbers) == ["none", "paper"]
+    assert numbers["paper"] == {
+        "extraction": 0.0, "perplexity": 12.18, "ratio": 1.649, "ratio_low": 1.649,
+        "ratio_high": 1.649,
+    }  # fmt: skip
+    assert paths.LOSS_CURVES.read_text() == "step,train,heldout\n0,4.0,4.0\n10,4.0,4.0\n"
+
+
 def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     stage.main()
     names = [
@@ -130,6 +140,7 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     page = Path(expected[1]).read_text(encoding="utf-8")
     assert "paper reduces extraction" in page
     assert page.replace(get_plotlyjs(), "").count('src="data:image/png;base64,') == 3
+    assert_dvc_has_its_files()
     before = [Path(file).read_bytes() for file in expected]
     stage.main()
     assert [Path(file).read_bytes() for file in expected] == before
@@ -137,7 +148,7 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_one_flat_table_holds_every_row_of_the_corpus_with_all_that_is_known_of_it() -> None:
-    stage.main()
+    sample_table.write_samples(params_of().intervene.arms)
     samples = pl.read_parquet(paths.SAMPLES)
     assert not [name for name in samples.columns if name.endswith("_right")]
     assert samples["sample_id"].equals(tables.read("corpus")["sample_id"])
