@@ -40,8 +40,8 @@ EVIDENCE: Final = "evidence"
 # Which MLflow run made a file is no result.
 _LINEAGE: Final = Path("lineage")
 RUN_RESULTS: Final = (
-    "baseline", "queried", "quadrants", "curated", "arms", "arm_audits", "attacks", "num_leaked",
-    "recommendation",
+    "baseline", "queried", "quadrants", "choice", "curated", "arms", "arm_audits", "attacks",
+    "num_leaked", "recommendation",
 )  # fmt: skip
 
 

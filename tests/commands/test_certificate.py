@@ -16,6 +16,7 @@ from gdc.commands.certificate import Certificate
 from gdc.config import LstmModel
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
 from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.report.model import AuditReport, Report
 from gdc.training import models
 from gdc.workspace import files, signatures
 from gdc.workspace.source_option import source_of
@@ -155,6 +156,11 @@ def test_the_command_line_ends_with_2_and_names_what_differs() -> None:
     assert isinstance(bad.exception, DataError)
     assert "heldout: heldout.jsonl: expected SHA-256 " in bad.stdout
     assert "digests: heldout: expected " in bad.stdout
+
+
+def test_the_certified_results_are_keys_of_the_reports() -> None:
+    assert set(certificate.RUN_RESULTS) <= set(Report.model_fields)
+    assert set(audit_certificate.RESULTS) <= set(AuditReport.model_fields)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 2}', "\x00", None])
