@@ -10,6 +10,7 @@ PAGES: Final[Mapping[str, Path]] = {
     "make scale": RESULTS / "scale.md",
     "make kills": RESULTS / "campaigns.md",
     "make fuzz": RESULTS / "campaigns.md",
+    "benchmarks/score_corpora.py page": RESULTS / "corpora.md",
 }
 """The page of each command that writes its tables."""
 END: Final = "<!-- until here -->\n"

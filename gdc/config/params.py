@@ -24,7 +24,7 @@ from gdc.errors import ConfigError
 # more than a tenth of them, too often to call it memorized.
 MIN_TWINS: Final = 9
 # Scores that compare online losses with those at frozen checkpoints.
-_OF_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast")
+_OF_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast", "unseen_loss_contrast")
 
 
 class ReportConfig(Section):

@@ -105,6 +105,9 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "calibrated_drop_log_p": Score(calibrated.calibrated_drop_log_p, _CALIBRATED),
     "synthetic_control_gap": Score(synthetic_control.synthetic_control_gap, _OF_TEXT),
     "synthetic_control_log_p": Score(synthetic_control.synthetic_control_log_p, _OF_TEXT),
+    "unseen_loss_contrast": Score(
+        synthetic_control.unseen_loss_contrast, ("both_modes", *_OF_TEXT[1:])
+    ),
     "reference_gap": Score(references.reference_gap, ("columns", "references")),
     "reference_gap_calibrated": Score(
         references.reference_gap_calibrated, ("columns", "references")

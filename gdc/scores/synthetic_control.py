@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gdc.scores.calibrated import FOLDS, MIN_HELDOUT, p_values, require_heldout
 from gdc.scores.ngrams import ORDERS
-from gdc.scores.trace_scores import Columns, mean
+from gdc.scores.trace_scores import Columns, contrast, mean, middle_and_late
 
 NUM_LATE: Final = 3
 """Last checkpoints whose mean stands for the loss at the end."""
@@ -161,6 +161,36 @@ def synthetic_control_log_p(
     gap = synthetic_control_gap(columns, num_tokens, zlib_size, ngram_nats, heldout)
     log_ps = gap.map_batches(log_p, return_dtype=pl.Float64, is_elementwise=True)
     return pl.when(gap.is_not_null()).then(log_ps)
+
+
+def unseen_loss_contrast(
+    both_modes: tuple[Columns, Columns],
+    num_tokens: pl.Expr,
+    zlib_size: pl.Expr,
+    ngram_nats: pl.Expr,
+    heldout: pl.DataFrame,
+) -> pl.Expr:
+    """``online_late_contrast`` with an estimate of the unseen loss in place of the online losses.
+
+    Two regressions on held-out samples predict the late frozen loss that the text would have
+    unseen: one from its online losses of the middle passes (for a held-out sample from its frozen
+    losses at the end of these passes), one from ``text_features``. The first is the better one but
+    falls where a text is repeated; so it is raised to the second, less one deviation of that one's
+    residuals, where it is lower. No unit, any sign.
+
+    Needs: a trace of both modes, the held-out trace, the corpus columns ``text`` and
+    ``num_copies``. Cost: two passes over the texts, and two small fits.
+
+    Source: our own; the deviation was chosen on CPython's documentation and source code.
+    """
+    middle, late = (mean(columns) for columns in middle_and_late(both_modes))
+    of_run = fit("unseen_loss_contrast", [middle], late, heldout)
+    named = (pl.col(name) for name in ("num_tokens", "zlib_size", "ngram_nats"))
+    of_text = fit("unseen_loss_contrast", text_features(*named), late, heldout)
+    predicted = of_text.predict(text_features(num_tokens, zlib_size, ngram_nats))
+    floor = predicted - float(of_text.residuals.std())
+    expected = of_run.predict([middle])
+    return contrast(pl.when(expected < floor).then(floor).otherwise(expected), late)
 
 
 def _fit_to_text(score: str, columns: Columns, heldout: pl.DataFrame) -> Regression:

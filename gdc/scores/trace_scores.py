@@ -220,10 +220,19 @@ def online_late_contrast(both_modes: tuple[Columns, Columns]) -> pl.Expr:
 
     Source: our own; the factor and the exponent were chosen on paragraphs of an encyclopedia.
     """
+    middle, late = middle_and_late(both_modes)
+    return contrast(mean(middle), mean(late))
+
+
+def middle_and_late(both_modes: tuple[Columns, Columns]) -> tuple[Columns, Columns]:
+    """Online columns of passes 2 to 3/4 of all, and the last quarter of the probes."""
     online, probes = both_modes
-    early = mean(online[1 : max(2, 3 * len(online) // 4)])
-    late = mean(probes[3 * len(probes) // 4 :])
-    return _inverse_root(late) - _EARLY_FACTOR * _inverse_root(early)
+    return online[1 : max(2, 3 * len(online) // 4)], probes[3 * len(probes) // 4 :]
+
+
+def contrast(unseen: pl.Expr, late: pl.Expr) -> pl.Expr:
+    """late^(-1/4) - 2.5 unseen^(-1/4) of two losses, nats per token and at least 1e-4."""
+    return _inverse_root(late) - _EARLY_FACTOR * _inverse_root(unseen)
 
 
 def _inverse_root(loss: pl.Expr) -> pl.Expr:

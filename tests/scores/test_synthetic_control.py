@@ -68,6 +68,51 @@ def test_unmemorized_samples_have_p_values_at_most_a_with_probability_a() -> Non
         assert (p_values <= share).mean() == pytest.approx(share, abs=0.13)
 
 
+def both_modes_of(trace: Trace, num_online: int) -> Trace:
+    """The same with its first checkpoints taken for online ones."""
+    modes = ["online" if t < num_online else "probe" for t in range(trace.checkpoints.height)]
+    return replace(trace, checkpoints=trace.checkpoints.with_columns(mode=pl.Series(modes)))
+
+
+def contrasts(
+    losses: dict[str, list[float]], heldout: dict[str, list[float]]
+) -> dict[str, float | None]:
+    trace, corpus = world(losses, heldout)
+    rules = config(enabled=("unseen_loss_contrast",), mode="probe")
+    table = score_samples([both_modes_of(trace, 4)], [corpus], rules, seed=0).samples
+    return dict(table.select("sample_id", "unseen_loss_contrast").iter_rows())
+
+
+def test_the_contrast_by_hand_where_all_unseen_texts_cost_the_same() -> None:
+    # Passes 2 and 3 of four, and the last of four probes: a fourth power each.
+    heldout = {f"h{i:02d}": [9.0, 5.0, 5.0, 9.0, 9.0, 9.0, 9.0, 1.0] for i in range(24)}
+    losses = {
+        "memorized": [9.0, 5.0, 5.0, 9.0, 9.0, 9.0, 9.0, 0.0625],
+        "repeated": [9.0, 0.1, 0.1, 9.0, 9.0, 9.0, 9.0, 0.0625],
+        "unknown": [9.0, NAN, NAN, 9.0, 9.0, 9.0, 9.0, 1.0],
+    }
+    expected = pytest.approx(2 - 2.5 * 1)
+    assert contrasts(losses, heldout) == {
+        "memorized": expected, "repeated": expected, "unknown": None,
+    }  # fmt: skip
+
+
+def test_a_repeated_text_is_not_expected_to_be_easier_than_its_words_are() -> None:
+    """With a line through the held-out losses the collapsed online loss would explain the late."""
+    draws = np.random.default_rng(3).normal(3, 0.4, 60)
+    heldout = {f"h{i:02d}": [9.0, v, v, v, v, v, v, v] for i, v in enumerate(draws.tolist())}
+    losses = {
+        "ordinary": [9.0, 3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0],
+        "repeated": [9.0, 1.0, 0.5, 0.2, 0.1, 0.1, 0.1, 0.1],
+        "unmemorized": [9.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0],
+    }
+    found = contrasts(losses, heldout)
+    assert found["repeated"] > found["ordinary"] > found["unmemorized"]  # type: ignore[operator]
+    # Texts say nothing here, so the floor is the mean held-out loss less its deviation.
+    unseen = (0.1**-0.25 - found["repeated"]) / 2.5
+    assert unseen**-4 == pytest.approx(3 - 0.4, abs=0.25)
+
+
 def features_and_target(num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rng = np.random.default_rng(2)
     features = rng.normal(5, [1.0, 3.0, 0.5], (num, 3))
