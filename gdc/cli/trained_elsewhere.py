@@ -74,6 +74,30 @@ PlanFile = Annotated[
 ]
 
 
+@app.command("import")
+def import_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
+    source: Annotated[
+        Path, typer.Argument(help="Folder with dynamics_epoch_*.jsonl, or a table: id, step, loss.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder of the trace, not there yet.")],
+    id_column: Annotated[str | None, typer.Option(help="Of a table; else a usual name.")] = None,
+    step_column: Annotated[str | None, typer.Option(help="Of a table; else a usual name.")] = None,
+    loss_column: Annotated[str | None, typer.Option(help="Of a table; else a usual name.")] = None,
+    mode: Annotated[str, typer.Option(help="How they were computed: online or probe.")] = "online",
+) -> None:
+    """Turn losses that another tool has recorded into a trace for `gdc map`."""
+    from gdc.commands import import_trace
+
+    if mode not in {"online", "probe"}:
+        raise ConfigError(f"--mode: expected online or probe, got {mode!r}. Name one of them.")
+    columns = import_trace.Columns(id_column, step_column, loss_column)
+    num_samples, num_checkpoints = import_trace.import_trace(
+        source, out, columns, "online" if mode == "online" else "probe"
+    )
+    typer.echo(f"{num_samples:,} samples, {num_checkpoints:,} checkpoints")
+    typer.echo(f"trace         {out.resolve()}")
+
+
 @app.command("map")
 def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     trace: Annotated[Path, typer.Argument(help="A trace folder: losses of a run of yours.")],

@@ -34,6 +34,13 @@ def read_ndjson(path: Path) -> pl.DataFrame:
         return pl.read_ndjson(file)
 
 
+def read_csv(path: Path) -> pl.DataFrame:
+    """Read a file of comma-separated values with a header; see ``read_parquet``."""
+    require_file(path)
+    with path.open("rb") as file:
+        return pl.read_csv(file, infer_schema_length=None)
+
+
 def write_parquet(path: Path, table: pl.DataFrame) -> None:
     """Write a table, whole or not at all."""
     with new_file(path) as temporary:

@@ -24,6 +24,7 @@ from gdc.schema import CHECKPOINTS
 from gdc.training.distributed import State, joined_group
 
 Split = Literal["train", "heldout"]
+Mode = Literal["online", "probe"]
 # Records on another device that wait to be fetched at once.
 _MAX_WAITING: Final = 512
 
@@ -127,6 +128,7 @@ class TraceRecorder:
         step: int | None = None,
         epoch: float | None = None,
         learning_rate: float | None = None,
+        mode: Mode = "online",
     ) -> int:
         """Make a checkpoint of what was recorded since the last one.
 
@@ -136,6 +138,8 @@ class TraceRecorder:
             step: Optimizer steps taken; None: calls of ``record`` so far.
             epoch: Epochs trained, with fractions; None: recorded samples over all samples.
             learning_rate: Of the last step; None: not known.
+            mode: Whether the losses come from the training pass (``online``), or were all computed
+                under the model as it is now, in evaluation mode (``probe``).
 
         Returns:
             How many samples have a loss in it.
@@ -151,7 +155,7 @@ class TraceRecorder:
                 f"{self.folder}: checkpoint: expected losses recorded since the last one, got none."
                 " Call record for each batch before it."
             )
-        self._append("online", sums, (step, epoch, learning_rate))
+        self._append(mode, sums, (step, epoch, learning_rate))
         for of in self._sums.values():
             of.clear()
         return num_seen
