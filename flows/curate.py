@@ -1,9 +1,11 @@
 """Source -> report: the pipeline as a sentence."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from graphlib import TopologicalSorter
@@ -16,10 +18,11 @@ from prefect.logging import get_run_logger
 
 from flows.program import as_run, only_run_here, show_no_tracebacks
 from flows.server import prefect_server
-from flows.terminal import Watch, terminal, watched
+from flows.terminal import Watch, is_for_people, terminal, watched
 from gdc.scores import require_registered
 from gdc.workspace import files, paths, tracking
 from gdc.workspace.mlflow_store import load_mlflow, require_answer
+from tasks import guard
 from tasks.cluster import joined, ray_workers
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE
@@ -39,8 +42,19 @@ STEPS: Final = ("train", "reference", "retrain", "evaluate")
 
 @flow(name="curate")
 def curate(
-    max_workers: int | None = None, publish: bool = False, cluster: str | None = None
+    max_workers: int | None = None,
+    publish: bool = False,
+    cluster: str | None = None,
+    has_manifest: bool = False,
 ) -> None:
+    """Run what changed in this folder.
+
+    Args:
+        max_workers: Targets that run at the same time; None: as the cores allow.
+        publish: Push the data, commit the record of DVC and judge the curated model.
+        cluster: Address of a Ray cluster for items of a matrix; None: no Ray.
+        has_manifest: Whether ``manifest`` has just run.
+    """
     show_no_tracebacks()
     params = files.load_params()
     require_registered(params.score.enabled)
@@ -55,7 +69,7 @@ def curate(
         with watched(order, num_workers) as watch:
             run_id = record.run.run_id
             with executor_of(run_id, graph, num_workers, cluster, watch) as executor:
-                run_changed(record, graph, executor, watch)
+                run_changed(record, graph, executor, watch, has_manifest=has_manifest)
             watch.sum_up(seconds_of_steps(record.results))
         require_success(record.results)
         if publish:
@@ -75,18 +89,31 @@ def executor_of(
             yield ByKind(stages=here, items=there)
 
 
-def run_changed(record: Record, graph: Graph, executor: Executor, watch: Watch) -> None:
+def run_changed(
+    record: Record, graph: Graph, executor: Executor, watch: Watch, *, has_manifest: bool = False
+) -> None:
     """Run what has changed, and record and tell what became of every target."""
 
     @cache
     def unchanged() -> frozenset[str]:
-        return graph.unchanged(changed_targets())
+        return graph.unchanged(changed_targets()) if has_results() else frozenset()
 
-    for result in run_graph(graph, executor, lambda t: t != FIRST and t in unchanged()):
+    def is_unchanged(target: str) -> bool:
+        return has_manifest if target == FIRST else target in unchanged()
+
+    for found in run_graph(graph, executor, is_unchanged):
+        ran_before = found.target == FIRST and found.outcome == "skipped"
+        result = replace(found, outcome="executed") if ran_before else found
         record.results.append(result)
         watch.end(result)
     counts = Counter(result.outcome for result in record.results)
     get_run_logger().info(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+
+
+def has_results() -> bool:
+    """Whether DVC has a record of more than the first target; before that nothing is unchanged."""
+    recorded = re.findall(r"(?m)^  (\S+):$", LOCK_FILE.read_text(encoding="utf-8"))
+    return recorded != [FIRST]
 
 
 def seconds_of_steps(results: Sequence[StageResult]) -> float:
@@ -100,16 +127,22 @@ def seconds_of_steps(results: Sequence[StageResult]) -> float:
     return seconds
 
 
-def is_up_to_date() -> bool:
-    """Run ``manifest`` and tell whether anything else has to run; no flow is needed for that."""
+def run_first(start: guard.Start = guard.start) -> bool:
+    """Run ``manifest``, which needs no flow; returns whether it ended well.
+
+    Where it did not, the flow runs it again, and records its failure.
+    """
     with only_run_here():
-        if not LOCK_FILE.exists():
-            return False
         try:
-            reproduce(FIRST, None, lambda _line: None)
+            reproduce(FIRST, None, show_line, start=start)
         except StageFailedError:
-            return False  # the flow meets it too, and records it
-        return not changed_targets()
+            return False
+    return True
+
+
+def show_line(line: str) -> None:
+    if is_for_people(line):
+        sys.stderr.write(f"{FIRST}: {line}\n")
 
 
 def require_success(results: Sequence[StageResult]) -> None:
@@ -134,10 +167,13 @@ def run(max_workers: int | None = None, *, publish: bool = False, ray: str | Non
     """
     with as_run():
         require_answer()
-        if not publish and is_up_to_date():
+        has_manifest = LOCK_FILE.exists() and run_first()
+        if has_manifest and not publish and not changed_targets():
             sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
             return
         # All take seconds: imports here and in the fork server, the start of Prefect's server.
         Thread(target=load_mlflow, daemon=True).start()
-        with terminal(), fork_server(), prefect_server():
-            curate(max_workers=max_workers, publish=publish, cluster=ray)
+        with terminal(), fork_server() as start, prefect_server() as wait:
+            has_manifest = has_manifest or run_first(start)
+            wait()
+            curate(max_workers, publish, ray, has_manifest)

@@ -209,5 +209,6 @@ def run(
         mlflow_store.require_answer()
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=mlflow_store.load_mlflow, daemon=True).start()
-        with prefect_server():
+        with prefect_server() as wait:
+            wait()
             leaderboard(num_models=num_models, max_workers=max_workers, window_tokens=window_tokens)

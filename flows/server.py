@@ -5,8 +5,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,20 +41,24 @@ _ENVIRONMENT: Final = {
 
 
 @contextmanager
-def prefect_server() -> Iterator[None]:
+def prefect_server() -> Iterator[Callable[[], None]]:
     """Provide a server to the flow runs inside: that of ``PREFECT_API_URL``, or a temporary one.
 
+    Yields:
+        What waits until the server answers. A temporary one takes seconds to start, in which other
+        work can be done.
+
     Raises:
-        TransientError: The server does not answer.
+        TransientError: The server does not answer; of a temporary one from what was yielded.
         ConfigError: ``PREFECT_HOME``, in which a temporary server stores its runs, is not writable.
     """
     if address := PREFECT_API_URL.value():
         require_answer(address)
-        yield
+        yield lambda: None
         return
     require_home(Path(PREFECT_HOME.value()))
-    with _started() as address, temporary_settings({PREFECT_API_URL: address}):
-        yield
+    with _started() as (address, wait), temporary_settings({PREFECT_API_URL: address}):
+        yield wait
 
 
 def require_answer(address: str) -> None:
@@ -83,7 +88,7 @@ def require_home(home: Path) -> None:
 
 
 @contextmanager
-def _started() -> Iterator[str]:
+def _started() -> Iterator[tuple[str, Callable[[], None]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,25 +97,29 @@ def _started() -> Iterator[str]:
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("wb") as log:
         server = guard.start(command, child_environment() | settings | _ENVIRONMENT, log)
+    address = f"http://127.0.0.1:{port}/api"
     try:
-        address = f"http://127.0.0.1:{port}/api"
-        deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-        while not _answers(address):
-            is_over = server.poll() is not None
-            if is_over or time.monotonic() > deadline:
-                raise TransientError(
-                    "Prefect's temporary server: expected it to answer, got "
-                    f"{'its end' if is_over else 'no answer in time'}. Look at what it said in "
-                    f"{LOG.resolve()}, or run again."
-                )
-            time.sleep(0.1)
-        yield address
+        yield address, partial(_wait, server, address)
     finally:
         if server.poll() is None:
             _send_logs()
         guard.end(server)
         if server.stdin is not None:
             server.stdin.close()
+
+
+def _wait(server: guard.Process, address: str) -> None:
+    """Wait for the server that was started to answer at ``address``."""
+    deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+    while not _answers(address):
+        is_over = server.poll() is not None
+        if is_over or time.monotonic() > deadline:
+            raise TransientError(
+                "Prefect's temporary server: expected it to answer, got "
+                f"{'its end' if is_over else 'no answer in time'}. Look at what it said in "
+                f"{LOG.resolve()}, or run again."
+            )
+        time.sleep(0.1)
 
 
 def _send_logs() -> None:

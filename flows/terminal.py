@@ -18,13 +18,19 @@ from gdc.workspace.progress import Progress
 from tasks.stages import StageResult
 
 LOG: Final = Path("work/run.log")
-# What DVC says of its own work.
+# What DVC says of its own work, and what is told again when a run has failed.
 _OF_DVC: Final = re.compile(
-    r"Running stage '|> |(Generat|Updat)ing lock file|Stage '|To (track|enable)|\s*git add |ERROR: "
+    r"Running stage '|> |(Generat|Updat)ing lock file|Stage '|To (track|enable)|\s*git add "
+    r"|ERROR: |error: "
 )
 _OURS: Final = ("gdc", "flows", "tasks")
 # Whether a person waits at this terminal for the run of this process.
 _watching: list[Console] = []
+
+
+def is_for_people(line: str) -> bool:
+    """Whether a line of a stage's output is more than what DVC says of its own work."""
+    return _OF_DVC.match(line) is None
 
 
 class Watch:
@@ -41,7 +47,7 @@ class Watch:
     def say(self, target: str, line: str) -> None:
         """Note a line of a target's output, and show what is meant for people."""
         is_bar = self.progress.say(target, line)
-        if _watching and not is_bar and not _OF_DVC.match(line):
+        if _watching and not is_bar and is_for_people(line):
             self._tell(f"{target}: {line}")
 
     def end(self, result: StageResult) -> None:

@@ -5,7 +5,7 @@
 import webbrowser
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,6 +13,9 @@ from gdc.cli.application import Json, TextField, app, print_json
 from gdc.environment import checkpoint_seconds, device
 from gdc.errors import ConfigError
 from gdc.workspace import project, run_lock, source_option
+
+if TYPE_CHECKING:
+    from gdc.config import Params
 
 NIGHTLY: Final = "0 3 * * *"
 MaxWorkers = Annotated[int | None, typer.Option(min=1, help="Models trained at the same time.")]
@@ -31,6 +34,9 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     ray: Annotated[
         str | None, typer.Option(help="Train on a Ray cluster: its address, auto or local.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would run, and what it costs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
@@ -38,19 +44,41 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     from gdc.corpus.sources import require_readable
 
     project.require_workspace()
-    run_lock.require_free()
+    if not dry_run:
+        run_lock.require_free()
     # What a stage would refuse only after those before it.
     checkpoint_seconds()
     device()
     if source is not None:
+        _require_no_dry_run(dry_run=dry_run)
         source_option.write_source(source_option.describe_source(source, text_field))
     params = project.load_params()
     scores.require_registered(params.score.enabled)
     require_readable(params.ingest.source)
+    if dry_run:
+        _show_dry_run(params, max_workers, as_json=as_json)
+        return
     from flows import curate
 
     curate.run(max_workers, publish=publish, ray=ray)
     _show_verdict(as_json=as_json)
+
+
+def _require_no_dry_run(*, dry_run: bool) -> None:
+    if dry_run:
+        raise ConfigError(
+            "--dry-run: expected no --source, which changes params.yaml, got one. Give one of them."
+        )
+
+
+def _show_dry_run(params: "Params", max_workers: int | None, *, as_json: bool) -> None:
+    from flows import dry_run
+
+    found = dry_run.dry_run(params, max_workers)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo("\n".join(found.sentences()))
 
 
 def _show_verdict(*, as_json: bool) -> None:

@@ -149,7 +149,7 @@ class Progress:
             created=psutil.Process(number).create_time(),
             started=time.time(),
             num_workers=num_workers,
-            usual={k: v for k, v in _read(SECONDS).items() if isinstance(v, int | float)},
+            usual=read_seconds(),
             targets=dict.fromkeys(targets, TargetState()),
         )
         self._write()
@@ -192,6 +192,11 @@ class Progress:
         # A picture for others: a full disk ends the run elsewhere, with a word on it.
         with suppress(OSError), new_file(PROGRESS) as temporary:
             temporary.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
+
+
+def read_seconds() -> dict[str, float]:
+    """How long each target took when it was last executed in this folder."""
+    return {k: v for k, v in _read(SECONDS).items() if isinstance(v, int | float)}
 
 
 def read_progress() -> RunState | None:

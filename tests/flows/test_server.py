@@ -39,7 +39,7 @@ def test_a_temporary_server_that_does_not_come_up_has_left_its_words_in_a_file(
     with (
         temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: tmp_path}),
         pytest.raises(TransientError, match=rf"got its end.*{tmp_path / server.LOG}"),
-        prefect_server(),
+        prefect_server() as wait,
     ):
-        pass
+        wait()
     assert "No module named no_such_program" in (tmp_path / server.LOG).read_text()

@@ -1,0 +1,80 @@
+"""What the models of a run cost."""
+
+from pathlib import Path
+
+import pytest
+
+from flows import dry_run
+from gdc.commands import estimate
+from gdc.config import Params
+from gdc.workspace import files, paths
+from tasks.graph import Graph
+from tests.builders import preset_text
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(preset_text("docs"))
+    return files.load_params()
+
+
+def test_passes_count_each_model_and_a_third_for_a_frozen_one(params: Params) -> None:
+    epochs, probes = 6, 2
+    few = params.model_copy(
+        update={
+            "training": params.training.model_copy(update={"epochs": epochs}),
+            "train": params.train.model_copy(update={"seeds": (0,), "probes_per_epoch": probes}),
+            "reference": params.reference.model_copy(update={"models": (0, 1)}),
+            "retrain": params.retrain.model_copy(update={"arms": ("none",), "seeds": (1, 2, 3)}),
+        }
+    )
+    # The tracked run with its 12 frozen passes, two half-models, three retrained ones.
+    assert estimate.passes(few) == pytest.approx(6 + 12 / 3 + 2 * (3 + 1 / 3) + 3 * 6)
+
+
+def test_tokens_are_those_that_the_last_run_counted(params: Params) -> None:
+    tokens, samples = estimate.count_tokens(params)
+    assert samples == params.ingest.max_samples
+    assert 10 * samples < tokens < 1000 * samples
+    files.write_json(paths.CORPUS_SUMMARY, {"num_train_tokens": 700, "num_samples": 7})
+    assert estimate.count_tokens(params) == (700, 7)
+
+
+def test_the_measured_speed_makes_minutes(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_json(paths.CORPUS_SUMMARY, {"num_train_tokens": 6000, "num_samples": 7})
+    speed, num_weights = estimate.measure(params, seconds=0.1)
+    assert speed > 0
+    assert num_weights > params.ingest.tokenizer.vocab_size  # type: ignore[union-attr]  # bpe
+    monkeypatch.setattr(estimate, "measure", lambda _params: (100.0, 1000))
+    found = estimate.estimate(params, num_workers=2)
+    assert found.minutes == pytest.approx(estimate.passes(params) * 6000 / 100 / 2 / 60)
+    assert found.gigabytes >= found.num_models * 4000 / 1e9
+
+
+def test_a_dry_run_names_what_follows_from_a_change(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = {
+        "manifest": frozenset[str](), "ingest": frozenset({"manifest"}),
+        "train@0": frozenset({"ingest"}), "score": frozenset({"train@0"}),
+        "report": frozenset({"score"}),
+    }  # fmt: skip
+    monkeypatch.setattr(dry_run, "load_graph", lambda _folder: Graph(upstream))
+    monkeypatch.setattr(dry_run, "edited_stages", set[str])
+    monkeypatch.setattr(dry_run, "changed_targets", lambda: frozenset({"score"}))
+    monkeypatch.setattr(dry_run, "_source_changed", lambda _params: False)
+    monkeypatch.setattr(dry_run, "read_seconds", lambda: {"score": 5.0, "report": 3.0})
+    found = dry_run.dry_run(params, max_workers=1)
+    assert (found.targets, found.usual_seconds, found.cost) == (["score", "report"], 8.0, None)
+    assert found.sentences()[1] == "time: about 8 s, as when they last ran"
+    monkeypatch.setattr(dry_run, "_source_changed", lambda _params: True)
+    cost = estimate.Estimate(3, 7000, 100.0, 2.0, 0.25)
+    monkeypatch.setattr(dry_run, "estimate", lambda *_: cost)
+    found = dry_run.dry_run(params, max_workers=1)
+    assert found.targets == ["ingest", "train@0", "score", "report"]
+    assert found.sentences()[-1] == "models and traces fill about 0.25 GB"
+    assert "2 min 0 s; audits and other stages come on top" in found.sentences()[-2]
+    monkeypatch.setattr(dry_run, "changed_targets", frozenset[str])
+    monkeypatch.setattr(dry_run, "_source_changed", lambda _params: False)
+    assert dry_run.dry_run(params).sentences()[0].startswith("Nothing changed since the last run")
