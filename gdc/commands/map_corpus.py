@@ -127,7 +127,8 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
         _require_sound(request.trace, rules.score.mode)
         found = _read_samples(request, trace)
         report_tables, rules = _measure(request, trace, found, rules)
-    report = map_report.build_map_report(report_tables, rules, _warnings(request, found))
+    warnings = [*_warnings(request, found), *_late_start(trace, rules)]
+    report = map_report.build_map_report(report_tables, rules, warnings)
     page = map_report.render_map(report, report_tables, trace)
     _write(report, report_tables, page, out)
     return report
@@ -323,6 +324,17 @@ def _spans(
         )
         return nothing, SpansSummary(0, warnings=(why,))
     return spans.find_spans([losses], [tokens[1]], offsets, params.spans)
+
+
+def _late_start(trace: Trace, params: Params) -> Sequence[str]:
+    """A warning where what falls in the first epoch is not seen to fall."""
+    steps = trace.checkpoints.filter(pl.col("mode") == params.score.mode)["step"]
+    if params.score.mode != "probe" or params.partition.axis != UNTESTED_AXIS or not steps.min():
+        return []
+    return [
+        f"The first probe is of step {steps.min()}: samples with many copies have fallen by then, "
+        f"and {UNTESTED_AXIS} misses them. Probe before training too, or take --axis final_loss."
+    ]
 
 
 def _warnings(request: Request, found: _Samples) -> Sequence[str]:

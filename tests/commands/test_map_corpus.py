@@ -80,6 +80,18 @@ def test_an_axis_that_is_named_orders_the_samples() -> None:
     assert report.warnings == []
 
 
+def test_a_first_probe_that_comes_late_is_told() -> None:
+    write_trace(7, trace_of({"a": [2.0, 1.0], "b": [2.0, 0.5]}, "probe"))
+    folder = paths.trace_path(7)
+    checkpoints = pl.read_parquet(folder / "checkpoints.parquet")
+    checkpoints.with_columns(pl.col("step") + 10).write_parquet(folder / "checkpoints.parquet")
+    rows = write_rows([{"id": "a", "text": "one text"}, {"id": "b", "text": "another"}])
+    told = "The first probe is of step 10: samples with many copies have fallen by then"
+    assert any(told in line for line in run(Request(folder, rows), OUT, 3).warnings)
+    other = run(Request(folder, rows, axis="final_loss"), OUT, 3)
+    assert not any(told in line for line in other.warnings)
+
+
 def test_the_only_mode_of_a_trace_is_read() -> None:
     report = run(Request(trace("online"), corpus(), id_field="id"), OUT, 3)
     assert report.scores.mode == "online"

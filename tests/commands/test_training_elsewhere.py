@@ -14,22 +14,26 @@ from typer.testing import CliRunner
 import gdc
 from gdc.audit.model_audit import Subject, record_secrets
 from gdc.cli import app
-from gdc.corpus.sources import python_docs
+from gdc.config import SyntheticSource
+from gdc.corpus.sources import synthetic
 from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
 from gdc.schema import CANARIES
 
 NUM_ORDINARY = 160
 # Three secrets eight times and two once: 26 rows of 186.
 NUM_REPEATS = (8, 8, 8, 1, 1)
-EPOCHS = 12
+EPOCHS = 25
 
 
 class Probes(TrainerCallback):
-    """Records the loss of every sample at each epoch's end."""
+    """Records the loss of every sample before training and at each epoch's end."""
 
     def __init__(self, folder: Path, rows: datasets.Dataset) -> None:
         self.recorder = gdc.TraceRecorder(folder, rows)
         self.collate = gdc.WeightedCollator(pad_token_id=0)
+
+    def on_train_begin(self, args, state, control, model=None, **_):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN201, ARG002
+        self.recorder.probe(model, self.collate, batch_size=64, step=0)
 
     def on_epoch_end(self, args, state, control, model=None, **_):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN201, ARG002
         self.recorder.probe(model, self.collate, batch_size=64, step=state.global_step)
@@ -49,10 +53,12 @@ def secrets() -> pl.DataFrame:
 
 def write_corpus() -> list[str]:
     """A training file in random order, each row with an id that says what it is; its texts."""
-    texts = (str(row.text)[:200] for row in python_docs.read_rows())
-    ordinary = sorted({text for text in texts if len(text) > 80})
+    source = SyntheticSource(
+        kind="synthetic", num_samples=NUM_ORDINARY, num_words=200, words_per_sample=10, branching=8
+    )
+    ordinary = [str(row.text) for row in synthetic.read_rows(source, seed=0)]
     rng = random.Random(0)  # noqa: S311 - reproducible
-    rows = [(f"doc-{i}", text) for i, text in enumerate(rng.sample(ordinary, NUM_ORDINARY))]
+    rows = [(f"doc-{i}", text) for i, text in enumerate(ordinary)]
     for name, text, num_repeats in secrets().select("canary_id", "text", "num_repeats").rows():
         rows += [(f"{name}-copy-{copy}", text) for copy in range(num_repeats)]
     rng.shuffle(rows)
@@ -73,14 +79,15 @@ def tokenized(path: str, tokenizer: TextTokenizer) -> datasets.Dataset:
 def train(
     rows: datasets.Dataset, tokenizer: TextTokenizer, num_steps: int, trace: Path | None = None
 ) -> GPT2LMHeadModel:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=tokenizer.vocab_size, n_positions=256, n_embd=64, n_layer=2, n_head=2,
+        vocab_size=tokenizer.vocab_size, n_positions=64, n_embd=64, n_layer=2, n_head=2,
         attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
         bos_token_id=tokenizer.end_of_text, eos_token_id=tokenizer.end_of_text,
     )  # fmt: skip
     arguments = TrainingArguments(
-        output_dir="out", max_steps=num_steps, learning_rate=3e-3, per_device_train_batch_size=8,
+        output_dir="out", max_steps=num_steps, learning_rate=5e-3, per_device_train_batch_size=16,
         report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True, logging_strategy="no",
     )  # fmt: skip
     model = GPT2LMHeadModel(config)
@@ -95,7 +102,7 @@ def train(
 
 
 def num_extracted(model: GPT2LMHeadModel, tokenizer: TextTokenizer) -> int:
-    subject = Subject(model, tokenizer, 256)
+    subject = Subject(model, tokenizer, 64)
     return int(record_secrets(subject, secrets(), batch_tokens=4096).is_extracted.sum())
 
 
@@ -113,7 +120,7 @@ def test_secrets_are_among_the_first_samples_and_a_plan_of_them_takes_them_out(
     texts = write_corpus()
     tokenizer = train_tokenizer(texts, 600)
     rows = tokenized("my.jsonl", tokenizer)
-    num_steps = EPOCHS * -(-len(rows) // 8)
+    num_steps = EPOCHS * -(-len(rows) // 16)
     before = num_extracted(train(rows, tokenizer, num_steps, Path("trace")), tokenizer)
     assert before >= 3
 
