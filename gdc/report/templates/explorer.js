@@ -40,10 +40,20 @@
       };
     }
     const rows = Array.from({ length: size }, (_, i) => row(i));
+    // A filter keeps the order, so each order is made once.
+    const orders = new Map();
+    function ordered(by, down) {
+      const name = `${by} ${down}`;
+      const value = (r) => (by in r.scores ? r.scores[by] : r[by]);
+      if (!orders.has(name)) {
+        orders.set(name, [...rows].sort((a, b) => compare(value(a), value(b), down) || (a.key < b.key ? -1 : 1)));
+      }
+      return orders.get(name);
+    }
     function matches(query) {
       const asked = query.search.toLowerCase();
       const source = query.source.toLowerCase();
-      return rows.filter((r) =>
+      return ordered(query.sort, query.down).filter((r) =>
         (query.canaries || r.canary === null) &&
         (query.quadrant === "" || words.quadrants[r.quadrant] === query.quadrant) &&
         (query.cause === "" || r.cause === query.cause) &&
@@ -57,8 +67,6 @@
       async query(query) {
         const points = matches(query);
         const found = state.chosen ? points.filter((r) => state.chosen.has(r.key)) : points;
-        const value = (r) => (query.sort in r.scores ? r.scores[query.sort] : r[query.sort]);
-        found.sort((a, b) => compare(value(a), value(b), query.down) || (a.key < b.key ? -1 : 1));
         return { total: found.length, all: found, rows: found.slice(query.first, query.first + PER_PAGE), points };
       },
       async open(key) { return rows.find((r) => r.key === key); },
@@ -98,6 +106,7 @@
   }
 
   let asked = 0;
+  let maps = 0;
   async function show({ map = true } = {}) {
     const turn = ++asked;
     const found = await texts.query(query());
@@ -109,7 +118,11 @@
       (state.chosen || state.box ? " of those chosen on the map (double-click on it to let go)" : "") +
       (words.numShown < words.numTexts ? `; this page holds ${counted(words.numShown)} of ${counted(words.numTexts)}` : "");
     drawMarks();
-    if (map) requestAnimationFrame(() => drawMap(found.points));
+    // The table first: a large map takes longer, and one that is out of date is not drawn.
+    if (map) {
+      const mine = ++maps;
+      requestAnimationFrame(() => setTimeout(() => mine === maps && drawMap(found.points)));
+    }
   }
 
   // ---- the table
