@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 from gdc.audit.discoverability import NUM_SAMPLES
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS
 from gdc.comparison.results import CanaryLevel, ModelLeakage
+from gdc.mapping.causes import REMEDIES
 from gdc.report.model import AuditReport, Report, to_json
 from gdc.report.page_data import PageData, to_script
 from gdc.report.plots import COLOURS
@@ -58,7 +59,8 @@ def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
         samples_json=to_script(data.content),
         verdict=verdict(report).lines,
         num_texts=data.num_by_quadrant,
-        causes=[cause for cause in report.causes if cause.num_samples],
+        causes=data.num_by_cause,
+        remedies=REMEDIES,
         quadrants=QUADRANTS,
         actions=ACTIONS,
         canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
@@ -80,7 +82,8 @@ def render_map(report: "MapReport", data: PageData) -> str:
         settings=report.settings.model_dump(mode="json"),
         samples_json=to_script(data.content),
         num_texts=data.num_by_quadrant,
-        causes=[cause for cause in report.causes if cause.num_samples],
+        causes=data.num_by_cause,
+        remedies=REMEDIES,
         colours=COLOURS,
         quadrants=QUADRANTS,
         canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),

@@ -1,6 +1,7 @@
 """Table of all samples and traces -> the map and the table of texts of the page, as JSON."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -49,10 +50,11 @@ class PageFrame:
 
 @dataclass(frozen=True)
 class PageData:
-    """The texts of the page as JSON, and how many distinct ordinary texts there are in all."""
+    """The texts of the page as JSON, and how many distinct ordinary texts there are, and where."""
 
     content: Mapping[str, Any]  # JSON
     num_by_quadrant: Mapping[str, int]
+    num_by_cause: Mapping[str, tuple[int, int]]  # above the threshold, and in all
     is_large: bool  # drawn by WebGL, whose code plotly.js makes while it runs
 
 
@@ -96,6 +98,7 @@ def page_data(
             "columns": _columns(rows, frame, scores),
         },
         num_by_quadrant={quadrant: counts.get(quadrant, 0) for quadrant in QUADRANTS},
+        num_by_cause=_count_causes(ordinary),
         is_large=is_large,
     )
 
@@ -103,15 +106,22 @@ def page_data(
 def distinct_texts(samples: pl.LazyFrame, axis: str) -> pl.DataFrame:
     """One row for each text, planted ones apart: the copy with the highest score, and all ids."""
     return (
-        samples.select("sample_id", "content_id", "canary", "quadrant", axis)
+        samples.select("sample_id", "content_id", "canary", "quadrant", "cause", axis)
         .sort(axis, "sample_id", descending=[True, False], nulls_last=True)
         .group_by("content_id", "canary", maintain_order=True)
         .agg(
-            pl.col("sample_id", "quadrant").first(),
+            pl.col("sample_id", "quadrant", "cause").first(),
             ids=pl.col("sample_id"),
         )
         .collect(engine="streaming")
     )
+
+
+def _count_causes(texts: pl.DataFrame) -> dict[str, tuple[int, int]]:
+    """Texts above the threshold and in all, by cause in order of precedence; no cause without."""
+    flagged = Counter(texts.filter(pl.col("quadrant").is_in(FLAGGED))["cause"])
+    in_all = Counter(texts["cause"])
+    return {cause: (flagged[cause], in_all[cause]) for cause in REMEDIES if in_all[cause]}
 
 
 def page_words(frame: PageFrame, scores: Sequence[str]) -> JsonObject:
@@ -159,7 +169,7 @@ def _with_texts(shown: pl.DataFrame, samples: pl.LazyFrame, frame: PageFrame) ->
     max_chars = min(_MAX_TEXT, max(200, _MAX_CHARS // max(1, shown.height)))
     text = pl.col("text").str.head(max_chars) if frame.show_text else pl.lit(None, pl.String)
     more = samples.with_columns(text=text, num_chars=pl.col("text").str.len_chars()).drop(
-        "content_id", "canary", "quadrant"
+        "content_id", "canary", "quadrant", "cause"
     )
     found = shown.lazy().join(more, on="sample_id", how="left", maintain_order="left")
     return found.collect(engine="streaming")

@@ -34,6 +34,8 @@ _LINES: Final = tuple(
     for style in ("-", "--", "-.")
     for colour in ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
 )
+# Below it the interval of a group spans half of the picture and hides the others.
+MIN_MEMBERS: Final = 20
 _MARKERS: Final = "osD^vP<>X"
 
 # One row is a point of the map.
@@ -123,14 +125,19 @@ def groups_png(groups: LeakageByGroup, axis: str, path: Path) -> None:
     )
     panels = figure.subplots(2, 2, sharey="row", width_ratios=(2, 3))
     for (title, members), (auc_axes, extracted_axes) in zip(kinds, panels.T, strict=True):
-        _bars(auc_axes, {name: group.auc for name, group in members.items()}, null=0.5)
-        _bars(extracted_axes, {name: group.extracted for name, group in members.items()}, null=0.0)
+        auc = {name: group.auc if _is_drawn(group) else None for name, group in members.items()}
+        extracted = {
+            n: group.extracted if _is_drawn(group) else None for n, group in members.items()
+        }
+        _bars(auc_axes, auc, null=0.5)
+        _bars(extracted_axes, extracted, null=0.0)
         auc_axes.set_title(title, loc="left", fontsize=11)
         extracted_axes.set_title(title, loc="left", fontsize=11)
     for axes, label in zip(
         panels[:, 0], (f"AUC of {groups.attack}", "second half extracted"), strict=True
     ):
         axes.set_ylabel(label)
+    figure.supxlabel(f"Groups of fewer than {MIN_MEMBERS} audited members have no bar.", fontsize=9)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -237,6 +244,7 @@ def _bars(axes: Axes, groups: Mapping[str, Measured | None], *, null: float) -> 
         indices, values, yerr=spread, fmt="none", ecolor="#1f2733", capsize=3, linewidth=1
     )
     axes.axhline(null, color="#555555", linestyle=":", linewidth=0.9)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_xticks(range(len(groups)), [name.replace("-", "\n") for name in groups])
     _declutter(axes)
 

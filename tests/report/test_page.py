@@ -97,6 +97,12 @@ def test_quadrants_count_distinct_ordinary_texts() -> None:
     assert ["e-0", "c-0", "d-0"] in data.content["columns"]["ids"]
 
 
+def test_causes_count_distinct_ordinary_texts_above_the_threshold_and_in_all() -> None:
+    assert page_data_of(tables_of(), params_of()).num_by_cause == {
+        "secret": (1, 1), "near-copies": (2, 2), "template": (0, 1), "none": (1, 2),
+    }  # fmt: skip
+
+
 def test_of_too_many_texts_those_above_the_threshold_stay() -> None:
     data = page_data_of(tables_of(), params_of(max_points=4))
     assert {ids[0] for ids in data.content["columns"]["ids"]} == {"c-0", "d-0", "e-0", "f-0"}
