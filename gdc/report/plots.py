@@ -125,9 +125,10 @@ def groups_png(groups: LeakageByGroup, axis: str, path: Path) -> None:
     )
     panels = figure.subplots(2, 2, sharey="row", width_ratios=(2, 3))
     for (title, members), (auc_axes, extracted_axes) in zip(kinds, panels.T, strict=True):
-        auc = {name: group.auc if _is_drawn(group) else None for name, group in members.items()}
+        drawn = {name for name, group in members.items() if group.num_members >= MIN_MEMBERS}
+        auc = {name: group.auc if name in drawn else None for name, group in members.items()}
         extracted = {
-            n: group.extracted if _is_drawn(group) else None for n, group in members.items()
+            name: group.extracted if name in drawn else None for name, group in members.items()
         }
         _bars(auc_axes, auc, null=0.5)
         _bars(extracted_axes, extracted, null=0.0)
