@@ -203,10 +203,17 @@ CURATED: Final = pl.Schema(
         "quadrant": pl.String(),
         "reason": pl.String(),
         "masked": MASKED,
+        "source": pl.String(),  # file and line
     }
 )
 REMOVED: Final = pl.Schema(
-    {"sample_id": pl.String, "text": pl.String, "quadrant": pl.String, "reason": pl.String}
+    {
+        "sample_id": pl.String,
+        "text": pl.String,
+        "quadrant": pl.String,
+        "reason": pl.String,
+        "source": pl.String,  # file and line
+    }
 )
 
 # One row is a canary (planted or twin) under one model.

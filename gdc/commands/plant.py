@@ -14,6 +14,7 @@ from gdc.config import CanariesConfig
 from gdc.corpus import canaries as canary_texts
 from gdc.corpus.samples import content_id, normalize
 from gdc.corpus.sources.endings import compression_of, kind_of
+from gdc.corpus.sources.fields import require_whole
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
 from gdc.filesystem.json_values import JsonObject
@@ -88,6 +89,7 @@ def plant(request: Request) -> Planted:
     """
     _require_apart(request)
     own = read_rows(str(request.corpus), request.text_field, request.id_field, "the file")
+    _require_one_text(request)
     found = _make(request, own)
     repeated = found.select("canary_id", "text", pl.col("num_repeats"))
     texts = [
@@ -129,6 +131,16 @@ def _require_apart(request: Request) -> None:
         request.canaries, [request.corpus]
     ):
         raise ConfigError(f"--out {request.out}: expected three different files. Name another.")
+
+
+def _require_one_text(request: Request) -> None:
+    record = _first_record(request.corpus)
+    require_whole(request.text_field, record, str(request.corpus))
+    if not isinstance(record[request.text_field], str):
+        raise ConfigError(
+            f"--text-field {request.text_field}: expected one string in each row, got turns, into "
+            "which nothing is planted. Plant into a file with one text a row."
+        )
 
 
 def _make(request: Request, own: OwnRows) -> pl.DataFrame:

@@ -222,6 +222,16 @@ def test_a_file_without_a_last_newline_and_without_ids_can_be_planted() -> None:
     assert {*rows[2]} == {"body"}
 
 
+def test_nothing_is_planted_into_turns_or_halves() -> None:
+    turns = [{"role": "user", "content": "some words here"}]
+    Path("my.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(ConfigError, match="--text-field messages: expected one string"):
+        plant.plant(planting(text_field="messages"))
+    Path("my.jsonl").write_text('{"prompt": "some words", "completion": "more words"}\n')
+    with pytest.raises(DataError, match="'prompt' holds the other half"):
+        plant.plant(planting(text_field="completion"))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -74,6 +74,25 @@ def test_without_an_id_field_ids_are_row_numbers_from_0() -> None:
     ]  # fmt: skip
 
 
+def test_turns_and_halves_of_fine_tuning_data_are_shown_as_one_text() -> None:
+    write_trace(7, trace_of({"a": [2.0, 1.0], "b": [2.0, 0.5]}, "probe"))
+    turns = [
+        [{"role": "user", "content": f"what is {name}"}, {"role": "assistant", "content": name}]
+        for name in ("a", "b")
+    ]
+    rows = [{"id": name, "messages": of} for name, of in zip(("a", "b"), turns, strict=True)]
+    request = Request(paths.trace_path(7), write_rows(rows), text_field="messages")
+    assert run(request, OUT, 2).highest[0].text == "user: what is b\nassistant: b"
+    halves = [{"id": name, "prompt": f"what is {name}", "completion": name} for name in ("a", "b")]
+    request = Request(paths.trace_path(7), write_rows(halves), text_field="completion")
+    assert run(request, OUT, 2).highest[0].text == "what is b\nb"
+    three = [
+        {"id": name, "instruction": "say it", "input": name, "output": name} for name in ("a", "b")
+    ]
+    request = Request(paths.trace_path(7), write_rows(three), text_field="output")
+    assert run(request, OUT, 2).highest[0].text == "say it\nb\nb"
+
+
 def test_an_axis_that_is_named_orders_the_samples() -> None:
     report = run(Request(trace(), corpus(), id_field="id", axis="std"), OUT, 3)
     assert report.quadrants.axis == "std"

@@ -127,8 +127,8 @@ def read_keyed(source: Source, *, max_chars: int) -> pl.DataFrame:
 
     Returns:
         Rows in source order: ``sample_id``, the value of the source's ``key_field`` as a string, or
-        without one the number of the row, from 0; ``text``, as it stands there; and ``source``, its
-        file and line.
+        without one the number of the row, from 0; ``text``, as it stands there, the turns and
+        halves of fine-tuning data in JSON lines joined; and ``source``, its file and line.
 
     Raises:
         DataError: The source is not there, or a row cannot be used.
@@ -141,7 +141,11 @@ def read_keyed(source: Source, *, max_chars: int) -> pl.DataFrame:
             names.append(str(number if row.key is NO_KEY else row.key))
             yield row
 
-    found = collect(named(_READERS[source.kind](source, max_chars, 0)), max_chars=max_chars)
+    if isinstance(source, JsonlSource):
+        rows = jsonl.read_rows(source, max_chars=max_chars, joined=True)
+    else:
+        rows = _READERS[source.kind](source, max_chars, 0)
+    found = collect(named(rows), max_chars=max_chars)
     check_bad_rows(found.bad_rows, found.rows.height, on_bad_row="fail")
     return found.rows.select(pl.Series("sample_id", names, dtype=pl.String), "text", "source")
 

@@ -5,8 +5,8 @@ from typing import Final
 
 from gdc.errors import DataError
 
-_CONVERSATIONS: Final = {"messages": "content", "conversations": "value", "conversation": "content"}
-_PAIRS: Final = (
+CONVERSATIONS: Final = {"messages": "content", "conversations": "value", "conversation": "content"}
+PAIRS: Final = (
     ("prompt", "completion"),
     ("prompt", "response"),
     ("instruction", "output"),
@@ -17,10 +17,10 @@ _PAIRS: Final = (
 
 def advice(fields: Collection[str]) -> str:
     """What to make of fields of fine-tuning data, as one field is read; else an empty string."""
-    for field, content in _CONVERSATIONS.items():
+    for field, content in CONVERSATIONS.items():
         if field in fields:
             return _advice(f'([.{field}[].{content}] | join("\\n"))')
-    for first, second in _PAIRS:
+    for first, second in PAIRS:
         if first in fields and second in fields:
             return _advice(f'(.{first} + "\\n" + .{second})')
     return ""
@@ -32,7 +32,7 @@ def require_whole(text_field: str, fields: Collection[str], where: str) -> None:
     Raises:
         DataError: ``text_field`` is a part of a pair whose other part is there too.
     """
-    for pair in _PAIRS:
+    for pair in PAIRS:
         if text_field in pair and set(pair) <= set(fields):
             first, second = pair
             other = second if text_field == first else first

@@ -11,6 +11,7 @@ from gdc.corpus.sources.files import read_lines, unpacked
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, listed
 from gdc.corpus.sources.shapes import problem_of
+from gdc.corpus.sources.turns import joined_text
 from gdc.errors import DataError
 
 # A character takes at most 12 bytes of JSON: an escaped surrogate pair.
@@ -23,8 +24,13 @@ class _LineError(ValueError):
     """Why a line is no row."""
 
 
-def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
+def read_rows(source: JsonlSource, *, max_chars: int, joined: bool = False) -> Iterator[Row]:
     """Read line by line; blank lines are no rows.
+
+    Args:
+        source: What to read.
+        max_chars: Characters of a text at most.
+        joined: Whether turns and halves of fine-tuning data are joined to one text.
 
     Raises:
         DataError: No object has the text field, or it holds one half of a text.
@@ -37,7 +43,10 @@ def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
         except _LineError as problem:
             yield Row(where, reason=str(problem))
             continue
-        require_whole(source.text_field, record, source.path)
+        if joined and source.text_field in record:
+            record[source.text_field] = joined_text(record, source.text_field)
+        elif not joined:
+            require_whole(source.text_field, record, source.path)
         has_text |= not isinstance(record.get(source.text_field, []), list | dict)
         if not has_text and len(fields) < _FIELDS_SHOWN:
             fields |= dict.fromkeys(list(record)[:_FIELDS_SHOWN])
