@@ -75,7 +75,7 @@ def make_reference(place: Path, *, toy: bool) -> Path:
     folder = place / "reference"
     if toy:
         folder.mkdir()
-        toy_pipeline.make_pipeline(folder)
+        toy_pipeline.make_whole_pipeline(folder)
     else:
         builders.make_workspace(folder)
     builders.run_flow(folder)
