@@ -10,7 +10,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,15 +33,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--share", type=float, default=1.0, help="of the inputs of a campaign")
     options = parser.parse_args()
-    text, num_faults = campaign(options.targets, options.seed, options.share)
+    for text, num_faults in campaign(options.targets, options.seed, options.share):
+        # What was found so far stays, whatever ends the rest.
+        if options.write:
+            result_pages.put("make fuzz", text)
     sys.stdout.write(text)
-    if options.write:
-        result_pages.put("make fuzz", text)
     sys.exit(1 if num_faults else 0)
 
 
-def campaign(names: Sequence[str], seed: int, share: float) -> tuple[str, int]:
-    """Attack these targets or all of them; returns the table and the number of faults."""
+def campaign(names: Sequence[str], seed: int, share: float) -> Iterator[tuple[str, int]]:
+    """Attack these targets or all; after each, the table and the number of faults so far."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "true"}
     from tests.fuzz.targets import TARGETS  # noqa: PLC0415 - after the environment is set
 
@@ -53,11 +54,12 @@ def campaign(names: Sequence[str], seed: int, share: float) -> tuple[str, int]:
         numbers = [counts.get(outcome, 0) for outcome in OUTCOMES]
         totals = [total + number for total, number in zip(totals, numbers, strict=True)]
         rows.append([name, f"{sum(numbers):,}", *(f"{n:,}" for n in numbers), f"{seconds:.0f}"])
-    seconds = time.monotonic() - started
-    rows.append(["all", f"{sum(totals):,}", *(f"{n:,}" for n in totals), f"{seconds:.0f}"])
-    heading = ["input", "inputs", *OUTCOMES, "seconds"]
-    text = f"{machine()}, {seconds / 60:.0f} minutes, seed {seed}.\n\n{table(heading, rows)}\n"
-    return text, sum(totals[2:])
+        spent = time.monotonic() - started
+        last = ["all", f"{sum(totals):,}", *(f"{n:,}" for n in totals), f"{spent:.0f}"]
+        heading = ["input", "inputs", *OUTCOMES, "seconds"]
+        shown = table(heading, [*rows, last])
+        text = f"{machine()}, {spent / 60:.0f} minutes, seed {seed}.\n\n{shown}\n"
+        yield text, sum(totals[2:])
 
 
 def in_a_process(name: str, num_inputs: int, seed: int) -> tuple[dict[str, int], float]:
