@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--share", type=float, default=1.0, help="of the inputs of a campaign")
     options = parser.parse_args()
-    for text, num_faults in campaign(options.targets, options.seed, options.share):
+    num_faults = 0
+    for text, num_faults in campaign(options.targets, options.seed, options.share):  # noqa: B007
         # What was found so far stays, whatever ends the rest.
         if options.write:
             result_pages.put("make fuzz", text)
