@@ -167,6 +167,8 @@ class _Guard:
                     connection.close()
                     return program
                 self._stages[number] = connection
+            else:
+                _close(files)
             connection.sendall(handover().ANSWER.pack(number))
         if number == handover().REFUSED:
             connection.close()
@@ -176,8 +178,7 @@ class _Guard:
         parent = os.getpid()
         number = _fork()
         if number:
-            for file in files:
-                os.close(file)
+            _close(files)
             return number
         for connection in (self._request, self._listener, *self._stages.values()):
             connection.close()
@@ -256,6 +257,11 @@ def _text_file(number: int, *, like: TextIO) -> TextIO:
     """An open file of which nothing is known from before; unbuffered, as dvc.environment asks."""
     raw = FileIO(number, "wb", closefd=False)
     return TextIOWrapper(raw, like.encoding, like.errors, newline="\n", write_through=True)
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 def _readable(files: list[int], seconds: float | None) -> list[int]:

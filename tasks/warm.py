@@ -46,8 +46,11 @@ class Forked:
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
-        if self._code is None and select.select([self._connection], [], [], 0)[0]:
-            self._code = self._end()
+        if self._code is None:
+            ended = select.poll()
+            ended.register(self._connection, select.POLLIN)
+            if ended.poll(0):
+                self._code = self._end()
         return self._code
 
     def wait(self) -> int:

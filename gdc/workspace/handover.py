@@ -111,7 +111,7 @@ def likeness(environment: Mapping[str, str]) -> str:
         (entry.path, entry.stat().st_size, entry.stat().st_mtime_ns, entry.stat().st_ino)
         for folder, _, _ in os.walk(package)
         for entry in os.scandir(folder)
-        if entry.is_file() and not entry.name.endswith(".pyc")
+        if Path(folder).name != "__pycache__" and entry.is_file()
     )
     variables = {k: v for k, v in environment.items() if k not in _OF_ONE_PROGRAM}
     whole = [

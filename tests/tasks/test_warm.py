@@ -56,7 +56,8 @@ stages:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("__init__", "environment", "errors", "stages/__init__", "workspace/__init__",
+    for name in ("__init__", "environment", "errors", "filesystem/__init__",
+                 "filesystem/json_values", "stages/__init__", "workspace/__init__",
                  "workspace/handover"):  # fmt: skip
         place = tmp_path / f"gdc/{name}.py"
         place.parent.mkdir(parents=True, exist_ok=True)
