@@ -16,50 +16,28 @@ from unicodedata import category
 import click
 import numpy as np
 import polars as pl
-import torch
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from gdc import cli
 from gdc.commands import certificate, own_files, verification
-from gdc.config import JsonlSource, LstmModel, ParquetSource, TextSource
+from gdc.config import JsonlSource, ParquetSource, TextSource
 from gdc.corpus import sources
-from gdc.corpus.tokenizer import (
-    load_pretrained_tokenizer,
-    load_tokenizer,
-    save_tokenizer,
-    train_tokenizer,
-)
 from gdc.errors import GdcError
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.spans import SpansSummary
 from gdc.report.model import CorpusSummary
 from gdc.schema import CANARIES, CHECKPOINTS, PLAN, TRACE_INDEX
-from gdc.training import models
-from gdc.training.checkpoints import CheckpointFile
-from gdc.training.distributed import SINGLE_PROCESS
 from gdc.workspace import dvc_files, files, paths, source_option
 from tests.builders import preset_text
-from tests.fuzz import mutations
+from tests.fuzz import model_targets, mutations
+from tests.fuzz.judged import accepts
 from tests.report.builders import params_of, report_of, tables_of
 
 Target = Callable[[st.DataObject], bool]
 OUT: Final = Path("out")
 _TEXTS = ("one text", "another  text\twith tabs", "é 日本", "x" * 40)
-
-
-def accepts(call: Callable[[], object]) -> bool:
-    """Whether a function takes its input; a refusal says something, in few lines."""
-    try:
-        call()
-    except GdcError as error:
-        said = str(error)
-        assert said.strip(), "a refusal without a word"
-        assert len(said) < 4000, f"a refusal of {len(said)} characters"
-        return False
-    return True
 
 
 def run(*arguments: str) -> str | None:
@@ -432,75 +410,6 @@ def locks(data: st.DataObject) -> bool:
     return False
 
 
-# ---- models, tokenizers, checkpoints
-
-
-@cache
-def right_models() -> Mapping[str, Mapping[str, bytes]]:
-    """The files of a tiny model of transformers, of one of ours, and of a tokenizer."""
-    torch.manual_seed(0)
-    place = Path("made")
-    tokenizer = train_tokenizer(["some text"], 260)
-    size = GPT2Config(vocab_size=260, n_positions=16, n_embd=8, n_layer=1, n_head=1)
-    GPT2LMHeadModel(size).save_pretrained(place / "gpt2")
-    ours = LstmModel(
-        kind="lstm", block_size=16, precision="float32", hidden_size=8, num_layers=1, dropout=0.0
-    )
-    (place / "lstm").mkdir(parents=True)
-    models.save_model(
-        models.build_model(ours, vocab_size=260, end_of_text=0, seed=0), place / "lstm"
-    )
-    save_tokenizer(tokenizer, place / "tokenizer")
-    return {
-        folder.name: {file.name: file.read_bytes() for file in folder.iterdir()}
-        for folder in place.iterdir()
-    }
-
-
-def write_model(data: st.DataObject, name: str) -> Path:
-    """A copy of its folder with one file changed."""
-    folder = Path(name)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    contents = dict(right_models()[name])
-    file = data.draw(st.sampled_from(sorted(contents)))
-    if file.endswith(".json") and data.draw(st.booleans()):
-        document = data.draw(mutations.documents(json.loads(contents[file])))
-        contents[file] = json.dumps(document).encode("utf-8", "replace")
-    else:
-        contents[file] = data.draw(mutations.damaged(contents[file]))
-    for file, content in contents.items():
-        (folder / file).write_bytes(content)
-    return folder
-
-
-def model_folders(data: st.DataObject) -> bool:
-    folder = write_model(data, data.draw(st.sampled_from(["gpt2", "lstm"])))
-    return accepts(lambda: models.open_model(str(folder), vocab_size=260))
-
-
-def tokenizers(data: st.DataObject) -> bool:
-    folder = write_model(data, "tokenizer")
-    if data.draw(st.booleans()):
-        return accepts(lambda: load_tokenizer(folder).encode(["a text"]))
-    return accepts(lambda: load_pretrained_tokenizer(str(folder), None).encode(["a text"]))
-
-
-def checkpoints(data: st.DataObject) -> bool:
-    right = {"step": 3, "weights": torch.arange(6.0)}
-    path = Path("work/run.pt")
-    path.parent.mkdir(exist_ok=True)
-    torch.save(right, path)
-    path.write_bytes(data.draw(mutations.damaged(path.read_bytes())))
-    state = CheckpointFile(path, SINGLE_PROCESS).load(torch.device("cpu"))
-    if state is None:
-        assert not path.exists()
-        return False
-    assert state["step"] == 3
-    assert torch.equal(state["weights"], right["weights"])  # type: ignore[arg-type]  # a tensor
-    return True
-
-
 # ---- the command line
 
 
@@ -540,9 +449,9 @@ TARGETS: Final[Mapping[str, tuple[Target, int]]] = {
     "summaries of stages": (summaries, 800),
     "certificates": (certificates, 100),
     "dvc.lock": (locks, 50),
-    "model folders": (model_folders, 100),
-    "tokenizers": (tokenizers, 100),
-    "training checkpoints": (checkpoints, 150),
+    "model folders": (model_targets.model_folders, 100),
+    "tokenizers": (model_targets.tokenizers, 100),
+    "training checkpoints": (model_targets.checkpoints, 150),
     "command lines": (arguments, 200),
 }
 """Each target and the number of inputs of a whole campaign."""
