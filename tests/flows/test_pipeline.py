@@ -47,7 +47,9 @@ def last_parent(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("gdc")
     assert experiment is not None
-    parents = client.search_runs([experiment.experiment_id], "attributes.run_name = 'curate'")
+    named = client.search_runs([experiment.experiment_id], "attributes.run_name = 'curate'")
+    # A stage has the same name.
+    parents = [run for run in named if "mlflow.parentRunId" not in run.data.tags]
     run = max(parents, key=lambda parent: parent.info.start_time)
     location = run.info.artifact_uri.removeprefix("file://")
     rows = json.loads((Path(location) / "stages.json").read_text(encoding="utf-8"))
@@ -106,7 +108,8 @@ def assert_map_matches_numpy(folder: Path) -> None:
         theirs = scores[name].to_numpy()
         assert (theirs.astype(np.float32) == ours.astype(np.float32)).all()
     hard = difficulty > np.quantile(difficulty, params["partition"]["difficulty"]["value"])
-    high = memorization > np.quantile(memorization, params["partition"]["memorization"]["value"])
+    drop = (losses[:, 0] - losses[:, -1])[order]
+    high = drop > np.quantile(drop, params["partition"]["memorization"]["value"])
     names = np.array([["stable-easy", "hotspot-memorized"], ["ambiguous-hard", "noisy-outlier"]])
     quadrants = pl.read_parquet(folder / "data/quadrants.parquet")["quadrant"].to_list()
     assert quadrants == names[hard.astype(int), high.astype(int)].tolist()
