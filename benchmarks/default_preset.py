@@ -16,7 +16,7 @@ from gdc.config import parse_params
 from gdc.report.model import Report, read_report
 from gdc.report.verdict import RunVerdict, verdict
 from gdc.statistics import markdown
-from gdc.statistics.wording import decimals, interval, percent, points
+from gdc.statistics.wording import counted, decimals, interval, percent, points
 from gdc.workspace import files, paths
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -75,8 +75,8 @@ def render(runs: Sequence[tuple[int, Report]]) -> str:
     return "\n".join([
         "# The default preset",
         "",
-        f"`benchmarks/default_preset.py` writes this page from {len(runs)} runs of preset `docs` "
-        "with another `seed` each: another choice of rows, split, canaries and random arm.",
+        f"`benchmarks/default_preset.py` writes this page, here from {counted(len(runs), 'run')} of "
+        "preset `docs`. Another `seed` is another choice of rows, split, canaries and random arm.",
         "",
         "## Are the texts that it lists memorized?",
         "",
