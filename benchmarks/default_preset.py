@@ -75,8 +75,9 @@ def render(runs: Sequence[tuple[int, Report]]) -> str:
     return "\n".join([
         "# The default preset",
         "",
-        f"`benchmarks/default_preset.py` writes this page, here from {counted(len(runs), 'run')} of "
-        "preset `docs`. Another `seed` is another choice of rows, split, canaries and random arm.",
+        f"`benchmarks/default_preset.py` writes this page, here from {counted(len(runs), 'run')} "
+        "of preset `docs`. Another `seed` is another choice of rows, split, canaries and random "
+        "arm.",
         "",
         "## Are the texts that it lists memorized?",
         "",
