@@ -13,43 +13,50 @@ from gdc.workspace import source_option
 
 AUDIT: Final = Path("reports/audit")
 
+Heldout = Annotated[
+    str | None, typer.Option(help="Text of the same kind that it was not trained on.")
+]
+Canaries = Annotated[
+    Path | None, typer.Option(help="Planted secrets and twins: Parquet or JSON lines.")
+]
+OtherTokenizer = Annotated[
+    str | None, typer.Option(help="Folder or Hub name; else the model's own.")
+]
+IdField = Annotated[
+    str | None, typer.Option(help="The field with your ids; else sample_id, id or row numbers.")
+]
+ReferenceModel = Annotated[
+    str | None, typer.Option(help="A model that did not see the text: a folder or a Hub name.")
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=SHARE, such as extraction=0.01: exit with code 3 if the upper end of the "
+        "interval is above. Names: extraction, extraction-beyond-reference, canary-extraction, "
+        "auc. May be repeated."
+    ),
+]
+ShowText = Annotated[bool, typer.Option("--show-text", help="Write and list what comes out.")]
+BlockSize = Annotated[
+    int | None, typer.Option(min=2, help="Tokens of a window; else what the model sees.")
+]
+
 
 @app.command()
 def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     model: Annotated[str, typer.Option(help="A causal language model: a folder or a Hub name.")],
     corpus: Annotated[str, typer.Option(help="Text it was trained on: a file or folder.")],
-    heldout: Annotated[
-        str | None, typer.Option(help="Text of the same kind that it was not trained on.")
-    ] = None,
-    canaries: Annotated[
-        Path | None, typer.Option(help="Planted secrets and twins: Parquet or JSON lines.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or Hub name; else the model's own.")
-    ] = None,
+    heldout: Heldout = None,
+    canaries: Canaries = None,
+    tokenizer: OtherTokenizer = None,
     text_field: TextField = "text",
-    id_field: Annotated[
-        str | None, typer.Option(help="The field with your ids; else sample_id, id or row numbers.")
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="A model that did not see the text: a folder or a Hub name.")
-    ] = None,
-    fail_above: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=SHARE, such as extraction=0.01: exit with code 3 if the upper end of the "
-            "interval is above. Names: extraction, extraction-beyond-reference, canary-extraction, "
-            "auc. May be repeated."
-        ),
-    ] = None,
-    show_text: Annotated[
-        bool, typer.Option("--show-text", help="Write and list what comes out.")
-    ] = False,
+    id_field: IdField = None,
+    reference: ReferenceModel = None,
+    fail_above: Limits = None,
+    show_text: ShowText = False,
     limit: Annotated[int, typer.Option(min=1, help="Rows listed.")] = 20,
     out: Annotated[Path, typer.Option(help="Folder of the tables and the report.")] = AUDIT,
-    block_size: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of a window; else what the model sees.")
-    ] = None,
+    block_size: BlockSize = None,
     num_members: Annotated[int, typer.Option(min=1, help="Training texts asked at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of that choice and of intervals.")] = 0,
     as_json: Json = False,

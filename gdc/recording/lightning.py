@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 
 from gdc.errors import ConfigError
 from gdc.recording.recorder import TraceRecorder
+from gdc.training.distributed import State
 
 _NEEDED: Final = ("loss", "sample_index", "loss_sums")
 
@@ -39,7 +40,7 @@ class TraceCallback(pl.Callback):
         super().__init__()
         self._arguments = (folder, dataset, heldout)
         self._id_column = id_column
-        self._kept: dict[str, Any] | None = None
+        self._kept: State | None = None
         self._is_fitting = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -85,10 +86,10 @@ class TraceCallback(pl.Callback):
         self._is_fitting = False
         self.recorder.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """What Lightning saves."""
         return self.recorder.state_dict() if self._is_fitting else self._kept or {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: State) -> None:
         """Keep what Lightning has saved until the Trainer fits."""
         self._kept = state_dict or None
