@@ -58,17 +58,20 @@ def markdown(boards: Boards) -> str:
 def draw(boards: Boards, path: Path) -> None:
     """A heat map of score x world for each measure, every cell with its interval."""
     names = _order(boards)
-    figure = Figure(figsize=(5 + 4.2 * len(boards), 1 + 0.36 * len(names)), layout="constrained")
+    size = (4 + 2.2 * len(boards), 3 + 0.6 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(MEASURES), sharey=True)
-    for axis, (title, cell) in zip(axes, MEASURES.items(), strict=True):
+    axes = figure.subplots(2, len(MEASURES) // 2, sharey=True)
+    for axis, (title, cell) in zip(axes.flat, MEASURES.items(), strict=True):
         cells = [[_cell(name, cell, board) for board in boards.values()] for name in names]
         values = [[np.nan if c is None else c.value for c in line] for line in cells]
         low, high = (-1, 1) if "Share" in title else (0, 1)
         axis.imshow(values, cmap="RdBu", vmin=low, vmax=high, aspect="auto")
         for y, line in enumerate(cells):
             for x, found in enumerate(line):
-                axis.text(x, y, _text(found), ha="center", va="center", fontsize=6)
+                shade = 0.5 if found is None else (found.value - low) / (high - low)
+                colour = "white" if abs(shade - 0.5) > 0.35 else "black"
+                axis.text(x, y, _text(found), ha="center", va="center", fontsize=6, color=colour)
         axis.set_xticks(range(len(boards)), list(boards), rotation=30, ha="right", fontsize=8)
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set_title(title.replace(": ", ":\n"), fontsize=8)

@@ -41,6 +41,7 @@ from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
 from gdc.leaderboard.board import Leaderboard
 from gdc.leaderboard.evaluation import TRAINED, HalfModels, ScoreTables, build_leaderboard
 from gdc.recording.trace import Trace, loss_table, token_table
+from gdc.schema import SCORES as SCORES_TABLE
 from gdc.schema import SOURCE_ROWS, TRACE_INDEX
 from gdc.scores import cost_class, score_samples
 from gdc.training import loop, losses
@@ -354,15 +355,17 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
     folder = FOLDER / world
     corpus = pl.read_parquet(folder / "corpus.parquet")
     trace, references = read_trace(folder), read_references(folder, "reference", NUM_REFERENCES)
-    config = CONFIG.model_copy(update={"enabled": enabled})
-    scored = score_samples([trace], [corpus], config, seed=SEED, references=references)
-    runs = [scored.samples.drop("first_learned", "never_learned")]
+    alone = {name: timed(name, trace, corpus, references) for name in enabled}
+    table = next(iter(alone.values()))[0].select(list(SCORES_TABLE))
+    for name, (scored, _) in alone.items():
+        table = table.with_columns(scored[name])
+    reference_seconds = _half_seconds(folder, "reference")
     seconds = {
-        name: seconds_of(name, trace, corpus, references)
-        + (_half_seconds(folder, "reference") if cost_class(name) == "reference models" else 0.0)
-        for name in enabled
+        name: taken + (reference_seconds if cost_class(name) == "reference models" else 0.0)
+        for name, (_, taken) in alone.items()
     }
-    tables = ScoreTables(scored.samples, runs, [trace], "probe", seconds, NUM_REFERENCES)
+    runs = [table.drop("first_learned", "never_learned")]
+    tables = ScoreTables(table, runs, [trace], "probe", seconds, NUM_REFERENCES)
     canaries = pl.read_parquet(folder / "canaries.parquet")
     samples = (
         corpus.filter(pl.col("split") == "train")
@@ -380,12 +383,14 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
     return build_leaderboard(samples, half_models, tables, seed=SEED)
 
 
-def seconds_of(name: str, trace: Trace, corpus: pl.DataFrame, references: pl.DataFrame) -> float:
-    """What a score takes to compute, alone."""
+def timed(
+    name: str, trace: Trace, corpus: pl.DataFrame, references: pl.DataFrame
+) -> tuple[pl.DataFrame, float]:
+    """The scores with this one alone, and the seconds that they take to compute."""
     config = CONFIG.model_copy(update={"enabled": (name,)})
     started = time.perf_counter()
-    score_samples([trace], [corpus], config, seed=SEED, references=references)
-    return time.perf_counter() - started
+    scored = score_samples([trace], [corpus], config, seed=SEED, references=references)
+    return scored.samples, time.perf_counter() - started
 
 
 def _half_seconds(folder: Path, kind: str) -> float:
