@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,11 +38,12 @@ _ANSWER_SECONDS: Final = 10.0
 def main() -> None:
     """Serve the flow at the other end of a socket until it ends, and import modules meanwhile.
 
-    Our arguments are the number of the socket and the names of the modules.
+    Our arguments are the number of the socket, a folder for others and the names of the modules.
     """
     # As for `python -m`: what lies in the workspace takes the place of what is installed.
     sys.path.insert(0, str(Path.cwd()))
-    program = _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    number, folder, *modules = sys.argv[1:]
+    program = _serve(socket.socket(fileno=int(number)), Path(folder), modules)
     # In a child, and outside of all that the server has open.
     if program is not None:
         runpy.run_module(program.module, run_name="__main__", alter_sys=True)
@@ -57,7 +57,7 @@ def handover() -> ModuleType:
 # ---- the server
 
 
-def _serve(link: socket.socket, modules: Sequence[str]) -> "Program | None":
+def _serve(link: socket.socket, folder: Path, modules: Sequence[str]) -> "Program | None":
     """Fork a guard for each request; returns a program to run in a child, None at the end."""
     like = handover().likeness(os.environ)
     ended = _wakened_by(signal.SIGCHLD)
@@ -69,12 +69,13 @@ def _serve(link: socket.socket, modules: Sequence[str]) -> "Program | None":
         if link.fileno() in ready:
             _, files, _, _ = socket.recv_fds(link, 1, 1)
             if not files:
+                shutil.rmtree(folder, ignore_errors=True)
                 return None
             request = socket.socket(fileno=files[0])
             if not _fork():
                 link.close()
                 os.close(ended)
-                return _Guard(request, like).run()
+                return _Guard(request, like, folder).run()
             request.close()
         elif to_import:
             _import(to_import.pop())
@@ -101,14 +102,14 @@ def _reap(ended: int) -> None:
 class _Guard:
     """Runs the DVC of one request; as ``tasks.guard`` does it for any program."""
 
-    def __init__(self, request: socket.socket, like: str) -> None:
+    def __init__(self, request: socket.socket, like: str, folder: Path) -> None:
         os.setsid()
         self._request = request
         self._like = like
         self._woken = _wakened_by(signal.SIGCHLD, signal.SIGTERM)
-        self._folder = Path(tempfile.mkdtemp(prefix="gdc-"))  # for its owner alone
+        self._address = folder / str(os.getpid())
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._folder / "stages"))
+        self._listener.bind(str(self._address))
         self._listener.listen()
         self._dvc = 0
         self._code = 128 + signal.SIGKILL
@@ -120,7 +121,7 @@ class _Guard:
         """Run it to its end; returns only in a child, with the program that it is to run."""
         program: Program
         program, files = handover().receive(self._request)
-        program.environment[handover().VARIABLE] = str(self._folder / "stages")
+        program.environment[handover().VARIABLE] = str(self._address)
         self._request.sendall(handover().ANSWER.pack(os.getpid()))
         self._dvc = self._fork(program, files)
         if not self._dvc:
@@ -129,7 +130,6 @@ class _Guard:
             ready = self._ready()
             if self._request.fileno() in ready:
                 # The flow is no more: it sends nothing.
-                shutil.rmtree(self._folder, ignore_errors=True)
                 os.killpg(0, signal.SIGKILL)
             if self._listener.fileno() in ready and (stage := self._start_stage()) is not None:
                 return stage
@@ -210,7 +210,7 @@ class _Guard:
                         connection.sendall(handover().ANSWER.pack(code))
                     connection.close()
             return
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._address.unlink(missing_ok=True)
         with suppress(OSError):
             self._request.sendall(handover().ANSWER.pack(self._code))
         os._exit(self._code)

@@ -3,10 +3,12 @@
 import os
 import pkgutil
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,9 +125,18 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     LOG.parent.mkdir(exist_ok=True)
     environment = dvc.environment()
+    folder = tempfile.mkdtemp(prefix="gdc-")  # of sockets, for its owner alone
     with theirs, LOG.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  # no shell, arguments are ours
-            [sys.executable, "-P", "-m", "tasks.fork_server", str(theirs.fileno()), *modules],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "tasks.fork_server",
+                str(theirs.fileno()),
+                folder,
+                *modules,
+            ],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -141,3 +152,4 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
         ours.close()
         process.kill()
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
