@@ -20,20 +20,13 @@ from machine import machine
 from gdc.statistics.markdown import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tests.flows import builders, killing, toy_pipeline
+from tests.flows import builders, killing
 
 # What a trial has to do again, the stages that follow from it aside: of each kind some.
 TARGETS = (
     ("ingest",), ("train@0",), ("halves", "score"), ("calibrate", "partition"), ("spans",),
     ("intervene",), ("retrain@none-1",), ("retrain@mask-spans-1", "evaluate@none-1"),
     ("evaluate@mask-spans-1", "report"), ("train@0", "retrain@none-1", "report"), ("curate",),
-)  # fmt: skip
-# The same of the toy pipeline, whose stages copy files: no training, and every write of DVC, MLflow
-# and Prefect.
-TOY_TARGETS = (
-    ("ingest", "train"), ("halves", "reference"), ("score",), ("calibrate", "partition", "spans"),
-    ("intervene", "retrain@none-1"), ("retrain@none-1", "retrain@paper-1"), ("evaluate@paper-1",),
-    ("report",), ("train", "score", "retrain@paper-1", "report"),
 )  # fmt: skip
 KILLS_A_TRIAL = 5
 
@@ -55,13 +48,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--until", help="HH:MM at which no further trial begins")
     parser.add_argument("--longest", type=float, default=40.0, help="seconds until a signal")
-    parser.add_argument("--toy", action="store_true", help="a pipeline that trains nothing")
     parser.add_argument("--reference", type=Path, help="a finished workspace of the tests")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        reference = options.reference or make_reference(Path(place), toy=options.toy)
+        reference = options.reference or make_reference(Path(place))
         for found in campaign(reference, Path(place), options):
             text = f"{machine()}, seed {options.seed}.\n\n{result_table(found)}\n"
             if options.write:
@@ -70,14 +62,9 @@ def main() -> None:
     sys.exit(1 if found.faults else 0)
 
 
-def make_reference(place: Path, *, toy: bool) -> Path:
+def make_reference(place: Path) -> Path:
     """A workspace whose run nobody disturbed."""
-    folder = place / "reference"
-    if toy:
-        folder.mkdir()
-        toy_pipeline.make_whole_pipeline(folder)
-    else:
-        builders.make_workspace(folder)
+    folder = builders.make_workspace(place / "reference")
     builders.run_flow(folder)
     return folder
 
@@ -90,7 +77,7 @@ def campaign(reference: Path, place: Path, options: argparse.Namespace) -> Itera
     while len(found.kills) < options.rounds and not is_over(options.until):
         folder = place / f"trial-{found.trials}"
         shutil.copytree(reference, folder, symlinks=True)
-        killing.forget(folder, chance.choice(TOY_TARGETS if options.toy else TARGETS))
+        killing.forget(folder, chance.choice(TARGETS))
         trial = killing.Trial(folder, chance, options.longest)
         kills = trial.kill_often(KILLS_A_TRIAL)
         faults = [fault for kill in kills for fault in kill.faults] + trial.finish(expected)

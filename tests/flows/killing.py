@@ -195,7 +195,7 @@ def _kind(process: psutil.Process, leader: psutil.Process) -> str | None:
             return "Prefect's server"
         if name == "dvc" or "dvc repro" in line:
             return "DVC"
-        if name in STAGES or "gdc.stages." in line or "phase.py" in line:
+        if name in STAGES or "gdc.stages." in line:
             return "a stage"
         if "tasks.fork_server" in line:
             return "fork server" if process.ppid() == leader.pid else "a guard"

@@ -1,25 +1,67 @@
-"""A run of the pipeline that is killed, at any moment; `make kills` does it hundreds of times."""
+"""A run of the pipeline that is killed, at any moment."""
 
-import random
-import shutil
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.flows.builders import dvc
-from tests.flows.killing import Trial, forget, results
+from tests.flows.builders import (
+    digests,
+    dvc,
+    make_workspace,
+    start_flow,
+)
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(
+def test_a_run_killed_at_any_moment_and_ended_by_hand_makes_the_same_bytes(
     first_run: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "workspace"
-    shutil.copytree(first_run, folder, symlinks=True)
-    forget(folder, ["train@0", "retrain@mask-spans-1", "report"])
-    trial = Trial(folder, random.Random(0), longest=15.0)  # noqa: S311 - no secret
-    kills = trial.kill_often(3)
-    assert [kill.faults for kill in kills] == [()] * 3
-    assert trial.finish(results(first_run)) == []
+    folder = make_workspace(tmp_path / "workspace")
+    process = start_flow(folder)
+    time.sleep(14)
+    kill_tree(process)
+    kill_leader_in_a_stage(folder)
+    dvc(folder, "repro")
+    assert digests(folder) == digests(first_run)
     assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
+
+
+def kill_leader_in_a_stage(folder: Path) -> None:
+    """The flow's process alone dies, as by the kernel when memory is short."""
+    process = start_flow(folder)
+    started: dict[psutil.Process, str] = {}
+    # Under its own name: a fork of the process that has its imports.
+    while not any(command.startswith("retrain ") for command in started.values()):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+        started = commands_below(process.pid)
+    process.kill()
+    # Stages and Prefect's temporary server end with it.
+    assert any("-m uvicorn" in command for command in started.values())
+    process.communicate()
+    _, alive = psutil.wait_procs(started, timeout=5)
+    assert not alive
+
+
+def commands_below(pid: int) -> dict[psutil.Process, str]:
+    commands = {}
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            commands[child] = " ".join([child.name(), *child.cmdline()])
+    return commands
+
+
+def kill_tree(process: subprocess.Popen[str]) -> None:
+    """As a power cut: the flow, DVC and the stages die without a word."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    for pid in [process.pid, *(child.pid for child in family)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()

@@ -98,15 +98,3 @@ def make_pipeline(folder: Path) -> None:
     git(folder, "init", "--initial-branch=main")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
     commit_all(folder)
-
-
-def make_whole_pipeline(folder: Path) -> None:
-    """The same with every stage that ``gdc run`` asks for."""
-    make_pipeline(folder)
-    graph = json.loads((folder / "dvc.yaml").read_text())
-    command = "python phase.py curate '' data/kept reports/report.json"
-    graph["stages"]["curate"] = {
-        "cmd": command, "deps": ["reports/report.json"], "outs": ["data/kept"]
-    }  # fmt: skip
-    (folder / "dvc.yaml").write_text(json.dumps(graph))
-    commit_all(folder)
