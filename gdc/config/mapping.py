@@ -8,6 +8,8 @@ from gdc.config.section import Count, Items, Section
 
 # The memorization axis that the calibration chooses.
 AUTO: Final = "auto"
+# Scores that are minus log10 of conformal p-values.
+P_VALUE_SCORES: Final = ("synthetic_control_log_p", "calibrated_drop_log_p")
 # In place of a score of an arm: the memorization axis.
 AXIS: Final = "axis"
 
@@ -57,9 +59,9 @@ class PartitionConfig(Section):
 
     @model_validator(mode="after")
     def _conformal_cut_has_its_p_values(self) -> Self:
-        if self.memorization.kind == "conformal" and self.axis != "calibrated_drop_log_p":
+        if self.memorization.kind == "conformal" and self.axis not in P_VALUE_SCORES:
             raise ValueError(
-                "a conformal cut needs p-values: expected axis: calibrated_drop_log_p (in "
+                f"a conformal cut needs p-values: expected axis: {' or '.join(P_VALUE_SCORES)} (in "
                 f"score.enabled too), got {self.axis!r}"
             )
         return self

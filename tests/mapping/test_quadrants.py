@@ -370,8 +370,15 @@ def params_of(seeds: Sequence[int] = (0,), **score: object) -> None:
     )
 
 
-def test_a_conformal_cut_of_one_probed_run_is_accepted() -> None:
-    params_of()
+@pytest.mark.parametrize("axis", ["synthetic_control_log_p", LOG_P])
+def test_a_conformal_cut_of_one_probed_run_is_accepted(axis: str) -> None:
+    params = params_with(
+        partition={**CONFORMAL, "axis": axis},
+        score={**PROBED, "enabled": [axis, *USED_BY_ARMS]},
+        train={**TRAIN, "seeds": [0]},
+        retrain={"arms": ["none"], "seeds": [8, 9], "match": "steps"},
+    )
+    assert params.partition.axis == axis
 
 
 def test_a_conformal_cut_without_its_score_is_refused() -> None:
@@ -390,7 +397,7 @@ def test_a_conformal_cut_of_online_losses_is_refused() -> None:
 
 
 def test_a_conformal_cut_of_another_axis_is_refused() -> None:
-    with pytest.raises(ConfigError, match=rf"partition: .*axis: {LOG_P} .*, got 'final_loss'"):
+    with pytest.raises(ConfigError, match=rf"axis: \w+ or {LOG_P} .*, got 'final_loss'"):
         params_with(partition={**CONFORMAL, "axis": "final_loss"})
 
 
