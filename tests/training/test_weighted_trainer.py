@@ -8,7 +8,15 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
 
 from gdc.errors import ConfigError
 from gdc.statistics.label_weights import weigh_labels
@@ -22,6 +30,7 @@ from gdc.training.weighted_trainer import (
 )  # fmt: skip
 
 VOCABULARY = 11
+END = "<end>"
 # Lengths and weights of six samples.
 WEIGHTS = (1.0, 0.25, 3.0, 0.0, 1.0, 0.5)
 SAMPLES: list[dict[str, Any]] = [
@@ -164,3 +173,34 @@ def test_packed_samples_keep_their_weights() -> None:
     expected = our_loss(torch.cat(nll), torch.cat(weights), torch.cat(weights))
     found = weighted_loss({"logits": logits}, batch["labels"])
     assert float(found) == pytest.approx(float(expected), abs=1e-6)
+
+
+# TRL sets what transformers has deprecated.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [False, True])
+def test_trls_own_padding_packing_and_column_removal_keep_the_weights(
+    packing: bool, tmp_path: Path
+) -> None:
+    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415 - takes seconds
+
+    class PartLosses(Losses, SFTTrainer):  # type: ignore[misc, unused-ignore]  # of an extra
+        """Keeps the loss of each part of a step of TRL's trainer."""
+
+    names = {name: row for row, name in enumerate("abcdefghi", start=1)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({END: 0, **names}, unk_token=END)),
+        eos_token=END, pad_token=END,
+    )  # fmt: skip
+    arguments = SFTConfig(
+        output_dir=str(tmp_path), max_steps=1, learning_rate=0.0, report_to=[], disable_tqdm=True,
+        save_strategy="no", use_cpu=True, bf16=False, per_device_train_batch_size=2,
+        gradient_accumulation_steps=3, packing=packing, max_length=16,
+    )  # fmt: skip
+    trainer = PartLosses(
+        model=tiny_model(), args=arguments, processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_list([in_labels(sample) for sample in SAMPLES]),
+    )  # fmt: skip
+    use_weights(trainer)
+    trainer.train()
+    assert sum(trainer.parts) == pytest.approx(whole_loss(SAMPLES), abs=1e-6)
