@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import hypothesis
+import polars as pl
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
@@ -76,7 +77,7 @@ def _outcome(target: Target, data: st.DataObject, tally: Tally) -> str:
     except AssertionError as error:
         kind, raised = "wrong result", error
     # Whatever is no error of ours is a fault of ours.
-    except Exception as error:  # noqa: BLE001
+    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001
         kind, raised = "traceback", error
     tally.faults.setdefault(_place(raised), "".join(traceback.format_exception(raised)))
     return kind

@@ -267,7 +267,7 @@ def canaries(data: st.DataObject) -> bool:
     table = data.draw(mutations.tables(right)) if is_table else right
     try:
         table.write_parquet(path) if ending == "parquet" else table.write_ndjson(path)
-    except pl.exceptions.PolarsError:  # JSON has no bytes
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # JSON has no bytes
         return False
     if not is_table:
         path.write_bytes(data.draw(mutations.damaged(path.read_bytes())))
