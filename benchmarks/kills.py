@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    text, found = "no round was done in time\n", Found()
     with tempfile.TemporaryDirectory() as place:
         reference = options.reference or make_reference(Path(place))
         for found in campaign(reference, Path(place), options):
