@@ -71,7 +71,7 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
     first = last_parent()
     assert first["status"] == "FINISHED"
     assert set(first["outcomes"].values()) == {"executed"}
-    assert first["children"] == ["retrain/none-1", "retrain/paper-1"]
+    assert first["children"] == ["arm/none", "arm/paper", "retrain/none-1", "retrain/paper-1"]
     assert first["metrics"]["paper/extraction_rate"] == 0.25
     assert first["tags"].items() >= {("gdc.manifest.digest", "abc"), PROOF}
     assert changed_targets() == set()
@@ -85,7 +85,7 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
     curate(publish=True)
     second = last_parent()
     assert {t for t, outcome in second["outcomes"].items() if outcome == "executed"} == {"manifest"}
-    assert second["children"] == []
+    assert second["children"] == ["arm/none", "arm/paper"]
     origin = files.read_json(paths.lineage_path("retrain", "paper-1"))["run_id"]
     assert second["tags"]["gdc.origin.retrain/paper-1"] == origin
     assert_version_says_why(second["tags"]["gdc.gate"])

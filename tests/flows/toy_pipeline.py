@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from gdc.workspace import files, paths
 from gdc.workspace.code_digests import code_digests
 from tests.comparison.builders import arm_audits, measured
@@ -94,6 +96,11 @@ def make_pipeline(folder: Path) -> None:
     (folder / "model/config.json").write_text("{}")
     for arm in ARMS:
         (folder / f"{arm}.txt").write_text(arm)
+    # Tables that a run records at its end; no toy stage makes them.
+    for name in ("corpus", "curated/train", *(f"plans/{arm}" for arm in ARMS)):
+        table = folder / f"data/{name}.parquet"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"sample_id": ["a"]}).write_parquet(table)
     (folder / ".gitignore").write_text("/data\n/lineage\n/metrics\n/reports\n/work\n/ml*\n")
     git(folder, "init", "--initial-branch=main")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
