@@ -72,7 +72,7 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
     assert first["status"] == "FINISHED"
     assert set(first["outcomes"].values()) == {"executed"}
     assert first["children"] == ["arm/none", "arm/paper", "retrain/none-1", "retrain/paper-1"]
-    assert first["metrics"]["paper/extraction_rate"] == 0.25
+    assert first["metrics"]["none/extraction"] == 0.5
     assert first["tags"].items() >= {("gdc.manifest.digest", "abc"), PROOF}
     assert changed_targets() == set()
 
