@@ -39,7 +39,8 @@ from gdc.corpus.samples import build_corpus, samples_from, with_num_tokens
 from gdc.corpus.sources import python_docs
 from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
 from gdc.leaderboard.board import Leaderboard
-from gdc.leaderboard.evaluation import TRAINED, HalfModels, ScoreTables, build_leaderboard
+from gdc.leaderboard.evaluation import build_leaderboard
+from gdc.leaderboard.inputs import TRAINED, HalfModels, ScoreTables
 from gdc.recording.trace import Trace, loss_table, token_table
 from gdc.schema import SCORES as SCORES_TABLE
 from gdc.schema import SOURCE_ROWS, TRACE_INDEX
@@ -139,7 +140,7 @@ def main() -> None:
 
 def docs(_novels: Path | None) -> Iterator[str]:
     """CPython's documentation: help topics and docstrings."""
-    return (row.text for row in python_docs.read_rows())
+    return (str(row.text) for row in python_docs.read_rows())
 
 
 def code(_novels: Path | None) -> Iterator[str]:

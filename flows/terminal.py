@@ -20,8 +20,8 @@ from tasks.stages import StageResult
 LOG: Final = Path("work/run.log")
 # What DVC says of its own work, and what is told again when a run has failed.
 _OF_DVC: Final = re.compile(
-    r"Running stage '|> |(Generat|Updat)ing lock file|Stage '|To (track|enable)|\s*git add "
-    r"|ERROR: |error: "
+    r"Running stage '|> |Generating lock file|Updating lock file|Stage '|To (track|enable)"
+    r"|\s*git add |ERROR: |error: "
 )
 _OURS: Final = ("gdc", "flows", "tasks")
 # Whether a person waits at this terminal for the run of this process.

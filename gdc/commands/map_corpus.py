@@ -328,11 +328,12 @@ def _spans(
 
 def _late_start(trace: Trace, params: Params) -> Sequence[str]:
     """A warning where what falls in the first epoch is not seen to fall."""
-    steps = trace.checkpoints.filter(pl.col("mode") == params.score.mode)["step"]
-    if params.score.mode != "probe" or params.partition.axis != UNTESTED_AXIS or not steps.min():
+    of_mode = trace.checkpoints.filter(pl.col("mode") == params.score.mode)
+    first = min(of_mode["step"], default=0)
+    if params.score.mode != "probe" or params.partition.axis != UNTESTED_AXIS or not first:
         return []
     return [
-        f"The first probe is of step {steps.min()}: samples with many copies have fallen by then, "
+        f"The first probe is of step {first}: samples with many copies have fallen by then, "
         f"and {UNTESTED_AXIS} misses them. Probe before training too, or take --axis final_loss."
     ]
 

@@ -16,7 +16,7 @@ from gdc.commands.own_files import OwnRows, naming_options, read_rows
 from gdc.corpus.samples import content_id, normalize
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError
-from gdc.filesystem import durable
+from gdc.filesystem import durable, table_files
 from gdc.filesystem.json_values import JsonObject
 from gdc.report.model import AuditReport, to_json
 from gdc.schema import TOKEN_RECORDS
@@ -222,7 +222,7 @@ def told(report: AuditReport, verdict: Verdict, folder: Path, limit: int) -> lis
 
 def leaked_lines(folder: Path, limit: int) -> list[str]:
     """The first rows that come out: id, place, span and bits, and the text where it is shown."""
-    rows = pl.read_parquet(folder / "leaked.parquet")
+    rows = table_files.read_parquet(folder / "leaked.parquet")
     lines = [f"{rows.height:,} of your rows have a window that comes out"] if rows.height else []
     for row in rows.head(limit).iter_rows(named=True):
         text = f": {row['text']!r}" if row.get("text") else ""

@@ -182,7 +182,8 @@ def test_packed_samples_keep_their_weights() -> None:
 def test_trls_own_padding_packing_and_column_removal_keep_the_weights(
     packing: bool, tmp_path: Path
 ) -> None:
-    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415 - takes seconds
+    from trl.trainer.sft_config import SFTConfig  # noqa: PLC0415 - takes seconds
+    from trl.trainer.sft_trainer import SFTTrainer  # noqa: PLC0415 - takes seconds
 
     class PartLosses(Losses, SFTTrainer):  # type: ignore[misc, unused-ignore]  # of an extra
         """Keeps the loss of each part of a step of TRL's trainer."""
