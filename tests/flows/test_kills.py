@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from gdc.workspace import dvc_files
 from tests.flows.builders import (
     digests,
     dvc,
@@ -28,6 +29,9 @@ def test_a_run_killed_at_any_moment_and_ended_by_hand_makes_the_same_bytes(
     time.sleep(14)
     kill_tree(process)
     kill_leader_in_a_stage(folder)
+    with chdir(folder):
+        # DVC refuses a list of claims that a kill has cut off; a run mends it first.
+        dvc_files.repair()
     dvc(folder, "repro")
     assert digests(folder) == digests(first_run)
     assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
@@ -46,7 +50,8 @@ def kill_leader_in_a_stage(folder: Path) -> None:
     # Stages and Prefect's temporary server end with it.
     assert any("-m uvicorn" in command for command in started.values())
     process.communicate()
-    _, alive = psutil.wait_procs(started, timeout=5)
+    # The fork server may be in the middle of an import, which takes seconds on a busy machine.
+    _, alive = psutil.wait_procs(started, timeout=30)
     assert not alive
 
 
