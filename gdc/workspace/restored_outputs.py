@@ -19,7 +19,7 @@ _FOLDER: Final = ".dir"  # ends the hash of a folder, whose object lists the fil
 
 
 def remove_damaged(target: str) -> list[Path]:
-    """Remove outputs of a target that are not what dvc.lock says, and the objects they came from.
+    """Remove outputs of a target that came from damaged objects of the cache, and these objects.
 
     Running the target again then makes them anew.
 
@@ -33,41 +33,31 @@ def remove_damaged(target: str) -> list[Path]:
     stages = lock.get("stages") or {}
     removed = []
     for out in stages.get(target, {}).get("outs") or ():
-        damaged = list(_damaged_hashes(out))
+        damaged = list(_damaged_objects(str(out.get("md5", ""))))
         if damaged:
             path = Path(out["path"])
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            for name in {*damaged, out["md5"]}:
-                _object(name).unlink(missing_ok=True)
+            for name in damaged:
+                _object(name).unlink()
             removed.append(path)
     return removed
 
 
-def _damaged_hashes(out: JsonObject) -> Iterator[str]:
-    """Hashes of the files of an output that have another content, or are missing."""
-    path, name = Path(out["path"]), str(out.get("md5", ""))
-    if not name.endswith(_FOLDER):
-        if name and _hash(path) != name:
-            yield name
-        return
-    listing = _object(name)
-    if not listing.exists():
-        return  # the workspace may use another cache
-    if _hash(listing) != name.removesuffix(_FOLDER):
+def _damaged_objects(name: str) -> Iterator[str]:
+    """The hashes, of an output and of the files in it, whose objects have another content."""
+    if not name or not _object(name).exists():
+        return  # not in the cache, or the workspace uses another one
+    if _hash(_object(name)) != name.removesuffix(_FOLDER):
         yield name
-        return
-    for entry in json.loads(listing.read_bytes()):
-        if _hash(path / entry["relpath"]) != entry["md5"]:
-            yield entry["md5"]
+    elif name.endswith(_FOLDER):
+        for entry in json.loads(_object(name).read_bytes()):
+            yield from _damaged_objects(entry["md5"])
 
 
-def _hash(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            # DVC's choice; it guards against damage, not against an attacker.
-            return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()
-    except OSError:
-        return None
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        # DVC's choice; it guards against damage, not against an attacker.
+        return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()
 
 
 def _object(name: str) -> Path:
