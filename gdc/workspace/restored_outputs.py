@@ -12,7 +12,6 @@ from hashlib import file_digest, md5
 from pathlib import Path
 from typing import Final
 
-from gdc.filesystem.json_values import JsonObject
 from gdc.workspace import dvc_files, files
 
 _FOLDER: Final = ".dir"  # ends the hash of a folder, whose object lists the files in it
