@@ -183,6 +183,8 @@ def ingest_with(
     level = {"repeats": list(repeats), "per_level": 2, "num_twins": 2}
     values = params_with().model_dump(mode="json")
     values["model"]["block_size"] = block_size
+    # Its families have too few twins for axis auto.
+    values["partition"]["axis"] = "std"
     values["ingest"] |= {
         "source": {"kind": "jsonl", "path": path, "text_field": "text", "key_field": None},
         "tokenizer": {"kind": "bpe", "vocab_size": 300},
