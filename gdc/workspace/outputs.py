@@ -20,7 +20,7 @@ LOCK: Final = Path("dvc.lock")
 _NOT_IN_GRAPH: Final = (
     paths.PARAMS, GRAPH, LOCK, Path(".dvc"), Path(".git"), Path("work"), Path("mlflow.db"),
     Path("mlartifacts"), Path("reports/leaderboard.json"), Path("reports/leaderboard.md"),
-    Path("reports/leaderboard.png"),
+    Path("reports/leaderboard.png"), Path("reports/certificate.json"),
 )  # fmt: skip
 _TEMPLATE: Final = "${"
 
