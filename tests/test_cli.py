@@ -117,7 +117,8 @@ def test_a_source_that_is_away_is_refused_before_anything_starts(
     monkeypatch.setattr(curate, "run", lambda *_, **__: pytest.fail("a run was started"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     source = "kind: jsonl\n    path: away.jsonl\n    text_field: text\n    key_field: null"
-    (workspace / "params.yaml").write_text(preset_text("docs").replace("kind: python-docs", source))
+    params = preset_text("docs").replace("kind: python-library", source)
+    (workspace / "params.yaml").write_text(params)
     code, _, errors = call("run")
     assert code == 2
     assert errors.startswith("error: ingest.source.path: expected a file or folder, got 'away.json")

@@ -39,7 +39,7 @@ def test_nothing_fails_in_a_fresh_workspace_and_nothing_takes_long() -> None:
 
 def test_what_a_user_must_mend_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = "kind: text\n    path: away\n    unit: file"
-    params = preset_text("docs").replace("kind: python-docs", away)
+    params = preset_text("docs").replace("kind: python-library", away)
     (workspace / "params.yaml").write_text(params)
     monkeypatch.setenv("GDC_LAUNCHER", "no-such-program -n 2")
     found = failed()
