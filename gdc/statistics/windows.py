@@ -16,14 +16,16 @@ def largest_window_sums(
         num_tokens: Of each sample, at least 1.
         window_tokens: Tokens of a window; a shorter sample is one window.
     """
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     first = np.cumsum(num_tokens) - num_tokens
-    length = np.minimum(num_tokens, window_tokens)
-    start = np.arange(len(values))
-    end = start + np.repeat(length, num_tokens)
+    length = np.repeat(np.minimum(num_tokens, window_tokens), num_tokens)
+    end = np.arange(len(values)) + length
     is_window = end <= np.repeat(first + num_tokens, num_tokens)
-    sums = np.full(len(values), -np.inf)
-    sums[is_window] = totals[end[is_window]] - totals[start[is_window]]
+    # Differences of running totals would be rounded by the samples that stand before.
+    padded = np.concatenate([values, np.zeros(window_tokens)])
+    sums = np.zeros(len(values))
+    for ahead in range(window_tokens):
+        sums += np.where(ahead < length, padded[ahead : ahead + len(values)], 0.0)
+    sums[~is_window] = -np.inf
     peaks = np.maximum.reduceat(sums, first)
     is_peak = np.flatnonzero(sums == np.repeat(peaks, num_tokens))
     sample = np.repeat(np.arange(len(num_tokens)), num_tokens)[is_peak]
