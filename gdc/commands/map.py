@@ -65,9 +65,11 @@ def rules_of(request: Request, params: Params) -> tuple[ScoreConfig, PartitionCo
     The axis ``auto`` is ``UNTESTED_AXIS``, as there are no canaries.
 
     Raises:
-        ConfigError: There are too few checkpoints of the mode.
+        ConfigError: A score is asked for twice, or there are too few checkpoints of the mode.
         SchemaError: A file of the trace is missing.
     """
+    if len(set(request.scores)) < len(request.scores):
+        raise ConfigError(f"score: expected every name once, got {list(request.scores)}.")
     axis = request.axis or params.partition.axis
     axis = UNTESTED_AXIS if axis == AUTO else axis
     is_more = axis in scores.STREAMED and axis not in request.scores
