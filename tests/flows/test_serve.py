@@ -22,7 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import serve as serving
 from flows.serve import deployment_name, next_date, require_plan, serve
 from gdc.errors import ConfigError, GdcError, TransientError
-from tests.flows.toy_pipeline import make_pipeline
+from tests.flows.toy_pipeline import add_curate, make_pipeline
 
 ROOT: Final = Path(__file__).parent.parent.parent
 START_SECONDS: Final = 300.0
@@ -214,12 +214,14 @@ def running(
             process.wait()
 
 
-def wait_for(look: Callable[[], str | None], *logs: Path) -> str:
-    """What is looked for, within minutes; else a failure with the logs."""
+def wait_for(look: Callable[[], str | None], process: subprocess.Popen[bytes], *logs: Path) -> str:
+    """What is looked for, within minutes and while the process runs; else a failure with logs."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if (seen := look()) is not None:
             return seen
+        if process.poll() is not None:
+            break
         time.sleep(1)
     pytest.fail("\n".join(log.read_text(encoding="utf-8") for log in logs))
 
@@ -240,6 +242,7 @@ def test_a_cron_starts_a_run_that_ends_well(tmp_path: Path) -> None:
     folder = tmp_path / "pipeline"
     folder.mkdir()
     make_pipeline(folder)
+    add_curate(folder)
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
     server_log, serve_log = tmp_path / "server.log", tmp_path / "serve.log"
@@ -259,8 +262,8 @@ def test_a_cron_starts_a_run_that_ends_well(tmp_path: Path) -> None:
         running(command, serve_log, environment, folder) as served,
     ):
         # At the same time as its server, for which it waits.
-        wait_for(lambda: found("next run: ", serve_log), serve_log, server_log)
-        state = wait_for(lambda: ended_run(address), serve_log, server_log)
+        wait_for(lambda: found("next run: ", serve_log), served, serve_log, server_log)
+        state = wait_for(lambda: ended_run(address), served, serve_log, server_log)
         assert served.poll() is None
     assert state == "Completed", serve_log.read_text()
     assert (folder / "reports/report.json").exists()

@@ -105,3 +105,15 @@ def make_pipeline(folder: Path) -> None:
     git(folder, "init", "--initial-branch=main")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
     commit_all(folder)
+
+
+def add_curate(folder: Path) -> None:
+    """Add stage `curate`, without which ``gdc run`` refuses the graph, at its end."""
+    graph = phase_graph()
+    graph["stages"]["curate"] = {
+        "cmd": "python phase.py curate '' data/kept reports/report.json",
+        "deps": ["reports/report.json"],
+        "outs": ["data/kept"],
+    }
+    (folder / "dvc.yaml").write_text(json.dumps(graph))
+    commit_all(folder)
