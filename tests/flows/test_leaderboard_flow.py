@@ -92,7 +92,7 @@ def killed_leaderboard(folder: Path) -> Path:
     make_workspace(folder)
     params = read_params(folder)
     params["train"]["self_influence"] = True
-    params["score"]["enabled"] += ["hard_token_drop", "self_influence", "online_probe_gap"]
+    params["score"]["enabled"] += ["hard_token_drop", "self_influence"]
     params["ingest"]["validation_fraction"] = 0.3
     write_params(folder, params)
     done = run(folder, sys.executable, "-c", STAGES)
