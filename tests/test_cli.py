@@ -18,10 +18,11 @@ from types import SimpleNamespace
 import pytest
 
 from flows import curate
+from gdc.commands import ui
 from gdc.comparison.results import FrontPoint
 from gdc.report import verdict
 from gdc.statistics.bootstrap import Measured
-from gdc.workspace import files, paths, run_lock
+from gdc.workspace import files, mlflow_store, paths, run_lock
 from gdc.workspace.code_digests import code_digests
 from gdc.workspace.project import TEMPORARIES
 from tasks import guard
@@ -365,6 +366,25 @@ def status_of(port: int) -> int:
     with closing(HTTPConnection("127.0.0.1", port)) as server:
         server.request("GET", "/")
         return server.getresponse().status
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workspace")
+def test_a_new_database_of_runs_is_whole_before_a_server_opens_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def server(_uri: str) -> None:
+        assert mlflow_store.has_database_file()
+        mlflow_store.require_database()
+        raise InterruptedError
+
+    monkeypatch.setattr(ui, "STOPS", ())
+    monkeypatch.setattr(ui, "_runs_server", server)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(InterruptedError):
+        ui.open_pages(port, str)
 
 
 @pytest.mark.slow

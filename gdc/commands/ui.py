@@ -34,7 +34,7 @@ def open_pages(port: int, open_page: Callable[[str], object]) -> int:
         0 after Ctrl-C.
 
     Raises:
-        ConfigError: The port is taken.
+        ConfigError: The port is taken, or the database of runs is not one of this MLflow.
     """
     _require_free(port)
     uri, address = mlflow_store.tracking_uri(), f"http://127.0.0.1:{port}"
@@ -49,6 +49,9 @@ def open_pages(port: int, open_page: Callable[[str], object]) -> int:
 
         _serve(port, uri, address, tell_server, open_page)
         return 0
+    if not mlflow_store.has_database_file():
+        # Before the server, which makes the tables one version after the other, in place.
+        mlflow_store.experiment_id()
     with _runs_server(uri) as (process, own_port):
 
         def tell_runs() -> None:

@@ -77,9 +77,9 @@ def require_database() -> None:
         ConfigError: It is a file of another kind, was cut off, or has the tables of another version
             of MLflow.
     """
-    path = Path(tracking_uri().removeprefix(_SQLITE).partition("?")[0])
-    if not tracking_uri().startswith(_SQLITE) or not path.is_file():
+    if not has_database_file():
         return
+    path = _database_file()
     try:
         with closing(sqlite3.connect(path)) as database:
             database.execute("select count(*) from sqlite_master").fetchall()
@@ -96,6 +96,15 @@ def require_database() -> None:
     if revision is not None and revision not in set(versions) - set(versions.values()):
         shown = _without_password(tracking_uri())
         raise ConfigError(f"MLflow at {shown}: {_of_another_version(revision)}")
+
+
+def has_database_file() -> bool:
+    """Whether runs go to a file of SQLite, and it is there."""
+    return tracking_uri().startswith(_SQLITE) and _database_file().is_file()
+
+
+def _database_file() -> Path:
+    return Path(tracking_uri().removeprefix(_SQLITE).partition("?")[0])
 
 
 def _revision_of(database: sqlite3.Connection) -> str | None:
