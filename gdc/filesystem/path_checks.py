@@ -1,5 +1,6 @@
 """Checks of paths: is it a regular file, do two overlap? Links are followed, no file is opened."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,7 +42,11 @@ def irregular_kind(path: Path) -> str | None:
     Raises:
         OSError: It does not exist, or this user may not look at it.
     """
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except NotADirectoryError as error:
+        # Below a file or a device there is nothing.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
     return next((kind for kind, is_kind in _KINDS.items() if is_kind(mode)), None)
 
 

@@ -62,6 +62,12 @@ def test_a_trace_is_mapped_by_its_name_into_a_folder_by_its_name(name: str) -> N
     assert sum(found[name]["counts"].values()) == 2
 
 
+def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError):
+        require_file(tmp_path / "file/report.json")
+
+
 def test_one_module_opens_tables() -> None:
     """Of polars' functions every one takes a path for a pattern unless it is told not to."""
     opening = re.compile(r"\bpl\.(read|scan)_\w+\(")
