@@ -74,11 +74,11 @@ def campaign(reference: Path, place: Path, options: argparse.Namespace) -> Itera
     """Trials one after the other: some targets are forgotten, the runs of them killed."""
     found = Found()
     chance = random.Random(options.seed)  # noqa: S311 - no secret
-    expected = killing.results(reference)
+    expected = builders.digests(reference, killing.RESULTS)
     while len(found.kills) < options.rounds and not is_over(options.until):
         folder = place / f"trial-{found.trials}"
         shutil.copytree(reference, folder, symlinks=True)
-        killing.forget(folder, chance.choice(TARGETS))
+        builders.forget(folder, chance.choice(TARGETS))
         trial = killing.Trial(folder, chance, options.longest)
         kills = trial.kill_often(KILLS_A_TRIAL)
         faults = [fault for kill in kills for fault in kill.faults] + trial.finish(expected)

@@ -105,12 +105,16 @@ def calibrated_drop_log_p(
     Source: Vovk et al. 2005; Bates et al. 2023, arXiv:2104.08279.
     """
     heldout_residuals = calibrate(columns, heldout).residuals
+    return log_p(calibrated_drop(columns, num_tokens, zlib_size, heldout), heldout_residuals)
 
-    def log_p(residuals: pl.Series) -> pl.Series:
+
+def log_p(residual: pl.Expr, heldout_residuals: NDArray[np.float64]) -> pl.Expr:
+    """Minus log10 of ``p_values``, null where the residual is."""
+
+    def of_values(residuals: pl.Series) -> pl.Series:
         return pl.Series(-np.log10(p_values(residuals.to_numpy(), heldout_residuals)))
 
-    residual = calibrated_drop(columns, num_tokens, zlib_size, heldout)
-    log_ps = residual.map_batches(log_p, return_dtype=pl.Float64, is_elementwise=True)
+    log_ps = residual.map_batches(of_values, return_dtype=pl.Float64, is_elementwise=True)
     return pl.when(residual.is_not_null()).then(log_ps)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.scores.calibrated import FOLDS, MIN_HELDOUT, p_values, require_heldout
+from gdc.scores.calibrated import FOLDS, MIN_HELDOUT, log_p, require_heldout
 from gdc.scores.ngrams import ORDERS
 from gdc.scores.trace_scores import Columns, contrast, mean, middle_and_late
 
@@ -154,13 +154,9 @@ def synthetic_control_log_p(
     Source: Vovk et al. 2005; Bates et al. 2023, arXiv:2104.08279.
     """
     residuals = _fit_to_text("synthetic_control_log_p", columns, heldout).residuals
-
-    def log_p(gaps: pl.Series) -> pl.Series:
-        return pl.Series(-np.log10(p_values(gaps.to_numpy(), residuals)))
-
-    gap = synthetic_control_gap(columns, num_tokens, zlib_size, ngram_nats, heldout)
-    log_ps = gap.map_batches(log_p, return_dtype=pl.Float64, is_elementwise=True)
-    return pl.when(gap.is_not_null()).then(log_ps)
+    return log_p(
+        synthetic_control_gap(columns, num_tokens, zlib_size, ngram_nats, heldout), residuals
+    )
 
 
 def unseen_loss_contrast(

@@ -1,4 +1,4 @@
-"""What DVC took from its cache for a target -> files that are not what their hash says.
+"""What DVC took from its cache for a target -> outputs whose objects are not what their hash says.
 
 DVC believes that a file of its cache still is what it was when it was stored.
 """
@@ -7,7 +7,7 @@ DVC believes that a file of its cache still is what it was when it was stored.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import file_digest, md5
 from pathlib import Path
 from typing import Final
@@ -30,27 +30,27 @@ def remove_damaged(target: str) -> list[Path]:
     """
     lock = files.parse_yaml(dvc_files.read_lock().decode(), dvc_files.LOCK)
     stages = lock.get("stages") or {}
-    removed = []
+    removed, object_of = [], _place_of_objects()
     for out in stages.get(target, {}).get("outs") or ():
-        damaged = list(_damaged_objects(str(out.get("md5", ""))))
+        damaged = list(_damaged_objects(str(out.get("md5", "")), object_of))
         if damaged:
             path = Path(out["path"])
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             for name in damaged:
-                _object(name).unlink()
+                object_of(name).unlink()
             removed.append(path)
     return removed
 
 
-def _damaged_objects(name: str) -> Iterator[str]:
+def _damaged_objects(name: str, object_of: Callable[[str], Path]) -> Iterator[str]:
     """The hashes, of an output and of the files in it, whose objects have another content."""
-    if not name or not _object(name).exists():
+    if not name or not object_of(name).exists():
         return  # not in the cache, or the workspace uses another one
-    if _hash(_object(name)) != name.removesuffix(_FOLDER):
+    if _hash(object_of(name)) != name.removesuffix(_FOLDER):
         yield name
     elif name.endswith(_FOLDER):
-        for entry in json.loads(_object(name).read_bytes()):
-            yield from _damaged_objects(entry["md5"])
+        for entry in json.loads(object_of(name).read_bytes()):
+            yield from _damaged_objects(entry["md5"], object_of)
 
 
 def _hash(path: Path) -> str:
@@ -59,8 +59,10 @@ def _hash(path: Path) -> str:
         return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()
 
 
-def _object(name: str) -> Path:
+def _place_of_objects() -> Callable[[str], Path]:
+    """Where the cache of this workspace holds, or would hold, the object of a hash."""
     from dvc.repo import Repo
 
     with Repo() as repo:
-        return Path(repo.cache.local.oid_to_path(name))
+        cache = repo.cache.local
+    return lambda name: Path(cache.oid_to_path(name))

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,21 @@ def dvc(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Hash of every result of a run."""
-    files = [*(folder / "data").rglob("*"), *(folder / "metrics").rglob("*")]
+def forget(folder: Path, targets: Sequence[str]) -> None:
+    """As if these had never run: no results, no entry in dvc.lock, nothing to restore them from."""
+    lock = YAML(typ="safe").load((folder / "dvc.lock").read_text(encoding="utf-8"))
+    for target in targets:
+        for out in [out["path"] for out in lock["stages"].pop(target)["outs"]]:
+            path = folder / out
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with (folder / "dvc.lock").open("w", encoding="utf-8") as file:
+        YAML().dump(lock, file)
+    shutil.rmtree(folder / ".dvc/cache/runs", ignore_errors=True)
+
+
+def digests(folder: Path, places: Sequence[str] = ("data", "metrics")) -> dict[str, str]:
+    """Hash of every result of a run, of what is half written too."""
+    files = [file for place in places for file in (folder / place).rglob("*")]
     return {
         str(file.relative_to(folder)): blake2b(file.read_bytes()).hexdigest()
         for file in files

@@ -3,23 +3,20 @@
 import os
 import pkgutil
 import random
-import shutil
 import signal
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
 
 import gdc.stages
-from tests.flows.builders import start_flow
+from tests.flows.builders import digests, start_flow
 
 # In the environment of all that a round starts, whoever its parent is by then.
 MARK = "KILL_ROUND"
@@ -31,6 +28,7 @@ MOMENTS = ("any", "dvc.lock", "mlflow.db", "a checkpoint", "a table")
 STOP_SECONDS = 60.0
 RUN_SECONDS = 900.0
 MOST_RUNS = 3
+RESULTS = ("data", "metrics", "reports")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Trial:
                 break
         else:
             return [f"does not go on: {output.strip().splitlines()[-1][:200]}"]
-        found = results(self.folder)
+        found = digests(self.folder, RESULTS)
         names = sorted(
             name for name in {*expected, *found} if expected.get(name) != found.get(name)
         )
@@ -146,28 +144,6 @@ class Trial:
         if "Traceback (most recent call last)" in output:
             faults.append(f"traceback: {output.strip().splitlines()[-1][:160]}")
         return faults
-
-
-def forget(folder: Path, targets: Sequence[str]) -> None:
-    """As if these had never run: no results, no entry in dvc.lock, nothing to restore them from."""
-    lock = YAML(typ="safe").load((folder / "dvc.lock").read_text(encoding="utf-8"))
-    for target in targets:
-        for out in [out["path"] for out in lock["stages"].pop(target)["outs"]]:
-            path = folder / out
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with (folder / "dvc.lock").open("w", encoding="utf-8") as file:
-        YAML().dump(lock, file)
-    shutil.rmtree(folder / ".dvc/cache/runs", ignore_errors=True)
-
-
-def results(folder: Path) -> dict[str, str]:
-    """Hash of every file that a run makes, what is half written included."""
-    named = [p for place in ("data", "metrics", "reports") for p in (folder / place).rglob("*")]
-    return {
-        str(path.relative_to(folder)): blake2b(path.read_bytes()).hexdigest()
-        for path in named
-        if path.is_file()
-    }
 
 
 def runs_without_end(folder: Path) -> int:

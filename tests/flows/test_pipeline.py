@@ -15,7 +15,6 @@ import polars as pl
 import psutil
 import pytest
 from mlflow.entities import Run
-from ruamel.yaml import YAML
 
 from tasks.graph import changed_targets, load_graph
 from tests.builders import losses_by_numpy
@@ -23,6 +22,7 @@ from tests.flows.builders import (
     ENVIRONMENT,
     digests,
     dvc,
+    forget,
     git,
     read_json,
     read_params,
@@ -273,18 +273,6 @@ def test_cells_on_workers_of_ray_make_the_bytes_of_a_run_without_it(
     assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
     _, alive = psutil.wait_procs(started_with("GDC_WORKER_FOLDER", tmp_path / "workers"), timeout=9)
     assert not alive
-
-
-def forget(folder: Path, targets: list[str]) -> None:
-    """As if these had never run: no results, no entry in dvc.lock, nothing to restore them from."""
-    lock = YAML(typ="safe").load((folder / "dvc.lock").read_text(encoding="utf-8"))
-    for target in targets:
-        for out in [out["path"] for out in lock["stages"].pop(target)["outs"]]:
-            path = folder / out
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with (folder / "dvc.lock").open("w", encoding="utf-8") as file:
-        YAML().dump(lock, file)
-    shutil.rmtree(folder / ".dvc/cache/runs")
 
 
 def started_with(variable: str, value: Path) -> list[psutil.Process]:
