@@ -4,6 +4,7 @@ A target returns whether the input was accepted. It fails by a traceback of anot
 ``GdcError``, or by an assertion: the result is not what the input supports.
 """
 
+import codecs
 import gzip
 import json
 import shutil
@@ -118,7 +119,7 @@ def jsonl_rows(data: st.DataObject) -> bool:
     odd = st.builds(lambda value: json.dumps(value).encode(), mutations.values)
     half = st.builds(lambda value: json.dumps({"text": value}).encode(), mutations.values)
     lines = data.draw(st.lists(right | half | odd | st.binary(max_size=20), max_size=6))
-    content = b"\n".join(line.replace(b"\n", b"") for line in lines)
+    content = plain = b"\n".join(line.replace(b"\n", b"") for line in lines)
     path = Path("in.jsonl")
     path.write_bytes(content)
     if data.draw(st.integers(0, 5)) == 0:
@@ -135,7 +136,9 @@ def jsonl_rows(data: st.DataObject) -> bool:
     if content and not is_whole:
         texts = [text for text in map(text_of_line, lines) if text is not None]
         assert rows.rows["text"].to_list() == texts
-        num_lines = sum(bool(line.replace(b"\n", b"").strip()) for line in lines)
+        # A byte order mark before the first line is none of its text.
+        all_lines = plain.removeprefix(codecs.BOM_UTF8).split(b"\n")
+        num_lines = sum(bool(line.strip()) for line in all_lines)
         assert rows.rows.height + rows.bad_rows.height == num_lines
     return True
 
@@ -143,7 +146,6 @@ def jsonl_rows(data: st.DataObject) -> bool:
 def text_of_line(line: bytes) -> str | None:
     """A second reader: the text of a line of JSON, or None where it has no usable one."""
     try:
-        # A byte order mark before the first line is none of its text.
         value = json.loads(line.replace(b"\n", b"").decode("utf-8-sig"))
         text = value["text"]
         text.encode()
