@@ -1,5 +1,6 @@
 """The path of a table file -> its rows, and back: the only place where polars opens files."""
 
+from collections.abc import Iterator
 from hashlib import blake2b, file_digest
 from pathlib import Path
 
@@ -25,6 +26,22 @@ def scan_parquet(*paths: Path) -> pl.LazyFrame:
     for path in paths:
         require_file(path)
     return pl.scan_parquet([path.absolute() for path in paths], glob=False)
+
+
+def whole_batches(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The rows of a lazy table, batch by batch, in any order.
+
+    Raises:
+        ComputeError: Fewer rows come than there are: polars ends without an error where its decoder
+            fails.
+    """
+    num_rows = 0
+    for batch in table.collect_batches(engine="streaming", maintain_order=False):
+        num_rows += batch.height
+        yield batch
+    expected = table.select(pl.len()).collect(engine="streaming").item()
+    if num_rows != expected:
+        raise pl.exceptions.ComputeError(f"expected {expected} rows, got {num_rows}")
 
 
 def read_ndjson(path: Path) -> pl.DataFrame:

@@ -4,16 +4,14 @@ Tensors: B rows of a batch, T positions, S samples: as many as rows, or several 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from gdc.errors import ConfigError
-
-# The label of a position without a loss.
-IGNORED: Final = -100
+from gdc.statistics.label_weights import IGNORED
 
 
 def causal_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gdc.errors import ConfigError
 from gdc.recording.loaders import ROWS
+from gdc.recording.sample_ids import USUAL_COLUMNS
 from gdc.recording.sample_losses import IGNORED
 
 _NOTHING: Final = {"input_ids": [0], "labels": [IGNORED]}
@@ -34,7 +35,7 @@ class Samples:
         """
         self.dataset, self.tokens, self.places = dataset, tokens, places
         columns = getattr(dataset, "column_names", ())
-        wanted = [id_column] if id_column is not None else ["sample_id", "id"]
+        wanted = USUAL_COLUMNS if id_column is None else (id_column,)
         self.id_column = next((name for name in wanted if name in columns), None)
         if self.id_column is None and id_column is not None:
             raise ConfigError(

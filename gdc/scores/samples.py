@@ -306,8 +306,8 @@ def _corpus_inputs(corpus: Chunks, needs: Collection[str], trained: pl.Series) -
         )
         for chunk in corpus
     )
-    has_texts = all(set(_NGRAM_COLUMNS) <= set(chunk.columns) for chunk in corpus)
-    if "ngram_nats" not in needs or not has_texts:
+    # Each further look at the corpus reads its texts again.
+    if "ngram_nats" not in needs or not set(_NGRAM_COLUMNS) <= set(next(iter(corpus)).columns):
         return inputs
     return _joined(inputs, ngram_nats(corpus, trained))
 

@@ -153,10 +153,9 @@ def synthetic_control_log_p(
 
     Source: Vovk et al. 2005; Bates et al. 2023, arXiv:2104.08279.
     """
-    residuals = _fit_to_text("synthetic_control_log_p", columns, heldout).residuals
-    return log_p(
-        synthetic_control_gap(columns, num_tokens, zlib_size, ngram_nats, heldout), residuals
-    )
+    fitted = _fit_to_text("synthetic_control_log_p", columns, heldout)
+    features = text_features(num_tokens, zlib_size, ngram_nats)
+    return log_p(fitted.predict(features) - late_loss(columns), fitted.residuals)
 
 
 def unseen_loss_contrast(

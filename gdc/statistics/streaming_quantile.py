@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gdc.filesystem.table_files import whole_batches
+
 # The sample of a table: this many slices, evenly spaced, of this many rows.
 _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
@@ -124,15 +126,9 @@ def _chunks(tables: Sequence[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
     """The values of all columns as one column, chunk by chunk, in any order.
 
     Raises:
-        ComputeError: Fewer rows come than there are: polars ends without an error where its decoder
-            fails.
+        ComputeError: As ``whole_batches``.
     """
     for table in tables:
-        num_rows = 0
-        for chunk in table.collect_batches(engine="streaming", maintain_order=False):
-            num_rows += chunk.height
+        for chunk in whole_batches(table):
             columns = [column.rename("value") for column in chunk.iter_columns()]
             yield pl.concat(columns, rechunk=False).to_frame()
-        expected = table.select(pl.len()).collect(engine="streaming").item()
-        if num_rows != expected:
-            raise pl.exceptions.ComputeError(f"expected {expected} rows, got {num_rows}")

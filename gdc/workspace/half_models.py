@@ -104,10 +104,7 @@ def read_references(params: Params, num_models: int) -> pl.DataFrame:
     Raises:
         DataError: The losses of a model are missing, or those of some training samples.
     """
-    losses = [
-        _read(losses_path(params, num_models, number), HALF_MODEL_LOSS).drop("token_losses")
-        for number in range(num_models)
-    ]
+    losses = [table.drop("token_losses") for table in _read_losses(params, num_models)]
     table, num_missing = tables.with_losses(make_halves(params, num_models), losses)
     if num_missing:
         raise DataError(
@@ -119,12 +116,13 @@ def read_references(params: Params, num_models: int) -> pl.DataFrame:
 
 def read_token_losses(params: Params, num_models: int) -> list[pl.Series]:
     """Losses of all tokens under each half-model: lists of Float32, nats, by ``sample_id``."""
-    return [
-        _read(losses_path(params, num_models, number), HALF_MODEL_LOSS).sort("sample_id")[
-            "token_losses"
-        ]
-        for number in range(num_models)
-    ]
+    return [table.sort("sample_id")["token_losses"] for table in _read_losses(params, num_models)]
+
+
+def _read_losses(params: Params, num_models: int) -> Iterator[pl.DataFrame]:
+    # The name of the folder is a digest of the whole corpus.
+    place = folder(params, num_models)
+    return (_read(place / f"{number}.parquet", HALF_MODEL_LOSS) for number in range(num_models))
 
 
 def _inputs() -> Iterator[Path]:

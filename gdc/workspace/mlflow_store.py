@@ -9,6 +9,7 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,6 +117,7 @@ def _revision_of(database: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
+@cache
 def _revisions() -> dict[str, str | None]:
     """Versions of tables that the installed MLflow knows, and the one before each.
 

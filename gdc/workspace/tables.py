@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from gdc.errors import DataError, SchemaError
 from gdc.filesystem.durable import new_file, new_folder
-from gdc.filesystem.table_files import read_parquet, scan_parquet, write_parquet
+from gdc.filesystem.table_files import read_parquet, scan_parquet, whole_batches, write_parquet
 from gdc.schema import (
     AUDIT,
     CANARIES,
@@ -254,13 +254,8 @@ def naming_damage(*folders: Path, remedy: str = TRAIN) -> Iterator[None]:
 
 def _decode(path: Path) -> None:
     """Read all of a file and keep nothing; what can be counted from its metadata tells little."""
-    table = scan_parquet(path)
-    batches = table.collect_batches(engine="streaming", maintain_order=False)
-    num_rows = sum(batch.height for batch in batches)
-    expected = table.select(pl.len()).collect(engine="streaming").item()
-    # Polars ends without an error where its decoder fails.
-    if num_rows != expected:
-        raise pl.exceptions.ComputeError(f"expected {expected} rows, got {num_rows}")
+    for _ in whole_batches(scan_parquet(path)):
+        pass
 
 
 def read_table(path: Path, schema: pl.Schema, remedy: str = RUN) -> pl.DataFrame:
