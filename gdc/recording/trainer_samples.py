@@ -10,7 +10,7 @@ import numpy as np
 from gdc.errors import ConfigError
 from gdc.recording.loaders import ROWS
 from gdc.recording.sample_ids import USUAL_COLUMNS
-from gdc.recording.sample_losses import IGNORED
+from gdc.statistics.label_weights import IGNORED
 
 _NOTHING: Final = {"input_ids": [0], "labels": [IGNORED]}
 
