@@ -105,12 +105,7 @@ def _workspace() -> str:
 
 def _parameters() -> str:
     params = _params()
-    num_models = (
-        len(params.train.seeds)
-        + len(params.reference.models)
-        + len(params.retrain.arms) * len(params.retrain.seeds)
-    )
-    return f"params.yaml is valid: {num_models} {params.model.kind} models to train"
+    return f"params.yaml is valid: {params.num_models} {params.model.kind} models to train"
 
 
 def _source() -> str:

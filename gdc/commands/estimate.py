@@ -48,11 +48,7 @@ class Estimate:
 def estimate(params: Params, num_workers: int | None = None) -> Estimate:
     """Estimate the cost of all trainings of a run; audits and other stages come on top."""
     num_tokens, num_samples = count_tokens(params)
-    num_models = (
-        len(params.train.seeds)
-        + len(params.reference.models)
-        + len(params.retrain.arms) * len(params.retrain.seeds)
-    )
+    num_models = params.num_models
     workers = num_workers or max(1, (os.cpu_count() or 1) // params.training.num_threads)
     speed, num_weights = None, 0
     if not isinstance(params.model, PretrainedModel):

@@ -128,9 +128,13 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
         found = _read_samples(request, trace)
         report_tables, rules = _measure(request, trace, found, rules)
     warnings = [*_warnings(request, found), *_late_start(trace, rules)]
-    report = map_report.build_map_report(report_tables, rules, warnings)
-    page = map_report.render_map(report, report_tables, trace)
-    _write(report, report_tables, page, out)
+    ranked = map_report.rank_samples(report_tables)
+    report = map_report.build_map_report(report_tables, ranked, rules, warnings)
+    page = map_report.render_map(report, ranked, trace)
+    _write(report_tables, out)
+    tables.write_table(out / "samples.parquet", ranked, ranked.schema)
+    files.write_json(out / "report.json", report.model_dump(mode="json"))
+    files.write_text(out / "report.html", page)
     return report
 
 
@@ -165,17 +169,13 @@ def _measure(
     return measured, rules
 
 
-def _write(report: MapReport, found: ReportTables, page: str, out: Path) -> None:
+def _write(found: ReportTables, out: Path) -> None:
     durable.make_folder(out)
     tables.write_table(out / "scores.parquet", found.scores, SCORES)
     tables.write_table(out / "quadrants.parquet", found.quadrants, QUADRANT_TABLE)
     tables.write_table(out / "spans.parquet", found.spans, SPANS)
-    ranked = map_report.rank_samples(found)
-    tables.write_table(out / "samples.parquet", ranked, ranked.schema)
     files.write_json(out / "scores.json", found.scores_summary.to_json())
     files.write_json(out / "quadrants.json", found.quadrants_summary.to_json())
-    files.write_json(out / "report.json", report.model_dump(mode="json"))
-    files.write_text(out / "report.html", page)
 
 
 def _rules(request: Request, trace: Trace, params: Params) -> Params:

@@ -27,6 +27,7 @@ from starlette.routing import Route
 from gdc.errors import DataError, GdcError
 from gdc.filesystem.table_files import checksum
 from gdc.mapping.quadrants import QuadrantsSummary
+from gdc.recording.trace import Trace
 from gdc.report import page
 from gdc.report.curves import sample_curves
 from gdc.report.page_data import PageFrame, page_words, to_script
@@ -111,17 +112,8 @@ def _texts_of(_: str) -> tuple[TextsOnDisk, PageFrame]:
     """The texts of the current folder; anew after a run."""
     params = files.load_params()
     quadrants = files.read_as(QuadrantsSummary, paths.QUADRANTS_SUMMARY)
-    frame = PageFrame(
-        axis=quadrants.axis,
-        num_early=files.read_as(ScoresSummary, paths.SCORES_SUMMARY).num_early,
-        cuts={
-            "difficulty": quadrants.difficulty_threshold,
-            quadrants.axis: quadrants.memorization_threshold,
-        },
-        arms=list(params.intervene.arms),
-        max_texts=params.report.max_points,
-        show_text=params.report.show_text,
-    )
+    num_early = files.read_as(ScoresSummary, paths.SCORES_SUMMARY).num_early
+    frame = PageFrame.of(quadrants, num_early, list(params.intervene.arms), params.report)
     return TextsOnDisk(paths.SAMPLES, frame), frame
 
 
@@ -130,10 +122,14 @@ def _texts() -> TextsOnDisk:
 
 
 def _version() -> str:
+    return _version_of(paths.SAMPLES)
+
+
+def _version_of(path: Path) -> str:
     try:
-        return str(paths.SAMPLES.stat().st_mtime_ns)
+        return str(path.stat().st_mtime_ns)
     except FileNotFoundError:
-        raise DataError(f"{paths.SAMPLES}: not there yet. gdc run makes it.") from None
+        raise DataError(f"{path}: not there yet. gdc run makes it.") from None
 
 
 def _answer(request: Request, what: str) -> Response:
@@ -145,12 +141,18 @@ def _answer(request: Request, what: str) -> Response:
 def _text(request: Request) -> Response:
     row = _texts().opened(request.query_params.get("sample_id", ""))
     params = files.load_params()
-    runs = [_trace(seed) for seed in params.train.seeds]
+    runs = [
+        _trace(_version_of(paths.trace_path(n) / "checkpoints.parquet"), n)
+        for n in params.train.seeds
+    ]
     curves = sample_curves(pl.Series([row["key"]]), runs, params.score.mode)
     return JSONResponse(row | {"curve": curves["curve"].to_list()[0] if curves.height else None})
 
 
-_trace = cache(traces.read)
+@cache
+def _trace(_: str, seed: int) -> Trace:
+    """The trace of a tracked run; anew after it was trained again."""
+    return traces.read(seed)
 
 
 def _download(request: Request) -> Response:

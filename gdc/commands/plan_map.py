@@ -74,9 +74,10 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
     params = project.params_or_preset("docs")
     plan = _plan(request, scored, folder, params).collect()
     texts = _texts(folder)
+    # Only of dropped samples the kept copy is named.
     copies = (
         pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
-        if texts is None
+        if texts is None or "drop" not in plan["action"]
         else near_duplicates.near_copies([texts], params.reference, seed=params.seed)
     )
     named = with_kept_copies(plan, copies)

@@ -12,7 +12,7 @@ import polars as pl
 from gdc.commands.own_files import OwnRows, naming_options, read_rows
 from gdc.config import CanariesConfig
 from gdc.corpus import canaries as canary_texts
-from gdc.corpus.samples import content_id, normalize
+from gdc.corpus.samples import contents_of
 from gdc.corpus.sources.endings import compression_of, kind_of
 from gdc.corpus.sources.fields import require_whole
 from gdc.errors import ConfigError, DataError
@@ -161,10 +161,8 @@ def _make(request: Request, own: OwnRows) -> pl.DataFrame:
     config = CanariesConfig.model_validate(
         {"digits": None, "words": None, "natural": None, **chosen}
     )
-    texts = own.rows.select(text=pl.col("text").map_elements(normalize, pl.String)).with_columns(
-        content_id=pl.col("text").map_elements(content_id, pl.String)
-    )
-    samples = texts.with_columns(num_copies=pl.len().over("content_id").cast(pl.Int64))
+    num_copies = pl.len().over("content_id").cast(pl.Int64)
+    samples = contents_of(own.rows).with_columns(num_copies=num_copies)
     with naming_options("the file"):
         return canary_texts.make_canaries(config, [samples], seed=request.seed)
 

@@ -13,7 +13,7 @@ import polars as pl
 from gdc.audit import model_audit, windows
 from gdc.commands import audit
 from gdc.commands.own_files import OwnRows, naming_options, read_rows
-from gdc.corpus.samples import content_id, normalize
+from gdc.corpus.samples import contents_of
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError
 from gdc.filesystem import durable, table_files
@@ -287,10 +287,7 @@ def _leaked(found: pl.DataFrame, own: OwnRows, tokenizer: str, *, show_text: boo
             dtype=pl.String,
         ),
     )
-    contents = pl.Series(
-        [content_id(normalize(text)) for text in own.rows["text"]], dtype=pl.String
-    )
-    named = own.rows.select("sample_id", "source").with_columns(content_id=contents)
+    named = own.rows.select("sample_id", "source").with_columns(contents_of(own.rows)["content_id"])
     return (
         named.join(rows, left_on="content_id", right_on="sample_id", maintain_order="left")
         .sort("num_tokens", descending=True, maintain_order=True)

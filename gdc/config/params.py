@@ -52,6 +52,12 @@ class Params(Section):
     evaluate: EvaluateConfig
     report: ReportConfig
 
+    @property
+    def num_models(self) -> int:
+        """Models that a run trains: tracked ones, reference models, and one an arm and seed."""
+        retrained = len(self.retrain.arms) * len(self.retrain.seeds)
+        return len(self.train.seeds) + len(self.reference.models) + retrained
+
     @model_validator(mode="after")
     def _nothing_is_listed_twice(self) -> Self:
         lists: dict[str, tuple[object, ...]] = {

@@ -204,15 +204,5 @@ def map_frame(report: Report) -> MapFrame:
 
 def page_frame(report: Report, params: Params) -> PageFrame:
     """What the page needs beside the samples."""
-    quadrants, shown = report.quadrants, report.settings.report
-    return PageFrame(
-        axis=quadrants.axis,
-        num_early=report.scores.num_early,
-        cuts={
-            "difficulty": quadrants.difficulty_threshold,
-            quadrants.axis: quadrants.memorization_threshold,
-        },
-        arms=list(params.intervene.arms),
-        max_texts=shown.max_points,
-        show_text=shown.show_text,
-    )
+    num_early, shown = report.scores.num_early, report.settings.report
+    return PageFrame.of(report.quadrants, num_early, list(params.intervene.arms), shown)

@@ -69,11 +69,14 @@ class MapReport(Record):
     settings: MapSettings
 
 
-def build_map_report(tables: ReportTables, params: Params, warnings: Sequence[str]) -> MapReport:
+def build_map_report(
+    tables: ReportTables, ranked: pl.DataFrame, params: Params, warnings: Sequence[str]
+) -> MapReport:
     """Gather every number and sentence of the map of one trace with its texts.
 
     Args:
         tables: Without plans and audits.
+        ranked: What ``rank_samples`` returns for them.
         params: Their rules; the axis is a score.
         warnings: Sentences to stand before those on the numbers.
 
@@ -88,7 +91,7 @@ def build_map_report(tables: ReportTables, params: Params, warnings: Sequence[st
         scores=tables.scores_summary,
         quadrants=quadrants,
         definitions=sentences.define_quadrants(quadrants),
-        highest=_highest(tables, params),
+        highest=_highest(ranked, quadrants.axis, params),
         hotspots=samples.list_hotspots(scored, params),
         causes=samples.count_causes(scored),
         calibration=calibration,
@@ -131,21 +134,16 @@ def rank_samples(tables: ReportTables) -> pl.DataFrame:
     )
 
 
-def render_map(report: MapReport, tables: ReportTables, trace: Trace) -> str:
-    """The map as a page that loads nothing; its loss curves are those of the trace."""
-    quadrants, shown = report.quadrants, report.settings.report
-    frame = PageFrame(
-        axis=quadrants.axis,
-        num_early=report.scores.num_early,
-        cuts={
-            "difficulty": quadrants.difficulty_threshold,
-            quadrants.axis: quadrants.memorization_threshold,
-        },
-        arms=(),
-        max_texts=shown.max_points,
-        show_text=shown.show_text,
-    )
-    samples = rank_samples(tables).lazy().with_columns(split=pl.lit("train"))
+def render_map(report: MapReport, ranked: pl.DataFrame, trace: Trace) -> str:
+    """The map as a page that loads nothing; its loss curves are those of the trace.
+
+    Args:
+        report: Of the map.
+        ranked: What ``rank_samples`` returns.
+        trace: That was mapped.
+    """
+    frame = PageFrame.of(report.quadrants, report.scores.num_early, (), report.settings.report)
+    samples = ranked.lazy().with_columns(split=pl.lit("train"))
     data = page_data(samples, frame, lambda ids: sample_curves(ids, [trace], report.scores.mode))
     return page.render_map(report, data)
 
@@ -160,9 +158,8 @@ def _stage_warnings(tables: ReportTables) -> list[str]:
     ]
 
 
-def _highest(tables: ReportTables, params: Params) -> list[RankedSample]:
-    axis = tables.quadrants_summary.axis
-    rows = rank_samples(tables).drop_nulls("rank").head(params.report.num_hotspots)
+def _highest(ranked: pl.DataFrame, axis: str, params: Params) -> list[RankedSample]:
+    rows = ranked.drop_nulls("rank").head(params.report.num_hotspots)
     text = pl.col("text") if params.report.show_text else pl.lit(None, pl.String)
     shown = rows.with_columns(score=pl.col(axis), text=text).select(list(RankedSample.model_fields))
     return [RankedSample.model_validate(row) for row in shown.to_dicts()]

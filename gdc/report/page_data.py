@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import polars as pl
 from markupsafe import Markup
 
+from gdc.config import ReportConfig
 from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.causes import REMEDIES
+from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.report.plots import COLOURS, difficulty_label, score_label
 from gdc.report.sample_table import action_of, scores_of
 from gdc.report.samples import ACTIONS
@@ -46,6 +48,23 @@ class PageFrame:
     arms: Sequence[str]
     max_texts: int
     show_text: bool
+
+    @classmethod
+    def of(
+        cls, quadrants: QuadrantsSummary, num_early: int, arms: Sequence[str], shown: ReportConfig
+    ) -> Self:
+        """The axes and thresholds of the quadrants, and what may be shown."""
+        return cls(
+            axis=quadrants.axis,
+            num_early=num_early,
+            cuts={
+                "difficulty": quadrants.difficulty_threshold,
+                quadrants.axis: quadrants.memorization_threshold,
+            },
+            arms=arms,
+            max_texts=shown.max_points,
+            show_text=shown.show_text,
+        )
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class TextsOnDisk:
     def density(self, query: Query) -> JsonObject:
         """Texts by cells of the map, whose edges are those of all texts."""
         axes = [(query.across, _NUM_BINS[0]), (query.up, _NUM_BINS[1])]
-        ends = {name: self._ends(name) for name, _ in axes}
+        ends = self._ends
         cells = [
             ((pl.col(name) - ends[name][0]) / _width(*ends[name], bins))
             .floor()
@@ -172,13 +172,17 @@ class TextsOnDisk:
         first = pl.col("sample_id").str.ends_with("-0")
         return self._samples.filter(pl.col("split") == "train", first)
 
-    def _ends(self, score: str) -> tuple[float, float]:
-        low, high = (
-            self._texts.select(low=pl.col(score).min(), high=pl.col(score).max())
-            .collect(engine="streaming")
-            .row(0)
+    @cached_property
+    def _ends(self) -> Mapping[str, tuple[float, float]]:
+        """Lowest and highest value of each score."""
+        table = self._texts.select(self.scores)
+        lows, highs = (
+            ends.collect(engine="streaming").row(0, named=True)
+            for ends in (table.min(), table.max())
         )
-        return (0.0, 1.0) if low is None else (low, high)
+        return {
+            name: (0.0, 1.0) if low is None else (low, highs[name]) for name, low in lows.items()
+        }
 
     def _rows(self, ids: pl.Series, max_chars: int) -> list[JsonObject]:  # JSON
         asked = pl.LazyFrame({"sample_id": ids})
