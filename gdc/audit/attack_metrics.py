@@ -107,6 +107,25 @@ def tpr_at_fpr(
     return float(points.tpr[points.fpr <= fpr].max())
 
 
+def tail_rate(
+    member_losses: NDArray[np.floating], heldout_losses: NDArray[np.floating], quantile: float
+) -> float:
+    """Share of held-out losses above a quantile of the members' losses (linear interpolation).
+
+    It needs no reference, and no text in particular: where nothing leaked it is 1 - ``quantile``.
+
+    Raises:
+        ConfigError: ``quantile`` is not in [0, 1].
+        DataError: There are no members, no non-members, or a loss is NaN.
+
+    Source: arXiv:2510.19773.
+    """
+    if not 0 <= quantile <= 1:
+        raise ConfigError(f"tail_rate: expected a quantile in [0, 1], got {quantile}")
+    _require_scores(member_losses, heldout_losses)
+    return float(np.mean(heldout_losses > np.quantile(member_losses, quantile)))
+
+
 def null_std(num_members: int, num_non_members: int) -> float:
     """Standard deviation of the AUC of an uninformative score (Mann and Whitney 1947)."""
     pairs = num_members * num_non_members

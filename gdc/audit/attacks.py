@@ -16,11 +16,15 @@ from scipy.stats import norm
 
 from gdc.errors import ConfigError, DataError
 from gdc.statistics import hashing
+from gdc.statistics.windows import sign_balance, window_votes
 
 Scores = NDArray[np.float64]
 
 SMALLEST_STD: Final = 1e-6
 """Nats. A smaller standard deviation is rounding; dividing by it would make noise a score."""
+
+WINDOWS: Final = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)
+"""Tokens of the windows of ``wbc``. Source: arXiv:2601.02751."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class References:
     """Losses under reference models: a row is a text, a column is a model.
 
     ``seen`` tells whether that model was trained on that text (an *in* loss) or not (*out*).
+    ``token_loss`` holds the loss of every token of the texts, one text after the other: its mean
+    under the models that did not see the text, nats; None: not recorded.
 
     Raises:
         DataError: The shapes differ or a loss is not finite.
@@ -68,6 +74,7 @@ class References:
 
     loss: NDArray[np.floating]
     seen: NDArray[np.bool_]
+    token_loss: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         if self.loss.ndim != 2 or self.loss.shape != self.seen.shape:
@@ -76,6 +83,8 @@ class References:
                 f"{self.loss.shape} and {self.seen.shape}"
             )
         _require_finite("references", self.loss)
+        if self.token_loss is not None:
+            _require_finite("references", self.token_loss)
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,8 @@ class AttackInputs:
 
     Attributes:
         tokens: Of the audited texts; every other array has a row for each of them.
+        is_greedy: Whether each token is the most likely one given the true tokens before it.
+        token_reference: Log-probability of each token under models that did not see its text.
         zlib_sizes: Bytes of the compressed text.
         reference_loss: Mean loss under models that did not see the text.
         references: Losses under the reference models.
@@ -125,6 +136,8 @@ class AttackInputs:
     """
 
     tokens: TokenTable
+    is_greedy: NDArray[np.bool_] | None = None
+    token_reference: NDArray[np.floating] | None = None
     zlib_sizes: NDArray[np.int64] | None = None
     reference_loss: NDArray[np.floating] | None = None
     references: References | None = None
@@ -251,6 +264,40 @@ def rmia(
     return np.where(np.isnan(ratio), np.nan, beaten)
 
 
+def ez(
+    tokens: TokenTable, token_reference: NDArray[np.floating], is_greedy: NDArray[np.bool_]
+) -> Scores:
+    """Error-zone attack: balance of gains and losses over the tokens that the model gets wrong.
+
+    With d = log p minus the reference's log p at the tokens, after the first, that are not the most
+    likely ones: (P - N) / (P + N), P the sum of the positive d, N that of the negative ones without
+    their sign. It ranks as the P / N of the paper, which has no value where nothing is lost.
+    A text with fewer than two such tokens has its geometric mean probability: in the same range,
+    and 1 where the model knows it by heart.
+
+    Source: Ilic et al. 2026, arXiv:2601.12104.
+    """
+    _require_tokens("token_reference", token_reference, tokens)
+    _require_tokens("is_greedy", is_greedy, tokens)
+    is_first = np.concatenate([[True], tokens.text[1:] != tokens.text[:-1]])[: len(tokens.text)]
+    is_error = ~is_greedy & ~is_first
+    num_errors = np.bincount(tokens.text[is_error], minlength=tokens.num_texts)
+    gain = tokens.log_prob.astype(np.float64) - token_reference
+    return np.where(num_errors < 2, np.exp(loss(tokens)), sign_balance(gain[is_error], num_errors))
+
+
+def wbc(tokens: TokenTable, token_reference: NDArray[np.floating]) -> Scores:
+    """Window votes: share of windows that the model finds likelier than the reference does.
+
+    The mean over windows of ``WINDOWS`` tokens, each cut to the text. In [0, 1].
+
+    Source: arXiv:2601.02751.
+    """
+    _require_tokens("token_reference", token_reference, tokens)
+    gain = tokens.log_prob.astype(np.float64) - token_reference
+    return window_votes(gain, length(tokens).astype(np.int64), WINDOWS)
+
+
 def length(tokens: TokenTable) -> Scores:
     """Number of predicted tokens: a blind baseline."""
     return np.bincount(tokens.text, minlength=tokens.num_texts).astype(np.float64)
@@ -275,6 +322,8 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "lira": Attack(lira, ("tokens", "references", "is_variance_fixed")),
     "lira_online": Attack(lira_online, ("tokens", "references", "is_variance_fixed")),
     "rmia": Attack(rmia, ("tokens", "references", "population", "rmia_gamma", "rmia_offline")),
+    "ez": Attack(ez, ("tokens", "token_reference", "is_greedy")),
+    "wbc": Attack(wbc, ("tokens", "token_reference")),
 }
 
 # Of members and non-members drawn at random before training they have an AUC of 0.5.
@@ -409,3 +458,11 @@ def _require_finite(where: str, *columns: NDArray[np.floating]) -> None:
 def _require_rows(name: str, values: NDArray[Any], tokens: TokenTable) -> None:
     if len(values) != tokens.num_texts:
         raise DataError(f"{name}: expected {tokens.num_texts} rows, got {len(values)}")
+
+
+def _require_tokens(name: str, values: NDArray[Any], tokens: TokenTable) -> None:
+    if len(values) != len(tokens.text):
+        raise DataError(
+            f"{name}: expected one for each of the {len(tokens.text)} tokens, got {len(values)}. "
+            "Record them with the tokenizer and the block size of the audited model."
+        )

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.audit import attacks
-from gdc.audit.attack_metrics import AttackMetrics, measure_attack
+from gdc.audit.attack_metrics import AttackMetrics, measure_attack, tail_rate
 from gdc.audit.attacks import AttackInputs, Population, References, TokenTable
 from gdc.audit.extraction import Secrets
 from gdc.errors import DataError
@@ -25,6 +25,8 @@ MIN_SUFFIX_TOKENS: Final = 10
 # Source: Zarifzadeh et al. 2024, arXiv:2312.03262, who find both to matter little.
 RMIA_GAMMA: Final = 1.0
 RMIA_OFFLINE: Final = 1.0
+# Source: arXiv:2510.19773.
+TAIL_QUANTILES: Final = (0.99, 0.999)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class MembershipMetrics:
         blind: Metrics of each blind baseline. If its AUC is away from 0.5, the two groups differ by
             more than membership, and no attack on them proves a leak.
         suffix_extraction: Of members and of held-out texts.
+        tail_rates: Share of held-out losses above a quantile of the members' losses, by quantile;
+            1 minus the quantile where nothing leaked.
     """
 
     heldout_loss: float
@@ -55,6 +59,7 @@ class MembershipMetrics:
     membership: dict[str, AttackMetrics]
     blind: dict[str, AttackMetrics]
     suffix_extraction: SuffixExtraction
+    tail_rates: dict[str, float]
 
     def to_json(self) -> dict[str, object]:
         """The same as nested objects of numbers and strings."""
@@ -88,12 +93,16 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
     )
 
 
-def align_references(samples: pl.DataFrame, table: pl.DataFrame | None) -> References | None:
+def align_references(
+    samples: pl.DataFrame, table: pl.DataFrame | None, tokens: pl.DataFrame | None = None
+) -> References | None:
     """Losses of the samples under the reference models, in the row order of ``samples``.
 
     Args:
         samples: As ``choose_samples`` returns them.
         table: ``REFERENCES`` table with every sample, or None.
+        tokens: ``REFERENCE_TOKENS`` table, a row for each sample and each model that did not see
+            it; None: not recorded.
     """
     if table is None:
         return None
@@ -101,7 +110,31 @@ def align_references(samples: pl.DataFrame, table: pl.DataFrame | None) -> Refer
         table, on="sample_id", how="left", maintain_order="left"
     )
     loss, seen = (np.array(chosen[name].to_list()) for name in ("loss", "seen"))
-    return References(loss.astype(np.float64), seen.astype(np.bool_))
+    return References(
+        loss.astype(np.float64),
+        seen.astype(np.bool_),
+        None if tokens is None else _token_loss(samples, tokens),
+    )
+
+
+def _token_loss(samples: pl.DataFrame, tokens: pl.DataFrame) -> NDArray[np.float64]:
+    """Mean loss of each token over the models that did not see its text, text after text."""
+    num_missing = samples.join(tokens, on="sample_id", how="anti").height
+    if num_missing:
+        raise DataError(
+            "references: expected token losses of every sample under a model that did not see it, "
+            f"got none of {num_missing}. Re-run: gdc stage reference."
+        )
+    return (
+        samples.select("sample_id")
+        .with_row_index("row")
+        .join(tokens, on="sample_id", maintain_order="left_right")
+        .with_columns(position=pl.int_ranges(pl.col("token_losses").list.len()))
+        .explode("token_losses", "position")
+        .group_by("row", "position", maintain_order=True)
+        .agg(pl.col("token_losses").cast(pl.Float64).mean())["token_losses"]
+        .to_numpy()
+    )
 
 
 def audit_samples(
@@ -133,6 +166,7 @@ def audit_samples(
     inputs = _with_references(
         AttackInputs(
             tokens,
+            is_greedy=records.is_greedy,
             zlib_sizes=attacks.zlib_sizes(samples["text"].to_list()),
             min_k_share=min_k_share,
         ),
@@ -174,6 +208,7 @@ def _computable(references: References | None) -> list[str]:
     if references is not None:
         names += ["reference_ratio", "rmia"]
         names += ["lira"] if references.loss.shape[1] >= MODELS_OF_LIRA else []
+        names += ["ez", "wbc"] if references.token_loss is not None else []
         blind += ["reference_loss"]
     return names + blind
 
@@ -196,9 +231,11 @@ def _with_references(
         return inputs
     unseen = np.where(references.seen, np.nan, references.loss)
     population = References(references.loss[is_heldout], references.seen[is_heldout])
+    token_loss = references.token_loss
     return replace(
         inputs,
         references=references,
+        token_reference=None if token_loss is None else -token_loss,
         population=Population(-attacks.loss(inputs.tokens)[is_heldout], population),
         reference_loss=np.nanmean(unseen, axis=1),
         is_variance_fixed=False,
@@ -235,6 +272,12 @@ def membership_metrics(audit: pl.DataFrame) -> MembershipMetrics:
             members=members.select(pl.col("suffix_extracted").mean()).item(),
             heldout=heldout.select(pl.col("suffix_extracted").mean()).item(),
         ),
+        tail_rates={
+            str(quantile): tail_rate(
+                members["loss"].to_numpy(), heldout["loss"].to_numpy(), quantile
+            )
+            for quantile in TAIL_QUANTILES
+        },
     )
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit.attack_metrics import auc, tpr_at_fpr
+from gdc.audit.attack_metrics import auc, tail_rate, tpr_at_fpr
 from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
 from gdc.audit.epsilon_bound import best_epsilon
-from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, attacks_in, blind_in
+from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, TAIL_QUANTILES, attacks_in, blind_in
 from gdc.comparison.results import (
     AllAttacks,
     AttackMeasures,
@@ -104,14 +104,16 @@ def sample_leakage(memberships: Tables, attack: Attack, *, seed: int) -> SampleL
         [table.filter(pl.col("is_member") == value) for table in memberships]
         for value in (True, False)
     )
-    measured = _NOT_MEASURED
+    measured, tail = _NOT_MEASURED, None
     if all(table.height for table in heldout):
         measured = attack_measures(scores_of(memberships, attack), seed)
+        tail = two_sample_interval(scores_of(memberships, Attack("loss")), _tail_rate, seed)
     return SampleLeakage(
         **vars(measured),
         attack=attack.name,
         members=_suffixes(members, seed),
         heldout=_suffixes(heldout, seed),
+        tail_rate=tail,
     )
 
 
@@ -317,6 +319,11 @@ def _curve(nll: Sequence[pl.Series], seed: int) -> Curve:
         str(n): _mean([pl.Series(is_discoverable(values, n, CHANCE)) for values in log_p], seed)
         for n in NUM_SAMPLES
     }
+
+
+def _tail_rate(members: NDArray[np.float64], heldout: NDArray[np.float64]) -> float:
+    # The scores of the loss attack are minus the losses.
+    return tail_rate(-members, -heldout, TAIL_QUANTILES[0])
 
 
 def _tpr(rate: float) -> Callable[[NDArray[np.float64], NDArray[np.float64]], float]:

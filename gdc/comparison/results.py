@@ -87,11 +87,16 @@ class SuffixLeakage:
 
 @dataclass(frozen=True)
 class SampleLeakage(AttackMeasures):
-    """What the attack named ``attack`` and a prefix tell of ordinary training samples."""
+    """What the attack named ``attack`` and a prefix tell of ordinary training samples.
+
+    ``tail_rate`` is the share of held-out losses above the 99 % quantile of the members' losses:
+    1 % where nothing leaked.
+    """
 
     attack: str
     members: SuffixLeakage
     heldout: SuffixLeakage
+    tail_rate: Measured | None = None
 
 
 @dataclass(frozen=True)

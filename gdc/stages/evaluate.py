@@ -31,7 +31,9 @@ def main() -> None:
             samples,
             params.evaluate,
             membership_table.align_references(
-                samples, tables.read_references(params.reference.models)
+                samples,
+                tables.read_references(params.reference.models),
+                tables.read_reference_tokens(params.reference.models, samples),
             ),
         )
         metrics = {

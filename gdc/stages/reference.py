@@ -2,15 +2,63 @@
 
 import argparse
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+from torch import nn
 
+from gdc.schema import REFERENCE_TOKENS
 from gdc.stages import fitting
 from gdc.stages.runner import run
-from gdc.training import distributed
+from gdc.training import distributed, losses
+from gdc.training.batches import TokenizedTexts
+from gdc.training.distributed import Group
 from gdc.workspace import files, tables
 
 # Reference models are independent draws: no tracked or retrained run has such a seed.
 SEEDS_FROM = 1_000_000
+
+
+class TokenEvaluation:
+    """``losses.sample_losses`` by way of the losses of all tokens, which it keeps.
+
+    Attributes:
+        nll: Float32, nats, one text after the other.
+    """
+
+    nll: NDArray[np.float32]
+
+    def __call__(
+        self,
+        model: nn.Module,
+        texts: TokenizedTexts,
+        *,
+        block_size: int,
+        batch_tokens: int,
+        group: Group,
+    ) -> NDArray[np.float64]:
+        """Mean nats per token of every text; see ``losses.sample_losses``."""
+        self.nll = losses.token_losses(
+            model, texts, block_size=block_size, batch_tokens=batch_tokens, group=group
+        )
+        return losses.sample_losses_from_tokens(self.nll, texts, block_size=block_size)
+
+
+def unseen_tokens(samples: pl.DataFrame, nll: NDArray[np.float32], number: int) -> pl.DataFrame:
+    """``REFERENCE_TOKENS`` of the samples outside the model's half, the others' losses left out.
+
+    Args:
+        samples: ``sample_id``, ``num_tokens`` and the lists ``seen``.
+        nll: Losses of the tokens of all samples, nats, one sample after the other.
+        number: Of the model.
+    """
+    parts = np.split(nll, samples["num_tokens"].to_numpy().cumsum()[:-1])
+    is_unseen = ~samples["seen"].list.get(number)
+    lists = [part for part, kept in zip(parts, is_unseen, strict=True) if kept]
+    return pl.DataFrame(
+        {"sample_id": samples.filter(is_unseen)["sample_id"], "token_losses": lists},
+        schema=REFERENCE_TOKENS,
+    )
 
 
 def main() -> None:
@@ -20,6 +68,7 @@ def main() -> None:
     number = parser.parse_args().model
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "reference"})
+    recorder = TokenEvaluation() if params.train.token_losses else None
     group = distributed.init_group()
     with fitting.stage_run(group, "reference", sections, str(number)) as stage:
         samples = tables.read("corpus").join(
@@ -28,11 +77,21 @@ def main() -> None:
         is_trained = (samples["split"] == "train") & samples["seen"].list.get(number)
         recipe = fitting.recipe_from(params, SEEDS_FROM + number)
         loss, recording = fitting.fit_half(
-            params, samples, is_trained, recipe, group=group, name=f"reference@{number}"
+            params,
+            samples,
+            is_trained,
+            recipe,
+            group=group,
+            name=f"reference@{number}",
+            evaluate=recorder or losses.sample_losses,
         )
         if stage is not None:
             table = samples.select("sample_id", loss=pl.Series(loss, dtype=pl.Float32))
             tables.write_reference(number, table)
+            tokens = pl.DataFrame(schema=REFERENCE_TOKENS)
+            if recorder is not None:
+                tokens = unseen_tokens(samples, recorder.nll, number)
+            tables.write_reference_tokens(number, tokens)
             stage.log_curve("train_loss", recording.curve)
             stage.log_metrics({"num_trained": int(is_trained.sum())})
 

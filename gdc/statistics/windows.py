@@ -1,4 +1,7 @@
-"""Values of the tokens of many samples -> the largest sum over a stretch of each sample."""
+"""Values of the tokens of many samples -> sums over stretches of each sample, and their signs."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +20,7 @@ def largest_window_sums(
         window_tokens: Tokens of a window; a shorter sample is one window.
     """
     first = np.cumsum(num_tokens) - num_tokens
-    length = np.repeat(np.minimum(num_tokens, window_tokens), num_tokens)
-    end = np.arange(len(values)) + length
-    is_window = end <= np.repeat(first + num_tokens, num_tokens)
-    # Differences of running totals would be rounded by the samples that stand before.
-    padded = np.concatenate([values, np.zeros(window_tokens)])
-    sums = np.zeros(len(values))
-    for ahead in range(window_tokens):
-        sums += np.where(ahead < length, padded[ahead : ahead + len(values)], 0.0)
+    sums, is_window = _window_sums(values, num_tokens, window_tokens)
     sums[~is_window] = -np.inf
     peaks = np.maximum.reduceat(sums, first)
     is_peak = np.flatnonzero(sums == np.repeat(peaks, num_tokens))
@@ -52,3 +48,60 @@ def largest_run_sums(
     largest = np.full(len(num_tokens), -np.inf)
     np.maximum.at(largest, sample[is_in_run], sums[run[is_in_run]])
     return np.where(np.isneginf(largest), 0.0, largest)
+
+
+def window_votes(values: Values, num_tokens: NDArray[np.int64], sizes: Sequence[int]) -> Values:
+    """Share of the windows of each sample whose sum is positive, mean over the sizes, in [0, 1].
+
+    Args:
+        values: One for each token, sample after sample.
+        num_tokens: Of each sample; of one without tokens the share is NaN.
+        sizes: Tokens of a window; a shorter sample is one window.
+    """
+    sample = np.repeat(np.arange(len(num_tokens)), num_tokens)
+    shares = np.zeros(len(num_tokens))
+    for size in sizes:
+        sums, is_window = _window_sums(values, num_tokens, size)
+        num_windows = np.bincount(sample[is_window], minlength=len(num_tokens))
+        num_positive = np.bincount(sample[is_window & (sums > 0)], minlength=len(num_tokens))
+        shares += _share(num_positive, num_windows)
+    return shares / len(sizes)
+
+
+def sign_balance(values: Values, num_tokens: NDArray[np.int64]) -> Values:
+    """Sum over sum of sizes of the values of each sample, in [-1, 1]: 1 where none is negative.
+
+    0 where all values are 0 or there is none.
+
+    Args:
+        values: One for each token, sample after sample.
+        num_tokens: Of each sample.
+    """
+    sample = np.repeat(np.arange(len(num_tokens)), num_tokens)
+    total, size = (
+        np.bincount(sample, weights=weights, minlength=len(num_tokens))
+        for weights in (values, np.abs(values))
+    )
+    return np.where(size > 0, _share(total, size), 0.0)
+
+
+def _window_sums(
+    values: Values, num_tokens: NDArray[np.int64], window_tokens: int
+) -> tuple[Values, NDArray[np.bool_]]:
+    """The sum from each token on over one window, and whether its sample holds that window."""
+    first = np.cumsum(num_tokens) - num_tokens
+    length = np.repeat(np.minimum(num_tokens, window_tokens), num_tokens)
+    end = np.arange(len(values)) + length
+    is_window = end <= np.repeat(first + num_tokens, num_tokens)
+    # Differences of running totals would be rounded by the samples that stand before.
+    padded = np.concatenate([values, np.zeros(window_tokens)])
+    sums = np.zeros(len(values))
+    for ahead in range(window_tokens):
+        sums += np.where(ahead < length, padded[ahead : ahead + len(values)], 0.0)
+    return sums, is_window
+
+
+def _share(part: NDArray[Any], whole: NDArray[Any]) -> Values:
+    shares = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares

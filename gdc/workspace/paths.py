@@ -30,6 +30,11 @@ FRONT: Final = Path("reports/front.png")
 REFERENCE_FOLDER: Final = Path("data/reference")
 
 
+def reference_tokens_path(number: int) -> Path:
+    """Where the token losses under one reference model lie."""
+    return REFERENCE_FOLDER / f"tokens-{number}.parquet"
+
+
 def plan_path(arm: str) -> Path:
     """Where an arm's plan lies."""
     return Path(f"data/plans/{arm}.parquet")

@@ -25,6 +25,7 @@ from gdc.schema import (
     QUADRANT_TABLE,
     QUARANTINE,
     REFERENCE_LOSS,
+    REFERENCE_TOKENS,
     REMOVED,
     SCORES,
     SCORES_BY_RUN,
@@ -39,6 +40,7 @@ from gdc.workspace.paths import (
     audit_path,
     membership_path,
     plan_path,
+    reference_tokens_path,
 )
 
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
@@ -192,6 +194,30 @@ def write_membership(arm: str, seed: int, table: pl.DataFrame) -> None:
 def write_reference(number: int, table: pl.DataFrame) -> None:
     """Write the losses under one reference model."""
     write_table(REFERENCE_FOLDER / f"{number}.parquet", table, REFERENCE_LOSS)
+
+
+def write_reference_tokens(number: int, table: pl.DataFrame) -> None:
+    """Write the token losses under one reference model; no rows: they are not recorded."""
+    write_table(reference_tokens_path(number), table, REFERENCE_TOKENS)
+
+
+def read_reference_tokens(numbers: Sequence[int], samples: pl.DataFrame) -> pl.DataFrame | None:
+    """Token losses of some samples under the reference models that did not see them.
+
+    Args:
+        numbers: Of the models.
+        samples: Table with ``sample_id``.
+
+    Returns:
+        ``REFERENCE_TOKENS`` table in the order of the models; None: not recorded.
+    """
+    asked, found = samples.lazy().select("sample_id"), [pl.DataFrame(schema=REFERENCE_TOKENS)]
+    for path in filter(Path.exists, map(reference_tokens_path, numbers)):
+        with naming_file(path, RUN):
+            tokens = scan_table(path, REFERENCE_TOKENS)
+            found.append(tokens.join(asked, on="sample_id", how="semi").collect())
+    table = pl.concat(found)
+    return None if table.is_empty() else table
 
 
 def read_references(numbers: Sequence[int]) -> pl.DataFrame | None:

@@ -56,6 +56,8 @@ def inputs_of(
             std=rng.exponential(1, size).astype(np.float32),
             num_texts=num_texts,
         ),
+        is_greedy=rng.random(size) < 0.5,
+        token_reference=-rng.exponential(3, size).astype(np.float32),
         zlib_sizes=rng.integers(9, 40, num_texts),
         reference_loss=rng.exponential(3, num_texts),
         references=References(rng.exponential(3, seen.shape).astype(np.float32), seen),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gdc.audit.attack_metrics import auc, leak_direction, null_std, roc, tpr_at_fpr
+from gdc.audit.attack_metrics import auc, leak_direction, null_std, roc, tail_rate, tpr_at_fpr
 from gdc.errors import ConfigError, DataError
 
 NAN = float("nan")
@@ -23,6 +23,40 @@ def test_auc_of_the_published_losses() -> None:
     """Source: tensorflow/privacy membership_inference_attack_test.py."""
     members, non_members = -np.array(MEMBER_LOSSES), -np.array(NON_MEMBER_LOSSES)
     assert auc(members, non_members) == pytest.approx(30 / 36, abs=1e-6)
+
+
+def test_the_tail_is_what_lies_above_the_quantile_of_the_members() -> None:
+    """The median of 1, 2, 3 is 2; that at 0.75 is 2.5: between two members."""
+    members, heldout = np.array([1.0, 2, 3]), np.array([2.0, 2.25, 4, 5])
+    assert tail_rate(members, heldout, 0.5) == 3 / 4
+    assert tail_rate(members, heldout, 0.75) == 2 / 4
+    assert tail_rate(members, heldout, 1.0) == 2 / 4
+
+
+@given(members=scores, heldout=scores, quantile=st.floats(0, 1), shift=st.integers(0, 5))
+def test_the_tail_is_a_share_that_matches_a_plain_loop_and_grows_with_the_gap(
+    members: NDArray[np.float64], heldout: NDArray[np.float64], quantile: float, shift: int
+) -> None:
+    ordered, place = sorted(members.tolist()), quantile * (len(members) - 1)
+    below, above = math.floor(place), math.ceil(place)
+    bar = ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    # A loss may stand on a bar that was rounded.
+    if not np.isclose(heldout, bar).any():
+        expected = sum(loss > bar for loss in heldout) / len(heldout)
+        assert tail_rate(members, heldout, quantile) == expected
+    assert tail_rate(members, heldout + shift, quantile) >= tail_rate(members, heldout, quantile)
+
+
+def test_the_tail_of_a_model_that_knows_nobody_is_what_the_quantile_leaves() -> None:
+    losses = np.random.default_rng(0).normal(3, 1, 40_000)
+    assert tail_rate(losses[:20_000], losses[20_000:], 0.99) == pytest.approx(0.01, abs=0.003)
+
+
+def test_a_tail_without_members_or_beyond_all_of_them_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"in \[0, 1\], got 99"):
+        tail_rate(np.ones(2), np.ones(2), 99)
+    with pytest.raises(DataError, match="got 0, 2 and 0 NaN"):
+        tail_rate(np.ones(0), np.ones(2), 0.99)
 
 
 @given(members=scores, non_members=scores)

@@ -51,6 +51,8 @@ def reordered(inputs: AttackInputs, order: NDArray[np.int64]) -> AttackInputs:
     assert references is not None
     assert inputs.zlib_sizes is not None
     assert inputs.reference_loss is not None
+    assert inputs.token_reference is not None
+    assert inputs.is_greedy is not None
     rows = np.concatenate([np.flatnonzero(tokens.text == text) for text in order])
     return replace(
         inputs,
@@ -61,6 +63,8 @@ def reordered(inputs: AttackInputs, order: NDArray[np.int64]) -> AttackInputs:
             std=tokens.std[rows],
             num_texts=tokens.num_texts,
         ),
+        is_greedy=inputs.is_greedy[rows],
+        token_reference=inputs.token_reference[rows],
         zlib_sizes=inputs.zlib_sizes[order],
         reference_loss=inputs.reference_loss[order],
         references=References(references.loss[order], references.seen[order]),
@@ -194,6 +198,73 @@ def test_rmia_matches_a_plain_loop(seed: int, gamma: float, offline: float) -> N
     assert found.tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("target", "reference", "is_greedy", "score"),
+    [
+        pytest.param([-9, -1, -3, -2], [-1, -2, -2.5, -4], "0000", (1 + 2 - 0.5) / 3.5, id="mixed"),
+        pytest.param([-9, -1, -3, -2], [-1, -2, -2.5, -4], "0100", (2 - 0.5) / 2.5, id="errors"),
+        pytest.param([-1, -1, -1], [-1, -2, -3], "000", 1.0, id="all gained, where P / N has none"),
+        pytest.param([-1, -3, -3], [-1, -2, -2], "000", -1.0, id="all lost"),
+        pytest.param([-1, -2, -2], [-1, -2, -2], "000", 0.0, id="nothing changed"),
+        pytest.param([0, 0, 0], [-9, -9, -9], "011", 1.0, id="by heart: the first is no error"),
+        pytest.param([-1, -1, -4], [-9, -9, -9], "110", math.exp(-2), id="one error: p alone"),
+    ],
+)
+def test_ez_weighs_gains_against_losses_where_the_model_errs(
+    target: list[float], reference: list[float], is_greedy: str, score: float
+) -> None:
+    greedy = np.array([mark == "1" for mark in is_greedy])
+    found = attacks.ez(tokens_of([target]), np.array(reference), greedy)
+    assert found.tolist() == [pytest.approx(score)]
+
+
+def test_wbc_counts_the_windows_that_got_likelier_at_every_size() -> None:
+    """Gains 1, -2, 3, -1: of two tokens -1, 1, 2; of three 2, 0; all other sizes are the text."""
+    found = attacks.wbc(tokens_of([[-1, -4, -1, -3]]), np.array([-2, -2, -4, -2]))
+    assert found.tolist() == [pytest.approx((2 / 3 + 1 / 2 + 8 * 1) / 10)]
+
+
+@given(seed=seeds)
+def test_ez_and_wbc_match_plain_loops(seed: int) -> None:
+    inputs = inputs_of(seed, num_texts=6)
+    tokens, reference, greedy = inputs.tokens, inputs.token_reference, inputs.is_greedy
+    assert reference is not None
+    assert greedy is not None
+    ez, wbc = [], []
+    for text in range(6):
+        rows = [i for i, of in enumerate(tokens.text) if of == text]
+        gains = [float(tokens.log_prob[i]) - float(reference[i]) for i in rows]
+        errors = [g for g, i in zip(gains[1:], rows[1:], strict=True) if not greedy[i]]
+        mean = sum(float(tokens.log_prob[i]) for i in rows) / len(rows)
+        ratio = sum(errors) / sum(map(abs, errors)) if errors else 0.0
+        ez.append(math.exp(mean) if len(errors) < 2 else ratio)
+        shares = []
+        for window in attacks.WINDOWS:
+            size = min(window, len(rows))
+            sums = [sum(gains[i : i + size]) for i in range(len(rows) - size + 1)]
+            shares.append(sum(total > 0 for total in sums) / len(sums))
+        wbc.append(sum(shares) / len(shares))
+    assert attacks.ez(tokens, reference, greedy) == pytest.approx(ez)
+    assert attacks.wbc(tokens, reference) == pytest.approx(wbc)
+
+
+@given(seed=seeds)
+def test_ez_and_wbc_stay_in_their_ranges_and_change_sides_with_the_models(seed: int) -> None:
+    inputs = inputs_of(seed, num_texts=6)
+    tokens, reference = inputs.tokens, inputs.token_reference
+    assert reference is not None
+    nowhere = np.zeros(len(tokens.text), dtype=bool)
+    swapped = replace(tokens, log_prob=reference)
+    votes = attacks.wbc(tokens, reference)
+    assert ((votes >= 0) & (votes <= 1)).all()
+    assert votes == pytest.approx(1 - attacks.wbc(swapped, tokens.log_prob))
+    balance = attacks.ez(tokens, reference, nowhere)
+    assert (np.abs(balance) <= 1).all()
+    has_errors = attacks.length(tokens) > 2
+    turned = attacks.ez(swapped, tokens.log_prob, nowhere)
+    assert balance[has_errors] == pytest.approx(-turned[has_errors])
+
+
 @given(seed=seeds, share=st.sampled_from([0.05, 0.2, 0.5, 1.0]))
 def test_min_k_and_min_k_plus_plus_match_plain_loops(seed: int, share: float) -> None:
     tokens = inputs_of(seed, num_texts=6).tokens
@@ -265,7 +336,10 @@ def test_every_text_with_a_token_has_a_float64_score(seed: int, num_texts: int) 
 def test_a_text_without_tokens_has_no_score() -> None:
     inputs = inputs_of(seed=0, num_texts=3)
     tokens = tokens_of([[-1.0], [], [-2.0]])
-    for name, values in attack_texts(list(ATTACKS), replace(inputs, tokens=tokens)).items():
+    inputs = replace(
+        inputs, tokens=tokens, is_greedy=np.array([True, False]), token_reference=np.zeros(2)
+    )
+    for name, values in attack_texts(list(ATTACKS), inputs).items():
         assert np.isnan(values).tolist() == [False, True, False], name
 
 
@@ -374,6 +448,13 @@ def test_a_broken_token_table_is_refused(changes: dict[str, Any], message: str) 
         pytest.param({"zlib_sizes": np.array([0, 9])}, DataError, "got 0", id="no bytes"),
         pytest.param({"zlib_sizes": np.array([9])}, DataError, "2 rows, got 1", id="short sizes"),
         pytest.param(
+            {"token_reference": np.zeros(1)},
+            DataError,
+            "token_reference: .* got 1. Record them",
+            id="tokens of another text",
+        ),
+        pytest.param({"is_greedy": np.zeros(1)}, DataError, "is_greedy: .* got 1", id="short mark"),
+        pytest.param(
             {"references": all_out([[1.0]])}, DataError, "2 rows, got 1", id="short table"
         ),
         pytest.param(
@@ -397,6 +478,8 @@ def test_broken_references_are_refused() -> None:
         References(np.ones((1, 2)), np.ones((2, 1), dtype=bool))
     with pytest.raises(DataError, match="references: expected finite numbers, got 1"):
         References(np.array([[NAN, 1.0]]), np.ones((1, 2), dtype=bool))
+    with pytest.raises(DataError, match="references: expected finite numbers, got 1"):
+        References(np.ones((1, 1)), np.zeros((1, 1), dtype=bool), np.array([NAN, 1.0]))
     seen = References(np.ones((2, 1)), np.ones((2, 1), dtype=bool))
     with pytest.raises(DataError, match="expected a loss of some text, got none"):
         attacks.reference_ratio(texts_of_losses([1.0, 2.0]), seen)

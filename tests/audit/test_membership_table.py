@@ -15,7 +15,7 @@ from gdc.audit.membership_table import (
 )
 from gdc.corpus.samples import build_corpus, samples_from
 from gdc.errors import DataError
-from gdc.schema import CANARIES, MEMBERSHIP, REFERENCES
+from gdc.schema import CANARIES, MEMBERSHIP, REFERENCE_TOKENS, REFERENCES
 from gdc.training.token_records import TokenRecords
 from tests.builders import rows_of
 
@@ -83,6 +83,7 @@ def test_a_hand_made_table() -> None:
     assert metrics.membership["loss"].auc == 1.0
     assert metrics.heldout_loss == 2.0
     assert metrics.perplexity == pytest.approx(np.exp(2.0))
+    assert metrics.tail_rates == {"0.99": 1.0, "0.999": 1.0}
     assert metrics.suffix_extraction == SuffixExtraction(members=1.0, heldout=0.0)
     membership = metrics.to_json()["membership"]
     assert isinstance(membership, dict)
@@ -143,6 +144,32 @@ def test_reference_models_add_attacks_and_a_blind_baseline() -> None:
         "loss", "zlib", "reference_ratio", "min_k", "min_k_plus_plus", "rmia",
     ]  # fmt: skip
     assert blind_in(audit) == ["length", "zlib_size", "reference_loss"]
+
+
+def test_token_losses_of_references_add_two_attacks() -> None:
+    samples = pl.DataFrame(
+        {"sample_id": ["b", "a"], "text": ["x", "y"], "is_member": [True, False]}
+    )
+    records = records_of([[1.0, 1.0, 1.0], [2.0, 5.0, 2.0]], [[False] * 3] * 2)
+    rows = [("a", [2.0, 9.0], [False, True]), ("b", [3.0, 9.0], [False, True])]
+    table = pl.DataFrame(rows, schema=REFERENCES, orient="row")
+    tokens = pl.DataFrame(
+        [("a", [2.0, 2.0, 4.0]), ("b", [2.0, 0.5, 4.0]), ("b", [4.0, 0.5, 2.0])],
+        schema=REFERENCE_TOKENS, orient="row",
+    )  # fmt: skip
+    references = align_references(samples, table, tokens)
+    assert references is not None
+    assert references.token_loss is not None
+    assert references.token_loss.tolist() == [3.0, 0.5, 3.0, 2.0, 2.0, 4.0]
+    audit = audit_samples(samples, records, block_size=64, min_k_share=0.2, references=references)
+    # After the first token b gains -0.5 and 2, a gains -3 and 2.
+    assert audit["ez"].to_list() == pytest.approx([1.5 / 2.5, -1 / 5])
+    # Windows of b gain 1.5 and 1.5; of a -3 and -1; the whole of b 3.5, of a -1.
+    assert audit["wbc"].to_list() == pytest.approx([1.0, 0.0])
+    assert attacks_in(audit)[-2:] == ["ez", "wbc"]
+    assert membership_metrics(audit).membership["ez"].auc == 1.0
+    with pytest.raises(DataError, match=r"got none of 1\. Re-run: gdc stage reference"):
+        align_references(samples, table, tokens.filter(pl.col("sample_id") == "a"))
 
 
 def test_eight_reference_models_allow_lira() -> None:

@@ -309,6 +309,8 @@ def test_a_change_runs_what_follows_from_it_and_nothing_else(
     assert {"reference@0", "reference@1", "score", "evaluate@none-1"} <= set(ran)
     assert {"ingest", "train@0", "retrain@none-1"}.isdisjoint(ran)
     assert "reference_gap" in pl.read_parquet_schema(folder / "data/scores.parquet")
+    membership = pl.read_parquet_schema(folder / "data/membership/none-1.parquet")
+    assert {"ez", "wbc"} <= set(membership)
     assert_auto_took_the_axis_of_the_calibration(folder)
 
 

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdc.statistics.windows import largest_run_sums, largest_window_sums
+from gdc.statistics.windows import (
+    largest_run_sums,
+    largest_window_sums,
+    sign_balance,
+    window_votes,
+)
 
 
 def test_of_equal_windows_the_first_counts() -> None:
@@ -53,3 +58,16 @@ def test_runs_match_a_plain_loop(samples: list[list[tuple[float, bool]]]) -> Non
         runs = [list(run) for is_in, run in groupby(sample, lambda token: token[1]) if is_in]
         expected = max((sum(value for value, _ in run) for run in runs), default=0)
         assert found[i] == expected
+
+
+def test_votes_are_the_positive_windows_of_each_sample_and_none_without_tokens() -> None:
+    values, num_tokens = np.array([1.0, -2, 3, -1, 5]), np.array([4, 0, 1])
+    # Of two tokens -1, 1 and 2; of three 2 and 0.
+    assert window_votes(values, num_tokens, [2])[[0, 2]].tolist() == [2 / 3, 1]
+    assert window_votes(values, num_tokens, [2, 3])[[0, 2]].tolist() == [(2 / 3 + 1 / 2) / 2, 1]
+    assert np.isnan(window_votes(values, num_tokens, [2])[1])
+
+
+def test_the_balance_is_the_sum_over_the_sum_of_sizes() -> None:
+    values, num_tokens = np.array([1.0, -2, 3, 0, 0, 4, -5]), np.array([3, 2, 0, 1, 1])
+    assert sign_balance(values, num_tokens).tolist() == [2 / 6, 0, 0, 1, -1]

@@ -14,10 +14,11 @@ from gdc.schema import (
     HALVES,
     PLAN,
     REFERENCE_LOSS,
+    REFERENCE_TOKENS,
     SPANS,
 )
 from gdc.stages import runner
-from gdc.workspace import tables
+from gdc.workspace import paths, tables
 from tests.workspace.builders import all_files, damage, table_of
 
 
@@ -194,6 +195,21 @@ def test_references_join_the_losses_of_all_models() -> None:
     assert references is not None
     assert references.rows() == [("a", [1.0, 3.0], [False, True]), ("b", [2.0, 4.0], [True, False])]
     assert tables.read_references([]) is None
+
+
+def test_token_losses_are_those_of_the_models_that_did_not_see_the_samples() -> None:
+    samples = pl.DataFrame({"sample_id": ["b", "a"]})
+    assert tables.read_reference_tokens([0], samples) is None
+    for number, rows in enumerate(([("a", [1.0, 2.0]), ("c", [9.0])], [("b", [3.0])], [])):
+        table = pl.DataFrame(rows, schema=REFERENCE_TOKENS, orient="row")
+        tables.write_reference_tokens(number, table)
+    found = tables.read_reference_tokens([0, 1, 2], samples)
+    assert found is not None
+    assert found.rows() == [("a", [1.0, 2.0]), ("b", [3.0])]
+    assert tables.read_reference_tokens([2], samples) is None
+    paths.reference_tokens_path(1).write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"tokens-1\.parquet: not a Parquet file .*gdc run"):
+        tables.read_reference_tokens([0, 1], samples)
 
 
 def test_references_that_miss_a_sample_are_refused() -> None:
