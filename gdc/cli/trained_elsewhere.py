@@ -2,10 +2,9 @@
 # `gdc --help` must answer at once:
 # ruff: noqa: PLC0415
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +14,7 @@ from gdc.workspace import project
 
 if TYPE_CHECKING:
     from gdc.commands.plan import PlanSummary
+    from gdc.mapping.quadrants import QuadrantsSummary
     from gdc.report.map_report import MapReport
 
 MAP: Final = Path("reports/map")
@@ -144,13 +144,13 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
     _show_corpus_map(map_corpus.run(request, out, limit, ray), out, limit, as_json=as_json)
 
 
-def _show_map(summary: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
+def _show_map(summary: "QuadrantsSummary", out: Path, *, as_json: bool) -> None:
     if as_json:
-        print_json(summary)
+        print_json(summary.to_json())
         return
-    for name, num_samples in summary["counts"].items():
+    for name, num_samples in summary.counts.items():
         typer.echo(f"{name:<18} {num_samples:,}")
-    for warning in summary["warnings"]:
+    for warning in summary.warnings:
         typer.echo(warning)
     for name in ("scores", "quadrants"):
         path = out / name

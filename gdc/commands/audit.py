@@ -7,7 +7,6 @@ from typing import Final
 
 import polars as pl
 from polars.testing import assert_frame_equal
-from pydantic import TypeAdapter
 
 from gdc.audit import membership_table, model_audit
 from gdc.audit.model_audit import AuditedTexts, Subject
@@ -19,9 +18,8 @@ from gdc.corpus.sources import unread
 from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
-from gdc.filesystem.json_values import JsonObject
 from gdc.report import build, page, plots
-from gdc.report.model import AuditReport, to_json
+from gdc.report.model import AuditReport, AuditSettings, to_json
 from gdc.schema import AUDIT, MEMBERSHIP, TOKEN_RECORDS
 from gdc.statistics import wording
 from gdc.training import models
@@ -250,8 +248,7 @@ def _measure(
         ),
         summary=[*_summary(inputs.texts, request.block_size), *_unread(request)],
         warnings=_shared_warning(inputs.num_shared),
-        settings=_settings(request) | {"num_members": inputs.num_members},
-        seed=request.seed,
+        settings=AuditSettings(**vars(request), num_members=inputs.num_members),
     )
     return Measured(canaries, membership, attack, report)
 
@@ -301,11 +298,6 @@ def subject_of(request: Request) -> Subject:
             f"got {block_size}"
         )
     return Subject(models.on_device(model), tokenizer, block_size)
-
-
-def _settings(request: Request) -> JsonObject:
-    settings: JsonObject = TypeAdapter(Request).dump_python(request, mode="json")
-    return settings
 
 
 def _shared_warning(num_shared: int) -> list[str]:

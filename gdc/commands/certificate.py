@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 
 import gdc
 from gdc.errors import GdcError
-from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import require_file
 from gdc.workspace import files, outputs, paths
 
@@ -70,7 +69,7 @@ class Certificate(BaseModel):
     commit: str | None
     files: dict[str, dict[str, str]]
     digests: dict[str, str]
-    results: JsonObject
+    results: dict[str, object]
     repeat: list[str]
 
 

@@ -11,8 +11,8 @@ from gdc import scores
 from gdc.config import AUTO, Params, PartitionConfig, ScoreConfig, Threshold
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable, table_files
-from gdc.filesystem.json_values import JsonObject
 from gdc.mapping import quadrants
+from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import QUADRANT_TABLE, SCORES
 from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_checks, traces
@@ -39,7 +39,7 @@ class Request:
     scores: tuple[str, ...] = ()
 
 
-def run(request: Request, ray: str | None = None) -> JsonObject:
+def run(request: Request, ray: str | None = None) -> QuadrantsSummary:
     """Map a trace by the rules of params.yaml or, where there is none, of preset docs.
 
     Args:
@@ -47,7 +47,7 @@ def run(request: Request, ray: str | None = None) -> JsonObject:
         ray: Address of a Ray cluster that maps its shards; None: they are mapped here.
 
     Returns:
-        What stands in ``quadrants.json``.
+        What stands in ``quadrants.json``: how many samples lie where, and by which thresholds.
 
     Raises:
         GdcError: As for ``map_trace``.
@@ -120,7 +120,9 @@ def require_none(options: Mapping[str, object]) -> None:
         )
 
 
-def map_trace(trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig) -> JsonObject:
+def map_trace(
+    trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig
+) -> QuadrantsSummary:
     """Write ``scores`` and ``quadrants`` of a trace, each as Parquet with a summary in JSON.
 
     Memory holds a block of samples at a time; a quantile threshold adds about a fiftieth of the
@@ -134,7 +136,7 @@ def map_trace(trace: Path, out: Path, score: ScoreConfig, partition: PartitionCo
         partition: An axis among the scores, and both thresholds.
 
     Returns:
-        What stands in ``quadrants.json``.
+        What stands in ``quadrants.json``: how many samples lie where, and by which thresholds.
 
     Raises:
         ConfigError: A score or the axis cannot be computed from the losses alone.
@@ -159,12 +161,12 @@ def map_trace(trace: Path, out: Path, score: ScoreConfig, partition: PartitionCo
     mapped, summary = quadrants.scan_partition(written, partition, name)
     tables.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE)
     files.write_json(out / "quadrants.json", summary.to_json())
-    return summary.to_json()
+    return summary
 
 
 def map_on_cluster(
     trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig
-) -> JsonObject:
+) -> QuadrantsSummary:
     """``map_trace`` on the Ray cluster that is connected, a worker for each shard of the trace.
 
     All of them see both folders under these names. ``scores/`` and ``quadrants/`` hold one file a
@@ -194,7 +196,7 @@ def map_on_cluster(
             partial(_map_shard, folder, partition.axis, summary.thresholds), scored
         )
     files.write_json(out / "quadrants.json", summary.to_json())
-    return summary.to_json()
+    return summary
 
 
 def _require_former_map(folder: Path) -> None:

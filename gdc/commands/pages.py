@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -135,18 +136,20 @@ def _version_of(path: Path) -> str:
 def _answer(request: Request, what: str) -> Response:
     texts, query = _texts(), query_of(request.query_params)
     texts.require(query)
-    return JSONResponse(texts.listed(query) if what == "listed" else texts.density(query))
+    found = texts.listed(query) if what == "listed" else texts.density(query)
+    return JSONResponse(asdict(found))
 
 
 def _text(request: Request) -> Response:
-    row = _texts().opened(request.query_params.get("sample_id", ""))
+    text = _texts().opened(request.query_params.get("sample_id", ""))
     params = files.load_params()
     runs = [
         _trace(_version_of(paths.trace_path(n) / "checkpoints.parquet"), n)
         for n in params.train.seeds
     ]
-    curves = sample_curves(pl.Series([row["key"]]), runs, params.score.mode)
-    return JSONResponse(row | {"curve": curves["curve"].to_list()[0] if curves.height else None})
+    curves = sample_curves(pl.Series([text.key]), runs, params.score.mode)
+    curve = curves["curve"].to_list()[0] if curves.height else None
+    return JSONResponse({**asdict(text), "curve": curve})
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -17,12 +17,11 @@ from gdc.corpus.sources.endings import compression_of, kind_of
 from gdc.corpus.sources.fields import require_whole
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
-from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import overlapping
 from gdc.schema import CANARIES
 from gdc.workspace import tables
 
-FAMILIES: Final[dict[str, JsonObject]] = {
+FAMILIES: Final[Mapping[str, Mapping[str, object]]] = {
     "digits": {
         "template": "The access code of user {key} is", "key_digits": 4, "secret_digits": 8,
     },
@@ -193,10 +192,10 @@ def _new_ids(request: Request, own: OwnRows, size: int) -> list[dict[str, object
     return [{own.id_field: name} for name in names]
 
 
-def _first_record(path: Path) -> JsonObject:
+def _first_record(path: Path) -> Mapping[str, object]:
     with path.open("rb") as file:
         line = next(line for line in file if line.strip())
-    record: JsonObject = json.loads(line.decode("utf-8-sig"))
+    record: Mapping[str, object] = json.loads(line.decode("utf-8-sig"))
     return record
 
 

@@ -17,7 +17,6 @@ from gdc.corpus.samples import contents_of
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError
 from gdc.filesystem import durable, table_files
-from gdc.filesystem.json_values import JsonObject
 from gdc.report.model import AuditReport, to_json
 from gdc.schema import TOKEN_RECORDS
 from gdc.statistics import wording
@@ -78,7 +77,7 @@ class Verdict:
         """Whether the upper end of every interval that has a limit is at most the limit."""
         return not self.failed
 
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> dict[str, object]:
         """As values of JSON."""
         return {**asdict(self), "failed": list(self.failed), "passed": self.passed}
 
@@ -203,7 +202,7 @@ def sentences(verdict: Verdict) -> list[str]:
     return told
 
 
-def as_plain(report: AuditReport, verdict: Verdict) -> JsonObject:
+def as_plain(report: AuditReport, verdict: Verdict) -> dict[str, object]:
     """The report with the verdict in it, as values of JSON."""
     return {**to_json(report), "verdict": verdict.to_json()}
 
@@ -298,7 +297,7 @@ def _leaked(found: pl.DataFrame, own: OwnRows, tokenizer: str, *, show_text: boo
 def _verdict(
     report: AuditReport, found: pl.DataFrame, options: Options, num_leaked: int
 ) -> Verdict:
-    seed = int(report.settings["seed"])
+    seed = report.settings.seed
     usable = found.drop_nulls("extracted")
     members, heldout = usable.filter("is_member"), usable.filter(~pl.col("is_member"))
     audits = report.arm_audits[report.queried]

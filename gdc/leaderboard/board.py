@@ -7,7 +7,6 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from gdc.errors import DataError
-from gdc.filesystem.json_values import JsonObject
 from gdc.statistics.bootstrap import Estimate
 
 SCHEMA_VERSION: Final = 2
@@ -166,8 +165,7 @@ class Leaderboard:
     scores: Sequence[LeaderboardRow]
     epsilon_curve: Sequence[EpsilonPoint]
 
-    # JSON's own type.
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> dict[str, object]:
         """The content of ``leaderboard.json``."""
         return {"schema_version": SCHEMA_VERSION, **_ADAPTER.dump_python(self, mode="json")}
 

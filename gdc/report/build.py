@@ -1,8 +1,8 @@
 """All tables -> the report: of a run, or of the audit of one model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -15,12 +15,12 @@ from gdc.comparison.pareto_front import pareto_front
 from gdc.comparison.recommendation import recommend
 from gdc.comparison.results import ArmResult, CuratedChoice, ModelLeakage
 from gdc.config import Params
-from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.score_cards import Calibration
 from gdc.report import samples, sentences
 from gdc.report.arms import arm_results
 from gdc.report.model import (
     AuditReport,
+    AuditSettings,
     CalibrationInUse,
     CorpusCounts,
     LeakedSample,
@@ -139,9 +139,7 @@ def build_audit(
     tables: AuditTables,
     summary: Sequence[str],
     warnings: Sequence[str],
-    settings: Mapping[str, Any],  # JSON
-    *,
-    seed: int,
+    settings: AuditSettings,
 ) -> AuditReport:
     """Gather every number and sentence of the audit of one model.
 
@@ -149,10 +147,9 @@ def build_audit(
         tables: What was measured.
         summary: Sentences on what was read.
         warnings: Sentences to stand behind those on the numbers.
-        settings: The options, as JSON values.
-        seed: Of the resampling.
+        settings: The options.
     """
-    memberships = [tables.membership]
+    memberships, seed = [tables.membership], settings.seed
     audits = ModelLeakage(
         canaries=leakage.canary_leakage([tables.canaries], seed=seed),
         samples=leakage.sample_leakage(memberships, tables.attack, seed=seed),
@@ -177,11 +174,11 @@ def build_audit(
             *([] if tables.has_heldout else [no_floor]),
             *warnings,
         ],
-        settings=dict(settings),
+        settings=settings,
     )
 
 
-def settings(params: Params) -> JsonObject:
+def settings(params: Params) -> dict[str, object]:
     """The sections of ``params.yaml`` that the report reads, as plain values."""
     return ReportSettings.from_params(params).model_dump(mode="json")
 

@@ -25,6 +25,7 @@ from gdc.config import (
     ReportConfig,
     RetrainConfig,
     ScoreConfig,
+    Source,
     SpansConfig,
 )
 from gdc.errors import DataError
@@ -308,6 +309,19 @@ class Report(Record):
         return next(arm for arm in self.arms if arm.arm == name)
 
 
+class AuditSettings(Record):
+    """The options of an audit."""
+
+    model: str
+    tokenizer: str
+    corpus: Source
+    heldout: Source | None
+    canaries: Path | None
+    block_size: int
+    seed: int
+    num_members: int
+
+
 class AuditReport(Record):
     """The report of `gdc audit` on one model; ``arm_audits`` has one entry, named ``queried``."""
 
@@ -320,7 +334,7 @@ class AuditReport(Record):
     leaked_samples: list[LeakedSample]
     summary: list[str]
     warnings: list[str]
-    settings: JsonObject  # the options
+    settings: AuditSettings
 
 
 def to_json(report: Report | AuditReport) -> JsonObject:

@@ -9,7 +9,6 @@ from typing import Any, Final
 import polars as pl
 
 from gdc.errors import DataError
-from gdc.filesystem.json_values import JsonObject
 from gdc.report.page_data import PageFrame
 from gdc.report.sample_table import action_of, scores_of
 from gdc.report.samples import ACTIONS
@@ -50,6 +49,52 @@ class Query:
     first: int = 0
 
 
+@dataclass(frozen=True)
+class Text:
+    """A training text, as the page shows it.
+
+    Attributes:
+        key: The id of its first copy.
+        ids: Those of all copies.
+        text: Its first characters; None where no text is shown.
+        chars: Characters of the whole text.
+        quadrant: Its place in ``QUADRANTS``.
+        spans: First and last character of each memorized span.
+        scores: By name.
+        actions: What the plan of each arm does with it.
+    """
+
+    key: str
+    ids: list[str]
+    copies: int
+    text: str | None
+    chars: int
+    source: str
+    canary: str | None
+    cause: str | None
+    quadrant: int
+    spans: list[tuple[int, int]]
+    scores: dict[str, float | None]
+    actions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class FoundTexts:
+    """How many texts match a query, and those of them that are listed."""
+
+    total: int
+    rows: list[Text]
+
+
+@dataclass(frozen=True)
+class Density:
+    """Texts by cells of the map: middles of the columns ``x`` and rows ``y``, counts by row."""
+
+    x: list[float]
+    y: list[float]
+    counts: list[list[int]]
+
+
 class TextsOnDisk:
     """The distinct training texts of a ``SAMPLES`` table.
 
@@ -72,7 +117,7 @@ class TextsOnDisk:
         num: int = self._texts.filter(pl.col("canary").is_null()).select(pl.len()).collect().item()
         return num
 
-    def listed(self, query: Query) -> JsonObject:
+    def listed(self, query: Query) -> FoundTexts:
         """How many texts match, and the rows of the table that is shown."""
         found = self.matching(query)
         by = "num_copies" if query.sort == "copies" else query.sort
@@ -84,9 +129,9 @@ class TextsOnDisk:
             [order.slice(query.first, NUM_LISTED).select("sample_id"), found.select(pl.len())],
             engine="streaming",
         )
-        return {"total": total.item(), "rows": self._rows(ids["sample_id"], _PREVIEW)}
+        return FoundTexts(total.item(), self._rows(ids["sample_id"], _PREVIEW))
 
-    def opened(self, sample_id: str) -> JsonObject:
+    def opened(self, sample_id: str) -> Text:
         """A text with all that is known of it but its loss curve.
 
         Raises:
@@ -97,7 +142,7 @@ class TextsOnDisk:
             raise DataError(f"sample_id: expected one of {self._path}, got {sample_id[:80]!r}.")
         return rows[0]
 
-    def density(self, query: Query) -> JsonObject:
+    def density(self, query: Query) -> Density:
         """Texts by cells of the map, whose edges are those of all texts."""
         axes = [(query.across, _NUM_BINS[0]), (query.up, _NUM_BINS[1])]
         ends = self._ends
@@ -120,8 +165,8 @@ class TextsOnDisk:
         counts = [[0] * _NUM_BINS[0] for _ in range(_NUM_BINS[1])]
         for x, y, num in counted.iter_rows():
             counts[y][x] = num
-        middles = [_middles(*ends[name], bins) for name, bins in axes]
-        return {"x": middles[0], "y": middles[1], "counts": counts}
+        x, y = (_middles(*ends[name], bins) for name, bins in axes)
+        return Density(x, y, counts)
 
     def matching(self, query: Query) -> pl.LazyFrame:
         """The texts that match, in the order of the table."""
@@ -184,7 +229,7 @@ class TextsOnDisk:
             name: (0.0, 1.0) if low is None else (low, highs[name]) for name, low in lows.items()
         }
 
-    def _rows(self, ids: pl.Series, max_chars: int) -> list[JsonObject]:  # JSON
+    def _rows(self, ids: pl.Series, max_chars: int) -> list[Text]:
         asked = pl.LazyFrame({"sample_id": ids})
         found = (
             self._texts.join(asked, on="sample_id", how="semi")
@@ -196,22 +241,22 @@ class TextsOnDisk:
         rows = {row["sample_id"]: row for row in found.iter_rows(named=True)}
         return [self._row(rows[sample_id]) for sample_id in ids if sample_id in rows]
 
-    def _row(self, row: Mapping[str, Any]) -> JsonObject:
+    def _row(self, row: Mapping[str, Any]) -> Text:
         content, copies = row["content_id"], row["num_copies"]
-        return {
-            "key": row["sample_id"],
-            "ids": [f"{content}-{ordinal}" for ordinal in range(copies)],
-            "copies": copies,
-            "text": row["text"] if self._frame.show_text else None,
-            "chars": row["chars"],
-            "source": row["source"],
-            "canary": row["canary"],
-            "cause": row["cause"],
-            "quadrant": QUADRANTS.index(row["quadrant"]),
-            "spans": [[span["start"], span["end"]] for span in row["spans"]],
-            "scores": {name: row[name] for name in self.scores},
-            "actions": {arm: row[action_of(arm)] for arm in self._frame.arms},
-        }
+        return Text(
+            key=row["sample_id"],
+            ids=[f"{content}-{ordinal}" for ordinal in range(copies)],
+            copies=copies,
+            text=row["text"] if self._frame.show_text else None,
+            chars=row["chars"],
+            source=row["source"],
+            canary=row["canary"],
+            cause=row["cause"],
+            quadrant=QUADRANTS.index(row["quadrant"]),
+            spans=[(span["start"], span["end"]) for span in row["spans"]],
+            scores={name: row[name] for name in self.scores},
+            actions={arm: row[action_of(arm)] for arm in self._frame.arms},
+        )
 
 
 def _contains(name: str, part: str) -> pl.Expr:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final
 
 from gdc.environment import PARENT_VARIABLE
-from gdc.filesystem.json_values import JsonObject
 
 # Path of the socket of the server that started this program's DVC.
 VARIABLE: Final = "GDC_FORK_SERVER"
@@ -68,8 +67,7 @@ def receive(connection: socket.socket) -> tuple[Program, list[int]]:
     """
     head, files, _, _ = socket.recv_fds(connection, 1, 8)
     (length,) = ANSWER.unpack(head + receive_exactly(connection, ANSWER.size - len(head)))
-    values: JsonObject = json.loads(receive_exactly(connection, length))
-    return Program(**values), files
+    return Program(**json.loads(receive_exactly(connection, length))), files
 
 
 def receive_exactly(connection: socket.socket, size: int) -> bytes:

@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gdc.errors import ConfigError, DataError
-from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import require_file
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 _SOURCE: Final = "--source"
 
 
-def describe_source(source: str, text_field: str, option: str = _SOURCE) -> JsonObject:
+def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict[str, str | None]:
     """The value of ``ingest.source`` that reads a file or folder.
 
     Raises:
@@ -86,7 +85,7 @@ def source_of(source: str, text_field: str, option: str) -> "Source":
     return adapter.validate_python(describe_source(source, text_field, option))
 
 
-def write_source(source: Mapping[str, Any]) -> None:
+def write_source(source: Mapping[str, str | None]) -> None:
     """Put ``source`` into params.yaml; every other line stays as it is, with its comments.
 
     Raises:
@@ -111,7 +110,7 @@ def write_source(source: Mapping[str, Any]) -> None:
         files.write_text(paths.PARAMS, spliced)
 
 
-def _spliced(text: str, source: Mapping[str, Any]) -> str | None:
+def _spliced(text: str, source: Mapping[str, str | None]) -> str | None:
     """``splice_source``; None where it cannot find the block."""
     from ruamel.yaml.error import YAMLError
 
@@ -122,7 +121,7 @@ def _spliced(text: str, source: Mapping[str, Any]) -> str | None:
         return None
 
 
-def splice_source(text: str, source: Mapping[str, Any]) -> str:
+def splice_source(text: str, source: Mapping[str, str | None]) -> str:
     """Replace the block ``ingest.source`` of a params.yaml; keys that stay keep their comment."""
     from ruamel.yaml import YAML
 

@@ -40,8 +40,8 @@ def asked(**more: object) -> Query:
 
 def ids(texts: TextsOnDisk, **more: object) -> list[str]:
     found = texts.listed(asked(**more))
-    assert found["total"] == len(found["rows"])
-    return [row["key"] for row in found["rows"]]
+    assert found.total == len(found.rows)
+    return [row.key for row in found.rows]
 
 
 def test_texts_are_filtered_searched_boxed_and_sorted(texts: TextsOnDisk) -> None:
@@ -53,22 +53,22 @@ def test_texts_are_filtered_searched_boxed_and_sorted(texts: TextsOnDisk) -> Non
     assert ids(texts, search="ONERROR", source="FILE:E") == ["e-0"]
     assert ids(texts, box=(1.0, 2.0, 0.2, 0.3)) == ["e-0", "d-0"]
     assert ids(texts, canaries=True)[:2] == ["f-0", "g-0"]
-    assert texts.listed(asked(first=5))["rows"][0]["key"] == "a-0"
+    assert texts.listed(asked(first=5)).rows[0].key == "a-0"
 
 
 def test_without_texts_none_is_shown_or_searched(texts: TextsOnDisk) -> None:
     hidden = TextsOnDisk(paths.SAMPLES, replace(FRAME, show_text=False))
-    assert [row["text"] for row in hidden.listed(asked())["rows"]] == [None] * 6
+    assert [row.text for row in hidden.listed(asked()).rows] == [None] * 6
     assert ids(hidden, search="onerror") == []
-    assert texts.opened("e-0")["text"] == f"{EVIL} e-0"
+    assert texts.opened("e-0").text == f"{EVIL} e-0"
 
 
 def test_every_text_lies_in_one_cell_of_the_map(texts: TextsOnDisk) -> None:
     cells = texts.density(asked())
-    assert sum(map(sum, cells["counts"])) == 6
+    assert sum(map(sum, cells.counts)) == 6
     # The highest and hardest is f.
-    assert cells["counts"][-1][-1] == 1
-    assert (len(cells["y"]), len(cells["x"])) == (len(cells["counts"]), len(cells["counts"][0]))
+    assert cells.counts[-1][-1] == 1
+    assert (len(cells.y), len(cells.x)) == (len(cells.counts), len(cells.counts[0]))
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_a_trace_is_mapped_by_its_name_into_a_folder_by_its_name(name: str) -> N
         split = cuts(absolute(3.0), absolute(0.1))
         found[folder] = map_trace(Path(folder), Path(f"out {folder}"), rules(), split)
     assert table_files.read_parquet(Path(f"out {name}", "scores.parquet"))["difficulty"][0] == 4.0
-    assert sum(found[name]["counts"].values()) == 2
+    assert sum(found[name].counts.values()) == 2
 
 
 def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:

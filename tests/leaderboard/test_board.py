@@ -1,6 +1,7 @@
 """leaderboard.json: what it holds, and that it is read back or refused."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_a_leaderboard_of_another_version_is_refused(
 
 
 def test_a_damaged_leaderboard_is_refused_by_the_name_of_the_field(board: Leaderboard) -> None:
-    content = board.to_json()
+    content: dict[str, Any] = board.to_json()
     del content["scores"][1]["peak"]["auroc"]["low"]
     with pytest.raises(DataError, match=r"scores\.1\.peak\.auroc\..*low: Field required"):
         Leaderboard.from_json(content)

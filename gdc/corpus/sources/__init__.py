@@ -40,7 +40,7 @@ _NUM_SHOWN: Final = 5
 _NUM_OPENED: Final = 1000
 
 
-def fingerprint(source: Source) -> JsonObject:
+def fingerprint(source: Source) -> JsonObject:  # each kind has its own fields
     """What identifies the content of a source: hashes of its files, never their times.
 
     Returns:
@@ -57,7 +57,7 @@ def fingerprint(source: Source) -> JsonObject:
     return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
 
 
-def fingerprint_pretrained(tokenizer: Tokenizer) -> JsonObject:
+def fingerprint_pretrained(tokenizer: Tokenizer) -> JsonObject:  # as pretrained.content
     """What identifies a pretrained tokenizer, and the model that comes with it.
 
     Returns:
