@@ -2,13 +2,7 @@
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +16,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import serve as serving
 from flows.serve import deployment_name, next_date, require_plan, serve
 from gdc.errors import ConfigError, GdcError, TransientError
+from tests.flows.programs import found, free_port, running, wait_for
 from tests.flows.toy_pipeline import add_curate, make_pipeline
 
 ROOT: Final = Path(__file__).parent.parent.parent
-START_SECONDS: Final = 300.0
 
 
 @pytest.fixture
@@ -180,54 +174,6 @@ def test_a_server_that_plans_no_run_is_reported_with_its_cause(
 
 
 # ---- a real server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def running(
-    command: list[str], log: Path, environment: dict[str, str], folder: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with all that it starts; its output goes to a file."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=environment,
-            cwd=folder,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(look: Callable[[], str | None], process: subprocess.Popen[bytes], *logs: Path) -> str:
-    """What is looked for, within minutes and while the process runs; else a failure with logs."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if (seen := look()) is not None:
-            return seen
-        if process.poll() is not None:
-            break
-        time.sleep(1)
-    pytest.fail("\n".join(log.read_text(encoding="utf-8") for log in logs))
-
-
-def found(words: str, log: Path) -> str | None:
-    return words if words in log.read_text(encoding="utf-8") else None
 
 
 def ended_run(address: str) -> str | None:
