@@ -4,19 +4,24 @@ python benchmarks/fuzz.py [--write] [--seed SEED] [--share SHARE] [TARGET ...]
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import result_pages
 from machine import machine
 
+from gdc.errors import USER_ERROR
 from gdc.statistics.markdown import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -63,36 +68,59 @@ def campaign(names: Sequence[str], seed: int, share: float) -> Iterator[tuple[st
         yield text, sum(totals[2:])
 
 
-def in_a_process(name: str, num_inputs: int, seed: int) -> tuple[dict[str, int], float]:
-    """Attack a target in a fork of this process: what a damaged size brings down ends it alone."""
+def in_a_process(name: str, num_inputs: int, seed: int) -> tuple[Counter[str], float]:
+    """Attack a target in forks of this process: another goes on where a library aborts one."""
     started = time.monotonic()
-    forked = multiprocessing.get_context("fork")
-    receiver, sender = forked.Pipe(duplex=False)
-    process = forked.Process(target=attack_one, args=(sender, name, num_inputs, seed))
-    process.start()
-    sender.close()
-    try:
-        counts: dict[str, int] = receiver.recv()
-    except EOFError:
-        counts = {"traceback": 1}
-    process.join()
+    counts = Counter[str]()
+    while counts.total() < num_inputs:
+        with tempfile.TemporaryDirectory() as folder:
+            counts += attack_once(Path(folder), name, num_inputs - counts.total(), seed)
+        seed += 1
     seconds = time.monotonic() - started
-    sys.stderr.write(f"{name}: {counts} in {seconds:.0f} s, exit code {process.exitcode}\n")
+    sys.stderr.write(f"{name}: {dict(counts)} in {seconds:.0f} s\n")
     return counts, seconds
 
 
-def attack_one(sender: Connection, name: str, num_inputs: int, seed: int) -> None:
-    """Attack one target in a folder of its own; tell its faults, and send its counts."""
+def attack_once(folder: Path, name: str, num_inputs: int, seed: int) -> Counter[str]:
+    """The inputs of one fork: all, or those up to the one that aborted it."""
+    forked = multiprocessing.get_context("fork")
+    receiver, sender = forked.Pipe(duplex=False)
+    process = forked.Process(target=attack_one, args=(sender, folder, name, num_inputs, seed))
+    process.start()
+    sender.close()
+    counts = Counter[str]()
+    with suppress(EOFError):
+        while True:
+            counts = receiver.recv()
+    process.join()
+    if process.exitcode:
+        counts["refused" if is_worded(folder) else "traceback"] += 1
+    return counts
+
+
+def is_worded(folder: Path) -> bool:
+    """Whether a user who gives the last command of an aborted fork gets a message."""
+    from tests.fuzz.targets import COMMAND  # noqa: PLC0415 - after the environment is set
+
+    if not (folder / COMMAND).exists():
+        return False
+    arguments = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
+    command = [sys.executable, "-P", "-m", "gdc", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    sys.stderr.write(f"{command}: {done.returncode} {done.stderr[-500:]}\n")
+    return done.returncode == USER_ERROR and "\nerror: " in f"\n{done.stderr}"
+
+
+def attack_one(sender: Connection, folder: Path, name: str, num_inputs: int, seed: int) -> None:
+    """Attack one target in a folder; tell its faults, and send its counts after each input."""
     from tests.fuzz.campaign import attack  # noqa: PLC0415 - see above
     from tests.fuzz.targets import TARGETS  # noqa: PLC0415
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        tally = attack(TARGETS[name][0], num_inputs, seed)
+    os.chdir(folder)
+    tally = attack(TARGETS[name][0], num_inputs, seed, sender.send)
     for place, account in tally.faults.items():
         sys.stderr.write(f"---- {name}: {place}\n{account}\n")
-    sender.send(dict(tally.counts))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.tasks import Task
 
 from gdc.errors import STAGE_FAILED, GdcError, TransientError, without_secrets
+from gdc.filesystem.system_errors import describe_death
 from gdc.workspace import dvc, dvc_files, restored_outputs
 from tasks import guard
 
@@ -38,6 +39,11 @@ ADVICE: Final = re.compile(
 EXITED: Final = re.compile(
     rf"ERROR: failed to reproduce .* exited with {TransientError.exit_code}"
     rf"|\s*exitcode\s*: {TransientError.exit_code} \(pid: \d+\)"
+)
+# What they say of a process that died of a signal: its number, negative or from a shell 128 more.
+DIED: Final = re.compile(
+    r"ERROR: failed to reproduce .* exited with (?P<dvc>-?\d+)"
+    r"|\s*exitcode\s*: (?P<torchrun>-\d+) \(pid: \d+\)"
 )
 PROGRESS_SECONDS: Final = 5.0  # a progress bar is logged at most this often
 NUM_LAST_LINES: Final = 3  # shown of a stage that failed without an `error:` line
@@ -150,13 +156,24 @@ def failure(target: str, lines: Sequence[str]) -> StageFailedError:
     """The error of a stage that failed with this output."""
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     # Of several processes each says it.
-    message = "\n".join(
-        dict.fromkeys(errors) or lines[-NUM_LAST_LINES:] or ["stopped without a word"]
-    )
+    last_lines = [*filter(None, [_death(lines)]), *lines[-NUM_LAST_LINES:]]
+    message = "\n".join(dict.fromkeys(errors) or last_lines or ["stopped without a word"])
     # DVC ends with 255 whatever the stage's exit code was.
     transient = any(EXITED.fullmatch(line) for line in lines)
     error = StageTransientError if transient else StageFailedError
     return error(f"{target}: {message}")
+
+
+def _death(lines: Sequence[str]) -> str | None:
+    """What a process of a stage died of, if it was a signal."""
+    found = [match for line in lines if (match := DIED.fullmatch(line))]
+    # The first: that of torchrun, which DVC's follows, says more.
+    codes = [int(match["dvc"] or match["torchrun"]) for match in found]
+    return next((said for code in codes if (said := describe_death(_signal(code)))), None)
+
+
+def _signal(exit_code: int) -> int:
+    return -exit_code if exit_code < 0 else exit_code - 128
 
 
 @contextmanager

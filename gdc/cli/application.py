@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gdc.cli import forked
 from gdc.environment import never_fail_to_print
 from gdc.errors import EXIT_CODES, ConfigError, GdcError
 from gdc.filesystem.system_errors import wording_system_errors
@@ -26,6 +27,11 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
 TextField = Annotated[str, typer.Option(help="The field that holds the text.")]
 
+# These read files of the user's with libraries that may abort the process that they are in.
+_FORKED: Final = frozenset(
+    {"audit", "certify", "verify", "import", "map", "plan", "plant", "export"}
+)
+
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and its exit code."""
@@ -35,11 +41,17 @@ def main() -> None:
         signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         _require_utf8(sys.argv[1:])
+        if _is_forked(sys.argv[1:]):
+            forked.wait_for_child()
         with wording_system_errors():
             app(prog_name="gdc")
     except GdcError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+
+
+def _is_forked(arguments: Sequence[str]) -> bool:
+    return sys.platform.startswith("linux") and not _FORKED.isdisjoint(arguments[:1])
 
 
 def _require_utf8(arguments: Sequence[str]) -> None:

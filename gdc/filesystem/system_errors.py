@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -23,8 +24,36 @@ _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENOMEM: "Close other programs, or use a machine with more memory.",
     errno.EAGAIN: "Raise the limit on processes (ulimit -u), then run again.",
 }
+# What a process may die of without a word of ours.
+_DEATHS: Final[Mapping[int, str]] = {
+    signal.SIGABRT: (
+        "A library gave up, as it does without memory or at a damaged file. Raise the limit on "
+        "memory (ulimit -v) or close other programs; if that does not help, make the file that "
+        "was read again."
+    ),
+    signal.SIGKILL: (
+        "The system kills a program when memory runs out, and a scheduler when a limit is "
+        "reached. Close other programs, use a machine with more memory, or raise the limit, then "
+        "run again."
+    ),
+    signal.SIGSEGV: (
+        "A library crashed, as it does at a damaged file or at a limit on the stack (ulimit -s). "
+        "Make the file that was read again, or raise the limit."
+    ),
+    signal.SIGBUS: "A file became shorter while it was read, or its disk is full. " + _ROOM,
+    signal.SIGILL: "A library was built for another processor. Install it for this one.",
+    signal.SIGXCPU: "Raise the limit on processor time (ulimit -t), then run again.",
+    signal.SIGXFSZ: _REMEDIES[errno.EFBIG],
+}
 # What libraries in other languages make of an error of the system.
 _FOREIGN: Final = re.compile(r"(?i)\(?os error (\d+)\)?|\[errno (\d+)\]")
+
+
+def describe_death(number: int) -> str | None:
+    """Say what a signal that ended a process means and what to do; None for one to stop it."""
+    if number not in _DEATHS:
+        return None
+    return f"expected it to end by itself, got {signal.Signals(number).name}. {_DEATHS[number]}"
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 from filelock import FileLock, Timeout
@@ -24,7 +24,10 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("flow", "all of it", "a stage", "DVC", "fork server", "a guard", "Prefect's server")
 STAGES = {module.name for module in pkgutil.iter_modules(gdc.stages.__path__)}
 # When the signal is sent: at any moment, or as soon as this is being written.
-MOMENTS = ("any", "dvc.lock", "mlflow.db", "a checkpoint", "a table")
+ANY = "any"
+MOMENTS = (ANY, "dvc.lock", "mlflow.db", "a checkpoint", "a table")
+NO_STAGE = "between stages"
+SPARED_SHARE = 0.85
 STOP_SECONDS = 60.0
 RUN_SECONDS = 900.0
 MOST_RUNS = 3
@@ -38,8 +41,29 @@ class Kill:
     victim: str
     how: str
     moment: str
+    during: str  # the stage that ran, or that none ran
     seconds: float
     faults: tuple[str, ...]
+
+
+class Flow(Protocol):
+    """A run that was started: a part of ``Popen``."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def kill(self) -> None: ...
+    def communicate(self, *, timeout: float) -> tuple[str, object]: ...
+
+
+# Starts a run in a folder for a victim, with these variables in its environment.
+Start = Callable[[Path, str, Mapping[str, str]], Flow]
+
+
+def start_alone(folder: Path, _victim: str, variables: Mapping[str, str]) -> Flow:
+    return start_flow(folder, **variables)
 
 
 @dataclass
@@ -51,22 +75,28 @@ class Trial:
     longest: float  # seconds within which a signal is sent
     victims: Sequence[str] = VICTIMS
     moments: Sequence[str] = MOMENTS
-    environment: Mapping[str, str] = field(default_factory=dict)
+    start: Start = start_alone
+    is_done: bool = False
 
-    def kill_often(self, num_kills: int) -> list[Kill]:
+    def kill_often(self, num_kills: int) -> Iterator[Kill]:
         """Start runs and kill them; fewer where a run was done before its moment came."""
-        found = (self.kill_once() for _ in range(num_kills))
-        return list(takewhile(lambda kill: kill is not None, found))  # type: ignore[arg-type]
+        for _ in range(num_kills):
+            kill = self.kill_once()
+            if kill is None:
+                return
+            yield kill
 
     def finish(self, expected: Mapping[str, str]) -> list[str]:
         """Run until it is done; returns what is not as in a run that nobody killed."""
+        output = ""
         for _ in range(MOST_RUNS):
-            process = start_flow(self.folder, **self.environment)
-            output, _ = process.communicate(timeout=RUN_SECONDS)
-            if process.returncode == 0:
+            if self.is_done:
                 break
-        else:
-            return [f"does not go on: {output.strip().splitlines()[-1][:200]}"]
+            process = self.start(self.folder, "flow", {})
+            output, _ = process.communicate(timeout=RUN_SECONDS)
+            self.is_done = process.returncode == 0
+        if not self.is_done:
+            return [f"does not go on: {_last_line(output)}"]
         found = digests(self.folder, RESULTS)
         names = sorted(
             name for name in {*expected, *found} if expected.get(name) != found.get(name)
@@ -79,43 +109,52 @@ class Trial:
     def kill_once(self) -> Kill | None:
         """Start a run, and kill it; None: it was done before its moment came."""
         mark = f"{self.folder}-{self.chance.random()}"
-        moment = self.chance.choice(self.moments)
+        aimed = self.chance.choice(self.moments)
         victim = self.chance.choice(self.victims)
         number = self.chance.choice(SIGNALS)
         started = time.monotonic()
         with self.folder.with_suffix(".log").open("ab") as log:
-            process = start_flow(self.folder, **{MARK: mark}, **self.environment)
+            process = self.start(self.folder, victim, {MARK: mark})
             try:
-                victims = self._wait_for(process.pid, victim, moment, started)
-                if victims is None:
+                found = self._wait_for(process, victim, aimed)
+                if found is None:
+                    output, _ = process.communicate(timeout=RUN_SECONDS)
+                    self.is_done = process.returncode == 0
                     return None
+                moment, during, victims = found
                 for each in victims:
                     with suppress(psutil.NoSuchProcess):
                         each.send_signal(number)
                 output, _ = process.communicate(timeout=RUN_SECONDS)
-                log.write(output.encode())
             finally:
                 process.kill()
-        seconds = time.monotonic() - started
-        return Kill(victim, number.name, moment, seconds, tuple(self._faults(mark, output)))
+            log.write(output.encode())
+        faults = tuple(self._faults(mark, output))
+        return Kill(victim, number.name, moment, during, time.monotonic() - started, faults)
 
     def _wait_for(
-        self, pid: int, victim: str, moment: str, started: float
-    ) -> list[psutil.Process] | None:
-        """The processes to be killed, once their moment has come; None: the run is done."""
-        is_time = self._moment(moment)
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            waited = time.monotonic() - started
-            if is_time() or waited > self.longest:
+        self, process: Flow, victim: str, aimed: str
+    ) -> tuple[str, str, list[psutil.Process]] | None:
+        """The moment that came, the stage that ran and whom to kill; None: the run is done."""
+        is_time = self._moment(aimed)
+        # Every run begins with it: else it would be hit in most rounds.
+        is_first_spared = self.chance.random() < SPARED_SHARE
+        deadline = time.monotonic() + self.longest
+        while process.poll() is None:
+            is_late = time.monotonic() > deadline
+            if is_late or is_time():
                 with suppress(psutil.NoSuchProcess):
-                    victims = _victims(pid, victim)
-                    if victims:
-                        return victims
-            time.sleep(0.002)
+                    during, victims = _victims(process.pid, victim)
+                    is_spared = is_first_spared and during == "manifest"
+                    if victims and not is_spared:
+                        return (ANY if is_late else aimed), during, victims
+                # A look at all processes takes long.
+                time.sleep(0.1)
+            time.sleep(0.05 if aimed == ANY else 0.005)
         return None
 
     def _moment(self, name: str) -> Callable[[], bool]:
-        if name == "any":
+        if name == ANY:
             at = time.monotonic() + self.chance.uniform(0, self.longest)
             return lambda: time.monotonic() >= at
         # Of many writes one somewhere in the middle.
@@ -142,8 +181,12 @@ class Trial:
         except Timeout:
             faults.append("the folder is held")
         if "Traceback (most recent call last)" in output:
-            faults.append(f"traceback: {output.strip().splitlines()[-1][:160]}")
+            faults.append(f"traceback: {_last_line(output)}")
         return faults
+
+
+def _last_line(output: str) -> str:
+    return (output.strip().splitlines() or ["no word"])[-1][:200]
 
 
 def runs_without_end(folder: Path) -> int:
@@ -153,14 +196,23 @@ def runs_without_end(folder: Path) -> int:
         return int(database.execute(query).fetchone()[0])
 
 
-def _victims(pid: int, name: str) -> list[psutil.Process]:
+def _victims(pid: int, name: str) -> tuple[str, list[psutil.Process]]:
+    """The stage that runs, and the processes of this name."""
     leader = psutil.Process(pid)
-    if name == "flow":
-        return [leader]
     family = leader.children(recursive=True)
+    kinds = {child: _kind(child, leader) for child in family}
+    stages = [_stage(child) for child, kind in kinds.items() if kind == "a stage"]
+    during = stages[0] if stages else NO_STAGE
+    if name == "flow":
+        return during, [leader]
     if name == "all of it":
-        return [leader, *family]
-    return [child for child in family if _kind(child, leader) == name]
+        return during, [leader, *family]
+    return during, [child for child, kind in kinds.items() if kind == name]
+
+
+def _stage(process: psutil.Process) -> str:
+    words = [process.name(), *process.cmdline()]
+    return next((w.rpartition(".")[2] for w in words if w.rpartition(".")[2] in STAGES), NO_STAGE)
 
 
 def _kind(process: psutil.Process, leader: psutil.Process) -> str | None:
@@ -202,7 +254,7 @@ def _orphans(mark: str) -> list[list[str]]:
     deadline = time.monotonic() + STOP_SECONDS
     left = _marked(mark)
     while left and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.5)
         left = _marked(mark)
     words = []
     for process in left:

@@ -4,7 +4,7 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +40,16 @@ class Tally:
     seconds: float = 0.0
 
 
-def attack(target: Target, num_inputs: int, seed: int) -> Tally:
-    """Give a target so many inputs in the current folder; a fault does not end it."""
+def attack(
+    target: Target,
+    num_inputs: int,
+    seed: int,
+    tell: Callable[[Counter[str]], None] = lambda _: None,
+) -> Tally:
+    """Give a target so many inputs in the current folder; a fault does not end it.
+
+    After each, ``tell`` is given the counts so far.
+    """
     tally = Tally()
 
     @hypothesis.seed(seed)
@@ -58,6 +66,7 @@ def attack(target: Target, num_inputs: int, seed: int) -> Tally:
         # A campaign may add a few inputs of its own choice.
         if tally.counts.total() < num_inputs:
             tally.counts[_outcome(target, data, tally)] += 1
+            tell(tally.counts)
 
     started = time.monotonic()
     give()

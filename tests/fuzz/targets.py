@@ -41,8 +41,13 @@ OUT: Final = Path("out")
 _TEXTS = ("one text", "another  text\twith tabs", "é 日本", "x" * 40)
 
 
+# The command line that a process was at when a library aborted it.
+COMMAND = Path("command.json")
+
+
 def run(*arguments: str) -> str | None:
     """What a command prints; None: it refused its input."""
+    COMMAND.write_text(json.dumps(arguments), encoding="utf-8")
     result = CliRunner().invoke(cli.app, list(arguments))
     error = result.exception
     if error is None or (isinstance(error, SystemExit) and error.code in (0, None)):

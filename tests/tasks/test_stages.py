@@ -243,6 +243,27 @@ def test_only_the_exit_code_makes_a_failure_transient(
     assert type(stages.failure("a", [line])) is error
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ERROR: failed to reproduce 'a': failed to run: b, exited with -6", "got SIGABRT. A lib"),
+        ("ERROR: failed to reproduce 'a': failed to run: b, exited with 137", "got SIGKILL. The"),
+        (" exitcode  : -11 (pid: 7)", "got SIGSEGV. A library crashed"),
+        ("ERROR: failed to reproduce 'a': failed to run: b, exited with 139", "got SIGSEGV. A lib"),
+    ],
+)
+def test_a_stage_that_a_signal_ended_says_of_what_and_what_to_do(line: str, said: str) -> None:
+    message = str(stages.failure("train@0", ["memory allocation of 9 bytes failed", line]))
+    assert message.startswith(f"train@0: expected it to end by itself, {said}")
+    assert "memory allocation of 9 bytes failed" in message
+
+
+def test_a_stage_that_failed_or_was_stopped_died_of_nothing() -> None:
+    for code in (1, 2, 75, 130, 143, -15, 255):
+        line = f"ERROR: failed to reproduce 'a': failed to run: b, exited with {code}"
+        assert str(stages.failure("a", [line])) == f"a: {line}"
+
+
 def test_a_stage_knows_its_parent_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "other")
     environment = dvc.environment("parent")
