@@ -16,15 +16,12 @@ from scipy.stats import norm
 
 from gdc.errors import ConfigError, DataError
 from gdc.statistics import hashing
-from gdc.statistics.windows import sign_balance, window_votes
+from gdc.statistics.windows import VOTED, error_balance, window_votes
 
 Scores = NDArray[np.float64]
 
 SMALLEST_STD: Final = 1e-6
 """Nats. A smaller standard deviation is rounding; dividing by it would make noise a score."""
-
-WINDOWS: Final = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)
-"""Tokens of the windows of ``wbc``. Source: arXiv:2601.02751."""
 
 
 @dataclass(frozen=True)
@@ -279,23 +276,21 @@ def ez(
     """
     _require_tokens("token_reference", token_reference, tokens)
     _require_tokens("is_greedy", is_greedy, tokens)
-    is_first = np.concatenate([[True], tokens.text[1:] != tokens.text[:-1]])[: len(tokens.text)]
-    is_error = ~is_greedy & ~is_first
-    num_errors = np.bincount(tokens.text[is_error], minlength=tokens.num_texts)
-    gain = tokens.log_prob.astype(np.float64) - token_reference
-    return np.where(num_errors < 2, np.exp(loss(tokens)), sign_balance(gain[is_error], num_errors))
+    log_prob = tokens.log_prob.astype(np.float64)
+    num_tokens = np.bincount(tokens.text, minlength=tokens.num_texts)
+    return error_balance(log_prob - token_reference, -log_prob, ~is_greedy, num_tokens)
 
 
 def wbc(tokens: TokenTable, token_reference: NDArray[np.floating]) -> Scores:
     """Window votes: share of windows that the model finds likelier than the reference does.
 
-    The mean over windows of ``WINDOWS`` tokens, each cut to the text. In [0, 1].
+    The mean over windows of ``VOTED`` tokens, each cut to the text. In [0, 1].
 
     Source: arXiv:2601.02751.
     """
     _require_tokens("token_reference", token_reference, tokens)
     gain = tokens.log_prob.astype(np.float64) - token_reference
-    return window_votes(gain, length(tokens).astype(np.int64), WINDOWS)
+    return window_votes(gain, np.bincount(tokens.text, minlength=tokens.num_texts), VOTED)
 
 
 def length(tokens: TokenTable) -> Scores:

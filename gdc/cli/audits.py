@@ -74,10 +74,11 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         canaries=canaries,
         block_size=block_size,
         seed=seed,
+        reference=reference,
     )
     limits = release.limits_of(fail_above or ())
-    options = release.Options(corpus, text_field, id_field, reference, limits, show_text)
-    release.require_free(options, out)
+    options = release.Options(corpus, text_field, id_field, limits, show_text)
+    release.require_free(options, reference, out)
     report = audit.run_audit(request, num_members, out)
     verdict = release.judge(report, options, out)
     if as_json:

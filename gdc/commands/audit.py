@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import polars as pl
 from polars.testing import assert_frame_equal
 
 from gdc.audit import membership_table, model_audit
+from gdc.audit.attacks import References
 from gdc.audit.model_audit import AuditedTexts, Subject
 from gdc.commands.own_files import MAX_CHARS, naming_options, read_canaries
 from gdc.comparison import leakage
@@ -20,7 +22,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, AuditSettings, to_json
-from gdc.schema import AUDIT, MEMBERSHIP, TOKEN_RECORDS
+from gdc.schema import AUDIT, CANARIES, MEMBERSHIP, TOKEN_RECORDS
 from gdc.statistics import wording
 from gdc.training import models
 from gdc.training.token_records import TokenRecords
@@ -30,9 +32,10 @@ from gdc.workspace import files, outputs, paths, tables
 MAX_BLOCK_SIZE: Final = 1024
 BATCH_TOKENS: Final = 8192
 MIN_K_SHARE: Final = 0.2  # the best of Shi et al. 2023, arXiv:2310.16789
+REFERENCE_TOKENS: Final = "reference_tokens.parquet"
 WRITTEN: Final = (
-    "tokens.parquet", "audit.parquet", "membership.parquet", "roc.png", "report.json",
-    "report.html",
+    "tokens.parquet", REFERENCE_TOKENS, "audit.parquet", "membership.parquet", "roc.png",
+    "report.json", "report.html",
 )  # fmt: skip
 _AGAIN: Final = "Audit again: gdc audit."
 
@@ -48,6 +51,15 @@ class Request:
     canaries: Path | None  # Parquet or JSON lines with the fields of ``CANARIES`` but ``text``
     block_size: int | None  # tokens of a window; None: what the model sees at most
     seed: int
+    reference: str | None = None  # a model that did not see the texts: folder or Hub name
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the models said of each token: the audited one, and the reference of the samples."""
+
+    tokens: TokenRecords
+    reference: TokenRecords | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Measured:
 
 
 def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
-    """Audit a model; write ``tokens``, ``membership`` and ``audit``, all Parquet, and the report.
+    """Audit a model; write its tokens, the tables ``membership`` and ``audit``, and the report.
 
     Args:
         request: The model and the texts.
@@ -79,16 +91,19 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
     outputs.require_free(folder, WRITTEN, _paths_read(request))
     durable.make_folder(folder)
     inputs = read_inputs(request, num_members)
-    subject = subject_of(request)
-    records = model_audit.record_texts(subject, inputs.texts, batch_tokens=BATCH_TOKENS)
-    asked = replace(request, block_size=subject.block_size)
-    measured = _measure(records, inputs, subject.tokenizer, asked)
-    for name, table in (
-        ("tokens", records.to_table()),
-        ("audit", measured.canaries),
-        ("membership", measured.membership),
-    ):
-        with durable.new_file(folder / f"{name}.parquet") as temporary:
+    tokens, tokenizer, block_size = _record(request, inputs.texts)
+    asked = replace(request, block_size=block_size)
+    recorded = Recorded(tokens, _record_reference(asked, tokenizer, inputs.texts.samples))
+    measured = _measure(recorded, inputs, tokenizer, asked)
+    written = {
+        "tokens.parquet": tokens.to_table(),
+        "audit.parquet": measured.canaries,
+        "membership.parquet": measured.membership,
+    }
+    if recorded.reference is not None:
+        written[REFERENCE_TOKENS] = recorded.reference.to_table()
+    for name, table in written.items():
+        with durable.new_file(folder / name) as temporary:
             table.write_parquet(temporary)
     roc = _draw_roc(measured, folder) if request.heldout else None
     files.write_json(folder / "report.json", to_json(measured.report))
@@ -108,11 +123,22 @@ def measure_again(folder: Path) -> Measured:
         SchemaError: A file is missing.
     """
     request, num_members = request_of(folder)
-    records = tables.read_table(folder / "tokens.parquet", TOKEN_RECORDS, _AGAIN)
+    reference = None if request.reference is None else read_records(folder, REFERENCE_TOKENS)
+    recorded = Recorded(read_records(folder), reference)
     with naming_options():
         tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
     inputs = read_inputs(request, num_members)
-    return _measure(TokenRecords.from_table(records), inputs, tokenizer, request)
+    return _measure(recorded, inputs, tokenizer, request)
+
+
+def read_records(folder: Path, name: str = "tokens.parquet") -> TokenRecords:
+    """The token records that an audit wrote.
+
+    Raises:
+        DataError: The file is damaged.
+        SchemaError: It is missing.
+    """
+    return TokenRecords.from_table(tables.read_table(folder / name, TOKEN_RECORDS, _AGAIN))
 
 
 def different_tables(folder: Path, measured: Measured) -> Iterator[str]:
@@ -226,13 +252,56 @@ def read_inputs(request: Request, num_members: int) -> Inputs:
     return Inputs(trained, texts, num_members, num_shared)
 
 
+def _record(request: Request, texts: AuditedTexts) -> tuple[TokenRecords, TextTokenizer, int]:
+    """Ask the audited model; its tokenizer, and how many tokens it saw at once."""
+    subject = subject_of(request)
+    records = model_audit.record_texts(subject, texts, batch_tokens=BATCH_TOKENS)
+    return records, subject.tokenizer, subject.block_size
+
+
+def _record_reference(
+    request: Request, tokenizer: TextTokenizer, samples: pl.DataFrame
+) -> TokenRecords | None:
+    """Ask the reference model of the samples; its tokens must be those of the audited model."""
+    if request.reference is None:
+        return None
+    with naming_options():
+        own = load_pretrained_tokenizer(tokenizer_of(request.reference), None)
+    if own.tokenizer.get_vocab() != tokenizer.tokenizer.get_vocab():
+        raise ConfigError(
+            f"--reference {request.reference}: expected a model with the tokenizer "
+            f"{request.tokenizer}, got one with another, whose losses cannot be compared. Name "
+            "another."
+        )
+    texts = AuditedTexts(pl.DataFrame(schema=CANARIES), samples)
+    subject = subject_of(replace(request, model=request.reference))
+    return model_audit.record_texts(subject, texts, batch_tokens=BATCH_TOKENS)
+
+
+def _references(records: TokenRecords | None, num_texts: int) -> References | None:
+    """The losses of a reference model as those of a model that saw none of the texts."""
+    if records is None:
+        return None
+    losses = np.bincount(records.sequence, weights=records.nll, minlength=num_texts)
+    mean = losses / np.bincount(records.sequence, minlength=num_texts)
+    return References(mean[:, None], np.zeros((num_texts, 1), dtype=np.bool_), records.nll)
+
+
 def _measure(
-    records: TokenRecords, inputs: Inputs, tokenizer: TextTokenizer, request: Request
+    recorded: Recorded, inputs: Inputs, tokenizer: TextTokenizer, request: Request
 ) -> Measured:
     """All that follows from the token records; the request names the window that they are of."""
     assert request.block_size is not None  # noqa: S101 - of the model, where none was asked for
+    references = None
+    # Without held-out texts there is nobody to tell members from.
+    if request.heldout is not None:
+        references = _references(recorded.reference, inputs.texts.samples.height)
     canaries, membership = model_audit.audit_records(
-        records, inputs.texts, tokenizer, block_size=request.block_size, min_k_share=MIN_K_SHARE
+        recorded.tokens,
+        inputs.texts._replace(references=references),
+        tokenizer,
+        block_size=request.block_size,
+        min_k_share=MIN_K_SHARE,
     )
     attack = leakage.Attack("loss")
     if request.heldout is not None:

@@ -29,6 +29,9 @@ def certificate_of_audit(folder: Path) -> certificate.Certificate:
     used = {
         "model": _files_of_model(request.model, folder),
         "tokenizer": _files_of_model(request.tokenizer, folder),
+        "reference": []
+        if request.reference is None
+        else _files_of_model(request.reference, folder),
         "canaries": [] if request.canaries is None else [request.canaries],
         **{name: _files_of_source(source) for name, source in texts.items()},
         certificate.EVIDENCE: [folder / name for name in audit.WRITTEN if (folder / name).exists()],
@@ -56,7 +59,8 @@ def digests(request: audit.Request) -> dict[str, str]:
         TransientError: The Hub did not answer.
     """
     texts = {"corpus": request.corpus, "heldout": request.heldout}
-    hub = {name: _hub_commit(name) for name in (request.model, request.tokenizer)}
+    names = (request.model, request.tokenizer, request.reference)
+    hub = {name: _hub_commit(name) for name in names if name is not None}
     return {
         **{f"hub:{name}": commit for name, commit in hub.items() if commit is not None},
         **{name: _digest(source) for name, source in texts.items() if source is not None},
@@ -100,6 +104,7 @@ def _audit_command(request: audit.Request, num_members: int, folder: Path) -> st
         "corpus": _named(request.corpus),
         "heldout": None if request.heldout is None else _named(request.heldout),
         "canaries": request.canaries,
+        "reference": request.reference,
         "text-field": getattr(request.corpus, "text_field", None),
         "block-size": request.block_size,
         "num-members": num_members,

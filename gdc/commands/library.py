@@ -112,6 +112,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
     heldout: str | Path | None = None,
     canaries: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    reference: str | Path | None = None,
     text_field: str = "text",
     block_size: int | None = None,
     num_members: int = 1000,
@@ -128,6 +129,8 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
         canaries: Planted secrets and their twins, as Parquet or JSON lines with ``canary_id``,
             ``family``, ``prefix``, ``secret`` and ``num_repeats``.
         tokenizer: Folder or Hub name; None: the model's own.
+        reference: A model with this tokenizer that did not see the texts, for stronger membership
+            attacks: folder or Hub name; None: there is none.
         text_field: The field that holds the text, of files that have fields.
         block_size: Tokens of a window, at least 2; None: what the model sees at most.
         num_members: Training texts that are looked at, at most, chosen by hash.
@@ -151,6 +154,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
         canaries=None if canaries is None else Path(canaries),
         block_size=block_size,
         seed=seed,
+        reference=None if reference is None else str(reference),
     )
     folder = Path(out)
     report = audit.run_audit(request, num_members, folder)

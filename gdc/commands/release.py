@@ -4,7 +4,7 @@ What is judged is read off ``tokens.parquet``, so the audited model runs no seco
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,17 +12,16 @@ import polars as pl
 
 from gdc.audit import model_audit, windows
 from gdc.commands import audit
-from gdc.commands.own_files import OwnRows, naming_options, read_rows
+from gdc.commands.own_files import OwnRows, read_rows
 from gdc.corpus.samples import contents_of
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError
 from gdc.filesystem import durable, table_files
 from gdc.report.model import AuditReport, to_json
-from gdc.schema import TOKEN_RECORDS
 from gdc.statistics import wording
 from gdc.statistics.bootstrap import Measured, share_interval
 from gdc.training.token_records import TokenRecords
-from gdc.workspace import files, outputs, tables
+from gdc.workspace import files, outputs
 
 WRITTEN: Final = ("leaked.parquet", "verdict.json", "model-card.md")
 _SHOWN: Final = (
@@ -47,7 +46,6 @@ class Options:
         corpus: As ``--corpus`` names it.
         text_field: The field that holds the text.
         id_field: The field that holds the ids; None: as for ``read_rows``.
-        reference: A model that did not see the texts, folder or Hub name; None: there is none.
         limits: Highest values allowed, by the names of ``MEASURES``.
         show_text: Whether texts may stand in what is written.
     """
@@ -55,7 +53,6 @@ class Options:
     corpus: str
     text_field: str
     id_field: str | None
-    reference: str | None
     limits: Mapping[str, float]
     show_text: bool
 
@@ -104,15 +101,20 @@ def limits_of(given: Sequence[str]) -> dict[str, float]:
     return limits
 
 
-def require_free(options: Options, folder: Path) -> None:
+def require_free(options: Options, reference: str | None, folder: Path) -> None:
     """Refuse options and a folder before any model runs.
+
+    Args:
+        options: What is asked.
+        reference: A model that did not see the texts; None: there is none.
+        folder: Of the audit.
 
     Raises:
         ConfigError: A result would take the place of something else, or a limit needs an option
             that is not given.
     """
     outputs.require_free(folder, WRITTEN, {"--corpus": Path(options.corpus)})
-    if "extraction-beyond-reference" in options.limits and options.reference is None:
+    if "extraction-beyond-reference" in options.limits and reference is None:
         raise ConfigError("--fail-above extraction-beyond-reference: expected --reference. Add it.")
 
 
@@ -126,21 +128,19 @@ def judge(report: AuditReport, options: Options, folder: Path) -> Verdict:
             of which a window comes out, the longest first), ``verdict.json`` and ``model-card.md``.
 
     Raises:
-        ConfigError: A limit is on something that was not measured, or the reference model has
-            another tokenizer.
+        ConfigError: A limit is on something that was not measured.
         DataError: A row cannot be used.
     """
     request, num_members = audit.request_of(folder)
     inputs = audit.read_inputs(request, num_members)
     samples = inputs.texts.samples.with_row_index("sequence").cast({"sequence": pl.Int64})
-    records = _records(folder, inputs.texts)
+    records = _of_samples(audit.read_records(folder), inputs.texts)
     assert request.block_size is not None  # noqa: S101 - the audit fills it in
     found = windows.worst_windows(records, samples.height, block_size=request.block_size)
     found = found.join(samples, on="sequence", how="left", maintain_order="left")
-    if options.reference is not None:
-        found = found.with_columns(
-            _under_reference(options.reference, request, inputs.texts, found)
-        )
+    if request.reference is not None:
+        reference = audit.read_records(folder, audit.REFERENCE_TOKENS)
+        found = found.with_columns(_under_reference(reference, found, request.block_size))
     own = read_rows(options.corpus, options.text_field, options.id_field, "--corpus")
     leaked = _leaked(found, own, request.tokenizer, show_text=options.show_text)
     verdict = _verdict(report, found, options, leaked.height)
@@ -232,11 +232,6 @@ def leaked_lines(folder: Path, limit: int) -> list[str]:
     return lines
 
 
-def _records(folder: Path, texts: model_audit.AuditedTexts) -> TokenRecords:
-    table = tables.read_table(folder / "tokens.parquet", TOKEN_RECORDS, "Audit again: gdc audit.")
-    return _of_samples(TokenRecords.from_table(table), texts)
-
-
 def _of_samples(records: TokenRecords, texts: model_audit.AuditedTexts) -> TokenRecords:
     """Those of the samples, which come after the canaries and the canaries behind another text."""
     first = 2 * texts.canaries.height
@@ -244,22 +239,12 @@ def _of_samples(records: TokenRecords, texts: model_audit.AuditedTexts) -> Token
 
 
 def _under_reference(
-    reference: str, request: audit.Request, texts: model_audit.AuditedTexts, found: pl.DataFrame
+    records: TokenRecords, found: pl.DataFrame, block_size: int
 ) -> tuple[pl.Series, pl.Series]:
     """``reference_bits`` of the same windows, and ``reference_extracted`` of the texts."""
-    subject = audit.subject_of(replace(request, model=reference))
-    with naming_options():
-        own = load_pretrained_tokenizer(audit.tokenizer_of(reference), None)
-    if own.tokenizer.get_vocab() != subject.tokenizer.tokenizer.get_vocab():
-        raise ConfigError(
-            f"--reference {reference}: expected a model with the tokenizer {request.tokenizer}, "
-            "got one with another, whose bits cannot be compared. Name another."
-        )
-    records = model_audit.record_texts(subject, texts, batch_tokens=audit.BATCH_TOKENS)
-    of_samples = _of_samples(records, texts)
-    others = windows.worst_windows(of_samples, found.height, block_size=subject.block_size)
+    others = windows.worst_windows(records, found.height, block_size=block_size)
     return (
-        windows.window_bits(of_samples, found),
+        windows.window_bits(records, found),
         others["extracted"].rename("reference_extracted"),
     )
 
@@ -320,7 +305,7 @@ def _verdict(
             )
     return Verdict(
         model=report.model,
-        reference=options.reference,
+        reference=report.settings.reference,
         measures=measures,
         heldout_extraction=_share(heldout["extracted"], seed),
         limits=dict(options.limits),

@@ -132,6 +132,8 @@ class Params(Section):
             "hard_token_drop": tokens,
             "worst_window_drop": tokens,
             "recited_run_drop": tokens,
+            "window_votes_drop": tokens,
+            "error_balance_drop": tokens,
             "self_influence": ("self_influence", self.train.self_influence),
         }
         for score in self.score.enabled:

@@ -319,6 +319,7 @@ class AuditSettings(Record):
     canaries: Path | None
     block_size: int
     seed: int
+    reference: str | None = None
     num_members: int
 
 

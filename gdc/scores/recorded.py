@@ -11,13 +11,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.scores.calibrated import MIN_HELDOUT, least_squares, require_heldout
-from gdc.statistics.windows import largest_run_sums, largest_window_sums
+from gdc.statistics.windows import (
+    VOTED,
+    error_balance,
+    largest_run_sums,
+    largest_window_sums,
+    window_votes,
+)
 
 HARD_PART: Final = 5
 """One token of so many is a hard one."""
 
 WINDOW_TOKENS: Final = 8
 """Tokens of a window: about those of a password or a number of a card."""
+
+BEYOND: Final = ("window_drop", "run_drop", "votes", "balance")
+"""What is beyond the drops of unseen text, null where held-out samples are under ``MIN_HELDOUT``:
+the largest drop over a window and over a run of a sample, bits; the share of its windows that drop
+more; the balance of its tokens that are wrong after the last step."""
 
 _NATS_PER_BIT: Final = float(np.log(2))
 
@@ -29,11 +40,9 @@ class RecordedTokens:
     """What the losses of all tokens say of the training and of the held-out samples.
 
     Attributes:
-        samples: ``sample_id``, ``hard_early``, ``hard_drop``, ``window_drop`` and ``run_drop`` of
-            the training samples. Of a sample's hardest tokens: their mean loss at the first frozen
-            look, and how much lower their mean is after the last step, nats per token. Of its
-            windows and runs: the largest drop beyond that of unseen text, bits; null where the
-            held-out samples are fewer than ``MIN_HELDOUT``.
+        samples: ``sample_id``, ``hard_early``, ``hard_drop`` and the columns ``BEYOND`` of the
+            training samples. Of a sample's hardest tokens: their mean loss at the first frozen
+            look, and how much lower their mean is after the last step, nats per token.
         heldout: The first three of the held-out samples, sorted by ``sample_id``, as sums of floats
             depend on their order.
     """
@@ -56,24 +65,28 @@ def recorded_tokens_of(tokens: tuple[pl.DataFrame, pl.DataFrame]) -> RecordedTok
     """Reduce the ``TOKEN_LOSSES`` of the training and of the held-out samples."""
     samples, heldout = tokens[0], tokens[1].sort("sample_id")
     return RecordedTokens(
-        _reduced(samples).with_columns(_peaks(samples, heldout)), _reduced(heldout)
+        _reduced(samples).with_columns(_beyond_unseen(samples, heldout)), _reduced(heldout)
     )
 
 
-def _peaks(samples: pl.DataFrame, heldout: pl.DataFrame) -> list[pl.Series]:
-    """``window_drop`` and ``run_drop`` of the samples."""
-    names = ("window_drop", "run_drop")
+def _beyond_unseen(samples: pl.DataFrame, heldout: pl.DataFrame) -> list[pl.Series]:
+    """The columns ``BEYOND`` of the samples."""
     if heldout.height < MIN_HELDOUT:
-        return [pl.Series(name, [None] * samples.height, dtype=pl.Float64) for name in names]
+        return [pl.Series(name, [None] * samples.height, dtype=pl.Float64) for name in BEYOND]
     known, known_late = (_end_to_end(heldout[name]) for name in ("early", "late"))
     early, late = (_end_to_end(samples[name]) for name in ("early", "late"))
     intercept, (slope,) = least_squares(known[:, None], known_late)
     expected = intercept + early.clip(known.min(), known.max()) * float(slope)
     drops = (expected - late) / _NATS_PER_BIT
     num_tokens = samples["late"].list.len().to_numpy().astype(np.int64)
-    windows, _ = largest_window_sums(drops, num_tokens, WINDOW_TOKENS)
-    runs = largest_run_sums(drops, late < _NATS_PER_BIT, num_tokens)
-    return [pl.Series(name, values) for name, values in zip(names, (windows, runs), strict=True)]
+    is_recited = late < _NATS_PER_BIT
+    found = (
+        largest_window_sums(drops, num_tokens, WINDOW_TOKENS)[0],
+        largest_run_sums(drops, is_recited, num_tokens),
+        window_votes(drops, num_tokens, VOTED),
+        error_balance(drops, late, ~is_recited, num_tokens),
+    )
+    return [pl.Series(name, values) for name, values in zip(BEYOND, found, strict=True)]
 
 
 def _end_to_end(lists: pl.Series) -> Values:
@@ -163,6 +176,47 @@ def recited_run_drop(tokens: RecordedTokens) -> pl.Expr:
     """
     require_heldout("recited_run_drop", tokens.heldout.height, MIN_HELDOUT)
     return pl.col("run_drop")
+
+
+def window_votes_drop(tokens: RecordedTokens) -> pl.Expr:
+    """Share of the windows of a sample whose loss falls more than that of unseen text.
+
+    The mean over windows of 2 to 40 tokens, each cut to the sample; in [0, 1]. The fall from the
+    first frozen look to the end is compared with that of ``worst_window_drop``, token by token.
+
+    Needs: the losses of all tokens at two looks, ``train.token_losses``. Cost: as
+    ``hard_token_drop``.
+
+    Source: the membership attack WBC, arXiv:2601.02751, with the first look, moved by what unseen
+    text learns, for its reference model.
+
+    Raises:
+        DataError: There are fewer than ``MIN_HELDOUT`` held-out samples.
+    """
+    require_heldout("window_votes_drop", tokens.heldout.height, MIN_HELDOUT)
+    return pl.col("votes")
+
+
+def error_balance_drop(tokens: RecordedTokens) -> pl.Expr:
+    """Whether the tokens that the model still gets wrong fell more than those of unseen text.
+
+    Over the tokens, after the first, that are less likely than not after the last step: the sum of
+    their drops beyond those of unseen text over the sum of the sizes of these drops; in [-1, 1]. A
+    sample with fewer than two such tokens has its geometric mean probability. The drops are those
+    of ``worst_window_drop``.
+
+    Needs: the losses of all tokens at two looks, ``train.token_losses``. Cost: as
+    ``hard_token_drop``.
+
+    Source: the membership attack EZ, Ilic et al. 2026, arXiv:2601.12104, with the first look, moved
+    by what unseen text learns, for its reference model, and "less likely than not" for "not the
+    most likely", which the losses do not tell.
+
+    Raises:
+        DataError: There are fewer than ``MIN_HELDOUT`` held-out samples.
+    """
+    require_heldout("error_balance_drop", tokens.heldout.height, MIN_HELDOUT)
+    return pl.col("balance")
 
 
 def self_influence(gain: pl.Expr) -> pl.Expr:

@@ -119,6 +119,8 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),
     "recited_run_drop": Score(recorded.recited_run_drop, ("tokens",)),
+    "window_votes_drop": Score(recorded.window_votes_drop, ("tokens",)),
+    "error_balance_drop": Score(recorded.error_balance_drop, ("tokens",)),
     "self_influence": Score(recorded.self_influence, ("gain",)),
 }
 

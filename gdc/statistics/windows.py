@@ -1,12 +1,15 @@
 """Values of the tokens of many samples -> sums over stretches of each sample, and their signs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
+
+VOTED: Final = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)
+"""Tokens of windows that vote on membership. Source: arXiv:2601.02751."""
 
 
 def largest_window_sums(
@@ -83,6 +86,32 @@ def sign_balance(values: Values, num_tokens: NDArray[np.int64]) -> Values:
         for weights in (values, np.abs(values))
     )
     return np.where(size > 0, _share(total, size), 0.0)
+
+
+def error_balance(
+    gains: Values, losses: Values, is_error: NDArray[np.bool_], num_tokens: NDArray[np.int64]
+) -> Values:
+    """Sum over sum of sizes of the gains at the errors of each sample, its first token left out.
+
+    In [-1, 1]. A sample with fewer than two errors has its geometric mean probability instead: in
+    the same range, and 1 where it is known by heart. Without tokens it is NaN.
+
+    Args:
+        gains: By how much each token became likelier, nats, sample after sample.
+        losses: Of each token, nats.
+        is_error: Whether the model gets the token wrong.
+        num_tokens: Of each sample.
+
+    Source: Ilic et al. 2026, arXiv:2601.12104; their ratio of gains to losses ranks alike, but has
+        no value where nothing is lost.
+    """
+    sample = np.repeat(np.arange(len(num_tokens)), num_tokens)
+    is_first = np.ones(len(sample), dtype=np.bool_)
+    is_first[1:] = sample[1:] != sample[:-1]
+    chosen = is_error & ~is_first
+    num_errors = np.bincount(sample[chosen], minlength=len(num_tokens))
+    loss = _share(np.bincount(sample, weights=losses, minlength=len(num_tokens)), num_tokens)
+    return np.where(num_errors < 2, np.exp(-loss), sign_balance(gains[chosen], num_errors))
 
 
 def _window_sums(

@@ -28,6 +28,7 @@ from gdc.audit.attacks import (
     log_density,
 )
 from gdc.errors import ConfigError, DataError
+from gdc.statistics.windows import VOTED
 from tests.audit.builders import all_out, inputs_of, texts_of_losses, tokens_of
 
 NAN = float("nan")
@@ -239,7 +240,7 @@ def test_ez_and_wbc_match_plain_loops(seed: int) -> None:
         ratio = sum(errors) / sum(map(abs, errors)) if errors else 0.0
         ez.append(math.exp(mean) if len(errors) < 2 else ratio)
         shares = []
-        for window in attacks.WINDOWS:
+        for window in VOTED:
             size = min(window, len(rows))
             sums = [sum(gains[i : i + size]) for i in range(len(rows) - size + 1)]
             shares.append(sum(total > 0 for total in sums) / len(sums))

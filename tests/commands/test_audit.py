@@ -1,5 +1,6 @@
 """An audit outside the pipeline: its files, its nulls, an over-trained model, refusals."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def test_an_over_trained_model_gives_everything_away(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     run_audit(request_of_lstm, 100, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_reference_with_another_tokenizer_is_refused(
+    request_of_lstm: Request, tmp_path: Path
+) -> None:
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    save_lstm(reference, HELDOUT, is_trained=False)
+    shutil.copytree(reference / "tokenizer", reference, dirs_exist_ok=True)
+    asked = replace(request_of_lstm, reference=str(reference))
+    with pytest.raises(ConfigError, match=r"--reference .*/reference: expected a model with the "):
+        run_audit(asked, 100, tmp_path / "out")
 
 
 def test_python_is_given_the_tables_and_findings_of_an_audit(

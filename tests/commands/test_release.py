@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gdc.cli import app
-from gdc.commands import release
+from gdc.commands import audit_certificate, certificate, release, verification
 from gdc.errors import ConfigError
 from tests.commands.builders import HELDOUT, MEMBERS, save_lstm
 
@@ -80,6 +80,15 @@ def test_a_reference_model_says_what_comes_out_without_the_texts(
     assert (bits["reference_bits"] > bits["bits"]).all()
     assert bits["text"].null_count() == bits.height
     assert MEMBERS[0][:20] not in told
+    attacks = json.loads(Path("audit/report.json").read_text())["attacks"]
+    assert {"reference_ratio", "rmia", "ez", "wbc"} <= set(attacks["attacks"])
+    assert attacks["attacks"]["ez"]["auc"]["value"] > 0.9
+    assert attacks["attacks"]["wbc"]["auc"]["value"] > 0.7
+    made = audit_certificate.certificate_of_audit(Path("audit"))
+    assert "audit/reference_tokens.parquet" in made.files["evidence"]
+    assert f"--reference {model / 'base'}" in made.repeat[0]
+    certificate.write(made, Path("audit/certificate.json"))
+    assert verification.verify(Path("audit/certificate.json")) == ([], ["not signed"])
     measures = json.loads(Path("audit/verdict.json").read_text())["measures"]
     assert measures["extraction-beyond-reference"] == measures["extraction"]
 
@@ -104,6 +113,6 @@ def test_a_limit_that_is_none_is_refused(given: list[str]) -> None:
 
 def test_a_limit_against_a_reference_needs_one(tmp_path: Path) -> None:
     limits = {"extraction-beyond-reference": 0.1}
-    options = release.Options("my.jsonl", "text", None, None, limits, show_text=False)
+    options = release.Options("my.jsonl", "text", None, limits, show_text=False)
     with pytest.raises(ConfigError, match="expected --reference"):
-        release.require_free(options, tmp_path / "out")
+        release.require_free(options, None, tmp_path / "out")

@@ -15,6 +15,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace
 from gdc.schema import SELF_INFLUENCE, TOKEN_LOSSES
 from gdc.scores import score_samples
+from gdc.statistics.windows import VOTED
 from tests.builders import trace_of, with_mixed_records
 from tests.scores.builders import config
 
@@ -109,6 +110,57 @@ def test_peaks_match_a_plain_loop(tokens: dict[str, list[tuple[float, float]]]) 
         runs = [list(part) for is_in, part in groupby(marked, lambda token: token[1]) if is_in]
         expected = max((sum(drop for drop, _ in part) for part in runs), default=0)
         assert run == pytest.approx(expected, abs=1e-6)
+
+
+ATTACKS = ("window_votes_drop", "error_balance_drop")
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "votes", "balance"),
+    [
+        pytest.param([4] * 4, [1] * 4, 1, 1, id="every token fell more"),
+        pytest.param([4] * 4, [3] * 4, 0, -1, id="every token fell less"),
+        # Windows of 2: three of which one falls more; of 3: both fall less; longer: the whole.
+        pytest.param([4] * 4, [1, 1, 4, 4], (1 / 3 + 0) / 10, -3 / 5, id="half of them"),
+        pytest.param([4] * 4, [0, 0, 0, 0], 1, 1, id="by heart"),
+        # Windows of 2: two of three; all others fall more.
+        pytest.param(
+            [4] * 4,
+            [3, 2, 0, 0],
+            (2 / 3 + 9) / 10,
+            math.exp(-5 / 4),
+            id="one error after the first",
+        ),
+    ],
+)
+def test_known_siblings_of_membership_attacks(
+    early: list[float], late: list[float], votes: float, balance: float
+) -> None:
+    table = scores_of(recorded({"a": (early, late)}, HALVING, {}), names=ATTACKS)
+    assert table.row(0)[1:] == pytest.approx((votes, balance), abs=1e-9)
+
+
+@given(seed=st.integers(0, 2**16))
+def test_siblings_of_membership_attacks_match_plain_loops(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tokens = ragged(rng, 5, "s")
+    found = scores_of(recorded(tokens, HALVING, {}), names=ATTACKS)
+    for (_, votes, balance), (early, late) in zip(found.rows(), tokens.values(), strict=True):
+        drops = [min(max(e, 2), 6.75) / 2 - end for e, end in zip(early, late, strict=True)]
+        bounds = []
+        # A sum that is 0 by hand is rounded, by the fitted line, to either side.
+        for bar in (1e-9, -1e-9):
+            shares = []
+            for size in (min(window, len(drops)) for window in VOTED):
+                sums = [sum(drops[i : i + size]) for i in range(len(drops) - size + 1)]
+                shares.append(sum(total > bar for total in sums) / len(sums))
+            bounds.append(sum(shares) / len(shares))
+        assert bounds[0] - 1e-9 <= votes <= bounds[1] + 1e-9
+        errors = [drop for drop, loss in zip(drops[1:], late[1:], strict=True) if loss >= BIT]
+        expected = math.exp(-sum(late) / len(late))
+        if len(errors) >= 2:
+            expected = sum(errors) / sum(map(abs, errors))
+        assert balance == pytest.approx(expected, abs=1e-6)
 
 
 def drop_by_loop(looks: tuple[Sequence[float], Sequence[float]]) -> tuple[float, float]:
