@@ -56,9 +56,19 @@ kills: $(STAMP)  ## Kill small runs of the pipeline 300 times; write the table t
 	$(BIN)/python benchmarks/kills.py --write
 
 audit: $(STAMP)  ## Look for known holes in the locked versions (needs the network).
-	$(PYTHON) -m venv work/pip-audit
-	PIP_CONSTRAINT= work/pip-audit/bin/pip install --quiet 'pip-audit>=2.9'
-	work/pip-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	@mkdir -p work
+	@$(PYTHON) -m venv work/pip-audit
+	@PIP_CONSTRAINT= work/pip-audit/bin/pip install --quiet 'pip-audit>=2.9' 2>work/pip-audit.log \
+	  || { $(AUDIT_FAILED); exit 75; }
+	@work/pip-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip \
+	  2>work/pip-audit.log; code=$$?; \
+	  if grep -q '^Traceback' work/pip-audit.log; then $(AUDIT_FAILED); exit 75; fi; \
+	  cat work/pip-audit.log >&2; exit $$code
+
+# What pip says where the network is away is a page of tries, what pip-audit says a traceback.
+AUDIT_FAILED = echo "error: make audit: expected pip's index and pypi.org to answer, got:" \
+  "$$(tail -n 1 work/pip-audit.log) Nothing was looked up. Run it where there is a network;" \
+  "all of it is in work/pip-audit.log." >&2
 
 docs: $(STAMP)  ## Build the site of docs/ in work/site, with no dead link.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

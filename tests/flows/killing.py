@@ -22,6 +22,11 @@ from tests.flows.builders import digests, start_flow
 MARK = "KILL_ROUND"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("flow", "all of it", "a stage", "DVC", "fork server", "a guard", "Prefect's server")
+# What the command of a process that no fork server started holds; a guard's holds another.
+COMMANDS = (
+    ("tasks.guard", "a guard"), ("tasks.fork_server", "a guard"), ("dvc repro", "DVC"),
+    ("uvicorn", "Prefect's server"), ("gdc.stages.", "a stage"),
+)  # fmt: skip
 STAGES = {module.name for module in pkgutil.iter_modules(gdc.stages.__path__)}
 # When the signal is sent: at any moment, or as soon as this is being written.
 ANY = "any"
@@ -211,24 +216,24 @@ def _victims(pid: int, name: str) -> tuple[str, list[psutil.Process]]:
 
 
 def _stage(process: psutil.Process) -> str:
-    words = [process.name(), *process.cmdline()]
-    return next((w.rpartition(".")[2] for w in words if w.rpartition(".")[2] in STAGES), NO_STAGE)
+    """Its name; of one that no fork server started the module that it runs."""
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        words = [process.name(), *(word.rpartition(".")[2] for word in process.cmdline())]
+        return next((word for word in words if word in STAGES), NO_STAGE)
+    return NO_STAGE
 
 
 def _kind(process: psutil.Process, leader: psutil.Process) -> str | None:
     """What a process below the flow is; a fork has a name of its own, and the server's command."""
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         line, name = " ".join(process.cmdline()), process.name()
-        if "uvicorn" in line:
-            return "Prefect's server"
-        if name == "dvc" or "dvc repro" in line:
-            return "DVC"
-        if name in STAGES or "gdc.stages." in line:
+        if name in STAGES:
             return "a stage"
-        if "tasks.fork_server" in line:
-            return "fork server" if process.ppid() == leader.pid else "a guard"
-        if "tasks.guard" in line:
-            return "a guard"
+        if name == "dvc":
+            return "DVC"
+        if "tasks.fork_server" in line and process.ppid() == leader.pid:
+            return "fork server"
+        return next((kind for words, kind in COMMANDS if words in line), None)
     return None
 
 
