@@ -1,6 +1,5 @@
 """Settings of the whole test run."""
 
-import os
 import signal
 from collections.abc import Iterator
 
@@ -8,13 +7,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("DO_NOT_TRACK", "true")
 # A shell lets its background jobs ignore SIGINT, and so would the programs that tests stop by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("ci")
 
 
