@@ -3,12 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from benchmarks import corpora_page
 from gdc.leaderboard.board import BySamples, Leaderboard
 from gdc.statistics.bootstrap import Estimate
 from tests.leaderboard.builders import make_board
 
 
+@pytest.fixture(scope="module")
 def known_board() -> Leaderboard:
     """One score whose share of the ceiling is 0.4 / 0.8, and one that nothing is known of."""
     board = make_board()
@@ -26,10 +29,10 @@ def known_board() -> Leaderboard:
     )
 
 
-def test_every_measure_has_a_table_of_scores_and_worlds(tmp_path: Path) -> None:
-    boards = corpora_page.reported(
-        {"docs-lstm": known_board(), "man-lstm": known_board()}, ("docs",)
-    )
+def test_every_measure_has_a_table_of_scores_and_worlds(
+    known_board: Leaderboard, tmp_path: Path
+) -> None:
+    boards = corpora_page.reported({"docs-lstm": known_board, "man-lstm": known_board}, ("docs",))
     assert list(boards) == ["docs-lstm*", "man-lstm"]
     page = corpora_page.markdown(boards)
     _, _, shares = page.partition("mean of the sample\n\n")
@@ -44,9 +47,9 @@ def test_every_measure_has_a_table_of_scores_and_worlds(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
 
-def test_the_lowest_family_counts() -> None:
-    row = known_board().scores[0]
+def test_the_lowest_family_counts(known_board: Leaderboard) -> None:
+    row = known_board.scores[0]
     families = {"a": Estimate(0.9, 0.8, 1.0), "b": Estimate(0.7, 0.6, 0.8), "c": None}
-    found = corpora_page.repeated(replace(row, canaries=families), known_board())
+    found = corpora_page.repeated(replace(row, canaries=families), known_board)
     assert found == families["b"]
-    assert corpora_page.extracted(replace(row, against_ordinary={"c": None}), known_board()) is None
+    assert corpora_page.extracted(replace(row, against_ordinary={"c": None}), known_board) is None

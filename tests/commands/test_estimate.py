@@ -6,7 +6,7 @@ import pytest
 
 from flows import dry_run
 from gdc.commands import estimate
-from gdc.config import Params
+from gdc.config import Params, TextSource
 from gdc.workspace import files, paths
 from tasks.graph import Graph
 from tests.builders import preset_text
@@ -17,6 +17,14 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(preset_text("docs"))
     return files.load_params()
+
+
+def with_source(params: Params, *, num_rows: int, max_samples: int) -> Params:
+    """The parameters with a source of short texts in the current folder."""
+    Path("a.txt").write_text("\n\n".join(["one short text of several words, and then some more of them"] * num_rows))
+    source = TextSource(kind="text", path="a.txt", unit="paragraph")
+    ingest = params.ingest.model_copy(update={"source": source, "max_samples": max_samples})
+    return params.model_copy(update={"ingest": ingest})
 
 
 def test_passes_count_each_model_and_a_third_for_a_frozen_one(params: Params) -> None:
@@ -34,8 +42,9 @@ def test_passes_count_each_model_and_a_third_for_a_frozen_one(params: Params) ->
 
 
 def test_tokens_are_those_that_the_last_run_counted(params: Params) -> None:
+    params = with_source(params, num_rows=400, max_samples=300)
     tokens, samples = estimate.count_tokens(params)
-    assert samples == params.ingest.max_samples
+    assert samples == 300
     assert 10 * samples < tokens < 1000 * samples
     files.write_json(paths.CORPUS_SUMMARY, {"num_train_tokens": 700, "num_samples": 7})
     assert estimate.count_tokens(params) == (700, 7)

@@ -228,7 +228,7 @@ def test_a_source_that_is_read_in_many_parts_gives_the_same_corpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def written() -> tuple[object, ...]:
-        ingest_with(max_samples=50)
+        ingest_with(max_samples=30)
         tokenizer = (paths.TOKENIZER / "tokenizer.json").read_bytes()
         rows = [tables.read(name).rows() for name in ("corpus", "canaries")]
         return *rows, tokenizer, files.read_json(paths.CORPUS_SUMMARY)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdc.errors import DataError
@@ -110,6 +110,7 @@ def test_aurocs_match_a_plain_loop(a: Any, b: Any, c: Any, d: Any) -> None:  # n
     assert interval["low"] <= interval["value"] <= interval["high"]
 
 
+@settings(max_examples=12)
 @given(
     families=st.fixed_dictionaries({"a": labelled_pairs, "b": labelled_pairs}),
     seed=st.integers(0, 99),
@@ -152,6 +153,7 @@ def test_verdicts(canaries: Sequence[tuple[bool, float]], value: float, verdict:
     assert (card["auroc_report"]["value"], card["verdict"]) == (value, verdict)
 
 
+@pytest.mark.slow
 def test_scores_of_chance_are_rarely_said_to_predict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary_families, "NUM_RESAMPLES", 200)
     scores, copies, canaries = tables_of(dict.fromkeys("abcd", PERFECT))

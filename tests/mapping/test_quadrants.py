@@ -324,6 +324,7 @@ def found_in(trace: Trace, rate: float) -> list[bool]:
     return high.to_list()
 
 
+@pytest.mark.slow
 def test_where_nothing_is_memorized_at_most_the_promised_share_of_corpora_has_a_find() -> None:
     """All finds are false there, so the rate bounds the chance of any: 40 of 200, and not idly."""
     corpora = [simulated(seed, num_members=10, num_heldout=100) for seed in range(200)]

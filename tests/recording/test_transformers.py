@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,26 +102,19 @@ def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
         assert last[row["id"]] == pytest.approx(float(model(**batch).loss.detach()), rel=1e-5)
 
 
-@pytest.mark.parametrize("step", [2, 3, 4])
-def test_a_run_that_resumes_has_the_trace_of_one_that_was_not_killed(
-    step: int, tmp_path: Path
-) -> None:
-    traces = []
-    for name in ("whole", "killed"):
-        folder = tmp_path / name
-        saving = {"save_strategy": "steps", "save_steps": 1}
-        trainer = trainer_of(folder, **saving)
+def test_a_run_that_resumes_has_the_trace_of_one_that_was_not_killed(tmp_path: Path) -> None:
+    def train(folder: Path, checkpoint: str | None) -> dict[str, bytes]:
+        trainer = trainer_of(folder, save_strategy="steps", save_steps=1)
         TraceCallback(folder / "trace").attach(trainer)
-        trainer.train()
-        if name == "killed":
-            # It had gone on after the checkpoint from which it resumes.
-            trainer = trainer_of(folder, **saving)
-            TraceCallback(folder / "trace").attach(trainer)
-            trainer.train(resume_from_checkpoint=str(folder / f"model/checkpoint-{step}"))
-        traces.append(
-            {path.name: path.read_bytes() for path in (folder / "trace").rglob("*.parquet")}
-        )
-    assert traces[0] == traces[1]
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return {path.name: path.read_bytes() for path in (folder / "trace").rglob("*.parquet")}
+
+    whole = train(tmp_path / "whole", None)
+    for step in (2, 3, 4):
+        # It had gone on after the checkpoint from which it resumes.
+        killed = tmp_path / f"killed-{step}"
+        shutil.copytree(tmp_path / "whole", killed)
+        assert train(killed, str(killed / f"model/checkpoint-{step}")) == whole, step
 
 
 def test_a_model_that_hides_its_logits_is_probed_and_that_is_said(

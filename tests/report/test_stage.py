@@ -92,6 +92,7 @@ def assert_dvc_has_its_files() -> None:
     assert paths.LOSS_CURVES.read_text() == "step,train,heldout\n0,4.0,4.0\n10,4.0,4.0\n"
 
 
+@pytest.mark.slow
 def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     stage.main()
     names = [
