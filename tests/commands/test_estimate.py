@@ -21,7 +21,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 def with_source(params: Params, *, num_rows: int, max_samples: int) -> Params:
     """The parameters with a source of short texts in the current folder."""
-    Path("a.txt").write_text("\n\n".join(["one short text of several words, and then some more of them"] * num_rows))
+    text = "one short text of several words, and then some more of them"
+    Path("a.txt").write_text("\n\n".join([text] * num_rows))
     source = TextSource(kind="text", path="a.txt", unit="paragraph")
     ingest = params.ingest.model_copy(update={"source": source, "max_samples": max_samples})
     return params.model_copy(update={"ingest": ingest})
