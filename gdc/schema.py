@@ -44,6 +44,18 @@ CORPUS: Final = pl.Schema(
 )
 QUARANTINE: Final = pl.Schema({"source": pl.String, "reason": pl.String})
 
+# One row is a turn of a conversation of the corpus, of a planted one too; texts that are no
+# conversations have none. `start` and `end` are characters of its `text`, `end` exclusive.
+TURNS: Final = pl.Schema(
+    {
+        "content_id": pl.String,
+        "turn": pl.Int64,  # from 0
+        "role": pl.String,
+        "start": pl.Int64,
+        "end": pl.Int64,
+        "has_loss": pl.Boolean,  # what the assistant says; nothing else of the text has a loss
+    }
+)
 # One row is a canary, or a twin that was never planted (num_repeats 0).
 CANARIES: Final = pl.Schema(
     {

@@ -46,8 +46,9 @@ class Secrets:
 
     @property
     def num_tokens(self) -> NDArray[np.int64]:
-        """Tokens of each secret."""
-        return self.ends - self.starts
+        """Tokens of each secret that are predicted: of a conversation, its answers alone are."""
+        sequence = self.records.sequence[self._is_secret]
+        return np.bincount(sequence, minlength=len(self.starts)).astype(np.int64)
 
     @property
     def nll(self) -> NDArray[np.float64]:

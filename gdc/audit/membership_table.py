@@ -12,6 +12,7 @@ from gdc.audit import attacks
 from gdc.audit.attack_metrics import AttackMetrics, measure_attack, tail_rate
 from gdc.audit.attacks import AttackInputs, Population, References, TokenTable
 from gdc.audit.extraction import Secrets
+from gdc.corpus.chat import scored_texts
 from gdc.errors import DataError
 from gdc.schema import MEMBERSHIP
 from gdc.statistics.hashing import hash_order
@@ -73,7 +74,8 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
     copies in a split one is taken, as copies are not independent.
 
     Returns:
-        Table with ``sample_id``, ``text`` and ``is_member``, members first.
+        Table with ``sample_id``, ``text`` and ``is_member``, members first, and ``unscored`` where
+        the corpus has it.
     """
     ordinary = corpus.filter(pl.col("canary_id").is_null()).unique(
         "content_id", keep="first", maintain_order=True
@@ -88,8 +90,9 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
         .sort("sample_id")
     )
     heldout = ordinary.filter(pl.col("split") == "validation")
+    more = [name for name in ("unscored",) if name in corpus.columns]
     return pl.concat([chosen, heldout]).select(
-        "sample_id", "text", is_member=pl.col("split") == "train"
+        "sample_id", "text", *more, is_member=pl.col("split") == "train"
     )
 
 
@@ -167,17 +170,14 @@ def audit_samples(
         AttackInputs(
             tokens,
             is_greedy=records.is_greedy,
-            zlib_sizes=attacks.zlib_sizes(samples["text"].to_list()),
+            zlib_sizes=attacks.zlib_sizes(scored_texts(samples).to_list()),
             min_k_share=min_k_share,
         ),
         references,
         ~samples["is_member"].to_numpy(),
     )
     names = _computable(references)
-    # Of a text longer than a window only the first window counts: in later ones the model does not
-    # see the tokens before. The last predicted token, the end of text, is not extracted.
-    window = np.minimum(num_tokens, block_size)
-    suffixes = Secrets(records, window // 2, np.minimum(window, num_tokens - 1))
+    suffixes = _second_halves(records, samples.height, block_size)
     return (
         samples.select("sample_id", "is_member")
         .with_columns(
@@ -190,6 +190,19 @@ def audit_samples(
         )
         .select(*MEMBERSHIP.names(), *names)
     )
+
+
+def _second_halves(records: TokenRecords, num_texts: int, block_size: int) -> Secrets:
+    """The second half of what is predicted of each text, given all that stands before it.
+
+    Of a text longer than a window only the first window counts: in later ones the model does not
+    see the tokens before. The last predicted token, the end of text, is not extracted.
+    """
+    edges = np.searchsorted(records.sequence, np.arange(num_texts + 1))
+    in_window = records.sequence[records.position < block_size]
+    middles = edges[:-1] + np.bincount(in_window, minlength=num_texts) // 2
+    ends = np.minimum(block_size, records.position[edges[1:] - 1])
+    return Secrets(records, records.position[middles], ends)
 
 
 def attacks_in(table: pl.DataFrame) -> list[str]:

@@ -36,7 +36,8 @@ class AuditedTexts(NamedTuple):
 
     Attributes:
         canaries: ``CANARIES`` table; may be empty.
-        samples: ``sample_id``, ``text`` and ``is_member``, at least one row.
+        samples: ``sample_id``, ``text`` and ``is_member``, at least one row; of conversations
+            ``unscored`` too, the spans that no number is of.
         references: Losses of the samples under reference models; without, fewer attacks are made.
     """
 
@@ -93,7 +94,14 @@ def record_texts(subject: Subject, texts: AuditedTexts, *, batch_tokens: int) ->
     _require_that_canaries_fit(ids, subject.block_size)
     sample_ids = subject.tokenizer.encode(texts.samples["text"].to_list())
     shifted_ids = [[*_filler(text, sample_ids[-1], subject), *text] for text in ids]
-    return _token_records(subject, [*ids, *shifted_ids, *sample_ids], batch_tokens)
+    planted = [*ids, *shifted_ids]
+    has_loss = None
+    if "unscored" in texts.samples.columns:
+        of_samples = subject.tokenizer.has_loss(
+            texts.samples["text"].to_list(), texts.samples["unscored"].to_list()
+        )
+        has_loss = [*(np.ones(len(text), dtype=bool) for text in planted), *of_samples]
+    return _token_records(subject, [*planted, *sample_ids], batch_tokens, has_loss)
 
 
 def audit_records(
@@ -180,11 +188,14 @@ def _encode(
 
 
 def _token_records(
-    subject: Subject, ids: Sequence[Sequence[int]], batch_tokens: int
+    subject: Subject,
+    ids: Sequence[Sequence[int]],
+    batch_tokens: int,
+    has_loss: Sequence[NDArray[np.bool_]] | None = None,
 ) -> TokenRecords:
     return losses.token_records(
         subject.model,
-        TokenizedTexts.from_ids(ids, subject.tokenizer.end_of_text),
+        TokenizedTexts.from_ids(ids, subject.tokenizer.end_of_text, has_loss),
         block_size=subject.block_size,
         batch_tokens=batch_tokens,
     )

@@ -51,8 +51,8 @@ def worst_windows(records: TokenRecords, num_texts: int, *, block_size: int) -> 
     rows = []
     for text, (first, last) in enumerate(pairwise(edges)):
         tokens = slice(first, max(first, last - 1))
-        nll = records.nll[tokens].astype(np.float64)
-        rows.append((text, *_worst(nll, records.is_greedy[tokens], block_size)))
+        nll, position = records.nll[tokens].astype(np.float64), records.position[tokens]
+        rows.append((text, *_worst(nll, records.is_greedy[tokens], position, block_size)))
     return pl.DataFrame(rows, schema=WINDOWS, orient="row")
 
 
@@ -63,22 +63,22 @@ def window_bits(records: TokenRecords, windows: pl.DataFrame) -> pl.Series:
         records: Of the other model.
         windows: ``WINDOWS`` table.
     """
-    firsts = np.searchsorted(records.sequence, windows["sequence"].to_numpy())
-    bits = [
-        None
-        if start is None
-        else float(records.nll[first + start : first + end].sum(dtype=np.float64)) / math.log(2)
-        for first, (start, end) in zip(
-            firsts, windows.select("start", "end").iter_rows(), strict=True
-        )
-    ]
+    bits: list[float | None] = []
+    for sequence, start, end in windows.select("sequence", "start", "end").iter_rows():
+        rows = slice(*np.searchsorted(records.sequence, [sequence, sequence + 1]))
+        tokens = slice(*np.searchsorted(records.position[rows], [start or 0, end or 0]))
+        nats = float(records.nll[rows][tokens].sum(dtype=np.float64))
+        bits.append(None if start is None else nats / math.log(2))
     return pl.Series("reference_bits", bits, dtype=pl.Float64)
 
 
 def _worst(
-    nll: NDArray[np.float64], is_greedy: NDArray[np.bool_], block_size: int
+    nll: NDArray[np.float64],
+    is_greedy: NDArray[np.bool_],
+    position: NDArray[np.int64],
+    block_size: int,
 ) -> tuple[int, bool | None, int | None, int | None, float | None]:
-    starts = _starts(len(nll), block_size)
+    starts = _starts(position, block_size)
     if not len(starts):
         return 0, None, None, None, None
     total, greedy = np.concatenate([[0.0], nll.cumsum()]), np.concatenate([[0], is_greedy.cumsum()])
@@ -90,15 +90,20 @@ def _worst(
         start = int(starts[np.argmin(total[ends] - total[starts])])
         end = start + WINDOW_TOKENS
     bits = float(total[end] - total[start]) / math.log(2)
-    return len(starts), bool(is_out.any()), start, end, max(bits, 0.0)
+    place = int(position[start])
+    return len(starts), bool(is_out.any()), place, place + end - start, max(bits, 0.0)
 
 
-def _starts(num_tokens: int, block_size: int) -> NDArray[np.int64]:
-    """First tokens of all windows of a text; the model sees what is before in its own window."""
-    starts = np.arange(num_tokens)
-    offset = starts % block_size
+def _starts(position: NDArray[np.int64], block_size: int) -> NDArray[np.int64]:
+    """First tokens of all windows of a text; the model sees what is before in its own window.
+
+    All tokens of a window are predicted: of a conversation, they are of one answer.
+    """
+    starts = np.arange(max(0, len(position) - WINDOW_TOKENS + 1))
+    offset = position[starts] % block_size
+    is_whole = position[starts + WINDOW_TOKENS - 1] - position[starts] == WINDOW_TOKENS - 1
     is_window = (offset >= PREFIX_TOKENS) & (offset + WINDOW_TOKENS <= block_size)
-    return starts[is_window & (starts + WINDOW_TOKENS <= num_tokens)]
+    return np.asarray(starts[is_window & is_whole], dtype=np.int64)
 
 
 def _longest(starts: NDArray[np.int64]) -> tuple[int, int]:

@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
-TextField = Annotated[str, typer.Option(help="The field that holds the text.")]
+TextField = Annotated[
+    str, typer.Option(help="The field of the text or the turns; or templates, '{ask}=>{answer}'.")
+]
 
 # These read files of the user's with libraries that may abort the process that they are in.
 _FORKED: Final = frozenset(

@@ -12,10 +12,11 @@ from polars.testing import assert_frame_equal
 from gdc.audit import membership_table, model_audit
 from gdc.audit.attacks import References
 from gdc.audit.model_audit import AuditedTexts, Subject
-from gdc.commands.own_files import MAX_CHARS, naming_options, read_canaries
+from gdc.commands.own_files import MAX_CHARS, chat_format, naming_options, read_canaries
 from gdc.comparison import leakage
 from gdc.config import Source
 from gdc.corpus import samples, sources
+from gdc.corpus.chat import say_canaries, turns_of, with_unscored
 from gdc.corpus.sources import unread
 from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
@@ -90,7 +91,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
     """
     outputs.require_free(folder, WRITTEN, _paths_read(request))
     durable.make_folder(folder)
-    inputs = read_inputs(request, num_members)
+    inputs = read_inputs(request, num_members, open_tokenizer(request))
     tokens, tokenizer, block_size = _record(request, inputs.texts)
     asked = replace(request, block_size=block_size)
     recorded = Recorded(tokens, _record_reference(asked, tokenizer, inputs.texts.samples))
@@ -125,9 +126,8 @@ def measure_again(folder: Path) -> Measured:
     request, num_members = request_of(folder)
     reference = None if request.reference is None else read_records(folder, REFERENCE_TOKENS)
     recorded = Recorded(read_records(folder), reference)
-    with naming_options():
-        tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
-    inputs = read_inputs(request, num_members)
+    tokenizer = open_tokenizer(request)
+    inputs = read_inputs(request, num_members, tokenizer)
     return _measure(recorded, inputs, tokenizer, request)
 
 
@@ -240,15 +240,28 @@ class Inputs:
     num_shared: int  # held-out texts that are training texts too
 
 
-def read_inputs(request: Request, num_members: int) -> Inputs:
+def open_tokenizer(request: Request) -> TextTokenizer:
+    """The tokenizer of a request, for texts as its source makes them.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    with naming_options():
+        tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
+    chat = chat_format(request.corpus, tokenizer)
+    return tokenizer if chat is None else chat.tokenizer(tokenizer)
+
+
+def read_inputs(request: Request, num_members: int, tokenizer: TextTokenizer) -> Inputs:
     """Read the texts of a request, at most so many members.
 
     Raises:
         DataError: A source or the canaries cannot be used.
     """
-    trained = _read(request.corpus, "corpus", request)
-    chosen, num_shared = _samples(trained, request, num_members)
-    texts = AuditedTexts(read_canaries(request.canaries), chosen)
+    trained = _read(request.corpus, "corpus", request, tokenizer)
+    chosen, num_shared = _samples(trained, request, num_members, tokenizer)
+    canaries, chat = read_canaries(request.canaries), chat_format(request.corpus, tokenizer)
+    texts = AuditedTexts(canaries if chat is None else say_canaries(canaries, chat)[0], chosen)
     return Inputs(trained, texts, num_members, num_shared)
 
 
@@ -322,12 +335,19 @@ def _measure(
     return Measured(canaries, membership, attack, report)
 
 
-def _samples(trained: pl.DataFrame, request: Request, num_members: int) -> tuple[pl.DataFrame, int]:
+def _samples(
+    trained: pl.DataFrame, request: Request, num_members: int, tokenizer: TextTokenizer
+) -> tuple[pl.DataFrame, int]:
     """Members, chosen by hash, then all held-out texts that are none; and how many were some."""
     heldout = trained.head(0)
     num_shared = 0
     if request.heldout is not None:
-        given = _read(request.heldout, "heldout", request)
+        given = _read(request.heldout, "heldout", request, tokenizer)
+        if ("unscored" in given.columns) != ("unscored" in trained.columns):
+            raise DataError(
+                "--heldout: expected text of the same kind as --corpus, got conversations beside "
+                "texts. Give both alike."
+            )
         heldout = given.join(trained, on="content_id", how="anti", maintain_order="left")
         num_shared = given.height - heldout.height
         if heldout.is_empty():
@@ -341,12 +361,19 @@ def _samples(trained: pl.DataFrame, request: Request, num_members: int) -> tuple
     return membership_table.choose_samples(table, num_members, seed=request.seed), num_shared
 
 
-def _read(source: Source, name: str, request: Request) -> pl.DataFrame:
-    """``content_id``, ``text`` and ``source`` of every distinct text of a source."""
+def _read(source: Source, name: str, request: Request, tokenizer: TextTokenizer) -> pl.DataFrame:
+    """``content_id``, ``text`` and ``source`` of every distinct text of a source.
+
+    Of conversations there is ``unscored`` too, the spans outside of what the assistant says.
+    """
+    chat = chat_format(source, tokenizer)
     with naming_options(f"--{name}"):
-        rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed)
+        rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed, chat=chat)
         sources.check_bad_rows(rows.bad_rows, rows.rows.height, on_bad_row="fail")
-    return samples.contents_of(rows.rows).unique("content_id", keep="first", maintain_order=True)
+    contents = samples.contents_of(rows.rows)
+    if chat is not None:
+        contents = with_unscored(contents, turns_of(contents["content_id"], rows.rows["turns"]))
+    return contents.unique("content_id", keep="first", maintain_order=True)
 
 
 def subject_of(request: Request) -> Subject:
@@ -356,8 +383,8 @@ def subject_of(request: Request) -> Subject:
         ConfigError: The model or its tokenizer cannot be used.
         DataError: It sees fewer tokens at once than are asked for.
     """
+    tokenizer = open_tokenizer(request)
     with naming_options():
-        tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
         model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)
     most = min(positions or MAX_BLOCK_SIZE, MAX_BLOCK_SIZE)
     block_size = request.block_size or most

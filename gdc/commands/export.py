@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from gdc.commands.own_files import OwnRows, read_canaries, read_rows
+from gdc.commands.own_files import OwnRows, planted_texts, read_canaries, read_rows
 from gdc.corpus.samples import normalize
 from gdc.corpus.sources.endings import compression_of, kind_of
 from gdc.corpus.sources.files import BYTE_ORDER_MARK, unpacked
@@ -125,8 +125,8 @@ def _added(request: Request, own: OwnRows) -> pl.DataFrame:
         how="left",
         maintain_order="left",
     )
-    planted = read_canaries(request.canaries).filter(pl.col("num_repeats") > 0)["text"]
-    texts = {normalize(text) for text in planted}
+    planted = read_canaries(request.canaries).filter(pl.col("num_repeats") > 0)
+    texts = {normalize(text) for text in planted_texts(planted, own.chat)}
     is_planted = pl.Series([normalize(text) in texts for text in added["text"]], dtype=pl.Boolean)
     return added.with_columns(
         action=pl.when(is_planted)

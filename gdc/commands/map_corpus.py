@@ -9,7 +9,13 @@ import polars as pl
 
 from gdc import scores
 from gdc.commands.map import UNTESTED_AXIS, choose_mode
-from gdc.commands.own_files import OwnRows, naming_options, read_canaries, read_rows
+from gdc.commands.own_files import (
+    OwnRows,
+    naming_options,
+    planted_texts,
+    read_canaries,
+    read_rows,
+)
 from gdc.config import AUTO, Params
 from gdc.corpus import near_duplicates
 from gdc.corpus.samples import content_id, normalize
@@ -213,9 +219,9 @@ def _read_samples(request: Request, trace: Trace) -> _Samples:
     own = read_rows(request.corpus, request.text_field, request.id_field, "--corpus")
     num_others = own.rows.height - trace.index.height
     rows = _matched(request, own, trace.index, "--corpus")
-    planted = canaries.filter(pl.col("num_repeats") > 0).select(
-        "canary_id", content_id=pl.col("text").map_elements(_content, pl.String)
-    )
+    planted = canaries.filter(pl.col("num_repeats") > 0)
+    ids = [_content(text) for text in planted_texts(planted, own.chat)]
+    planted = planted.select("canary_id", content_id=pl.Series(ids, dtype=pl.String))
     corpus = rows.with_columns(split=pl.lit("train")).join(
         planted, on="content_id", how="left", maintain_order="left"
     )

@@ -8,10 +8,12 @@ from typing import Final
 
 import polars as pl
 
-from gdc.config import JsonlSource, ParquetSource
+from gdc.config import ChatSource, JsonlSource, ParquetSource, Source
 from gdc.corpus import sources
+from gdc.corpus.chat import ChatFormat
 from gdc.corpus.matching import match_rows, require_numbered
 from gdc.corpus.sources.endings import kind_of
+from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.filesystem import table_files
 from gdc.filesystem.path_checks import require_file
@@ -30,6 +32,10 @@ _OPTIONS: Final[Mapping[str, str]] = {
     ", or plant none: set ingest.canaries.words to null": "",
     "ingest.canaries.": "--families ",
     "ingest.canaries": "--families",
+    "set ingest.source.kind: chat.": "leave --text-field out.",
+    "Name theirs in ingest.source.turns": "Name theirs: --text-field",
+    "make both sides by templates: ingest.source.prompt and completion": "both sides by templates: "
+    "--text-field '{{question}}=>{{answer}}'",
     "ingest.source.text_field and key_field": "--text-field and --id-field",
     "ingest.source.text_field": "--text-field",
     "Set text_field": "Set --text-field",
@@ -56,11 +62,13 @@ def naming_options(source: str = "") -> Iterator[None]:
 class OwnRows:
     """Rows of the user's: ``sample_id``, ``text`` as it stands there, ``source`` (file and line).
 
-    ``id_field`` holds the ids; None: the id of a row is its number, from 0.
+    ``id_field`` holds the ids; None: the id of a row is its number, from 0. ``chat`` is the format
+    of the texts where the rows are conversations, which have ``turns`` too; None: they are none.
     """
 
     rows: pl.DataFrame
     id_field: str | None
+    chat: ChatFormat | None = None
 
     def of(self, ids: pl.Series, *, names: tuple[str, str]) -> pl.DataFrame:
         """The rows of some ids, in their order.
@@ -77,7 +85,13 @@ class OwnRows:
         return match_rows(ids, self.rows, names=names)
 
 
-def read_rows(path: str, text_field: str, id_field: str | None, option: str) -> OwnRows:
+def read_rows(
+    path: str,
+    text_field: str,
+    id_field: str | None,
+    option: str,
+    tokenizer: TextTokenizer | None = None,
+) -> OwnRows:
     """Read rows by the ids that a trace or a plan knows them by.
 
     Args:
@@ -86,6 +100,7 @@ def read_rows(path: str, text_field: str, id_field: str | None, option: str) -> 
         id_field: The field that holds the id; None: ``sample_id`` or ``id`` where there is one, as
             for ``TraceRecorder``, else the id is the number of the row, from 0.
         option: What messages call the path.
+        tokenizer: Whose template makes texts of conversations; None: they are plain.
 
     Raises:
         ConfigError: Ids are asked for of files that have no fields.
@@ -93,7 +108,7 @@ def read_rows(path: str, text_field: str, id_field: str | None, option: str) -> 
     """
     source = source_of(path, text_field, option)
     with naming_options(option):
-        if isinstance(source, JsonlSource | ParquetSource):
+        if isinstance(source, JsonlSource | ParquetSource | ChatSource):
             id_field = id_field or usual_id_field(source)
             source = source.model_copy(update={"key_field": id_field})
         elif id_field is not None:
@@ -101,10 +116,18 @@ def read_rows(path: str, text_field: str, id_field: str | None, option: str) -> 
                 f"--id-field {id_field}: expected JSON lines or Parquet in {option}, got "
                 f"{source.kind}. Leave it out: the id of a row is then its number, from 0."
             )
-        return OwnRows(sources.read_keyed(source, max_chars=MAX_CHARS), id_field)
+        chat = chat_format(source, tokenizer)
+        return OwnRows(sources.read_keyed(source, max_chars=MAX_CHARS, chat=chat), id_field, chat)
 
 
-def usual_id_field(source: JsonlSource | ParquetSource) -> str | None:
+def chat_format(source: Source, tokenizer: TextTokenizer | None) -> ChatFormat | None:
+    """How the conversations of a source become texts; None: it has none."""
+    if not isinstance(source, ChatSource):
+        return None
+    return ChatFormat.of(tokenizer, source.chat_template)
+
+
+def usual_id_field(source: JsonlSource | ParquetSource | ChatSource) -> str | None:
     """``sample_id`` or ``id``, whichever the first row has; None: neither.
 
     Raises:
@@ -112,6 +135,14 @@ def usual_id_field(source: JsonlSource | ParquetSource) -> str | None:
     """
     fields = sources.first_fields(source)
     return next((name for name in USUAL_COLUMNS if name in fields), None)
+
+
+def planted_texts(canaries: pl.DataFrame, chat: ChatFormat | None) -> pl.Series:
+    """The text of the row that plants each canary: of a conversation, all of it."""
+    if chat is None:
+        return canaries["text"]
+    texts = [chat.planted(text) for text in canaries["text"]]
+    return pl.Series("text", texts, dtype=pl.String)
 
 
 def read_canaries(path: Path | None) -> pl.DataFrame:

@@ -10,16 +10,18 @@ from typing import Final
 import polars as pl
 
 from gdc.commands.own_files import OwnRows, naming_options, read_rows
-from gdc.config import CanariesConfig
+from gdc.config import CanariesConfig, ChatSource
 from gdc.corpus import canaries as canary_texts
+from gdc.corpus.chat import CANARY_PROMPT, UnusableError
 from gdc.corpus.samples import contents_of
+from gdc.corpus.sources import conversations
 from gdc.corpus.sources.endings import compression_of, kind_of
-from gdc.corpus.sources.fields import require_whole
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
 from gdc.filesystem.path_checks import overlapping
 from gdc.schema import CANARIES
 from gdc.workspace import tables
+from gdc.workspace.source_option import source_of
 
 FAMILIES: Final[Mapping[str, Mapping[str, object]]] = {
     "digits": {
@@ -80,7 +82,8 @@ class Planted:
 def plant(request: Request) -> Planted:
     """Write the training file with canaries behind its own lines, which stay as they are.
 
-    A planted line has the text and, where the file has ids, an id of its own.
+    A planted line has the text and, where the file has ids, an id of its own. Of conversations it
+    is one in which the assistant says the text, in the fields that the file has.
 
     Raises:
         ConfigError: A family or number is wrong, or a file would be replaced.
@@ -88,7 +91,6 @@ def plant(request: Request) -> Planted:
     """
     _require_apart(request)
     own = read_rows(str(request.corpus), request.text_field, request.id_field, "the file")
-    _require_one_text(request)
     found = _make(request, own)
     repeated = found.select("canary_id", "text", pl.col("num_repeats"))
     texts = [
@@ -132,16 +134,6 @@ def _require_apart(request: Request) -> None:
         raise ConfigError(f"--out {request.out}: expected three different files. Name another.")
 
 
-def _require_one_text(request: Request) -> None:
-    record = _first_record(request.corpus)
-    require_whole(request.text_field, record, str(request.corpus))
-    if not isinstance(record[request.text_field], str):
-        raise ConfigError(
-            f"--text-field {request.text_field}: expected one string in each row, got turns, into "
-            "which nothing is planted. Plant into a file with one text a row."
-        )
-
-
 def _make(request: Request, own: OwnRows) -> pl.DataFrame:
     unknown = [name for name in request.families if name not in FAMILIES]
     if unknown or not request.families:
@@ -168,10 +160,25 @@ def _make(request: Request, own: OwnRows) -> pl.DataFrame:
 
 def _lines(request: Request, own: OwnRows, texts: Sequence[str]) -> list[bytes]:
     ids = _new_ids(request, own, len(texts))
+    fields = [_fields(request, text) for text in texts]
     return [
-        json.dumps({**more, request.text_field: text}, ensure_ascii=False).encode() + b"\n"
-        for text, more in zip(texts, ids, strict=True)
+        json.dumps({**more, **of_text}, ensure_ascii=False).encode() + b"\n"
+        for of_text, more in zip(fields, ids, strict=True)
     ]
+
+
+def _fields(request: Request, text: str) -> dict[str, object]:
+    """The fields of a row that holds a text, or in which the assistant says it."""
+    source = source_of(str(request.corpus), request.text_field, "the file")
+    if not isinstance(source, ChatSource):
+        return {request.text_field: text}
+    try:
+        return conversations.planted(_first_record(request.corpus), source, (CANARY_PROMPT, text))
+    except UnusableError:
+        raise ConfigError(
+            f"--text-field {request.text_field}: expected a field of conversations, got templates, "
+            "into whose fields nothing can be planted. Plant into rows with messages."
+        ) from None
 
 
 def _new_ids(request: Request, own: OwnRows, size: int) -> list[dict[str, object]]:

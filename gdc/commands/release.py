@@ -14,7 +14,7 @@ from gdc.audit import model_audit, windows
 from gdc.commands import audit
 from gdc.commands.own_files import OwnRows, read_rows
 from gdc.corpus.samples import contents_of
-from gdc.corpus.tokenizer import load_pretrained_tokenizer
+from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import ConfigError
 from gdc.filesystem import durable, table_files
 from gdc.report.model import AuditReport, to_json
@@ -132,7 +132,8 @@ def judge(report: AuditReport, options: Options, folder: Path) -> Verdict:
         DataError: A row cannot be used.
     """
     request, num_members = audit.request_of(folder)
-    inputs = audit.read_inputs(request, num_members)
+    tokenizer = audit.open_tokenizer(request)
+    inputs = audit.read_inputs(request, num_members, tokenizer)
     samples = inputs.texts.samples.with_row_index("sequence").cast({"sequence": pl.Int64})
     records = _of_samples(audit.read_records(folder), inputs.texts)
     assert request.block_size is not None  # noqa: S101 - the audit fills it in
@@ -141,8 +142,8 @@ def judge(report: AuditReport, options: Options, folder: Path) -> Verdict:
     if request.reference is not None:
         reference = audit.read_records(folder, audit.REFERENCE_TOKENS)
         found = found.with_columns(_under_reference(reference, found, request.block_size))
-    own = read_rows(options.corpus, options.text_field, options.id_field, "--corpus")
-    leaked = _leaked(found, own, request.tokenizer, show_text=options.show_text)
+    own = read_rows(options.corpus, options.text_field, options.id_field, "--corpus", tokenizer)
+    leaked = _leaked(found, own, tokenizer, show_text=options.show_text)
     verdict = _verdict(report, found, options, leaked.height)
     with durable.new_file(folder / "leaked.parquet") as temporary:
         leaked.write_parquet(temporary)
@@ -249,10 +250,12 @@ def _under_reference(
     )
 
 
-def _leaked(found: pl.DataFrame, own: OwnRows, tokenizer: str, *, show_text: bool) -> pl.DataFrame:
+def _leaked(
+    found: pl.DataFrame, own: OwnRows, tokenizer: TextTokenizer, *, show_text: bool
+) -> pl.DataFrame:
     """Each of the user's rows whose text has a window that comes out, the longest first."""
     out = found.filter("is_member", "extracted")
-    spans = load_pretrained_tokenizer(tokenizer, None).offsets(out["text"].to_list())
+    spans = tokenizer.offsets(out["text"].to_list())
     places = [
         (of[start][0], of[end - 1][1])
         for of, (start, end) in zip(spans, out.select("start", "end").iter_rows(), strict=True)

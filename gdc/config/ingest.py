@@ -6,6 +6,14 @@ from pydantic import Field, model_validator
 
 from gdc.config.section import MAX_VOCAB_SIZE, MAX_WORDS, Count, Items, Section
 
+ChatTemplate = Annotated[
+    Literal["tokenizer", "plain", "none"],
+    Field(
+        description="How turns become text: as the tokenizer's chat template says (plain if it has "
+        "none); plain: each below the name of its role; none: one directly behind the other."
+    ),
+]
+
 
 class PythonDocsSource(Section):
     """CPython's own documentation topics (paragraphs) and standard-library docstrings."""
@@ -59,6 +67,36 @@ class HuggingFaceSource(Section):
     text_field: str = Field(min_length=1, description="The column that holds the text.")
 
 
+class ChatSource(Section):
+    """Conversations to fine-tune on: JSON lines, Parquet, or a data set saved by Hugging Face.
+
+    The loss is on what the assistant says alone.
+    """
+
+    kind: Literal["chat"]
+    path: str = Field(min_length=1, description="The file or folder.")
+    turns: str | None = Field(
+        description="The field of the conversation, with dots into nested ones (data.messages); "
+        "null: messages, prompt and completion, or instruction and output, whichever rows have."
+    )
+    prompt: str | None = Field(
+        description="A template of what the user says, with fields in braces; null: see turns."
+    )
+    completion: str | None = Field(
+        description="The same of what the assistant says; null where prompt is."
+    )
+    chat_template: ChatTemplate
+    key_field: str | None = Field(description="A field that names each row; must be unique.")
+
+    @model_validator(mode="after")
+    def _templates_come_in_pairs(self) -> Self:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("prompt and completion: expected both templates or neither")
+        if self.prompt is not None and self.turns is not None:
+            raise ValueError("turns: expected null beside the templates prompt and completion")
+        return self
+
+
 class SyntheticSource(Section):
     """Sentences of a seeded Markov chain over made-up words, for the LSTM experiment."""
 
@@ -76,6 +114,7 @@ Source = Annotated[
     | ParquetSource
     | TextSource
     | HuggingFaceSource
+    | ChatSource
     | SyntheticSource,
     Field(discriminator="kind"),
 ]
@@ -171,3 +210,12 @@ class IngestConfig(Section):
     validation_fraction: float = Field(gt=0, lt=1, description="Share of contents held out.")
     tokenizer: Tokenizer
     canaries: CanariesConfig
+
+    @model_validator(mode="after")
+    def _natural_canaries_are_of_texts(self) -> Self:
+        if self.source.kind == "chat" and self.canaries.natural is not None:
+            raise ValueError(
+                "canaries.natural: expected null for conversations, which are not cut in halves. "
+                "Plant digits and words"
+            )
+        return self

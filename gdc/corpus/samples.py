@@ -37,8 +37,12 @@ def content_id(text: str) -> str:
 
 
 def contents_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """``content_id``, normalised ``text`` and ``source`` of each row of ``SOURCE_ROWS``."""
-    texts = [normalize(text) for text in rows["text"]]
+    """``content_id``, normalised ``text`` and ``source`` of each row of ``SOURCE_ROWS``.
+
+    The text of a conversation, whose row has ``turns``, stays as its template made it.
+    """
+    is_chat = "turns" in rows.columns
+    texts = [text if is_chat else normalize(text) for text in rows["text"]]
     ids = [content_id(text) for text in texts]
     return pl.DataFrame(
         {"content_id": ids, "text": texts, "source": rows["source"]},

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,16 +31,24 @@ class TextTokenizer:
 
     A sample's sequence is ``[end_of_text] + ids + [end_of_text]``: it has ``len(ids) + 1``
     predicted tokens.
+
+    Attributes:
+        chat_template: Of the pretrained tokenizer; None: it has none.
+        special_tokens: What the template may name: ``bos_token`` and the like.
+        reads_special: Whether a text may spell special tokens, as those of a chat template do.
     """
 
     tokenizer: Tokenizer
     end_of_text: int
+    chat_template: str | None = None
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    reads_special: bool = False
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         # A text that spells a special token is ordinary text and must not end the sample.
-        self.tokenizer.encode_special_tokens = True
+        self.tokenizer.encode_special_tokens = not self.reads_special
 
     @property
     def vocab_size(self) -> int:
@@ -52,6 +60,10 @@ class TextTokenizer:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def reading_special_tokens(self) -> "TextTokenizer":
+        """The same for texts in which special tokens are meant."""
+        return replace(self, tokenizer=self._copy(), reads_special=True)
+
     def num_ids(self, texts: pl.Series) -> list[int]:
         """Number of ids of each text; memory holds the ids of one chunk of texts at a time."""
         return [len(ids) for chunk in text_chunks(texts) for ids in self.encode(chunk.to_list())]
@@ -62,11 +74,21 @@ class TextTokenizer:
         A token includes its blanks. A token that is a part of a character has the offsets of the
         whole character, so neighbours may overlap.
         """
-        bare = TextTokenizer(Tokenizer.from_str(self.tokenizer.to_str()), self.end_of_text)
+        bare = replace(self, tokenizer=self._copy())
         # It may cut blanks off the offsets.
         bare.tokenizer.post_processor = None
         encodings = bare.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.offsets for encoding in encodings]
+
+    def has_loss(
+        self, texts: Sequence[str], unscored: Sequence[Sequence[Mapping[str, int]]]
+    ) -> list[NDArray[np.bool_]]:
+        """Whether each token of each text lies outside the spans that carry no loss."""
+        offsets = self.offsets(texts)
+        return [~masked_tokens(of, spans) for of, spans in zip(offsets, unscored, strict=True)]
+
+    def _copy(self) -> Tokenizer:
+        return Tokenizer.from_str(self.tokenizer.to_str())
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens are spelled out."""
@@ -146,21 +168,29 @@ def load_pretrained_tokenizer(name: str, revision: str | None) -> TextTokenizer:
         ) from None
     if pretrained.eos_token_id is None or not pretrained.is_fast:
         raise ConfigError(f"{where}: expected a fast tokenizer with an end-of-text token")
+    template = pretrained.chat_template
+    if isinstance(template, Mapping):
+        template = template.get("default")
     return TextTokenizer(
-        Tokenizer.from_str(pretrained.backend_tokenizer.to_str()), pretrained.eos_token_id
+        Tokenizer.from_str(pretrained.backend_tokenizer.to_str()),
+        pretrained.eos_token_id,
+        template if isinstance(template, str) else None,
+        {name: str(token) for name, token in pretrained.special_tokens_map.items()},
     )
 
 
 def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
     """Write ``tokenizer.json`` and a ``tokenizer_config.json`` for ``AutoTokenizer``."""
     token = tokenizer.tokenizer.id_to_token(tokenizer.end_of_text)
-    config = {
+    config: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "bos_token": token,
         "eos_token": token,
         "unk_token": token,
     }
+    if tokenizer.reads_special:
+        config |= {"split_special_tokens": False, "chat_template": tokenizer.chat_template}
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
@@ -176,7 +206,8 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     """
     settings, content = folder / "tokenizer_config.json", folder / "tokenizer.json"
     with _refusing_damage(settings):
-        token = json.loads(settings.read_text(encoding="utf-8"))["eos_token"]
+        config = json.loads(settings.read_text(encoding="utf-8"))
+        token = config["eos_token"]
     with _refusing_damage(content):
         tokenizer = Tokenizer.from_str(content.read_text(encoding="utf-8"))
         end_of_text = tokenizer.token_to_id(token) if isinstance(token, str) else None
@@ -185,7 +216,12 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
             f"{settings}: expected an eos_token that tokenizer.json knows, got {token!r}. "
             "Make it again: gdc stage ingest."
         )
-    return TextTokenizer(tokenizer, end_of_text)
+    return TextTokenizer(
+        tokenizer,
+        end_of_text,
+        config.get("chat_template"),
+        reads_special=config.get("split_special_tokens") is False,
+    )
 
 
 @contextmanager

@@ -91,6 +91,40 @@ def find_spans(
     return table, _summary(table, runs[0].height, len(heldout[0]), config)
 
 
+def at_all_tokens(losses: pl.DataFrame, has_loss: Sequence[NDArray[np.bool_]]) -> pl.DataFrame:
+    """Put losses of the tokens that have some, and of the end of text, among all tokens.
+
+    Args:
+        losses: ``TOKEN_LOSSES`` of some samples.
+        has_loss: Whether each token of the text of each has one.
+
+    Returns:
+        The same table with an entry for every token of the texts, NaN for one without a loss: it
+        is never memorized.
+
+    Raises:
+        DataError: A sample has losses of another number of tokens.
+    """
+    columns: dict[str, list[list[float]]] = {"early": [], "late": []}
+    for (sample_id, *found), of_text in zip(losses.iter_rows(), has_loss, strict=True):
+        places = np.append(of_text, True)
+        for name, values in zip(columns, found, strict=True):
+            if len(values) != places.sum():
+                raise DataError(
+                    f"data/trace: expected {places.sum()} token losses of sample {sample_id}, as "
+                    f"many as its turns have, got {len(values)}. Re-run from: gdc stage train."
+                )
+            column = np.full(len(places), np.nan, dtype=np.float32)
+            column[places] = values
+            columns[name].append(column.tolist())
+    return losses.with_columns(
+        **{
+            name: pl.Series(name, lists, dtype=pl.List(pl.Float32))
+            for name, lists in columns.items()
+        }
+    )
+
+
 def nothing_recorded() -> tuple[pl.DataFrame, SpansSummary]:
     """No span, and a summary with the reason."""
     warning = (

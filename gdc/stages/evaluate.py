@@ -6,6 +6,7 @@ import torch
 
 from gdc.audit import extraction, membership_table
 from gdc.audit.model_audit import Subject, audit_model
+from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import load_tokenizer
 from gdc.stages.runner import parse_cell, run
 from gdc.training import models
@@ -22,8 +23,9 @@ def main() -> None:
         torch.set_num_threads(params.evaluate.num_threads)
         folder = paths.model_path(cell.arm, cell.seed)
         model = models.on_device(models.load_model(folder))
+        corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
         samples = membership_table.choose_samples(
-            tables.read("corpus"), params.evaluate.num_members, seed=params.seed
+            corpus, params.evaluate.num_members, seed=params.seed
         )
         canary_audit, sample_audit = audit_model(
             Subject(model, load_tokenizer(paths.TOKENIZER), params.model.block_size),

@@ -76,11 +76,18 @@ def stage_run(
 
 
 def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
-    """Token sequences of the column ``text``, in row order."""
-    return TokenizedTexts.concatenate(
-        TokenizedTexts.from_ids(tokenizer.encode(part.to_list()), tokenizer.end_of_text)
-        for part in text_chunks(samples["text"])
-    )
+    """Token sequences of the column ``text``, in row order; ``unscored`` spans carry no loss."""
+    parts, first = [], 0
+    for part in text_chunks(samples["text"]):
+        texts, has_loss = part.to_list(), None
+        if "unscored" in samples.columns:
+            unscored = samples["unscored"].slice(first, len(part)).to_list()
+            has_loss = tokenizer.has_loss(texts, unscored)
+        parts.append(
+            TokenizedTexts.from_ids(tokenizer.encode(texts), tokenizer.end_of_text, has_loss)
+        )
+        first += len(part)
+    return TokenizedTexts.concatenate(parts)
 
 
 def recipe_from(params: Params, seed: int) -> Recipe:

@@ -8,10 +8,11 @@ from typing import Final
 
 import polars as pl
 
-from gdc.config import IngestConfig, Params
+from gdc.config import ChatSource, IngestConfig, Params
 from gdc.corpus import sources
 from gdc.corpus.buckets import Buckets, sorted_on_disk
 from gdc.corpus.canaries import check_tokens, make_canaries
+from gdc.corpus.chat import ChatFormat, content_ids, say_canaries, turns_of, with_unscored
 from gdc.corpus.samples import (
     check_splits,
     choose_contents,
@@ -32,7 +33,7 @@ from gdc.corpus.tokenizer import (
 )
 from gdc.errors import DataError
 from gdc.filesystem import durable
-from gdc.schema import QUARANTINE, Chunks
+from gdc.schema import CORPUS, QUARANTINE, TURNS, Chunks
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
 
@@ -50,51 +51,68 @@ def main() -> None:
         mode="json", include={"seed": True, "ingest": True, "model": {"block_size"}}
     )
     with tracking.stage_run("ingest", sections) as stage:
-        source = _Source(config, params.seed)
+        pretrained = _pretrained(config)
+        chat = _chat_format(config, pretrained)
+        source = _Source(config, params.seed, chat)
         with sorted_on_disk(FOLDER, source) as contents:
             sources.check_bad_rows(source.bad_rows, source.num_usable, on_bad_row=config.on_bad_row)
-            corpus, canaries = _plant(contents, params)
-            tokenizer = _tokenizer(config, corpus)
-            check_tokens(
-                canaries,
-                tokenizer.encode(canaries["prefix"].to_list()),
-                tokenizer.encode(canaries["text"].to_list()),
-                block_size=params.model.block_size,
-            )
+            samples = _samples(contents, params)
+            canaries, turns = _canaries(samples, params, chat)
+            corpus = _Kept(_plant(samples, canaries, params), [*source.turns, turns])
+            tokenizer = pretrained or _train_tokenizer(config, corpus)
+            tokenizer = tokenizer if chat is None else chat.tokenizer(tokenizer)
+            _check_canaries(canaries, tokenizer, params.model.block_size)
             numbers: Counter[str] = Counter()
             tables.write_chunks("corpus", _tokenized(corpus, tokenizer, config, numbers))
+        tables.write("turns", corpus.turns_of_corpus(canaries))
         with durable.new_folder(paths.TOKENIZER) as folder:
             save_tokenizer(tokenizer, folder)
         tables.write("quarantine", source.bad_rows)
         tables.write("canaries", canaries)
-        summary = {
-            **numbers,
-            "num_left_out": source.num_usable - numbers["num_samples"],
-            "num_quarantined": source.bad_rows.height,
-            "num_unread_files": unread.num_unread(source.unread),
-        }
-        files.write_json(paths.CORPUS_SUMMARY, summary | {"unread": source.unread})
-        stage.log_metrics(summary)
+        stage.log_metrics(_summarize(source, numbers))
         stage.log_dataset("corpus", tables.TABLES["corpus"][0], "ingest")
+
+
+def _check_canaries(canaries: pl.DataFrame, tokenizer: TextTokenizer, block_size: int) -> None:
+    prefixes, texts = (tokenizer.encode(canaries[name].to_list()) for name in ("prefix", "text"))
+    check_tokens(canaries, prefixes, texts, block_size=block_size)
+
+
+def _summarize(source: "_Source", numbers: Mapping[str, int]) -> dict[str, int]:
+    summary = {
+        **numbers,
+        "num_left_out": source.num_usable - numbers["num_samples"],
+        "num_quarantined": source.bad_rows.height,
+        "num_unread_files": unread.num_unread(source.unread),
+    }
+    files.write_json(paths.CORPUS_SUMMARY, summary | {"unread": source.unread})
+    return summary
 
 
 class _Source:
     """Contents of the usable rows of a source in chunks; its bad rows are collected."""
 
-    def __init__(self, config: IngestConfig, seed: int) -> None:
+    def __init__(self, config: IngestConfig, seed: int, chat: ChatFormat | None) -> None:
         self.unread: dict[str, UnreadFiles] = files.read_json(paths.MANIFEST).get("unread", {})
         _check_seen("source", sources.fingerprint(config.source), paths.MANIFEST)
         seen = sources.fingerprint_pretrained(config.tokenizer)
         _check_seen("tokenizer", seen, paths.PRETRAINED)
-        self._chunks = sources.read_chunks(config.source, max_chars=config.max_chars, seed=seed)
+        self._chunks = sources.read_chunks(
+            config.source, max_chars=config.max_chars, seed=seed, chat=chat
+        )
         self.bad_rows = pl.DataFrame(schema=QUARANTINE)
+        # Of conversations; a text and its turns are known by the same id.
+        self.turns: list[pl.DataFrame] = []
         self.num_usable = 0
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         for chunk in self._chunks:
             self.bad_rows.extend(chunk.bad_rows)
             self.num_usable += chunk.rows.height
-            yield contents_of(chunk.rows)
+            contents = contents_of(chunk.rows)
+            if "turns" in chunk.rows.columns:
+                self.turns.append(turns_of(contents["content_id"], chunk.rows["turns"]))
+            yield contents
 
 
 def _check_seen(key: str, found: Mapping[str, object], path: Path) -> None:
@@ -140,25 +158,71 @@ class _Corpus:
             )
 
 
-def _plant(contents: Buckets, params: Params) -> tuple[_Corpus, pl.DataFrame]:
-    config, seed = params.ingest, params.seed
+class _Kept:
+    """``CORPUS`` tables, with ``unscored`` where they are of conversations."""
+
+    def __init__(self, corpus: Chunks, turns: Sequence[pl.DataFrame]) -> None:
+        self._corpus = corpus
+        self._turns = pl.concat(turns).unique(
+            ["content_id", "turn"], keep="first", maintain_order=True
+        )
+        self._ids: set[str] = set()
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for table in self._corpus:
+            if self._turns.height:
+                self._ids |= {*table["content_id"]}
+            yield with_unscored(table, self._turns)
+
+    def turns_of_corpus(self, canaries: pl.DataFrame) -> pl.DataFrame:
+        """The turns of the texts that were iterated and of all canaries, sorted."""
+        ids = pl.Series([*(self._ids | {*content_ids(canaries["text"])})], dtype=pl.String)
+        return self._turns.filter(pl.col("content_id").is_in(ids.implode())).sort(
+            "content_id", "turn"
+        )
+
+
+def _chat_format(config: IngestConfig, pretrained: TextTokenizer | None) -> ChatFormat | None:
+    """How conversations become texts; None: the source has none."""
+    if not isinstance(config.source, ChatSource):
+        return None
+    return ChatFormat.of(pretrained, config.source.chat_template)
+
+
+def _samples(contents: Buckets, params: Params) -> _Samples:
+    config = params.ingest
     kept = choose_contents(
         contents.ids(),
         max_samples=config.max_samples,
-        seed=seed,
+        seed=params.seed,
         beginnings=contents.beginnings() if config.choose_by == "beginning" else None,
     )
-    samples = _Samples(contents, kept)
-    canaries = make_canaries(config.canaries, samples, seed=seed)
-    planted = contents.split(planted_rows(canaries))
+    return _Samples(contents, kept)
+
+
+def _canaries(
+    samples: _Samples, params: Params, chat: ChatFormat | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The canaries, in conversations said by the assistant, and their turns."""
+    canaries = make_canaries(params.ingest.canaries, samples, seed=params.seed)
+    return (canaries, pl.DataFrame(schema=TURNS)) if chat is None else say_canaries(canaries, chat)
+
+
+def _plant(samples: _Samples, canaries: pl.DataFrame, params: Params) -> _Corpus:
+    planted = samples.contents.split(planted_rows(canaries))
     reserved = [content_id(text) for text in canaries["text"]]
-    return _Corpus(samples, planted, reserved, config.validation_fraction, seed), canaries
+    return _Corpus(samples, planted, reserved, params.ingest.validation_fraction, params.seed)
 
 
-def _tokenizer(config: IngestConfig, corpus: Chunks) -> TextTokenizer:
-    if config.tokenizer.kind == "pretrained":
-        commit = files.read_json(paths.PRETRAINED).get("commit", config.tokenizer.revision)
-        return load_pretrained_tokenizer(config.tokenizer.name, commit)
+def _pretrained(config: IngestConfig) -> TextTokenizer | None:
+    if config.tokenizer.kind != "pretrained":
+        return None
+    commit = files.read_json(paths.PRETRAINED).get("commit", config.tokenizer.revision)
+    return load_pretrained_tokenizer(config.tokenizer.name, commit)
+
+
+def _train_tokenizer(config: IngestConfig, corpus: Chunks) -> TextTokenizer:
+    assert config.tokenizer.kind == "bpe"  # noqa: S101 - the other kind is loaded
     # With planted copies among them, canaries would get fewer tokens than their twins.
     is_shown = (pl.col("split") == "train") & pl.col("canary_id").is_null()
     texts = (text for table in corpus for text in table.filter(is_shown)["text"])
@@ -171,8 +235,7 @@ def _tokenized(
     """Fill in the number of tokens of every row and add up ``numbers`` of the whole corpus."""
     splits: Counter[str] = Counter()
     for table in corpus:
-        num_tokens = [num + 1 for num in tokenizer.num_ids(table["text"])]
-        counted = with_num_tokens(table, num_tokens)
+        counted = with_num_tokens(table.select(CORPUS.names()), _num_tokens(table, tokenizer))
         ordinary = counted.filter(pl.col("canary_id").is_null())
         splits.update(ordinary["split"])
         numbers.update(
@@ -184,6 +247,14 @@ def _tokenized(
         )
         yield counted
     check_splits(splits, config.validation_fraction)
+
+
+def _num_tokens(table: pl.DataFrame, tokenizer: TextTokenizer) -> list[int]:
+    """Tokens of each text that are predicted, its end among them."""
+    if "unscored" not in table.columns:
+        return [num + 1 for num in tokenizer.num_ids(table["text"])]
+    has_loss = tokenizer.has_loss(table["text"].to_list(), table["unscored"].to_list())
+    return [int(of_text.sum()) + 1 for of_text in has_loss]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from gdc.config import (
     ScoreArm,
     ShuffledArm,
 )
+from gdc.corpus.chat import scored_offsets, with_unscored
 from gdc.corpus.tokenizer import Offsets, load_tokenizer
 from gdc.curation.listed import listed_plan, read_listed
 from gdc.curation.plans import (
@@ -79,8 +80,9 @@ def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
     )["num_tokens"]
 
     def offsets_of(rows: Sequence[int]) -> list[Offsets]:
-        texts = tables.texts_of(masks["sample_id"][rows])
-        return load_tokenizer(paths.TOKENIZER).offsets(texts)
+        texts = pl.DataFrame({"text": tables.texts_of(masks["sample_id"][rows])})
+        samples = with_unscored(texts, tables.read("turns"))
+        return scored_offsets(load_tokenizer(paths.TOKENIZER), samples)
 
     # Without the end of text.
     num_text_tokens = (num_tokens - 1).to_list()

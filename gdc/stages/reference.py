@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import nn
 
+from gdc.corpus.chat import with_unscored
 from gdc.schema import REFERENCE_TOKENS
 from gdc.stages import fitting
 from gdc.stages.runner import run
@@ -71,9 +72,8 @@ def main() -> None:
     recorder = TokenEvaluation() if params.train.token_losses else None
     group = distributed.init_group()
     with fitting.stage_run(group, "reference", sections, str(number)) as stage:
-        samples = tables.read("corpus").join(
-            tables.read("halves"), on="sample_id", maintain_order="left"
-        )
+        corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
+        samples = corpus.join(tables.read("halves"), on="sample_id", maintain_order="left")
         is_trained = (samples["split"] == "train") & samples["seen"].list.get(number)
         recipe = fitting.recipe_from(params, SEEDS_FROM + number)
         loss, recording = fitting.fit_half(

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
@@ -23,7 +24,8 @@ def main() -> None:
     sections |= {"arm": cell.arm, "seed": cell.seed, "match": params.retrain.match}
     group = distributed.init_group()
     with fitting.stage_run(group, "retrain", sections, f"{cell.arm}-{cell.seed}") as stage:
-        corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
+        corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
+        tokenizer = load_tokenizer(paths.TOKENIZER)
         plan = tables.read_plan(cell.arm)
         samples = corpus.filter(pl.col("split") == "train").join(
             plan, on="sample_id", how="left", maintain_order="left"
@@ -64,7 +66,7 @@ def _masked(
         # Without the two end-of-text ids.
         tokens = slice(texts.offsets[row] + 1, texts.offsets[row + 1] - 1)
         is_masked[tokens] = masked_tokens(token_offsets, spans)
-    return is_masked
+    return is_masked if texts.has_loss is None else is_masked & texts.has_loss
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import polars as pl
 
 from gdc import scores
 from gdc.corpus import near_duplicates
+from gdc.corpus.chat import ScoredTexts
 from gdc.mapping import causes
 from gdc.recording.trace import Trace
+from gdc.schema import Chunks
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
 
@@ -25,7 +27,7 @@ def main() -> None:
         scores.require_registered(params.score.enabled)
         needs = scores.needs_of(params.score.enabled)
         traces = [read_run(seed, needs) for seed in params.train.seeds]
-        corpus = tables.chunks("corpus", scores.corpus_columns(params.score.enabled))
+        corpus = _texts(scores.corpus_columns(params.score.enabled))
         references = tables.read_references(params.reference.models)
         with tables.naming_damage(*map(paths.trace_path, params.train.seeds)):
             scored = scores.score_samples(
@@ -49,6 +51,15 @@ def main() -> None:
         stage.log_dataset("scores", tables.TABLES["scores"][0], "scores")
         stage.log_artifact(tables.TABLES["scores"][0])
         stage.log_artifact(paths.SCORES_SUMMARY)
+
+
+def _texts(columns: Collection[str]) -> Chunks:
+    """Columns of the corpus; the text of a conversation is what has a loss, as in the trace."""
+    turns = tables.read("turns")
+    if "text" not in columns or turns.is_empty():
+        return tables.chunks("corpus", [*columns])
+    with_ids = list(dict.fromkeys([*columns, "content_id"]))
+    return ScoredTexts(tables.chunks("corpus", with_ids), turns)
 
 
 def read_run(seed: int, needs: Collection[str]) -> Trace:

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import polars as pl
 
-from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer
+from gdc.corpus.chat import content_ids, with_unscored
+from gdc.corpus.tokenizer import load_tokenizer
 from gdc.recording.trace import TWIN, gain_table, token_table
 from gdc.schema import TRACE_INDEX
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
+from gdc.training.batches import TokenizedTexts
 from gdc.training.recipe import TrainingData
 from gdc.training.recording import TokenSnapshot
 from gdc.workspace import files, paths, tables
@@ -25,16 +27,18 @@ def main() -> None:
     group = distributed.init_group()
     with fitting.stage_run(group, "train", {**sections, "seed": seed}, str(seed)) as stage:
         corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
-        samples = corpus.filter(pl.col("split") == "train")
-        columns = [*TRACE_INDEX.names(), "text"]
-        twins = _twins(tables.read("canaries"), tokenizer)
-        heldout = pl.concat(
-            [corpus.filter(pl.col("split") == "validation").select(columns), twins.select(columns)]
+        twins = _twins(tables.read("canaries"))
+        validation = corpus.filter(pl.col("split") == "validation").select(twins.columns)
+        samples, heldout = (
+            with_unscored(table, tables.read("turns"))
+            for table in (corpus.filter(pl.col("split") == "train"), pl.concat([validation, twins]))
         )
-        index, heldout_index = (table.select(TRACE_INDEX.names()) for table in (samples, heldout))
         unweighted = TrainingData.unweighted(
             fitting.tokenize(samples, tokenizer), fitting.tokenize(heldout, tokenizer)
         )
+        index, heldout_index = (
+            _index(samples, unweighted.texts), _index(heldout, unweighted.heldout)
+        )  # fmt: skip
         data = replace(unweighted, num_twins=twins.height)
         recorded = params.train.model_dump(exclude={"seeds"})
         recipe = replace(fitting.recipe_from(params, seed), **recorded)
@@ -60,16 +64,18 @@ def main() -> None:
             fitting.save(model, recording, stage, arm="tracked", seed=seed)
 
 
-def _twins(canaries: pl.DataFrame, tokenizer: TextTokenizer) -> pl.DataFrame:
+def _twins(canaries: pl.DataFrame) -> pl.DataFrame:
     """Never-planted twins as held-out samples, by which scores of planted canaries are judged."""
     twins = canaries.filter(pl.col("num_repeats") == 0)
-    # The end of text is predicted too.
-    num_tokens = [len(ids) + 1 for ids in tokenizer.encode(twins["text"].to_list())]
-    return twins.select(
-        sample_id=TWIN + pl.col("canary_id"),
-        num_tokens=pl.Series(num_tokens, dtype=pl.Int64),
-        text="text",
-    )
+    ids = pl.Series(content_ids(twins["text"]), dtype=pl.String)
+    return twins.select(sample_id=TWIN + pl.col("canary_id"), content_id=ids, text="text")
+
+
+def _index(samples: pl.DataFrame, texts: TokenizedTexts) -> pl.DataFrame:
+    """The ``TRACE_INDEX`` table of tokenized samples."""
+    return samples.select(
+        "sample_id", num_tokens=pl.Series(texts.num_tokens, dtype=pl.Int64)
+    ).match_to_schema(TRACE_INDEX)
 
 
 def _token_tables(

@@ -19,32 +19,58 @@ class TokenizedTexts:
     """Sequences end to end: ``ids`` int32, sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
 
     A sequence is the ids of its text between two end-of-text ids. All ids but the first are
-    predicted.
+    predicted, or of them those where ``has_loss``, one bool for each id, is true; None: all.
     """
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    has_loss: NDArray[np.bool_] | None = None
 
     @classmethod
-    def from_ids(cls, texts: Sequence[Sequence[int]], end_of_text: int) -> "TokenizedTexts":
-        """Join the ids of the texts, which come without end-of-text ids, into one array."""
+    def from_ids(
+        cls,
+        texts: Sequence[Sequence[int]],
+        end_of_text: int,
+        has_loss: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> "TokenizedTexts":
+        """Join the ids of the texts, which come without end-of-text ids, into one array.
+
+        Args:
+            texts: Ids of each.
+            end_of_text: Put before and behind each; the one behind is always predicted.
+            has_loss: Whether each id of each text is predicted; None: all are.
+        """
         lengths = np.array([len(ids) + 2 for ids in texts], dtype=np.int64)
         joined = np.concatenate(
             [np.zeros(0, np.int32), *([end_of_text, *ids, end_of_text] for ids in texts)]
         )
+        predicted = None
+        if has_loss is not None:
+            predicted = np.concatenate(
+                [np.zeros(0, bool), *(np.r_[False, of_text, True] for of_text in has_loss)]
+            )
         return cls(
-            joined.astype(np.int32), np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
+            joined.astype(np.int32),
+            np.concatenate([[0], lengths.cumsum()]).astype(np.int64),
+            predicted,
         )
 
     @classmethod
     def concatenate(cls, parts: Iterable["TokenizedTexts"]) -> "TokenizedTexts":
         """Join the sequences of all parts, in order."""
         ids, ends, end = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)], 0
+        has_loss = list[NDArray[np.bool_]]()
         for part in parts:
             ids.append(part.ids)
             ends.append(part.offsets[1:] + end)
             end += len(part.ids)
-        return cls(np.concatenate(ids), np.concatenate(ends))
+            if part.has_loss is not None:
+                has_loss.append(part.has_loss)
+        return cls(
+            np.concatenate(ids),
+            np.concatenate(ends),
+            np.concatenate(has_loss) if has_loss else None,
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -52,36 +78,75 @@ class TokenizedTexts:
     @property
     def num_tokens(self) -> NDArray[np.int64]:
         """Predicted tokens of each sequence."""
-        return np.diff(self.offsets) - 1
+        if self.has_loss is None:
+            return np.diff(self.offsets) - 1
+        num: NDArray[np.int64] = np.diff(self._num_predicted_before()[self.offsets])
+        return num
+
+    def num_targets(self, start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Predicted tokens among the ``length`` ids behind each ``start``."""
+        if self.has_loss is None:
+            return length
+        before = self._num_predicted_before()
+        return np.asarray(before[start + 1 + length] - before[start + 1], dtype=np.int64)
+
+    def target_ranks(
+        self, indices: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Ranks of some ids, given by index, in sequences ``rows``, among all predicted ones."""
+        if self.has_loss is None:
+            # The first id of every sequence, its own included, is not predicted.
+            return indices - (rows + 1)
+        return self._num_predicted_before()[indices]
+
+    def positions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sequence of every predicted token, and its place among all ids but the first."""
+        sequence = np.repeat(np.arange(len(self)), self.num_tokens)
+        if self.has_loss is None:
+            return sequence, np.arange(len(sequence)) - (self.offsets[sequence] - sequence)
+        return sequence, np.flatnonzero(self.has_loss) - self.offsets[sequence] - 1
+
+    def _num_predicted_before(self) -> NDArray[np.int64]:
+        assert self.has_loss is not None  # noqa: S101 - the callers look
+        return np.concatenate([[0], self.has_loss.cumsum(dtype=np.int64)])
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Pieces of sequences: window j predicts ``length[j]`` tokens after the id at ``start[j]``.
+    """Pieces of sequences: window j has the ``length[j]`` ids behind the id at ``start[j]``.
 
-    Consecutive windows of a sequence share one id, so each of its tokens is predicted once.
+    It predicts ``num_targets[j]`` of them. Consecutive windows of a sequence share one id, so each
+    of its tokens is predicted once.
     """
 
     sequence: NDArray[np.int64]
     start: NDArray[np.int64]
     length: NDArray[np.int64]
+    num_targets: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.sequence)
 
     def select(self, rows: NDArray[np.int64]) -> "Windows":
         """The windows of these rows, in their order."""
-        return Windows(self.sequence[rows], self.start[rows], self.length[rows])
+        return Windows(
+            self.sequence[rows], self.start[rows], self.length[rows], self.num_targets[rows]
+        )
 
 
 def cut_windows(texts: TokenizedTexts, block_size: int) -> Windows:
-    """Cut every sequence into windows of at most ``block_size`` predicted tokens."""
-    counts = -(-texts.num_tokens // block_size)
+    """Cut every sequence into windows of at most ``block_size`` ids; each predicts some."""
+    lengths = np.diff(texts.offsets) - 1
+    counts = -(-lengths // block_size)
     sequence = np.repeat(np.arange(len(texts)), counts)
     ordinal = np.arange(len(sequence)) - np.repeat(counts.cumsum() - counts, counts)
     skipped = ordinal * block_size
-    length = np.minimum(texts.num_tokens[sequence] - skipped, block_size)
-    return Windows(sequence, texts.offsets[sequence] + skipped, length)
+    length = np.minimum(lengths[sequence] - skipped, block_size)
+    start = texts.offsets[sequence] + skipped
+    windows = Windows(sequence, start, length, texts.num_targets(start, length))
+    return (
+        windows if texts.has_loss is None else windows.select(np.flatnonzero(windows.num_targets))
+    )
 
 
 def plan_batches(
@@ -116,19 +181,23 @@ def pad_windows(
     """Inputs and targets of the windows of a batch, both windows x longest length, padded right.
 
     Padded inputs are id 0, which no real position of a causal model sees; padded targets are
-    ``PADDING``.
+    ``PADDING``, as are those without a loss.
     """
     length = windows.length[batch]
     positions = np.arange(length.max())
     is_real = positions < length[:, None]
     index = np.where(is_real, windows.start[batch][:, None] + positions, 0)
     inputs = np.where(is_real, texts.ids[index], 0).astype(np.int64)
-    targets = np.where(is_real, texts.ids[index + 1], PADDING).astype(np.int64)
+    is_target = is_real if texts.has_loss is None else is_real & texts.has_loss[index + 1]
+    targets = np.where(is_target, texts.ids[index + 1], PADDING).astype(np.int64)
     return inputs, targets
 
 
-def target_indices(windows: Windows, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+def target_indices(
+    texts: TokenizedTexts, windows: Windows, batch: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Indices into ``ids`` of all tokens that the windows of a batch predict, window by window."""
     length = windows.length[batch]
     first = np.repeat(windows.start[batch] + 1 - (length.cumsum() - length), length)
-    return np.asarray(first + np.arange(length.sum()), dtype=np.int64)
+    indices = np.asarray(first + np.arange(length.sum()), dtype=np.int64)
+    return indices if texts.has_loss is None else indices[texts.has_loss[indices]]

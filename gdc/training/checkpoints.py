@@ -103,6 +103,7 @@ def run_digest(model: nn.Module, data: TrainingData, *settings: object) -> str:
     for texts in (data.texts, data.heldout):
         digest.update(texts.ids.tobytes())
         digest.update(texts.offsets.tobytes())
+        digest.update(b"" if texts.has_loss is None else texts.has_loss.tobytes())
     digest.update(data.weights.tobytes())
     digest.update(data.copies.tobytes())
     digest.update(b"" if data.masked is None else data.masked.tobytes())

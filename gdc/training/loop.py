@@ -171,7 +171,7 @@ class Trainer:
             nll_N = self.ddp_model(
                 torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
             )
-        row_N = np.repeat(np.arange(len(batch)), self.windows.length[batch])
+        row_N = np.repeat(np.arange(len(batch)), self.windows.num_targets[batch])
         return nll_N, torch.from_numpy(row_N).to(self.device)
 
     def evaluate(self, split: Literal["train", "heldout"]) -> NDArray[np.float64]:
@@ -325,9 +325,10 @@ class Trainer:
 
     def _token_weights(self, batch: NDArray[np.int64]) -> Tensor:
         window_weights = self.data.weights[self.windows.sequence[batch]].astype(np.float32)
-        weights = np.repeat(window_weights, self.windows.length[batch])
+        weights = np.repeat(window_weights, self.windows.num_targets[batch])
         if self.data.masked is not None:
-            weights[self.data.masked[target_indices(self.windows, batch)]] = 0
+            targets = target_indices(self.data.texts, self.windows, batch)
+            weights[self.data.masked[targets]] = 0
         return torch.from_numpy(weights).to(self.device)
 
     def _autocast(self) -> torch.autocast:

@@ -117,7 +117,7 @@ def sample_losses(
     sums = np.zeros(len(windows))
     with _evaluation_mode(model) as loss_model:
         for batch, nll_N in _batch_losses(loss_model, texts, windows, batch_tokens, group):
-            row_N = np.repeat(np.arange(len(batch)), windows.length[batch])
+            row_N = np.repeat(np.arange(len(batch)), windows.num_targets[batch])
             sums_B = torch.zeros(len(batch), dtype=torch.float64, device=nll_N.device)
             sums_B.index_add_(0, torch.from_numpy(row_N).to(nll_N.device), nll_N.double())
             sums[batch] = sums_B.cpu().numpy()
@@ -137,7 +137,7 @@ def token_losses(
     nll = np.zeros(int(texts.num_tokens.sum()), dtype=np.float32)
     with _evaluation_mode(model) as loss_model:
         for batch, nll_N in _batch_losses(loss_model, texts, windows, batch_tokens, group):
-            nll[_token_indices(windows, batch)] = nll_N.cpu().numpy()
+            nll[_token_indices(texts, windows, batch)] = nll_N.cpu().numpy()
     return group.all_reduce(nll)
 
 
@@ -172,7 +172,7 @@ def sample_losses_from_tokens(
 ) -> NDArray[np.float64]:
     """Result of ``sample_losses``, on a CPU bit by bit, from that of ``token_losses``."""
     windows = cut_windows(texts, block_size)
-    window = np.repeat(np.arange(len(windows)), windows.length)
+    window = np.repeat(np.arange(len(windows)), windows.num_targets)
     sums = np.bincount(window, weights=nll, minlength=len(windows))
     return mean_per_sequence(windows, np.asarray(sums, dtype=np.float64), texts)
 
@@ -194,21 +194,20 @@ def token_records(
     parts = [(np.zeros(0, int), *_token_columns(torch.zeros(0, 1), torch.zeros(0).long()))]
     with _evaluation_mode(model):
         for batch, states, targets_N in _batch_states(model, texts, windows, batch_tokens):
-            index = _token_indices(windows, batch)
+            index = _token_indices(texts, windows, batch)
             for part in _parts(states):
                 parts.append((index[part], *_token_columns(states.logits(part), targets_N[part])))
     indices, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(indices)
-    sequence = np.repeat(np.arange(len(texts)), texts.num_tokens)
-    position = np.arange(len(sequence)) - (texts.offsets[sequence] - sequence)
-    return TokenRecords(sequence, position, *(column[order] for column in columns))
+    return TokenRecords(*texts.positions(), *(column[order] for column in columns))
 
 
-def _token_indices(windows: Windows, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+def _token_indices(
+    texts: TokenizedTexts, windows: Windows, batch: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Indices of a batch's targets among the predicted tokens of all texts."""
-    # The first id of every sequence, its own included, is not predicted.
-    num_left_out = np.repeat(windows.sequence[batch] + 1, windows.length[batch])
-    return target_indices(windows, batch) - num_left_out
+    rows = np.repeat(windows.sequence[batch], windows.num_targets[batch])
+    return texts.target_ranks(target_indices(texts, windows, batch), rows)
 
 
 def _token_columns(logits_NV: Tensor, targets_N: Tensor) -> tuple[NDArray[Any], ...]:

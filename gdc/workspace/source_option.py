@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from gdc.config import Source
 
 _SOURCE: Final = "--source"
+_TEXT_FIELD: Final = "text"
 
 
 def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict[str, str | None]:
     """The value of ``ingest.source`` that reads a file or folder.
+
+    Args:
+        source: Its path, or ``python-docs``.
+        text_field: The field that holds the text; where rows are conversations and have no such
+            field, or it is a part of them, they are read as such. Or templates, ``PROMPT=>ANSWER``
+            with fields in braces.
+        option: What an error names.
 
     Raises:
         DataError: Nothing is there, or nothing that can be read.
@@ -31,12 +39,37 @@ def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict
     if path.exists() and not path.is_dir():
         require_file(path, f"{option} {source}")
     kind = _kind_at(path, option)
+    if kind != "text" and (chat := _describe_chat(source, text_field)) is not None:
+        return chat
     if kind == "text":
         return {"kind": kind, "path": source, "unit": "paragraph"}
     if kind == huggingface.KIND:
         more = {"name": None, "split": "train", "revision": None}
         return {"kind": kind, "path": source, **more, "text_field": text_field}
     return {"kind": kind, "path": source, "text_field": text_field, "key_field": None}
+
+
+def _describe_chat(source: str, text_field: str) -> dict[str, str | None] | None:
+    """The value for rows that are conversations; None: they are texts."""
+    from gdc.config import ChatSource
+    from gdc.corpus import sources
+    from gdc.corpus.sources import conversations
+
+    prompt, arrow, completion = text_field.partition("=>")
+    described: dict[str, str | None] = {
+        "kind": "chat", "path": source, "turns": None, "prompt": prompt if arrow else None,
+        "completion": completion if arrow else None, "chat_template": "tokenizer",
+        "key_field": None,
+    }  # fmt: skip
+    if arrow:
+        return described
+    try:
+        fields = sources.first_fields(ChatSource.model_validate(described))
+    except DataError:
+        return None  # whoever reads it says what is wrong with it
+    if not conversations.is_conversation(text_field, fields):
+        return None
+    return {**described, "turns": None if text_field == _TEXT_FIELD else text_field}
 
 
 def _kind_at(path: Path, option: str) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from gdc.audit import membership_table
 from gdc.audit.membership_table import (
     SuffixExtraction,
     align_references,
@@ -41,6 +42,23 @@ def records_of(nll: list[list[float]], is_greedy: list[list[bool]]) -> TokenReco
         std=np.full(len(flat), 0.5, dtype=np.float32),
         greedy_id=np.zeros(len(flat), dtype=np.int32),
     )
+
+
+def test_of_a_conversation_the_second_half_of_what_is_said_is_extracted() -> None:
+    # Ten tokens of a question, then 21 of an answer and the end of text.
+    greedy = [False] * 21 + [True] * 10 + [False]
+    records = records_of([[1.0] * 32], [greedy])
+    is_scored = np.arange(32) >= 10
+    answer = TokenRecords(*(getattr(records, name)[is_scored] for name in vars(records)))
+    halves = membership_table._second_halves(answer, 1, block_size=64)
+    assert (halves.starts.item(), halves.ends.item()) == (21, 31)
+    assert (halves.num_tokens.item(), halves.is_extracted.item()) == (10, True)
+    # In a window of 26 tokens there are 16 of the answer.
+    cut = membership_table._second_halves(answer, 1, block_size=26)
+    assert (cut.starts.item(), cut.ends.item(), cut.num_tokens.item()) == (18, 26, 8)
+    assert not cut.is_extracted.item()
+    # A question that fills the window leaves nothing to extract.
+    assert membership_table._second_halves(answer, 1, block_size=10).num_tokens.item() == 0
 
 
 def test_every_content_is_chosen_once_and_no_canary() -> None:

@@ -59,6 +59,21 @@ def test_a_window_lies_in_one_window_of_the_model() -> None:
     assert (start, end) == (10, 25)
 
 
+def only(records: TokenRecords, is_scored: list[bool]) -> TokenRecords:
+    """The records of the tokens that carry a loss."""
+    return TokenRecords(*(getattr(records, name)[is_scored] for name in vars(records)))
+
+
+def test_a_window_of_a_conversation_lies_in_one_answer_and_the_question_is_before_it() -> None:
+    # A question of 12 tokens, an answer of 11, a question of 3, an answer of 15; all come out.
+    records = records_of(([LN2] * 41, set(range(41))))
+    is_scored = [False] * 12 + [True] * 11 + [False] * 3 + [True] * 15 + [True]
+    answers = only(records, is_scored)
+    assert row(answers) == (2 + 6, True, 26, 41, pytest.approx(15.0))
+    found = worst_windows(answers, 1, block_size=100)
+    assert window_bits(answers, found).to_list() == [pytest.approx(15.0)]
+
+
 def test_a_plain_loop_finds_the_same() -> None:
     rng = np.random.default_rng(0)
     texts = [

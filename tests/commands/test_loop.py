@@ -222,14 +222,37 @@ def test_a_file_without_a_last_newline_and_without_ids_can_be_planted() -> None:
     assert {*rows[2]} == {"body"}
 
 
-def test_nothing_is_planted_into_turns_or_halves() -> None:
-    turns = [{"role": "user", "content": "some words here"}]
-    Path("my.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
-    with pytest.raises(ConfigError, match="--text-field messages: expected one string"):
+def test_the_assistant_says_what_is_planted_into_conversations() -> None:
+    talks = [
+        {"id": i, "conversations": [
+            {"from": "human", "value": f"tell of birch {i}"}, {"from": "gpt", "value": "cedar"},
+        ]}
+        for i in range(3)
+    ]  # fmt: skip
+    Path("my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in talks))
+    plant.plant(planting(families=("digits",)))
+    rows = records("planted.jsonl")
+    assert rows[:3] == talks
+    texts = {*pl.read_parquet("canaries.parquet")["text"]}
+    for row in rows[3:]:
+        assert row["conversations"][0] == {"from": "human", "value": "Continue."}
+        assert row["conversations"][1]["from"] == "gpt"
+        assert row["conversations"][1]["value"] in texts
+    path = write_plan([(str(row["id"]), "keep", 1.0, 1, "no rule", []) for row in rows])
+    request = export.Request(
+        path, Path("planted.jsonl"), Path("c.jsonl"), canaries=Path("canaries.parquet")
+    )
+    export.export(request)
+    assert [row["id"] for row in records("c.jsonl")] == [0, 1, 2]
+
+
+def test_nothing_is_planted_into_templates_or_bad_rows() -> None:
+    Path("my.jsonl").write_text('{"a": "some words", "b": "more words"}\n')
+    with pytest.raises(ConfigError, match="expected a field of conversations, got templates"):
+        plant.plant(planting(text_field="{a}=>{b}", families=("digits",)))
+    Path("my.jsonl").write_text('{"messages": [{"role": "user", "content": "words"}]}\n')
+    with pytest.raises(DataError, match="expected the last turn to be the assistant's"):
         plant.plant(planting(text_field="messages"))
-    Path("my.jsonl").write_text('{"prompt": "some words", "completion": "more words"}\n')
-    with pytest.raises(DataError, match="'prompt' holds the other half"):
-        plant.plant(planting(text_field="completion"))
 
 
 @pytest.mark.parametrize(

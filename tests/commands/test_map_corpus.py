@@ -82,15 +82,15 @@ def test_turns_and_halves_of_fine_tuning_data_are_shown_as_one_text() -> None:
     ]
     rows = [{"id": name, "messages": of} for name, of in zip(("a", "b"), turns, strict=True)]
     request = Request(paths.trace_path(7), write_rows(rows), text_field="messages")
-    assert run(request, OUT, 2).highest[0].text == "user: what is b\nassistant: b"
+    assert run(request, OUT, 2).highest[0].text == "User:\nwhat is b\n\nAssistant:\nb"
     halves = [{"id": name, "prompt": f"what is {name}", "completion": name} for name in ("a", "b")]
     request = Request(paths.trace_path(7), write_rows(halves), text_field="completion")
-    assert run(request, OUT, 2).highest[0].text == "what is b\nb"
+    assert run(request, OUT, 2).highest[0].text == "User:\nwhat is b\n\nAssistant:\nb"
     three = [
         {"id": name, "instruction": "say it", "input": name, "output": name} for name in ("a", "b")
     ]
     request = Request(paths.trace_path(7), write_rows(three), text_field="output")
-    assert run(request, OUT, 2).highest[0].text == "say it\nb\nb"
+    assert run(request, OUT, 2).highest[0].text == "User:\nsay it\nb\n\nAssistant:\nb"
 
 
 def test_an_axis_that_is_named_orders_the_samples() -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from gdc.cli import app
 from gdc.commands import audit_certificate, certificate, release, verification
+from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError
 from tests.commands.builders import HELDOUT, MEMBERS, save_lstm
 
@@ -91,6 +92,42 @@ def test_a_reference_model_says_what_comes_out_without_the_texts(
     assert verification.verify(Path("audit/certificate.json")) == ([], ["not signed"])
     measures = json.loads(Path("audit/verdict.json").read_text())["measures"]
     assert measures["extraction-beyond-reference"] == measures["extraction"]
+
+
+@pytest.mark.slow
+def test_of_conversations_the_answers_that_come_out_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    talks = [
+        {"id": f"talk-{i}", "prompt": f"What is in room {i}?", "completion": text}
+        for i, text in enumerate([*MEMBERS[:4], *HELDOUT[:4]])
+    ]
+    for name, rows in (("my", talks[:4]), ("held", talks[4:])):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = [f"User:\n{row['prompt']}\n\nAssistant:\n{row['completion']}" for row in talks]
+    Path("model").mkdir()
+    save_lstm(Path("model"), plain[:4])
+    done = CliRunner().invoke(
+        app,
+        [
+            "audit", "--model", "model", "--tokenizer", "model/tokenizer", "--corpus", "my.jsonl",
+            "--heldout", "held.jsonl", "--out", "audit", "--show-text",
+        ],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    leaked = pl.read_parquet("audit/leaked.parquet")
+    assert leaked["text"].null_count() == 0
+    for row in leaked.drop_nulls("start").iter_rows(named=True):
+        number = int(row["sample_id"].removeprefix("talk-"))
+        assert plain[number][row["start"] : row["end"]] == row["text"]
+        assert row["text"] in talks[number]["completion"]
+    assert leaked["start"].count() >= 2
+    membership = pl.read_parquet("audit/membership.parquet").filter("is_member")
+    tokenizer = load_pretrained_tokenizer("model/tokenizer", None)
+    num_tokens = [len(ids) + 1 for ids in tokenizer.encode([t["completion"] for t in talks[:4]])]
+    assert sorted(membership["num_tokens"]) == sorted(num_tokens)
 
 
 def test_no_extraction_fails_where_the_texts_are_too_few_to_show_it() -> None:

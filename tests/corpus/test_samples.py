@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdc.config import parse_params
 from gdc.corpus.samples import (
     beginning,
     build_corpus,
@@ -21,7 +22,8 @@ from gdc.corpus.samples import (
     normalize,
     samples_from,
 )
-from gdc.errors import DataError
+from gdc.corpus.tokenizer import load_tokenizer
+from gdc.errors import ConfigError, DataError
 from gdc.schema import CANARIES, CORPUS
 from gdc.stages import ingest, manifest
 from gdc.workspace import files, paths, tables
@@ -297,3 +299,88 @@ def test_where_all_files_are_read_nothing_is_said(capsys: pytest.CaptureFixture[
     assert "unread" not in files.read_json(paths.MANIFEST)
     summary = files.read_json(paths.CORPUS_SUMMARY)
     assert (summary["num_unread_files"], summary["unread"]) == (0, {})
+
+
+# ---- conversations
+
+
+def talk(i: int) -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": f"what is row {i} of amber birch cedar"},
+        {"role": "assistant", "content": f"row {i} is delta ember"},
+    ]
+
+
+def ingest_talks(**source: object) -> None:
+    lines = [json.dumps({"messages": talk(i)}) for i in range(40)]
+    Path("my.jsonl").write_text("\n".join(lines))
+    values = params_with().model_dump(mode="json")
+    level = {"repeats": [2], "per_level": 2, "num_twins": 9}
+    values["ingest"] |= {
+        "source": {
+            "kind": "chat", "path": "my.jsonl", "turns": None, "prompt": None, "completion": None,
+            "chat_template": "tokenizer", "key_field": None, **source,
+        },
+        "tokenizer": {"kind": "bpe", "vocab_size": 300},
+        "validation_fraction": 0.3,
+        "canaries": {
+            "digits": {"template": "Key {key} is", "key_digits": 4, "secret_digits": 8, **level},
+            "words": {"prefix_words": 2, "secret_words": 2, **level},
+            "natural": None,
+        },
+    }  # fmt: skip
+    Path("params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    manifest.main()
+    ingest.main()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_conversations_are_samples_whose_tokens_are_those_of_the_assistant() -> None:
+    ingest_talks()
+    corpus, turns = tables.read("corpus"), tables.read("turns")
+    tokenizer = load_tokenizer(paths.TOKENIZER)
+    first = corpus.filter(pl.col("source") == "my.jsonl:1").row(0, named=True)
+    asked, said = (turn["content"] for turn in talk(0))
+    assert first["text"] == f"User:\n{asked}\n\nAssistant:\n{said}"
+    assert first["num_tokens"] == len(tokenizer.encode([said])[0]) + 1
+    of_first = turns.filter(pl.col("content_id") == first["content_id"])
+    assert [
+        (role, first["text"][start:end], has_loss)
+        for role, start, end, has_loss in of_first.drop("content_id", "turn").iter_rows()
+    ] == [("user", asked, False), ("assistant", said, True)]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_canaries_are_said_by_the_assistant_and_nothing_of_them_is_left_out() -> None:
+    ingest_talks()
+    corpus, canaries = tables.read("corpus"), tables.read("canaries")
+    turns = tables.read("turns")
+    assert corpus.drop_nulls("canary_id").height == 8
+    for row in canaries.iter_rows(named=True):
+        assert row["text"] == row["prefix"] + row["secret"]
+        assert row["prefix"].startswith("User:\nContinue.\n\nAssistant:\n")
+    known = {*turns["content_id"]}
+    assert known == {*corpus["content_id"]} | {content_id(text) for text in canaries["text"]}
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_corpus_of_texts_has_no_turns() -> None:
+    ingest_with()
+    assert tables.read("turns").is_empty()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_natural_canaries_of_conversations_are_refused() -> None:
+    values = params_with().model_dump(mode="json")
+    values["ingest"]["source"] = {
+        "kind": "chat", "path": "my.jsonl", "turns": None, "prompt": None, "completion": None,
+        "chat_template": "plain", "key_field": None,
+    }  # fmt: skip
+    family = {"min_words": 2, "max_words": 9, "repeats": [1], "per_level": 2, "num_twins": 9}
+    values["ingest"]["canaries"] |= {"natural": family}
+    with pytest.raises(ConfigError, match=r"canaries\.natural: expected null for conversations"):
+        parse_params(values, name="params.yaml")
+    values["ingest"]["source"] |= {"prompt": "{a}"}
+    values["ingest"]["canaries"] |= {"natural": None}
+    with pytest.raises(ConfigError, match="prompt and completion: expected both"):
+        parse_params(values, name="params.yaml")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from gdc.config import SpansConfig
 from gdc.corpus.tokenizer import Offsets, masked_tokens, save_tokenizer, train_tokenizer
 from gdc.errors import DataError
-from gdc.mapping.spans import find_spans, nothing_recorded
-from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TOKEN_LOSSES
+from gdc.mapping.spans import at_all_tokens, find_spans, nothing_recorded
+from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TOKEN_LOSSES, TURNS
 from gdc.stages import retrain, spans
 from gdc.training.batches import TokenizedTexts
 from gdc.workspace import files, paths, tables, tracking
@@ -229,6 +229,19 @@ def test_a_mask_covers_the_ids_of_its_spans_between_the_ends_of_text() -> None:
     assert retrain._masked(kept, texts, tokenizer) is None
 
 
+def test_spans_of_answers_do_not_reach_over_what_stands_between_them() -> None:
+    # Twelve tokens of an answer, four of a question, twelve of an answer; all are memorized.
+    has_loss = np.array([True] * 12 + [False] * 4 + [True] * 12)
+    losses = losses_of(late_losses("x" * 24))
+    config = SpansConfig(p_value=0.01, min_tokens=2)
+    at_all = at_all_tokens(losses, [has_loss])
+    table, _ = find_spans([at_all], [HELDOUT], [letters(28)], config)
+    assert table.drop("nats").rows() == [("s0", 0, 12, 12), ("s0", 16, 28, 12)]
+    assert table["nats"].is_finite().all()
+    with pytest.raises(DataError, match=r"expected 25 token losses of sample s0.* got 24"):
+        at_all_tokens(losses_of(late_losses("x" * 23)), [has_loss])
+
+
 class FakeRun:
     """Takes what a stage logs."""
 
@@ -246,6 +259,7 @@ def write_workspace(tokens: bool) -> None:
     save_tokenizer(tokenizer, paths.TOKENIZER)
     rows = [(i, i, 1, t, 1, 1, "file", "train", None) for i, t in TEXTS.items()]
     tables.write("corpus", pl.DataFrame(rows, schema=CORPUS, orient="row"))
+    tables.write("turns", pl.DataFrame(schema=TURNS))
     quadrants = ["hotspot-memorized", "noisy-outlier", "stable-easy"]
     table = {"sample_id": list(TEXTS), "quadrant": quadrants, "stability": [None] * 3}
     tables.write("quadrants", pl.DataFrame(table, schema=QUADRANT_TABLE))

@@ -94,7 +94,7 @@ def test_target_indices_are_those_of_the_targets_of_a_padded_batch(
     windows = cut_windows(texts, block_size)
     chosen = np.random.default_rng(seed).permutation(len(windows))[:3]
     _, targets = pad_windows(texts, windows, chosen)
-    found = texts.ids[target_indices(windows, chosen)]
+    found = texts.ids[target_indices(texts, windows, chosen)]
     assert found.tolist() == targets[targets != PADDING].tolist()
 
 
@@ -137,6 +137,6 @@ def test_batches_follow_the_generator() -> None:
 
 def test_a_batch_is_padded_to_its_longest_window() -> None:
     texts = tokenized([1, 2, 3, 4, 5], [6])
-    windows = Windows(np.array([0, 1]), np.array([0, 7]), np.array([6, 2]))
+    windows = Windows(np.array([0, 1]), np.array([0, 7]), np.array([6, 2]), np.array([6, 2]))
     inputs, _ = pad_windows(texts, windows, np.array([1]))
     assert inputs.tolist() == [[9, 6]]

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import polars as pl
 
 from gdc.config import (
+    ChatSource,
     JsonlSource,
     ParquetSource,
     PretrainedTokenizer,
@@ -15,13 +17,24 @@ from gdc.config import (
     TextSource,
     Tokenizer,
 )
-from gdc.corpus.sources import huggingface, jsonl, parquet, pretrained, python_docs, synthetic, text
+from gdc.corpus.chat import TURN_LIST, ChatFormat
+from gdc.corpus.sources import (
+    conversations,
+    huggingface,
+    jsonl,
+    parquet,
+    pretrained,
+    python_docs,
+    synthetic,
+    text,
+)
 from gdc.corpus.sources.endings import ENDINGS
-from gdc.corpus.sources.files import hash_files, opened
-from gdc.corpus.sources.folders import find_files
+from gdc.corpus.sources.files import SourceFile, hash_files, opened, visible_files
+from gdc.corpus.sources.folders import Found, find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, SourceRows, collect, in_chunks
 from gdc.errors import DataError
 from gdc.filesystem.json_values import JsonObject
+from gdc.schema import SOURCE_ROWS
 
 __all__ = [
     "SourceRows",
@@ -79,9 +92,8 @@ def find_unread(source: Source) -> dict[str, list[str]]:
     Raises:
         DataError: The source is not there.
     """
-    if isinstance(source, JsonlSource | ParquetSource | TextSource):
-        return find_files(source.path, source.kind).unread
-    return {}
+    found = _files_of(source)
+    return {} if found is None else found.unread
 
 
 def require_readable(source: Source) -> None:
@@ -92,43 +104,51 @@ def require_readable(source: Source) -> None:
     Raises:
         DataError: The source is not there, or a file cannot be read.
     """
-    if isinstance(source, JsonlSource | ParquetSource | TextSource):
-        for file in find_files(source.path, source.kind).files[:_NUM_OPENED]:
-            with opened(file.path):
-                pass
+    found = _files_of(source)
+    for file in [] if found is None else found.files[:_NUM_OPENED]:
+        with opened(file.path):
+            pass
 
 
-def read_source(source: Source, *, max_chars: int, seed: int) -> SourceRows:
+def read_source(
+    source: Source, *, max_chars: int, seed: int, chat: ChatFormat | None = None
+) -> SourceRows:
     """Read every row of a source in source order, usable or bad.
 
     Args:
         source: What to read.
         max_chars: A text with more characters is a bad row.
         seed: Seed of a synthetic source.
+        chat: The format of conversations, whose rows get a column ``turns``; None: plain.
 
     Raises:
         DataError: The source is not there, or all of it has another form than configured.
         TransientError: The Hub did not answer.
     """
-    return collect(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+    rows = _rows(source, max_chars, seed, chat)
+    return collect(rows, max_chars=max_chars, schema=_schema(source))
 
 
-def read_chunks(source: Source, *, max_chars: int, seed: int) -> Iterator[SourceRows]:
+def read_chunks(
+    source: Source, *, max_chars: int, seed: int, chat: ChatFormat | None = None
+) -> Iterator[SourceRows]:
     """``read_source`` in chunks of rows, at least one."""
-    return in_chunks(_READERS[source.kind](source, max_chars, seed), max_chars=max_chars)
+    rows = _rows(source, max_chars, seed, chat)
+    return in_chunks(rows, max_chars=max_chars, schema=_schema(source))
 
 
-def read_keyed(source: Source, *, max_chars: int) -> pl.DataFrame:
+def read_keyed(source: Source, *, max_chars: int, chat: ChatFormat | None = None) -> pl.DataFrame:
     """Read the rows of a source with the name that each has there.
 
     Args:
         source: What to read.
         max_chars: A text with more characters is a bad row.
+        chat: The format of conversations; None: plain.
 
     Returns:
         Rows in source order: ``sample_id``, the value of the source's ``key_field`` as a string, or
-        without one the number of the row, from 0; ``text``, as it stands there, the turns and
-        halves of fine-tuning data in JSON lines joined; and ``source``, its file and line.
+        without one the number of the row, from 0; ``text``, as it stands there or as the format
+        makes it; ``source``, its file and line; and of conversations ``turns``.
 
     Raises:
         DataError: The source is not there, or a row cannot be used.
@@ -141,21 +161,22 @@ def read_keyed(source: Source, *, max_chars: int) -> pl.DataFrame:
             names.append(str(number if row.key is NO_KEY else row.key))
             yield row
 
-    if isinstance(source, JsonlSource):
-        rows = jsonl.read_rows(source, max_chars=max_chars, joined=True)
-    else:
-        rows = _READERS[source.kind](source, max_chars, 0)
-    found = collect(named(rows), max_chars=max_chars)
+    rows = named(_rows(source, max_chars, 0, chat))
+    found = collect(rows, max_chars=max_chars, schema=_schema(source))
     check_bad_rows(found.bad_rows, found.rows.height, on_bad_row="fail")
-    return found.rows.select(pl.Series("sample_id", names, dtype=pl.String), "text", "source")
+    keys = pl.Series("sample_id", names, dtype=pl.String)
+    return found.rows.select(keys, "text", "source", *found.rows.columns[2:])
 
 
-def first_fields(source: JsonlSource | ParquetSource) -> list[str]:
+def first_fields(source: JsonlSource | ParquetSource | ChatSource) -> list[str]:
     """Names of the fields of the first row; none where it cannot be read.
 
     Raises:
         DataError: The source is not there.
     """
+    if isinstance(source, ChatSource):
+        first = next(conversations.read_records(source, 1), None)
+        return [] if first is None or first.fields is None else [*first.fields]
     return _FIELDS[source.kind](source)
 
 
@@ -180,6 +201,36 @@ def check_bad_rows(
         )
 
 
+def _rows(source: Source, max_chars: int, seed: int, chat: ChatFormat | None) -> Iterator[Row]:
+    if isinstance(source, ChatSource):
+        chat = chat or ChatFormat.of(None, source.chat_template)
+        return conversations.read_rows(source, max_chars=max_chars, chat=chat)
+    return _READERS[source.kind](source, max_chars, seed)
+
+
+def _schema(source: Source) -> pl.Schema:
+    is_chat = isinstance(source, ChatSource)
+    return pl.Schema({**SOURCE_ROWS, "turns": TURN_LIST}) if is_chat else SOURCE_ROWS
+
+
+def _files_of(source: Source) -> Found | None:
+    """The files that a source reads; None: it is not made of files."""
+    if isinstance(source, JsonlSource | ParquetSource | TextSource):
+        return find_files(source.path, source.kind)
+    if not isinstance(source, ChatSource):
+        return None
+    kind = conversations.kind_at(source.path)
+    if kind == huggingface.KIND:
+        return Found(visible_files(Path(source.path)), {})
+    return find_files(source.path, kind)
+
+
+def _hashes(source: Source) -> dict[str, object]:
+    found = _files_of(source)
+    files: list[SourceFile] = [] if found is None else found.files
+    return {"files": hash_files(files)}
+
+
 def _first(bad_rows: pl.DataFrame) -> str:
     shown = [f"{where} ({reason})" for where, reason in bad_rows.head(_NUM_SHOWN).iter_rows()]
     return ", ".join(shown) + (", ..." if bad_rows.height > _NUM_SHOWN else "")
@@ -201,10 +252,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], list[str]]]] = {
 _CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, object]]]] = {
     "python-docs": lambda _source: python_docs.content(),
     "python-library": lambda _source: python_docs.content(),
-    **dict.fromkeys(
-        ENDINGS,
-        lambda source: {"files": hash_files(find_files(source.path, source.kind).files)},
-    ),
+    **dict.fromkeys([*ENDINGS, "chat"], _hashes),
     "huggingface": huggingface.content,
     "synthetic": lambda _source: {},  # its parameters say all
 }

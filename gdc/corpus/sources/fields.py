@@ -1,11 +1,12 @@
-"""The fields of a row -> how to make one text of those that hold parts of it."""
+"""The fields of a row -> whether they are the parts of a conversation, and what to do then."""
 
 from collections.abc import Collection
 from typing import Final
 
 from gdc.errors import DataError
 
-CONVERSATIONS: Final = {"messages": "content", "conversations": "value", "conversation": "content"}
+# Fields of turns, and pairs of a question and its answer.
+CONVERSATIONS: Final = ("messages", "conversations", "conversation")
 PAIRS: Final = (
     ("prompt", "completion"),
     ("prompt", "response"),
@@ -13,17 +14,13 @@ PAIRS: Final = (
     ("instruction", "response"),
     ("question", "answer"),
 )
+_ADVICE: Final = " They are conversations: set ingest.source.kind: chat."
 
 
 def advice(fields: Collection[str]) -> str:
     """What to make of fields of fine-tuning data, as one field is read; else an empty string."""
-    for field, content in CONVERSATIONS.items():
-        if field in fields:
-            return _advice(f'([.{field}[].{content}] | join("\\n"))')
-    for first, second in PAIRS:
-        if first in fields and second in fields:
-            return _advice(f'(.{first} + "\\n" + .{second})')
-    return ""
+    has_turns = any(name in fields for name in CONVERSATIONS)
+    return _ADVICE if has_turns or any({*pair} <= {*fields} for pair in PAIRS) else ""
 
 
 def require_whole(text_field: str, fields: Collection[str], where: str) -> None:
@@ -38,13 +35,6 @@ def require_whole(text_field: str, fields: Collection[str], where: str) -> None:
             other = second if text_field == first else first
             raise DataError(
                 f"ingest.source.text_field: expected the whole text of a sample, got "
-                f"{text_field!r} alone of {where}, in which {other!r} holds the other half. "
-                f"Set text_field to a field with both.{advice(pair)}"
+                f"{text_field!r} alone of {where}, in which {other!r} holds the other half."
+                f"{_ADVICE}"
             )
-
-
-def _advice(value: str) -> str:
-    return (
-        " One field of strings is read, so make one of all that a sample is to hold; of JSON lines "
-        f"for example: jq -c '.text = {value}' FILE > NEW.jsonl"
-    )

@@ -55,6 +55,18 @@ def read_rows(source: HuggingFaceSource) -> Iterator[Row]:
             yield Row(f"{name}:{number}", text)
 
 
+def read_records(source: HuggingFaceSource) -> Iterator[tuple[str, dict[str, object]]]:
+    """Where each row of a split stands, and all of its columns.
+
+    Raises:
+        DataError: There is no such data set or split, or the extra is not installed.
+    """
+    name = f"{Path(source.path).name or source.path}:{source.split}"
+    with _loaded(source) as dataset:
+        for number, row in enumerate(dataset, start=1):
+            yield f"{name}:{number}", row
+
+
 def _is_local(source: HuggingFaceSource) -> bool:
     path = Path(source.path)
     if path.exists() and not path.is_dir():

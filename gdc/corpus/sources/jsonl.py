@@ -11,7 +11,6 @@ from gdc.corpus.sources.files import read_lines, unpacked
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, listed
 from gdc.corpus.sources.shapes import problem_of
-from gdc.corpus.sources.turns import joined_text
 from gdc.errors import DataError
 
 # A character takes at most 12 bytes of JSON: an escaped surrogate pair.
@@ -24,35 +23,35 @@ class _LineError(ValueError):
     """Why a line is no row."""
 
 
-def read_rows(source: JsonlSource, *, max_chars: int, joined: bool = False) -> Iterator[Row]:
+def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
     """Read line by line; blank lines are no rows.
-
-    Args:
-        source: What to read.
-        max_chars: Characters of a text at most.
-        joined: Whether turns and halves of fine-tuning data are joined to one text.
 
     Raises:
         DataError: No object has the text field, or it holds one half of a text.
     """
-    max_bytes = _BYTES_PER_CHAR * max_chars + _OTHER_FIELDS
     has_text, fields = False, dict[str, None]()
-    for where, line in _numbered_lines(source, max_bytes):
-        try:
-            record = _parse(line)
-        except _LineError as problem:
-            yield Row(where, reason=str(problem))
+    for where, record, reason in read_records(source, max_chars):
+        if record is None:
+            yield Row(where, reason=reason)
             continue
-        if joined and source.text_field in record:
-            record[source.text_field] = joined_text(record, source.text_field)
-        elif not joined:
-            require_whole(source.text_field, record, source.path)
+        require_whole(source.text_field, record, source.path)
         has_text |= not isinstance(record.get(source.text_field, []), list | dict)
         if not has_text and len(fields) < _FIELDS_SHOWN:
             fields |= dict.fromkeys(list(record)[:_FIELDS_SHOWN])
         yield _row(where, record, source)
     if fields and not has_text:
         raise _wrong_field(source, list(fields))
+
+
+def read_records(
+    source: JsonlSource, max_chars: int
+) -> Iterator[tuple[str, dict[str, object] | None, str | None]]:
+    """Where each line stands and its object, or the reason why it is none."""
+    for where, line in _numbered_lines(source, _BYTES_PER_CHAR * max_chars + _OTHER_FIELDS):
+        try:
+            yield where, _parse(line), None
+        except _LineError as problem:
+            yield where, None, str(problem)
 
 
 def first_fields(source: JsonlSource) -> list[str]:

@@ -1,6 +1,7 @@
 """Parquet -> rows."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,19 @@ def read_rows(source: ParquetSource) -> Iterator[Row]:
             yield Row(f"{name}:{number}", text, key)
 
 
+def read_records(source: ParquetSource) -> Iterator[tuple[str, dict[str, object]]]:
+    """Where each row stands, and all of its columns.
+
+    Raises:
+        DataError: A file is not Parquet.
+    """
+    for name, path in find_files(source.path, "parquet").files:
+        with opened(path) as file, _explained(path):
+            batches = ParquetFile(file, page_checksum_verification=True).iter_batches()
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from ((f"{name}:{number}", row) for number, row in enumerate(rows, start=1))
+
+
 def first_fields(source: ParquetSource) -> list[str]:
     """Names of the columns of the first file; none where it cannot be read."""
     for _, path in find_files(source.path, "parquet").files:
@@ -38,20 +52,25 @@ def first_fields(source: ParquetSource) -> list[str]:
 
 def _texts_and_keys(path: Path, source: ParquetSource) -> Iterator[tuple[object, object]]:
     # Not polars: it panics on some damaged files.
-    with opened(path) as file:
-        try:
-            parquet = ParquetFile(file, page_checksum_verification=True)
-            for batch in _batches(parquet, path, source):
-                texts = batch.column(source.text_field).to_pylist()
-                keys = [NO_KEY] * len(texts)
-                if source.key_field is not None:
-                    keys = batch.column(source.key_field).to_pylist()
-                yield from zip(texts, keys, strict=True)
-        except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
-            raise DataError(
-                f"{path}: expected a Parquet file, got one that is damaged or of "
-                f"another format ({type(error).__name__}). Write it anew, or remove it."
-            ) from None
+    with opened(path) as file, _explained(path):
+        parquet = ParquetFile(file, page_checksum_verification=True)
+        for batch in _batches(parquet, path, source):
+            texts = batch.column(source.text_field).to_pylist()
+            keys = [NO_KEY] * len(texts)
+            if source.key_field is not None:
+                keys = batch.column(source.key_field).to_pylist()
+            yield from zip(texts, keys, strict=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        raise DataError(
+            f"{path}: expected a Parquet file, got one that is damaged or of "
+            f"another format ({type(error).__name__}). Write it anew, or remove it."
+        ) from None
 
 
 def _batches(parquet: ParquetFile, path: Path, source: ParquetSource) -> Iterator[pa.RecordBatch]:

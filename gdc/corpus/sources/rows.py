@@ -25,6 +25,7 @@ class Row(NamedTuple):
     text: object = None
     key: object = NO_KEY
     reason: str | None = None
+    turns: Sequence[NamedTuple] | None = None  # of a conversation, as in ``chat.TURN_LIST``
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,12 @@ class SourceRows:
     bad_rows: pl.DataFrame
 
 
-def in_chunks(rows: Iterable[Row], *, max_chars: int) -> Iterator[SourceRows]:
+def in_chunks(
+    rows: Iterable[Row], *, max_chars: int, schema: pl.Schema = SOURCE_ROWS
+) -> Iterator[SourceRows]:
     """Part usable rows from bad ones; each chunk but the last holds about ``CHUNK_CHARS`` of text.
+
+    ``schema`` is that of usable rows; a column ``turns`` comes behind those of ``SOURCE_ROWS``.
 
     Only the keys of usable rows are taken, so a bad row never makes a usable one a duplicate.
     """
@@ -47,21 +52,21 @@ def in_chunks(rows: Iterable[Row], *, max_chars: int) -> Iterator[SourceRows]:
             row.reason or _text_problem(row.text, max_chars) or _key_problem(row.key, first_with)
         )
         if reason is None:
-            usable.append((row.text, row.source))
+            usable.append((row.text, row.source, *_turns(row)))
             num_chars += len(str(row.text))
             if row.key is not NO_KEY:
                 first_with[str(row.key)] = row.source
         else:
             bad.append((row.source, reason))
         if num_chars >= CHUNK_CHARS:
-            yield _tables(usable, bad)
+            yield _tables(usable, bad, schema)
             usable, bad, num_chars = _new_chunk()
-    yield _tables(usable, bad)
+    yield _tables(usable, bad, schema)
 
 
-def collect(rows: Iterable[Row], *, max_chars: int) -> SourceRows:
+def collect(rows: Iterable[Row], *, max_chars: int, schema: pl.Schema = SOURCE_ROWS) -> SourceRows:
     """All usable rows and all bad ones."""
-    chunks = list(in_chunks(rows, max_chars=max_chars))
+    chunks = list(in_chunks(rows, max_chars=max_chars, schema=schema))
     return SourceRows(
         pl.concat(chunk.rows for chunk in chunks), pl.concat(chunk.bad_rows for chunk in chunks)
     )
@@ -83,13 +88,19 @@ def is_empty(text: str) -> bool:
     return all(character.isspace() or category(character) in _UNSEEN for character in text)
 
 
-def _new_chunk() -> tuple[list[tuple[object, str]], list[tuple[str, str]], int]:
+def _new_chunk() -> tuple[list[tuple[object, ...]], list[tuple[str, str]], int]:
     return [], [], 0
 
 
-def _tables(usable: list[tuple[object, str]], bad: list[tuple[str, str]]) -> SourceRows:
+def _turns(row: Row) -> tuple[object, ...]:
+    return () if row.turns is None else ([turn._asdict() for turn in row.turns],)
+
+
+def _tables(
+    usable: list[tuple[object, ...]], bad: list[tuple[str, str]], schema: pl.Schema
+) -> SourceRows:
     return SourceRows(
-        pl.DataFrame(usable, schema=SOURCE_ROWS, orient="row"),
+        pl.DataFrame(usable, schema=schema, orient="row"),
         pl.DataFrame(bad, schema=QUARANTINE, orient="row"),
     )
 
