@@ -24,7 +24,11 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    folder: Path,
+    user: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program with all that it starts; its output goes to a file."""
     with log.open("wb") as output:
@@ -35,6 +39,7 @@ def running(
             start_new_session=True,
             env=environment,
             cwd=folder,
+            user=user,
         )
     try:
         yield process
