@@ -8,6 +8,8 @@ from typing import Final
 
 from gdc.commands import audit, audit_certificate, certificate
 from gdc.commands.certificate import Certificate
+from gdc.config import JsonlSource, ParquetSource, TextSource
+from gdc.corpus import sources
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.report import build
 from gdc.report.model import AuditReport, Report, to_json
@@ -52,7 +54,9 @@ def verify(path: Path, signer: Path | None = None) -> tuple[list[str], list[str]
     made = certificate.read(path)
     different, notes = _check_signature(path, signer)
     different += [*different_files(made), *_different_digests(made)]
-    different += _different_results(made)
+    more, more_notes = _check_source(made)
+    different += [*more, *_different_results(made)]
+    notes += more_notes
     now = certificate.made_with()
     notes += [
         f"made with {name} {was}, checked with {now.get(name, 'none')}"
@@ -99,6 +103,27 @@ def _different_digests(made: Certificate) -> Iterator[str]:
         yield f"sources: {error}"
         return
     yield from _differences(made.digests, now, "digests")
+
+
+def _check_source(made: Certificate) -> tuple[list[str], list[str]]:
+    """Compare the source of a run with what the certified manifest says of it, if it is here."""
+    if made.kind != "run":
+        return [], []
+    try:
+        source = files.load_params().ingest.source
+        if not isinstance(source, JsonlSource | ParquetSource | TextSource):
+            return [], ["source: not checked, only files are"]
+        if not Path(source.path).exists():
+            return [], [f"source: {source.path}: not checked, it is not here"]
+        found, seen = sources.fingerprint(source), files.read_json(paths.MANIFEST)
+    except GdcError as error:
+        return [f"source: {error}"], []
+    seen.pop("unread", None)
+    if found == seen:
+        return [], []
+    return [
+        f"source: {source.path}: expected the content that {paths.MANIFEST} has seen, got other"
+    ], []
 
 
 def _different_results(made: Certificate) -> Iterator[str]:

@@ -22,11 +22,14 @@ _LAUNCHED: Final = "GDC_LAUNCHED"
 def run(main: Callable[[], None], *, is_training: bool = False) -> None:
     """Run a stage's ``main``; a ``GdcError`` becomes its message and its exit code.
 
-    A SIGTERM becomes an exit, so that what is half written is removed. A stage that trains may be
-    started as several processes, by the program that ``GDC_LAUNCHER`` names.
+    A SIGTERM or Ctrl-C becomes an exit, so that what is half written is removed. A stage that
+    trains may be started as several processes, by the program that ``GDC_LAUNCHER`` names.
     """
     never_fail_to_print()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Unless who started us has us ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         if is_training:
             _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 import mlflow
@@ -16,6 +16,7 @@ import psutil
 import pytest
 from mlflow.entities import Run
 
+from gdc.commands import certificate, verification
 from tasks.graph import changed_targets, load_graph
 from tests.builders import losses_by_numpy
 from tests.flows.builders import (
@@ -229,6 +230,37 @@ def assert_the_certificate_holds_until_a_byte_is_flipped(clone: Path) -> None:
     )
     assert flipped.returncode == 2
     assert b"evidence: data/membership/none-1.parquet: expected SHA-256" in flipped.stdout
+    with chdir(clone):
+        assert_a_byte_is_missed_in_no_named_file()
+
+
+def assert_a_byte_is_missed_in_no_named_file() -> None:
+    made = certificate.read(certificate.RUN)
+    names = sorted(name for named in made.files.values() for name in named)
+    assert len(names) > 60
+    for name in names:
+        content = bytearray(Path(name).read_bytes())
+        content[-1] ^= 1
+        Path(name).unlink()
+        Path(name).write_bytes(content)
+    found = list(verification.different_files(made))
+    assert sorted(line.split(": ")[1] for line in found) == names
+
+
+def test_a_source_that_is_not_the_certified_one_is_found(
+    first_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "workspace"
+    shutil.copytree(first_run, folder)
+    monkeypatch.chdir(folder)
+    assert verification.verify(certificate.RUN) == ([], ["not signed"])
+    write_rows(folder, 79)
+    assert verification.verify(certificate.RUN)[0] == [
+        "source: my.jsonl: expected the content that data/manifest.json has seen, got other"
+    ]
+    (folder / "my.jsonl").unlink()
+    notes = ["not signed", "source: my.jsonl: not checked, it is not here"]
+    assert verification.verify(certificate.RUN) == ([], notes)
 
 
 def test_a_stage_started_as_two_processes_writes_the_losses_of_one(

@@ -155,16 +155,21 @@ run(main)
 """
 
 
-def test_a_stage_that_is_terminated_leaves_nothing_half_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stage_that_is_stopped_leaves_nothing_half_written_and_no_traceback(
+    tmp_path: Path, number: int
+) -> None:
     stage = subprocess.Popen(
         [sys.executable, "-c", TERMINATED_STAGE],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
     )
     while not (tmp_path / "data/.a.tmp").exists():
         time.sleep(0.05)
-    stage.terminate()
-    assert stage.wait(timeout=10) == 128 + signal.SIGTERM
+    stage.send_signal(number)
+    assert stage.communicate(timeout=60) == (None, b"")
+    assert stage.returncode == 128 + number
     assert list((tmp_path / "data").iterdir()) == []
 
 
