@@ -61,7 +61,7 @@ class Watch:
     def sum_up(self, seconds_of_steps: float) -> None:
         """Say how long the run took, and how long its trainings and audits alone would."""
         run = self.progress.state
-        took = time.time() - run.started
+        took = max(0.0, time.time() - run.started)
         told = f"took {status.span(took)} from its first stage on"
         if seconds_of_steps:
             alone = seconds_of_steps / run.num_workers

@@ -10,7 +10,8 @@ from gdc.workspace.progress import RunState, TargetState
 
 def span(seconds: float) -> str:
     """A span of time as people say it: ``48 s``, ``3 min 5 s``, ``2 h 10 min``."""
-    whole = round(seconds)
+    # Where the clock was set back meanwhile nothing is known.
+    whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)

@@ -76,7 +76,7 @@ class RunState:
         if self.ended is not None:
             return False
         try:
-            created: float = psutil.Process(self.process).create_time()
+            created = _created(self.process)
         except psutil.Error:
             return False
         return abs(created - self.created) < 1
@@ -100,7 +100,9 @@ class RunState:
             if usual is None:
                 is_more = True
             else:
-                left.append(max(0.0, usual - (now - state.started if state.started else 0.0)))
+                # A clock that was set back would make it longer than ever.
+                gone = max(0.0, now - state.started) if state.started else 0.0
+                left.append(max(0.0, usual - gone))
         return max(sum(left) / self.num_workers, max(left, default=0.0)), is_more
 
     def _usual_of_stages(self) -> dict[str, float]:
@@ -120,6 +122,12 @@ class RunState:
             for target, state in self.targets.items()
             if state.outcome == "executed" and state.seconds is not None
         }
+
+
+def _created(process: int) -> float:
+    """When a process began, in seconds since the machine did: whatever its clock is set to."""
+    found: float = psutil.Process(process).create_time() - psutil.boot_time()
+    return found
 
 
 def stage_of(target: str) -> str:
@@ -146,7 +154,7 @@ class Progress:
         self._written = 0.0
         self.state = RunState(
             process=number,
-            created=psutil.Process(number).create_time(),
+            created=_created(number),
             started=time.time(),
             num_workers=num_workers,
             usual=read_seconds(),

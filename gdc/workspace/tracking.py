@@ -226,7 +226,8 @@ def seconds_of(lineage: Path) -> float | None:
             info = client.get_run(read_json(lineage)["run_id"]).info
         except MlflowException:
             return None  # the lineage came out of DVC's cache, from another store
-    return None if info.end_time is None else float(info.end_time - info.start_time) / 1000
+    # Not below 0 where the clock was set back meanwhile.
+    return None if info.end_time is None else max(0.0, info.end_time - info.start_time) / 1000
 
 
 class VersionNote(NamedTuple):

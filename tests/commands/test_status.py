@@ -24,7 +24,14 @@ RUN = RunState(
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (125, "2 min 5 s"), (7800, "2 h 10 min")],
+    [
+        (-3600, "0 s"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_a_span_of_time_reads_as_people_say_it(seconds: float, words: str) -> None:
     assert status.span(seconds) == words

@@ -1,8 +1,10 @@
 """What a run has done and has before it, as other programs read it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gdc.workspace.progress import (
@@ -51,6 +53,20 @@ def test_a_damaged_file_is_no_run(content: str) -> None:
 def test_a_process_with_the_number_of_one_that_ended_is_another() -> None:
     run = Progress(TARGETS, 1).state
     assert RunState(run.process, run.created - 100, run.started, 1).is_alive() is False
+
+
+def test_a_clock_that_is_set_back_ends_no_run_and_makes_none_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    progress = Progress(TARGETS, 1)
+    progress.start("ingest")
+    run = replace(progress.state, usual=dict.fromkeys(TARGETS, 5.0))
+    # As Linux tells it to whoever asks an hour's step later.
+    boot, created = psutil.boot_time(), psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot - 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: created - 3600)
+    assert run.is_alive()
+    assert run.seconds_left(run.started - 3600) == (20.0, False)
 
 
 def test_what_is_left_is_told_by_earlier_targets_of_the_same_stage() -> None:
