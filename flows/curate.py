@@ -1,7 +1,6 @@
 """Source -> report: the pipeline as a sentence."""
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,13 +15,13 @@ from typing import Final
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows.program import as_run, only_run_here, show_no_tracebacks
+from flows.program import only_run_here, show_no_tracebacks
 from flows.server import prefect_server
-from flows.terminal import Watch, is_for_people, terminal, watched
+from flows.start import FIRST, run_first
+from flows.terminal import Watch, terminal, watched
 from gdc.scores import require_registered
 from gdc.workspace import files, paths, tracking
-from gdc.workspace.mlflow_store import load_mlflow, require_answer
-from tasks import guard
+from gdc.workspace.mlflow_store import load_mlflow
 from tasks.cluster import joined, ray_workers
 from tasks.graph import Graph, changed_targets, load_graph, workers
 from tasks.lineage import LOCK as LOCK_FILE
@@ -31,11 +30,9 @@ from tasks.processes import processes
 from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
 from tasks.schedule import ByKind, Executor, run_graph
-from tasks.stages import StageFailedError, StageResult, reproduce
+from tasks.stages import StageFailedError, StageResult
 from tasks.warm import fork_server
 
-# Only after it is it known whether the source or the code changed.
-FIRST: Final = "manifest"
 # The stages whose time is the work itself.
 STEPS: Final = ("train", "reference", "retrain", "evaluate")
 
@@ -127,24 +124,6 @@ def seconds_of_steps(results: Sequence[StageResult]) -> float:
     return seconds
 
 
-def run_first(start: guard.Start = guard.start) -> bool:
-    """Run ``manifest``, which needs no flow; returns whether it ended well.
-
-    Where it did not, the flow runs it again, and records its failure.
-    """
-    with only_run_here():
-        try:
-            reproduce(FIRST, None, show_line, start=start)
-        except StageFailedError:
-            return False
-    return True
-
-
-def show_line(line: str) -> None:
-    if is_for_people(line):
-        sys.stderr.write(f"{FIRST}: {line}\n")
-
-
 def require_success(results: Sequence[StageResult]) -> None:
     failed = [str(result.error) for result in results if result.outcome == "failed"]
     if not failed:
@@ -157,23 +136,24 @@ def require_success(results: Sequence[StageResult]) -> None:
     raise StageFailedError("\n".join([*lines, *failed]))
 
 
-def run(max_workers: int | None = None, *, publish: bool = False, ray: str | None = None) -> None:
-    """Run the flow in this folder; without anything to do no flow is needed.
+def run(
+    max_workers: int | None = None,
+    *,
+    publish: bool = False,
+    ray: str | None = None,
+    has_manifest: bool = False,
+) -> None:
+    """Run the flow in this folder, with a Prefect server and a fork server of its own.
 
     Args:
-        max_workers: Targets that run at the same time; None: as the cores allow.
-        publish: Push the data, commit the record of DVC and judge the curated model.
+        max_workers: As ``curate``; ``publish`` and ``has_manifest`` too.
+        publish: See there.
         ray: Address of a Ray cluster for items of a matrix, ``auto`` or ``local``; None: no Ray.
+        has_manifest: See there.
     """
-    with as_run():
-        require_answer()
-        has_manifest = LOCK_FILE.exists() and run_first()
-        if has_manifest and not publish and not changed_targets():
-            sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
-            return
-        # All take seconds: imports here and in the fork server, the start of Prefect's server.
-        Thread(target=load_mlflow, daemon=True).start()
-        with terminal(), fork_server() as start, prefect_server() as wait:
-            has_manifest = has_manifest or run_first(start)
-            wait()
-            curate(max_workers, publish, ray, has_manifest)
+    # All take seconds: imports here and in the fork server, the start of Prefect's server.
+    Thread(target=load_mlflow, daemon=True).start()
+    with terminal(), fork_server() as start, prefect_server() as wait:
+        has_manifest = has_manifest or run_first(start)
+        wait()
+        curate(max_workers, publish, ray, has_manifest)

@@ -1,7 +1,6 @@
 """A flow run -> what its terminal shows: a live table or plain lines; all else goes to a file."""
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,22 +14,12 @@ from rich.live import Live
 
 from gdc.commands import status
 from gdc.workspace.progress import Progress
-from tasks.stages import StageResult
+from tasks.stages import StageResult, is_for_people
 
 LOG: Final = Path("work/run.log")
-# What DVC says of its own work, and what is told again when a run has failed.
-_OF_DVC: Final = re.compile(
-    r"Running stage '|> |Generating lock file|Updating lock file|Stage '|To (track|enable)"
-    r"|\s*git add |ERROR: |error: "
-)
 _OURS: Final = ("gdc", "flows", "tasks")
 # Whether a person waits at this terminal for the run of this process.
 _watching: list[Console] = []
-
-
-def is_for_people(line: str) -> bool:
-    """Whether a line of a stage's output is more than what DVC says of its own work."""
-    return _OF_DVC.match(line) is None
 
 
 class Watch:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dvc.exceptions import DvcException, NotDvcRepoError
-from dvc.repo import Repo
-
 from gdc.errors import ConfigError
 from gdc.workspace import dvc
 
@@ -57,6 +54,10 @@ def load_graph(folder: Path) -> Graph:
     Raises:
         ConfigError: The folder is no DVC workspace, or dvc.yaml does not resolve.
     """
+    # Half a second of a run that has nothing to do:
+    from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415
+    from dvc.repo import Repo  # noqa: PLC0415
+
     try:
         with Repo(str(folder)) as repo:
             graph = repo.index.graph

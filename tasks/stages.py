@@ -7,18 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar, Final, Literal, ParamSpec, TypeVar
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.futures import PrefectConcurrentFuture
-from prefect.tasks import Task
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar
 
 from gdc.errors import STAGE_FAILED, GdcError, TransientError, without_secrets
 from gdc.filesystem.system_errors import describe_death
 from gdc.workspace import dvc, dvc_files, restored_outputs
 from tasks import guard
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.futures import PrefectConcurrentFuture
+    from prefect.tasks import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +45,11 @@ DIED: Final = re.compile(
     r"|\s*exitcode\s*: (?P<torchrun>-\d+) \(pid: \d+\)"
 )
 PROGRESS_SECONDS: Final = 5.0  # a progress bar is logged at most this often
+# What DVC says of its own work, and what is told again when a run has failed.
+_OF_DVC: Final = re.compile(
+    r"Running stage '|> |Generating lock file|Updating lock file|Stage '|To (track|enable)"
+    r"|\s*git add |ERROR: |error: "
+)
 NUM_LAST_LINES: Final = 3  # shown of a stage that failed without an `error:` line
 
 _running: Final[set[guard.Process]] = set()
@@ -143,6 +147,11 @@ def read_lines(stream: IO[bytes], clock: Callable[[], float] = time.monotonic) -
                 yield without_secrets(line)
 
 
+def is_for_people(line: str) -> bool:
+    """Whether a line of a stage's output is more than what DVC says of its own work."""
+    return _OF_DVC.match(line) is None
+
+
 def outcome_of(target: str, lines: Sequence[str]) -> Outcome:
     """Read from DVC's output whether the stage ran."""
     for line in lines:
@@ -209,13 +218,17 @@ def stop_stages() -> None:
             time.sleep(0.1)
 
 
-def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+def is_transient(_task: "Task[Any, Any]", _run: "TaskRun", state: "State[Any]") -> bool:
     """Whether a task failed in a way that running it again may mend."""
     return isinstance(state.data, StageTransientError)
 
 
-def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+def stage_task(name: str) -> "Callable[[Callable[P, R]], Task[P, R]]":
     """Make a Prefect task of what runs a target: its parameter ``target`` names its runs."""
+    # Seconds of a run that has nothing to do:
+    from prefect import task  # noqa: PLC0415
+    from prefect.cache_policies import NO_CACHE  # noqa: PLC0415
+
     return task(
         name=name,
         task_run_name="{target}",
@@ -238,7 +251,7 @@ def result_of(target: str, value: object) -> StageResult:
     return value
 
 
-def wait_for_all(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+def wait_for_all(futures: "Sequence[PrefectConcurrentFuture[Any]]") -> None:
     """Wait until all have ended; after an interruption nothing new starts, what runs is stopped."""
     waiting = {future.wrapped_future for future in futures}
     try:
@@ -249,7 +262,7 @@ def wait_for_all(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
         end_all(futures)
 
 
-def end_all(futures: Sequence[PrefectConcurrentFuture[Any]]) -> None:
+def end_all(futures: "Sequence[PrefectConcurrentFuture[Any]]") -> None:
     """Start none of those that wait, and stop the stages of those that run."""
     for future in futures:
         future.wrapped_future.cancel()

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows import curate
+from flows import start
 from gdc.commands import ui
 from gdc.comparison.results import FrontPoint
 from gdc.report import verdict
@@ -97,7 +97,7 @@ def test_run_writes_the_source_starts_the_flow_and_says_what_came_out(
     (workspace / "mine.jsonl").touch()
     files.write_json(paths.REPORT, report_of(tables_of(), params_of()))
     started: list[object] = []
-    monkeypatch.setattr(curate, "run", lambda *given, **named: started.append((given, named)))
+    monkeypatch.setattr(start, "run", lambda *given, **named: started.append((given, named)))
     lines = (("Found", "2 texts"), ("Next", "read them"))
     monkeypatch.setattr(verdict, "verdict", lambda _report: SimpleNamespace(lines=lines))
     code, output, _ = call("run", "--source", "mine.jsonl", "--text-field", "body",
@@ -115,7 +115,7 @@ def test_a_source_that_is_away_is_refused_before_anything_starts(
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(curate, "run", lambda *_, **__: pytest.fail("a run was started"))
+    monkeypatch.setattr(start, "run", lambda *_, **__: pytest.fail("a run was started"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     source = "kind: jsonl\n    path: away.jsonl\n    text_field: text\n    key_field: null"
     params = preset_text("docs").replace("kind: python-library", source)
@@ -319,7 +319,7 @@ def test_run_checks_the_environment_before_anything_starts(
 ) -> None:
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
-    monkeypatch.setattr(curate, "run", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(start, "run", lambda *_, **__: pytest.fail("started"))
     monkeypatch.setenv(variable, value)
     code, _, errors = call("run")
     assert code == 2

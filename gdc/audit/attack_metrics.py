@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
-from gdc.statistics.ranks import auroc_of_groups
+from gdc.statistics.ranks import RankedGroups, auroc_of_groups
 
 Values = NDArray[np.float64]
 
@@ -86,6 +86,16 @@ def auc(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> flo
     """
     _require_scores(members, non_members)
     return auroc_of_groups(members, non_members)
+
+
+def ranked(members: NDArray[np.floating], non_members: NDArray[np.floating]) -> RankedGroups:
+    """The scores of an attack, ranked once for many resamples.
+
+    Raises:
+        DataError: There are no members, no non-members, or a score is NaN.
+    """
+    _require_scores(members, non_members)
+    return RankedGroups.of(members, non_members)
 
 
 def tpr_at_fpr(

@@ -58,9 +58,9 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     if dry_run:
         _show_dry_run(params, max_workers, as_json=as_json)
         return
-    from flows import curate
+    from flows import start
 
-    curate.run(max_workers, publish=publish, ray=ray)
+    start.run(max_workers, publish=publish, ray=ray)
     _show_verdict(as_json=as_json)
 
 

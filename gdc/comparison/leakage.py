@@ -3,15 +3,16 @@
 A list holds one table for each seed, all of the same canaries or texts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit.attack_metrics import auc, tail_rate, tpr_at_fpr
+from gdc.audit.attack_metrics import auc, ranked, tail_rate, tpr_at_fpr
 from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
 from gdc.audit.epsilon_bound import best_epsilon
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, TAIL_QUANTILES, attacks_in, blind_in
@@ -31,14 +32,17 @@ from gdc.comparison.results import (
 from gdc.schema import QUADRANTS
 from gdc.statistics.bootstrap import (
     LEVEL,
-    Groups,
+    Counts,
     Measured,
+    Statistic,
     mean_interval,
     share_interval,
     two_sample_interval,
 )
 
 Tables = Sequence[pl.DataFrame]
+# Scores of members and of held-out texts.
+Groups = tuple[NDArray[np.float64], NDArray[np.float64]]
 NUM_DECILES: Final = 10
 NUM_ROC_POINTS: Final = 40
 # Chance with which n samples must contain a secret to count as giving it away.
@@ -107,7 +111,8 @@ def sample_leakage(memberships: Tables, attack: Attack, *, seed: int) -> SampleL
     measured, tail = _NOT_MEASURED, None
     if all(table.height for table in heldout):
         measured = attack_measures(scores_of(memberships, attack), seed)
-        tail = two_sample_interval(scores_of(memberships, Attack("loss")), _tail_rate, seed)
+        losses = scores_of(memberships, Attack("loss"))
+        tail = two_sample_interval([_tail_rate(pair) for pair in losses], _sizes(losses), seed)
     return SampleLeakage(
         **vars(measured),
         attack=attack.name,
@@ -167,16 +172,9 @@ def scores_of(memberships: Tables, attack: Attack) -> list[Groups]:
 
 def auc_change(ours: Tables, theirs: Tables, attack: Attack, *, seed: int) -> Measured:
     """AUC of ours minus AUC of theirs, paired by seed and by text."""
-    pairs = zip(scores_of(ours, attack), scores_of(theirs, attack), strict=True)
-    stacked = [
-        (np.stack([mine[0], other[0]], axis=1), np.stack([mine[1], other[1]], axis=1))
-        for mine, other in pairs
-    ]
-
-    def difference(members: NDArray[np.float64], heldout: NDArray[np.float64]) -> float:
-        return auc(members[:, 0], heldout[:, 0]) - auc(members[:, 1], heldout[:, 1])
-
-    return two_sample_interval(stacked, difference, seed)
+    mine, other = scores_of(ours, attack), scores_of(theirs, attack)
+    differences = [_auc_difference(*pair) for pair in zip(mine, other, strict=True)]
+    return two_sample_interval(differences, _sizes(mine), seed)
 
 
 def verbatim_samples(memberships: Tables) -> pl.DataFrame:
@@ -233,13 +231,16 @@ def leakage_by_group(
 
 def attack_measures(groups: Sequence[Groups], seed: int) -> AttackMeasures:
     """AUC, true positive rates and the bound on epsilon of one attack."""
-    num_heldout = len(groups[0][1])
+    sides = [ranked(*pair) for pair in groups]
+    sizes = _sizes(groups)
     at_1_percent, at_01_percent = (
-        two_sample_interval(groups, _tpr(rate), seed) if num_heldout * rate >= 1 else None
+        two_sample_interval([partial(side.tpr_at_fpr, fpr=rate) for side in sides], sizes, seed)
+        if sizes[1] * rate >= 1
+        else None
         for rate in (0.01, 0.001)
     )
     return AttackMeasures(
-        auc=two_sample_interval(groups, auc, seed),
+        auc=two_sample_interval([side.auroc for side in sides], sizes, seed),
         tpr_at_1_percent_fpr=at_1_percent,
         tpr_at_01_percent_fpr=at_01_percent,
         epsilon_bound=_epsilon_bound(groups, seed),
@@ -297,9 +298,10 @@ def _group(tables: Tables, is_group: pl.Expr, attack: Attack, seed: int) -> Grou
         return GroupLeakage(0, None, None)
     heldout = [table.filter(~pl.col("is_member")) for table in tables]
     pairs = [pl.concat(pair) for pair in zip(members, heldout, strict=True)]
+    groups = scores_of(pairs, attack)
     return GroupLeakage(
         num_members,
-        auc=two_sample_interval(scores_of(pairs, attack), auc, seed),
+        auc=two_sample_interval([ranked(*pair).auroc for pair in groups], _sizes(groups), seed),
         extracted=_suffixes(members, seed).extracted,
     )
 
@@ -321,10 +323,26 @@ def _curve(nll: Sequence[pl.Series], seed: int) -> Curve:
     }
 
 
-def _tail_rate(members: NDArray[np.float64], heldout: NDArray[np.float64]) -> float:
+def _tail_rate(groups: Groups) -> Statistic:
     # The scores of the loss attack are minus the losses.
-    return tail_rate(-members, -heldout, TAIL_QUANTILES[0])
+    members, heldout = (-scores for scores in groups)
+
+    def rate(member_counts: Counts, heldout_counts: Counts) -> float:
+        drawn = np.repeat(members, member_counts), np.repeat(heldout, heldout_counts)
+        return tail_rate(*drawn, TAIL_QUANTILES[0])
+
+    return rate
 
 
-def _tpr(rate: float) -> Callable[[NDArray[np.float64], NDArray[np.float64]], float]:
-    return lambda members, heldout: tpr_at_fpr(members, heldout, rate)
+def _auc_difference(ours: Groups, theirs: Groups) -> Statistic:
+    mine, other = ranked(*ours), ranked(*theirs)
+
+    def difference(members: Counts, heldout: Counts) -> float:
+        return mine.auroc(members, heldout) - other.auroc(members, heldout)
+
+    return difference
+
+
+def _sizes(groups: Sequence[Groups]) -> tuple[int, int]:
+    members, heldout = groups[0]
+    return len(members), len(heldout)

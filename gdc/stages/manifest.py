@@ -1,12 +1,14 @@
 """Stage `manifest`: code, source and pretrained files -> hashes, so that a change is noticed."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from gdc.config import ListedArm, Params
 from gdc.corpus import sources
 from gdc.corpus.sources import unread
 from gdc.curation.listed import read_listed
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.table_files import checksum
 from gdc.stages.runner import run
 from gdc.workspace import files, outputs, paths
@@ -16,22 +18,53 @@ from gdc.workspace.code_digests import code_digests
 def main() -> None:
     """Write ``data/code.json``, ``manifest.json``, ``pretrained.json`` and ``listed.json``.
 
-    DVC runs this every time, so it must be quick. Of the code every stage has its own digest for a
-    parameter. What trains depends on ``data/pretrained.json`` and not on the source: a change of it
-    comes through the corpus. Files that the source leaves out are listed and named in one line.
+    DVC runs this every time, so it must be quick.
     """
-    files.write_json(paths.CODE, code_digests(cache_file=paths.CODE_CACHE))
+    found = contents()
+    for path, content in found.items():
+        files.write_json(path, content)
+    tell(found)
+
+
+def is_current() -> bool:
+    """Whether the files are what ``main`` would write now; then it tells what ``main`` would.
+
+    Raises:
+        GdcError: As ``main``, or a file is missing or damaged.
+    """
+    found = contents()
+    if any(files.read_json(path) != content for path, content in found.items()):
+        return False
+    tell(found)
+    return True
+
+
+def tell(found: Mapping[Path, JsonObject]) -> None:
+    """Name the files that the source leaves out, in one line."""
+    if sentence := unread.sentence(found[paths.MANIFEST].get("unread", {})):
+        sys.stderr.write(f"{sentence}\n")
+
+
+def contents() -> dict[Path, JsonObject]:
+    """What this stage writes, by path.
+
+    Of the code every stage has its own digest for a parameter. What trains depends on
+    ``data/pretrained.json`` and not on the source: a change of it comes through the corpus. Files
+    that the source leaves out are listed.
+    """
+    code = code_digests(cache_file=paths.CODE_CACHE)
     params = files.load_params()
     # The stages after this one would delete it.
     outputs.require_outside_outputs(params)
     ingest = params.ingest
     left_out = unread.summarize(sources.find_unread(ingest.source))
     more = {"unread": left_out} if left_out else {}
-    files.write_json(paths.MANIFEST, sources.fingerprint(ingest.source) | more)
-    files.write_json(paths.PRETRAINED, sources.fingerprint_pretrained(ingest.tokenizer))
-    files.write_json(paths.LISTED, _listed_files(params))
-    if sentence := unread.sentence(left_out):
-        sys.stderr.write(f"{sentence}\n")
+    return {
+        paths.CODE: code,
+        paths.MANIFEST: sources.fingerprint(ingest.source) | more,
+        paths.PRETRAINED: sources.fingerprint_pretrained(ingest.tokenizer),
+        paths.LISTED: _listed_files(params),
+    }
 
 
 def _listed_files(params: Params) -> dict[str, str]:

@@ -18,12 +18,11 @@ Source: Efron & Tibshirani 1993, chapter 13; Owen 2007, arXiv:0712.1111 (crossed
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from gdc.errors import DataError
 
@@ -34,9 +33,9 @@ LEVEL: Final = 0.95
 # With fewer seeds an interval says little about other seeds.
 ENOUGH_SEEDS: Final = 3
 
-# The values of two groups of units, such as members and non-members.
-Groups = tuple[NDArray[np.float64], NDArray[np.float64]]
-Statistic = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+Counts = NDArray[np.int64]
+# One number from how often each unit of two groups, such as members and non-members, counts.
+Statistic = Callable[[Counts, Counts], float]
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,15 @@ def mean_interval(
             f"{[len(v) for v in values_by_seed]}"
         )
     values = np.stack([np.asarray(v, dtype=np.float64) for v in values_by_seed])
-    weights = np.ones_like(values) if weights_by_seed is None else np.stack(weights_by_seed)
-    num_seeds = len(values)
-    seeds, units = _draws(*values.shape, seed)
+    weights = None if weights_by_seed is None else np.stack(weights_by_seed)
+    num_seeds, num_units = values.shape
+    seeds, units = _draws(num_seeds, num_units, seed)
     # Replicates x seeds: the mean of each seed over the units drawn, as often as they were drawn.
-    means = (units @ (values * weights).T) / (units @ weights.T)
+    means = (
+        units @ values.T / num_units
+        if weights is None
+        else (units @ (values * weights).T) / (units @ weights.T)
+    )
     resampled = (means * seeds).sum(axis=1) / num_seeds
     low, high = _ends(resampled)
     value = np.average(values, weights=weights, axis=1).mean()
@@ -114,12 +117,21 @@ def share_interval(values_by_seed: Sequence[NDArray[np.bool_]], *, seed: int) ->
 
     Source: Clopper & Pearson 1934 for a share of 0 or 1.
     """
-    interval = mean_interval([v.astype(np.float64) for v in values_by_seed], seed=seed)
-    if 0.0 < interval.value < 1.0:
-        return interval
-    num_units = len(values_by_seed[0])
-    exact = binomtest(round(interval.value * num_units), num_units).proportion_ci(LEVEL, "exact")
-    return Measured(interval.value, float(exact.low), float(exact.high), interval.num_seeds)
+    found = {(len(values), *np.unique(values).tolist()) for values in values_by_seed}
+    match [*found]:
+        case [(num_units, are_true)]:
+            low, high = _exact_ends(num_units, are_true)
+            return Measured(float(are_true), low, high, len(values_by_seed))
+    return mean_interval([v.astype(np.float64) for v in values_by_seed], seed=seed)
+
+
+@cache
+def _exact_ends(num_units: int, are_true: bool) -> tuple[float, float]:
+    # A second of every command that only reads intervals:
+    from scipy.stats import binomtest  # noqa: PLC0415
+
+    found = binomtest(num_units * are_true, num_units).proportion_ci(LEVEL, "exact")
+    return float(found.low), float(found.high)
 
 
 def paired_difference(
@@ -146,32 +158,28 @@ def paired_difference(
 
 
 def two_sample_interval(
-    groups_by_seed: Sequence[Groups], statistic: Statistic, seed: int
+    statistics_by_seed: Sequence[Statistic], sizes: tuple[int, int], seed: int
 ) -> Measured:
     """Mean over seeds of a statistic of two groups; seeds and both groups are resampled.
 
     Every seed measures the same units, so a replicate draws them once for all of its seeds.
 
     Args:
-        groups_by_seed: For each seed the values of the two groups, units x any; of the same units.
-        statistic: Computes one number from the values of both groups.
+        statistics_by_seed: For each seed its statistic, of the same units.
+        sizes: Number of units of either group.
         seed: Seed of the resampling.
     """
     rng = np.random.default_rng(seed)
-    num_seeds = len(groups_by_seed)
-    num_first, num_second = (len(group) for group in groups_by_seed[0])
+    num_seeds = len(statistics_by_seed)
     resampled = []
     for _ in range(NUM_TWO_SAMPLE_RESAMPLES):
         drawn = rng.integers(num_seeds, size=num_seeds)
-        first = rng.integers(num_first, size=num_first)
-        second = rng.integers(num_second, size=num_second)
-        values = {
-            i: statistic(groups_by_seed[i][0][first], groups_by_seed[i][1][second])
-            for i in set(drawn)
-        }
+        counts = [np.bincount(rng.integers(n, size=n), minlength=n) for n in sizes]
+        values = {i: statistics_by_seed[i](*counts) for i in set(drawn)}
         resampled.append(float(np.mean([values[i] for i in drawn])))
     low, high = _ends(resampled)
-    value = float(np.mean([statistic(*pair) for pair in groups_by_seed]))
+    once = [np.ones(n, dtype=np.int64) for n in sizes]
+    value = float(np.mean([statistic(*once) for statistic in statistics_by_seed]))
     return Measured(value, low, high, num_seeds)
 
 

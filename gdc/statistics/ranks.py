@@ -4,6 +4,9 @@ An integer weight stands for that many equal rows, so a bootstrap resample is a 
 and the values need no second sort.
 """
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,19 +34,52 @@ def auroc(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> flo
 
     NaN: there are no positives, or no negatives.
     """
-    positive, negative = _masses(score, is_positive, weights)
-    pairs = positive.sum() * negative.sum()
-    if pairs == 0:
-        return float("nan")
-    wins = positive * (np.cumsum(negative) - negative / 2)
-    return float(wins.sum() / pairs)
+    return _auroc(*_masses(score, is_positive, weights))
 
 
 def auroc_of_groups(positives: NDArray[np.floating], negatives: NDArray[np.floating]) -> float:
     """``auroc`` of the values of two groups, every value counted once."""
-    values = np.concatenate([positives, negatives]).astype(np.float64)
-    is_positive = np.arange(len(values)) < len(positives)
-    return auroc(codes(values), is_positive, np.ones(len(values)))
+    ranked = RankedGroups.of(positives, negatives)
+    return ranked.auroc(np.ones(len(positives)), np.ones(len(negatives)))
+
+
+@dataclass(frozen=True)
+class RankedGroups:
+    """Codes of the values of two groups, sorted once for many resamples of their units.
+
+    The weights of its methods are those of the units of either group.
+    """
+
+    positives: Codes
+    negatives: Codes
+
+    @classmethod
+    def of(cls, positives: NDArray[np.floating], negatives: NDArray[np.floating]) -> Self:
+        """Rank the values of both groups together."""
+        ranked = codes(np.concatenate([positives, negatives]).astype(np.float64))
+        return cls(ranked[: len(positives)], ranked[len(positives) :])
+
+    def auroc(self, positive_weights: Weights, negative_weights: Weights) -> float:
+        """As the function ``auroc``."""
+        return _auroc(*self._masses(positive_weights, negative_weights))
+
+    def tpr_at_fpr(
+        self, positive_weights: Weights, negative_weights: Weights, *, fpr: float
+    ) -> float:
+        """Largest true positive rate at a false positive rate of at most ``fpr``."""
+        true, false = (
+            np.cumsum(mass[::-1]) / mass.sum()
+            for mass in self._masses(positive_weights, negative_weights)
+        )
+        return float(true[false <= fpr].max(initial=0.0))
+
+    def _masses(
+        self, positive_weights: Weights, negative_weights: Weights
+    ) -> tuple[Values, Values]:
+        size = int(max(self.positives.max(initial=-1), self.negatives.max(initial=-1))) + 1
+        positive = np.bincount(self.positives, weights=positive_weights, minlength=size)
+        negative = np.bincount(self.negatives, weights=negative_weights, minlength=size)
+        return positive.astype(np.float64), negative.astype(np.float64)
 
 
 def average_precision(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> float:
@@ -86,6 +122,14 @@ def precision_at(
         np.divide(num_taken - before, both, out=np.zeros_like(both), where=both > 0), 0, 1
     )
     return float((fits * positive).sum() / num_taken)
+
+
+def _auroc(positive: Values, negative: Values) -> float:
+    pairs = positive.sum() * negative.sum()
+    if pairs == 0:
+        return float("nan")
+    wins = positive * (np.cumsum(negative) - negative / 2)
+    return float(wins.sum() / pairs)
 
 
 def _centred_ranks(values: Codes, weights: Weights) -> Values:

@@ -116,13 +116,14 @@ def test_equal_weights_change_nothing() -> None:
 def test_an_interval_of_two_samples_covers_a_known_auc() -> None:
     rng = np.random.default_rng(0)
     groups = [(rng.normal(1, 1, 200), rng.normal(0, 1, 150)) for _ in range(3)]
-    found = two_sample_interval(groups, ranks.auroc_of_groups, seed=0)
+    statistics = [ranks.RankedGroups.of(*pair).auroc for pair in groups]
+    found = two_sample_interval(statistics, (200, 150), seed=0)
     by_seed = [roc_auc_score([1] * 200 + [0] * 150, np.concatenate(pair)) for pair in groups]
     assert found.value == pytest.approx(np.mean(by_seed))
     # Two unit normals at distance 1: Phi(1 / sqrt 2).
     assert found.low < norm.cdf(0.5**0.5) < found.high
     assert found.num_seeds == 3
-    assert found == two_sample_interval(groups, ranks.auroc_of_groups, seed=0)
+    assert found == two_sample_interval(statistics, (200, 150), seed=0)
 
 
 def test_the_units_of_a_cluster_are_drawn_together() -> None:

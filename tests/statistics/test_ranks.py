@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from gdc.audit.attack_metrics import tpr_at_fpr
 from gdc.statistics import ranks
 
 
@@ -68,6 +69,24 @@ def test_the_auroc_of_two_groups_is_that_of_their_values(
         assert found == pytest.approx(roc_auc_score(is_positive, values))
     else:
         assert np.isnan(found)
+
+
+@given(
+    first=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1),
+    second=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1),
+    fpr=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+def test_weights_of_ranked_groups_stand_for_repeated_values(
+    first: list[tuple[int, int]], second: list[tuple[int, int]], fpr: float
+) -> None:
+    (one, other), (times, others) = zip(
+        *(np.array(rows).T for rows in (first, second)), strict=True
+    )
+    positives, negatives = np.repeat(one / 3, times), np.repeat(other / 3, others)
+    assume(len(positives) and len(negatives))
+    ranked = ranks.RankedGroups.of(one / 3, other / 3)
+    assert ranked.auroc(times, others) == ranks.auroc_of_groups(positives, negatives)
+    assert ranked.tpr_at_fpr(times, others, fpr=fpr) == tpr_at_fpr(positives, negatives, fpr)
 
 
 @pytest.mark.parametrize(
