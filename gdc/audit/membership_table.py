@@ -1,6 +1,7 @@
 """Token records of members and held-out texts -> attack scores and extraction of each text."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -8,10 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit import attacks
+from gdc.audit import attacks, predictability
 from gdc.audit.attack_metrics import AttackMetrics, measure_attack, tail_rate
 from gdc.audit.attacks import AttackInputs, Population, References, TokenTable
 from gdc.audit.extraction import Secrets
+from gdc.audit.predictability import Stretch
 from gdc.corpus.chat import scored_texts
 from gdc.errors import DataError
 from gdc.schema import MEMBERSHIP
@@ -23,6 +25,9 @@ from gdc.training.token_records import TokenRecords
 MODELS_OF_LIRA: Final = 8
 # Shorter second halves are often decoded by chance.
 MIN_SUFFIX_TOKENS: Final = 10
+# Column of a ``MEMBERSHIP`` table: bits per token of a second half that comes out, after the ends
+# of unrelated texts; null where it does not come out or is short.
+ELSEWHERE: Final = "suffix_bits_elsewhere"
 # Source: Zarifzadeh et al. 2024, arXiv:2312.03262, who find both to matter little.
 RMIA_GAMMA: Final = 1.0
 RMIA_OFFLINE: Final = 1.0
@@ -190,6 +195,41 @@ def audit_samples(
         )
         .select(*MEMBERSHIP.names(), *names)
     )
+
+
+def suffix_stretches(audit: pl.DataFrame, records: TokenRecords, block_size: int) -> list[Stretch]:
+    """The second halves that come out, of at least ``MIN_SUFFIX_TOKENS``; texts by their row.
+
+    Args:
+        audit: ``MEMBERSHIP`` table.
+        records: Of its texts, sequence i being row i.
+        block_size: Tokens that the model saw at once.
+    """
+    is_out = audit.select(
+        pl.col("suffix_extracted") & (pl.col("num_suffix_tokens") >= MIN_SUFFIX_TOKENS)
+    ).to_series()
+    halves = _second_halves(records, audit.height, block_size)
+    ends = zip(is_out, halves.starts.tolist(), halves.ends.tolist(), strict=True)
+    return [
+        Stretch(row, start, end) for row, (is_chosen, start, end) in enumerate(ends) if is_chosen
+    ]
+
+
+def with_bits_elsewhere(
+    audit: pl.DataFrame, stretches: Sequence[Stretch], bits: NDArray[np.float64]
+) -> pl.DataFrame:
+    """Add the column ``ELSEWHERE`` to a ``MEMBERSHIP`` table: null where nothing was asked."""
+    values = np.full(audit.height, np.nan)
+    values[[stretch.text for stretch in stretches]] = bits
+    return audit.with_columns(pl.Series(ELSEWHERE, values, nan_to_null=True))
+
+
+def is_memorized(audit: pl.DataFrame) -> pl.Series:
+    """Whether each second half comes out, and not after unrelated prefixes too."""
+    is_predictable = pl.col(ELSEWHERE) <= predictability.PREDICTABLE_BITS
+    return audit.select(
+        memorized=pl.col("suffix_extracted") & ~is_predictable.fill_null(value=False)
+    ).to_series()
 
 
 def _second_halves(records: TokenRecords, num_texts: int, block_size: int) -> Secrets:

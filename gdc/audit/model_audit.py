@@ -8,9 +8,10 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import nn
 
-from gdc.audit import extraction, membership_table
+from gdc.audit import extraction, membership_table, predictability
 from gdc.audit.attacks import References
 from gdc.audit.extraction import Secrets
+from gdc.audit.predictability import Stretch
 from gdc.config import EvaluateConfig
 from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import DataError
@@ -63,20 +64,53 @@ def audit_model(
         references: See there.
 
     Returns:
-        What ``audit_records`` returns.
+        What ``audit_records`` returns; the samples also have ``membership_table.ELSEWHERE``.
 
     Raises:
         DataError: A canary is longer than the model sees at once.
     """
     texts = AuditedTexts(canaries, samples, references)
     records = record_texts(subject, texts, batch_tokens=config.batch_tokens)
-    return audit_records(
+    audit, membership = audit_records(
         records,
         texts,
         subject.tokenizer,
         block_size=subject.block_size,
         min_k_share=config.min_k_share,
     )
+    first = 2 * canaries.height
+    of_samples = records.select_sequences(first, first + samples.height)
+    stretches = membership_table.suffix_stretches(membership, of_samples, subject.block_size)
+    bits = ask_elsewhere(subject, samples, stretches, batch_tokens=config.batch_tokens)
+    return audit, membership_table.with_bits_elsewhere(membership, stretches, bits)
+
+
+def ask_elsewhere(
+    subject: Subject, samples: pl.DataFrame, stretches: Sequence[Stretch], *, batch_tokens: int
+) -> NDArray[np.float64]:
+    """Bits per token of stretches of the samples after the ends of other samples.
+
+    Args:
+        subject: The model, on the device it is to run on.
+        samples: As in ``AuditedTexts``. Held-out texts serve as prefixes; without any, members do.
+        stretches: Those asked for; the text is the row of ``samples``.
+        batch_tokens: Padded tokens of a batch at most.
+
+    Returns:
+        As ``predictability.bits_per_token``; NaN where there is no other text.
+    """
+    if not stretches:
+        return np.zeros(0)
+    ids = subject.tokenizer.encode(samples["text"].to_list())
+    pool = np.flatnonzero(~samples["is_member"].to_numpy())
+    if len(pool) < 2:
+        pool = np.arange(samples.height)
+    texts, starts = predictability.elsewhere(
+        ids, stretches, pool.tolist(), block_size=subject.block_size
+    )
+    if not texts:
+        return np.full(len(stretches), np.nan)
+    return predictability.bits_per_token(_token_records(subject, texts, batch_tokens), starts)
 
 
 def record_texts(subject: Subject, texts: AuditedTexts, *, batch_tokens: int) -> TokenRecords:

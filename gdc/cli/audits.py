@@ -32,8 +32,8 @@ Limits = Annotated[
     list[str] | None,
     typer.Option(
         help="NAME=SHARE, such as extraction=0.01: exit with code 3 if the upper end of the "
-        "interval is above. Names: extraction, extraction-beyond-reference, canary-extraction, "
-        "auc. May be repeated."
+        "interval is above. Names: extraction, extraction-memorized, "
+        "extraction-beyond-reference, canary-extraction, auc. May be repeated."
     ),
 ]
 ShowText = Annotated[bool, typer.Option("--show-text", help="Write and list what comes out.")]

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from gdc.audit import membership_table, model_audit
+from gdc.audit import membership_table, model_audit, windows
 from gdc.audit.attacks import References
 from gdc.audit.model_audit import AuditedTexts, Subject
+from gdc.audit.predictability import Stretch
 from gdc.commands.own_files import MAX_CHARS, chat_format, naming_options, read_canaries
 from gdc.comparison import leakage
 from gdc.config import Source
@@ -34,8 +35,16 @@ MAX_BLOCK_SIZE: Final = 1024
 BATCH_TOKENS: Final = 8192
 MIN_K_SHARE: Final = 0.2  # the best of Shi et al. 2023, arXiv:2310.16789
 REFERENCE_TOKENS: Final = "reference_tokens.parquet"
+ELSEWHERE: Final = "elsewhere.parquet"
+# A row is a text of which a window comes out; `sequence` is its number among the samples.
+ELSEWHERE_BITS: Final = pl.Schema(
+    {
+        "sequence": pl.Int64,
+        "bits_elsewhere": pl.Float64,  # per token of that window after unrelated texts; null: none
+    }
+)
 WRITTEN: Final = (
-    "tokens.parquet", REFERENCE_TOKENS, "audit.parquet", "membership.parquet", "roc.png",
+    "tokens.parquet", REFERENCE_TOKENS, ELSEWHERE, "audit.parquet", "membership.parquet", "roc.png",
     "report.json", "report.html",
 )  # fmt: skip
 _AGAIN: Final = "Audit again: gdc audit."
@@ -92,12 +101,13 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
     outputs.require_free(folder, WRITTEN, _paths_read(request))
     durable.make_folder(folder)
     inputs = read_inputs(request, num_members, open_tokenizer(request))
-    tokens, tokenizer, block_size = _record(request, inputs.texts)
+    tokens, bits, tokenizer, block_size = _record(request, inputs.texts)
     asked = replace(request, block_size=block_size)
     recorded = Recorded(tokens, _record_reference(asked, tokenizer, inputs.texts.samples))
     measured = _measure(recorded, inputs, tokenizer, asked)
     written = {
         "tokens.parquet": tokens.to_table(),
+        ELSEWHERE: bits,
         "audit.parquet": measured.canaries,
         "membership.parquet": measured.membership,
     }
@@ -139,6 +149,16 @@ def read_records(folder: Path, name: str = "tokens.parquet") -> TokenRecords:
         SchemaError: It is missing.
     """
     return TokenRecords.from_table(tables.read_table(folder / name, TOKEN_RECORDS, _AGAIN))
+
+
+def read_elsewhere(folder: Path) -> pl.DataFrame:
+    """The ``ELSEWHERE_BITS`` that an audit wrote.
+
+    Raises:
+        DataError: The file is damaged.
+        SchemaError: It is missing.
+    """
+    return tables.read_table(folder / ELSEWHERE, ELSEWHERE_BITS, _AGAIN)
 
 
 def different_tables(folder: Path, measured: Measured) -> Iterator[str]:
@@ -265,11 +285,25 @@ def read_inputs(request: Request, num_members: int, tokenizer: TextTokenizer) ->
     return Inputs(trained, texts, num_members, num_shared)
 
 
-def _record(request: Request, texts: AuditedTexts) -> tuple[TokenRecords, TextTokenizer, int]:
-    """Ask the audited model; its tokenizer, and how many tokens it saw at once."""
+def _record(
+    request: Request, texts: AuditedTexts
+) -> tuple[TokenRecords, pl.DataFrame, TextTokenizer, int]:
+    """Ask the audited model: tokens, ``ELSEWHERE_BITS``, its tokenizer, and what it saw at once."""
     subject = subject_of(request)
     records = model_audit.record_texts(subject, texts, batch_tokens=BATCH_TOKENS)
-    return records, subject.tokenizer, subject.block_size
+    found = windows.worst_windows(
+        of_samples(records, texts), texts.samples.height, block_size=subject.block_size
+    ).filter("extracted")
+    stretches = [Stretch(*row) for row in found.select("sequence", "start", "end").iter_rows()]
+    bits = model_audit.ask_elsewhere(subject, texts.samples, stretches, batch_tokens=BATCH_TOKENS)
+    table = found.select("sequence", bits_elsewhere=pl.Series(bits, nan_to_null=True))
+    return records, table.match_to_schema(ELSEWHERE_BITS), subject.tokenizer, subject.block_size
+
+
+def of_samples(records: TokenRecords, texts: AuditedTexts) -> TokenRecords:
+    """The records of the samples, after those of the canaries and of the canaries behind others."""
+    first = 2 * texts.canaries.height
+    return records.select_sequences(first, first + texts.samples.height)
 
 
 def _record_reference(

@@ -10,7 +10,8 @@ from typing import Final
 
 import polars as pl
 
-from gdc.audit import model_audit, windows
+from gdc.audit import windows
+from gdc.audit.predictability import NUM_PREFIXES, PREDICTABLE_BITS
 from gdc.commands import audit
 from gdc.commands.own_files import OwnRows, read_rows
 from gdc.corpus.samples import contents_of
@@ -31,6 +32,8 @@ _SHOWN: Final = (
 # What --fail-above can judge, and what it is in words.
 MEASURES: Final[Mapping[str, str]] = {
     "extraction": "training texts of which a window comes out verbatim",
+    "extraction-memorized": "training texts of which a window comes out that is not predictable "
+    "after unrelated texts too",
     "extraction-beyond-reference": "training texts of which a window comes out that does not come "
     "out of the reference model",
     "canary-extraction": "planted secrets that come out",
@@ -135,10 +138,15 @@ def judge(report: AuditReport, options: Options, folder: Path) -> Verdict:
     tokenizer = audit.open_tokenizer(request)
     inputs = audit.read_inputs(request, num_members, tokenizer)
     samples = inputs.texts.samples.with_row_index("sequence").cast({"sequence": pl.Int64})
-    records = _of_samples(audit.read_records(folder), inputs.texts)
+    records = audit.of_samples(audit.read_records(folder), inputs.texts)
     assert request.block_size is not None  # noqa: S101 - the audit fills it in
     found = windows.worst_windows(records, samples.height, block_size=request.block_size)
-    found = found.join(samples, on="sequence", how="left", maintain_order="left")
+    elsewhere = audit.read_elsewhere(folder)
+    for table in (samples, elsewhere):
+        found = found.join(table, on="sequence", how="left", maintain_order="left")
+    found = found.with_columns(
+        predictable=(pl.col("bits_elsewhere") <= PREDICTABLE_BITS).fill_null(value=False)
+    )
     if request.reference is not None:
         reference = audit.read_records(folder, audit.REFERENCE_TOKENS)
         found = found.with_columns(_under_reference(reference, found, request.block_size))
@@ -168,7 +176,9 @@ def card(verdict: Verdict) -> str:
         "",
         f"A window is {windows.WINDOW_TOKENS} tokens behind at least {windows.PREFIX_TOKENS} true "
         "ones of the same text; it comes out when greedy decoding gives it exactly. A limit is "
-        "held when the upper end of the interval is at most the limit.",
+        "held when the upper end of the interval is at most the limit. It is predictable if it "
+        f"costs at most {PREDICTABLE_BITS:g} bit per token after the ends of {NUM_PREFIXES} "
+        "unrelated texts, as boilerplate does.",
         *(
             []
             if floor is None
@@ -228,15 +238,10 @@ def leaked_lines(folder: Path, limit: int) -> list[str]:
         text = f": {row['text']!r}" if row.get("text") else ""
         lines.append(
             f"  {row['sample_id']}  {row['source']}  characters {row['start']} to {row['end']}, "
-            f"{row['num_tokens']} tokens, {row['bits']:.1f} bits{text}"
+            f"{row['num_tokens']} tokens, {row['bits']:.1f} bits"
+            f"{', predictable' if row['predictable'] else ''}{text}"
         )
     return lines
-
-
-def _of_samples(records: TokenRecords, texts: model_audit.AuditedTexts) -> TokenRecords:
-    """Those of the samples, which come after the canaries and the canaries behind another text."""
-    first = 2 * texts.canaries.height
-    return records.select_sequences(first, first + texts.samples.height)
 
 
 def _under_reference(
@@ -262,7 +267,12 @@ def _leaked(
     ]
     more = [name for name in ("reference_bits",) if name in out.columns]
     rows = out.select(
-        "sample_id", "bits", *more, num_tokens=pl.col("end") - pl.col("start")
+        "sample_id",
+        "bits",
+        *more,
+        "bits_elsewhere",
+        "predictable",
+        num_tokens=pl.col("end") - pl.col("start"),
     ).with_columns(
         start=pl.Series([place[0] for place in places], dtype=pl.Int64),
         end=pl.Series([place[1] for place in places], dtype=pl.Int64),
@@ -291,6 +301,7 @@ def _verdict(
     audits = report.arm_audits[report.queried]
     measured: dict[str, Measured | None] = {
         "extraction": _share(members["extracted"], seed),
+        "extraction-memorized": _share(members["extracted"] & ~members["predictable"], seed),
         "extraction-beyond-reference": None,
         "canary-extraction": audits.canaries.planted.extracted,
         "auc": audits.samples.auc,

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from gdc.audit.attack_metrics import auc, ranked, tail_rate, tpr_at_fpr
 from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
 from gdc.audit.epsilon_bound import best_epsilon
-from gdc.audit.membership_table import MIN_SUFFIX_TOKENS, TAIL_QUANTILES, attacks_in, blind_in
+from gdc.audit.membership_table import (
+    ELSEWHERE,
+    MIN_SUFFIX_TOKENS,
+    TAIL_QUANTILES,
+    attacks_in,
+    blind_in,
+    is_memorized,
+)
 from gdc.comparison.results import (
     AllAttacks,
     AttackMeasures,
@@ -288,6 +295,9 @@ def _suffixes(memberships: Tables, seed: int) -> SuffixLeakage:
     return SuffixLeakage(
         extracted=_mean([table["suffix_extracted"] for table in long], seed),
         discoverable=_curve([table["suffix_nll"] for table in long], seed),
+        memorized=_mean([is_memorized(table) for table in long], seed)
+        if all(ELSEWHERE in table.columns for table in long)
+        else None,
     )
 
 

@@ -79,10 +79,15 @@ class AttackMeasures:
 
 @dataclass(frozen=True)
 class SuffixLeakage:
-    """The share of second halves that greedy decoding extracts, and their discoverable curve."""
+    """The share of second halves that greedy decoding extracts, and their discoverable curve.
+
+    ``memorized`` is the share that comes out and is not predictable after unrelated texts too; None
+    where that was not asked.
+    """
 
     extracted: Measured | None
     discoverable: Curve
+    memorized: Measured | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from gdc.audit.discoverability import NUM_SAMPLES
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS
+from gdc.audit.predictability import NUM_PREFIXES
 from gdc.comparison.results import CanaryLevel, ModelLeakage
 from gdc.mapping.causes import REMEDIES
 from gdc.report.model import AuditReport, Report, to_json
@@ -158,6 +159,7 @@ def _render(
         attack=attack_of(report),
         nulls=_null_exposures(report.arm_audits),
         min_suffix_tokens=MIN_SUFFIX_TOKENS,
+        num_prefixes=NUM_PREFIXES,
         **more,
     )
 

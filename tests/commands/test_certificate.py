@@ -78,7 +78,7 @@ def certified() -> Certificate:
 def test_an_audit_is_certified_with_all_that_it_read_and_made() -> None:
     made = certified()
     assert {role: len(named) for role, named in made.files.items()} == {
-        "model": 4, "tokenizer": 4, "canaries": 1, "corpus": 1, "heldout": 1, "evidence": 6,
+        "model": 4, "tokenizer": 4, "canaries": 1, "corpus": 1, "heldout": 1, "evidence": 7,
     }  # fmt: skip
     report = files.read_json(OUT / "report.json")
     assert made.results["arm_audits"] == report["arm_audits"]

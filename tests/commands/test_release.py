@@ -63,8 +63,12 @@ def test_the_users_rows_are_named_and_the_verdict_is_of_the_upper_end(
     assert verdict["failed"] == ["extraction"]
     assert not verdict["passed"]
     extraction = verdict["measures"]["extraction"]["value"]
-    distinct = leaked.filter(pl.col("sample_id") != "note/16").height
-    assert extraction == distinct / len(MEMBERS) > 0.2
+    distinct = leaked.filter(pl.col("sample_id") != "note/16")
+    memorized = verdict["measures"]["extraction-memorized"]["value"]
+    # Of a text its words between the colours are those of all, the colours are its own.
+    assert memorized == distinct.filter(~pl.col("predictable")).height / len(MEMBERS) > 0.2
+    assert (leaked["predictable"] == (leaked["bits_elsewhere"] <= 1)).all()
+    assert extraction == distinct.height / len(MEMBERS) >= memorized
     assert verdict["heldout_extraction"]["value"] < extraction
     assert "| training texts of which a window" in Path("audit/model-card.md").read_text()
     assert "1 %, not held" in Path("audit/model-card.md").read_text()
