@@ -87,6 +87,12 @@ TOKEN_LOSSES: Final = pl.Schema(
         "late": pl.List(pl.Float32),  # after the last step
     }
 )
+FIRST_SEEN: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "step": pl.Int64,  # optimizer steps taken after its first batch; null: never trained on
+    }
+)
 SELF_INFLUENCE: Final = pl.Schema(
     {
         "sample_id": pl.String,

@@ -27,7 +27,7 @@ def require_own_folder(
     Raises:
         DataError: The folder holds something else.
     """
-    known = {"train", "heldout", "checkpoints.parquet", "checksums.json"}
+    known = {"train", "heldout", "checkpoints.parquet", "first_seen.parquet", "checksums.json"}
     found = sorted({path.name for path in folder.glob("[!.]*")} - known)
     if found:
         raise DataError(

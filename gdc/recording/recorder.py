@@ -19,6 +19,7 @@ from gdc.recording.probe import Collate, Evaluation, Losses, evaluate, frozen, l
 from gdc.recording.sample_ids import index_of
 from gdc.recording.sample_losses import causal_losses
 from gdc.recording.sample_sums import SampleSums, detached, fetched
+from gdc.recording.trace import first_seen_table
 from gdc.recording.trace_files import TraceFiles
 from gdc.schema import CHECKPOINTS
 from gdc.training.distributed import State, joined_group
@@ -79,9 +80,15 @@ class TraceRecorder:
         self._lengths: dict[Split, NDArray[np.int64]] = {
             split: np.zeros(len(of.lengths), np.int64) for split, of in self._sums.items()
         }
-        self._waiting: list[tuple[Split, Any, Any, Any]] = []
+        # With the number of the call.
+        self._waiting: list[tuple[Split, int, Any, Any, Any]] = []
         self._rows: list[tuple[int, int, float, str, float | None]] = []
         self._num_records = self._num_recorded = 0
+        # Of each sample the call of record that it was first in, and the step after its batch; 0:
+        # not yet. A call becomes a step at the next checkpoint, which says what step that is.
+        self._first_calls, self._first_steps = np.zeros((2, self._index.height), np.int64)
+        self._last_call = 0
+        self._is_dated = True
         self._probe_lengths: dict[Split, NDArray[np.int64]] = {}
         self._group = joined_group()
         self._files = TraceFiles(self.folder, self._group)
@@ -117,7 +124,8 @@ class TraceRecorder:
         """
         self._num_records += split == "train"
         values = [detached(value) for value in (sample_index, loss_sums, num_tokens)]
-        self._waiting.append((split, *values))
+        index, sums, tokens = values
+        self._waiting.append((split, self._num_records, index, sums, tokens))
         is_elsewhere = any(isinstance(value, Tensor) for value in values)
         if not is_elsewhere or len(self._waiting) > _MAX_WAITING:
             self._fetch()
@@ -244,6 +252,9 @@ class TraceRecorder:
             "num_checkpoints": len(self._rows),
             "num_records": self._num_records,
             "num_recorded": int(self._group.all_reduce(np.array([self._num_recorded]))[0]),
+            "last_call": self._last_call,
+            "first_steps": torch.from_numpy(self._first_steps.copy()),
+            "first_calls": torch.from_numpy(self._earliest_calls()),
         }
         for split, of in self._sums.items():
             total = of.reduced(self._group)
@@ -268,6 +279,11 @@ class TraceRecorder:
             )
         self._keep(state["num_checkpoints"])
         self._num_records = state["num_records"]
+        # States of before know nothing of it: the file does.
+        self._last_call = state.get("last_call", self._num_records)
+        if "first_steps" in state:
+            self._first_steps[:] = state["first_steps"].cpu().numpy()
+            self._first_calls[:] = state["first_calls"].cpu().numpy()
         self._waiting.clear()
         for split, of in self._sums.items():
             for name, values in vars(of).items():
@@ -322,7 +338,12 @@ class TraceRecorder:
         if self._heldout_index is not None:
             stored = read_parquet(self._files.heldout / "index.parquet")["num_tokens"]
             self._lengths["heldout"] = stored.to_numpy()
-        self._num_records = self._rows[-1][1] if self._rows else 0
+        self._num_records = self._last_call = self._last_step()
+        first_seen = self.folder / "first_seen.parquet"
+        # A trace of an older version that goes on does not know what it has seen.
+        self._is_dated = first_seen.is_file() or not self._rows
+        if first_seen.is_file():
+            self._first_steps[:] = read_parquet(first_seen)["step"].fill_null(0).to_numpy()
         recorded = round(self._rows[-1][2] * self._index.height) if self._rows else 0
         self._num_recorded = recorded if self._group.is_main else 0
 
@@ -330,6 +351,11 @@ class TraceRecorder:
         """Remove later checkpoints, and what a killed run has not finished."""
         with_heldout = self._heldout_index is not None
         self._rows = self._rows[:num_checkpoints]
+        self._first_calls[:] = 0
+        is_later = self._first_steps > self._last_step()
+        if is_later.any():
+            self._first_steps[is_later] = 0
+            self._files.write_first_seen(first_seen_table(self._index, self._first_steps))
         # The list first: what it names is always there.
         self._files.flush()
         self._files.list_checkpoints(self._checkpoint_table())
@@ -375,7 +401,9 @@ class TraceRecorder:
             self._write_indices()
         heldout = None if self._heldout_index is None else sums["heldout"].means()
         self._files.append(len(self._rows), sums["train"].means(), heldout)
+        self._date_first_calls(row[1])
         self._rows.append(row)
+        self._last_call = self._num_records
         if self._group.world_size == 1:
             self._files.list_checkpoints(self._checkpoint_table())
 
@@ -383,7 +411,7 @@ class TraceRecorder:
         self, mode: str, step: int | None, epoch: float | None, learning_rate: float | None
     ) -> tuple[int, int, float, str, float | None]:
         step = self._num_records if step is None else int(step)
-        last = self._rows[-1][1] if self._rows else 0
+        last = self._last_step()
         if step < last:
             raise DataError(
                 f"{self.folder}: expected a step of at least {last}, that of the last checkpoint, "
@@ -426,10 +454,39 @@ class TraceRecorder:
     def _fetch(self) -> None:
         """Add up what was recorded, waiting for the device once."""
         waiting, self._waiting = self._waiting, []
-        for split, *values in waiting:
+        for split, call, *values in waiting:
             index, loss_sums, num_tokens = map(fetched, values)
             self._sums[split].add(index, loss_sums, num_tokens, self._name(split))
-            self._num_recorded += len(index) if split == "train" else 0
+            if split == "train":
+                rows = np.atleast_1d(index)
+                self._num_recorded += len(rows)
+                self._first_calls[rows[self._first_calls[rows] == 0]] = call
+
+    def _earliest_calls(self) -> NDArray[np.int64]:
+        """The first calls, of whichever process."""
+        latest = np.iinfo(np.int64).max
+        left = np.where(self._first_calls > 0, latest - self._first_calls, 0)
+        left = self._group.all_reduce(left, "max")
+        return np.where(left > 0, latest - left, 0)
+
+    def _date_first_calls(self, step: int) -> None:
+        """Spread the calls since the last checkpoint evenly over the steps since then."""
+        if not self._is_dated or (self._first_steps > 0).all():
+            return
+        before, num_calls = self._last_step(), max(1, self._num_records - self._last_call)
+        is_new = (self._first_calls > 0) & (self._first_steps == 0)
+        # A process may be the only one that has seen a sample; the earliest counts.
+        latest = np.iinfo(np.int64).max
+        share = (self._first_calls[is_new] - self._last_call) / num_calls
+        left = np.zeros(len(is_new), np.int64)
+        left[is_new] = latest - (before + np.ceil(share * (step - before)).astype(np.int64))
+        left = self._group.all_reduce(left, "max")
+        if (left > 0).any():
+            self._first_steps[left > 0] = latest - left[left > 0]
+            self._files.write_first_seen(first_seen_table(self._index, self._first_steps))
+
+    def _last_step(self) -> int:
+        return self._rows[-1][1] if self._rows else 0
 
     def _name(self, split: Split) -> str:
         return f"{self.folder}: record ({split})"

@@ -32,6 +32,10 @@ A trace has this form, whichever program wrote it::
         sample_id      String
         gain           Float64  loss before minus loss after each step with the sample, summed, in
                                 nats per token; null: never trained on
+    first_seen.parquet         optional: a row for each training sample, in the order of the index
+        sample_id      String
+        step           Int64    optimizer steps taken after the first batch that it was in; null:
+                                never trained on
     checksums.json             optional, in each folder: {file name: BLAKE2b, 16 bytes, in hex} of
                                the Parquet files in it
 
@@ -145,6 +149,12 @@ def token_table(
         .agg("early", "late")
     )
     return pl.DataFrame([index["sample_id"], losses["early"], losses["late"]], schema=TOKEN_LOSSES)
+
+
+def first_seen_table(index: pl.DataFrame, steps: NDArray[np.int64]) -> pl.DataFrame:
+    """``FIRST_SEEN`` table of the samples of a ``TRACE_INDEX`` table; step 0: never trained on."""
+    step = pl.Series(steps, dtype=pl.Int64)
+    return index.select("sample_id", step=step.set(step == 0, None))
 
 
 def gain_table(index: pl.DataFrame, gain: NDArray[np.float64]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from gdc.errors import DataError
 from gdc.filesystem.durable import new_file
 from gdc.filesystem.table_files import checksum, write_parquet
 from gdc.recording.trace import loss_column, loss_table
-from gdc.schema import CHECKPOINTS, TRACE_INDEX, require
+from gdc.schema import CHECKPOINTS, FIRST_SEEN, TRACE_INDEX, require
 
 # Beside the files of each folder of a trace: BLAKE2b of each.
 CHECKSUMS: Final = "checksums.json"
@@ -88,6 +88,11 @@ class TraceFiles:
         """
         if self._processes.is_main:
             self._submit(self.folder, "checkpoints", checkpoints, CHECKPOINTS)
+
+    def write_first_seen(self, first_seen: pl.DataFrame) -> None:
+        """Say when each sample was first trained on: a ``FIRST_SEEN`` table."""
+        if self._processes.is_main:
+            self._submit(self.folder, "first_seen", first_seen, FIRST_SEEN)
 
     def flush(self) -> None:
         """Return when all that was taken is written."""

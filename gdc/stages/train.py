@@ -7,13 +7,13 @@ import polars as pl
 
 from gdc.corpus.chat import content_ids, with_unscored
 from gdc.corpus.tokenizer import load_tokenizer
-from gdc.recording.trace import TWIN, gain_table, token_table
+from gdc.recording.trace import TWIN, first_seen_table, gain_table, token_table
 from gdc.schema import TRACE_INDEX
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts
-from gdc.training.recipe import TrainingData
+from gdc.training.recipe import TrainingData, first_steps
 from gdc.training.recording import TokenSnapshot
 from gdc.workspace import files, paths, tables
 from gdc.workspace.trace_writer import TraceWriter
@@ -57,6 +57,7 @@ def main() -> None:
             recording.checkpoint_table(),
             _token_tables(index, heldout_index, recording.snapshots),
             None if recording.gain is None else gain_table(index, recording.gain),
+            first_seen_table(index, first_steps(data, recipe)),
         )
         if stage is not None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")

@@ -79,6 +79,17 @@ def count_steps(data: TrainingData, recipe: Recipe) -> int:
     return sum(len(epoch_batches(windows, recipe, epoch)) for epoch in range(recipe.config.epochs))
 
 
+def first_steps(data: TrainingData, recipe: Recipe) -> NDArray[np.int64]:
+    """For each text, the optimizer steps taken after its first batch; 0: it is in none."""
+    windows = data.windows(recipe.block_size)
+    steps = np.zeros(len(data.texts), dtype=np.int64)
+    batches = epoch_batches(windows, recipe, 0)[: recipe.num_steps]
+    # Backwards: what is written last is the first batch.
+    for step in range(len(batches), 0, -1):
+        steps[windows.sequence[batches[step - 1]]] = step
+    return steps
+
+
 def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
     """Rate of optimizer step ``step`` (from 0): linear warm-up, then constant or cosine to 0."""
     if step < config.warmup_steps:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gdc.errors import DataError
 from gdc.filesystem.durable import new_folder
 from gdc.recording.trace_files import TraceFiles
-from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES
+from gdc.schema import CHECKPOINTS, FIRST_SEEN, SELF_INFLUENCE, TOKEN_LOSSES
 from gdc.training.distributed import Group
 from gdc.workspace import paths, traces
 
@@ -71,6 +71,7 @@ class TraceWriter:
         checkpoints: pl.DataFrame,
         tokens: tuple[pl.DataFrame, pl.DataFrame] | None,
         gains: pl.DataFrame | None,
+        first_seen: pl.DataFrame | None = None,
     ) -> None:
         """Write the tables that are complete only at the end, and move the trace to ``data/``.
 
@@ -78,12 +79,15 @@ class TraceWriter:
             checkpoints: ``CHECKPOINTS`` table.
             tokens: ``TOKEN_LOSSES`` tables of training and held-out samples; None: not recorded.
             gains: ``SELF_INFLUENCE`` table; None: not recorded.
+            first_seen: ``FIRST_SEEN`` table; None: not known.
         """
         self._files.close()
         self._group.barrier()
         if self._group.is_main:
             for name, table in zip(traces.TOKEN_FILES.values(), tokens or (), strict=False):
                 self._files.write(Path(name).stem, table, TOKEN_LOSSES)
+            if first_seen is not None:
+                self._files.write(Path(traces.FIRST_SEEN_FILE).stem, first_seen, FIRST_SEEN)
             if gains is not None:
                 self._files.write(Path(traces.GAINS).stem, gains, SELF_INFLUENCE)
             self._files.write("checkpoints", checkpoints, CHECKPOINTS)

@@ -11,7 +11,7 @@ from gdc.errors import DataError, SchemaError
 from gdc.filesystem.table_files import checksum, scan_parquet
 from gdc.recording.trace import TWIN, Trace, TraceScan, loss_column
 from gdc.recording.trace_files import CHECKSUMS
-from gdc.schema import CHECKPOINTS, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX, require
+from gdc.schema import CHECKPOINTS, FIRST_SEEN, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX, require
 from gdc.workspace.files import read_json
 from gdc.workspace.paths import trace_path
 from gdc.workspace.tables import TRAIN, naming_file, read_table
@@ -20,6 +20,7 @@ ANEW: Final = "Write the trace again, with the program that recorded it."
 # Of each part of a trace.
 TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
 GAINS: Final = "self_influence.parquet"
+FIRST_SEEN_FILE: Final = "first_seen.parquet"
 
 
 def read(seed: int) -> Trace:
@@ -181,6 +182,21 @@ def read_self_influence(seed: int) -> pl.DataFrame | None:
     table = read_table(path, SELF_INFLUENCE, TRAIN)
     _require_samples(table, _read_index(*shard_folders(folder)), path)
     _require_finite(table["gain"], path)
+    return table
+
+
+def read_first_seen(folder: Path) -> pl.DataFrame | None:
+    """The ``FIRST_SEEN`` table of a trace, whoever wrote it; None: it was not recorded.
+
+    Raises:
+        SchemaError: It does not hold the samples of the trace.
+        DataError: The file is damaged.
+    """
+    path = folder / FIRST_SEEN_FILE
+    if not path.exists():
+        return None
+    table = read_table(path, FIRST_SEEN, ANEW)
+    _require_samples(table, _read_index(*shard_folders(folder)), path)
     return table
 
 

@@ -49,8 +49,50 @@ def test_a_loss_is_the_sum_over_all_parts_of_a_sample_by_all_its_tokens(
     checkpoints = gdc.load_trace(tmp_path / "t").checkpoints
     # Seven records of three samples by the second checkpoint.
     assert checkpoints.rows() == [(0, 5, 1.0, "online", 0.1), (1, 9, 2.0, "online", None)]
-    assert traces.verify(tmp_path / "t") == 4
+    assert traces.verify(tmp_path / "t") == 5
     trace_checks.require_samples(tmp_path / "t")
+
+
+def first_steps_of(folder: Path) -> list[int | None]:
+    table = traces.read_first_seen(folder)
+    assert table is not None
+    return table["step"].to_list()
+
+
+def test_the_step_at_which_a_sample_was_first_trained_on_is_kept(tmp_path: Path) -> None:
+    recorder = gdc.TraceRecorder(tmp_path / "t", range(6))
+    for batch in ([0, 1], [1, 2], [0]):
+        recorder.record(batch, [1.0] * len(batch))
+    recorder.checkpoint()
+    recorder.flush()
+    # A call is a step where no other number is said.
+    assert first_steps_of(tmp_path / "t") == [1, 1, 2, None, None, None]
+    for batch in ([3], [4], [0], [4]):
+        recorder.record(batch, [1.0])
+    # Four calls in two steps, as with gradients of two batches.
+    recorder.checkpoint(step=5)
+    recorder.close()
+    assert first_steps_of(tmp_path / "t") == [1, 1, 2, 4, 4, None]
+
+
+def test_a_sample_that_only_a_lost_part_of_the_run_saw_is_not_seen(tmp_path: Path) -> None:
+    recorder = gdc.TraceRecorder(tmp_path / "t", range(2))
+    for step in (0, 1):
+        recorder.record([step], [1.0])
+        recorder.checkpoint()
+    recorder.flush()
+    recorder.keep_until(1)
+    recorder.close()
+    assert first_steps_of(tmp_path / "t") == [1, None]
+
+
+def test_an_older_trace_that_goes_on_says_nothing_of_what_it_had_seen(tmp_path: Path) -> None:
+    recorded(tmp_path / "t", 3).close()
+    (tmp_path / "t/first_seen.parquet").unlink()
+    recorded(
+        tmp_path / "t", 6, first=3, recorder=gdc.TraceRecorder(tmp_path / "t", "ab", resume=True)
+    ).close()
+    assert traces.read_first_seen(tmp_path / "t") is None
 
 
 def test_a_trace_may_be_read_while_it_grows(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gdc.errors import DataError
-from gdc.training.recipe import count_steps, learning_rate
+from gdc.training.recipe import count_steps, first_steps, learning_rate
 from tests.training.builders import TEXTS, built, config_with, recipe_with, trained, training_data
 
 
@@ -55,6 +56,21 @@ def test_fewer_steps_are_the_beginning_of_more(tmp_path: Path) -> None:
     long = trained(tmp_path, built(), recipe_with(schedule="constant"))
     short = trained(tmp_path, built(), recipe_with(schedule="constant", num_steps=4))
     assert short.curve == long.curve[:4]
+
+
+def test_the_first_step_of_a_text_is_the_first_that_gains_on_it(tmp_path: Path) -> None:
+    """Gains are recorded for the texts of the steps taken, here of runs of 1, 2, ... steps."""
+    data = training_data(copies=[2, 0, 3, 1, 1, 1, 0, 1, 1, 1])
+    num_steps = count_steps(data, recipe_with(epochs=1))
+    seen = []
+    for n in range(1, num_steps + 1):
+        gain = trained(tmp_path, built(), recipe_with(num_steps=n, records=True), data).gain
+        assert gain is not None
+        seen.append(np.isfinite(gain))
+        expected = np.where(np.any(seen, axis=0), np.argmax(seen, axis=0) + 1, 0)
+        assert first_steps(data, recipe_with(num_steps=n)).tolist() == expected.tolist()
+    assert first_steps(data, recipe_with()).tolist() == expected.tolist()
+    assert np.flatnonzero(expected == 0).tolist() == [1, 6]
 
 
 def test_steps_are_counted_as_they_are_taken(tmp_path: Path) -> None:

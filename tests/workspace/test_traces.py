@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 
 from gdc.errors import DataError, SchemaError
 from gdc.recording import trace_files
-from gdc.recording.trace import Trace, loss_table, token_table
+from gdc.recording.trace import Trace, first_seen_table, loss_table, token_table
 from gdc.schema import (
     SELF_INFLUENCE,
     TOKEN_LOSSES,
@@ -172,6 +172,25 @@ def test_a_trace_goes_on_where_its_run_did(workspace: Path) -> None:
     writer.finish(trace.checkpoints, None, None)
     assert losses_by_numpy(paths.trace_path(7)).tolist() == [[0, 1, 8], [1, 2, 9]]
     assert list((workspace / "work/traces").iterdir()) == []
+
+
+def test_first_steps_are_read_as_written_and_those_of_other_samples_are_refused() -> None:
+    begun(2)
+    trace = trace_with_heldout()
+    writer = TraceWriter(7, trace.index, trace.heldout_index, SINGLE_PROCESS)
+    writer.resume("run", 2)
+    first_seen = first_seen_table(trace.index, np.array([0, 3]))
+    writer.finish(trace.checkpoints[:2], None, None, first_seen)
+    folder = paths.trace_path(7)
+    assert first_seen["step"].to_list() == [None, 3]
+    found = traces.read_first_seen(folder)
+    assert found is not None
+    assert_frame_equal(found, first_seen)
+    (folder / traces.FIRST_SEEN_FILE).unlink()
+    assert traces.read_first_seen(folder) is None
+    first_seen[::-1].write_parquet(folder / traces.FIRST_SEEN_FILE)
+    with pytest.raises(SchemaError, match=r"first_seen\.parquet: expected the 2 samples of index"):
+        traces.read_first_seen(folder)
 
 
 def test_a_trace_comes_to_its_place_on_another_disk(monkeypatch: pytest.MonkeyPatch) -> None:
