@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gdc import cli
 from gdc.config import Params, parse_params
-from gdc.recording.trace import Trace, gain_table, loss_table
+from gdc.recording.trace import Trace, base_table, gain_table, loss_table
 from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
 from gdc.training.distributed import Group
 from gdc.workspace import paths
@@ -79,7 +79,7 @@ def write_trace(seed: int, trace: Trace, num_processes: int = 1) -> Path:
         for columns in zip(*tables, strict=True):
             writer.append(*(c.fill_null(float("nan")).to_numpy() for c in columns))
     for writer in reversed(writers):
-        writer.finish(trace.checkpoints, trace.tokens, trace.gains)
+        writer.finish(trace.checkpoints, trace.tokens, trace.gains, base=trace.base)
     return paths.trace_path(seed)
 
 
@@ -96,6 +96,7 @@ def with_records(trace: Trace, seed: int) -> Trace:
         trace,
         tokens=(tokens_of(trace.index), tokens_of(trace.heldout_index)),
         gains=gain_table(trace.index, rng.gamma(0.1, 1, trace.index.height)),
+        base=base_table(trace.index, rng.gamma(2, 1, trace.index.height)),
     )
 
 

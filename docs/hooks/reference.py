@@ -134,7 +134,7 @@ CELLS: Final[Mapping[str, Sequence[Path]]] = {
     "CHECKPOINTS": [_TRACE / "checkpoints.parquet"],
     "TOKEN_LOSSES": [_TRACE / "tokens.parquet", _TRACE / "heldout_tokens.parquet"],
     "SELF_INFLUENCE": [_TRACE / "self_influence.parquet"],
-    "REFERENCE_LOSS": [paths.REFERENCE_FOLDER / "<model>.parquet"],
+    "REFERENCE_LOSS": [paths.REFERENCE_FOLDER / "<model>.parquet", _TRACE / "base.parquet"],
     "REFERENCE_TOKENS": [paths.reference_tokens_path("<model>")],  # type: ignore[arg-type]  # so too
     "SAMPLES": [paths.SAMPLES],
     "PLAN": [paths.plan_path("<arm>")],

@@ -74,6 +74,7 @@ from gdc.config.section import (
 from gdc.config.training import (
     EvaluateConfig,
     Gpt2Model,
+    Lora,
     LstmModel,
     Model,
     PretrainedModel,
@@ -118,6 +119,7 @@ __all__ = [
     "Items",
     "JsonlSource",
     "ListedArm",
+    "Lora",
     "LstmModel",
     "MaskSpansArm",
     "Model",

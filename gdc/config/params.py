@@ -136,6 +136,10 @@ class Params(Section):
             "error_balance_drop": tokens,
             "self_influence": ("self_influence", self.train.self_influence),
         }
+        if "base_gap" in self.score.enabled and self.model.kind != "pretrained":
+            raise ValueError(
+                f"score.enabled: base_gap needs model.kind: pretrained, got {self.model.kind}"
+            )
         for score in self.score.enabled:
             switch, is_on = recorded.get(score, ("", True))
             if not is_on:
@@ -209,7 +213,11 @@ class Params(Section):
 # Keys of an older version, and what they are called now; both with their sections.
 FORMER_NAMES: Final[Mapping[str, str]] = {}
 # Keys that an older version did not have, and the value under which results stay what they were.
-ADDED_KEYS: Final[Mapping[str, str]] = {"ingest.choose_by": "text"}
+ADDED_KEYS: Final[Mapping[str, str]] = {
+    "ingest.choose_by": "text",
+    "model.pretrained.lora": "null",
+    "model.pretrained.gradient_checkpointing": "false",
+}
 # Enough to find it; a YAML file of 400 bytes can stand for gigabytes.
 _SHOWN: Final = Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 100

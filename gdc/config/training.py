@@ -55,6 +55,17 @@ class Gpt2Model(Section):
         return self
 
 
+class Lora(Section):
+    """Adapters of low rank that are trained in place of the weights (extra ``trainers``)."""
+
+    rank: int = Field(ge=1, le=MAX_WIDTH, description="Of each update.")
+    alpha: float = Field(gt=0, description="An update is scaled by alpha / rank.")
+    dropout: float = Field(ge=0, lt=1, description="Of what goes into an adapter.")
+    target_modules: Items[str] | None = Field(
+        description="Names of the layers that get one; null: as PEFT chooses for the architecture."
+    )
+
+
 class PretrainedModel(Section):
     """Any causal language model by Hub name or local path."""
 
@@ -63,6 +74,10 @@ class PretrainedModel(Section):
     precision: Precision
     name: str = Field(min_length=1, description="Hub name, or a local folder.")
     revision: str | None = Field(description="Commit, tag or branch on the Hub.")
+    lora: Lora | None = Field(description="Train adapters alone; null: all weights.")
+    gradient_checkpointing: bool = Field(
+        description="Compute activations again in the backward pass: less memory, more time."
+    )
 
 
 Model = Annotated[LstmModel | Gpt2Model | PretrainedModel, Field(discriminator="kind")]

@@ -36,6 +36,10 @@ A trace has this form, whichever program wrote it::
         sample_id      String
         step           Int64    optimizer steps taken after the first batch that it was in; null:
                                 never trained on
+    base.parquet               optional: a row for each training sample, in the order of the index
+        sample_id      String
+        loss           Float32  loss in nats per token before the first step, of a run that starts
+                                from a pretrained model
     checksums.json             optional, in each folder: {file name: BLAKE2b, 16 bytes, in hex} of
                                the Parquet files in it
 
@@ -77,6 +81,8 @@ class Trace:
         tokens: ``TOKEN_LOSSES`` tables of the training and of the held-out samples, rows as in the
             indices; None: not recorded, or not read.
         gains: ``SELF_INFLUENCE`` table, rows as in ``index``; None: not recorded, or not read.
+        base: ``REFERENCE_LOSS`` table of the model that the run started from, rows as in ``index``;
+            None: not recorded, or not read.
     """
 
     index: pl.DataFrame
@@ -86,6 +92,7 @@ class Trace:
     heldout_losses: pl.LazyFrame
     tokens: tuple[pl.DataFrame, pl.DataFrame] | None = None
     gains: pl.DataFrame | None = None
+    base: pl.DataFrame | None = None
     twin_index: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRACE_INDEX))
     twin_losses: pl.LazyFrame | None = None
 
@@ -160,3 +167,8 @@ def first_seen_table(index: pl.DataFrame, steps: NDArray[np.int64]) -> pl.DataFr
 def gain_table(index: pl.DataFrame, gain: NDArray[np.float64]) -> pl.DataFrame:
     """``SELF_INFLUENCE`` table of the samples of a ``TRACE_INDEX`` table; NaN becomes null."""
     return index.select("sample_id", gain=pl.Series(gain, nan_to_null=True))
+
+
+def base_table(index: pl.DataFrame, loss: NDArray[np.float64]) -> pl.DataFrame:
+    """``REFERENCE_LOSS`` table of the samples of a ``TRACE_INDEX`` table."""
+    return index.select("sample_id", loss=pl.Series(loss, dtype=pl.Float32))

@@ -104,6 +104,19 @@ def reference_gap(columns: Columns, references: References) -> pl.Expr:
     return references.loss - losses(columns)[-1]
 
 
+def base_gap(columns: Columns, base: pl.Expr) -> pl.Expr:
+    """Loss under the pretrained model that the run started from, minus the sample's last loss.
+
+    Nats per token, any sign. What the run taught of like samples counts too, where
+    ``reference_gap`` leaves it out. Needs: the trace, with ``model.kind: pretrained``. Cost: one
+    evaluation of the samples.
+
+    Source: the base model as the reference of a fine-tuned one, Mireshghallah et al. 2022,
+    arXiv:2203.03929.
+    """
+    return base - losses(columns)[-1]
+
+
 def reference_gap_calibrated(columns: Columns, references: References) -> pl.Expr:
     """``reference_gap`` in standard deviations of what the models that did not see it say.
 

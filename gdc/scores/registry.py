@@ -39,6 +39,7 @@ class ScoreInputs:
             ``zlib_size`` and ``ngram_nats`` where the texts are at hand, and all loss columns.
         references: Losses under models that did not see the sample.
         tokens: Losses of all tokens at two looks.
+        base: Loss under the model that the run started from, nats per token.
         gain: How much the optimizer steps with the sample lowered its loss, nats per token.
     """
 
@@ -56,6 +57,7 @@ class ScoreInputs:
     heldout: pl.DataFrame | None
     references: references.References | None
     tokens: recorded.RecordedTokens | None
+    base: pl.Expr | None
     gain: pl.Expr | None
 
 
@@ -112,6 +114,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "reference_gap_calibrated": Score(
         references.reference_gap_calibrated, ("columns", "references")
     ),
+    "base_gap": Score(references.base_gap, ("columns", "base")),
     "in_out_gap": Score(references.in_out_gap, ("references",)),
     "distilled_gap": Score(
         distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
@@ -140,6 +143,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "heldout": "Raise ingest.validation_fraction and re-run stage train",
     "references": "Pass the losses of reference models",
     "tokens": "Set train.token_losses: true and re-run stage train",
+    "base": "Set model.kind: pretrained and re-run stage train",
     "gain": "Set train.self_influence: true and re-run stage train",
 }
 """Every need of a score, and how to meet it."""

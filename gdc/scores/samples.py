@@ -216,6 +216,7 @@ def _streamed_inputs(columns: tuple[str, ...], config: ScoreConfig, epsilon: flo
         heldout=None,
         references=None,
         tokens=None,
+        base=None,
         gain=None,
     )
 
@@ -354,6 +355,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
         heldout=_heldout_of(trace, shared),
         references=shared.references,
         tokens=None if tokens is None else recorded_tokens_of(tokens),
+        base=None if trace.base is None else pl.col("base_loss"),
         gain=None if trace.gains is None else pl.col("gain"),
         **given,
     )
@@ -377,6 +379,8 @@ def _sample_inputs(trace: Trace, shared: _Shared, inputs: ScoreInputs) -> pl.Dat
         samples = _joined(samples, inputs.tokens.samples)
     if trace.gains is not None:
         samples = _joined(samples, trace.gains)
+    if trace.base is not None:
+        samples = _joined(samples, trace.base.rename({"loss": "base_loss"}))
     if not any("draw" in REGISTRY[name].arguments for name in shared.config.enabled):
         return samples
     draws = hash_order(samples["sample_id"].to_list(), seed=shared.seed, purpose="random")

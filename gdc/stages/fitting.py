@@ -130,6 +130,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
         group=group,
         watch=None if stage is None else LiveCurve(stage),
     )
+    models.finish_training(model)
     return model, recording
 
 

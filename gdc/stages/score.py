@@ -68,6 +68,7 @@ def read_run(seed: int, needs: Collection[str]) -> Trace:
         traces.read(seed),
         tokens=traces.read_token_losses(seed) if "tokens" in needs else None,
         gains=traces.read_self_influence(seed) if "gain" in needs else None,
+        base=traces.read_base(seed) if "base" in needs else None,
     )
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from gdc.corpus.chat import content_ids, with_unscored
 from gdc.corpus.tokenizer import load_tokenizer
-from gdc.recording.trace import TWIN, first_seen_table, gain_table, token_table
+from gdc.recording.trace import TWIN, base_table, first_seen_table, gain_table, token_table
 from gdc.schema import TRACE_INDEX
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
@@ -41,7 +41,11 @@ def main() -> None:
         )  # fmt: skip
         data = replace(unweighted, num_twins=twins.height)
         recorded = params.train.model_dump(exclude={"seeds"})
-        recipe = replace(fitting.recipe_from(params, seed), **recorded)
+        recipe = replace(
+            fitting.recipe_from(params, seed),
+            **recorded,
+            base_losses=params.model.kind == "pretrained",
+        )
         trace = TraceWriter(seed, index, heldout_index, group)
         model, recording = fitting.fit(
             params,
@@ -58,6 +62,7 @@ def main() -> None:
             _token_tables(index, heldout_index, recording.snapshots),
             None if recording.gain is None else gain_table(index, recording.gain),
             first_seen_table(index, first_steps(data, recipe)),
+            None if recording.base is None else base_table(index, recording.base),
         )
         if stage is not None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")

@@ -82,6 +82,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
     digest = run_digest(model, data, name, recipe, trainer.device.type, group.world_size)
     checkpoint = CheckpointFile(checkpoints / f"{digest}.pt", group)
     trainer.resume(checkpoint)
+    trainer.record_base()
     started, num_tokens = time.monotonic(), 0
     with tqdm(
         desc=name,
@@ -197,6 +198,11 @@ class Trainer:
         if self.trace is not None:
             self.trace.append(sample_loss.astype(np.float32), self.heldout)
 
+    def record_base(self) -> None:
+        """Evaluate all samples before the first step, if that is asked for and not done yet."""
+        if self.recipe.base_losses and self.recording.base is None:
+            self.recording.base = self._evaluate_frozen(sample_losses, self.data.texts)
+
     def resume(self, checkpoint: CheckpointFile) -> None:
         """Continue from the checkpoint if there is one, and let the trace continue from there."""
         state = checkpoint.load(self.device)
@@ -248,6 +254,7 @@ class Trainer:
             "checkpoints": recording.checkpoints,
             "heldout_means": recording.heldout_means,
             "curve": recording.curve,
+            "base": None if recording.base is None else torch.from_numpy(recording.base),
             "snapshots": [
                 (step, torch.from_numpy(train), torch.from_numpy(heldout))
                 for step, train, heldout in recording.snapshots
@@ -270,6 +277,7 @@ class Trainer:
         _set_rng_state(self.device, [states[rank] for states in state["rng"]])
         recording.checkpoints = [tuple(row) for row in state["checkpoints"]]
         recording.heldout_means = state["heldout_means"]
+        recording.base = None if state["base"] is None else state["base"].cpu().numpy()
         recording.curve = [tuple(point) for point in state["curve"]]
         recording.snapshots = [
             TokenSnapshot(step, train.cpu().numpy(), heldout.cpu().numpy())

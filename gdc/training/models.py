@@ -126,8 +126,8 @@ def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) 
 
     Raises:
         ConfigError: The pretrained model cannot be loaded without unpickling, lacks weights, is no
-            causal language model, does not know all ids of its tokenizer, or has fewer positions
-            than ``block_size``.
+            causal language model, does not know all ids of its tokenizer, has fewer positions than
+            ``block_size``, or cannot be fine-tuned in the way that is asked for.
         TransientError: The Hub did not answer.
     """
     torch.manual_seed(seed)
@@ -137,7 +137,16 @@ def build_model(config: Model, *, vocab_size: int, end_of_text: int, seed: int) 
 
     if isinstance(config, Gpt2Model):
         return transformer_models.gpt2(config, vocab_size=vocab_size, end_of_text=end_of_text)
-    return transformer_models.pretrained(config, vocab_size=vocab_size)
+    model = transformer_models.pretrained(config, vocab_size=vocab_size)
+    return transformer_models.for_fine_tuning(model, config)
+
+
+def finish_training(model: nn.Module) -> None:
+    """Put adapters that were trained into the weights; other models are left as they are."""
+    if not isinstance(model, LstmLanguageModel):
+        from gdc.training import transformer_models
+
+        transformer_models.merge_adapters(_as_transformers(model))
 
 
 def model_settings(model: nn.Module) -> str:
@@ -257,7 +266,13 @@ def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
     from gdc.training import transformer_models
 
     config = PretrainedModel(
-        kind="pretrained", name=name, revision=None, block_size=2, precision="float32"
+        kind="pretrained",
+        name=name,
+        revision=None,
+        block_size=2,
+        precision="float32",
+        lora=None,
+        gradient_checkpointing=False,
     )
     pretrained = transformer_models.pretrained(
         config, vocab_size=vocab_size, option="--model"

@@ -23,6 +23,7 @@ class Recipe:
     num_steps: int | None = None  # optimizer steps; None: those of `config.epochs` epochs
     token_losses: bool = False  # record the first probe and the last step token by token
     self_influence: bool = False  # record by how much each step lowers its own samples' losses
+    base_losses: bool = False  # record the samples' losses before the first step
 
 
 @dataclass(frozen=True)

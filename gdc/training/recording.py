@@ -56,6 +56,8 @@ class Recording:
             and after the last step; a single one where both are the same step.
         gain: Float64, for each sample its loss before minus its loss after every step it was in,
             summed, nats per token; NaN: it was in none. None: not recorded.
+        base: Float64, loss of each sample before the first step, nats per token, frozen model.
+            None: not recorded.
     """
 
     checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Recording:
     num_masked_tokens: int = 0
     snapshots: list[TokenSnapshot] = field(default_factory=list)
     gain: NDArray[np.float64] | None = None
+    base: NDArray[np.float64] | None = None
 
     def checkpoint_table(self) -> pl.DataFrame:
         """``CHECKPOINTS`` table of the recorded checkpoints."""

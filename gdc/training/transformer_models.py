@@ -3,7 +3,9 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import torch
@@ -20,8 +22,9 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.pytorch_utils import Conv1D
 
-from gdc.config import Gpt2Model, PretrainedModel
+from gdc.config import Gpt2Model, Lora, PretrainedModel
 from gdc.errors import ConfigError, SchemaError, TransientError
 
 # What transformers raises for a model that it cannot build, as its models check few settings.
@@ -133,6 +136,78 @@ def pretrained(
     if num_ids < vocab_size:
         raise ConfigError(f"{where}: knows {num_ids} ids, but its tokenizer has {vocab_size}")
     return model
+
+
+def for_fine_tuning(model: PreTrainedModel, config: PretrainedModel) -> PreTrainedModel:
+    """Add adapters to a model, which alone are trained, and let it keep fewer activations.
+
+    Adapters start as zero, so losses are at first those of the model without them.
+
+    Raises:
+        ConfigError: The model has no such layers, PEFT is not installed, or its activations cannot
+            be computed again.
+    """
+    if config.gradient_checkpointing:
+        # Its new name in transformers, which warns of the former one.
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        try:
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        except ValueError as error:
+            raise ConfigError(
+                f"model.gradient_checkpointing: expected false for this model, got true: {error}"
+            ) from None
+    if config.lora is not None:
+        _add_adapters(model, config.lora)
+    return model
+
+
+def _add_adapters(model: PreTrainedModel, lora: Lora) -> None:
+    head = model.get_output_embeddings()
+    names = [name.rpartition(".")[2] for name, module in model.named_modules() if module is head]
+    if {*names} & {*(lora.target_modules or ())}:
+        raise ConfigError(
+            f"model.lora.target_modules: expected layers before the head of the model, got {names} "
+            "too. Leave it out."
+        )
+    peft = _peft()
+    settings = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=None if lora.target_modules is None else [*lora.target_modules],
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    try:
+        peft.inject_adapter_in_model(settings, model)
+    except ValueError as error:
+        raise ConfigError(
+            f"model.lora.target_modules: expected names of layers of {model.config.model_type}, "
+            f"got {lora.target_modules}: {error}"
+        ) from None
+    # In the settings of the model: they name its checkpoints, and stand in config.json.
+    model.config.gdc_lora = lora.model_dump(mode="json")
+
+
+def merge_adapters(model: PreTrainedModel) -> None:
+    """Put trained adapters into the weights that they were beside; without any, do nothing."""
+    if not hasattr(model.config, "gdc_lora"):
+        return
+    layer_type = import_module("peft.tuners.tuners_utils").BaseTunerLayer
+    for name, layer in [*model.named_modules()]:
+        if isinstance(layer, layer_type):
+            layer.merge()
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, layer.get_base_layer())
+
+
+def _peft() -> ModuleType:
+    try:
+        return import_module("peft")
+    except ImportError:
+        raise ConfigError(
+            "model.lora: needs the package peft, which is not installed. Install it: pip install "
+            "'gendatacarto[trainers]'."
+        ) from None
 
 
 def _loaded(name: str, revision: str | None, *, local_files_only: bool) -> PreTrainedModel:

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from gdc.errors import DataError
 from gdc.filesystem.durable import new_folder
 from gdc.recording.trace_files import TraceFiles
-from gdc.schema import CHECKPOINTS, FIRST_SEEN, SELF_INFLUENCE, TOKEN_LOSSES
+from gdc.schema import (
+    CHECKPOINTS,
+    FIRST_SEEN,
+    REFERENCE_LOSS,
+    SELF_INFLUENCE,
+    TOKEN_LOSSES,
+)
 from gdc.training.distributed import Group
 from gdc.workspace import paths, traces
 
@@ -72,6 +78,7 @@ class TraceWriter:
         tokens: tuple[pl.DataFrame, pl.DataFrame] | None,
         gains: pl.DataFrame | None,
         first_seen: pl.DataFrame | None = None,
+        base: pl.DataFrame | None = None,
     ) -> None:
         """Write the tables that are complete only at the end, and move the trace to ``data/``.
 
@@ -80,6 +87,7 @@ class TraceWriter:
             tokens: ``TOKEN_LOSSES`` tables of training and held-out samples; None: not recorded.
             gains: ``SELF_INFLUENCE`` table; None: not recorded.
             first_seen: ``FIRST_SEEN`` table; None: not known.
+            base: ``REFERENCE_LOSS`` table of the model before the first step; None: not recorded.
         """
         self._files.close()
         self._group.barrier()
@@ -90,6 +98,8 @@ class TraceWriter:
                 self._files.write(Path(traces.FIRST_SEEN_FILE).stem, first_seen, FIRST_SEEN)
             if gains is not None:
                 self._files.write(Path(traces.GAINS).stem, gains, SELF_INFLUENCE)
+            if base is not None:
+                self._files.write(Path(traces.BASE).stem, base, REFERENCE_LOSS)
             self._files.write("checkpoints", checkpoints, CHECKPOINTS)
             with new_folder(paths.trace_path(self._seed)) as folder:
                 folder.rmdir()

@@ -11,7 +11,15 @@ from gdc.errors import DataError, SchemaError
 from gdc.filesystem.table_files import checksum, scan_parquet
 from gdc.recording.trace import TWIN, Trace, TraceScan, loss_column
 from gdc.recording.trace_files import CHECKSUMS
-from gdc.schema import CHECKPOINTS, FIRST_SEEN, SELF_INFLUENCE, TOKEN_LOSSES, TRACE_INDEX, require
+from gdc.schema import (
+    CHECKPOINTS,
+    FIRST_SEEN,
+    REFERENCE_LOSS,
+    SELF_INFLUENCE,
+    TOKEN_LOSSES,
+    TRACE_INDEX,
+    require,
+)
 from gdc.workspace.files import read_json
 from gdc.workspace.paths import trace_path
 from gdc.workspace.tables import TRAIN, naming_file, read_table
@@ -21,6 +29,7 @@ ANEW: Final = "Write the trace again, with the program that recorded it."
 TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
 GAINS: Final = "self_influence.parquet"
 FIRST_SEEN_FILE: Final = "first_seen.parquet"
+BASE: Final = "base.parquet"
 
 
 def read(seed: int) -> Trace:
@@ -175,13 +184,28 @@ def read_self_influence(seed: int) -> pl.DataFrame | None:
         SchemaError: It does not hold the samples of the trace.
         DataError: The file is damaged, or a gain is not finite.
     """
+    return _read_recorded(seed, GAINS, SELF_INFLUENCE)
+
+
+def read_base(seed: int) -> pl.DataFrame | None:
+    """The ``REFERENCE_LOSS`` table of the pretrained model that a run started from; None: of none.
+
+    Raises:
+        SchemaError: It does not hold the samples of the trace.
+        DataError: The file is damaged, or a loss is not finite.
+    """
+    return _read_recorded(seed, BASE, REFERENCE_LOSS)
+
+
+def _read_recorded(seed: int, name: str, schema: pl.Schema) -> pl.DataFrame | None:
+    """A table with one number for each training sample; None: it was not recorded."""
     folder = trace_path(seed)
-    path = folder / GAINS
+    path = folder / name
     if not path.exists():
         return None
-    table = read_table(path, SELF_INFLUENCE, TRAIN)
+    table = read_table(path, schema, TRAIN)
     _require_samples(table, _read_index(*shard_folders(folder)), path)
-    _require_finite(table["gain"], path)
+    _require_finite(table[table.columns[1]], path)
     return table
 
 

@@ -24,7 +24,10 @@ MASK = {"rule": "mask-spans"}
 WORDS = {"prefix_words": 2, "secret_words": 2, "repeats": [1], "per_level": 1, "num_twins": 0}
 SIZES = {"block_size": 16, "precision": "float32"}
 GPT2 = {"kind": "gpt2", **SIZES, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "dropout": 0}
-PRETRAINED = {"kind": "pretrained", **SIZES, "name": "some/model", "revision": None}
+PRETRAINED = {
+    "kind": "pretrained", **SIZES, "name": "some/model", "revision": None, "lora": None,
+    "gradient_checkpointing": False,
+}  # fmt: skip
 
 
 def values_of(path: Path = REPOSITORY / paths.PARAMS) -> dict[str, Any]:
@@ -133,6 +136,11 @@ def test_the_repository_runs_the_docs_preset() -> None:
             },
             r"score\.enabled: self_influence needs train\.self_influence: true, got false",
             id="gains are read but not recorded",
+        ),
+        pytest.param(
+            {"score.enabled": ["base_gap", "final_loss", "random"]},
+            r"score\.enabled: base_gap needs model\.kind: pretrained, got \w+",
+            id="there is no base model",
         ),
         pytest.param(
             {
@@ -418,7 +426,8 @@ def test_a_key_that_an_older_version_did_not_have_is_named_with_the_value_that_k
         "params.yaml: 1 wrong value(s):\n"
         "  ingest.choose_by: is new. Add it; text keeps results as they were."
     )
-    assert all(stands(values_of(), added) for added in params.ADDED_KEYS)
+    kinds = {"model": {"pretrained": PRETRAINED}, "ingest": values_of()["ingest"]}
+    assert all(stands(kinds, added) for added in params.ADDED_KEYS)
 
 
 def test_a_former_name_is_no_name_of_now_and_leads_to_one() -> None:

@@ -242,6 +242,7 @@ def test_neither_is_nan_nor_depends_on_the_order_of_rows(seed: int) -> None:
     [
         ("hard_token_drop", "tokens", "train.token_losses: true"),
         ("self_influence", "gain", "train.self_influence: true"),
+        ("base_gap", "base", "model.kind: pretrained"),
     ],
 )
 def test_a_run_without_the_record_is_refused(name: str, need: str, switch: str) -> None:

@@ -1,6 +1,7 @@
 """Gaps to the models that did not see a sample: hand-made answers, an oracle, refusals."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -55,6 +56,15 @@ def test_two_runs_share_the_references() -> None:
         traces, [traces[0].index], config(enabled=GAPS), seed=0, references=references()
     )
     assert scores.select(GAPS).row(0) == (2.5, 2.5 / 7**0.5)
+
+
+def test_the_gap_to_the_base_model_is_its_loss_minus_the_last_one() -> None:
+    trace = trace_of({"a": [2.0, 1.5, 0.5], "b": [3.0, 2.5, 2.75]})
+    base = pl.DataFrame({"sample_id": ["a", "b"], "loss": [2.25, 2.5]}).cast({"loss": pl.Float32})
+    found = [replace(trace, base=base)]
+    corpus = trace.index.select("sample_id")
+    table, *_ = score_samples(found, [corpus], config(enabled=("base_gap",)), seed=0)
+    assert table["base_gap"].to_list() == [1.75, -0.25]
 
 
 @given(seed=st.integers(0, 2**16))

@@ -90,6 +90,8 @@ def pretrained(name: str | Path, block_size: int = BLOCK_SIZE) -> nn.Module:
         precision="float32",
         name=str(name),
         revision=None,
+        lora=None,
+        gradient_checkpointing=False,
     )
     return built(config)
 
@@ -272,7 +274,9 @@ def test_an_unknown_name_is_a_mistake_offline_and_transient_online(
 def test_a_model_and_its_tokenizer_have_one_revision() -> None:
     name = {"kind": "pretrained", "name": "some/model"}
     values = params_with().model_dump(mode="json")
-    values["model"] = {**name, "block_size": 8, "precision": "float32", "revision": "v1"}
+    tuning = {"lora": None, "gradient_checkpointing": False}
+    sizes = {"block_size": 8, "precision": "float32"}
+    values["model"] = {**name, **sizes, **tuning, "revision": "v1"}
     for revision in ("v2", None):
         values["ingest"]["tokenizer"] = {**name, "revision": revision}
         with pytest.raises(
