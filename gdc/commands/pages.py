@@ -162,7 +162,7 @@ def _download(request: Request) -> Response:
     texts, query = _texts(), query_of(request.query_params)
     texts.require(query)
     form = request.path_params["form"]
-    found = texts.matching(query)
+    found = texts.lazy(texts.matching(query))
     place = Path(tempfile.mkdtemp(prefix="gdc-")) / f"texts.{form}"
     if form == "ids":
         found.select("sample_id").sink_csv(place, include_header=False)

@@ -1,19 +1,23 @@
-"""Table of all samples on disk -> what the page of `gdc ui` asks for, without holding the table."""
+"""Table of all samples on disk -> what the page of `gdc ui` asks for, in a second for millions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc.errors import DataError
 from gdc.report.page_data import PageFrame
 from gdc.report.sample_table import action_of, scores_of
 from gdc.report.samples import ACTIONS
+from gdc.report.texts_index import FOUND_IN, TextsIndex, best_first, open_index
 from gdc.schema import QUADRANTS, SAMPLES
-from gdc.workspace import tables
+from gdc.workspace import paths, tables
 
 NUM_LISTED: Final = 12
 _NUM_BINS: Final = (80, 50)
@@ -98,6 +102,8 @@ class Density:
 class TextsOnDisk:
     """The distinct training texts of a ``SAMPLES`` table.
 
+    The first question makes an index below ``work``, which takes a while for millions of texts.
+
     Args:
         path: The table.
         frame: Axis, arms and whether texts may be shown.
@@ -105,6 +111,7 @@ class TextsOnDisk:
 
     def __init__(self, path: Path, frame: PageFrame) -> None:
         self._path, self._frame = path, frame
+        self._opening = Lock()
 
     @cached_property
     def scores(self) -> list[str]:
@@ -114,22 +121,15 @@ class TextsOnDisk:
     @cached_property
     def num_texts(self) -> int:
         """Distinct ordinary training texts."""
-        num: int = self._texts.filter(pl.col("canary").is_null()).select(pl.len()).collect().item()
-        return num
+        return int((~self._index.narrow["is_canary"]).sum())
 
     def listed(self, query: Query) -> FoundTexts:
         """How many texts match, and the rows of the table that is shown."""
-        found = self.matching(query)
+        index, rows = self._index, self.matching(query)
         by = "num_copies" if query.sort == "copies" else query.sort
-        # Sorting a few columns and reading the rest of a page keeps the texts on disk.
-        order = found.select("sample_id", by).sort(
-            by, "sample_id", descending=[query.down, False], nulls_last=True
-        )
-        ids, total = pl.collect_all(
-            [order.slice(query.first, NUM_LISTED).select("sample_id"), found.select(pl.len())],
-            engine="streaming",
-        )
-        return FoundTexts(total.item(), self._rows(ids["sample_id"], _PREVIEW))
+        ordered = best_first(self._values(by)[rows], query.first + NUM_LISTED, down=query.down)
+        shown = index.rows(rows[ordered[query.first :]])
+        return FoundTexts(len(rows), self._rows(shown, _PREVIEW))
 
     def opened(self, sample_id: str) -> Text:
         """A text with all that is known of it but its loss curve.
@@ -137,7 +137,8 @@ class TextsOnDisk:
         Raises:
             DataError: It is none of the training texts.
         """
-        rows = self._rows(pl.Series([sample_id], dtype=pl.String), _MAX_TEXT)
+        found = self._index.wide.drop(FOUND_IN).filter(pl.col("sample_id") == sample_id)
+        rows = self._rows(found.collect(engine="streaming"), _MAX_TEXT)
         if not rows:
             raise DataError(f"sample_id: expected one of {self._path}, got {sample_id[:80]!r}.")
         return rows[0]
@@ -145,50 +146,44 @@ class TextsOnDisk:
     def density(self, query: Query) -> Density:
         """Texts by cells of the map, whose edges are those of all texts."""
         axes = [(query.across, _NUM_BINS[0]), (query.up, _NUM_BINS[1])]
-        ends = self._ends
-        cells = [
-            ((pl.col(name) - ends[name][0]) / _width(*ends[name], bins))
-            .floor()
-            .clip(0, bins - 1)
-            .cast(pl.Int64)
-            .alias(axis)
-            for axis, (name, bins) in zip("xy", axes, strict=True)
-        ]
-        counted = (
-            self.matching(query)
-            .drop_nulls([query.across, query.up])
-            .select(cells)
-            .group_by("x", "y")
-            .len()
-            .collect(engine="streaming")
+        ends, rows = self._ends, self.matching(query)
+        columns, lines = (
+            _cells(self._values(name)[rows], *ends[name], bins) for name, bins in axes
         )
-        counts = [[0] * _NUM_BINS[0] for _ in range(_NUM_BINS[1])]
-        for x, y, num in counted.iter_rows():
-            counts[y][x] = num
+        is_known = (columns >= 0) & (lines >= 0)
+        cells = lines[is_known] * _NUM_BINS[0] + columns[is_known]
+        counts = np.bincount(cells, minlength=_NUM_BINS[0] * _NUM_BINS[1])
         x, y = (_middles(*ends[name], bins) for name, bins in axes)
-        return Density(x, y, counts)
+        return Density(x, y, counts.reshape(_NUM_BINS[1], _NUM_BINS[0]).tolist())
 
-    def matching(self, query: Query) -> pl.LazyFrame:
-        """The texts that match, in the order of the table."""
+    def matching(self, query: Query) -> NDArray[np.int64]:
+        """The rows of the texts that match, in the order of the table."""
+        index = self._index
         conditions = [
-            pl.col(name) == value
+            pl.col(name) == index.number(name, value)
             for name, value in (("quadrant", query.quadrant), ("cause", query.cause))
             if value
         ]
-        if not query.canaries:
-            conditions.append(pl.col("canary").is_null())
-        if query.source:
-            conditions.append(_contains("source", query.source))
+        conditions.append(~pl.col("is_canary") | pl.lit(query.canaries))
         if query.arm:
-            conditions.append(pl.col(action_of(query.arm)) == query.action)
+            conditions.append(pl.col(action_of(query.arm)) == ACTIONS.index(query.action))
         if query.box:
             left, right, low, high = query.box
             conditions.append(pl.col(query.across).is_between(left, right))
             conditions.append(pl.col(query.up).is_between(low, high))
-        if query.search:
-            read = ["source", "sample_id", *(["text"] if self._frame.show_text else [])]
-            conditions.append(pl.any_horizontal(_contains(name, query.search) for name in read))
-        return self._texts.filter(*conditions)
+        matches = pl.all_horizontal(conditions).fill_null(value=False)
+        found = index.narrow.select(matches).to_series()
+        searches = self._searches(query)
+        if searches:
+            texts = index.wide.select(pl.all_horizontal(searches).fill_null(value=False))
+            found &= texts.collect(engine="streaming").to_series()
+        return found.arg_true().to_numpy().astype(np.int64)
+
+    def lazy(self, rows: NDArray[np.int64]) -> pl.LazyFrame:
+        """All columns of these rows, which must rise, from disk."""
+        asked = pl.LazyFrame({"row": rows.astype(np.uint32)}).set_sorted("row")
+        wide = self._index.wide.drop(FOUND_IN).with_row_index("row")
+        return wide.join(asked, on="row", how="semi").drop("row")
 
     def require(self, query: Query) -> None:
         """Refuse names that are none of the table.
@@ -211,35 +206,42 @@ class TextsOnDisk:
     def _samples(self) -> pl.LazyFrame:
         return tables.scan_table(self._path, SAMPLES)
 
+    @cached_property
+    def _opened(self) -> TextsIndex:
+        return open_index(self._samples, self._path, paths.TEXTS_INDEX)
+
     @property
-    def _texts(self) -> pl.LazyFrame:
-        """The first copy of each training text: the ordinal of a copy ends its id."""
-        first = pl.col("sample_id").str.ends_with("-0")
-        return self._samples.filter(pl.col("split") == "train", first)
+    def _index(self) -> TextsIndex:
+        # Requests come from several threads.
+        with self._opening:
+            return self._opened
+
+    def _searches(self, query: Query) -> list[pl.Expr]:
+        searches = [_contains("_source", query.source)] if query.source else []
+        if query.search:
+            names = ["_source", "sample_id", *(["_text"] if self._frame.show_text else [])]
+            searches.append(pl.any_horizontal(_contains(name, query.search) for name in names))
+        return searches
+
+    def _values(self, name: str) -> NDArray[np.float64]:
+        """A score of all texts; NaN: not known."""
+        column = self._index.narrow[name].cast(pl.Float64)
+        return column.fill_null(float("nan")).to_numpy()
 
     @cached_property
     def _ends(self) -> Mapping[str, tuple[float, float]]:
         """Lowest and highest value of each score."""
-        table = self._texts.select(self.scores)
-        lows, highs = (
-            ends.collect(engine="streaming").row(0, named=True)
-            for ends in (table.min(), table.max())
-        )
+        scores = self._index.narrow.select(self.scores)
+        lows, highs = scores.min().row(0, named=True), scores.max().row(0, named=True)
         return {
             name: (0.0, 1.0) if low is None else (low, highs[name]) for name, low in lows.items()
         }
 
-    def _rows(self, ids: pl.Series, max_chars: int) -> list[Text]:
-        asked = pl.LazyFrame({"sample_id": ids})
-        found = (
-            self._texts.join(asked, on="sample_id", how="semi")
-            .with_columns(
-                text=pl.col("text").str.head(max_chars), chars=pl.col("text").str.len_chars()
-            )
-            .collect(engine="streaming")
+    def _rows(self, table: pl.DataFrame, max_chars: int) -> list[Text]:
+        shown = table.with_columns(
+            text=pl.col("text").str.head(max_chars), chars=pl.col("text").str.len_chars()
         )
-        rows = {row["sample_id"]: row for row in found.iter_rows(named=True)}
-        return [self._row(rows[sample_id]) for sample_id in ids if sample_id in rows]
+        return [self._row(row) for row in shown.iter_rows(named=True)]
 
     def _row(self, row: Mapping[str, Any]) -> Text:
         content, copies = row["content_id"], row["num_copies"]
@@ -260,7 +262,16 @@ class TextsOnDisk:
 
 
 def _contains(name: str, part: str) -> pl.Expr:
-    return pl.col(name).str.to_lowercase().str.contains(part.lower(), literal=True)
+    return pl.col(name).str.contains(part.lower(), literal=True)
+
+
+def _cells(values: NDArray[np.float64], low: float, high: float, bins: int) -> NDArray[np.int64]:
+    """The number of each value's bin; -1: it is not known."""
+    known = ~np.isnan(values)
+    cells = np.full(len(values), -1, dtype=np.int64)
+    width = _width(low, high, bins)
+    cells[known] = np.clip(np.floor((values[known] - low) / width), 0, bins - 1)
+    return cells
 
 
 def _width(low: float, high: float, bins: int) -> float:

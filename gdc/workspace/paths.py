@@ -19,6 +19,7 @@ CHOICE: Final = Path("data/choice.json")
 CURATED_FOLDER: Final = Path("data/curated")
 ABOUT_CURATED: Final = CURATED_FOLDER / "about.json"
 SAMPLES: Final = Path("data/samples.parquet")
+TEXTS_INDEX: Final = Path("work/texts-index")
 REPORT: Final = Path("reports/report.json")
 PAGE: Final = Path("reports/report.html")
 ARM_NUMBERS: Final = Path("reports/arms")
