@@ -19,11 +19,12 @@ from flows.program import only_run_here, show_no_tracebacks
 from flows.server import prefect_server
 from flows.start import FIRST, run_first
 from flows.terminal import Watch, terminal, watched
+from gdc.environment import workers
 from gdc.scores import require_registered
 from gdc.workspace import files, paths, tracking
 from gdc.workspace.mlflow_store import load_mlflow
 from tasks.cluster import joined, ray_workers
-from tasks.graph import Graph, changed_targets, load_graph, workers
+from tasks.graph import Graph, changed_targets, load_graph
 from tasks.lineage import LOCK as LOCK_FILE
 from tasks.lineage import Record, recorded_run
 from tasks.processes import processes
@@ -115,13 +116,12 @@ def has_results() -> bool:
 
 def seconds_of_steps(results: Sequence[StageResult]) -> float:
     """What trainings and audits took in this run, summed: without the start of their processes."""
-    seconds = 0.0
-    for result in results:
-        stage, _, cell = result.target.partition("@")
-        if result.outcome == "executed" and stage in STEPS:
-            lineage = paths.lineage_path(stage, cell or None)
-            seconds += tracking.seconds_of(lineage) or 0.0 if lineage.exists() else 0.0
-    return seconds
+    cells = [r.target.partition("@") for r in results if r.outcome == "executed"]
+    lineages = [
+        paths.lineage_path(stage, cell or None) for stage, _, cell in cells if stage in STEPS
+    ]
+    found = tracking.seconds_of([lineage for lineage in lineages if lineage.exists()])
+    return sum(seconds or 0.0 for seconds in found)
 
 
 def require_success(results: Sequence[StageResult]) -> None:

@@ -9,10 +9,11 @@ from gdc.commands.estimate import Estimate, estimate
 from gdc.commands.status import span
 from gdc.config import Params
 from gdc.corpus import sources
+from gdc.environment import workers
 from gdc.workspace import files, paths
 from gdc.workspace.progress import read_seconds
 from gdc.workspace.project import edited_stages
-from tasks.graph import changed_targets, load_graph, phase_of, workers
+from tasks.graph import changed_targets, load_graph, phase_of
 
 
 @dataclass(frozen=True)

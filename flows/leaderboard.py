@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from threading import Thread
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,9 @@ from prefect import flow
 
 from flows.program import as_run, only_run_here, show_no_tracebacks
 from flows.server import prefect_server
+from flows.terminal import terminal
 from gdc.config import Params
+from gdc.environment import workers
 from gdc.filesystem import durable
 from gdc.leaderboard.board import Leaderboard
 from gdc.leaderboard.evaluation import build_leaderboard
@@ -21,11 +23,7 @@ from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, needs_of, score_samples
 from gdc.stages.score import read_run
 from gdc.workspace import files, half_models, mlflow_store, paths, tables, tracking
-from tasks.graph import workers
 from tasks.ground_truth import require_scores, train_models
-
-if TYPE_CHECKING:
-    from gdc.audit.extraction import Secrets
 
 NUM_MODELS: Final = 16
 WINDOW_TOKENS: Final = 8
@@ -95,25 +93,17 @@ def extracted_canaries(params: Params) -> tuple[pl.DataFrame, int]:
         ``canary_id``, ``family``, ``num_repeats`` and ``is_extracted`` of every canary, and the
         median number of tokens of their secrets.
     """
+    # torch takes seconds, and a leaderboard without scores is to be refused at once.
+    from gdc.stages.calibrate import secrets_of_runs  # noqa: PLC0415
+
     canaries = tables.read("canaries")
-    runs = [_secrets_of_run(seed, canaries, params) for seed in params.train.seeds]
+    runs = secrets_of_runs(canaries, params)
     is_extracted = np.mean([run.is_extracted for run in runs], axis=0) >= 0.5
     table = canaries.select(
         "canary_id", "family", "num_repeats", is_extracted=pl.Series(is_extracted, dtype=pl.Boolean)
     )
     lengths = runs[0].num_tokens
     return table, int(np.median(lengths)) if len(lengths) else WINDOW_TOKENS
-
-
-def _secrets_of_run(seed: int, canaries: pl.DataFrame, params: Params) -> "Secrets":
-    # torch takes seconds, and a leaderboard without scores is to be refused at once.
-    from gdc.audit.model_audit import Subject, record_secrets  # noqa: PLC0415
-    from gdc.corpus.tokenizer import load_tokenizer  # noqa: PLC0415
-    from gdc.training import models  # noqa: PLC0415
-
-    model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
-    subject = Subject(model, load_tokenizer(paths.TOKENIZER), params.model.block_size)
-    return record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
 
 
 def read_scores(params: Params) -> ScoreTables:
@@ -157,7 +147,7 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
 def seconds_of_references(params: Params) -> float | None:
     """How long stages `halves` and `reference` took, summed; None where a run is not known."""
     cells = [("halves", None), *(("reference", str(model)) for model in params.reference.models)]
-    known = [tracking.seconds_of(paths.lineage_path(*cell)) for cell in cells]
+    known = tracking.seconds_of([paths.lineage_path(*cell) for cell in cells])
     found = [value for value in known if value is not None]
     return sum(found) if len(found) == len(known) else None
 
@@ -209,6 +199,6 @@ def run(
         mlflow_store.require_answer()
         # Both take seconds: MLflow's import, and the start of Prefect's server in its own process.
         Thread(target=mlflow_store.load_mlflow, daemon=True).start()
-        with prefect_server() as wait:
+        with terminal(), prefect_server() as wait:
             wait()
             leaderboard(num_models=num_models, max_workers=max_workers, window_tokens=window_tokens)

@@ -45,6 +45,11 @@ def device() -> str:
     return f"{name}:{local_rank}" if name == "cuda" and local_rank else name
 
 
+def workers(num_threads: int) -> int:
+    """Processes that run side by side when each uses ``num_threads`` cores."""
+    return max(1, (os.cpu_count() or 1) // num_threads)
+
+
 def checkpoint_seconds() -> float:
     """How often a run that trains saves what it has: ``GDC_CHECKPOINT_SECONDS``, or 60.
 

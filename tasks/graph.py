@@ -1,7 +1,6 @@
 """dvc.yaml -> its targets, what each needs, and which of them have nothing to do."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +88,3 @@ def parse_status(text: str) -> frozenset[str]:
     """Changed targets from the JSON of ``dvc status``."""
     status = json.loads(text)
     return frozenset(target for target, reasons in status.items() if reasons != [ALWAYS])
-
-
-def workers(num_threads: int) -> int:
-    """Cells that run side by side when each uses ``num_threads`` cores."""
-    return max(1, (os.cpu_count() or 1) // num_threads)

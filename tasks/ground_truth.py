@@ -51,6 +51,7 @@ def train_model(number: int, num_models: int) -> None:
     command = [sys.executable, "-P", "-m", "gdc.stages.ground_truth"]
     command += ["--model", str(number), "--num-models", str(num_models)]
     run_program(f"half-model@{number}", command, dvc.environment(), get_run_logger().info)
+    sys.stderr.write(f"half-model@{number}: trained\n")
 
 
 def train_models(numbers: Sequence[int], num_models: int, max_workers: int) -> None:

@@ -16,7 +16,7 @@ import psutil
 
 from gdc.config import Params
 from gdc.corpus.sources import require_readable
-from gdc.environment import checkpoint_seconds, device
+from gdc.environment import checkpoint_seconds, device, workers
 from gdc.errors import ConfigError, GdcError, TransientError
 from gdc.workspace import mlflow_store, project
 from gdc.workspace.progress import read_progress
@@ -151,8 +151,7 @@ def _memory() -> str:
 def _processors() -> str:
     params = _params()
     num_cores = os.cpu_count() or 1
-    num_workers = max(1, num_cores // params.training.num_threads)
-    text = f"{num_cores} cores, {num_workers} models at a time"
+    text = f"{num_cores} cores, {workers(params.training.num_threads)} models at a time"
     load = os.getloadavg()[0]
     if load > num_cores:
         raise UserWarning(f"{text}; other programs keep them busy (load {load:.1f})")

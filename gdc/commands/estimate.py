@@ -1,6 +1,5 @@
 """Params and source -> models, minutes and gigabytes of a run, from a short measurement."""
 
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,6 +9,7 @@ import torch
 
 from gdc.config import Params, PretrainedModel, PretrainedTokenizer
 from gdc.corpus import sources
+from gdc.environment import workers
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Group
 from gdc.training.loop import Trainer
@@ -49,7 +49,7 @@ def estimate(params: Params, num_workers: int | None = None) -> Estimate:
     """Estimate the cost of all trainings of a run; audits and other stages come on top."""
     num_tokens, num_samples = count_tokens(params)
     num_models = params.num_models
-    workers = num_workers or max(1, (os.cpu_count() or 1) // params.training.num_threads)
+    num_workers = num_workers or workers(params.training.num_threads)
     speed, num_weights = None, 0
     if not isinstance(params.model, PretrainedModel):
         speed, num_weights = measure(params)
@@ -60,7 +60,7 @@ def estimate(params: Params, num_workers: int | None = None) -> Estimate:
         num_models=num_models,
         num_tokens=num_tokens,
         tokens_per_second=speed,
-        minutes=None if speed is None else work / speed / min(workers, num_models) / 60,
+        minutes=None if speed is None else work / speed / min(num_workers, num_models) / 60,
         gigabytes=_BYTES * (num_models * num_weights + trace) / 1e9,
     )
 

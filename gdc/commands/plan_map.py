@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,32 +73,58 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
     quadrants = tables.read_table(folder / "quadrants.parquet", QUADRANT_TABLE, "Make it: gdc map.")
     scored = scores.join(quadrants, on="sample_id", how="left", maintain_order="left")
     params = project.params_or_preset("docs")
-    plan = _plan(request, scored, folder, params).collect()
-    texts = _texts(folder)
+    copies = _NearCopies(folder, params)
+    plan = _plan(request, scored, copies, params).collect()
     # Only of dropped samples the kept copy is named.
-    copies = (
-        pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
-        if texts is None or "drop" not in plan["action"]
-        else near_duplicates.near_copies([texts], params.reference, seed=params.seed)
-    )
-    named = with_kept_copies(plan, copies)
+    is_named = copies.has_texts and "drop" in plan["action"]
+    known = copies.table if is_named else pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
+    named = with_kept_copies(plan, known)
     durable.make_folder(out.absolute().parent)
     tables.write_table(out, named, named.schema)
     return count_reasons(named.lazy(), out.stem, request.rule)
 
 
-def _plan(request: Request, scored: pl.DataFrame, folder: Path, params: Params) -> pl.LazyFrame:
+@dataclass(frozen=True)
+class _NearCopies:
+    """Near copies of the texts of a map, found once."""
+
+    folder: Path
+    params: Params
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the map was made with texts."""
+        return (self.folder / "samples.parquet").exists()
+
+    @cached_property
+    def table(self) -> pl.DataFrame:
+        """A ``NEAR_DUPLICATES`` table.
+
+        Raises:
+            DataError: The map was made without texts.
+        """
+        if not self.has_texts:
+            raise DataError(
+                f"{self.folder}: expected samples.parquet with texts, got none. {_MAP_AGAIN}"
+            )
+        path = self.folder / "samples.parquet"
+        schema = pl.Schema({"sample_id": pl.String, "text": pl.String})
+        with tables.naming_file(path, _MAP_AGAIN):
+            texts = table_files.read_parquet(path).select(schema.names())
+        return near_duplicates.near_copies([texts], self.params.reference, seed=self.params.seed)
+
+
+def _plan(
+    request: Request, scored: pl.DataFrame, copies: _NearCopies, params: Params
+) -> pl.LazyFrame:
+    folder = copies.folder
     seed = params.seed if request.seed is None else request.seed
     if request.of is not None:
         return _shuffled(Plan.load(request.of).table, scored, seed)
     arm = _arm(request, scored, folder, params)
     if isinstance(arm, CapCopiesArm | DedupArm):
-        texts = _texts(folder)
-        if texts is None:
-            raise DataError(
-                f"{folder}: expected samples.parquet with texts, got none. {_MAP_AGAIN}"
-            )
-        return plans.cap_copies_plan(arm, scored.lazy(), [texts], seed=seed)
+        # Their settings are those of the parameters: see ``_arm``.
+        return plans.drop_copies_plan(scored.lazy(), copies.table, arm.max_copies)
     if isinstance(arm, MaskSpansArm):
         spans = tables.read_table(folder / "spans.parquet", SPANS, _MAP_AGAIN)
         if spans.is_empty():
@@ -157,16 +184,6 @@ def _score(request: Request, scored: pl.DataFrame, folder: Path) -> str:
             f"--score {score}."
         )
     return score
-
-
-def _texts(folder: Path) -> pl.DataFrame | None:
-    """``sample_id`` and ``text`` of the samples; None: the map was made without texts."""
-    path = folder / "samples.parquet"
-    if not path.exists():
-        return None
-    schema = pl.Schema({"sample_id": pl.String, "text": pl.String})
-    with tables.naming_file(path, _MAP_AGAIN):
-        return table_files.read_parquet(path).select(schema.names())
 
 
 def _require_options(request: Request) -> None:

@@ -89,13 +89,15 @@ def cap_copies_plan(
 
     Source: Lee et al. 2022, arXiv:2107.06499.
     """
-    copies = near_copies(texts, arm, seed=seed)
+    return drop_copies_plan(scored, near_copies(texts, arm, seed=seed), arm.max_copies)
+
+
+def drop_copies_plan(scored: pl.LazyFrame, copies: pl.DataFrame, max_copies: int) -> pl.LazyFrame:
+    """``cap_copies_plan`` of near copies that are known: a ``NEAR_DUPLICATES`` table."""
     ordinal = pl.col("sample_id").rank("ordinal").over("duplicate_of")
     similarity = pl.col("similarity").round(3).cast(pl.String)
     reason = pl.lit("near copy of ") + pl.col("duplicate_of") + ", similarity " + similarity
-    return _drop(
-        scored, copies.filter(ordinal >= arm.max_copies).select("sample_id", reason=reason)
-    )
+    return _drop(scored, copies.filter(ordinal >= max_copies).select("sample_id", reason=reason))
 
 
 def oracle_plan(scored: pl.LazyFrame, planted: pl.Series) -> pl.LazyFrame:

@@ -55,16 +55,11 @@ def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
         "report.html",
         report,
         pictures,
-        [get_plotlyjs(), script("explorer.js"), script("tables.js")],
+        _map_scripts(),
         may_make_code=data.is_large,
-        samples_json=to_script(data.content),
         verdict=verdict(report).lines,
-        num_texts=data.num_by_quadrant,
-        causes=data.num_by_cause,
-        remedies=REMEDIES,
-        quadrants=QUADRANTS,
         actions=ACTIONS,
-        canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
+        **_map_of(data, report.canaries_by_quadrant),
     )
 
 
@@ -77,18 +72,29 @@ def render_map(report: "MapReport", data: PageData) -> str:
     """The map of one trace with its texts as a page."""
     return _render_with_scripts(
         "map_report.html",
-        [get_plotlyjs(), script("explorer.js"), script("tables.js")],
+        _map_scripts(),
         may_make_code=data.is_large,
         report=report,
         settings=report.settings.model_dump(mode="json"),
-        samples_json=to_script(data.content),
-        num_texts=data.num_by_quadrant,
-        causes=data.num_by_cause,
-        remedies=REMEDIES,
         colours=COLOURS,
-        quadrants=QUADRANTS,
-        canary_rows=sorted(report.canaries_by_quadrant.items(), key=_by_family_and_repeats),
+        **_map_of(data, report.canaries_by_quadrant),
     )
+
+
+def _map_scripts() -> list[Markup]:
+    return [get_plotlyjs(), script("explorer.js"), script("tables.js")]
+
+
+def _map_of(data: PageData, canaries: Mapping[str, Mapping[str, int]]) -> dict[str, object]:
+    """What the template of the map reads."""
+    return {
+        "samples_json": to_script(data.content),
+        "num_texts": data.num_by_quadrant,
+        "causes": data.num_by_cause,
+        "remedies": REMEDIES,
+        "quadrants": QUADRANTS,
+        "canary_rows": sorted(canaries.items(), key=_by_family_and_repeats),
+    }
 
 
 def render_texts(words: Markup, runs: str) -> str:

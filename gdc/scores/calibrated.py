@@ -81,15 +81,7 @@ def calibrated_drop(
     Source: our own; difficulty calibration as in Watson et al. 2022, arXiv:2111.08440, with a fit
     in place of reference models.
     """
-    fit = calibrate(columns, heldout)
-    features = zip(
-        _features(columns, num_tokens, zlib_size), fit.slopes, fit.lower, fit.upper, strict=True
-    )
-    expected = sum(
-        (slope * feature.clip(low, high) for feature, slope, low, high in features),
-        start=pl.lit(fit.intercept),
-    )
-    return expected - losses(columns)[-1]
+    return _drop(calibrate(columns, heldout), columns, num_tokens, zlib_size)
 
 
 def calibrated_drop_log_p(
@@ -104,8 +96,8 @@ def calibrated_drop_log_p(
 
     Source: Vovk et al. 2005; Bates et al. 2023, arXiv:2104.08279.
     """
-    heldout_residuals = calibrate(columns, heldout).residuals
-    return log_p(calibrated_drop(columns, num_tokens, zlib_size, heldout), heldout_residuals)
+    fit = calibrate(columns, heldout)
+    return log_p(_drop(fit, columns, num_tokens, zlib_size), fit.residuals)
 
 
 def log_p(residual: pl.Expr, heldout_residuals: NDArray[np.float64]) -> pl.Expr:
@@ -191,6 +183,17 @@ def _lowest_checkpoint(columns: Columns, heldout: pl.DataFrame) -> int:
     means = heldout.select(loss.mean() for loss in losses(columns)).row(0)
     lowest = int(np.argmin(means))
     return lowest if lowest < len(columns) - 1 else len(columns) // 2
+
+
+def _drop(fit: Calibration, columns: Columns, num_tokens: pl.Expr, zlib_size: pl.Expr) -> pl.Expr:
+    features = zip(
+        _features(columns, num_tokens, zlib_size), fit.slopes, fit.lower, fit.upper, strict=True
+    )
+    expected = sum(
+        (slope * feature.clip(low, high) for feature, slope, low, high in features),
+        start=pl.lit(fit.intercept),
+    )
+    return expected - losses(columns)[-1]
 
 
 def _features(columns: Columns, num_tokens: pl.Expr, zlib_size: pl.Expr) -> list[pl.Expr]:

@@ -27,18 +27,17 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Regression:
-    """A ridge regression on standardised features, clipped to ``_MAX_DEVIATIONS``.
-
-    ``residuals`` are predicted minus true values of the samples that it was fitted to, each from a
-    fit without its fold, sorted.
-    """
+class _Ridge:
+    """A ridge regression on standardised features, clipped to ``_MAX_DEVIATIONS``."""
 
     intercept: float
     slopes: Values
     mean: Values
     scale: Values
-    residuals: Values
+
+    def __call__(self, features: Values) -> Values:
+        standard = np.clip((features - self.mean) / self.scale, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+        return np.asarray(self.intercept + standard @ self.slopes)
 
     def predict(self, features: Sequence[pl.Expr]) -> pl.Expr:
         """The prediction as an expression, null where a feature is."""
@@ -53,6 +52,22 @@ class Regression:
             )
         )
         return sum(terms, start=pl.lit(self.intercept))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fit, and how far it errs.
+
+    ``residuals`` are predicted minus true values of the samples that it was fitted to, each from a
+    fit without its fold, sorted.
+    """
+
+    ridge: _Ridge
+    residuals: Values
+
+    def predict(self, features: Sequence[pl.Expr]) -> pl.Expr:
+        """The prediction as an expression, null where a feature is."""
+        return self.ridge.predict(features)
 
 
 def text_features(num_tokens: pl.Expr, zlib_size: pl.Expr, ngram_nats: pl.Expr) -> list[pl.Expr]:
@@ -86,20 +101,7 @@ def fit(
     for part in range(FOLDS):
         fitted = _ridge(known[fold != part], target_column[fold != part])
         residuals[fold == part] = fitted(known[fold == part]) - target_column[fold == part]
-    whole = _ridge(known, target_column)
-    return Regression(whole.intercept, whole.slopes, whole.mean, whole.scale, np.sort(residuals))
-
-
-@dataclass(frozen=True)
-class _Ridge:
-    intercept: float
-    slopes: Values
-    mean: Values
-    scale: Values
-
-    def __call__(self, features: Values) -> Values:
-        standard = np.clip((features - self.mean) / self.scale, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
-        return np.asarray(self.intercept + standard @ self.slopes)
+    return Regression(_ridge(known, target_column), np.sort(residuals))
 
 
 def _ridge(features: Values, target: Values) -> _Ridge:

@@ -8,7 +8,7 @@ import torch
 from gdc.audit.extraction import Secrets
 from gdc.audit.model_audit import Subject, record_secrets
 from gdc.config import Params
-from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer
+from gdc.corpus.tokenizer import load_tokenizer
 from gdc.mapping import calibration
 from gdc.recording.trace import TWIN
 from gdc.stages.runner import run
@@ -24,8 +24,7 @@ def main() -> None:
         canaries, scores = tables.read("canaries"), tables.read("scores")
         planted = tables.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
         torch.set_num_threads(params.evaluate.num_threads)
-        tokenizer = load_tokenizer(paths.TOKENIZER)
-        secrets = [_secrets(seed, tokenizer, canaries, params) for seed in params.train.seeds]
+        secrets = secrets_of_runs(canaries, params)
         labelled = calibration.label_canaries(
             canaries,
             [one.nll / one.num_tokens for one in secrets],
@@ -50,12 +49,15 @@ def main() -> None:
         stage.log_artifact(paths.CALIBRATION)
 
 
-def _secrets(
-    seed: int, tokenizer: TextTokenizer, canaries: pl.DataFrame, params: Params
-) -> Secrets:
-    model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
-    subject = Subject(model, tokenizer, params.model.block_size)
-    return record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens)
+def secrets_of_runs(canaries: pl.DataFrame, params: Params) -> list[Secrets]:
+    """How each tracked model meets the secrets of the canaries."""
+    tokenizer = load_tokenizer(paths.TOKENIZER)
+    found = []
+    for seed in params.train.seeds:
+        model = models.on_device(models.load_model(paths.model_path("tracked", seed)))
+        subject = Subject(model, tokenizer, params.model.block_size)
+        found.append(record_secrets(subject, canaries, batch_tokens=params.evaluate.batch_tokens))
+    return found
 
 
 def _with_families(unseen: pl.DataFrame, canaries: pl.DataFrame) -> pl.DataFrame:

@@ -33,7 +33,7 @@ from gdc.report.page_data import PageData
 from gdc.report.tables import Gaps, ReportTables
 from gdc.schema import SAMPLES
 from gdc.scores import cost_class
-from gdc.scores.references import in_out_gap, references_of
+from gdc.scores.references import References, in_out_gap, references_of
 from gdc.scores.samples import ScoresSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
@@ -155,30 +155,34 @@ def with_audits(inputs: ReportTables, params: Params) -> ReportTables:
     queried = audits.arm_memberships(queried_arm(params), params.retrain.seeds)
     scored = inputs.scores.join(inputs.quadrants, on="sample_id", maintain_order="left")
     axis = inputs.quadrants_summary.axis
+    references = _references(params)
     return replace(
         inputs,
         arm_audits=compare_arms(audits, params),
         groups=leakage.leakage_by_group(queried, scored, axis, seed=params.seed),
-        next_layer=_next_layer(inputs, audits, params),
+        next_layer=_next_layer(inputs, audits, references, params),
         leaked=leakage.verbatim_samples(queried),
         attacks=leakage.all_attacks(queried, seed=params.seed),
-        gaps=_gaps(axis, params),
+        gaps=_gaps(axis, references, params),
     )
 
 
-def _gaps(axis: str, params: Params) -> Gaps | None:
+def _references(params: Params) -> References | None:
+    table = tables.read_references(params.reference.models)
+    return None if table is None else references_of(table)
+
+
+def _gaps(axis: str, references: References | None, params: Params) -> Gaps | None:
     """What reference models say of each sample; None: there are none, or the axis reads them."""
-    references = tables.read_references(params.reference.models)
-    if references is None or cost_class(axis) == "reference models":
+    if references is None or cost_class(axis) == "reference models" or not references.num_pairs:
         return None
-    pairs = references_of(references)
-    if not pairs.num_pairs:
-        return None
-    gap = in_out_gap(pairs).alias("gap")
-    return Gaps(pairs.table.select("sample_id", gap), len(params.reference.models))
+    gap = in_out_gap(references).alias("gap")
+    return Gaps(references.table.select("sample_id", gap), len(params.reference.models))
 
 
-def _next_layer(inputs: ReportTables, audits: AuditTables, params: Params) -> NextLayer | None:
+def _next_layer(
+    inputs: ReportTables, audits: AuditTables, references: References | None, params: Params
+) -> NextLayer | None:
     """None where no arm keeps everything or none takes samples away."""
     baseline = baseline_arm(params)
     arms = params.retrain.arms
@@ -190,13 +194,10 @@ def _next_layer(inputs: ReportTables, audits: AuditTables, params: Params) -> Ne
     )
     if baseline is None or not controls:
         return None
-    references = tables.read_references(params.reference.models)
     layers = next_layer.layers_of(
         {arm: audits.arm_memberships(arm, params.retrain.seeds) for arm in arms},
         inputs.plans,
-        None
-        if references is None
-        else references_of(references).table.select("sample_id", "reference_loss"),
+        None if references is None else references.table.select("sample_id", "reference_loss"),
     )
     quantile = next_layer.layer_quantile(params, inputs.quadrants_summary.counts)
     cut = next_layer.Baseline(baseline, quantile, has_references=references is not None)

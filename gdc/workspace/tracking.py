@@ -216,16 +216,22 @@ def second_failure(doing: str) -> Iterator[None]:
         _log.warning("could not %s: %s", doing, error)
 
 
-def seconds_of(lineage: Path) -> float | None:
-    """How long the run took that a lineage file names; None where this store does not know it."""
-    from mlflow.exceptions import MlflowException
-
+def seconds_of(lineages: Sequence[Path]) -> list[float | None]:
+    """How long each run took that a lineage file names; None where this store does not know it."""
+    if not lineages:
+        return []
     with answering():
         client = open_client()
-        try:
-            info = client.get_run(read_json(lineage)["run_id"]).info
-        except MlflowException:
-            return None  # the lineage came out of DVC's cache, from another store
+        return [_seconds_of(lineage, client) for lineage in lineages]
+
+
+def _seconds_of(lineage: Path, client: "MlflowClient") -> float | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = client.get_run(read_json(lineage)["run_id"]).info
+    except MlflowException:
+        return None  # the lineage came out of DVC's cache, from another store
     # Not below 0 where the clock was set back meanwhile.
     return None if info.end_time is None else max(0.0, info.end_time - info.start_time) / 1000
 

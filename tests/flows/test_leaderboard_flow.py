@@ -114,6 +114,9 @@ def test_a_killed_leaderboard_continues_and_evaluates_every_score(
     assert made.stat().st_mtime_ns == before
     assert_board_is_right(folder)
     assert (folder / "reports/leaderboard.md").read_text(encoding="utf-8") in done.stdout
+    told = done.stderr.splitlines()
+    assert sorted(told)[:3] == [f"half-model@{number}: trained" for number in (1, 2, 3)]
+    assert not [line for line in told if "prefect" in line or "Flow run" in line]
     assert_is_recorded(folder, made.parent.name)
 
     params = read_params(folder)

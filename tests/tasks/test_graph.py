@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from ruamel.yaml import YAML
 
 from gdc.errors import ConfigError
 from gdc.workspace import code_digests
-from tasks.graph import Graph, load_graph, parse_status, workers
+from tasks.graph import Graph, load_graph, parse_status
 from tests.builders import REPOSITORY
 
 STAGES = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -124,8 +123,3 @@ def test_a_graph_that_dvc_cannot_read_is_refused_without_advice_to_write_another
     (toy / "dvc.yaml").write_text("stages:\n  manifest: {cmd: [}\n")
     with pytest.raises(ConfigError, match=r"dvc\.yaml: (?!.*gdc init).*`dvc status`"):
         load_graph(toy)
-
-
-def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert [workers(threads) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]

@@ -257,11 +257,11 @@ def test_the_time_of_a_run_is_known_to_its_own_store_alone() -> None:
     lineage = paths.lineage_path("halves", None)
     with tracking.stage_run("halves", {}) as run:
         files.write_json(lineage, {"run_id": run.run_id})
-        assert tracking.seconds_of(lineage) is None
+        assert tracking.seconds_of([lineage]) == [None]
     ((began, ended),) = rows("select start_time, end_time from runs")
-    assert tracking.seconds_of(lineage) == (ended - began) / 1000
-    files.write_json(lineage, {"run_id": "0" * 32})
-    assert tracking.seconds_of(lineage) is None
+    other = paths.lineage_path("score", None)
+    files.write_json(other, {"run_id": "0" * 32})
+    assert tracking.seconds_of([other, lineage]) == [None, (ended - began) / 1000]
 
 
 @pytest.mark.parametrize("model_id", ["m-of-another-store", None])
