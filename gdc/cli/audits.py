@@ -63,10 +63,11 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
 ) -> None:
     """Audit any model and text, without the pipeline: which rows come out, and a verdict."""
     from gdc.commands import audit, release
+    from gdc.commands.own_files import tokenizer_of
 
     request = audit.Request(
         model=model,
-        tokenizer=tokenizer or audit.tokenizer_of(model),
+        tokenizer=tokenizer or tokenizer_of(model),
         corpus=source_option.source_of(corpus, text_field, "--corpus"),
         heldout=None
         if heldout is None

@@ -13,7 +13,13 @@ from gdc.audit import membership_table, model_audit, windows
 from gdc.audit.attacks import References
 from gdc.audit.model_audit import AuditedTexts, Subject
 from gdc.audit.predictability import Stretch
-from gdc.commands.own_files import MAX_CHARS, chat_format, naming_options, read_canaries
+from gdc.commands.own_files import (
+    MAX_CHARS,
+    chat_format,
+    naming_options,
+    read_canaries,
+    tokenizer_of,
+)
 from gdc.comparison import leakage
 from gdc.config import Source
 from gdc.corpus import samples, sources
@@ -28,7 +34,7 @@ from gdc.schema import AUDIT, CANARIES, MEMBERSHIP, TOKEN_RECORDS
 from gdc.statistics import wording
 from gdc.training import models
 from gdc.training.token_records import TokenRecords
-from gdc.workspace import files, outputs, paths, tables
+from gdc.workspace import files, outputs, tables
 
 # A model that names no limit, or a far one, is asked in windows of this size.
 MAX_BLOCK_SIZE: Final = 1024
@@ -203,26 +209,6 @@ def _paths_read(request: Request) -> dict[str, Path | None]:
     paths = {option: getattr(source, "path", None) for option, source in given.items()}
     texts = {option: None if path is None else Path(path) for option, path in paths.items()}
     return {**texts, "--canaries": request.canaries}
-
-
-def tokenizer_of(model: str) -> str:
-    """A model's own tokenizer; of a model that the pipeline made, the one beside its folder."""
-    folder = Path(model)
-    if not folder.is_dir():
-        # A name of the Hub has one slash at most and no leading dot.
-        if model.startswith((".", "/", "~")) or model.count("/") > 1:
-            raise ConfigError(
-                f"--model {model}: expected a folder or a Hub name, got no such folder."
-            )
-        return model
-    if any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
-        return model
-    beside = folder.resolve().parent.parent / paths.TOKENIZER.name
-    if beside.is_dir():
-        return str(beside)
-    raise ConfigError(
-        f"--model {model}: expected a folder with its tokenizer, got none. Name it: --tokenizer."
-    )
 
 
 def findings(report: AuditReport) -> list[str]:
@@ -417,17 +403,29 @@ def subject_of(request: Request) -> Subject:
         ConfigError: The model or its tokenizer cannot be used.
         DataError: It sees fewer tokens at once than are asked for.
     """
-    tokenizer = open_tokenizer(request)
+    return open_subject(request.model, open_tokenizer(request), request.block_size)
+
+
+def open_subject(model: str, tokenizer: TextTokenizer, block_size: int | None) -> Subject:
+    """A model, a folder or Hub name, on the device it is to run on.
+
+    Args:
+        model: Folder or Hub name.
+        tokenizer: Of its texts.
+        block_size: Tokens of a window; None: what the model sees, ``MAX_BLOCK_SIZE`` at most.
+
+    Raises:
+        ConfigError: The model cannot be used.
+        DataError: It sees fewer tokens at once than are asked for.
+    """
     with naming_options():
-        model, positions = models.open_model(request.model, vocab_size=tokenizer.vocab_size)
-    most = min(positions or MAX_BLOCK_SIZE, MAX_BLOCK_SIZE)
-    block_size = request.block_size or most
-    if positions is not None and block_size > positions:
+        opened, positions = models.open_model(model, vocab_size=tokenizer.vocab_size)
+    if positions is not None and block_size is not None and block_size > positions:
         raise DataError(
-            f"--block-size: expected at most the {positions} positions of {request.model}, "
-            f"got {block_size}"
+            f"--block-size: expected at most the {positions} positions of {model}, got {block_size}"
         )
-    return Subject(models.on_device(model), tokenizer, block_size)
+    most = min(positions or MAX_BLOCK_SIZE, MAX_BLOCK_SIZE)
+    return Subject(models.on_device(opened), tokenizer, block_size or most)
 
 
 def _shared_warning(num_shared: int) -> list[str]:

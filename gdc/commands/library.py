@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from gdc.commands import map as mapping
+from gdc.commands.own_files import tokenizer_of
 from gdc.config import Params, parse_params
 from gdc.filesystem.table_files import read_parquet, scan_parquet
 from gdc.recording.trace import TraceScan
@@ -146,7 +147,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
 
     request = audit.Request(
         model=str(model),
-        tokenizer=str(tokenizer or audit.tokenizer_of(str(model))),
+        tokenizer=str(tokenizer or tokenizer_of(str(model))),
         corpus=source_option.source_of(str(corpus), text_field, "corpus"),
         heldout=None
         if heldout is None

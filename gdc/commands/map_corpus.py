@@ -15,6 +15,7 @@ from gdc.commands.own_files import (
     planted_texts,
     read_canaries,
     read_rows,
+    tokenizer_of,
 )
 from gdc.config import AUTO, Params
 from gdc.corpus import near_duplicates
@@ -75,6 +76,17 @@ class Request:
     scores: tuple[str, ...] = ()
     model: str | None = None
     tokenizer: str | None = None
+
+    @property
+    def tokenizer_in_use(self) -> str | None:
+        """The tokenizer, or the model's own; None where neither is named.
+
+        Raises:
+            ConfigError: There is no such model, or it has none.
+        """
+        if self.tokenizer is None and self.model is not None:
+            return tokenizer_of(self.model)
+        return self.tokenizer
 
 
 @dataclass(frozen=True)
@@ -280,11 +292,12 @@ def _judge(
     request: Request, found: _Samples, table: pl.DataFrame, params: Params
 ) -> Calibration | None:
     """What each score is worth here; None without canaries or without their model."""
-    if found.canaries.is_empty() or request.model is None:
+    tokenizer = request.tokenizer_in_use
+    if found.canaries.is_empty() or request.model is None or tokenizer is None:
         return None
     from gdc.commands.canary_labels import label_by_model  # noqa: PLC0415 - it imports torch
 
-    labelled = label_by_model(found.canaries, request.model, request.tokenizer)
+    labelled = label_by_model(found.canaries, request.model, tokenizer)
     planted = found.corpus.drop_nulls("canary_id").select("sample_id", "canary_id")
     present = labelled.join(planted, on="canary_id", how="semi", maintain_order="left")
     return calibration.calibrate(table, planted, present, params.partition, seed=params.seed)
@@ -311,10 +324,10 @@ def _flagged(corpus: pl.DataFrame, mapped: pl.DataFrame) -> pl.DataFrame:
 def _spans(
     request: Request, trace: Trace, flagged: pl.DataFrame, params: Params
 ) -> tuple[pl.DataFrame, SpansSummary]:
-    tokens, tokenizer = trace.tokens, request.tokenizer or request.model
-    nothing = pl.DataFrame(schema=SPANS)
+    tokens, nothing = trace.tokens, pl.DataFrame(schema=SPANS)
     if tokens is None:
         return nothing, SpansSummary(0)
+    tokenizer = request.tokenizer_in_use
     if tokenizer is None:
         why = "The trace has losses of tokens; to see memorized spans, name the --tokenizer."
         return nothing, SpansSummary(0, warnings=(why,))

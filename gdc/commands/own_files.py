@@ -19,6 +19,7 @@ from gdc.filesystem import table_files
 from gdc.filesystem.path_checks import require_file
 from gdc.recording.sample_ids import USUAL_COLUMNS
 from gdc.schema import CANARIES
+from gdc.workspace import paths
 from gdc.workspace.source_option import source_of
 
 MAX_CHARS: Final = 1_000_000
@@ -174,3 +175,23 @@ def read_canaries(path: Path | None) -> pl.DataFrame:
             "and num_repeats >= 0. Mend or remove such rows."
         )
     return table.with_columns(text=pl.col("prefix") + pl.col("secret")).select(CANARIES.names())
+
+
+def tokenizer_of(model: str) -> str:
+    """A model's own tokenizer; of a model that the pipeline made, the one beside its folder."""
+    folder = Path(model)
+    if not folder.is_dir():
+        # A name of the Hub has one slash at most and no leading dot.
+        if model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise ConfigError(
+                f"--model {model}: expected a folder or a Hub name, got no such folder."
+            )
+        return model
+    if any(folder.glob("tokenizer*")) or any(folder.glob("vocab*")):
+        return model
+    beside = folder.resolve().parent.parent / paths.TOKENIZER.name
+    if beside.is_dir():
+        return str(beside)
+    raise ConfigError(
+        f"--model {model}: expected a folder with its tokenizer, got none. Name it: --tokenizer."
+    )

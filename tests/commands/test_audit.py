@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 import gdc
-from gdc.commands.audit import Request, run_audit, tokenizer_of
+from gdc.commands.audit import Request, run_audit
+from gdc.commands.own_files import tokenizer_of
 from gdc.config import JsonlSource
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.report.model import to_json

@@ -15,6 +15,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.schema import CANARIES
 from gdc.workspace import paths
 from tests.builders import trace_of, write_trace
+from tests.commands.builders import save_lstm
 
 OUT = Path("map")
 # Twelve samples: c and k fall lowest from the same start, k is a copy of c.
@@ -149,6 +150,13 @@ def test_planted_rows_are_marked_and_not_listed() -> None:
     report = run(request, OUT, 6)
     assert [row.sample_id for row in report.highest] == ["e", "d", "b", "a"]
     assert sum(report.canaries_by_quadrant["words/2"].values()) == 2
+    # A model of the pipeline has its tokenizer beside its folder.
+    Path("data/models/none-1").mkdir(parents=True)
+    save_lstm(Path("data/models/none-1"), list(TEXTS.values()), is_trained=False)
+    Path("data/models/none-1/tokenizer").rename("data/tokenizer")
+    judged = run(replace(request, model="data/models/none-1"), OUT, 6).calibration
+    assert judged is not None
+    assert set(judged.families) == {"words"}
     other = write_rows([{"id": name, "text": f"other {name}"} for name in TEXTS])
     with pytest.raises(DataError, match="--canaries: expected some of its 1 planted texts"):
         run(replace(request, corpus=other), OUT, 6)

@@ -1,8 +1,9 @@
 """The examples run, and find what they were made to show."""
 
 import json
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -10,19 +11,30 @@ import pytest
 
 from tests.builders import REPOSITORY
 
-
-def run(name: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "examples" / name), str(folder)],
-        capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# What libraries say of each other there would be an error here.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.mark.slow
-def test_a_trace_is_mapped_and_the_forgotten_samples_are_flagged(tmp_path: Path) -> None:
-    told = run("map_a_trace.py", tmp_path)
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    """Runs an example in this process, which has the imports that take seconds; what it prints."""
+
+    def run(name: str) -> str:
+        path = str(REPOSITORY / "examples" / name)
+        monkeypatch.setattr(sys, "argv", [path, str(tmp_path)])
+        monkeypatch.chdir(tmp_path)
+        runpy.run_path(path, run_name="__main__")
+        return capfd.readouterr().out
+
+    return run
+
+
+def test_a_trace_is_mapped_and_the_forgotten_samples_are_flagged(
+    run: Callable[[str], str], tmp_path: Path
+) -> None:
+    told = run("map_a_trace.py")
     assert "most often forgotten: sample-0000" in told
     quadrants = pl.read_parquet(tmp_path / "map/quadrants.parquet")
     flagged = quadrants.filter(quadrant="hotspot-memorized")["sample_id"].to_list()
@@ -30,16 +42,18 @@ def test_a_trace_is_mapped_and_the_forgotten_samples_are_flagged(tmp_path: Path)
     assert set(flagged) <= {f"sample-{i:06d}" for i in range(50)}
 
 
-@pytest.mark.slow
-def test_a_trainer_is_recorded_and_its_repeated_secret_stands_out(tmp_path: Path) -> None:
-    told = run("record_a_trainer.py", tmp_path)
+def test_a_trainer_is_recorded_and_its_repeated_secret_stands_out(
+    run: Callable[[str], str],
+) -> None:
+    told = run("record_a_trainer.py")
     secrets = ", ".join(f"secret-{i}" for i in range(8))
     assert told.endswith(f"lost most of their loss: {secrets}\n")
 
 
-@pytest.mark.slow
-def test_a_model_is_audited_and_gives_the_planted_secret_away(tmp_path: Path) -> None:
-    told = run("audit_a_model.py", tmp_path)
+def test_a_model_is_audited_and_gives_the_planted_secret_away(
+    run: Callable[[str], str], tmp_path: Path
+) -> None:
+    told = run("audit_a_model.py")
     assert "planted secrets extracted: 100 %" in told
     audit = pl.read_parquet(tmp_path / "audit/audit.parquet")
     assert audit.filter(pl.col("num_repeats") == 0)["extracted"].sum() == 0
