@@ -112,6 +112,7 @@ def test_the_commands_within_sentences_exist(page: Path) -> None:
     assert {text.split()[1] for text in inline_commands_of(page)} <= known
 
 
+@pytest.mark.filterwarnings("ignore")  # of the programs, about their own code
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["mlflow", "prefect", "ray"])
 def test_the_options_of_programs_that_we_name_exist(

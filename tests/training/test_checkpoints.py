@@ -135,7 +135,6 @@ def flipped(content: bytes) -> bytes:
     return content[:2000] + bytes([content[2000] ^ 1]) + content[2001:]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

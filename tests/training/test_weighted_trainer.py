@@ -177,7 +177,6 @@ def test_packed_samples_keep_their_weights() -> None:
 
 # TRL sets what transformers has deprecated.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.slow
 @pytest.mark.parametrize("packing", [False, True])
 def test_trls_own_padding_packing_and_column_removal_keep_the_weights(
     packing: bool, tmp_path: Path
