@@ -24,6 +24,8 @@ QUIET: Final[Mapping[str, str]] = {
 }
 # The MLflow run that those of stages belong to.
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
+# Keeps Python from importing from the current folder.
+SAFE_PATH: Final = "PYTHONSAFEPATH"
 _DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -70,9 +72,12 @@ def checkpoint_seconds() -> float:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of what we start: this python first on the path, nothing reported home."""
+    """The environment of what we start: this python first on the path, nothing reported home.
+
+    A file of the user's in the current folder, such as a ``random.py``, is no module of it.
+    """
     path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    return {**os.environ, **QUIET, "PATH": os.pathsep.join(path)}
+    return {**os.environ, **QUIET, "PATH": os.pathsep.join(path), SAFE_PATH: "1"}
 
 
 def never_fail_to_print() -> None:

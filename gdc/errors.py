@@ -20,13 +20,16 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 }
 
 
-# What stands before the @ of a URL, and what its query calls a secret.
-_LOGIN: Final = re.compile(r"(?<=://)[^\s/'\"]+@")
+# What stands before the @ of a URL; a password may hold a slash, which it should not, and no port
+# is one. And what its query calls a secret.
+_LOGIN: Final = re.compile(r"(?<=://)(?:[^\s/'\"]+|[^\s/:'\"]*:(?!\d+(?:[/\s'\"]|$))[^\s'\"]*)@")
 _SECRET: Final = re.compile(
-    r"([?&;][\w.-]*(?:password|passwd|pwd|secret|token|signature|sig|key|credential)[\w.-]*=)"
-    r"[^&;\s'\"]+",
+    r"([?&;][\w.-]*(?:passphrase|password|passwd|pwd|secret|token|auth(?!or)|signature|sig|key|credential)"
+    r"[\w.-]*=)[^&;\s'\"]+",
     re.IGNORECASE,
 )
+# What a terminal obeys, or shows in another order; a line's end and a tab are none.
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def without_secrets(text: str) -> str:
@@ -34,16 +37,21 @@ def without_secrets(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub("***@", text))
 
 
+def without_controls(text: str) -> str:
+    r"""The text with escapes, such as ``\x1b``, in place of what a terminal would obey."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 class GdcError(ValueError):
     """Something the user can mend; the message says where, expected, got, and what to do.
 
-    Passwords and keys in URLs are left out of it.
+    Passwords and keys in URLs are left out of it, and what a terminal would obey is an escape.
     """
 
     exit_code: ClassVar[int] = USER_ERROR
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(without_secrets(str(message)))
+        super().__init__(without_controls(without_secrets(str(message))))
 
 
 class ConfigError(GdcError):

@@ -40,8 +40,9 @@ def main() -> None:
 
     Our arguments are the number of the socket, a folder for others and the names of the modules.
     """
-    # As for `python -m`: what lies in the workspace takes the place of what is installed.
-    sys.path.insert(0, str(Path.cwd()))
+    if "PYTHONSAFEPATH" not in os.environ:
+        # As for `python -m`: what lies in the workspace takes the place of what is installed.
+        sys.path.insert(0, str(Path.cwd()))
     number, folder, *modules = sys.argv[1:]
     program = _serve(socket.socket(fileno=int(number)), Path(folder), modules)
     # In a child, and outside of all that the server has open.

@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar
 
-from gdc.errors import STAGE_FAILED, GdcError, TransientError, without_secrets
+from gdc.errors import (
+    STAGE_FAILED,
+    GdcError,
+    TransientError,
+    without_controls,
+    without_secrets,
+)
 from gdc.filesystem.system_errors import describe_death
 from gdc.workspace import dvc, dvc_files, restored_outputs
 from tasks import guard
@@ -144,7 +150,7 @@ def read_lines(stream: IO[bytes], clock: Callable[[], float] = time.monotonic) -
                 shown = clock()
             line = piece.rstrip()
             if line and not ADVICE.search(line):
-                yield without_secrets(line)
+                yield without_controls(without_secrets(line))
 
 
 def is_for_people(line: str) -> bool:

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from gdc.environment import PARENT_VARIABLE, child_environment
+from gdc.environment import PARENT_VARIABLE, SAFE_PATH, child_environment
 
 _MODULE: Final = ["-m", "dvc"]
 
@@ -23,6 +24,9 @@ def is_command(words: Sequence[str]) -> bool:
 def environment(parent_run_id: str | None = None) -> dict[str, str]:
     """The environment of DVC and of its stages, whose MLflow runs get a parent run or none."""
     variables = child_environment() | {"PYTHONUNBUFFERED": "1"}
+    if Path("gdc").is_dir():
+        # A checkout of ours, whose code takes the place of what is installed.
+        del variables[SAFE_PATH]
     # It would take the place of the parent.
     variables.pop("MLFLOW_RUN_ID", None)
     if parent_run_id is not None:

@@ -269,6 +269,21 @@ def test_a_stage_that_failed_or_was_stopped_died_of_nothing() -> None:
         assert str(stages.failure("a", [line])) == f"a: {line}"
 
 
+def test_a_module_of_the_users_in_the_workspace_is_no_library_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("random", "queue", "polars"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('yours')")
+    words = [sys.executable, "-m", "gdc.stages.manifest"]
+    environment = dvc.environment() | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr[:20]) == (2, "error: params.yaml: "), done.stderr
+    # A checkout of ours is what runs in it.
+    (tmp_path / "gdc").mkdir()
+    assert "PYTHONSAFEPATH" not in dvc.environment()
+
+
 def test_a_stage_knows_its_parent_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "other")
     environment = dvc.environment("parent")

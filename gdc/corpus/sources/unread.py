@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict
 
+from gdc.errors import without_controls
+
 _NUM_NAMED: Final = 3
 
 
@@ -32,7 +34,9 @@ def sentence(unread: Mapping[str, UnreadFiles]) -> str | None:
         return None
     num = num_unread(unread)
     reasons = "; ".join(_reason_clause(reason, counted) for reason, counted in unread.items())
-    return f"Not read: {num:,} file{'' if num == 1 else 's'} of the source: {reasons}."
+    told = f"Not read: {num:,} file{'' if num == 1 else 's'} of the source: {reasons}."
+    # Names of files that somebody else has made.
+    return without_controls(told)
 
 
 def _reason_clause(reason: str, counted: UnreadFiles) -> str:
