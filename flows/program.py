@@ -54,9 +54,11 @@ def as_run() -> Iterator[None]:
             yield
         except BaseException as error:
             if stops:
-                # Whatever the stop broke on its way.
+                # Whatever the stop broke on its way. Nothing is left to do, and what libraries do
+                # at the end of a process takes seconds.
                 sys.stderr.write(STOPPED)
-                raise SystemExit(128 + stops[0]) from None
+                sys.stdout.flush()
+                os._exit(128 + stops[0])
             if isinstance(error, httpx.HTTPError):
                 raise TransientError(
                     "Prefect's server: expected an answer, got "
@@ -82,6 +84,7 @@ def _watched_stops() -> Iterator[list[int]]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = {number: signal.getsignal(number) for number in _STOPS}
+    hook_before, sys.unraisablehook = sys.unraisablehook, _tell_unless_stopped
     before_fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     Thread(target=_end_in_time, args=(read, stops), daemon=True).start()
     # An exit also ends what we started. Prefect hands a SIGTERM on to what stood here.
@@ -94,10 +97,17 @@ def _watched_stops() -> Iterator[list[int]]:
     finally:
         # After a stop all stays as it is: the process is about to end, and must do so in time.
         if not stops:
+            sys.unraisablehook = hook_before
             signal.set_wakeup_fd(before_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)
             os.close(write)
+
+
+def _tell_unless_stopped(raised: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of a stop that came where Python drops it: the thread ends us all the same."""
+    if isinstance(raised.exc_value, Exception):
+        sys.__unraisablehook__(raised)
 
 
 def _end_in_time(read: int, stops: list[int]) -> None:

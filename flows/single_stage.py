@@ -27,8 +27,8 @@ def run(target: str) -> int:
         targets.insert(0, "manifest")
     if told := dvc_files.repair():
         sys.stderr.write(f"{told}\n")
-    try:
-        with as_run():
+    with as_run():
+        try:
             return guard.run(dvc.command("repro", "--single-item", *targets), dvc.environment())
-    finally:
-        dvc_files.keep_copy()
+        finally:
+            dvc_files.keep_copy()

@@ -7,7 +7,7 @@ from typing import Final
 from flows.program import as_run, only_run_here
 from gdc.errors import GdcError
 from gdc.stages import manifest
-from gdc.workspace import code_digests, dvc_files
+from gdc.workspace import code_digests, dvc_files, paths
 from gdc.workspace.mlflow_store import require_answer
 from tasks import guard
 from tasks.graph import changed_targets
@@ -23,7 +23,7 @@ def run(max_workers: int | None = None, *, publish: bool = False, ray: str | Non
         require_answer()
         has_manifest = dvc_files.LOCK.exists() and (first_is_current() or run_first())
         changed = changed_targets() if has_manifest else frozenset({FIRST})
-        if not changed and not publish:
+        if not changed and not publish and not paths.UNRECORDED.exists():
             sys.stderr.write("Nothing changed since the last run: no stage to run but manifest.\n")
             return
         from flows import curate  # noqa: PLC0415 - only here is Prefect needed

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import IO, Final, Protocol
 
@@ -52,14 +52,26 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a program under a guard, in a process group of its own that ends with this process."""
     # -P: a folder called `tasks` in the workspace must not take the place of ours.
-    return subprocess.Popen(  # noqa: S603  # no shell, arguments from our own code
-        [sys.executable, "-P", "-m", "tasks.guard", *command],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=None if output is None else subprocess.STDOUT,
-        start_new_session=True,
-    )
+    words = [sys.executable, "-P", "-m", "tasks.guard", *command]
+    with ctrl_c_kept_away():
+        return subprocess.Popen(  # noqa: S603  # no shell, arguments from our own code
+            words,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def ctrl_c_kept_away() -> Iterator[None]:
+    """Have what is started meanwhile heed no Ctrl-C: it is asked to end by a SIGTERM."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -62,6 +62,8 @@ class Record:
 @contextmanager
 def recorded_run() -> Iterator[Record]:
     """Open the parent run of a flow run; the runs of its stages become its children."""
+    paths.UNRECORDED.parent.mkdir(exist_ok=True)
+    paths.UNRECORDED.touch()
     with tracking.parent_run("curate", {"launcher": "prefect"}) as run:
         record = Record(run)
         try:
@@ -72,6 +74,7 @@ def recorded_run() -> Iterator[Record]:
                 record.log_state()
             raise
         record.log_state()
+    paths.UNRECORDED.unlink(missing_ok=True)
 
 
 def stage_row(result: StageResult) -> dict[str, str | float | None]:

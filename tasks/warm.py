@@ -126,7 +126,7 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
     LOG.parent.mkdir(exist_ok=True)
     environment = dvc.environment()
     folder = tempfile.mkdtemp(prefix="gdc-")  # of sockets, for its owner alone
-    with theirs, LOG.open("wb") as log:
+    with theirs, LOG.open("wb") as log, guard.ctrl_c_kept_away():
         process = subprocess.Popen(  # noqa: S603  # no shell, arguments are ours
             [
                 sys.executable,

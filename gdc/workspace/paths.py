@@ -6,6 +6,8 @@ from typing import Final
 PARAMS: Final = Path("params.yaml")
 CODE: Final = Path("data/code.json")
 CODE_CACHE: Final = Path("work/code_digests.json")
+# Here while MLflow lacks the end of a run: the next one records it, though no stage has to run.
+UNRECORDED: Final = Path("work/unrecorded")
 MANIFEST: Final = Path("data/manifest.json")
 PRETRAINED: Final = Path("data/pretrained.json")
 LISTED: Final = Path("data/listed.json")

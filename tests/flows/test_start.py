@@ -75,6 +75,18 @@ def test_a_flow_runs_only_where_something_is_to_do(
     assert runs == ([] if expected is None else [expected])
 
 
+def test_a_run_whose_end_mlflow_lacks_is_recorded_though_nothing_changed(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[object] = []
+    monkeypatch.setattr(curate, "run", lambda *_, has_manifest, **__: runs.append(has_manifest))
+    monkeypatch.setattr(start, "changed_targets", frozenset)
+    (recorded / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    paths.UNRECORDED.touch()
+    start.run()
+    assert runs == [True]
+
+
 def test_it_imports_nothing_that_takes_seconds() -> None:
     program = "import sys, flows.start, gdc.report.verdict; print(*sys.modules)"
     done = subprocess.run(

@@ -13,6 +13,7 @@ from tasks import guard
 from tests.builders import is_running
 
 WAITS = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))"
+SAYS = "time.sleep(3); print('done', end='')"
 # As a command that starts one stage does.
 PROGRAM = """
 import os, sys
@@ -51,6 +52,34 @@ def test_a_command_that_is_stopped_ends_what_it_started_without_a_traceback(
     assert process.returncode == 128 + number
     assert errors == b"error: stopped; what was finished is kept, run again to go on\n"
     assert not is_running(int(started.read_text()))
+
+
+def test_a_ctrl_c_that_reaches_what_was_started_alone_is_not_heeded() -> None:
+    # As a person or a scheduler may send it to all; at any moment of the guard's own start.
+    process = guard.start([sys.executable, "-c", f"import time; {SAYS}"], os.environ)
+    assert process.stdout is not None
+    for _ in range(40):
+        time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.read() == b"done"
+    assert process.wait() == 0
+
+
+def test_what_a_stop_raises_where_python_drops_it_is_not_told() -> None:
+    program = (
+        "import sys\n"
+        "from flows.program import as_run\n"
+        "class Dropped:\n"
+        "    def __init__(self, error): self.error = error\n"
+        "    def __del__(self): raise self.error\n"
+        "with as_run():\n"
+        "    Dropped(SystemExit(143))\n"
+        "    Dropped(ValueError('of a library'))\n"
+        "assert sys.unraisablehook is sys.__unraisablehook__\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert done.returncode == 0
+    assert (b"of a library" in done.stderr, b"SystemExit" in done.stderr) == (True, False)
 
 
 def test_signals_are_as_before_once_a_run_has_ended() -> None:

@@ -85,3 +85,4 @@ def test_what_records_a_failure_does_not_hide_it(
 
     with pytest.raises(StageFailedError, match=r"\nthe first failure$"):
         fail()
+    assert paths.UNRECORDED.exists()
