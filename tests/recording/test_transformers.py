@@ -248,9 +248,8 @@ def test_packing_without_marks_is_probed_and_packing_without_the_data_set_refuse
 
 @pytest.mark.slow
 def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*command, "-m", "tests.recording.train_on_two", str(tmp_path)],
+        [sys.executable, "-m", "tests.recording.train_on_two", str(tmp_path), "2"],
         cwd=REPOSITORY, check=True, timeout=400,
     )  # fmt: skip
     assert len(list((tmp_path / "trace/train").glob("shard_*/loss_001.parquet"))) == 2

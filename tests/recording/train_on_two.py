@@ -1,9 +1,12 @@
 """Train and record as one of several processes, killed once and resumed, with a witness in each.
 
-torchrun --standalone --nproc-per-node 2 -m tests.recording.train_on_two FOLDER
+``python -m tests.recording.train_on_two FOLDER NUM_PROCESSES`` forks them, so that what takes
+seconds to import is imported once. Real launchers are tested in ``tests/training`` and
+``tests/flows``.
 """
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -29,5 +32,23 @@ def main(folder: Path) -> None:
     torch.save(sums, folder / f"witness-{os.environ['RANK']}.pt")
 
 
+def fork(folder: Path, num_processes: int) -> int:
+    """Run ``main`` in forks of this process, which has run no torch; the largest exit code."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(num_processes)}
+    children = []
+    for rank in range(num_processes):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank))
+            main(folder)
+            # Without destructors, which would wait for the other process.
+            os._exit(0)
+        children.append(child)
+    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(fork(Path(sys.argv[1]), int(sys.argv[2])))
