@@ -76,7 +76,7 @@ def test_auc_is_the_area_under_the_roc(
 
 
 @given(members=scores, non_members=scores)
-def test_changing_sides_turns_the_auc_round(
+def test_swapping_members_and_non_members_gives_one_minus_the_auc(
     members: NDArray[np.float64], non_members: NDArray[np.float64]
 ) -> None:
     forth, back = auc(members, non_members), auc(non_members, members)
@@ -93,7 +93,7 @@ def test_a_strictly_increasing_transform_changes_no_metric(
 
 
 @given(members=scores, non_members=scores)
-def test_the_roc_rises_from_nobody_to_everybody(
+def test_the_roc_begins_at_no_text_and_ends_at_all_texts(
     members: NDArray[np.float64], non_members: NDArray[np.float64]
 ) -> None:
     points = roc(members, non_members)
@@ -129,7 +129,7 @@ def test_tpr_at_fpr_matches_a_plain_loop(
     assert tpr_at_fpr(members, non_members, fpr) == max(t for f, t in rates if f <= fpr)
 
 
-def test_a_score_that_knows_nothing_has_auc_one_half() -> None:
+def test_a_random_score_has_an_auc_of_one_half() -> None:
     rng = np.random.default_rng(0)
     found = np.array([auc(rng.random(60), rng.random(40)) for _ in range(2000)])
     assert abs(found.mean() - 0.5) < 4 * null_std(60, 40) / math.sqrt(2000)
@@ -144,7 +144,7 @@ def test_a_score_that_knows_nothing_has_auc_one_half() -> None:
         pytest.param(-2.0, "members-lower", id="turned round, a leak too"),
     ],
 )
-def test_leak_direction(shift: float, direction: str) -> None:
+def test_an_auc_far_from_one_half_is_a_leak_in_that_direction(shift: float, direction: str) -> None:
     rng = np.random.default_rng(5)
     assert leak_direction(rng.normal(shift, 1, 100), rng.normal(0, 1, 100)) == direction
 

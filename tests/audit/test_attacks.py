@@ -387,7 +387,7 @@ def test_only_what_an_attack_needs_must_be_given() -> None:
         attack_texts(["loss", "rmia"], inputs)
 
 
-def test_attacks_on_texts_that_nobody_was_trained_on_are_blind() -> None:
+def test_attacks_on_texts_that_no_model_was_trained_on_are_at_chance() -> None:
     inputs = inputs_of(seed=1, num_texts=4000, num_population=200)
     for name, values in attack_texts([*ATTACKS, *BLIND], inputs).items():
         found = auc(values[:2000], values[2000:])

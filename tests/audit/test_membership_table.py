@@ -121,7 +121,7 @@ def test_a_model_that_has_diverged_is_refused(loss: float) -> None:
         membership_metrics(table)
 
 
-def test_a_model_that_knows_nobody_is_at_its_null() -> None:
+def test_a_model_that_memorized_nothing_is_at_chance() -> None:
     rng = np.random.default_rng(0)
     size = 600
     nll = [list(rng.exponential(3.0, size=rng.integers(2, 20))) for _ in range(size)]

@@ -50,7 +50,7 @@ def test_every_part_is_stored_as_counted_by_hand() -> None:
     }
 
 
-def test_all_is_kept_in_every_place() -> None:
+def test_every_storage_location_keeps_everything() -> None:
     parts = estimate.storage(SIZE, MEASURED)
     assert estimate.kept(parts, 1) == 2000 + 400 + 90 + 500 + 100 + 900 + 1000 + 800
     assert estimate.kept(parts, SIZE.copies) == 3 * estimate.kept(parts, 1)

@@ -186,7 +186,7 @@ def test_an_audit_names_its_options_and_no_keys_of_params(
     assert str(refused.value) == message
 
 
-def test_a_tokenizer_that_is_none_is_named_by_its_option(
+def test_a_folder_without_a_tokenizer_is_refused_by_the_name_of_its_option(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:
     asked = replace(request_of_lstm, tokenizer=str(tmp_path / "none"))

@@ -116,7 +116,7 @@ def test_a_flipped_bit_in_any_named_file_is_found() -> None:
         ("audit", "secret_nll", "audit.parquet, made again from the tokens: "),
     ],
 )
-def test_a_number_that_does_not_follow_is_found_though_all_hashes_are_right(
+def test_a_number_that_the_tables_do_not_give_is_found_though_all_hashes_match(
     table: str, column: str, found: str
 ) -> None:
     path = OUT / f"{table}.parquet"
@@ -132,7 +132,7 @@ def test_a_number_that_does_not_follow_is_found_though_all_hashes_are_right(
 
 
 @pytest.mark.usefixtures("here")
-def test_a_result_that_was_bettered_is_found() -> None:
+def test_a_result_that_was_edited_is_found() -> None:
     path = OUT / "certificate.json"
     content = files.read_json(path)
     auc = content["results"]["arm_audits"]["model"]["samples"]["auc"]
@@ -201,7 +201,7 @@ def test_a_signature_holds_for_its_key_and_content_alone(tmp_path: Path, keys: P
             signatures.check(path, signer)
 
 
-def test_keys_that_are_none_are_refused(
+def test_files_that_are_no_keys_are_refused(
     tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "c.json"

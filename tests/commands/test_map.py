@@ -79,7 +79,7 @@ def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize("table", ["scores", "quadrants"])
-def test_a_map_on_a_cluster_replaces_no_folder_of_the_user_s(table: str) -> None:
+def test_a_map_on_a_cluster_replaces_no_folder_of_the_user(table: str) -> None:
     folder = written(trace_of({"a": [1.0, 2.0]}))
     (OUT / table).mkdir(parents=True)
     (OUT / table / "train.parquet").write_bytes(b"of a former map")
@@ -338,7 +338,7 @@ def test_checkpoints_that_are_not_numbered_are_refused(
 
 
 @pytest.mark.parametrize("name", ["shard_00001.bak", "shard_readme.txt", "shard_"])
-def test_what_is_called_as_a_shard_and_is_none_is_refused(name: str) -> None:
+def test_a_file_named_like_a_shard_that_is_none_is_refused(name: str) -> None:
     folder = foreign(2)
     shutil.copytree(folder / "train/shard_00001", folder / "train" / name)
     assert refused(folder).startswith(f"theirs/train/{name}: expected no more than folders shard_")

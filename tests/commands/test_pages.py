@@ -109,7 +109,7 @@ def test_report_texts_and_runs_stand_under_one_address(client: TestClient) -> No
     ["texts?sort=nothing", "map?across=x", "texts?arm=nobody", "text?sample_id=x",
      "texts?left=a&right=1&low=0&high=1"],
 )  # fmt: skip
-def test_what_is_not_there_is_refused_in_words(client: TestClient, place: str) -> None:
+def test_unknown_names_are_refused_with_a_message(client: TestClient, place: str) -> None:
     answer = client.get(f"/gdc/api/{place}")
     assert answer.status_code == 400
     assert "expected" in answer.json()["error"]

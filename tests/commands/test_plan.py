@@ -77,7 +77,7 @@ def test_samples_are_counted_by_action_and_by_reason_without_its_numbers(arm: st
     )
 
 
-def test_an_arm_that_is_none_and_a_plan_that_is_not_there_are_refused(arm: str) -> None:
+def test_an_unknown_arm_and_a_missing_plan_are_refused(arm: str) -> None:
     with pytest.raises(ConfigError, match=rf"^arm: expected one of .*{arm}.*, got 'nope'\.$"):
         summarize_plan(params_with(), "nope")
     with pytest.raises(SchemaError, match=r"gdc run"):

@@ -146,13 +146,13 @@ def test_no_extraction_fails_where_the_texts_are_too_few_to_show_it() -> None:
 @pytest.mark.parametrize(
     "given", [["leak=0.1"], ["extraction"], ["extraction=2"], ["extraction=0.1", "extraction=0.2"]]
 )
-def test_a_limit_that_is_none_is_refused(given: list[str]) -> None:
+def test_a_malformed_limit_is_refused(given: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"--fail-above .*: expected NAME=SHARE once"):
         release.limits_of(given)
     assert release.limits_of(["auc=0.6", "extraction=0.01"]) == {"auc": 0.6, "extraction": 0.01}
 
 
-def test_a_limit_against_a_reference_needs_one(tmp_path: Path) -> None:
+def test_a_limit_on_extraction_beyond_a_reference_needs_a_reference(tmp_path: Path) -> None:
     limits = {"extraction-beyond-reference": 0.1}
     options = release.Options("my.jsonl", "text", None, limits, show_text=False)
     with pytest.raises(ConfigError, match="expected --reference"):

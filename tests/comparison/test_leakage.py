@@ -37,7 +37,7 @@ def test_the_curve_counts_secrets_that_n_samples_give_away() -> None:
     assert twins == {"1": 0.0, "10": 0.0, "100": 0.0, "1000": 0.0, "10000": 1.0}
 
 
-def test_nothing_planted_is_nothing_measured() -> None:
+def test_without_planted_canaries_nothing_is_measured() -> None:
     found = plain(leakage.canary_leakage([audit_table([TWIN])], seed=0))
     assert found["planted"]["extracted"] is None
     assert set(found["planted"]["discoverable"].values()) == {None}
@@ -109,7 +109,7 @@ def test_the_leaky_group_stands_out() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_model_that_knows_nobody_is_within_every_interval(seed: int) -> None:
+def test_every_interval_of_a_model_that_memorized_nothing_holds_chance(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tables = [membership_of(*rng.normal(3, 1, size=(2, 300)).tolist()) for _ in range(3)]
     found = plain(leakage.sample_leakage(tables, leakage.Attack("loss"), seed=0))

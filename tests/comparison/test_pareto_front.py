@@ -49,7 +49,7 @@ def points_of(
     return pareto_front(results, audits_of(arms) if audits is None else audits, rules, "none")
 
 
-def test_the_front_comes_first_and_the_oracle_beats_nobody() -> None:
+def test_arms_on_the_front_come_first_and_the_oracle_dominates_none() -> None:
     points = points_of(ARMS)
     assert [(p.arm, p.is_on_front) for p in points] == [
         ("none", True),
@@ -114,7 +114,7 @@ places = st.dictionaries(
 
 
 @given(drawn=places)
-def test_who_is_not_dominated_matches_a_plain_loop(
+def test_the_arms_on_the_front_match_a_plain_loop(
     drawn: dict[str, tuple[float, float]],
 ) -> None:
     beaten = set()
@@ -126,7 +126,7 @@ def test_who_is_not_dominated_matches_a_plain_loop(
 
 
 @given(drawn=places)
-def test_somebody_is_on_the_front_and_equals_are_together(
+def test_the_front_is_never_empty_and_equal_arms_share_it(
     drawn: dict[str, tuple[float, float]],
 ) -> None:
     best = non_dominated(drawn)

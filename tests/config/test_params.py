@@ -430,7 +430,7 @@ def test_a_key_that_an_older_version_did_not_have_is_named_with_the_value_that_k
     assert all(stands(kinds, added) for added in params.ADDED_KEYS)
 
 
-def test_a_former_name_is_no_name_of_now_and_leads_to_one() -> None:
+def test_no_former_name_is_a_present_one_and_each_leads_to_one() -> None:
     values = values_of()
     for former, name in params.FORMER_NAMES.items():
         assert not stands(values, former)

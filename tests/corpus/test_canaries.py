@@ -221,7 +221,7 @@ def test_more_digits_than_an_index_holds_are_refused(key: str) -> None:
         digits(**{key: 19})
 
 
-def test_copies_are_never_lent_to_natural_canaries() -> None:
+def test_natural_canaries_are_never_made_of_texts_that_have_copies() -> None:
     samples = samples_from(rows_of(TEXTS * 2), max_samples=None, seed=0)
     with pytest.raises(DataError, match="only 0 are possible"):
         make_canaries(config(natural=natural()), [samples], seed=0)

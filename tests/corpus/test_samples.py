@@ -97,7 +97,7 @@ def test_max_samples_keeps_whole_contents_chosen_by_hash() -> None:
     assert set(other["content_id"]) != set(kept["content_id"])
 
 
-def test_a_text_too_frequent_to_fit_stops_no_other() -> None:
+def test_a_text_with_too_many_copies_to_fit_keeps_no_other_out() -> None:
     texts = ["often"] * 30 + [f"text {i}" for i in range(20)]
     for seed in range(5):
         kept = samples_from(rows_of(texts), max_samples=20, seed=seed)
@@ -250,7 +250,7 @@ def test_a_block_that_holds_no_canary_whole_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_what_changed_since_the_manifest_is_no_matter_of_trying_again() -> None:
+def test_a_source_that_changed_since_the_manifest_is_no_transient_error() -> None:
     ingest_with()
     files.write_json(paths.PRETRAINED, {"name": "m", "files": {"m/config.json": "abc"}})
     with pytest.raises(DataError, match=r"ingest\.tokenizer: expected what data/pretrained.json"):

@@ -85,7 +85,9 @@ def test_row_numbers_are_ids_where_no_field_is_named() -> None:
         plan.apply([{"text": "x"}, {"text": "y"}])
 
 
-def test_ids_without_a_plan_and_files_that_are_none_are_refused(plan: Plan, tmp_path: Path) -> None:
+def test_ids_that_a_plan_lacks_and_files_that_are_no_plans_are_refused(
+    plan: Plan, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"got none for 1, such as 'z'; its 4 samples are such as"):
         plan.weights(["a", "z"])
     with pytest.raises(DataError, match="such as 'z'"):

@@ -62,7 +62,7 @@ def test_a_trace_is_mapped_by_its_name_into_a_folder_by_its_name(name: str) -> N
     assert sum(found[name].counts.values()) == 2
 
 
-def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:
+def test_a_path_below_a_file_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileNotFoundError):
         require_file(tmp_path / "file/report.json")

@@ -116,7 +116,7 @@ def assert_edited_code_is_not_published() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_a_failed_target_takes_along_only_what_needs_it_and_is_recorded(pipeline: Path) -> None:
+def test_a_failed_target_stops_only_what_needs_it_and_is_recorded(pipeline: Path) -> None:
     (pipeline / "paper.txt").write_text("mistake")
     with pytest.raises(StageFailedError) as caught:
         curate()

@@ -11,7 +11,7 @@ from flows.server import prefect_server
 from gdc.errors import ConfigError, TransientError
 
 
-def test_a_server_that_is_named_and_away_is_refused_in_seconds() -> None:
+def test_a_named_server_that_is_unreachable_is_refused_in_seconds() -> None:
     started = time.monotonic()
     away = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
     refusal = pytest.raises(TransientError, match=r"^PREFECT_API_URL: .*127\.0\.0\.1:9/api, got")
@@ -31,7 +31,7 @@ def test_a_home_that_prefect_cannot_write_to_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_temporary_server_that_does_not_come_up_has_left_its_words_in_a_file(
+def test_the_log_of_a_temporary_server_that_does_not_start_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

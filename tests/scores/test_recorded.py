@@ -223,7 +223,7 @@ def test_a_self_influence_is_the_recorded_gain_and_the_mean_over_runs() -> None:
 
 
 @given(seed=st.integers(0, 2**16))
-def test_neither_is_nan_nor_depends_on_the_order_of_rows(seed: int) -> None:
+def test_recorded_scores_are_never_nan_and_do_not_depend_on_row_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tokens, heldout = ragged(rng, 30, "s"), ragged(rng, 30, "h")
     gains = {

@@ -141,7 +141,7 @@ class Runner:
         return Ended(self.ended.pop(0), wrapped_future=len(self.ended))
 
 
-def test_a_cell_that_fails_takes_no_other_along(
+def test_a_cell_that_fails_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, commands: list[Sequence[str]]
 ) -> None:
     done = [StageResult(f"train@{seed}", "executed", 1.0) for seed in (0, 2)]
@@ -179,7 +179,7 @@ def test_a_cell_that_fails_takes_no_other_along(
         pytest.param("cuda", "4", 4, id="as many as its launcher starts processes"),
     ],
 )
-def test_gpus_that_a_cell_takes(
+def test_a_cell_takes_the_gpus_that_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, device: str, given: str, number: int
 ) -> None:
     monkeypatch.setenv("GDC_DEVICE", device)
@@ -188,9 +188,7 @@ def test_gpus_that_a_cell_takes(
 
 
 @pytest.mark.parametrize("given", ["0", "two", "-1"])
-def test_a_number_of_gpus_that_is_none_is_refused(
-    monkeypatch: pytest.MonkeyPatch, given: str
-) -> None:
+def test_a_malformed_number_of_gpus_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("GDC_DEVICE", "cuda")
     monkeypatch.setenv("GDC_WORKER_GPUS", given)
     with pytest.raises(ConfigError, match=f"GDC_WORKER_GPUS: .* got '{given}'"), joined("local", 1):

@@ -65,7 +65,7 @@ def test_the_lock_is_committed_beside_the_checkout(toy: Path) -> None:
     assert git(toy, "rev-parse", f"{publish.commit_lock('curation/2026-01-02')}^") == commit
 
 
-def test_a_lock_is_committed_with_the_code_of_the_day_s_last_commit(toy: Path) -> None:
+def test_a_lock_is_committed_with_the_code_of_the_last_commit_of_the_day(toy: Path) -> None:
     (toy / "dvc.lock").write_text("first")
     first = publish.commit_lock("curation/2026-01-02")
     (toy / "toy.py").write_text("of the afternoon")

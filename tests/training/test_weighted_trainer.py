@@ -61,7 +61,7 @@ def by_hand(logits: torch.Tensor, samples: list[dict[str, Any]]) -> float:
     return float(our_loss(torch.cat(nll), torch.cat(weights), torch.cat(weights)))
 
 
-def test_the_loss_is_ours() -> None:
+def test_the_loss_is_that_of_our_own_training() -> None:
     batch = WeightedCollator(pad_token_id=0)(SAMPLES)
     logits = torch.randn(len(SAMPLES), batch["labels"].shape[1], VOCABULARY)
     found = weighted_loss({"logits": logits}, batch["labels"])

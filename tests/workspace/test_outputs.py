@@ -196,7 +196,9 @@ def test_a_pretrained_folder_where_the_pipeline_writes_is_refused(our_folder: Pa
         outputs.require_outside_outputs(params)
 
 
-def test_every_command_refuses_it_before_anything_starts(our_folder: Path, call: Call) -> None:
+def test_every_command_refuses_a_source_among_the_outputs_before_anything_starts(
+    our_folder: Path, call: Call
+) -> None:
     write("data/curated/train.parquet")
     before = Path("params.yaml").read_text()
     found = [call("run", "--source", "data/curated/train.parquet")]
@@ -247,7 +249,7 @@ def test_a_folder_for_results_that_would_replace_something_is_refused(
 # ---- a data folder on another disk
 
 
-def test_a_data_folder_that_leads_out_is_refused(
+def test_a_data_folder_that_links_out_of_the_workspace_is_refused(
     our_folder: Path, tmp_path: Path, call: Call
 ) -> None:
     (tmp_path / "big").mkdir()
@@ -324,7 +326,9 @@ def test_params_of_the_users_own_are_never_replaced(folder: Path, call: Call, te
 @pytest.mark.parametrize(
     "path", ["data/corpus.parquet", "data/models/mine.bin", "reports/report.html", "metrics/a.json"]
 )
-def test_files_at_the_names_of_outs_are_not_made_outs(folder: Path, call: Call, path: str) -> None:
+def test_files_of_the_user_at_the_paths_of_outputs_are_kept(
+    folder: Path, call: Call, path: str
+) -> None:
     write(path)
     for options in ([], ["--force"]):
         code, _, errors = call("init", "own-data", *options)
@@ -364,7 +368,9 @@ def test_init_keeps_what_is_there_and_adds_what_lacks(folder: Path, call: Call) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
-def test_the_words_of_git_are_shown_and_nothing_is_left(folder: Path, call: Call) -> None:
+def test_the_message_of_git_is_shown_and_no_half_workspace_is_left(
+    folder: Path, call: Call
+) -> None:
     os.chown(folder, 12345, 12345)
     code, _, errors = call("init", "own-data")
     assert code == 2
@@ -372,7 +378,7 @@ def test_the_words_of_git_are_shown_and_nothing_is_left(folder: Path, call: Call
     assert names() == []
 
 
-def test_the_words_of_dvc_are_shown_and_nothing_is_left(
+def test_the_message_of_dvc_is_shown_and_no_half_workspace_is_left(
     folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = "import sys; sys.exit('ERROR: the disk is full')"

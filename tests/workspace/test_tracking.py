@@ -90,7 +90,7 @@ def test_the_parent_of_a_stage_is_ours_whatever_mlflow_run_is_active(
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_child_that_was_killed_does_not_run_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_of_a_killed_child_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     with tracking.parent_run("curate", {}) as parent:
         monkeypatch.setenv("GDC_PARENT_RUN_ID", parent.run_id)
         killed = tracking.stage_run("train", {}, cell="0")
@@ -156,7 +156,7 @@ def test_params_are_flat_and_cut_at_the_limit_of_mlflow() -> None:
         pytest.param({"a": [1, 2], "b": None}, {"a": "[1, 2]", "b": "None"}, id="leaves as text"),
     ],
 )
-def test_flatten(params: Mapping[str, Any], flat: dict[str, str]) -> None:
+def test_nested_params_are_flattened(params: Mapping[str, Any], flat: dict[str, str]) -> None:
     assert tracking.flatten(params) == flat
 
 
@@ -329,7 +329,7 @@ def test_a_uri_that_mlflow_does_not_know_is_refused(
         pass
 
 
-def test_a_server_that_is_away_is_missed_before_a_run_begins(
+def test_an_unreachable_server_is_noticed_before_a_run_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -353,7 +353,7 @@ def test_a_server_that_listens_is_not_asked_for_more(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("opened", [mlflow_store.require_answer, mlflow_store.experiment_id])
 @pytest.mark.parametrize("damage", [b"no database" * 100, b"SQLite format 3\0" + b"\1" * 5000])
 @pytest.mark.usefixtures("workspace")
-def test_a_database_that_is_none_is_refused_at_once(
+def test_a_file_that_is_no_database_is_refused_at_once(
     damage: bytes, opened: Callable[[], object]
 ) -> None:
     Path("mlflow.db").write_bytes(damage)
@@ -384,7 +384,7 @@ def test_a_database_of_another_version_is_refused(revision: str, remedy: str) ->
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_database_of_this_version_is_taken_and_its_url_s_secrets_are_not_logged() -> None:
+def test_a_database_of_this_version_is_taken_and_the_secrets_of_its_url_are_not_logged() -> None:
     mlflow_store.require_answer()
     assert tracking.flatten({"a": {"url": "https://me:pw@h/x"}}) == {"a.url": "https://***@h/x"}
 

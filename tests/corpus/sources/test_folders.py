@@ -107,7 +107,7 @@ def test_several_compressed_parts_in_one_file_are_all_read(ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", list(PACKERS)[1:])
-def test_a_compressed_file_that_is_cut_off_or_is_none_is_refused(ending: str) -> None:
+def test_a_file_named_as_compressed_that_is_cut_off_or_is_not_is_refused(ending: str) -> None:
     name = f"a.jsonl{ending}"
     packed = PACKERS[ending](b"".join(os.urandom(30).hex().encode() + b"\n" for _ in range(5000)))
     for content in (packed[: len(packed) // 2], lines(0)):
@@ -185,7 +185,7 @@ def test_a_hidden_name_that_is_given_is_read() -> None:
     assert texts(jsonl(".cache")) + texts(jsonl(".b.jsonl")) == ALL[:20]
 
 
-def test_what_is_of_another_kind_or_of_none_is_named() -> None:
+def test_files_of_another_or_of_an_unknown_kind_are_named() -> None:
     write("d/a.jsonl", lines(0))
     for name in ("README.md", "sub/b.txt", "c.csv", "d.json", "LICENSE"):
         write(f"d/{name}", b"x")

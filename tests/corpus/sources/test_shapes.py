@@ -240,7 +240,7 @@ def test_two_columns_of_one_name_and_columns_of_bytes_are_refused() -> None:
 @pytest.mark.parametrize(
     "unseen", ["\u200b", "\x00\x01\x02", "\u200b \u2060\ufeff\n", "\u00ad", "\u3000\u200d"]
 )
-def test_a_text_of_unseen_characters_alone_is_empty(unseen: str) -> None:
+def test_a_text_of_invisible_characters_alone_is_empty(unseen: str) -> None:
     content = json.dumps({"text": unseen}) + "\n" + json.dumps({"text": f"a{unseen}"}) + "\n"
     Path("a.jsonl").write_text(content)
     found = read_source(jsonl(), max_chars=100, seed=0)
@@ -248,7 +248,7 @@ def test_a_text_of_unseen_characters_alone_is_empty(unseen: str) -> None:
     assert found.bad_rows.rows() == [("a.jsonl:1", "empty text")]
 
 
-def test_a_line_of_unseen_characters_is_blank() -> None:
+def test_a_line_of_invisible_characters_is_blank() -> None:
     Path("a.txt").write_text("one\n\u200b\ntwo\n", encoding="utf-8")
     for unit in ("line", "paragraph"):
         found = read_source(text(unit), max_chars=100, seed=0)
