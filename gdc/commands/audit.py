@@ -326,7 +326,7 @@ def _measure(
     """All that follows from the token records; the request names the window that they are of."""
     assert request.block_size is not None  # noqa: S101 - of the model, where none was asked for
     references = None
-    # Without held-out texts there is nobody to tell members from.
+    # Without held-out texts there is nothing to compare members with.
     if request.heldout is not None:
         references = _references(recorded.reference, inputs.texts.samples.height)
     canaries, membership = model_audit.audit_records(
@@ -358,7 +358,7 @@ def _measure(
 def _samples(
     trained: pl.DataFrame, request: Request, num_members: int, tokenizer: TextTokenizer
 ) -> tuple[pl.DataFrame, int]:
-    """Members, chosen by hash, then all held-out texts that are none; and how many were some."""
+    """Members, chosen by hash, then held-out texts; how many of these were left out as members."""
     heldout = trained.head(0)
     num_shared = 0
     if request.heldout is not None:

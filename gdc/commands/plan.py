@@ -49,7 +49,7 @@ def summarize_plan(params: Params, arm: str | None = None) -> PlanSummary:
     Raises:
         ConfigError: There is no such arm.
         SchemaError: Its plan is missing.
-        DataError: It is damaged, or has an action that is none.
+        DataError: It is damaged, or has an unknown action.
     """
     arms = params.intervene.arms
     name = arm or curated_arm(params)
@@ -68,7 +68,7 @@ def count_reasons(plan: pl.LazyFrame, arm: str, rule: str) -> PlanSummary:
         rule: What it was made by.
 
     Raises:
-        DataError: It has an action that is none.
+        DataError: It has an unknown action.
     """
     reason = pl.col("reason").str.replace(_NEAR_COPY, "near copy of …, similarity")
     worded = reason.str.replace_all(_ID, "…").str.replace_all(_NUMBER, "…")

@@ -38,7 +38,7 @@ def require_numbered(ids: pl.Series, num_rows: int, *, names: tuple[str, str]) -
     """Refuse ids that are taken for row numbers but do not number all rows, from 0.
 
     A file of which rows were left out, or whose ids start from 1, would be matched wrongly and
-    without a word.
+    silently.
 
     Raises:
         DataError: There are fewer or more ids than rows.

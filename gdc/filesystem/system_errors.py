@@ -24,7 +24,7 @@ _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENOMEM: "Close other programs, or use a machine with more memory.",
     errno.EAGAIN: "Raise the limit on processes (ulimit -u), then run again.",
 }
-# What a process may die of without a word of ours.
+# Signals that end a process before it can print a message of ours.
 _DEATHS: Final[Mapping[int, str]] = {
     signal.SIGABRT: (
         "A library gave up, as it does without memory or at a damaged file. Raise the limit on "

@@ -135,7 +135,7 @@ class TextsOnDisk:
         """A text with all that is known of it but its loss curve.
 
         Raises:
-            DataError: It is none of the training texts.
+            DataError: No training text has this id.
         """
         found = self._index.wide.drop(FOUND_IN).filter(pl.col("sample_id") == sample_id)
         rows = self._rows(found.collect(engine="streaming"), _MAX_TEXT)
@@ -186,7 +186,7 @@ class TextsOnDisk:
         return wide.join(asked, on="row", how="semi").drop("row")
 
     def require(self, query: Query) -> None:
-        """Refuse names that are none of the table.
+        """Refuse names that the table does not have.
 
         Raises:
             DataError: A score, an arm or an action is not known.

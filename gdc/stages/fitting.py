@@ -108,7 +108,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
 ) -> tuple[nn.Module, Recording]:
     """Train a fresh model on the device that ``GDC_DEVICE`` names (default: cpu).
 
-    Its loss is logged to the run ``stage`` while it trains; None: nobody asks.
+    Its loss is logged to the run ``stage`` while it trains; None: it is not logged.
     """
     torch.set_num_threads(params.training.num_threads)
     model = models.build_model(
