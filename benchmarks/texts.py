@@ -89,14 +89,14 @@ def sorted_plainly(path: Path) -> pl.DataFrame:
 
 def write_samples(path: Path, num_rows: int) -> None:
     """A ``SAMPLES`` table of random texts with random scores, in the order of their ids."""
-    columns = pl.Schema({**SAMPLES, "std": pl.Float64, "action_top": pl.String})
+    columns = pl.Schema([*SAMPLES.items(), ("std", pl.Float64()), ("action_top", pl.String())])
     temporary = path.with_suffix(".part")
     schema = columns.to_frame().to_arrow().schema
     with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for start in range(0, num_rows, CHUNK):
             chunk = _samples(start, min(CHUNK, num_rows - start)).select(columns.names())
             writer.write_table(
-                chunk.cast(dict(columns)).to_arrow().cast(schema), row_group_size=CHUNK // 5
+                chunk.cast(columns).to_arrow().cast(schema), row_group_size=CHUNK // 5
             )
     temporary.rename(path)
 
