@@ -24,6 +24,7 @@ from gdc.scores import require_registered
 from gdc.workspace import files, paths, tracking
 from gdc.workspace.mlflow_store import load_mlflow
 from tasks.cluster import joined, ray_workers
+from tasks.fork_client import fork_server
 from tasks.graph import Graph, changed_targets, load_graph
 from tasks.lineage import LOCK as LOCK_FILE
 from tasks.lineage import Record, recorded_run
@@ -32,7 +33,6 @@ from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
 from tasks.schedule import ByKind, Executor, run_graph
 from tasks.stages import StageFailedError, StageResult
-from tasks.warm import fork_server
 
 # The stages whose time is the work itself.
 STEPS: Final = ("train", "reference", "retrain", "evaluate")

@@ -23,7 +23,7 @@ from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, needs_of, score_samples
 from gdc.stages.score import read_run
 from gdc.workspace import files, half_models, mlflow_store, paths, tables, tracking
-from tasks.ground_truth import require_scores, train_models
+from tasks.half_models import require_scores, train_models
 
 NUM_MODELS: Final = 16
 WINDOW_TOKENS: Final = 8

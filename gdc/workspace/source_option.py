@@ -93,7 +93,7 @@ def _kind_at(path: Path, option: str) -> str:
 def _found_at(path: Path, kinds: Mapping[str, int]) -> str:
     """What is there instead of a source, and what to do."""
     from gdc.corpus.sources.endings import ending_of
-    from gdc.corpus.sources.shapes import is_array
+    from gdc.corpus.sources.wrong_formats import is_array
 
     if not path.exists():
         return "nothing there. Mend the path"

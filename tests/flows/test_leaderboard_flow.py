@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from gdc.errors import ConfigError
 from gdc.leaderboard.board import Leaderboard, LeaderboardRow
 from gdc.scores import REGISTRY
-from tasks.ground_truth import require_scores
+from tasks.half_models import require_scores
 from tests.flows.builders import ENVIRONMENT, dvc, make_workspace, read_params, write_params
 
 NUM_MODELS = 4

@@ -10,7 +10,7 @@ from gdc.corpus.sources.fields import advice, require_whole
 from gdc.corpus.sources.files import read_lines, unpacked
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, listed
-from gdc.corpus.sources.shapes import problem_of
+from gdc.corpus.sources.wrong_formats import problem_of
 from gdc.errors import DataError
 
 # A character takes at most 12 bytes of JSON: an escaped surrogate pair.

@@ -9,7 +9,7 @@ from gdc.config import TextSource
 from gdc.corpus.sources.files import BYTE_ORDER_MARK, read_lines, unpacked
 from gdc.corpus.sources.folders import find_files
 from gdc.corpus.sources.rows import Row, is_empty, too_long
-from gdc.corpus.sources.shapes import problem_of
+from gdc.corpus.sources.wrong_formats import problem_of
 
 # A character takes at most 4 bytes of UTF-8.
 _BYTES_PER_CHAR: Final = 4

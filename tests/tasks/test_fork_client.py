@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from tasks import stages
+from tasks.fork_client import fork_server
 from tasks.guard import Start
 from tasks.stages import StageFailedError, StageTransientError, reproduce
-from tasks.warm import fork_server
 from tests.builders import REPOSITORY
 from tests.tasks.builders import ignore
 
@@ -188,7 +188,7 @@ def test_all_end_with_a_flow_that_is_killed(workspace: Path) -> None:
     (workspace / "then.py").write_text(WAITS)
     program = (
         "from tasks.stages import reproduce\n"
-        "from tasks.warm import fork_server\n"
+        "from tasks.fork_client import fork_server\n"
         "with fork_server(()) as start:\n"
         "    reproduce('toy', None, print, start=start)"
     )
