@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gdc.report.map_report import MapReport
 
 MAP: Final = Path("reports/map")
+PROFILE: Final = Path("reports/profile")
 
 Corpus = Annotated[
     str | None, typer.Option(help="The texts that it trained on; with them, a page is made.")
@@ -142,6 +143,37 @@ def map_trace(  # noqa: PLR0913, PLR0917 - one argument for each option
         tokenizer=tokenizer,
     )  # fmt: skip
     _show_corpus_map(map_corpus.run(request, out, limit, ray), out, limit, as_json=as_json)
+
+
+@app.command()
+def profile(
+    trace: Annotated[
+        Path | None, typer.Argument(help="A trace folder; else that of the run in this folder.")
+    ] = None,
+    map_folder: Annotated[
+        Path | None, typer.Option("--map", help="What `gdc map` wrote of it; else that of the run.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the numbers and the picture.")] = PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Memorization over time: how far training on a sample lowered its own loss, and how long.
+
+    Compares samples with those not yet trained on, so one pass over the data is enough.
+    """
+    from gdc.commands import profile
+    from gdc.workspace import files, paths, tables
+
+    quadrants = None if map_folder is None else map_folder / "quadrants.parquet"
+    if trace is None:
+        trace = paths.trace_path(files.load_params().train.seeds[0])
+        usual = tables.TABLES["quadrants"][0]
+        quadrants = quadrants or (usual if usual.exists() else None)
+    found = profile.run(trace, quadrants, out)
+    if as_json:
+        print_json(profile.to_json(found))
+        return
+    for line in [*profile.told(found), f"picture       {(out / 'profile.png').resolve()}"]:
+        typer.echo(line)
 
 
 def _show_map(summary: "QuadrantsSummary", out: Path, *, as_json: bool) -> None:

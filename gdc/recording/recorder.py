@@ -163,6 +163,9 @@ class TraceRecorder:
                 f"{self.folder}: checkpoint: expected losses recorded since the last one, got none."
                 " Call record for each batch before it."
             )
+        if mode == "probe":
+            # What was recorded was evaluated, not trained on.
+            self._first_calls[self._first_steps == 0] = 0
         self._append(mode, sums, (step, epoch, learning_rate))
         for of in self._sums.values():
             of.clear()

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from gdc.comparison.pareto_front import lines_of
 from gdc.comparison.results import FrontPoint, LeakageByGroup, RocCurve
+from gdc.mapping.profile import Profile
 from gdc.schema import QUADRANTS
 from gdc.statistics.bootstrap import Measured
 from gdc.statistics.hashing import hash_order
@@ -106,6 +107,34 @@ def roc_png(curves: Mapping[str, RocCurve], attack: str, path: Path) -> None:
     axes.set_title(f"Membership attack {attack}, mean over seeds", loc="left", fontsize=13)
     _declutter(axes)
     axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def profile_png(profiles: Mapping[str, Profile], path: Path) -> None:
+    """Draw memorization over time, a line for each group of samples; equal ones give equal bytes.
+
+    Args:
+        profiles: By quadrant, and of all samples under another name.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, profile in profiles.items():
+        steps = [lag.steps for lag in profile.lags]
+        colour = COLOURS.get(name, "#000000")
+        values = [lag.effect.value for lag in profile.lags]
+        lows = [lag.effect.low for lag in profile.lags]
+        highs = [lag.effect.high for lag in profile.lags]
+        label = f"{name} ({profile.num_texts:,})"
+        axes.plot(steps, values, marker="o", markersize=3, color=colour, label=label)
+        axes.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.axvline(0, color="#888888", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("optimizer steps since the first checkpoint that has seen a sample")
+    axes.set_ylabel("nats per token, minus those not seen yet")
+    axes.set_title("Memorization over time", loc="left", fontsize=13)
+    axes.legend(frameon=False)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 

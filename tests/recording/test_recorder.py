@@ -75,6 +75,16 @@ def test_the_step_at_which_a_sample_was_first_trained_on_is_kept(tmp_path: Path)
     assert first_steps_of(tmp_path / "t") == [1, 1, 2, 4, 4, None]
 
 
+def test_what_is_evaluated_by_the_loop_itself_is_not_seen(tmp_path: Path) -> None:
+    recorder = gdc.TraceRecorder(tmp_path / "t", range(2))
+    recorder.record([0, 1], [1.0, 1.0])
+    recorder.checkpoint(step=0, mode="probe")
+    recorder.record([1], [1.0])
+    recorder.checkpoint(step=1)
+    recorder.close()
+    assert first_steps_of(tmp_path / "t") == [None, 1]
+
+
 def test_a_sample_that_only_a_lost_part_of_the_run_saw_is_not_seen(tmp_path: Path) -> None:
     recorder = gdc.TraceRecorder(tmp_path / "t", range(2))
     for step in (0, 1):
