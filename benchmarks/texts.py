@@ -6,6 +6,7 @@ python benchmarks/texts.py [--rows 10000000] [--folder work/texts-benchmark]
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -66,11 +67,7 @@ def main() -> None:
 
 def seconds_of(texts: TextsOnDisk) -> dict[str, float]:
     """Seconds for the rows of each question and for the density map of its texts, by question."""
-
-    def ask(query: Query) -> None:
-        texts.listed(query)
-
-    found = {name: timed(lambda query=query: ask(query)) for name, query in QUESTIONS.items()}
+    found = {name: timed(partial(texts.listed, query)) for name, query in QUESTIONS.items()}
     found["the map of all texts"] = timed(lambda: texts.density(BASE))
     return found
 
