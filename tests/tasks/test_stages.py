@@ -29,6 +29,7 @@ from tests.tasks.builders import ignore
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_a_stage_is_executed_then_skipped_then_restored(toy: Path) -> None:
     assert reproduce("manifest", None, ignore).outcome == "executed"
     assert reproduce("retrain@none", None, ignore).outcome == "executed"
@@ -189,34 +190,32 @@ def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "data").rglob("*")] == ["code.json"]
 
 
-@pytest.mark.slow
-def test_a_launcher_that_is_no_program_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "gdc.stages.train", "--seed", "0"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "GDC_LAUNCHER": "no-such-program -n 2"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "error: GDC_LAUNCHER: expected a program such as" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_launcher_that_numbers_no_process_is_refused_and_not_started_for_ever(
-    tmp_path: Path,
-) -> None:
-    launcher = f"{sys.executable} -W ignore"
-    done = subprocess.run(
-        [sys.executable, "-m", "gdc.stages.train", "--seed", "0"],
-        cwd=tmp_path,
+def launched(launcher: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A stage that trains, without what takes seconds to import, under a launcher."""
+    code = "from gdc.stages.runner import run\nrun(lambda: None, is_training=True)\n"
+    (folder / "training.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "-m", "training"],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "GDC_LAUNCHER": launcher},
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+def test_a_launcher_that_is_no_program_is_refused(tmp_path: Path) -> None:
+    done = launched("no-such-program -n 2", tmp_path)
+    assert done.returncode == 2
+    assert "error: GDC_LAUNCHER: expected a program such as" in done.stderr
+
+
+def test_a_launcher_that_numbers_no_process_is_refused_and_not_started_for_ever(
+    tmp_path: Path,
+) -> None:
+    launcher = f"{sys.executable} -W ignore"
+    done = launched(launcher, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: GDC_LAUNCHER: expected a program that numbers what")
     assert f"got '{launcher}'" in done.stderr
