@@ -17,6 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from gdc.errors import ConfigError, SchemaError, TransientError
+from gdc.filesystem.model_folders import require_sound
 
 END_OF_TEXT: Final = "<|endoftext|>"
 # Bytes of text that are encoded at a time; their ids, as Python objects, take ten times as many.
@@ -151,6 +152,7 @@ def load_pretrained_tokenizer(name: str, revision: str | None) -> TextTokenizer:
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only here needed
 
     where = f"ingest.tokenizer.name: {name!r}"
+    require_sound(Path(name), where)
     try:
         pretrained = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except OSError as error:

@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel
 from gdc.environment import device
 from gdc.errors import ConfigError, SchemaError
+from gdc.filesystem.model_folders import require_sound
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -254,6 +255,7 @@ def open_model(name: str, *, vocab_size: int) -> tuple[nn.Module, int | None]:
         SchemaError: It was saved by gdc and is damaged.
         TransientError: The Hub did not answer.
     """
+    require_sound(Path(name), f"--model {name!r}")
     if _is_lstm(Path(name)):
         model = load_model(Path(name))
         assert isinstance(model, LstmLanguageModel)  # noqa: S101 - config.json says so

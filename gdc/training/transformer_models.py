@@ -14,6 +14,7 @@ from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn import ModuleList
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gdc.config import Gpt2Model, Lora, PretrainedModel
 from gdc.errors import ConfigError, SchemaError, TransientError
+from gdc.filesystem.model_folders import require_few_layers, require_sound
 
 # What transformers raises for a model that it cannot build, as its models check few settings.
 _LOADING_ERRORS: Final = (
@@ -106,6 +108,8 @@ def pretrained(
         TransientError: The Hub did not answer.
     """
     where = f"{option} {config.name!r}"
+    require_sound(Path(config.name), where)
+    require_few_layers(Path(config.name), where)
     try:
         model = _loaded(config.name, config.revision, local_files_only=False)
         settings = model.config.get_text_config()
@@ -264,6 +268,9 @@ def _within_modules(model: PreTrainedModel, names: Collection[str]) -> list[str]
     Weights elsewhere, such as another head, change no logit.
     """
     owners = {_without_numbers(name.rpartition(".")[0]) for name, _ in model.named_parameters()}
+    # A list of layers may be empty.
+    lists = [name for name, module in model.named_modules() if isinstance(module, ModuleList)]
+    owners |= {_without_numbers(f"{name}.0") for name in lists}
     ancestors = {name: [name[: dot.start()] for dot in re.finditer(r"\.", name)] for name in names}
     return [name for name in names if owners & set(map(_without_numbers, ancestors[name]))]
 

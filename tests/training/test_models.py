@@ -1,12 +1,14 @@
 """Models: files, seeds, logits against transformers, padding, pretrained folders, refusals."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -30,6 +32,7 @@ from transformers import (
 )
 
 from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel, parse_params
+from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.training.models import (
     LstmLanguageModel,
@@ -397,6 +400,11 @@ def edit_config(folder: Path, change: Mapping[str, object]) -> None:
     ("change", "message"),
     [
         ({"num_hidden_layers": 3}, r"got none for model\.layers\.2\..* and 6 more"),
+        (
+            {"num_hidden_layers": 10**9},
+            r"at most a layer for each of its \d+ weights, got 1,000,000,000",
+        ),
+        ({"num_hidden_layers": 0}, r"a parameter .* got none for model\.layers\.0\..* and 15 more"),
         ({"num_hidden_layers": 1}, r"a parameter .* got none for model\.layers\.1\..* and 6 more"),
         ({"attention_bias": True}, r"got none for model\.layers\.0\.self_attn\.k_proj\.bias"),
         ({"hidden_size": 10**9}, "RuntimeError"),
@@ -415,6 +423,30 @@ def test_a_config_that_is_not_that_of_the_weights_is_refused(
     edit_config(tmp_path, change)
     with pytest.raises(ConfigError, match=f"--model '.*: .*{message}"):
         open_model(str(tmp_path), vocab_size=VOCAB_SIZE)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "extra"])
+def test_a_pipe_in_the_folder_of_a_model_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str
+) -> None:
+    LlamaForCausalLM(llama()).save_pretrained(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    for opened in (lambda: open_model(str(tmp_path), vocab_size=VOCAB_SIZE),
+                   lambda: load_pretrained_tokenizer(str(tmp_path), None)):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"expected regular files, got a named pipe, {name}"):
+            opened()
+
+
+def test_weights_outside_of_the_folder_of_a_model_are_refused(tmp_path: Path) -> None:
+    folder, other = tmp_path / "model", tmp_path / "other.safetensors"
+    LlamaForCausalLM(llama()).save_pretrained(folder)
+    (folder / "model.safetensors").rename(other)
+    names = dict.fromkeys(load_file(other), "../other.safetensors")
+    index = json.dumps({"metadata": {}, "weight_map": names})
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ConfigError, match=r"files of the folder, got '\.\./other\.safetensors' in"):
+        open_model(str(folder), vocab_size=VOCAB_SIZE)
 
 
 def test_another_head_that_changes_no_logit_is_allowed(tmp_path: Path) -> None:
