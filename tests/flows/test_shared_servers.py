@@ -1,0 +1,146 @@
+"""Two workspaces on one MLflow server and one Prefect server, both killed in the middle."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.builders import REPOSITORY
+from tests.flows.builders import read_json
+from tests.flows.programs import free_port, running
+from tests.flows.toy_pipeline import PHASE_STAGE, make_pipeline, phase_graph
+from tests.tasks.builders import commit_all
+
+# One after the other; each has a run in MLflow.
+STAGES = ("ingest", "halves", "train")
+LOGGING_STAGE = f"""{PHASE_STAGE}
+if stage in {STAGES}:
+    from gdc.workspace import tracking
+
+    with tracking.stage_run(stage, {{}}) as run:
+        run.log_metrics({{"length": len(text)}})
+"""
+START_SECONDS = 300.0
+RUN_SECONDS = 600.0
+MOST_RUNS = 3
+
+
+@pytest.mark.slow
+def test_two_workspaces_lose_nothing_though_both_servers_are_killed(tmp_path: Path) -> None:
+    folders = [make_workspace(tmp_path / name) for name in ("one", "other")]
+    ports = free_port(), free_port()
+    with ExitStack() as stack:
+        with servers(tmp_path, *ports) as environment:
+            runs = [stack.enter_context(flow(folder, environment)) for folder in folders]
+            while not all((folder / "lineage/ingest.json").exists() for folder in folders):
+                assert all(run.poll() is None for run in runs), logs(tmp_path)
+                time.sleep(0.1)
+        assert not any((folder / "reports/report.json").exists() for folder in folders)
+        with servers(tmp_path, *ports):
+            for folder, run in zip(folders, runs, strict=True):
+                finish(folder, run, environment)
+    for folder in folders:
+        made = {(folder / f"data/{name}").read_text() for name in STAGES}
+        assert made == {(folder / "source.json").read_text()}
+    assert_recorded_once(tmp_path / "mlflow.db", folders)
+
+
+def assert_recorded_once(store: Path, folders: list[Path]) -> None:
+    """One finished run for each stage of each workspace, that of its files; none goes on."""
+    with closing(sqlite3.connect(store)) as database:
+        rows = database.execute("select run_uuid, name, status from runs").fetchall()
+    finished = {run_id: name for run_id, name, status in rows if status == "FINISHED"}
+    count = Counter(finished.values())
+    assert {name: count[name] for name in STAGES} == dict.fromkeys(STAGES, len(folders)), rows
+    assert count["curate"] == len(folders)
+    assert "RUNNING" not in {status for _, _, status in rows}
+    origins = [
+        (finished[read_json(folder / f"lineage/{name}.json")["run_id"]], name)
+        for folder in folders
+        for name in STAGES
+    ]
+    assert all(found == name for found, name in origins)
+
+
+def make_workspace(folder: Path) -> Path:
+    """The beginning of the toy pipeline; stages other than `manifest` log to MLflow."""
+    folder.mkdir()
+    make_pipeline(folder)
+    stages = phase_graph()["stages"]
+    graph = {name: stages[name] for name in ("manifest", *STAGES, "report")}
+    graph["report"]["deps"] = ["report.json", "data/train"]
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": graph}))
+    (folder / "phase.py").write_text(LOGGING_STAGE)
+    commit_all(folder)
+    return folder
+
+
+@contextmanager
+def servers(place: Path, runs_port: int, flows_port: int) -> Iterator[Mapping[str, str]]:
+    """Both servers with what they knew before; in the end they are killed."""
+    address = f"http://127.0.0.1:{flows_port}/api"
+    store = f"http://127.0.0.1:{runs_port}"
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "PREFECT_HOME": str(place / "prefect"),
+    }
+    python = [sys.executable, "-m"]
+    of_runs = [*python, "mlflow", "server", "--backend-store-uri", f"sqlite:///{place}/mlflow.db"]
+    of_runs += ["--artifacts-destination", str(place / "artifacts"), "--workers", "1"]
+    of_flows = [*python, "prefect", "server", "start", "--no-services"]
+    with ExitStack() as stack:
+        for name, command, port in (
+            ("mlflow", of_runs, runs_port), ("prefect", of_flows, flows_port)
+        ):  # fmt: skip
+            words = [*command, "--host", "127.0.0.1", "--port", str(port)]
+            started = running(words, place / f"{name}.log", environment, place)
+            process = stack.enter_context(started)
+            stack.callback(os.killpg, process.pid, signal.SIGKILL)
+        for url in (f"{store}/health", f"{address}/health"):
+            wait_for_answer(url, place)
+        yield {**environment, "PREFECT_API_URL": address, "MLFLOW_TRACKING_URI": store}
+
+
+def wait_for_answer(url: str, place: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, timeout=5, trust_env=False).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    pytest.fail(logs(place))
+
+
+@contextmanager
+def flow(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", "from flows.start import run; run()"]
+    with running(command, folder.with_suffix(".log"), environment, folder) as process:
+        yield process
+
+
+def finish(folder: Path, run: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
+    """Wait for a run, and run again what did not come to its end."""
+    for _ in range(MOST_RUNS):
+        if run.wait(timeout=RUN_SECONDS) == 0:
+            return
+        with flow(folder, environment) as again:
+            again.wait(timeout=RUN_SECONDS)
+        run = again
+    pytest.fail(logs(folder.parent))
+
+
+def logs(place: Path) -> str:
+    return "\n".join(f"{log.name}:\n{log.read_text()}" for log in sorted(place.glob("*.log")))
