@@ -132,6 +132,8 @@ def scan(folder: Path, mode: str | None = None, shards: Sequence[Path] | None = 
     path = folder / "checkpoints.parquet"
     checkpoints = read_table(path, CHECKPOINTS, ANEW)
     _require_rising(checkpoints["checkpoint"], path)
+    for name in ("step", "epoch"):
+        _require_no_fall(checkpoints[name], path)
     samples, num_samples = [], 0
     for shard in shard_folders(folder) if shards is None else shards:
         index = shard / "index.parquet"
@@ -303,6 +305,17 @@ def _require_rising(numbers: pl.Series, path: Path) -> None:
         raise DataError(
             f"{path}: expected checkpoints whose numbers rise from row to row, got {shown}"
             f"{', ...' if len(numbers) > 10 else ''}. {ANEW}"
+        )
+
+
+def _require_no_fall(numbers: pl.Series, path: Path) -> None:
+    """Refuse rows in another order than that of the training: early losses would be late ones."""
+    known = numbers.drop_nulls()
+    if not ((known >= 0) & known.is_finite()).all() or not (known[1:] >= known[:-1]).all():
+        shown = ", ".join(map(str, known[:10].to_list()))
+        raise DataError(
+            f"{path}: expected {numbers.name}s of at least 0 that do not fall from row to row, "
+            f"got {shown}{', ...' if len(known) > 10 else ''}. {ANEW}"
         )
 
 

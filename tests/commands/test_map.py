@@ -337,6 +337,27 @@ def test_checkpoints_that_are_not_numbered_are_refused(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "shown"),
+    [
+        ("step", [0, -5, 10], "0, -5, 10"),
+        ("step", [0, 20, 10], "0, 20, 10"),
+        ("epoch", [2.0, 1.0, 0.0], "2.0, 1.0, 0.0"),
+        ("epoch", [0.0, float("nan"), 1.0], "0.0, nan, 1.0"),
+        ("epoch", [0.0, 1.0, float("inf")], "0.0, 1.0, inf"),
+    ],
+)
+def test_checkpoints_in_another_order_than_that_of_training_are_refused(
+    name: str, values: list[float], shown: str
+) -> None:
+    folder = foreign()
+    edit(folder / "checkpoints.parquet", **{name: pl.lit(pl.Series(values))})
+    assert refused(folder).startswith(
+        f"theirs/checkpoints.parquet: expected {name}s of at least 0 that do not fall from row to "
+        f"row, got {shown}."
+    )
+
+
 @pytest.mark.parametrize("name", ["shard_00001.bak", "shard_readme.txt", "shard_"])
 def test_a_file_named_like_a_shard_that_is_none_is_refused(name: str) -> None:
     folder = foreign(2)
