@@ -203,7 +203,7 @@ def test_init_makes_an_empty_folder_a_workspace_whose_stages_know_their_code(
     assert set(changes) >= {"manifest", "ingest", "train@0", "retrain@none-1", "report"}
     # `new`: a dependency that is there and was not recorded; a missing one would be `deleted`.
     assert changes["manifest"][0]["changed deps"] == {"params.yaml": "new"}
-    assert changes["score"][0]["changed deps"]["data/code.json"] == "deleted"
+    assert changes["score"][0]["changed deps"]["data/code/score.json"] == "deleted"
     assert (workspace / ".git").is_dir()
     assert "/.mlflow.db*" in (workspace / ".gitignore").read_text().splitlines()
     assert (workspace / ".dvcignore").read_text().splitlines()[-1] == TEMPORARIES

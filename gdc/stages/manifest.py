@@ -16,7 +16,7 @@ from gdc.workspace.code_digests import code_digests
 
 
 def main() -> None:
-    """Write ``data/code.json``, ``manifest.json``, ``pretrained.json`` and ``listed.json``.
+    """Write ``data/code``, ``code.json``, ``manifest.json``, ``pretrained.json``, ``listed.json``.
 
     DVC runs this every time, so it must be quick.
     """
@@ -48,7 +48,7 @@ def tell(found: Mapping[Path, JsonObject]) -> None:
 def contents() -> dict[Path, JsonObject]:
     """What this stage writes, by path.
 
-    Of the code every stage has its own digest for a parameter. What trains depends on
+    Each stage depends on a file of its own with the digest of its code. What trains depends on
     ``data/pretrained.json`` and not on the source: a change of it comes through the corpus. Files
     that the source leaves out are listed.
     """
@@ -61,6 +61,7 @@ def contents() -> dict[Path, JsonObject]:
     more = {"unread": left_out} if left_out else {}
     return {
         paths.CODE: code,
+        **{paths.code_path(stage): {"digest": digest} for stage, digest in code.items()},
         paths.MANIFEST: sources.fingerprint(ingest.source) | more,
         paths.PRETRAINED: sources.fingerprint_pretrained(ingest.tokenizer),
         paths.LISTED: _listed_files(params),

@@ -33,6 +33,11 @@ FRONT: Final = Path("reports/front.png")
 REFERENCE_FOLDER: Final = Path("data/reference")
 
 
+def code_path(stage: str) -> Path:
+    """Where the digest of a stage's code lies, alone: what the stage depends on."""
+    return Path(f"data/code/{stage}.json")
+
+
 def reference_tokens_path(number: int) -> Path:
     """Where the token losses under one reference model lie."""
     return REFERENCE_FOLDER / f"tokens-{number}.parquet"

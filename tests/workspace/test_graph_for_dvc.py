@@ -1,5 +1,6 @@
 """What a user of DVC meets first: narrow metrics, plots, described stages, experiments."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -85,6 +86,9 @@ def test_plots_show_pictures_and_losses(workspace: Path) -> None:
 @pytest.mark.slow
 def test_an_experiment_changes_a_parameter_and_stands_in_the_table(workspace: Path) -> None:
     dvc(workspace, "exp", "run", "-q", "-S", "rate=0.25", "-n", "lower")
-    shown = dvc(workspace, "exp", "show", "--json")
-    assert '"name": "lower"' in shown
-    assert '"rate": 0.25' in shown
+    dvc(workspace, "exp", "run", "-q", "--queue", "-S", "rate=0.75", "-n", "higher")
+    shown = dvc(workspace, "exp", "show", "--csv").splitlines()
+    rows = {row["Experiment"]: row for row in csv.DictReader(shown) if row["Experiment"]}
+    assert rows["lower"]["rate"] == "0.25"
+    assert rows["lower"]["reports/arms/none.json:extraction"] == "0.25"
+    assert (rows["higher"]["rate"], rows["higher"]["State"]) == ("0.75", "Queued")
