@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gdc import cli
+from gdc.cli import forked
 from gdc.config import Params, parse_params
 from gdc.recording.trace import Trace, base_table, gain_table, loss_table
 from gdc.schema import AUDIT, CHECKPOINTS, MEMBERSHIP, SOURCE_ROWS, TOKEN_LOSSES
@@ -163,6 +164,8 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gdc", *arguments])
+        # A child of this process would go on with the tests.
+        monkeypatch.setattr(forked, "wait_for_child", lambda: None)
         with pytest.raises(SystemExit) as ended:
             cli.main()
         output = capsys.readouterr()
