@@ -22,6 +22,9 @@ from tasks.stages import StageFailedError, StageTransientError, reproduce
 from tests.builders import REPOSITORY
 from tests.tasks.builders import ignore
 
+# Each starts DVC or other programs.
+pytestmark = pytest.mark.slow
+
 # A stage of a workspace that has its own copy of our code.
 STAGE = """
 import json, os, signal, sys, time

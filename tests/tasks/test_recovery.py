@@ -20,6 +20,9 @@ from tasks.stages import (
 )
 from tests.tasks.builders import ignore
 
+# Each starts DVC or other programs.
+pytestmark = pytest.mark.slow
+
 
 def damaged(content: bytes, how: str) -> bytes:
     """A dvc.lock as a kill, a merge or another program leaves it."""
