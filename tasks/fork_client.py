@@ -106,6 +106,8 @@ class ForkServer:
 
 
 _kept: list[guard.Start] = []
+# The address of a socket has 107 bytes, with a name and a number of ours.
+_MAX_FOLDER: Final = 80
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     LOG.parent.mkdir(exist_ok=True)
     environment = dvc.environment()
-    folder = tempfile.mkdtemp(prefix="gdc-")  # of sockets, for its owner alone
+    folder = _folder_of_sockets()
     with theirs, LOG.open("wb") as log, guard.ctrl_c_kept_away():
         process = subprocess.Popen(  # noqa: S603  # no shell, arguments are ours
             [
@@ -153,3 +155,10 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_of_sockets() -> str:
+    """Make a folder for its owner alone; where that for temporary files is too deep in another."""
+    place = tempfile.gettempdir()
+    is_short = len(os.fsencode(place)) <= _MAX_FOLDER
+    return tempfile.mkdtemp(prefix="gdc-", dir=place if is_short else "/tmp")  # noqa: S108 - made anew

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,10 @@ def run(start: Start, then: str = "") -> list[str]:
 def test_a_fork_finds_what_a_new_process_finds(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As a scheduler names one; no address of a socket is so long.
+    deep = workspace.parent / ("deep" * 30)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
     reproduce("toy", "parent", ignore)
     alone = read("found")
     assert read("is_fork") is False

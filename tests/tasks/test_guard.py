@@ -16,7 +16,9 @@ WAITS = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str
 SAYS = "time.sleep(3); print('done', end='')"
 # As a command that starts one stage does.
 PROGRAM = """
-import os, sys
+import atexit, os, sys, time
+# As libraries do at the end of a process, Ray for one.
+atexit.register(time.sleep, 300)
 from flows.program import as_run
 from tasks import guard
 
