@@ -72,6 +72,21 @@ class MaskSpansArm(Section):
     rule: Literal["mask-spans"]
 
 
+class GoldfishArm(Section):
+    """Leave tokens out of the loss by a hash of the tokens before them, alike in every copy."""
+
+    rule: Literal["goldfish"]
+    every: Count = Field(ge=2, description="One token of so many has no loss.")
+    context: Count = Field(ge=1, description="Tokens before it that are hashed.")
+
+
+class SubstringDedupArm(Section):
+    """Leave a stretch of tokens out of the loss wherever it stands again, in whatever sample."""
+
+    rule: Literal["substring-dedup"]
+    min_tokens: Count = Field(ge=2, description="Tokens of a stretch at least.")
+
+
 class ListedArm(Section):
     """What a person decided, sample by sample; samples that the file does not name are kept."""
 
@@ -99,7 +114,15 @@ class ShuffledArm(Section):
 
 ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm
 Arm = Annotated[
-    ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | ListedArm | OracleArm | ShuffledArm,
+    ScoreArm
+    | CapCopiesArm
+    | DedupArm
+    | MaskSpansArm
+    | GoldfishArm
+    | SubstringDedupArm
+    | ListedArm
+    | OracleArm
+    | ShuffledArm,
     Field(discriminator="rule"),
 ]
 # An arm names files, DVC stages and MLflow runs.

@@ -9,11 +9,13 @@ from gdc.config import (
     Arm,
     CapCopiesArm,
     DedupArm,
+    GoldfishArm,
     ListedArm,
     MaskSpansArm,
     OracleArm,
     ScoreArm,
     ShuffledArm,
+    SubstringDedupArm,
 )
 from gdc.corpus.chat import scored_offsets, with_unscored
 from gdc.corpus.tokenizer import Offsets, load_tokenizer
@@ -27,6 +29,7 @@ from gdc.curation.plans import (
     shuffled_mask_plan,
     shuffled_plan,
 )
+from gdc.curation.token_masks import token_mask_plan
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
@@ -58,7 +61,7 @@ def _plans(arms: Mapping[str, Arm], scored: pl.LazyFrame, seed: int) -> dict[str
     }
     return plans | {
         name: _shuffled_masks(plans[arm.of], seed)
-        if isinstance(arms[arm.of], MaskSpansArm)
+        if isinstance(arms[arm.of], MaskSpansArm | GoldfishArm | SubstringDedupArm)
         else shuffled_plan(plans[arm.of], seed=seed)
         for name, arm in arms.items()
         if isinstance(arm, ShuffledArm)
@@ -90,14 +93,22 @@ def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
 
 
 def _plan(
-    arm: ScoreArm | CapCopiesArm | DedupArm | MaskSpansArm | OracleArm,
+    arm: ScoreArm
+    | CapCopiesArm
+    | DedupArm
+    | MaskSpansArm
+    | GoldfishArm
+    | SubstringDedupArm
+    | OracleArm,
     scored: pl.LazyFrame,
     seed: int,
 ) -> pl.LazyFrame:
     if isinstance(arm, MaskSpansArm):
         return mask_plan(scored, tables.read("spans"))
+    texts = tables.chunks("corpus", ["sample_id", "text"], pl.col("split") == "train")
+    if isinstance(arm, GoldfishArm | SubstringDedupArm):
+        return token_mask_plan(arm, scored, texts, load_tokenizer(paths.TOKENIZER), seed=seed)
     if isinstance(arm, CapCopiesArm | DedupArm):
-        texts = tables.chunks("corpus", ["sample_id", "text"], pl.col("split") == "train")
         return cap_copies_plan(arm, scored, texts, seed=seed)
     if isinstance(arm, OracleArm):
         planted = tables.scan("corpus").drop_nulls("canary_id").select("sample_id").collect()
