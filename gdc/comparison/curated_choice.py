@@ -156,8 +156,9 @@ def _shown_sentence(arm: str, audits: ArmAudits) -> str:
     assert against is not None  # noqa: S101 - of an arm that is shown
     assert perplexity is not None  # noqa: S101 - likewise
     return (
-        f"data/curated is made by arm {arm}, shown to work: extraction "
-        f"{points(against.value)} points {ends(against, points)} against {audits.random}, "
+        f"data/curated is made by arm {arm}, shown to work: planted secrets "
+        f"extracted {points(against.value)} points {ends(against, points)} against arm "
+        f"{audits.random}, which removes as many samples, "
         f"perplexity x{decimals(perplexity.value)} {ends(perplexity, decimals)} of it "
         f"({counted(against.num_seeds, 'seed')})."
     )

@@ -97,11 +97,12 @@ def roc_png(curves: Mapping[str, RocCurve], attack: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lowest = min(0.5, *(min(curve.fpr) for curve in curves.values()))
-    for (arm, curve), (colour, line) in zip(curves.items(), cycle(_LINES), strict=False):
+    # In the order of the front, so that an arm has one colour in both pictures.
+    for (arm, curve), (colour, line) in zip(sorted(curves.items()), cycle(_LINES), strict=False):
         axes.plot(curve.fpr, curve.tpr, label=arm, linewidth=1.6, color=colour, ls=line)
     axes.plot([lowest, 1], [lowest, 1], color="#555555", linewidth=0.9, linestyle=":")
     # A rate of 0 has no place on a logarithmic axis; the lines end where it begins.
-    axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest / 2, 1.05))
+    axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.05))
     axes.set_xlabel("false positive rate: held-out texts taken for members")
     axes.set_ylabel("true positive rate: members found")
     axes.set_title(f"Membership attack {attack}, mean over seeds", loc="left", fontsize=13)
@@ -208,7 +209,13 @@ def front_png(points: Sequence[FrontPoint], path: Path) -> None:
     axes.set_title(title, loc="left", fontsize=13)
     _declutter(axes)
     if points:
-        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+        figure.legend(
+            loc="outside right upper",
+            frameon=False,
+            fontsize="small",
+            markerscale=0.7,
+            labelspacing=0.9,
+        )
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -230,7 +237,7 @@ def _front_line(
         xerr=spreads[0],
         yerr=spreads[1],
         label=name,
-        elinewidth=0.6,
+        elinewidth=1.1,
         alpha=0.85,
         **style,
     )

@@ -102,16 +102,16 @@ def _is_validated(report: Report) -> bool:
 
 def _found(report: Report) -> str:
     memorized = report.memorized
-    trust = "validated on canaries here" if _is_validated(report) else "not validated here"
+    trust = "secrets planted here validate it" if _is_validated(report) else "not validated here"
     texts = counted(memorized.num_texts, "distinct ordinary text")
     verb = "is" if memorized.num_texts == 1 else "are"
-    found = f"{texts} {verb} memorized by {report.quadrants.axis}, {trust}"
+    found = f"{texts} {verb} memorized by score {report.quadrants.axis} ({trust})"
     check = memorized.gap_check
     if check is None:
         return f"{found}."
     return (
-        f"{found}; {counted(check.num_models, 'half-model')} that this score does not read confirm "
-        f"{check.num_confirmed:,} of {check.num_texts:,}: precision "
+        f"{found}; {counted(check.num_models, 'model')} of half of the texts each, which it does "
+        f"not read, confirm {check.num_confirmed:,} of {check.num_texts:,}: precision "
         f"{percent(check.precision.value)} {ends(check.precision, percent)}, by chance 10 %."
     )
 

@@ -28,7 +28,8 @@ def verdict_of(**tables: object) -> RunVerdict:
 def test_distinct_ordinary_texts_are_found_and_their_causes_counted() -> None:
     found = verdict_of(calibration=CALIBRATION)
     assert found.found == (
-        "4 distinct ordinary texts are memorized by memorization, validated on canaries here."
+        "4 distinct ordinary texts are memorized by score memorization (secrets planted here "
+        "validate it)."
     )
     assert found.cause == (
         "1 may hold a secret, 2 have near copies, 1 show no cause in text or copies."
@@ -43,9 +44,10 @@ def test_half_models_confirm_the_texts_in_the_top_decile_of_their_gap() -> None:
     assert asked.num_confirmed == 1
     assert asked.precision is not None
     assert asked.precision.value == 1 / 3
-    assert "not validated here; 2 half-models that this score does not read confirm 1 of 3: " in (
-        asked.found
-    )
+    assert (
+        "(not validated here); 2 models of half of the texts each, which it does not read, confirm "
+        "1 of 3: "
+    ) in asked.found
 
 
 def test_a_plan_that_is_not_shown_is_called_unproven_with_what_to_do_next() -> None:
