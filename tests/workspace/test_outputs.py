@@ -196,6 +196,7 @@ def test_a_pretrained_folder_where_the_pipeline_writes_is_refused(our_folder: Pa
         outputs.require_outside_outputs(params)
 
 
+@pytest.mark.slow
 def test_every_command_refuses_a_source_among_the_outputs_before_anything_starts(
     our_folder: Path, call: Call
 ) -> None:
