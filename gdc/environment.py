@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 from gdc.errors import ConfigError
 
@@ -26,6 +27,7 @@ QUIET: Final[Mapping[str, str]] = {
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
 # Keeps Python from importing from the current folder.
 SAFE_PATH: Final = "PYTHONSAFEPATH"
+_ADDRESSES: Final = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
 _DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -69,6 +71,34 @@ def checkpoint_seconds() -> float:
             "Set it to a number such as 60, or unset it."
         )
     return seconds
+
+
+def require_addresses() -> None:
+    """Refuse an address of a server that is none, before a library meets it.
+
+    Raises:
+        ConfigError: A variable holds one.
+    """
+    for name in _ADDRESSES:
+        split_address(name, os.environ.get(name, ""))
+
+
+def split_address(name: str, address: str) -> SplitResult:
+    """Take an address apart that stands in the variable ``name``.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        # What it says may hold a part of the password.
+        raise ConfigError(
+            f"{name}: expected an address such as http://host:5000, got {address}. "
+            "In a password / is written %2F, # %23 and @ %40."
+        ) from None
+    return parts
 
 
 def child_environment() -> dict[str, str]:

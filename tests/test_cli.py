@@ -308,7 +308,15 @@ def test_a_report_of_other_types_is_one_message(call: Call, content: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("GDC_DEVICE", "junk"), ("GDC_CHECKPOINT_SECONDS", "abc")]
+    ("variable", "value"),
+    [
+        ("GDC_DEVICE", "junk"),
+        ("GDC_CHECKPOINT_SECONDS", "abc"),
+        ("MLFLOW_TRACKING_URI", "http://me:pa/ss@127.0.0.1:5000"),
+        ("MLFLOW_TRACKING_URI", "http://[::1"),
+        ("PREFECT_API_URL", "http://me:pa#ss@127.0.0.1:4200/api"),
+        ("PREFECT_API_URL", "http://127.0.0.1:99999/api"),
+    ],
 )
 def test_run_checks_the_environment_before_anything_starts(
     workspace: Path,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gdc.cli.application import Json, TextField, app, print_json
-from gdc.environment import checkpoint_seconds, device
+from gdc.environment import checkpoint_seconds, device, require_addresses
 from gdc.errors import ConfigError
 from gdc.workspace import project, run_lock, source_option
 
@@ -49,6 +49,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     # What a stage would refuse only after those before it.
     checkpoint_seconds()
     device()
+    require_addresses()
     if source is not None:
         _require_no_dry_run(dry_run=dry_run)
         source_option.write_source(source_option.describe_source(source, text_field))
@@ -112,6 +113,7 @@ def serve(
     ] = 90.0,
 ) -> None:
     """Run the pipeline in this folder at the times of a schedule, until Ctrl-C."""
+    require_addresses()
     from flows import serve as schedule
 
     schedule.serve(cron, timezone=timezone, publish=publish, server_seconds=wait)
@@ -135,6 +137,7 @@ def leaderboard(
     project.require_workspace()
     run_lock.require_free()
     half_models.require_num_models(num_models)
+    require_addresses()
     from flows import leaderboard as flow
 
     flow.run(num_models, max_workers, window_tokens)
@@ -151,6 +154,7 @@ def stage(
     """Run one stage, if its inputs changed."""
     project.require_workspace()
     project.load_params()
+    require_addresses()
     from flows import single_stage
 
     raise SystemExit(single_stage.run(name))

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 import psutil
 
 from gdc.config import Params
 from gdc.corpus.sources import require_readable
-from gdc.environment import checkpoint_seconds, device, workers
-from gdc.errors import ConfigError, GdcError, TransientError
+from gdc.environment import checkpoint_seconds, device, split_address, workers
+from gdc.errors import ConfigError, GdcError, TransientError, without_secrets
 from gdc.workspace import mlflow_store, project
 from gdc.workspace.progress import read_progress
 
@@ -184,9 +183,10 @@ def _computes_bfloat16() -> bool | None:
 
 def _services() -> str:
     mlflow_store.require_answer()
-    told = [f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI') or mlflow_store.DATABASE}"]
+    store = os.environ.get("MLFLOW_TRACKING_URI") or mlflow_store.DATABASE
+    told = [f"MLflow at {without_secrets(store)}"]
     if address := os.environ.get("PREFECT_API_URL"):
-        parts = urlsplit(address)
+        parts = split_address("PREFECT_API_URL", address)
         try:
             place = (parts.hostname or "", parts.port or 80)
             socket.create_connection(place, _ANSWER_SECONDS).close()
@@ -195,7 +195,7 @@ def _services() -> str:
                 f"PREFECT_API_URL: expected a server at {address}, got none: "
                 f"{error.strerror or error}. Start it (prefect server start), or unset it."
             ) from None
-        told.append(f"Prefect at {address}")
+        told.append(f"Prefect at {without_secrets(address)}")
     return ", ".join(told)
 
 

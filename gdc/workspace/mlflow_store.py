@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from filelock import FileLock
 
-from gdc.environment import QUIET
+from gdc.environment import QUIET, split_address
 from gdc.errors import ConfigError, GdcError, TransientError
 from gdc.filesystem.durable import new_file
 
@@ -56,7 +56,7 @@ def require_answer() -> None:
         TransientError: Nobody listens where the server is said to be.
         ConfigError: The database is a file of another kind.
     """
-    parts = urlsplit(tracking_uri())
+    parts = split_address("MLFLOW_TRACKING_URI", tracking_uri())
     port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
     is_direct = parts.scheme not in getproxies() or proxy_bypass(parts.hostname or "")
     if parts.hostname and port and is_direct:

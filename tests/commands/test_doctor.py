@@ -59,6 +59,33 @@ def test_a_service_that_does_not_answer_may_answer_later(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])
+def test_an_address_that_is_none_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "http://me:pa/ss@127.0.0.1:5000")
+    found = failed()["services"]
+    assert found.text.startswith(
+        f"{name}: expected an address such as http://host:5000, got http://***@127.0.0.1:5000."
+    )
+    assert "pa/ss" not in found.text
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_password_of_a_service_that_answers_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        place = f"127.0.0.1:{listening.getsockname()[1]}"
+        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+            monkeypatch.setenv(name, f"http://me:hunter2@{place}")
+        told = {found.check: found.text for found in doctor.examine()}["services"]
+    assert told == f"MLflow at http://***@{place}, Prefect at http://***@{place}"
+
+
+@pytest.mark.usefixtures("workspace")
 def test_what_makes_a_run_worse_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ENOUGH_DISK", 2**60)
     monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
