@@ -17,6 +17,7 @@ from gdc.workspace.code_digests import code_digests
 
 # Set in what a launcher starts: a program that sets no RANK would be started again for ever.
 _LAUNCHED: Final = "GDC_LAUNCHED"
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(main: Callable[[], None], *, is_training: bool = False) -> None:
@@ -26,10 +27,10 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
     trains may be started as several processes, by the program that ``GDC_LAUNCHER`` names.
     """
     never_fail_to_print()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _exit_once)
     # Unless who started us has us ignore it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
+        signal.signal(signal.SIGINT, _exit_once)
     try:
         if is_training:
             _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))
@@ -39,6 +40,17 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
+    finally:
+        for number in _STOPS:
+            # All is written: an exit among what libraries do at the end would be a traceback.
+            if signal.getsignal(number) is _exit_once:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _exit_once(number: int, _frame: object) -> None:
+    for stop in _STOPS:
+        signal.signal(stop, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _require_known_code() -> None:

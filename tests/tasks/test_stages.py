@@ -142,10 +142,13 @@ def test_a_guarded_program_hands_on_its_output_and_its_exit_code() -> None:
 
 # A stage that waits in the middle of a write.
 TERMINATED_STAGE = """
-import time
+import atexit, os, signal, time
 from pathlib import Path
 from gdc.filesystem import durable
 from gdc.stages.runner import run
+
+# A stop that comes again at its end.
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
 
 def main():
     with durable.new_file(Path("data/a")) as temporary:
