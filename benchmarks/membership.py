@@ -24,7 +24,8 @@ from score_corpora import code, docs
 from torch import nn
 
 from gdc.audit import membership_table
-from gdc.audit.attacks import BLIND, References
+from gdc.audit.attack_inputs import References
+from gdc.audit.attacks import BLIND
 from gdc.comparison import leakage
 from gdc.comparison.results import AttackMeasures
 from gdc.config import Gpt2Model, TrainingConfig

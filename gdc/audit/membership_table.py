@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.audit import attacks, predictability
+from gdc.audit.attack_inputs import AttackInputs, Population, References, TokenTable
 from gdc.audit.attack_metrics import AttackMetrics, measure_attack, tail_rate
-from gdc.audit.attacks import AttackInputs, Population, References, TokenTable
 from gdc.audit.extraction import Secrets
 from gdc.audit.predictability import Stretch
 from gdc.corpus.chat import scored_texts

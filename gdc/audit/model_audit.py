@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gdc.audit import extraction, membership_table, predictability
-from gdc.audit.attacks import References
+from gdc.audit.attack_inputs import References
 from gdc.audit.extraction import Secrets
 from gdc.audit.predictability import Stretch
 from gdc.config import EvaluateConfig

@@ -10,7 +10,7 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from gdc.audit import membership_table, model_audit, windows
-from gdc.audit.attacks import References
+from gdc.audit.attack_inputs import References
 from gdc.audit.model_audit import AuditedTexts, Subject
 from gdc.audit.predictability import Stretch
 from gdc.commands.own_files import (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gdc.audit.attacks import AttackInputs, Population, References, TokenTable
+from gdc.audit.attack_inputs import AttackInputs, Population, References, TokenTable
 
 
 def tokens_of(

@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from gdc.audit import attacks
+from gdc.audit.attack_inputs import AttackInputs, Population, References, TokenTable
 from gdc.audit.attack_metrics import auc, null_std
 from gdc.audit.attacks import (
     ATTACKS,
     BLIND,
     SMALLEST_STD,
-    AttackInputs,
-    Population,
-    References,
-    TokenTable,
     attack_texts,
     fit_gaussians,
     log_density,
