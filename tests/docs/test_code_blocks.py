@@ -144,6 +144,8 @@ def test_a_yaml_block_is_accepted_as_params(block: Block) -> None:
     # A choice is replaced as a whole: keys of another kind would be too many.
     if "source" in part.get("ingest", {}):
         values["ingest"]["source"] = {}
+    if "kind" in part.get("model", {}):
+        values["model"] = {}
     parse_params(merged(values, part), name=str(block))
 
 
