@@ -74,8 +74,9 @@ docs: $(STAMP)  ## Build the site of docs/ in work/site, with no dead link.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "the site      $(abspath work/site)/index.html"
 
-pictures: $(STAMP)  ## Draw the pictures of the README from the finished run in this folder.
+pictures: $(STAMP)  ## Draw the pictures of README and docs from the finished run in this folder.
 	$(BIN)/python benchmarks/pictures.py .
+	$(BIN)/python benchmarks/screens.py .
 
 ui: $(STAMP)  ## Open the report and the MLflow pages.
 	$(BIN)/gdc ui
