@@ -97,6 +97,7 @@ class _Samples:
     heldout: pl.DataFrame
     canaries: pl.DataFrame
     num_others: int  # rows that are no samples of the trace
+    is_chat: bool  # whether they are conversations
 
 
 def run(request: Request, out: Path, limit: int, ray: str | None = None) -> MapReport:
@@ -242,7 +243,8 @@ def _read_samples(request: Request, trace: Trace) -> _Samples:
             f"--canaries: expected some of its {planted.height} planted texts in --corpus, got "
             "none. Give the training file that they were planted into."
         )
-    return _Samples(corpus, _read_heldout(request, trace), canaries, num_others)
+    heldout, is_chat = _read_heldout(request, trace), own.chat is not None
+    return _Samples(corpus, heldout, canaries, num_others, is_chat)
 
 
 def _read_heldout(request: Request, trace: Trace) -> pl.DataFrame:
@@ -297,7 +299,7 @@ def _judge(
         return None
     from gdc.commands.canary_labels import label_by_model  # noqa: PLC0415 - it imports torch
 
-    labelled = label_by_model(found.canaries, request.model, tokenizer)
+    labelled = label_by_model(found.canaries, request.model, tokenizer, is_said=found.is_chat)
     planted = found.corpus.drop_nulls("canary_id").select("sample_id", "canary_id")
     present = labelled.join(planted, on="canary_id", how="semi", maintain_order="left")
     return calibration.calibrate(table, planted, present, params.partition, seed=params.seed)

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from gdc.cli import app
 from gdc.commands.map_corpus import Request, run
+from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
 from gdc.errors import ConfigError, DataError
-from gdc.schema import CANARIES
+from gdc.schema import CANARIES, TOKEN_LOSSES
 from gdc.workspace import paths
 from tests.builders import trace_of, write_trace
 from tests.commands.builders import save_lstm
@@ -170,3 +171,107 @@ def test_the_command_lists_samples_and_refuses_texts_without_a_corpus() -> None:
     assert "my.jsonl:5" not in done.output
     with pytest.raises(ConfigError, match="--id-field: expected --corpus beside it"):
         CliRunner().invoke(app, ["map", "x", "--id-field", "id"], catch_exceptions=False)
+
+
+def heldout_rows(count: int = 20) -> str:
+    rows = [
+        {"id": f"h{i}", "text": f"held out are {i} apples of tree {i % 7}"} for i in range(count)
+    ]
+    return write_rows(rows, "held.jsonl")
+
+
+def trace_with_heldout(*, tokens: bool = False) -> Path:
+    """Held-out samples fall by 1 to 1.2 nats per token, and of tokens by as much each."""
+    curves = {name: [6.0, 6.0 - fall / 2, 6.0 - fall] for name, fall in FALLS.items()}
+    found = trace_of(curves, "probe")
+    unseen = trace_of({f"h{i}": [6.0, 5.5, 5.0 - i / 100] for i in range(20)}, "probe")
+    sizes = {name: len(text) + 1 for name, text in TEXTS.items()}
+    index = found.index.with_columns(num_tokens=pl.Series([sizes[name] for name in FALLS]))
+    unseen_index = unseen.index.with_columns(num_tokens=pl.lit(40, pl.Int64))
+    both = tuple(
+        pl.DataFrame(
+            [
+                (name, [6.0] * size, late(name, size))
+                for name, size in of.select("sample_id", "num_tokens").iter_rows()
+            ],
+            schema=TOKEN_LOSSES,
+            orient="row",
+        )
+        for of in (index, unseen_index)
+    )
+    write_trace(
+        7,
+        replace(
+            found, index=index, heldout_index=unseen_index, heldout_losses=unseen.losses,
+            tokens=(both[0], both[1]) if tokens else None,
+        ),
+    )  # fmt: skip
+    return paths.trace_path(7)
+
+
+def late(name: str, num_tokens: int) -> list[float]:
+    """Last losses of tokens that are characters: the secret's eight digits fell to nothing."""
+    if name not in {"c", "k"}:
+        return [5.0 + i / 1000 for i in range(num_tokens)]
+    return [5.0] * (num_tokens - 9) + [0.01] * 8 + [5.0]
+
+
+def test_heldout_texts_give_the_scores_that_compare_with_them() -> None:
+    request = Request(
+        trace_with_heldout(), corpus(), heldout=heldout_rows(), id_field="id", axis="late_drop"
+    )
+    report = run(request, OUT, 2)
+    assert {row.sample_id for row in report.highest[:2]} == {"c", "k"}
+    scores = pl.read_parquet(OUT / "scores.parquet")
+    assert scores["calibrated_drop"].null_count() == 0
+    missing = write_rows([{"id": "h0", "text": "one"}], "few.jsonl")
+    with pytest.raises(DataError, match="--heldout"):
+        run(replace(request, heldout=missing), OUT, 2)
+    with pytest.raises(DataError, match="--heldout: expected held-out losses"):
+        run(replace(request, trace=trace()), OUT, 2)
+
+
+def test_spans_are_those_of_the_tokens_that_fell_beyond_heldout_ones() -> None:
+    Path("tokenizer").mkdir()
+    save_tokenizer(train_tokenizer(["one byte is one token"], 257), Path("tokenizer"))
+    request = Request(
+        trace_with_heldout(tokens=True), corpus(), id_field="id", tokenizer="tokenizer",
+        axis="total_drop",
+    )  # fmt: skip
+    run(request, OUT, 2)
+    spans = pl.read_parquet(OUT / "spans.parquet").filter(pl.col("sample_id") == "c")
+    ((start, end),) = spans.select("start", "end").rows()
+    assert TEXTS["c"][start:end] == "73519402"
+    report = run(replace(request, tokenizer=None), OUT, 2)
+    assert any("name the --tokenizer" in warning for warning in report.spans.warnings)
+
+
+def test_the_model_says_what_each_score_is_worth_on_the_canaries() -> None:
+    rows = []
+    for family in ("digits", "words"):
+        for n, number in ((2, 3), (0, 9)):
+            for i in range(number):
+                prefix, secret = f"{family} {n} {i} is", f" {n}{i}"
+                rows.append((f"{family}-{n}-{i}", family, prefix, secret, prefix + secret, n))
+    canaries = pl.DataFrame(rows, schema=CANARIES, orient="row")
+    canaries.write_parquet("canaries.parquet")
+    planted = {row[0]: row[4] for row in rows if row[5]}
+    texts = TEXTS | planted
+    Path("model").mkdir()
+    save_lstm(Path("model"), [*texts.values()], is_trained=False)
+    curves = {name: [6.0, 5.0 - i / 10] for i, name in enumerate(texts)}
+    write_trace(7, trace_of(curves, "probe"))
+    request = Request(
+        paths.trace_path(7),
+        write_rows([{"id": name, "text": text} for name, text in texts.items()]),
+        canaries=Path("canaries.parquet"),
+        model="model",
+        tokenizer="model/tokenizer",
+    )
+    report = run(request, OUT, 3)
+    assert report.calibration is not None
+    assert {card.score for card in report.calibration.cards} >= {"total_drop", "final_loss"}
+    # A model that was never trained knows no canary, so nothing validates a score.
+    assert report.quadrants.axis == "total_drop"
+    with pytest.raises(ConfigError, match="nowhere"):
+        run(replace(request, model="nowhere", tokenizer=None), OUT, 3)

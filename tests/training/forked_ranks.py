@@ -12,8 +12,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 # A server process that forks: it runs no torch, as forks of a process that does may hang.
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
     [
         "tests.training.train_together",
         # Each of these is otherwise imported at its first use, by every rank.
@@ -41,11 +41,11 @@ def run(  # noqa: PLR0913 - how a test trains
         The largest exit code, 0 if all ended well.
     """
     folder.mkdir(exist_ok=True)
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port(), "WORLD_SIZE": str(count)}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(count)}
     launched = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
     options = (kind, folder / "out.npz", die_at, dropout)
     ranks = [
-        _SERVER.Process(
+        SERVER.Process(
             target=_train, args=(folder, {**variables, "GDC_PARALLEL": parallel}, options)
         )
         for variables in launched or [{}]
@@ -70,7 +70,7 @@ def _train(
         dist.destroy_process_group()
 
 
-def _free_port() -> str:
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])

@@ -1,5 +1,6 @@
 """Weights in labels, and the weighted loss in a trainer of other people."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from gdc.training.weighted_trainer import (
     use_weights,
     weighted_loss,
 )  # fmt: skip
+from tests.training.forked_ranks import SERVER, free_port
 
 VOCABULARY = 11
 END = "<end>"
@@ -204,3 +206,43 @@ def test_trls_own_padding_packing_and_column_removal_keep_the_weights(
     use_weights(trainer)
     trainer.train()
     assert sum(trainer.parts) == pytest.approx(whole_loss(SAMPLES), abs=1e-6)
+
+
+def train_as_rank(folder: Path, environment: Mapping[str, str], size: int) -> None:
+    """One step of plain gradient descent on all samples; the weights go to a file of the rank."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    trainer = trainer_of(
+        [in_labels(sample) for sample in SAMPLES], folder / "out", optim="sgd", max_grad_norm=0.0,
+        per_device_train_batch_size=size, ddp_backend="gloo" if environment else None,
+    )  # fmt: skip
+    trainer.args.learning_rate = 0.5
+    use_weights(trainer)
+    trainer.train()
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    torch.save(weights, folder / f"weights-{environment.get('RANK', 'alone')}.pt")
+    if torch.distributed.is_initialized():
+        # A forked process runs nothing at its exit.
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_step_that_one_takes_on_the_same_weights(tmp_path: Path) -> None:
+    start = torch.cat([parameter.detach().flatten() for parameter in tiny_model().parameters()])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    ranks = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    processes = [
+        SERVER.Process(target=train_as_rank, args=(tmp_path, environment, 3))
+        for environment in ranks
+    ]
+    for process in processes:
+        process.start()
+    train_as_rank(tmp_path, {}, 6)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    alone, *both = (torch.load(tmp_path / f"weights-{name}.pt") for name in ("alone", "0", "1"))
+    assert (alone - start).abs().max() > 1e-3
+    for of_rank in both:
+        torch.testing.assert_close(of_rank, alone, atol=1e-6, rtol=1e-5)
