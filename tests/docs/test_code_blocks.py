@@ -145,7 +145,7 @@ def test_a_yaml_block_is_accepted_as_params(block: Block) -> None:
     if "source" in part.get("ingest", {}):
         values["ingest"]["source"] = {}
     if "kind" in part.get("model", {}):
-        values["model"] = {}
+        values["model"] = values["ingest"]["tokenizer"] = {}
     parse_params(merged(values, part), name=str(block))
 
 
