@@ -47,7 +47,7 @@ class Found:
     """What a campaign found so far."""
 
     kills: list[dict[str, Any]] = field(default_factory=list)
-    trials: int = 0
+    ended: set[float] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     mended: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -92,8 +92,9 @@ def campaign(place: Path, options: argparse.Namespace) -> None:
         shutil.copytree(reference, folder, symlinks=True)
         builders.forget(folder, targets := chance.choice(TARGETS))
         trial = killing.Trial(folder, chance, options.longest, start=starter(chance))
+        known = {"trial": time.time(), "forgotten": targets}
         for row in rows_of(trial, expected):
-            add(options.rows, row | {"forgotten": targets})
+            add(options.rows, row | known)
             num_rounds += "victim" in row
         if row["faults"]:
             shutil.copytree(folder, options.rows.with_suffix(f".fault-{num_rounds}"), symlinks=True)
@@ -160,7 +161,7 @@ def read(rows: Path) -> Found:
         if "victim" in row:
             found.kills.append(row)
         else:
-            found.trials += 1
+            found.ended.add(row["trial"])
         found.seconds += row["seconds"]
         if "mended" in row:
             found.mended.append(row["mended"])
@@ -174,10 +175,12 @@ def result_table(found: Found) -> str:
     differences = sum(fault.startswith("other bytes") for fault in found.faults)
     stuck = sum(fault.startswith("does not go on") for fault in found.faults)
     during = Counter(kill["during"] for kill in found.kills)
+    num_cut_off = sum(kill["trial"] not in found.ended for kill in found.kills)
     text = (
         f"{rounds_table(found.kills)}\n"
-        f"{len(found.kills)} rounds in {found.trials} workspaces, each run to its end afterwards, "
-        f"in {found.seconds / 60:.0f} minutes: "
+        f"{len(found.kills)} rounds in {found.seconds / 60:.0f} minutes; {len(found.ended)} "
+        f"workspaces were run to their end afterwards, those of {num_cut_off} rounds were not, as "
+        "the campaign was stopped: "
         f"{differences} files with other bytes, {stuck} workspaces that do not go on, "
         f"{len(found.faults) - differences - stuck} other faults (a process or a lock left, a "
         "traceback, an MLflow run without an end).\n\n"
