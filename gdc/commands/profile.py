@@ -9,7 +9,6 @@ import polars as pl
 
 from gdc.errors import ConfigError, SchemaError
 from gdc.filesystem import durable
-from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.profile import Panel, Profile, profile_of
 from gdc.recording.trace import Trace
 from gdc.report import plots
@@ -55,7 +54,7 @@ def run(trace: Path, quadrants: Path | None, out: Path) -> dict[str, Profile]:
     return found
 
 
-def to_json(profiles: Mapping[str, Profile]) -> JsonObject:
+def to_json(profiles: Mapping[str, Profile]) -> dict[str, object]:
     """The profiles as values of JSON."""
     return {name: profile.to_json() for name, profile in profiles.items()}
 

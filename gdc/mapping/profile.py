@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdc.errors import DataError
-from gdc.filesystem.json_values import JsonObject
 from gdc.statistics.bootstrap import Estimate
 
 Values = NDArray[np.float64]
@@ -93,7 +92,7 @@ class Profile:
     num_texts: int
     num_left_out: int
 
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> dict[str, object]:
         """As values of JSON."""
         return asdict(self)
 

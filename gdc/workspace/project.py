@@ -50,7 +50,7 @@ def require_our_graph() -> None:
 
     graph = read_yaml(GRAPH)
     found = _stages_of(graph)
-    missing = [name for name in _stages_of(_installed_graph()) if name not in found]
+    missing = [name for name in _stages_of(read_yaml(_installed_graph_path())) if name not in found]
     if missing:
         raise ConfigError(
             f"{GRAPH}: expected the stages of gdc, got {', '.join(map(str, found)) or 'none'}, "
@@ -172,7 +172,7 @@ def _require_no_foreign_files() -> None:
     # A run that failed may leave outputs that dvc.lock does not know.
     if GRAPH.exists() and (outputs.LOCK.exists() or Path("work").exists()):
         return
-    found = list(outputs.foreign_files(_installed_graph()))
+    found = list(outputs.foreign_files(read_yaml(_installed_graph_path())))
     if found:
         raise ConfigError(
             f"{found[0]}: expected nothing where the pipeline writes, got {len(found)} file(s) "
@@ -190,10 +190,6 @@ def _installed_graph_path() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / GRAPH
     return installed if installed.exists() else package.parent / GRAPH
-
-
-def _installed_graph() -> JsonObject:
-    return read_yaml(_installed_graph_path())
 
 
 def _stages_of(graph: Mapping[str, Any]) -> list[str]:
