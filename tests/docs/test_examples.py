@@ -1,6 +1,7 @@
 """The examples run, and find what they were made to show."""
 
 import json
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -60,3 +61,16 @@ def test_a_model_is_audited_and_gives_the_planted_secret_away(
     assert (audit.height, json.loads((tmp_path / "audit/report.json").read_text()) != {}) == (
         10, True,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_diffusion_model_gives_repeated_images_back_until_the_map_takes_them_out(
+    tmp_path: Path,
+) -> None:
+    told = run("diffusion.py", tmp_path)
+    shares = dict(re.findall(r"from (.+): ([\d.]+)% of the generated images are a rep", told))
+    before, mapped, random = (float(share) for share in shares.values())
+    assert before >= 2
+    assert mapped <= before / 5
+    assert random >= before / 4
+    assert (tmp_path / "diffusion.png").stat().st_size > 10_000
