@@ -65,6 +65,9 @@ def test_a_ctrl_c_that_reaches_what_was_started_alone_is_not_heeded() -> None:
         os.killpg(process.pid, signal.SIGINT)
     assert process.stdout.read() == b"done"
     assert process.wait() == 0
+    # Only now: a guard ends what it started once this is closed.
+    with process:
+        pass
 
 
 def test_what_a_stop_raises_where_python_drops_it_is_not_told() -> None:
