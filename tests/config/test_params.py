@@ -442,3 +442,19 @@ def test_no_former_name_is_a_present_one_and_each_leads_to_one() -> None:
 def stands(values: Mapping[str, Any], name: str) -> bool:
     section, _, rest = name.partition(".")
     return section in values and (not rest or stands(values[section], rest))
+
+
+def test_a_model_and_its_tokenizer_have_one_revision() -> None:
+    name = {"kind": "pretrained", "name": "some/model"}
+    values = params_with().model_dump(mode="json")
+    tuning = {"lora": None, "gradient_checkpointing": False}
+    sizes = {"block_size": 8, "precision": "float32"}
+    values["model"] = {**name, **sizes, **tuning, "revision": "v1"}
+    for revision in ("v2", None):
+        values["ingest"]["tokenizer"] = {**name, "revision": revision}
+        with pytest.raises(
+            ConfigError, match=rf"tokenizer.revision: expected 'v1' .* got {revision!r}"
+        ):
+            parse_params(values, name="test")
+    values["ingest"]["tokenizer"] = {**name, "revision": "v1"}
+    parse_params(values, name="test")

@@ -31,7 +31,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel, parse_params
+from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.training.models import (
@@ -39,12 +39,10 @@ from gdc.training.models import (
     build_model,
     load_model,
     model_settings,
-    on_device,
     open_model,
     save_model,
     target_states,
 )
-from tests.builders import params_with
 
 VOCAB_SIZE, END_OF_TEXT, BLOCK_SIZE = 40, 39, 8
 LSTM = LstmModel(
@@ -274,22 +272,6 @@ def test_an_unknown_name_is_a_mistake_offline_and_transient_online(
         pretrained("./connect")
 
 
-def test_a_model_and_its_tokenizer_have_one_revision() -> None:
-    name = {"kind": "pretrained", "name": "some/model"}
-    values = params_with().model_dump(mode="json")
-    tuning = {"lora": None, "gradient_checkpointing": False}
-    sizes = {"block_size": 8, "precision": "float32"}
-    values["model"] = {**name, **sizes, **tuning, "revision": "v1"}
-    for revision in ("v2", None):
-        values["ingest"]["tokenizer"] = {**name, "revision": revision}
-        with pytest.raises(
-            ConfigError, match=rf"tokenizer.revision: expected 'v1' .* got {revision!r}"
-        ):
-            parse_params(values, name="test")
-    values["ingest"]["tokenizer"] = {**name, "revision": "v1"}
-    parse_params(values, name="test")
-
-
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"expected a model folder with config.json, got none"):
         load_model(tmp_path)
@@ -501,26 +483,3 @@ def test_an_lstm_whose_config_is_edited_is_refused(
     for load in (load_model, lambda folder: open_model(str(folder), vocab_size=VOCAB_SIZE)):
         with pytest.raises(SchemaError, match=message):
             load(tmp_path)
-
-
-# ---- the device
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("junk", r"expected one of cpu, cuda, .* got 'junk'"),
-        ("cuda:x", r"expected one of cpu, cuda, .* got 'cuda:x'"),
-        ("", r"expected one of cpu, cuda, .* got ''"),
-        ("xpu", r"expected a device that torch .* has here, got 'xpu': "),
-        ("cuda:99", r"expected a device that torch .* has here, got 'cuda:99': "),
-    ],
-)
-def test_a_device_that_is_not_there_is_refused(
-    name: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GDC_DEVICE", name)
-    with pytest.raises(ConfigError, match=f"GDC_DEVICE: {message}"):
-        on_device(built(LSTM))
-    monkeypatch.setenv("GDC_DEVICE", "cpu:0")
-    assert next(on_device(built(LSTM)).parameters()).device.type == "cpu"
