@@ -285,6 +285,7 @@ class TraceRecorder:
         # States of before know nothing of it: the file does.
         self._last_call = state.get("last_call", self._num_records)
         if "first_steps" in state:
+            self._is_dated = True
             self._first_steps[:] = state["first_steps"].cpu().numpy()
             self._first_calls[:] = state["first_calls"].cpu().numpy()
         self._waiting.clear()

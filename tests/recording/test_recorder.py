@@ -85,6 +85,22 @@ def test_what_is_evaluated_by_the_loop_itself_is_not_seen(tmp_path: Path) -> Non
     assert first_steps_of(tmp_path / "t") == [None, 1]
 
 
+def test_a_run_that_was_killed_after_a_look_before_training_still_tells_first_steps(
+    tmp_path: Path,
+) -> None:
+    recorder = gdc.TraceRecorder(tmp_path / "t", range(2))
+    recorder.record([0, 1], [1.0, 1.0])
+    recorder.checkpoint(step=0, mode="probe")
+    recorder.record([1], [1.0])
+    state = recorder.state_dict()
+    again = gdc.TraceRecorder(tmp_path / "t", range(2), resume=True)
+    again.load_state_dict(state)
+    again.record([0], [1.0])
+    again.checkpoint(step=2)
+    again.close()
+    assert first_steps_of(tmp_path / "t") == [2, 1]
+
+
 def test_a_sample_that_only_a_lost_part_of_the_run_saw_is_not_seen(tmp_path: Path) -> None:
     recorder = gdc.TraceRecorder(tmp_path / "t", range(2))
     for step in (0, 1):
