@@ -63,11 +63,10 @@ def test_a_model_is_audited_and_gives_the_planted_secret_away(
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_diffusion_model_gives_repeated_images_back_until_the_map_takes_them_out(
-    tmp_path: Path,
+    run: Callable[[str], str], tmp_path: Path
 ) -> None:
-    told = run("diffusion.py", tmp_path)
+    told = run("diffusion.py")
     shares = dict(re.findall(r"from (.+): ([\d.]+)% of the generated images are a rep", told))
     before, mapped, random = (float(share) for share in shares.values())
     assert before >= 2
