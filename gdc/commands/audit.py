@@ -105,7 +105,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
         TransientError: The Hub did not answer.
     """
     outputs.require_free(folder, WRITTEN, _paths_read(request))
-    durable.make_folder(folder)
+    outputs.claim(folder, WRITTEN)
     inputs = read_inputs(request, num_members, open_tokenizer(request))
     tokens, bits, tokenizer, block_size = _record(request, inputs.texts)
     asked = replace(request, block_size=block_size)

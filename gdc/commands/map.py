@@ -144,13 +144,14 @@ def map_trace(
             id stands in two rows, or a number cannot be.
         SchemaError: A file is missing or has other columns or rows.
     """
-    names = (f"{table}.{ending}" for table in _TABLES for ending in ("parquet", "json"))
+    names = [f"{table}.{ending}" for table in _TABLES for ending in ("parquet", "json")]
     outputs.require_free(out, names, {"the trace": trace})
     with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
         for shard in traces.shard_folders(trace):
             trace_checks.require_losses(shard, scan, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
+        outputs.claim(out, names)
         tables.sink_table(out / "scores.parquet", table, SCORES)
     written = table_files.scan_parquet(out / "scores.parquet")
     num_checkpoints = len(scan.columns(score.mode))
@@ -172,7 +173,7 @@ def map_on_cluster(
     All of them see both folders under these names. ``scores/`` and ``quadrants/`` hold one file a
     shard, of its name. What needs all losses, a quantile of them, is read here.
     """
-    names = (f"{table}{ending}" for table in _TABLES for ending in ("", ".json"))
+    names = [f"{table}{ending}" for table in _TABLES for ending in ("", ".json")]
     outputs.require_free(out, names, {"the trace": trace})
     trace, out = trace.absolute(), out.absolute()
     for table in _TABLES:
@@ -182,6 +183,7 @@ def map_on_cluster(
         epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
     given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
     shards = traces.shard_folders(trace)
+    outputs.claim(out, names)
     with durable.new_folder(out / "scores") as folder:
         ray_cluster.for_each(partial(_score_shard, trace, folder, given), shards)
     scored = [out / "scores" / f"{shard.name}.parquet" for shard in shards]

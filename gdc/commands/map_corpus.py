@@ -22,7 +22,6 @@ from gdc.corpus import near_duplicates
 from gdc.corpus.samples import content_id, normalize
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
-from gdc.filesystem import durable
 from gdc.mapping import calibration, causes, quadrants, spans
 from gdc.mapping.score_cards import AutoAxis, Calibration
 from gdc.mapping.spans import SpansSummary
@@ -189,7 +188,7 @@ def _measure(
 
 
 def _write(found: ReportTables, out: Path) -> None:
-    durable.make_folder(out)
+    outputs.claim(out, WRITTEN)
     tables.write_table(out / "scores.parquet", found.scores, SCORES)
     tables.write_table(out / "quadrants.parquet", found.quadrants, QUADRANT_TABLE)
     tables.write_table(out / "spans.parquet", found.spans, SPANS)

@@ -47,7 +47,7 @@ def run(trace: Path, quadrants: Path | None, out: Path) -> dict[str, Profile]:
         of_quadrant = profile_of(panel, chosen)
         if of_quadrant.num_texts:
             found[name] = of_quadrant
-    durable.make_folder(out)
+    outputs.claim(out, WRITTEN)
     files.write_json(out / "profile.json", to_json(found))
     with durable.new_file(out / "profile.png") as temporary:
         plots.profile_png(found, temporary)

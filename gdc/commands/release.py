@@ -153,6 +153,7 @@ def judge(report: AuditReport, options: Options, folder: Path) -> Verdict:
     own = read_rows(options.corpus, options.text_field, options.id_field, "--corpus", tokenizer)
     leaked = _leaked(found, own, tokenizer, show_text=options.show_text)
     verdict = _verdict(report, found, options, leaked.height)
+    outputs.claim(folder, WRITTEN)
     with durable.new_file(folder / "leaked.parquet") as temporary:
         leaked.write_parquet(temporary)
     files.write_json(folder / "verdict.json", verdict.to_json())

@@ -28,6 +28,12 @@ def scan_parquet(*paths: Path) -> pl.LazyFrame:
     return pl.scan_parquet([path.absolute() for path in paths], glob=False)
 
 
+def scan_ipc(path: Path) -> pl.LazyFrame:
+    """Open a file of Arrow as a lazy table; see ``read_parquet``."""
+    require_file(path)
+    return pl.scan_ipc(path.absolute(), glob=False)
+
+
 def whole_batches(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     """The rows of a lazy table, batch by batch, in any order.
 

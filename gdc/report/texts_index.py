@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gdc.filesystem import durable
+from gdc.filesystem import durable, table_files
 from gdc.report.sample_table import scores_of
 from gdc.report.samples import ACTIONS
 from gdc.workspace import files
@@ -81,7 +81,7 @@ def open_index(samples: pl.LazyFrame, path: Path, folder: Path) -> TextsIndex:
     narrow, wide = (_mapped(folder / name) for name in (_NARROW, _WIDE))
     return TextsIndex(
         narrow=_frame(narrow.read_all()),
-        wide=pl.scan_ipc(folder / _WIDE),
+        wide=table_files.scan_ipc(folder / _WIDE),
         batches=[wide.get_batch(number) for number in range(wide.num_record_batches)],
         schema=wide.schema,
         words=files.read_json(about)["words"],
@@ -120,7 +120,7 @@ def _write(samples: pl.LazyFrame, folder: Path, stamp: list[int]) -> None:
         "_text": pl.col("text").str.to_lowercase(),
     }
     first.with_columns(**lowered).sink_ipc(folder / _WIDE, compression="uncompressed")
-    wide = pl.scan_ipc(folder / _WIDE)
+    wide = table_files.scan_ipc(folder / _WIDE)
     words = {
         name: wide.select(pl.col(name).unique().drop_nulls().sort()).collect()[name].to_list()
         for name in _WORDS

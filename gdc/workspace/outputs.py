@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from gdc.config import HuggingFaceSource, Params, PretrainedTokenizer
 from gdc.errors import ConfigError
+from gdc.filesystem import durable
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import links_below, overlapping
 from gdc.workspace import files, paths
@@ -23,6 +24,8 @@ _NOT_IN_GRAPH: Final = (
     Path("reports/leaderboard.png"), Path("reports/certificate.json"),
 )  # fmt: skip
 _TEMPLATE: Final = "${"
+# In an ``--out`` folder: the names of the files there that are ours to write again.
+RESULTS: Final = ".gdc-results.json"
 
 
 def graph_outputs(graph: Mapping[str, Any]) -> list[Path]:
@@ -85,8 +88,8 @@ def require_free(out: Path, names: Iterable[str], inputs: Mapping[str, Path | No
         inputs: Paths that the command reads, by the option that names them.
 
     Raises:
-        ConfigError: The folder cannot be created or written, or a result would overwrite an input
-            or an output of the pipeline.
+        ConfigError: The folder cannot be created or written, or a result would overwrite an input,
+            an output of the pipeline, or a file that ``claim`` does not know.
     """
     _require_makeable(out)
     results = [out / name for name in names]
@@ -105,6 +108,25 @@ def require_free(out: Path, names: Iterable[str], inputs: Mapping[str, Path | No
                 f"--out {out}: expected a folder apart from {option} {path}, got one whose "
                 f"{found.name} would lie at, above or below it. Name another."
             )
+    ours = _claimed(out)
+    for result in results:
+        if os.path.lexists(result) and result.name not in ours:
+            raise ConfigError(
+                f"--out {out}: expected a folder without other files of the same names, got "
+                f"{result.name}, which was not written there as a result. Name another, or move "
+                "that file away."
+            )
+
+
+def claim(out: Path, names: Iterable[str]) -> None:
+    """Make an ``--out`` folder, and keep in it that these files are results: ours to replace."""
+    durable.make_folder(out)
+    files.write_json(out / RESULTS, {"results": sorted(_claimed(out) | set(names))})
+
+
+def _claimed(out: Path) -> set[str]:
+    path = out / RESULTS
+    return set(files.read_json(path)["results"]) if path.exists() else set()
 
 
 def _require_makeable(out: Path) -> None:
