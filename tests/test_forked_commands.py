@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from threading import Event, Thread
 
 import psutil
 import pytest
+
+from gdc.cli import application
 
 # The command line, with something else in place of what `gdc map` does.
 PROGRAM = """
@@ -69,3 +72,14 @@ def test_a_child_ends_with_the_command(number: int) -> None:
     assert process.returncode in (-number, 128 + number)
     assert not psutil.wait_procs([child], timeout=30)[1]
     assert time.monotonic() - started_at < 60
+
+
+def test_a_program_with_threads_runs_a_command_in_its_own_process() -> None:
+    ended = Event()
+    thread = Thread(target=ended.wait)
+    thread.start()
+    try:
+        assert not application._is_forked(["map"])
+    finally:
+        ended.set()
+        thread.join()

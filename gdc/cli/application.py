@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -53,7 +54,9 @@ def main() -> None:
 
 
 def _is_forked(arguments: Sequence[str]) -> bool:
-    return sys.platform.startswith("linux") and not _FORKED.isdisjoint(arguments[:1])
+    is_named = sys.platform.startswith("linux") and not _FORKED.isdisjoint(arguments[:1])
+    # Locks that another thread holds stay locked in a child: a program that calls us has threads.
+    return is_named and len(list(Path("/proc/self/task").iterdir())) == 1
 
 
 def _require_utf8(arguments: Sequence[str]) -> None:

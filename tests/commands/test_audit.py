@@ -15,6 +15,7 @@ from gdc.config import JsonlSource
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.report.model import to_json
 from gdc.schema import AUDIT, MEMBERSHIP
+from gdc.workspace import outputs
 from gdc.workspace.source_option import source_of
 from tests.commands.builders import HELDOUT, MEMBERS, jsonl, save_lstm
 
@@ -53,7 +54,7 @@ def test_an_over_trained_model_gives_everything_away(
     assert audits["samples"]["auc"]["value"] > 0.9
     assert "1 held-out texts stand in the corpus too and were left out." in built["warnings"]
     names = ["audit.parquet", "membership.parquet", "report.html", "report.json", "roc.png"]
-    written = {*names, "elsewhere.parquet", "tokens.parquet"}
+    written = {*names, "elsewhere.parquet", "tokens.parquet", outputs.RESULTS}
     assert {path.name for path in tmp_path.iterdir()} == written
     audit, members = (pl.read_parquet(tmp_path / name) for name in names[:2])
     assert (audit.schema, audit.height) == (AUDIT, 10)

@@ -20,7 +20,7 @@ from gdc.mapping.quadrants import partition
 from gdc.recording.trace import Trace
 from gdc.schema import SCORES_BY_RUN
 from gdc.scores import STREAMED, score_samples
-from gdc.workspace import files, paths, ray_cluster, trace_checks, traces
+from gdc.workspace import files, outputs, paths, ray_cluster, trace_checks, traces
 from tests.builders import params_with, trace_of, write_trace
 from tests.mapping.builders import absolute, quantile
 from tests.mapping.builders import config as cuts
@@ -78,12 +78,32 @@ def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> 
     assert summary == expected
 
 
+@pytest.mark.parametrize("name", ["scores.parquet", "quadrants.json"])
+def test_a_map_replaces_no_file_of_the_user_and_what_a_map_has_written(name: str) -> None:
+    folder, split = written(trace_of({"a": [1.0, 2.0]})), cuts(absolute(1.0), absolute(0.1))
+    OUT.mkdir()
+    (OUT / name).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"--out .* got {name}, which was not written there"):
+        map_trace(folder, OUT, rules(), split)
+    assert [path.name for path in OUT.iterdir()] == [name]
+    assert (OUT / name).read_text() == "mine"
+    (OUT / name).unlink()
+    map_trace(folder, OUT, rules(), split)
+    first = (OUT / name).read_bytes()
+    map_trace(folder, OUT, rules(), split)
+    assert (OUT / name).read_bytes() == first
+
+
 @pytest.mark.parametrize("table", ["scores", "quadrants"])
 def test_a_map_on_a_cluster_replaces_no_folder_of_the_user(table: str) -> None:
     folder = written(trace_of({"a": [1.0, 2.0]}))
     (OUT / table).mkdir(parents=True)
     (OUT / table / "train.parquet").write_bytes(b"of a former map")
     (OUT / table / "mine.parquet").write_bytes(b"mine")
+    refusal = pytest.raises(ConfigError, match=rf"got {table}, which was not written there")
+    with refusal:
+        map_on_cluster(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
+    outputs.claim(OUT, [table])
     with pytest.raises(ConfigError, match=rf"--out .*no folder {table}, .* got one with mine"):
         map_on_cluster(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
     assert len(list((OUT / table).iterdir())) == 2

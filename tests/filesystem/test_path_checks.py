@@ -84,6 +84,7 @@ def test_one_module_opens_tables() -> None:
         "gdc/filesystem/table_files.py: return pl.read_parquet(path.absolute(), glob=False)",
         "gdc/filesystem/table_files.py: "
         "return pl.scan_parquet([path.absolute() for path in paths], glob=False)",
+        "gdc/filesystem/table_files.py: return pl.scan_ipc(path.absolute(), glob=False)",
         "gdc/filesystem/table_files.py: return pl.read_ndjson(file)",
         "gdc/filesystem/table_files.py: return pl.read_csv(file, infer_schema_length=None)",
     }
