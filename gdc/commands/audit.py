@@ -31,7 +31,6 @@ from gdc.filesystem import durable
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, AuditSettings, to_json
 from gdc.schema import AUDIT, CANARIES, MEMBERSHIP, TOKEN_RECORDS
-from gdc.statistics import wording
 from gdc.training import models
 from gdc.training.token_records import TokenRecords
 from gdc.workspace import files, outputs, tables
@@ -209,31 +208,6 @@ def _paths_read(request: Request) -> dict[str, Path | None]:
     paths = {option: getattr(source, "path", None) for option, source in given.items()}
     texts = {option: None if path is None else Path(path) for option, path in paths.items()}
     return {**texts, "--canaries": request.canaries}
-
-
-def findings(report: AuditReport) -> list[str]:
-    """What an audit found, one sentence for each kind of leak that was measured."""
-    audits = report.arm_audits[report.queried]
-    samples, planted = audits.samples, audits.canaries.planted
-    found = (
-        ("planted secrets extracted", planted.extracted, wording.percent),
-        (
-            "second halves of training texts extracted",
-            samples.members.extracted,
-            wording.percent,
-        ),
-        (
-            "second halves of held-out texts extracted",
-            samples.heldout.extracted,
-            wording.percent,
-        ),
-        (f"AUC of membership attack {samples.attack}", samples.auc, wording.number),
-    )
-    return [
-        f"{name}: {wording.interval(value, form)}"
-        for name, value, form in found
-        if value is not None
-    ]
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
     """
     # It imports torch.
     from gdc.commands import audit  # noqa: PLC0415
+    from gdc.report import console  # noqa: PLC0415 - only for this
 
     request = audit.Request(
         model=str(model),
@@ -162,7 +163,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
     return ModelAudit(
         canaries=read_parquet(folder / "audit.parquet"),
         samples=read_parquet(folder / "membership.parquet"),
-        findings=tuple(audit.findings(report)),
+        findings=tuple(console.audit_findings(report)),
         warnings=tuple(report.warnings),
         report=folder / "report.html",
     )

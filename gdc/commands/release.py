@@ -18,6 +18,7 @@ from gdc.corpus.samples import contents_of
 from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import ConfigError
 from gdc.filesystem import durable, table_files
+from gdc.report import console
 from gdc.report.model import AuditReport, to_json
 from gdc.statistics import wording
 from gdc.statistics.bootstrap import Measured, share_interval
@@ -223,7 +224,7 @@ def told(report: AuditReport, verdict: Verdict, folder: Path, limit: int) -> lis
     """What an audit found, line by line, for the terminal."""
     return [
         *report.summary,
-        *audit.findings(report),
+        *console.audit_findings(report),
         *sentences(verdict),
         *report.warnings,
         *leaked_lines(folder, limit),

@@ -9,8 +9,29 @@ import polars as pl
 from gdc.errors import DataError
 from gdc.filesystem.table_files import read_parquet
 from gdc.recording.trace_files import TraceFiles
+from gdc.schema import CHECKPOINTS
 
+# Of a ``CHECKPOINTS`` table: number, step, epoch, mode and learning rate.
+CheckpointRow = tuple[int, int, float, str, float | None]
 ANOTHER: Final = "Name another folder, or move it away."
+
+
+def checkpoints_of(folder: Path, *, resume: bool) -> list[CheckpointRow]:
+    """Rows of the ``CHECKPOINTS`` table of a trace that goes on; none where none was begun.
+
+    Raises:
+        DataError: There are some, and nobody asked to ``resume``.
+    """
+    path = folder / "checkpoints.parquet"
+    rows = (
+        list(read_parquet(path).select(CHECKPOINTS.names()).iter_rows()) if path.is_file() else []
+    )
+    if rows and not resume:
+        raise DataError(
+            f"{folder}: expected no trace yet, got one of {len(rows)} checkpoints. "
+            f"Give resume=True to continue it. {ANOTHER}"
+        )
+    return rows
 
 
 def require_own_folder(

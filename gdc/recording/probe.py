@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gdc.errors import ConfigError
 from gdc.recording.trace_files import Processes
 
 Collate = Callable[[list[Any]], Any]
@@ -62,6 +63,20 @@ def evaluate(
         loss_sums, num_tokens = how.losses(model, batch)
         if index < len(batches):
             yield rows, loss_sums, num_tokens
+
+
+def require_samples(dataset: Any, name: str) -> None:
+    """Refuse a data set that is a list of ids.
+
+    Raises:
+        ConfigError: Its first sample is a word or a number.
+    """
+    first = dataset[0]
+    if isinstance(first, str | bytes | int | float | np.generic):
+        raise ConfigError(
+            f"{name}: probe: expected a data set of samples, got their ids alone, such as "
+            f"{first!r}. Give TraceRecorder the data set."
+        )
 
 
 @contextmanager

@@ -12,10 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gdc.errors import ConfigError, DataError
+from gdc.errors import DataError
 from gdc.filesystem.table_files import read_parquet
-from gdc.recording.own_folder import ANOTHER, require_own_folder
-from gdc.recording.probe import Collate, Evaluation, Losses, evaluate, frozen, lengths_of
+from gdc.recording.first_seen import FirstSeen
+from gdc.recording.own_folder import CheckpointRow, checkpoints_of, require_own_folder
+from gdc.recording.probe import (
+    Collate,
+    Evaluation,
+    Losses,
+    evaluate,
+    frozen,
+    lengths_of,
+    require_samples,
+)
 from gdc.recording.sample_ids import index_of
 from gdc.recording.sample_losses import causal_losses
 from gdc.recording.sample_sums import SampleSums, detached, fetched
@@ -82,15 +91,11 @@ class TraceRecorder:
         }
         # With the number of the call.
         self._waiting: list[tuple[Split, int, Any, Any, Any]] = []
-        self._rows: list[tuple[int, int, float, str, float | None]] = []
+        self._rows: list[CheckpointRow] = []
         self._num_records = self._num_recorded = 0
-        # Of each sample the call of record that it was first in, and the step after its batch; 0:
-        # not yet. A call becomes a step at the next checkpoint, which says what step that is.
-        self._first_calls, self._first_steps = np.zeros((2, self._index.height), np.int64)
-        self._last_call = 0
-        self._is_dated = True
         self._probe_lengths: dict[Split, NDArray[np.int64]] = {}
         self._group = joined_group()
+        self._first_seen = FirstSeen(self._index.height, self._group)
         self._files = TraceFiles(self.folder, self._group)
         self._open(resume=resume)
 
@@ -165,7 +170,7 @@ class TraceRecorder:
             )
         if mode == "probe":
             # What was recorded was evaluated, not trained on.
-            self._first_calls[self._first_steps == 0] = 0
+            self._first_seen.leave_out_calls()
         self._append(mode, sums, (step, epoch, learning_rate))
         for of in self._sums.values():
             of.clear()
@@ -255,9 +260,7 @@ class TraceRecorder:
             "num_checkpoints": len(self._rows),
             "num_records": self._num_records,
             "num_recorded": int(self._group.all_reduce(np.array([self._num_recorded]))[0]),
-            "last_call": self._last_call,
-            "first_steps": torch.from_numpy(self._first_steps.copy()),
-            "first_calls": torch.from_numpy(self._earliest_calls()),
+            **self._first_seen.state_dict(),
         }
         for split, of in self._sums.items():
             total = of.reduced(self._group)
@@ -282,12 +285,7 @@ class TraceRecorder:
             )
         self._keep(state["num_checkpoints"])
         self._num_records = state["num_records"]
-        # States of before know nothing of it: the file does.
-        self._last_call = state.get("last_call", self._num_records)
-        if "first_steps" in state:
-            self._is_dated = True
-            self._first_steps[:] = state["first_steps"].cpu().numpy()
-            self._first_calls[:] = state["first_calls"].cpu().numpy()
+        self._first_seen.load_state_dict(state, self._num_records)
         self._waiting.clear()
         for split, of in self._sums.items():
             for name, values in vars(of).items():
@@ -314,27 +312,19 @@ class TraceRecorder:
     # ---- within
 
     def _open(self, *, resume: bool) -> None:
-        checkpoints = self.folder / "checkpoints.parquet"
-        num_checkpoints = read_parquet(checkpoints).height if checkpoints.is_file() else 0
-        if num_checkpoints and not resume:
-            raise DataError(
-                f"{self.folder}: expected no trace yet, got one of {num_checkpoints} checkpoints. "
-                f"Give resume=True to continue it. {ANOTHER}"
-            )
-        own = {"training": self._own_rows(self._index), "held-out": self._heldout_index}
+        rows = checkpoints_of(self.folder, resume=resume)
+        own_rows = self._index[self._group.shard_rows(self._index.height)]
+        own = {"training": own_rows, "held-out": self._heldout_index}
         require_own_folder(self.folder, self._files, own, self._group.world_size)
-        if num_checkpoints:
-            self._read(checkpoints)
+        if rows:
+            self._read(rows)
         # Before anyone writes, all have looked.
         self._group.barrier()
         self._keep(len(self._rows))
 
-    def _own_rows(self, index: pl.DataFrame) -> pl.DataFrame:
-        return index[self._group.shard_rows(index.height)]
-
-    def _read(self, checkpoints: Path) -> None:
+    def _read(self, rows: list[CheckpointRow]) -> None:
         """Continue after the checkpoints on disk."""
-        self._rows = list(read_parquet(checkpoints).select(CHECKPOINTS.names()).iter_rows())
+        self._rows = rows
         lengths = np.zeros(self._index.height, np.int64)
         own = read_parquet(self._files.train / "index.parquet")["num_tokens"].to_numpy()
         lengths[self._group.shard_rows(len(lengths))] = own
@@ -342,24 +332,22 @@ class TraceRecorder:
         if self._heldout_index is not None:
             stored = read_parquet(self._files.heldout / "index.parquet")["num_tokens"]
             self._lengths["heldout"] = stored.to_numpy()
-        self._num_records = self._last_call = self._last_step()
-        first_seen = self.folder / "first_seen.parquet"
-        # A trace of an older version that goes on does not know what it has seen.
-        self._is_dated = first_seen.is_file() or not self._rows
-        if first_seen.is_file():
-            self._first_steps[:] = read_parquet(first_seen)["step"].fill_null(0).to_numpy()
-        recorded = round(self._rows[-1][2] * self._index.height) if self._rows else 0
+        self._num_records = self._last_step()
+        self._first_seen.go_on(self._num_records, self._first_steps())
+        recorded = round(rows[-1][2] * self._index.height)
         self._num_recorded = recorded if self._group.is_main else 0
+
+    def _first_steps(self) -> NDArray[np.int64] | None:
+        """Those that the trace has kept; None: it is one of an older version."""
+        path = self.folder / "first_seen.parquet"
+        return read_parquet(path)["step"].fill_null(0).to_numpy() if path.is_file() else None
 
     def _keep(self, num_checkpoints: int) -> None:
         """Remove later checkpoints, and what a killed run has not finished."""
         with_heldout = self._heldout_index is not None
         self._rows = self._rows[:num_checkpoints]
-        self._first_calls[:] = 0
-        is_later = self._first_steps > self._last_step()
-        if is_later.any():
-            self._first_steps[is_later] = 0
-            self._files.write_first_seen(first_seen_table(self._index, self._first_steps))
+        if self._first_seen.keep_until(self._last_step()):
+            self._write_first_seen()
         # The list first: what it names is always there.
         self._files.flush()
         self._files.list_checkpoints(self._checkpoint_table())
@@ -405,15 +393,15 @@ class TraceRecorder:
             self._write_indices()
         heldout = None if self._heldout_index is None else sums["heldout"].means()
         self._files.append(len(self._rows), sums["train"].means(), heldout)
-        self._date_first_calls(row[1])
+        if self._first_seen.date(self._last_step(), row[1], self._num_records):
+            self._write_first_seen()
         self._rows.append(row)
-        self._last_call = self._num_records
         if self._group.world_size == 1:
             self._files.list_checkpoints(self._checkpoint_table())
 
     def _row(
         self, mode: str, step: int | None, epoch: float | None, learning_rate: float | None
-    ) -> tuple[int, int, float, str, float | None]:
+    ) -> CheckpointRow:
         step = self._num_records if step is None else int(step)
         last = self._last_step()
         if step < last:
@@ -433,27 +421,13 @@ class TraceRecorder:
     def _evaluate(
         self, split: Split, dataset: Any, model: nn.Module, how: Evaluation
     ) -> SampleSums:
-        sums = SampleSums.zeros(len(self._sums[split].loss_sums))
-        if not len(sums.loss_sums):
-            return sums
-        first = dataset[0]
-        if isinstance(first, str | bytes | int | float | np.generic):
-            raise ConfigError(
-                f"{self.folder}: probe: expected a data set of samples, got their ids alone, such "
-                f"as {first!r}. Give TraceRecorder the data set."
-            )
+        if not len(self._sums[split].loss_sums):
+            return SampleSums.zeros(0)
+        require_samples(dataset, str(self.folder))
         if split not in self._probe_lengths:
             self._probe_lengths[split] = lengths_of(dataset)
-        # All batches first: the device is waited for once.
-        evaluated = [
-            (rows, detached(loss_sums), detached(num_tokens))
-            for rows, loss_sums, num_tokens in evaluate(
-                model, dataset, self._probe_lengths[split], how, self._group
-            )
-        ]
-        for rows, loss_sums, num_tokens in evaluated:
-            sums.add(rows, fetched(loss_sums), fetched(num_tokens), self._name(split))
-        return sums.reduced(self._group)
+        parts = evaluate(model, dataset, self._probe_lengths[split], how, self._group)
+        return SampleSums.of_parts(parts, len(dataset), self._name(split)).reduced(self._group)
 
     def _fetch(self) -> None:
         """Add up what was recorded, waiting for the device once."""
@@ -464,30 +438,10 @@ class TraceRecorder:
             if split == "train":
                 rows = np.atleast_1d(index)
                 self._num_recorded += len(rows)
-                self._first_calls[rows[self._first_calls[rows] == 0]] = call
+                self._first_seen.note(rows, call)
 
-    def _earliest_calls(self) -> NDArray[np.int64]:
-        """The first calls, of whichever process."""
-        latest = np.iinfo(np.int64).max
-        left = np.where(self._first_calls > 0, latest - self._first_calls, 0)
-        left = self._group.all_reduce(left, "max")
-        return np.where(left > 0, latest - left, 0)
-
-    def _date_first_calls(self, step: int) -> None:
-        """Spread the calls since the last checkpoint evenly over the steps since then."""
-        if not self._is_dated or (self._first_steps > 0).all():
-            return
-        before, num_calls = self._last_step(), max(1, self._num_records - self._last_call)
-        is_new = (self._first_calls > 0) & (self._first_steps == 0)
-        # A process may be the only one that has seen a sample; the earliest counts.
-        latest = np.iinfo(np.int64).max
-        share = (self._first_calls[is_new] - self._last_call) / num_calls
-        left = np.zeros(len(is_new), np.int64)
-        left[is_new] = latest - (before + np.ceil(share * (step - before)).astype(np.int64))
-        left = self._group.all_reduce(left, "max")
-        if (left > 0).any():
-            self._first_steps[left > 0] = latest - left[left > 0]
-            self._files.write_first_seen(first_seen_table(self._index, self._first_steps))
+    def _write_first_seen(self) -> None:
+        self._files.write_first_seen(first_seen_table(self._index, self._first_seen.steps))
 
     def _last_step(self) -> int:
         return self._rows[-1][1] if self._rows else 0

@@ -1,5 +1,6 @@
 """Losses of samples, batch by batch -> their sums since the last checkpoint."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -40,6 +41,15 @@ class SampleSums:
         """Forget what was recorded, but not the lengths."""
         self.loss_sums[:] = 0
         self.num_tokens[:] = 0
+
+    @classmethod
+    def of_parts(cls, parts: Iterable[tuple[Any, Any, Any]], num_samples: int, name: str) -> Self:
+        """The sums of ``parts``: rows, loss sums and numbers of tokens, as ``add`` takes them."""
+        sums = cls.zeros(num_samples)
+        # All parts first: the device is waited for once.
+        for part in [tuple(map(detached, part)) for part in parts]:
+            sums.add(*map(fetched, part), name)
+        return sums
 
     def add(
         self, index: NDArray[Any], loss_sums: NDArray[Any], num_tokens: NDArray[Any], name: str

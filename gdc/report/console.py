@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gdc.comparison.results import ArmAudits, ArmResult, OverSeeds
 from gdc.report.map_report import MapReport
-from gdc.report.model import Report
+from gdc.report.model import AuditReport, Report
 from gdc.report.page import attack_of
 from gdc.schema import QUADRANTS
 from gdc.statistics import markdown as markdown_tables
@@ -112,6 +112,27 @@ def _claims_markdown(report: Report) -> str:
         for c in report.paper_claims
     ]
     return markdown_tables.table(["the paper says", "arm", "at most", "measured", "verdict"], rows)
+
+
+def audit_findings(report: AuditReport) -> list[str]:
+    """What an audit found, one sentence for each kind of leak that was measured."""
+    audits = report.arm_audits[report.queried]
+    samples, planted = audits.samples, audits.canaries.planted
+    found = (
+        ("planted secrets extracted", planted.extracted, percent),
+        (
+            "second halves of training texts extracted",
+            samples.members.extracted,
+            percent,
+        ),
+        (
+            "second halves of held-out texts extracted",
+            samples.heldout.extracted,
+            percent,
+        ),
+        (f"AUC of membership attack {samples.attack}", samples.auc, number),
+    )
+    return [f"{name}: {interval(value, form)}" for name, value, form in found if value is not None]
 
 
 def findings(report: Report) -> list[str]:
