@@ -47,8 +47,9 @@ class SampleSums:
         """The sums of ``parts``: rows, loss sums and numbers of tokens, as ``add`` takes them."""
         sums = cls.zeros(num_samples)
         # All parts first: the device is waited for once.
-        for part in [tuple(map(detached, part)) for part in parts]:
-            sums.add(*map(fetched, part), name)
+        waiting = [[detached(value) for value in part] for part in parts]
+        for index, loss_sums, num_tokens in waiting:
+            sums.add(fetched(index), fetched(loss_sums), fetched(num_tokens), name)
         return sums
 
     def add(

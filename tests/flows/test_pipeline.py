@@ -371,4 +371,4 @@ def assert_auto_took_the_axis_of_the_calibration(folder: Path) -> None:
     assert report["cards"] == calibrated["cards"]
     assert report["why"] == f"partition.axis is auto. {calibrated['auto']['reason']}"
     probes = pl.read_parquet(folder / "data/canary_memorization.parquet")
-    assert (probes.height, probes["is_memorized"].null_count()) == (6, 0)
+    assert (probes.height, probes["is_memorized"].null_count()) == (12, 0)
