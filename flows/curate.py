@@ -124,6 +124,14 @@ def seconds_of_steps(results: Sequence[StageResult]) -> float:
     return sum(seconds or 0.0 for seconds in found)
 
 
+def by_stage(targets: Sequence[str]) -> list[str]:
+    """The targets in order; of several of one stage its name and how many they are."""
+    cells: dict[str, list[str]] = {}
+    for target in targets:
+        cells.setdefault(target.partition("@")[0], []).append(target)
+    return [of[0] if len(of) == 1 else f"{stage} ({len(of)})" for stage, of in cells.items()]
+
+
 def require_success(results: Sequence[StageResult]) -> None:
     failed = [str(result.error) for result in results if result.outcome == "failed"]
     if not failed:
@@ -131,7 +139,7 @@ def require_success(results: Sequence[StageResult]) -> None:
     lines = [f"{len(failed)} of {len(results)} stages failed"]
     waiting = [result.target for result in results if result.outcome == "not run"]
     if waiting:
-        lines.append(f"not run, as they need one that failed: {', '.join(waiting)}")
+        lines.append(f"not run, as they need one that failed: {', '.join(by_stage(waiting))}")
     # The cause last, where a reader of a terminal looks first.
     raise StageFailedError("\n".join([*lines, *failed]))
 

@@ -85,8 +85,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     if as_json:
         print_json(release.as_plain(report, verdict))
     else:
-        for line in release.told(report, verdict, out, limit):
-            typer.echo(line)
+        typer.echo("\n".join(release.told(report, verdict, out, limit)))
     if not verdict.passed:
         raise typer.Exit(LEAKS)
 

@@ -28,11 +28,7 @@ def main() -> None:
     with fitting.stage_run(group, "train", {**sections, "seed": seed}, str(seed)) as stage:
         corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
         twins = _twins(tables.read("canaries"))
-        validation = corpus.filter(pl.col("split") == "validation").select(twins.columns)
-        samples, heldout = (
-            with_unscored(table, tables.read("turns"))
-            for table in (corpus.filter(pl.col("split") == "train"), pl.concat([validation, twins]))
-        )
+        samples, heldout = _splits(corpus, twins)
         unweighted = TrainingData.unweighted(
             fitting.tokenize(samples, tokenizer), fitting.tokenize(heldout, tokenizer)
         )
@@ -68,6 +64,16 @@ def main() -> None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
             stage.log_artifact(paths.trace_path(seed))
             fitting.save(model, recording, stage, arm="tracked", seed=seed)
+
+
+def _splits(corpus: pl.DataFrame, twins: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Training samples; held-out ones with the twins last."""
+    validation = corpus.filter(pl.col("split") == "validation").select(twins.columns)
+    turns = tables.read("turns")
+    return (
+        with_unscored(corpus.filter(pl.col("split") == "train"), turns),
+        with_unscored(pl.concat([validation, twins]), turns),
+    )
 
 
 def _twins(canaries: pl.DataFrame) -> pl.DataFrame:
