@@ -6,9 +6,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Final
 
 import httpx
@@ -28,6 +28,9 @@ from tasks import guard
 
 LOG: Final = Path("work/prefect-server.log")
 ANSWER_SECONDS: Final = 5.0
+# Of one that ends, or is killed, in the middle of a run: how often it is started again.
+_MOST_STARTS: Final = 3
+_LOOK_SECONDS: Final = 0.5
 # The same command line as Prefect's own.
 _PROGRAM: Final = (
     "uvicorn", "--app-dir", str(Path(prefect.__file__).parent.parent), "--factory",
@@ -57,8 +60,11 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     require_home(Path(PREFECT_HOME.value()))
-    with _started() as (address, wait), temporary_settings({PREFECT_API_URL: address}):
-        yield wait
+    with (
+        closing(_TemporaryServer()) as server,
+        temporary_settings({PREFECT_API_URL: server.address}),
+    ):
+        yield server.wait
 
 
 def require_answer(address: str) -> None:
@@ -87,39 +93,66 @@ def require_home(home: Path) -> None:
         )
 
 
-@contextmanager
-def _started() -> Iterator[tuple[str, Callable[[], None]]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", *_PROGRAM, "--host", "127.0.0.1", "--port", str(port)]
-    settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    LOG.parent.mkdir(exist_ok=True)
-    with LOG.open("wb") as log:
-        server = guard.start(command, child_environment() | settings | _ENVIRONMENT, log)
-    address = f"http://127.0.0.1:{port}/api"
-    try:
-        yield address, partial(_wait, server, address)
-    finally:
-        if server.poll() is None:
+class _TemporaryServer:
+    """A server on this machine, started again where it ends before the runs do.
+
+    Its database outlives it, and Prefect asks a server that does not answer again for a minute.
+    """
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}/api"
+        self._command = [
+            sys.executable, "-m", *_PROGRAM, "--host", "127.0.0.1", "--port", str(port),
+        ]  # fmt: skip
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        self._environment = child_environment() | settings | _ENVIRONMENT
+        self._is_closing = Event()
+        self._keeper = Thread(target=self._keep, daemon=True)
+        LOG.parent.mkdir(exist_ok=True)
+        LOG.unlink(missing_ok=True)
+        self._process = self._start()
+
+    def wait(self) -> None:
+        """Wait for its first answer."""
+        deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        while not _answers(self.address):
+            is_over = self._process.poll() is not None
+            if is_over or time.monotonic() > deadline:
+                raise TransientError(
+                    "Prefect's temporary server: expected it to answer, got "
+                    f"{'its end' if is_over else 'no answer in time'}. Look at what it said in "
+                    f"{LOG.resolve()}, or run again."
+                )
+            time.sleep(0.1)
+        self._keeper.start()
+
+    def close(self) -> None:
+        self._is_closing.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        if self._process.poll() is None:
             _send_logs()
-        guard.end(server)
-        if server.stdin is not None:
-            server.stdin.close()
+        self._end()
 
+    def _start(self) -> guard.Process:
+        with LOG.open("ab") as log:
+            return guard.start(self._command, self._environment, log)
 
-def _wait(server: guard.Process, address: str) -> None:
-    """Wait for the server that was started to answer at ``address``."""
-    deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-    while not _answers(address):
-        is_over = server.poll() is not None
-        if is_over or time.monotonic() > deadline:
-            raise TransientError(
-                "Prefect's temporary server: expected it to answer, got "
-                f"{'its end' if is_over else 'no answer in time'}. Look at what it said in "
-                f"{LOG.resolve()}, or run again."
-            )
-        time.sleep(0.1)
+    def _end(self) -> None:
+        guard.end(self._process)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def _keep(self) -> None:
+        for _ in range(_MOST_STARTS):
+            while self._process.poll() is None:
+                if self._is_closing.wait(_LOOK_SECONDS):
+                    return
+            self._end()
+            self._process = self._start()
 
 
 def _send_logs() -> None:

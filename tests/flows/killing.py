@@ -6,7 +6,7 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,16 @@ class Kill:
     during: str  # the stage that ran, or that none ran
     seconds: float
     faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A run that is held: what was being written, what ran, whom to kill, and who waits."""
+
+    moment: str
+    during: str
+    victims: list[int]
+    held: list[int]
 
 
 class Flow(Protocol):
@@ -126,21 +136,18 @@ class Trial:
                     output, _ = process.communicate(timeout=RUN_SECONDS)
                     self.is_done = process.returncode == 0
                     return None
-                moment, during, victims = found
-                for each in victims:
-                    with suppress(psutil.NoSuchProcess):
-                        each.send_signal(number)
+                _send(found.victims, number)
+                _send(found.held, signal.SIGCONT)
                 output, _ = process.communicate(timeout=RUN_SECONDS)
             finally:
                 process.kill()
             log.write(output.encode())
         faults = tuple(self._faults(mark, output))
-        return Kill(victim, number.name, moment, during, time.monotonic() - started, faults)
+        seconds = time.monotonic() - started
+        return Kill(victim, number.name, found.moment, found.during, seconds, faults)
 
-    def _wait_for(
-        self, process: Flow, victim: str, aimed: str
-    ) -> tuple[str, str, list[psutil.Process]] | None:
-        """The moment that came, the stage that ran and whom to kill; None: the run is done."""
+    def _wait_for(self, process: Flow, victim: str, aimed: str) -> Moment | None:
+        """Hold the run at the moment that was aimed at; None: it was done before."""
         is_time = self._moment(aimed)
         # Every run begins with it: else it would be hit in most rounds.
         is_first_spared = self.chance.random() < SPARED_SHARE
@@ -148,14 +155,18 @@ class Trial:
         while process.poll() is None:
             is_late = time.monotonic() > deadline
             if is_late or is_time():
-                with suppress(psutil.NoSuchProcess):
-                    during, victims = _victims(process.pid, victim)
-                    is_spared = is_first_spared and during == "manifest"
-                    if victims and not is_spared:
-                        return (ANY if is_late else aimed), during, victims
+                held = _hold(process.pid)
+                # Whatever was being written may have been done before all were held.
+                if is_late or aimed == ANY or _writing(self.folder, aimed):
+                    with suppress(psutil.NoSuchProcess):
+                        during, victims = _victims(process.pid, victim)
+                        is_spared = is_first_spared and during == "manifest"
+                        if victims and not is_spared:
+                            return Moment(ANY if is_late else aimed, during, victims, held)
+                _send(held, signal.SIGCONT)
                 # A look at all processes takes long.
-                time.sleep(0.1)
-            time.sleep(0.05 if aimed == ANY else 0.005)
+                time.sleep(0.1 if aimed == ANY else 0.01)
+            time.sleep(0.05 if aimed == ANY else 0.002)
         return None
 
     def _moment(self, name: str) -> Callable[[], bool]:
@@ -164,16 +175,14 @@ class Trial:
             return lambda: time.monotonic() >= at
         # Of many writes one somewhere in the middle.
         left = self.chance.randint(0, 3)
-        seen: set[object] = set()
+        was_written = False
 
         def is_written() -> bool:
-            nonlocal left
-            found = _writing(self.folder, name)
-            if found is None or found in seen:
-                return False
-            seen.add(found)
-            left -= 1
-            return left < 0
+            nonlocal left, was_written
+            is_new = not was_written
+            was_written = _writing(self.folder, name)
+            left -= was_written and is_new
+            return was_written and left < 0
 
         return is_written
 
@@ -201,7 +210,7 @@ def runs_without_end(folder: Path) -> int:
         return int(database.execute(query).fetchone()[0])
 
 
-def _victims(pid: int, name: str) -> tuple[str, list[psutil.Process]]:
+def _victims(pid: int, name: str) -> tuple[str, list[int]]:
     """The stage that runs, and the processes of this name."""
     leader = psutil.Process(pid)
     family = leader.children(recursive=True)
@@ -209,10 +218,10 @@ def _victims(pid: int, name: str) -> tuple[str, list[psutil.Process]]:
     stages = [_stage(child) for child, kind in kinds.items() if kind == "a stage"]
     during = stages[0] if stages else NO_STAGE
     if name == "flow":
-        return during, [leader]
+        return during, [pid]
     if name == "all of it":
-        return during, [leader, *family]
-    return during, [child for child, kind in kinds.items() if kind == name]
+        return during, [pid, *(child.pid for child in family)]
+    return during, [child.pid for child, kind in kinds.items() if kind == name]
 
 
 def _stage(process: psutil.Process) -> str:
@@ -237,21 +246,35 @@ def _kind(process: psutil.Process, leader: psutil.Process) -> str | None:
     return None
 
 
-def _writing(folder: Path, name: str) -> object | None:
-    """What is being written at this moment, if it is of this kind."""
+def _writing(folder: Path, name: str) -> bool:
+    """Whether a file of this kind is being written at this moment."""
     if name == "dvc.lock":
         with suppress(FileNotFoundError):
-            state = (folder / "dvc.lock").stat()
             # DVC writes in place: nearly empty, it is in the middle of it.
-            return (state.st_mtime_ns, state.st_size) if state.st_size < 2000 else None
-        return None
+            return (folder / "dvc.lock").stat().st_size < 2000
+        return False
     if name == "mlflow.db":
-        journal = folder / "mlflow.db-journal"
-        with suppress(FileNotFoundError):
-            return journal.stat().st_ino, journal.stat().st_mtime_ns
-        return None
+        return (folder / "mlflow.db-journal").exists()
     place = folder / ("work/checkpoints" if name == "a checkpoint" else "data")
-    return next(place.rglob("*.tmp"), None)
+    return next(place.rglob("*.tmp"), None) is not None
+
+
+def _hold(pid: int) -> list[int]:
+    """Stop a process and all below it, so that nothing goes on while a victim is looked for."""
+    held, left = [], [pid]
+    while left:
+        held.append(each := left.pop())
+        _send([each], signal.SIGSTOP)
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with suppress(OSError):
+                left += map(int, children.read_text().split())
+    return held
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _orphans(mark: str) -> list[list[str]]:

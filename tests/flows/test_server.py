@@ -3,8 +3,10 @@
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.variables import Variable
 
 from flows import server
 from flows.server import prefect_server
@@ -43,3 +45,21 @@ def test_the_log_of_a_temporary_server_that_does_not_start_is_kept(
     ):
         wait()
     assert "No module named no_such_program" in (tmp_path / server.LOG).read_text()
+
+
+@pytest.mark.slow
+def test_a_temporary_server_that_is_killed_is_there_again_with_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: tmp_path})
+    with named, prefect_server() as wait:
+        wait()
+        Variable.set("kept", 3)
+        for process in psutil.Process().children(recursive=True):
+            if "uvicorn" in process.cmdline():
+                process.kill()
+        deadline = time.monotonic() + 120
+        while not server._answers(f"{PREFECT_API_URL.value()}") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert Variable.get("kept") == 3
