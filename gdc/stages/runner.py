@@ -29,7 +29,7 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
     never_fail_to_print()
     signal.signal(signal.SIGTERM, _exit_once)
     # Unless who started us has us ignore it.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _exit_once)
     try:
         if is_training:

@@ -178,6 +178,26 @@ def test_a_stage_that_is_stopped_leaves_nothing_half_written_and_no_traceback(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("module", ["gdc.errors", "polars"])
+def test_ctrl_c_ends_a_stage_that_still_imports_without_a_traceback(
+    tmp_path: Path, module: str
+) -> None:
+    program = (
+        f"import sys, time; sys.argv = ['-m']; import gdc.stages, {module}\n"
+        "print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
+
+
+@pytest.mark.slow
 def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:
     files.write_json(tmp_path / paths.CODE, code_digests() | {"partition": "of other code"})
     done = subprocess.run(
