@@ -317,7 +317,7 @@ def plant(  # noqa: PLR0913, PLR0917 - one argument for each option
 @app.command()
 def export(  # noqa: PLR0913, PLR0917 - one argument for each option
     plan: Annotated[Path, typer.Argument(help="What `gdc plan` wrote.")],
-    corpus: Annotated[Path, typer.Argument(help="The mapped file: JSON lines or Parquet.")],
+    corpus: Annotated[Path, typer.Argument(help="The mapped file: JSON lines, Parquet or .bin.")],
     out: Annotated[Path, typer.Option(help="The file to train on.")],
     removed: Annotated[
         Path | None, typer.Option(help="The file of what is left out; else beside --out.")
@@ -333,6 +333,9 @@ def export(  # noqa: PLR0913, PLR0917 - one argument for each option
     repeat: Annotated[
         bool, typer.Option("--repeat", help="Write a row as often as it is to be trained on.")
     ] = False,
+    separator: Annotated[
+        int | None, typer.Option(help="The id that parts documents in nanoGPT's .bin.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write your own rows by a plan: with all their fields, and what to do with each.
@@ -344,7 +347,7 @@ def export(  # noqa: PLR0913, PLR0917 - one argument for each option
 
     done = exporting.export(
         exporting.Request(
-            plan, corpus, out, removed, canaries, text_field, id_field, prefix, repeat
+            plan, corpus, out, removed, canaries, text_field, id_field, prefix, repeat, separator
         )
     )
     if as_json:

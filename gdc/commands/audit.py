@@ -362,7 +362,9 @@ def _read(source: Source, name: str, request: Request, tokenizer: TextTokenizer)
     """
     chat = chat_format(source, tokenizer)
     with naming_options(f"--{name}"):
-        rows = sources.read_source(source, max_chars=MAX_CHARS, seed=request.seed, chat=chat)
+        rows = sources.read_source(
+            source, max_chars=MAX_CHARS, seed=request.seed, chat=chat, tokenizer=tokenizer
+        )
         sources.check_bad_rows(rows.bad_rows, rows.rows.height, on_bad_row="fail")
     contents = samples.contents_of(rows.rows)
     if chat is not None:

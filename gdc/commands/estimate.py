@@ -9,6 +9,7 @@ import torch
 
 from gdc.config import Params, PretrainedModel, PretrainedTokenizer
 from gdc.corpus import sources
+from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.environment import workers
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Group
@@ -84,7 +85,12 @@ def count_tokens(params: Params) -> tuple[int, int]:
     deadline = time.monotonic() + READ_SECONDS
     num_chars = num_samples = 0
     ingest = params.ingest
-    for chunk in sources.read_chunks(ingest.source, max_chars=ingest.max_chars, seed=params.seed):
+    tokenizer = None
+    if ingest.source.kind == "tokens" and ingest.tokenizer.kind == "pretrained":
+        tokenizer = load_pretrained_tokenizer(ingest.tokenizer.name, ingest.tokenizer.revision)
+    for chunk in sources.read_chunks(
+        ingest.source, max_chars=ingest.max_chars, seed=params.seed, tokenizer=tokenizer
+    ):
         num_chars += int(chunk.rows["text"].str.len_chars().sum())
         num_samples += chunk.rows.height
         if time.monotonic() > deadline:

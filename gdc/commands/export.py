@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from gdc.commands import export_tokens
 from gdc.commands.own_files import OwnRows, planted_texts, read_canaries, read_rows
 from gdc.corpus.samples import normalize
 from gdc.corpus.sources.endings import compression_of, kind_of
@@ -31,14 +32,16 @@ class Request:
 
     Attributes:
         plan: Of the samples.
-        corpus: The user's file, JSON lines or Parquet.
+        corpus: The user's file: JSON lines, Parquet or token ids.
         out: The file to train on, of the same kind.
         removed: The file of what is left out; None: beside ``out``.
         canaries: What was planted into the corpus, which is left out; None: nothing.
         text_field: The field that holds the text.
         id_field: The field that holds the ids of the plan; None: as for ``read_rows``.
         prefix: Of the names of the fields that are added.
-        repeat: Whether a row stands there as often as it is to be trained on.
+        repeat: Whether a row stands there as often as it is to be trained on; documents of token
+            ids always do.
+        separator: The id that parts documents in token ids without an index.
     """
 
     plan: Path
@@ -50,6 +53,7 @@ class Request:
     id_field: str | None = None
     prefix: str = ""
     repeat: bool = False
+    separator: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Exported:
 def export(request: Request) -> Exported:
     """Write the rows that the plan keeps, and beside them those that it removes.
 
+    Of token ids (``.bin``) these are whole documents, as ``export_tokens`` writes them.
+
     A row is as it was, byte by byte in JSON lines, with ``weight``, ``copies``, ``masked`` (spans
     in characters of the text) and ``reason`` added; a removed one gets ``reason`` and
     ``duplicate_of``, the id of the kept row that it repeats, or null. A row that the plan does not
@@ -76,6 +82,8 @@ def export(request: Request) -> Exported:
         DataError: A row cannot be used, or a sample of the plan has no row.
         SchemaError: The plan is not there.
     """
+    if kind_of(request.corpus.name) == "tokens":
+        return _export_tokens(request)
     removed = request.removed or request.out.with_name(
         f"{request.out.stem}.removed{request.out.suffix}"
     )
@@ -96,6 +104,22 @@ def export(request: Request) -> Exported:
         out=request.out,
         removed=removed,
     )
+
+
+def _export_tokens(request: Request) -> Exported:
+    """Write whole documents, each as often as it is to be trained on."""
+    removed = request.removed or request.out.with_name(
+        f"{request.out.stem}.removed{request.out.suffix}"
+    )
+    if request.canaries is not None:
+        raise ConfigError(
+            "--canaries: expected none beside token ids, into which gdc plant puts nothing, got "
+            f"{request.canaries}. Leave it out."
+        )
+    counts = export_tokens.export(
+        request.plan, request.corpus, request.out, removed, request.separator
+    )
+    return Exported(*counts, out=request.out, removed=removed)
 
 
 def _require_apart(request: Request, removed: Path) -> None:

@@ -20,6 +20,7 @@ from gdc.commands.own_files import (
 from gdc.config import AUTO, Params
 from gdc.corpus import near_duplicates
 from gdc.corpus.samples import content_id, normalize
+from gdc.corpus.sources.folders import kinds_at
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
 from gdc.mapping import calibration, causes, quadrants, spans
@@ -228,7 +229,7 @@ def _require_sound(folder: Path, mode: str) -> None:
 
 def _read_samples(request: Request, trace: Trace) -> _Samples:
     canaries = read_canaries(request.canaries)
-    own = read_rows(request.corpus, request.text_field, request.id_field, "--corpus")
+    own = _own_rows(request, request.corpus, "--corpus")
     num_others = own.rows.height - trace.index.height
     rows = _matched(request, own, trace.index, "--corpus")
     planted = canaries.filter(pl.col("num_repeats") > 0)
@@ -246,6 +247,16 @@ def _read_samples(request: Request, trace: Trace) -> _Samples:
     return _Samples(corpus, heldout, canaries, num_others, is_chat)
 
 
+def _own_rows(request: Request, path: str, option: str) -> OwnRows:
+    named = request.tokenizer_in_use
+    tokenizer = None
+    # Of conversations the trace may be of another template than the tokenizer's.
+    if named is not None and set(kinds_at(Path(path))) == {"tokens"}:
+        with naming_options():
+            tokenizer = load_pretrained_tokenizer(named, None)
+    return read_rows(path, request.text_field, request.id_field, option, tokenizer)
+
+
 def _read_heldout(request: Request, trace: Trace) -> pl.DataFrame:
     """The texts of the held-out samples; none where they are not given."""
     if request.heldout is None:
@@ -261,7 +272,7 @@ def _read_heldout(request: Request, trace: Trace) -> pl.DataFrame:
             f"--heldout: expected ids that no training sample has, got {len(shared):,} that are "
             f"both, such as {shared[0]!r}. Leave --heldout out, or record other ids."
         )
-    own = read_rows(request.heldout, request.text_field, request.id_field, "--heldout")
+    own = _own_rows(request, request.heldout, "--heldout")
     return _matched(request, own, trace.heldout_index, "--heldout")
 
 

@@ -101,7 +101,8 @@ def read_rows(
         id_field: The field that holds the id; None: ``sample_id`` or ``id`` where there is one, as
             for ``TraceRecorder``, else the id is the number of the row, from 0.
         option: What messages call the path.
-        tokenizer: Whose template makes texts of conversations; None: they are plain.
+        tokenizer: Whose template makes texts of conversations; None: they are plain. That which
+            made the ids of files of token ids, which need one.
 
     Raises:
         ConfigError: Ids are asked for of files that have no fields.
@@ -118,7 +119,8 @@ def read_rows(
                 f"{source.kind}. Leave it out: the id of a row is then its number, from 0."
             )
         chat = chat_format(source, tokenizer)
-        return OwnRows(sources.read_keyed(source, max_chars=MAX_CHARS, chat=chat), id_field, chat)
+        rows = sources.read_keyed(source, max_chars=MAX_CHARS, chat=chat, tokenizer=tokenizer)
+        return OwnRows(rows, id_field, chat)
 
 
 def chat_format(source: Source, tokenizer: TextTokenizer | None) -> ChatFormat | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from gdc.commands import audit, audit_certificate, certificate
 from gdc.commands.certificate import Certificate
-from gdc.config import JsonlSource, ParquetSource, TextSource
+from gdc.config import JsonlSource, ParquetSource, TextSource, TokensSource
 from gdc.corpus import sources
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.report import build
@@ -111,7 +111,7 @@ def _check_source(made: Certificate) -> tuple[list[str], list[str]]:
         return [], []
     try:
         source = files.load_params().ingest.source
-        if not isinstance(source, JsonlSource | ParquetSource | TextSource):
+        if not isinstance(source, JsonlSource | ParquetSource | TextSource | TokensSource):
             return [], ["source: not checked, only files are"]
         if not Path(source.path).exists():
             return [], [f"source: {source.path}: not checked, it is not here"]

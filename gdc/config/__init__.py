@@ -42,6 +42,7 @@ from gdc.config.ingest import (
     SyntheticSource,
     TextSource,
     Tokenizer,
+    TokensSource,
     WordCanaries,
 )
 from gdc.config.mapping import (
@@ -156,6 +157,7 @@ __all__ = [
     "Threads",
     "Threshold",
     "Tokenizer",
+    "TokensSource",
     "TopFractionArm",
     "TrainConfig",
     "TrainingConfig",

@@ -97,6 +97,29 @@ class ChatSource(Section):
         return self
 
 
+class TokensSource(Section):
+    """Token ids that Megatron, GPT-NeoX or nanoGPT trains on; a sample is a document.
+
+    ``ingest.tokenizer`` makes text of them and must be the one that they were made by.
+    """
+
+    kind: Literal["tokens"]
+    path: str = Field(min_length=1, description="The .bin file, or a folder of them.")
+    dtype: Literal["uint16", "uint32"] | None = Field(
+        description="Type of the ids in nanoGPT's .bin; null: the .idx beside it says, of Megatron."
+    )
+    separator: Annotated[Count, Field(ge=0)] | None = Field(
+        description="The id that parts documents in nanoGPT's .bin; null: the tokenizer's end of "
+        "text."
+    )
+
+    @model_validator(mode="after")
+    def _an_index_parts_documents(self) -> Self:
+        if self.dtype is None and self.separator is not None:
+            raise ValueError("separator: expected null where dtype is null, as an index is read")
+        return self
+
+
 class SyntheticSource(Section):
     """Sentences of a seeded Markov chain over made-up words, for the LSTM experiment."""
 
@@ -115,6 +138,7 @@ Source = Annotated[
     | TextSource
     | HuggingFaceSource
     | ChatSource
+    | TokensSource
     | SyntheticSource,
     Field(discriminator="kind"),
 ]
@@ -210,6 +234,15 @@ class IngestConfig(Section):
     validation_fraction: float = Field(gt=0, lt=1, description="Share of contents held out.")
     tokenizer: Tokenizer
     canaries: CanariesConfig
+
+    @model_validator(mode="after")
+    def _token_ids_have_their_tokenizer(self) -> Self:
+        if self.source.kind == "tokens" and self.tokenizer.kind != "pretrained":
+            raise ValueError(
+                "tokenizer.kind: expected pretrained, the tokenizer that made the ids of the "
+                f"source, got {self.tokenizer.kind}. Name it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _natural_canaries_are_of_texts(self) -> Self:

@@ -53,7 +53,7 @@ def main() -> None:
     with tracking.stage_run("ingest", sections) as stage:
         pretrained = _pretrained(config)
         chat = _chat_format(config, pretrained)
-        source = _Source(config, params.seed, chat)
+        source = _Source(config, params.seed, chat, pretrained)
         with sorted_on_disk(FOLDER, source) as contents:
             sources.check_bad_rows(source.bad_rows, source.num_usable, on_bad_row=config.on_bad_row)
             samples = _samples(contents, params)
@@ -92,13 +92,23 @@ def _summarize(source: "_Source", numbers: Mapping[str, int]) -> dict[str, int]:
 class _Source:
     """Contents of the usable rows of a source in chunks; its bad rows are collected."""
 
-    def __init__(self, config: IngestConfig, seed: int, chat: ChatFormat | None) -> None:
+    def __init__(
+        self,
+        config: IngestConfig,
+        seed: int,
+        chat: ChatFormat | None,
+        pretrained: TextTokenizer | None,
+    ) -> None:
         self.unread: dict[str, UnreadFiles] = files.read_json(paths.MANIFEST).get("unread", {})
         _check_seen("source", sources.fingerprint(config.source), paths.MANIFEST)
         seen = sources.fingerprint_pretrained(config.tokenizer)
         _check_seen("tokenizer", seen, paths.PRETRAINED)
         self._chunks = sources.read_chunks(
-            config.source, max_chars=config.max_chars, seed=seed, chat=chat
+            config.source,
+            max_chars=config.max_chars,
+            seed=seed,
+            chat=chat,
+            tokenizer=pretrained,
         )
         self.bad_rows = pl.DataFrame(schema=QUARANTINE)
         # Of conversations; a text and its turns are known by the same id.

@@ -39,14 +39,29 @@ def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict
     if path.exists() and not path.is_dir():
         require_file(path, f"{option} {source}")
     kind = _kind_at(path, option)
-    if kind != "text" and (chat := _describe_chat(source, text_field)) is not None:
+    if kind not in {"text", "tokens"} and (chat := _describe_chat(source, text_field)) is not None:
         return chat
     if kind == "text":
         return {"kind": kind, "path": source, "unit": "paragraph"}
+    if kind == "tokens":
+        return _describe_tokens(path)
     if kind == huggingface.KIND:
         more = {"name": None, "split": "train", "revision": None}
         return {"kind": kind, "path": source, **more, "text_field": text_field}
     return {"kind": kind, "path": source, "text_field": text_field, "key_field": None}
+
+
+def _describe_tokens(path: Path) -> dict[str, str | None]:
+    """The value for files of token ids: with an index beside them, else as nanoGPT writes them."""
+    from gdc.corpus.sources.folders import find_files
+    from gdc.corpus.token_files import IDS, guess_dtype, index_of
+
+    first = next(
+        (file.path for file in find_files(str(path), "tokens").files if file.path.suffix == IDS),
+        path,
+    )
+    dtype = None if index_of(first).exists() else guess_dtype(first)
+    return {"kind": "tokens", "path": str(path), "dtype": dtype, "separator": None}
 
 
 def _describe_chat(source: str, text_field: str) -> dict[str, str | None] | None:

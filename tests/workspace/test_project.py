@@ -114,6 +114,8 @@ def test_a_source_in_one_line_can_be_replaced_too() -> None:
             "huggingface",
             id="a saved data set",
         ),
+        pytest.param(["a.bin", "a.idx"], "a.bin", "tokens", id="token ids"),
+        pytest.param(["f/a.bin", "f/b.txt"], "f", "text", id="texts beside other .bin files"),
         pytest.param([], "python-docs", "python-docs", id="a name"),
     ],
 )

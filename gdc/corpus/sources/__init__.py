@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ from gdc.config import (
     Source,
     TextSource,
     Tokenizer,
+    TokensSource,
 )
 from gdc.corpus.chat import TURN_LIST, ChatFormat
 from gdc.corpus.sources import (
@@ -27,11 +29,13 @@ from gdc.corpus.sources import (
     python_docs,
     synthetic,
     text,
+    tokens,
 )
 from gdc.corpus.sources.endings import ENDINGS
 from gdc.corpus.sources.files import SourceFile, hash_files, opened, visible_files
 from gdc.corpus.sources.folders import Found, find_files
 from gdc.corpus.sources.rows import NO_KEY, Row, SourceRows, collect, in_chunks
+from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import DataError
 from gdc.filesystem.json_values import JsonObject
 from gdc.schema import SOURCE_ROWS
@@ -111,7 +115,12 @@ def require_readable(source: Source) -> None:
 
 
 def read_source(
-    source: Source, *, max_chars: int, seed: int, chat: ChatFormat | None = None
+    source: Source,
+    *,
+    max_chars: int,
+    seed: int,
+    chat: ChatFormat | None = None,
+    tokenizer: TextTokenizer | None = None,
 ) -> SourceRows:
     """Read every row of a source in source order, usable or bad.
 
@@ -120,30 +129,44 @@ def read_source(
         max_chars: A text with more characters is a bad row.
         seed: Seed of a synthetic source.
         chat: The format of conversations, whose rows get a column ``turns``; None: plain.
+        tokenizer: That which made the ids of a source of token ids; others need none.
 
     Raises:
+        ConfigError: Token ids have no tokenizer.
         DataError: The source is not there, or all of it has another form than configured.
         TransientError: The Hub did not answer.
     """
-    rows = _rows(source, max_chars, seed, chat)
+    rows = _rows(source, max_chars, seed, _Formats(chat, tokenizer))
     return collect(rows, max_chars=max_chars, schema=_schema(source))
 
 
 def read_chunks(
-    source: Source, *, max_chars: int, seed: int, chat: ChatFormat | None = None
+    source: Source,
+    *,
+    max_chars: int,
+    seed: int,
+    chat: ChatFormat | None = None,
+    tokenizer: TextTokenizer | None = None,
 ) -> Iterator[SourceRows]:
     """``read_source`` in chunks of rows, at least one."""
-    rows = _rows(source, max_chars, seed, chat)
+    rows = _rows(source, max_chars, seed, _Formats(chat, tokenizer))
     return in_chunks(rows, max_chars=max_chars, schema=_schema(source))
 
 
-def read_keyed(source: Source, *, max_chars: int, chat: ChatFormat | None = None) -> pl.DataFrame:
+def read_keyed(
+    source: Source,
+    *,
+    max_chars: int,
+    chat: ChatFormat | None = None,
+    tokenizer: TextTokenizer | None = None,
+) -> pl.DataFrame:
     """Read the rows of a source with the name that each has there.
 
     Args:
         source: What to read.
         max_chars: A text with more characters is a bad row.
         chat: The format of conversations; None: plain.
+        tokenizer: As in ``read_source``; ids are only shown, so none must come out the same again.
 
     Returns:
         Rows in source order: ``sample_id``, the value of the source's ``key_field`` as a string, or
@@ -161,7 +184,8 @@ def read_keyed(source: Source, *, max_chars: int, chat: ChatFormat | None = None
             names.append(str(number if row.key is NO_KEY else row.key))
             yield row
 
-    rows = named(_rows(source, max_chars, 0, chat))
+    formats = _Formats(chat, tokenizer, is_encoded_again=False)
+    rows = named(_rows(source, max_chars, 0, formats))
     found = collect(rows, max_chars=max_chars, schema=_schema(source))
     check_bad_rows(found.bad_rows, found.rows.height, on_bad_row="fail")
     keys = pl.Series("sample_id", names, dtype=pl.String)
@@ -201,9 +225,22 @@ def check_bad_rows(
         )
 
 
-def _rows(source: Source, max_chars: int, seed: int, chat: ChatFormat | None) -> Iterator[Row]:
+@dataclass(frozen=True)
+class _Formats:
+    """How conversations and token ids become text."""
+
+    chat: ChatFormat | None
+    tokenizer: TextTokenizer | None
+    is_encoded_again: bool = True
+
+
+def _rows(source: Source, max_chars: int, seed: int, formats: _Formats) -> Iterator[Row]:
+    if isinstance(source, TokensSource):
+        return tokens.read_rows(
+            source, formats.tokenizer, is_encoded_again=formats.is_encoded_again
+        )
     if isinstance(source, ChatSource):
-        chat = chat or ChatFormat.of(None, source.chat_template)
+        chat = formats.chat or ChatFormat.of(None, source.chat_template)
         return conversations.read_rows(source, max_chars=max_chars, chat=chat)
     return _READERS[source.kind](source, max_chars, seed)
 
@@ -217,6 +254,8 @@ def _files_of(source: Source) -> Found | None:
     """The files that a source reads; None: it is not made of files."""
     if isinstance(source, JsonlSource | ParquetSource | TextSource):
         return find_files(source.path, source.kind)
+    if isinstance(source, TokensSource):
+        return tokens.find(source)
     if not isinstance(source, ChatSource):
         return None
     kind = conversations.kind_at(source.path)

@@ -8,6 +8,7 @@ from typing import Final
 ENDINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "jsonl": (".jsonl", ".ndjson", ".jsonlines"),
     "parquet": (".parquet", ".parq", ".pq"),
+    "tokens": (".bin", ".idx"),
     "text": (".txt", ".text", ".md", ".markdown", ".rst"),
 }
 # JSON lines and text may be compressed; Parquet compresses by itself.

@@ -67,6 +67,9 @@ def kinds_at(path: Path) -> Counter[str]:
         Counter(kind for name in some if (kind := kind_of(name)))
         for some in (names, [name for name in names if not is_document(name)])
     )
+    if len(data) > 1:
+        # Files of other kinds end in .bin too.
+        del data["tokens"]
     return data or kinds
 
 
