@@ -1,6 +1,7 @@
 """Token ids as a source: texts by the tokenizer that made them, and what cannot be one."""
 
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from gdc.config import TokensSource
+from gdc.config import Source, TokensSource
 from gdc.corpus.sources import fingerprint, read_keyed, read_source
 from gdc.corpus.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from gdc.errors import ConfigError, DataError
@@ -41,7 +42,7 @@ def source(
     )
 
 
-def texts_of(of: TokensSource, tokenizer: TextTokenizer | None) -> list[tuple[str, str]]:
+def texts_of(of: Source, tokenizer: TextTokenizer | None) -> list[tuple[str, str]]:
     found = read_source(of, max_chars=100, seed=0, tokenizer=tokenizer)
     assert found.bad_rows.is_empty()
     return found.rows.rows()
@@ -72,7 +73,7 @@ def test_a_folder_is_read_file_by_file_and_a_changed_index_changes_the_fingerpri
         ("x", "d/x.bin:1"), ("z", "d/x.bin:2"), ("y", "d/y.bin:1"), ("z", "d/y.bin:2"),
     ]  # fmt: skip
     before = fingerprint(source("d/x.bin"))
-    assert list(before["files"]) == ["x.bin", "x.idx"]  # type: ignore[arg-type, call-overload]
+    assert list(before["files"]) == ["x.bin", "x.idx"]
     Path("d/x.idx").write_bytes(b"other")
     assert fingerprint(source("d/x.bin"))["digest"] != before["digest"]
 
@@ -116,7 +117,7 @@ def test_half_of_a_pair_is_refused() -> None:
         source(separator=5)
 
 
-def params_of(tokenizer: dict[str, object]) -> dict[str, object]:
+def params_of(tokenizer: Mapping[str, object]) -> dict[str, object]:
     values = params_with().model_dump(mode="json")
     level = {"repeats": [2], "per_level": 2, "num_twins": 9}
     values["ingest"] |= {
