@@ -321,6 +321,7 @@ class TraceRecorder:
         # Before anyone writes, all have looked.
         self._group.barrier()
         self._keep(len(self._rows))
+        self._require_whole()
 
     def _read(self, rows: list[CheckpointRow]) -> None:
         """Continue after the checkpoints on disk."""
@@ -344,7 +345,6 @@ class TraceRecorder:
 
     def _keep(self, num_checkpoints: int) -> None:
         """Remove later checkpoints, and what a killed run has not finished."""
-        with_heldout = self._heldout_index is not None
         self._rows = self._rows[:num_checkpoints]
         if self._first_seen.keep_until(self._last_step()):
             self._write_first_seen()
@@ -353,15 +353,19 @@ class TraceRecorder:
         self._files.list_checkpoints(self._checkpoint_table())
         self._files.flush()
         self._group.barrier()
-        self._files.remove_after(num_checkpoints, with_heldout=with_heldout)
+        self._files.remove_after(num_checkpoints, with_heldout=self._heldout_index is not None)
         self._write_indices()
         self._files.flush()
+
+    def _require_whole(self) -> None:
+        """Compare the checkpoints on disk with their checksums."""
+        num = len(self._rows)
         try:
-            self._files.require_whole(num_checkpoints, with_heldout=with_heldout)
+            self._files.require_whole(num, with_heldout=self._heldout_index is not None)
         except DataError as error:
             raise DataError(
-                f"{self.folder}: expected the {num_checkpoints} checkpoints of a trace that goes "
-                f"on, got: {error} Put the file back, or record into another folder."
+                f"{self.folder}: expected the {num} checkpoints of a trace that goes on, got: "
+                f"{error} Put the file back, or record into another folder."
             ) from None
 
     def _write_indices(self) -> None:
