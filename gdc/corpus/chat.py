@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 import polars as pl
 
 from gdc.corpus.samples import content_id, normalize
-from gdc.corpus.tokenizer import Offsets, TextTokenizer
+from gdc.corpus.tokenizer import Offsets, TextTokenizer, tokens_with_loss
 from gdc.schema import MASKED, TURNS, Chunks
 
 ASSISTANT: Final = "assistant"
@@ -221,11 +221,10 @@ def scored_texts(samples: pl.DataFrame) -> pl.Series:
 
 def scored_offsets(tokenizer: TextTokenizer, samples: pl.DataFrame) -> list[Offsets]:
     """Offsets of the tokens of each text that carry a loss, its end not among them."""
-    texts = samples["text"].to_list()
-    offsets = tokenizer.offsets(texts)
+    offsets = tokenizer.offsets(samples["text"].to_list())
     if "unscored" not in samples.columns:
         return offsets
-    has_loss = tokenizer.has_loss(texts, samples["unscored"].to_list())
+    has_loss = tokens_with_loss(offsets, samples["unscored"].to_list())
     return [list(compress(of, scored)) for of, scored in zip(offsets, has_loss, strict=True)]
 
 

@@ -85,8 +85,7 @@ class TextTokenizer:
         self, texts: Sequence[str], unscored: Sequence[Sequence[Mapping[str, int]]]
     ) -> list[NDArray[np.bool_]]:
         """Whether each token of each text lies outside the spans that carry no loss."""
-        offsets = self.offsets(texts)
-        return [~masked_tokens(of, spans) for of, spans in zip(offsets, unscored, strict=True)]
+        return tokens_with_loss(self.offsets(texts), unscored)
 
     def _copy(self) -> Tokenizer:
         return Tokenizer.from_str(self.tokenizer.to_str())
@@ -117,6 +116,13 @@ def masked_tokens(offsets: Offsets, masked: Sequence[Mapping[str, int]]) -> NDAr
     for span in masked:
         is_masked |= (start < span["end"]) & (end > span["start"])
     return is_masked
+
+
+def tokens_with_loss(
+    offsets: Sequence[Offsets], unscored: Sequence[Sequence[Mapping[str, int]]]
+) -> list[NDArray[np.bool_]]:
+    """``TextTokenizer.has_loss`` of texts whose offsets are known."""
+    return [~masked_tokens(of, spans) for of, spans in zip(offsets, unscored, strict=True)]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:

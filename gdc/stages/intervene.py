@@ -82,10 +82,11 @@ def _shuffled_masks(plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
         maintain_order="left",
     )["num_tokens"]
 
+    turns, tokenizer = tables.read("turns"), load_tokenizer(paths.TOKENIZER)
+
     def offsets_of(rows: Sequence[int]) -> list[Offsets]:
         texts = pl.DataFrame({"text": tables.texts_of(masks["sample_id"][rows])})
-        samples = with_unscored(texts, tables.read("turns"))
-        return scored_offsets(load_tokenizer(paths.TOKENIZER), samples)
+        return scored_offsets(tokenizer, with_unscored(texts, turns))
 
     # Without the end of text.
     num_text_tokens = (num_tokens - 1).to_list()

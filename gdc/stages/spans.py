@@ -4,7 +4,7 @@ import polars as pl
 
 from gdc.config import Params
 from gdc.corpus.chat import with_unscored
-from gdc.corpus.tokenizer import load_tokenizer
+from gdc.corpus.tokenizer import load_tokenizer, tokens_with_loss
 from gdc.mapping import spans
 from gdc.mapping.spans import SpansSummary
 from gdc.schema import FLAGGED
@@ -34,11 +34,10 @@ def _find(params: Params) -> tuple[pl.DataFrame, SpansSummary]:
     flagged = tables.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
     flagged_losses = [training.join(flagged, on="sample_id", how="semi") for training, _ in runs]
     texts = pl.DataFrame({"text": tables.texts_of(flagged_losses[0]["sample_id"])})
-    tokenizer = load_tokenizer(paths.TOKENIZER)
-    offsets = tokenizer.offsets(texts["text"].to_list())
+    offsets = load_tokenizer(paths.TOKENIZER).offsets(texts["text"].to_list())
     unscored = with_unscored(texts, tables.read("turns"))
     if "unscored" in unscored.columns:
-        has_loss = tokenizer.has_loss(texts["text"].to_list(), unscored["unscored"].to_list())
+        has_loss = tokens_with_loss(offsets, unscored["unscored"].to_list())
         flagged_losses = [spans.at_all_tokens(losses, has_loss) for losses in flagged_losses]
     return spans.find_spans(flagged_losses, [heldout for _, heldout in runs], offsets, params.spans)
 
