@@ -116,17 +116,17 @@ def profile_of(panel: Panel, chosen: Mask) -> Profile:
     groups, last = panel.groups, len(panel.steps) - 1
     is_trained = chosen & known & (groups <= last)
     treated = is_trained & (groups > 0)
-    lags = [
-        found
+    lags = {
+        lag: found
         for lag in range(-last, last + 1)
         if (found := _lag(panel, treated, known, lag)) is not None
-    ]
-    by_lag = {lag: _effect(panel, treated, known, lag)[0] for lag in (-2, 0)}
+    }
+    effects = {lag: found.effect for lag, found in lags.items()}
     return Profile(
-        pre_trend=by_lag[-2],
-        instantaneous=by_lag[0],
+        pre_trend=effects.get(-2),
+        instantaneous=effects.get(0),
         residual=_effect(panel, treated, known, None)[0],
-        lags=lags,
+        lags=[*lags.values()],
         num_texts=int(treated.sum()),
         num_left_out=int(is_trained.sum() - treated.sum()),
     )
