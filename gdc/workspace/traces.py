@@ -202,12 +202,9 @@ def read_base(seed: int) -> pl.DataFrame | None:
 def _read_recorded(seed: int, name: str, schema: pl.Schema) -> pl.DataFrame | None:
     """A table with one number for each training sample; None: it was not recorded."""
     folder = trace_path(seed)
-    path = folder / name
-    if not path.exists():
-        return None
-    table = read_table(path, schema, TRAIN)
-    _require_samples(table, _read_index(*shard_folders(folder)), path)
-    _require_finite(table[table.columns[1]], path)
+    table = _read_of_samples(folder, name, schema, TRAIN)
+    if table is not None:
+        _require_finite(table[table.columns[1]], folder / name)
     return table
 
 
@@ -218,11 +215,18 @@ def read_first_seen(folder: Path) -> pl.DataFrame | None:
         SchemaError: It does not hold the samples of the trace.
         DataError: The file is damaged.
     """
-    path = folder / FIRST_SEEN_FILE
+    return _read_of_samples(folder, FIRST_SEEN_FILE, FIRST_SEEN, ANEW)
+
+
+def _read_of_samples(
+    folder: Path, name: str, schema: pl.Schema, remedy: str
+) -> pl.DataFrame | None:
+    """A table with a row for each training sample; None: there is none."""
+    path = folder / name
     if not path.exists():
         return None
-    table = read_table(path, FIRST_SEEN, ANEW)
-    _require_samples(table, _read_index(*shard_folders(folder)), path)
+    table = read_table(path, schema, remedy)
+    _require_samples(table, _read_index(*shard_folders(folder)), path, remedy)
     return table
 
 
@@ -291,11 +295,13 @@ def _read_tokens(folder: Path, part: str) -> pl.DataFrame:
     return table
 
 
-def _require_samples(table: pl.DataFrame, index: pl.DataFrame, path: Path) -> None:
+def _require_samples(
+    table: pl.DataFrame, index: pl.DataFrame, path: Path, remedy: str = TRAIN
+) -> None:
     if not table["sample_id"].equals(index["sample_id"]):
         raise SchemaError(
             f"{path}: expected the {index.height} samples of index in its order, got "
-            f"{table.height} rows that are not. {TRAIN}"
+            f"{table.height} rows that are not. {remedy}"
         )
 
 
