@@ -79,7 +79,7 @@ def _splits(corpus: pl.DataFrame, twins: pl.DataFrame) -> tuple[pl.DataFrame, pl
 def _twins(canaries: pl.DataFrame) -> pl.DataFrame:
     """Never-planted twins as held-out samples, by which scores of planted canaries are judged."""
     twins = canaries.filter(pl.col("num_repeats") == 0)
-    ids = pl.Series(content_ids(twins["text"]), dtype=pl.String)
+    ids = content_ids(twins["text"])
     return twins.select(sample_id=TWIN + pl.col("canary_id"), content_id=ids, text="text")
 
 
