@@ -146,6 +146,21 @@ def test_a_result_that_was_edited_is_found() -> None:
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("code", ["that of an older version", None])
+def test_what_an_older_version_did_not_report_is_no_difference(code: str | None) -> None:
+    content = files.read_json(OUT / "report.json")
+    del content["arm_audits"]["model"]["samples"]["auc"]["high"]
+    files.write_json(OUT / "report.json", content)
+    made = audit_certificate.certificate_of_audit(OUT)
+    if code is not None:
+        made = made.model_copy(update={"made_with": made.made_with | {"code": code}})
+    certificate.write(made, OUT / "certificate.json")
+    different, notes = verification.verify(OUT / "certificate.json")
+    assert len(different) == (2 if code is None else 0)
+    assert any(note.startswith("made with code that of an older") for note in notes) == bool(code)
+
+
+@pytest.mark.usefixtures("here")
 def test_the_command_line_ends_with_2_and_names_what_differs() -> None:
     run = CliRunner().invoke
     good = run(cli.app, ["verify", str(OUT / "certificate.json"), "--json"])
