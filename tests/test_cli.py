@@ -396,6 +396,22 @@ def test_a_new_database_of_runs_is_whole_before_a_server_opens_it(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux heeds ulimit -v")
+def test_too_little_memory_to_import_what_a_run_needs_is_told_in_words(tmp_path: Path) -> None:
+    program = (
+        "import resource; from gdc import cli; from gdc.workspace import project\n"
+        "project.require_workspace = lambda: None\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))\n"
+        "import sys; sys.argv = ['gdc', 'run']; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*Cannot allocate memory\. .* more memory\.\n", done.stderr)
+
+
+@pytest.mark.slow
 def test_the_pages_are_served_until_ctrl_c(workspace: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -47,6 +47,10 @@ _DEATHS: Final[Mapping[int, str]] = {
 }
 # What libraries in other languages make of an error of the system.
 _FOREIGN: Final = re.compile(r"(?i)\(?os error (\d+)\)?|\[errno (\d+)\]")
+# Of torch's allocator, the C++ library, and the loader of shared libraries.
+_NO_MEMORY: Final = re.compile(
+    r"(?i)can(not|'t) allocate memory|std::bad_alloc|failed to map segment from shared object"
+)
 
 
 def describe_death(number: int) -> str | None:
@@ -79,6 +83,8 @@ def wording_system_errors() -> Iterator[None]:
 def _number(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
+    if _NO_MEMORY.search(str(error)):
+        return errno.ENOMEM
     found = _FOREIGN.search(str(error))
     return int(found[1] or found[2]) if found else 0
 

@@ -54,6 +54,8 @@ def test_a_file_that_may_not_grow_is_told_of_and_leaves_nothing(tmp_path: Path, 
         (OSError(errno.EMFILE, "Too many open files"), r"ulimit -n 4096"),
         (RuntimeError("[Errno 30] Read-only file system: 'x'"), "Read-only .*can be written"),
         (MemoryError(), "Cannot allocate memory.*more memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Cannot allocate memory"),
+        (ImportError("a.so: failed to map segment from shared object"), "more memory"),
     ],
 )
 def test_what_the_system_refuses_is_worded(error: Exception, message: str) -> None:
