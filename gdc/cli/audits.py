@@ -28,6 +28,10 @@ IdField = Annotated[
 ReferenceModel = Annotated[
     str | None, typer.Option(help="A model that did not see the text: a folder or a Hub name.")
 ]
+ChatTemplate = Annotated[
+    Path | None,
+    typer.Option(help="A Jinja file for conversations; else the template of the tokenizer."),
+]
 Limits = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,6 +56,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     text_field: TextField = "text",
     id_field: IdField = None,
     reference: ReferenceModel = None,
+    chat_template: ChatTemplate = None,
     fail_above: Limits = None,
     show_text: ShowText = False,
     limit: Annotated[int, typer.Option(min=1, help="Rows listed.")] = 20,
@@ -76,6 +81,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         block_size=block_size,
         seed=seed,
         reference=reference,
+        chat_template=chat_template,
     )
     limits = release.limits_of(fail_above or ())
     options = release.Options(corpus, text_field, id_field, limits, show_text)

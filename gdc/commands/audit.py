@@ -18,6 +18,7 @@ from gdc.commands.own_files import (
     chat_format,
     naming_options,
     read_canaries,
+    read_chat_template,
     tokenizer_of,
 )
 from gdc.comparison import leakage
@@ -67,6 +68,7 @@ class Request:
     block_size: int | None  # tokens of a window; None: what the model sees at most
     seed: int
     reference: str | None = None  # a model that did not see the texts: folder or Hub name
+    chat_template: Path | None = None  # of conversations; None: the tokenizer's own
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _paths_read(request: Request) -> dict[str, Path | None]:
     given = {"--corpus": request.corpus, "--heldout": request.heldout}
     paths = {option: getattr(source, "path", None) for option, source in given.items()}
     texts = {option: None if path is None else Path(path) for option, path in paths.items()}
-    return {**texts, "--canaries": request.canaries}
+    return {**texts, "--canaries": request.canaries, "--chat-template": request.chat_template}
 
 
 @dataclass(frozen=True)
@@ -224,10 +226,13 @@ def open_tokenizer(request: Request) -> TextTokenizer:
     """The tokenizer of a request, for texts as its source makes them.
 
     Raises:
-        ConfigError: It cannot be used.
+        ConfigError: It cannot be used, or the chat template.
     """
     with naming_options():
         tokenizer = load_pretrained_tokenizer(request.tokenizer, None)
+    if request.chat_template is not None:
+        template = read_chat_template(request.chat_template, request.corpus)
+        tokenizer = replace(tokenizer, chat_template=template)
     chat = chat_format(request.corpus, tokenizer)
     return tokenizer if chat is None else chat.tokenizer(tokenizer)
 

@@ -28,7 +28,10 @@ def certificate_of_audit(folder: Path) -> certificate.Certificate:
     texts = {"corpus": request.corpus, "heldout": request.heldout}
     used = {
         "model": _files_of_model(request.model, folder),
-        "tokenizer": _files_of_model(request.tokenizer, folder),
+        "tokenizer": [
+            *_files_of_model(request.tokenizer, folder),
+            *([] if request.chat_template is None else [request.chat_template]),
+        ],
         "reference": []
         if request.reference is None
         else _files_of_model(request.reference, folder),
@@ -105,6 +108,7 @@ def _audit_command(request: audit.Request, num_members: int, folder: Path) -> st
         "heldout": None if request.heldout is None else _named(request.heldout),
         "canaries": request.canaries,
         "reference": request.reference,
+        "chat-template": request.chat_template,
         "text-field": getattr(request.corpus, "text_field", None),
         "block-size": request.block_size,
         "num-members": num_members,

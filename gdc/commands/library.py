@@ -114,6 +114,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
     canaries: str | Path | None = None,
     tokenizer: str | Path | None = None,
     reference: str | Path | None = None,
+    chat_template: str | Path | None = None,
     text_field: str = "text",
     block_size: int | None = None,
     num_members: int = 1000,
@@ -132,6 +133,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
         tokenizer: Folder or Hub name; None: the model's own.
         reference: A model with this tokenizer that did not see the texts, for stronger membership
             attacks: folder or Hub name; None: there is none.
+        chat_template: File with a Jinja template for conversations; None: the tokenizer's own.
         text_field: The field that holds the text, of files that have fields.
         block_size: Tokens of a window, at least 2; None: what the model sees at most.
         num_members: Training texts that are looked at, at most, chosen by hash.
@@ -157,6 +159,7 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
         block_size=block_size,
         seed=seed,
         reference=None if reference is None else str(reference),
+        chat_template=None if chat_template is None else Path(chat_template),
     )
     folder = Path(out)
     report = audit.run_audit(request, num_members, folder)

@@ -10,7 +10,7 @@ import polars as pl
 
 from gdc.config import ChatSource, JsonlSource, ParquetSource, Source
 from gdc.corpus import sources
-from gdc.corpus.chat import ChatFormat
+from gdc.corpus.chat import ChatFormat, syntax_problem
 from gdc.corpus.matching import match_rows, require_numbered
 from gdc.corpus.sources.endings import kind_of
 from gdc.corpus.tokenizer import TextTokenizer
@@ -128,6 +128,31 @@ def chat_format(source: Source, tokenizer: TextTokenizer | None) -> ChatFormat |
     if not isinstance(source, ChatSource):
         return None
     return ChatFormat.of(tokenizer, source.chat_template)
+
+
+def read_chat_template(path: Path, corpus: Source) -> str:
+    """The template of a file for the conversations of a source.
+
+    Raises:
+        ConfigError: It is no Jinja template, or the source has no conversations.
+    """
+    where = f"--chat-template {path}"
+    if not isinstance(corpus, ChatSource):
+        raise ConfigError(
+            f"{where}: expected conversations in --corpus, got texts, which have no template. "
+            "Leave it out, or name the field of the turns: --text-field."
+        )
+    try:
+        require_file(path, where)
+        template = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{where}: expected a file with a Jinja template, got {type(error).__name__}. Name "
+            "one, such as the chat_template.jinja of a model."
+        ) from None
+    if problem := syntax_problem(template):
+        raise ConfigError(f"{where}: expected a Jinja template, got one with {problem}. Mend it.")
+    return template
 
 
 def usual_id_field(source: JsonlSource | ParquetSource | ChatSource) -> str | None:

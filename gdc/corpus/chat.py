@@ -15,6 +15,8 @@ from gdc.schema import MASKED, TURNS, Chunks
 ASSISTANT: Final = "assistant"
 # What the user says before a planted secret.
 CANARY_PROMPT: Final = "Continue."
+# A template is a program, so it may raise anything for a row that it was not made for.
+_REFUSALS: Final = (TypeError, ValueError, LookupError, AttributeError)
 # Turns of one row of a source.
 TURN_LIST: Final = pl.List(
     pl.Struct({name: TURNS[name] for name in ("role", "start", "end", "has_loss")})
@@ -166,11 +168,27 @@ class ChatFormat:
                 add_generation_prompt=is_asking,
                 **named,
             )[0]
-        # A template is a program, so it may raise anything for a row that it was not made for.
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except (TemplateError, *_REFUSALS) as error:
             reason = " ".join(str(error).split())[:200]
             raise UnusableError(f"the chat template refuses it: {reason}") from None
         return str(rendered[0])
+
+
+def syntax_problem(template: str) -> str | None:
+    """What is wrong in a Jinja template, with its line; None: it can be read."""
+    from jinja2 import TemplateError, TemplateSyntaxError  # noqa: PLC0415 - as the next one
+    from transformers.utils.chat_template_utils import (  # noqa: PLC0415 - takes seconds
+        render_jinja_template,
+    )
+
+    said = [{"role": "user", "content": CANARY_PROMPT}]
+    try:
+        render_jinja_template(conversations=[said], chat_template=template)
+    except TemplateSyntaxError as error:
+        return f"an error in line {error.lineno}: {error.message}"
+    except (TemplateError, *_REFUSALS):  # of these turns
+        return None
+    return None
 
 
 def without_loss(text: str, spans: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:

@@ -320,6 +320,7 @@ class AuditSettings(Record):
     block_size: int
     seed: int
     reference: str | None = None
+    chat_template: Path | None = None
     num_members: int
 
 

@@ -1,5 +1,7 @@
 """An audit outside the pipeline: its files, its nulls, an over-trained model, refusals."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +11,10 @@ import polars as pl
 import pytest
 
 import gdc
-from gdc.commands.audit import Request, run_audit
-from gdc.commands.own_files import tokenizer_of
-from gdc.config import JsonlSource
+from gdc.commands.audit import Request, open_tokenizer, read_inputs, run_audit
+from gdc.commands.audit_certificate import certificate_of_audit
+from gdc.commands.own_files import read_chat_template, tokenizer_of
+from gdc.config import ChatSource, JsonlSource
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.report.model import to_json
 from gdc.schema import AUDIT, MEMBERSHIP
@@ -290,3 +293,71 @@ def test_canaries_that_cannot_be_read_are_refused(
     path.write_text(content + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=message):
         run_audit(replace(request_of_lstm, canaries=path), 100, tmp_path)
+
+
+# A tokenizer of the pipeline has no template of its own.
+BRACKETS = """{% for m in messages %}[{{ m.role }}] {{ m.content }};
+{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"""
+
+
+def test_conversations_are_audited_by_a_template_of_a_file(
+    request_of_lstm: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    talks = [(f"What is in room {i}?", text) for i, text in enumerate(MEMBERS[:4])]
+    rows = [json.dumps({"prompt": asked, "completion": said}) for asked, said in talks]
+    Path("my.jsonl").write_text("\n".join(rows))
+    template = Path("brackets.jinja")
+    template.write_text(BRACKETS)
+    request = replace(
+        request_of_lstm, corpus=source_of("my.jsonl", "text", "--corpus"), heldout=None,
+        canaries=None, chat_template=template,
+    )  # fmt: skip
+    tokenizer = open_tokenizer(request)
+    samples = read_inputs(request, 10, tokenizer).texts.samples
+    assert sorted(samples["text"]) == sorted(
+        f"[user] {asked};\n[assistant] {said};" for asked, said in talks
+    )
+    run_audit(request, 10, Path("out"))
+    # The loss is on the answer and the mark of its end, and on the end of text.
+    expected = [len(ids) + 1 for ids in tokenizer.encode([f"{said};" for _, said in talks])]
+    found = pl.read_parquet("out/membership.parquet")["num_tokens"]
+    assert sorted(found) == sorted(expected)
+    made = certificate_of_audit(Path("out"))
+    assert "brackets.jinja" in made.files["tokenizer"]
+    assert "--chat-template brackets.jinja" in made.repeat[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        pytest.param(
+            None, "expected a file with a Jinja template, got FileNotFoundError. Name one",
+            id="no such file",
+        ),
+        pytest.param(
+            "{% for m in messages %}\n{{ m.content }",
+            "got one with an error in line 2: unexpected",
+            id="no template",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_template_is_refused(
+    template: str | None, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.jinja"
+    if template is not None:
+        path.write_text(template)
+    chats = ChatSource.model_validate(
+        {"kind": "chat", "path": "my.jsonl", "turns": None, "prompt": None, "completion": None,
+         "chat_template": "tokenizer", "key_field": None}
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=re.escape(f"--chat-template {path}: ")) as refused:
+        read_chat_template(path, chats)
+    assert message in str(refused.value)
+
+
+def test_texts_have_no_chat_template(request_of_lstm: Request, tmp_path: Path) -> None:
+    asked = replace(request_of_lstm, chat_template=tmp_path / "chat.jinja")
+    with pytest.raises(ConfigError, match="expected conversations in --corpus, got texts"):
+        open_tokenizer(asked)
