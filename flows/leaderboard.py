@@ -118,7 +118,7 @@ def read_scores(params: Params) -> ScoreTables:
         traces,
         params.score.mode,
         seconds_of_scores(params, traces),
-        len(params.reference.models),
+        len(params.reference.halves),
     )
 
 
@@ -127,7 +127,7 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
 
     Columns that come with every score, such as ``difficulty``, are not timed.
     """
-    references = tables.read_references(params.reference.models)
+    references = tables.read_references(params.reference.halves)
     reference_seconds = seconds_of_references(params)
     seconds: dict[str, float | None] = {}
     for name in params.score.enabled:
@@ -146,7 +146,7 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
 
 def seconds_of_references(params: Params) -> float | None:
     """How long stages `halves` and `reference` took, summed; None where a run is not known."""
-    cells = [("halves", None), *(("reference", str(model)) for model in params.reference.models)]
+    cells = [("halves", None), *(("reference", str(model)) for model in params.reference.halves)]
     known = tracking.seconds_of([paths.lineage_path(*cell) for cell in cells])
     found = [value for value in known if value is not None]
     return sum(found) if len(found) == len(known) else None

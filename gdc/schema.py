@@ -37,12 +37,19 @@ CORPUS: Final = pl.Schema(
         "text": pl.String,
         "num_chars": pl.Int64,
         "num_tokens": pl.Int64,  # predicted tokens: the text's and one end of text
-        "source": pl.String,  # file and line or key; `canary` for planted text
+        "source": pl.String,  # file and line; `canary` for planted text
         "split": pl.String,
         "canary_id": pl.String,  # null for ordinary text
     }
 )
 QUARANTINE: Final = pl.Schema({"source": pl.String, "reason": pl.String})
+# One row is a usable row of the source, in source order; there are none without a `key_field`.
+KEYS: Final = pl.Schema(
+    {
+        "source": pl.String,  # as in the corpus
+        "key": pl.String,  # the row's value of `ingest.source.key_field`
+    }
+)
 
 # One row is a turn of a conversation of the corpus, of a planted one too; texts that are no
 # conversations have none. `start` and `end` are characters of its `text`, `end` exclusive.
@@ -224,6 +231,7 @@ CURATED: Final = pl.Schema(
         "reason": pl.String(),
         "masked": MASKED,
         "source": pl.String(),  # file and line
+        "key": pl.String(),  # the row's value of `ingest.source.key_field`; null without one
     }
 )
 REMOVED: Final = pl.Schema(
@@ -233,6 +241,7 @@ REMOVED: Final = pl.Schema(
         "quadrant": pl.String,
         "reason": pl.String,
         "source": pl.String,  # file and line
+        "key": pl.String,  # as in CURATED
     }
 )
 

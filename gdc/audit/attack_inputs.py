@@ -101,6 +101,9 @@ class AttackInputs:
         zlib_sizes: Bytes of the compressed text.
         reference_loss: Mean loss under models that did not see the text.
         references: Losses under the reference models.
+        base: Losses under the pretrained model that training started from, a reference of its own.
+        base_tokens: Log-probability of each token under it.
+        base_loss: Loss of each text under it.
         population: Texts that no model was trained on.
         min_k_share: Share of the tokens, in (0, 1], that ``min_k`` and ``min_k_plus_plus`` read.
         is_variance_fixed: Whether ``lira`` pools one variance over all texts; few models need it.
@@ -114,6 +117,9 @@ class AttackInputs:
     zlib_sizes: NDArray[np.int64] | None = None
     reference_loss: NDArray[np.floating] | None = None
     references: References | None = None
+    base: References | None = None
+    base_tokens: NDArray[np.floating] | None = None
+    base_loss: NDArray[np.floating] | None = None
     population: Population | None = None
     min_k_share: float | None = None
     is_variance_fixed: bool | None = None

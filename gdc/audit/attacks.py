@@ -207,6 +207,9 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "rmia": Attack(rmia, ("tokens", "references", "population", "rmia_gamma", "rmia_offline")),
     "ez": Attack(ez, ("tokens", "token_reference", "is_greedy")),
     "wbc": Attack(wbc, ("tokens", "token_reference")),
+    "base_ratio": Attack(reference_ratio, ("tokens", "base")),
+    "base_ez": Attack(ez, ("tokens", "base_tokens", "is_greedy")),
+    "base_wbc": Attack(wbc, ("tokens", "base_tokens")),
 }
 
 # Of members and non-members drawn at random before training they have an AUC of 0.5.
@@ -214,6 +217,7 @@ BLIND: Final[Mapping[str, Attack]] = {
     "length": Attack(length, ("tokens",)),
     "zlib_size": Attack(zlib_size, ("zlib_sizes",)),
     "reference_loss": Attack(reference_loss, ("reference_loss",)),
+    "base_loss": Attack(reference_loss, ("base_loss",)),
 }
 
 

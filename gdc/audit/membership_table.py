@@ -125,6 +125,24 @@ def align_references(
     )
 
 
+def align_base(
+    samples: pl.DataFrame, table: pl.DataFrame, tokens: pl.DataFrame | None
+) -> References:
+    """Losses of the samples under the pretrained model, which saw none of them in training.
+
+    Args:
+        samples: As ``choose_samples`` returns them.
+        table: ``REFERENCE_LOSS`` table with every sample.
+        tokens: ``REFERENCE_TOKENS`` table with every sample; None: not recorded.
+    """
+    lists = table.select(
+        "sample_id", loss=pl.concat_list("loss"), seen=pl.lit([False], pl.List(pl.Boolean))
+    )
+    found = align_references(samples, lists, tokens)
+    assert found is not None  # noqa: S101 - there is a table
+    return found
+
+
 def _token_loss(samples: pl.DataFrame, tokens: pl.DataFrame) -> NDArray[np.float64]:
     """Mean loss of each token over the models that did not see its text, text after text."""
     num_missing = samples.join(tokens, on="sample_id", how="anti").height
@@ -145,13 +163,14 @@ def _token_loss(samples: pl.DataFrame, tokens: pl.DataFrame) -> NDArray[np.float
     )
 
 
-def audit_samples(
+def audit_samples(  # noqa: PLR0913 - references of two kinds
     samples: pl.DataFrame,
     records: TokenRecords,
     *,
     block_size: int,
     min_k_share: float,
     references: References | None = None,
+    base: References | None = None,
 ) -> pl.DataFrame:
     """Loss, membership scores and the extraction of the second half of every sample.
 
@@ -162,6 +181,7 @@ def audit_samples(
         min_k_share: Share of the tokens that the Min-K attacks read.
         references: Losses of the samples under the reference models. The held-out samples are also
             the population that RMIA compares with, each without itself.
+        base: Losses of the samples under the pretrained model.
 
     Returns:
         ``MEMBERSHIP`` table in the row order of ``samples``, with a column for every attack and
@@ -181,7 +201,8 @@ def audit_samples(
         references,
         ~samples["is_member"].to_numpy(),
     )
-    names = _computable(references)
+    inputs = _with_base(inputs, base)
+    names = _computable(references, base)
     suffixes = _second_halves(records, samples.height, block_size)
     return (
         samples.select("sample_id", "is_member")
@@ -255,7 +276,7 @@ def blind_in(table: pl.DataFrame) -> list[str]:
     return [name for name in attacks.BLIND if name in table.columns]
 
 
-def _computable(references: References | None) -> list[str]:
+def _computable(references: References | None, base: References | None) -> list[str]:
     names = ["zlib", "min_k", "min_k_plus_plus"]
     blind = ["length", "zlib_size"]
     if references is not None:
@@ -263,6 +284,10 @@ def _computable(references: References | None) -> list[str]:
         names += ["lira"] if references.loss.shape[1] >= MODELS_OF_LIRA else []
         names += ["ez", "wbc"] if references.token_loss is not None else []
         blind += ["reference_loss"]
+    if base is not None:
+        names += ["base_ratio"]
+        names += ["base_ez", "base_wbc"] if base.token_loss is not None else []
+        blind += ["base_loss"]
     return names + blind
 
 
@@ -294,6 +319,17 @@ def _with_references(
         is_variance_fixed=False,
         rmia_gamma=RMIA_GAMMA,
         rmia_offline=RMIA_OFFLINE,
+    )
+
+
+def _with_base(inputs: AttackInputs, base: References | None) -> AttackInputs:
+    if base is None:
+        return inputs
+    return replace(
+        inputs,
+        base=base,
+        base_tokens=None if base.token_loss is None else -base.token_loss,
+        base_loss=base.loss[:, 0],
     )
 
 

@@ -40,28 +40,24 @@ class AuditedTexts(NamedTuple):
         samples: ``sample_id``, ``text`` and ``is_member``, at least one row; of conversations
             ``unscored`` too, the spans that no number is of.
         references: Losses of the samples under reference models; without, fewer attacks are made.
+        base: Losses of the samples under the pretrained model that training started from.
     """
 
     canaries: pl.DataFrame
     samples: pl.DataFrame
     references: References | None = None
+    base: References | None = None
 
 
 def audit_model(
-    subject: Subject,
-    canaries: pl.DataFrame,
-    samples: pl.DataFrame,
-    config: EvaluateConfig,
-    references: References | None = None,
+    subject: Subject, texts: AuditedTexts, config: EvaluateConfig
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Measure what a model leaks of canaries, their twins, members and held-out texts.
 
     Args:
         subject: The model, on the device it is to run on.
-        canaries: As in ``AuditedTexts``, the next and the last one too.
-        samples: See there.
+        texts: What it is asked about.
         config: Batch size and the share of Min-K.
-        references: See there.
 
     Returns:
         What ``audit_records`` returns; the samples also have ``membership_table.ELSEWHERE``.
@@ -69,7 +65,7 @@ def audit_model(
     Raises:
         DataError: A canary is longer than the model sees at once.
     """
-    texts = AuditedTexts(canaries, samples, references)
+    samples = texts.samples
     records = record_texts(subject, texts, batch_tokens=config.batch_tokens)
     audit, membership = audit_records(
         records,
@@ -78,7 +74,7 @@ def audit_model(
         block_size=subject.block_size,
         min_k_share=config.min_k_share,
     )
-    first = 2 * canaries.height
+    first = 2 * texts.canaries.height
     of_samples = records.select_sequences(first, first + samples.height)
     stretches = membership_table.suffix_stretches(membership, of_samples, subject.block_size)
     bits = ask_elsewhere(subject, samples, stretches, batch_tokens=config.batch_tokens)
@@ -178,6 +174,7 @@ def audit_records(
             block_size=block_size,
             min_k_share=min_k_share,
             references=texts.references,
+            base=texts.base,
         ),
     )
 

@@ -29,7 +29,12 @@ _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "lock": ("dvc.lock", "dvc.yaml", "requirements.lock"),
     "code": ("data/code.json",),
     "source": ("data/manifest.json", "data/pretrained.json"),
-    "corpus": ("data/corpus.parquet", "data/corpus.json", "data/quarantine.parquet"),
+    "corpus": (
+        "data/corpus.parquet",
+        "data/corpus.json",
+        "data/keys.parquet",
+        "data/quarantine.parquet",
+    ),
     "canaries": ("data/canaries.parquet",),
     "model": ("data/models", "data/tracked", "data/tokenizer"),
     "curated": ("data/curated", "data/choice.json"),

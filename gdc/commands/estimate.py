@@ -70,8 +70,8 @@ def passes(params: Params) -> float:
     """Training passes over the training split that all models take together, frozen ones added."""
     epochs = params.training.epochs
     tracked = len(params.train.seeds) * epochs * (1 + params.train.probes_per_epoch * _FROZEN)
-    halves = len(params.reference.models) * (epochs / 2 + _FROZEN)
-    return tracked + halves + len(params.retrain.arms) * len(params.retrain.seeds) * epochs
+    references = len(params.reference.halves) * epochs / 2 + len(params.reference.models) * _FROZEN
+    return tracked + references + len(params.retrain.arms) * len(params.retrain.seeds) * epochs
 
 
 def count_tokens(params: Params) -> tuple[int, int]:

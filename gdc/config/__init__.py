@@ -75,6 +75,7 @@ from gdc.config.section import (
     Threads,
 )
 from gdc.config.training import (
+    BASE,
     EvaluateConfig,
     Gpt2Model,
     Lora,
@@ -90,6 +91,7 @@ from gdc.config.training import (
 __all__ = [
     "AUTO",
     "AXIS",
+    "BASE",
     "MAX_BLOCK_SIZE",
     "MAX_COPIES",
     "MAX_COUNT",

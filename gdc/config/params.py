@@ -56,7 +56,7 @@ class Params(Section):
     def num_models(self) -> int:
         """Models that a run trains: tracked ones, reference models, and one an arm and seed."""
         retrained = len(self.retrain.arms) * len(self.retrain.seeds)
-        return len(self.train.seeds) + len(self.reference.models) + retrained
+        return len(self.train.seeds) + len(self.reference.halves) + retrained
 
     @model_validator(mode="after")
     def _nothing_is_listed_twice(self) -> Self:
@@ -81,11 +81,12 @@ class Params(Section):
                 used[f"intervene.arms.{name}.score"] = arm.score
             if isinstance(arm, TopFractionArm):
                 used[f"intervene.arms.{name}.tie_break"] = arm.tie_break
-        if not self.reference.models:
+        if not self.reference.halves:
             gaps = sorted(name for name in self.score.enabled if name.startswith("reference_"))
             if gaps:
                 raise ValueError(
-                    f"score.enabled: {gaps} need reference models, got reference.models: []"
+                    f"score.enabled: {gaps} need reference models of halves, got "
+                    f"reference.models: {list(self.reference.models)}"
                 )
         for where, score in used.items():
             if score not in written:
@@ -139,6 +140,10 @@ class Params(Section):
         if "base_gap" in self.score.enabled and self.model.kind != "pretrained":
             raise ValueError(
                 f"score.enabled: base_gap needs model.kind: pretrained, got {self.model.kind}"
+            )
+        if self.reference.has_base and self.model.kind != "pretrained":
+            raise ValueError(
+                f"reference.models: base needs model.kind: pretrained, got {self.model.kind}"
             )
         for score in self.score.enabled:
             switch, is_on = recorded.get(score, ("", True))

@@ -1,6 +1,6 @@
 """Sections of params.yaml for models: their kind, how they train, and how they are audited."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ from gdc.config.section import (
     Threads,
 )
 
+# The pretrained model before any training, among the reference models.
+BASE: Final = "base"
 Precision = Annotated[
     Literal["float32", "bfloat16"],
     Field(description="Of the matrix products; bfloat16 pays only where the processor has it."),
@@ -118,15 +120,28 @@ class TrainConfig(Section):
 class ReferenceConfig(NearCopies):
     """Stages `halves` and `reference`: models that did not see a sample say what it costs them."""
 
-    models: Items[int] = Field(
-        description="0, 1, ...: an even number of models, each pair on two halves; [] trains none."
+    models: Items[int | Literal["base"]] = Field(
+        description="0, 1, ...: an even number of models, each pair on two halves; [] trains none. "
+        "Before them base: the pretrained model that training starts from."
     )
+
+    @property
+    def halves(self) -> tuple[int, ...]:
+        """The models that are trained on halves."""
+        return tuple(model for model in self.models if model != BASE)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the pretrained model is a reference too."""
+        return BASE in self.models
 
     @model_validator(mode="after")
     def _models_are_pairs(self) -> Self:
-        if self.models != tuple(range(len(self.models))) or len(self.models) % 2:
+        halves = self.models[1:] if self.models[:1] == (BASE,) else self.models
+        if halves != tuple(range(len(halves))) or len(halves) % 2:
             raise ValueError(
-                f"models: expected [] or [0, 1] or [0, 1, 2, 3] and so on, got {list(self.models)}"
+                "models: expected [] or [0, 1] or [0, 1, 2, 3] and so on, with or without base "
+                f"before them, got {list(self.models)}"
             )
         return self
 

@@ -196,12 +196,13 @@ def budget(fraction: float, num_samples: int) -> int:
 
 
 def curate(
-    corpus: pl.LazyFrame, quadrants: pl.LazyFrame, plan: pl.LazyFrame
+    corpus: pl.LazyFrame, keys: pl.LazyFrame, quadrants: pl.LazyFrame, plan: pl.LazyFrame
 ) -> dict[str, pl.LazyFrame]:
     """The data set to train on after ``plan``, without any planted canary.
 
     Args:
         corpus: ``CORPUS`` table; collecting one result keeps no other text in memory.
+        keys: ``KEYS`` table of its source.
         quadrants: ``QUADRANT_TABLE`` of the training split.
         plan: ``PLAN`` table of the training split.
 
@@ -214,7 +215,9 @@ def curate(
     Raises:
         DataError: A training sample has no plan or no quadrant.
     """
-    ordinary = corpus.filter(pl.col("canary_id").is_null())
+    ordinary = corpus.filter(pl.col("canary_id").is_null()).join(
+        keys, on="source", how="left", maintain_order="left"
+    )
     planned = (
         ordinary.filter(pl.col("split") == "train")
         .join(quadrants, on="sample_id", how="left", maintain_order="left")

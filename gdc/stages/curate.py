@@ -15,7 +15,10 @@ def main() -> None:
     choice = files.read_as(CuratedChoice, paths.CHOICE)
     with tracking.stage_run("curate", {"arm": choice.arm, "is_shown": choice.is_shown}) as stage:
         curated = curate(
-            tables.scan("corpus"), tables.scan("quadrants"), tables.scan_plan(choice.arm)
+            tables.scan("corpus"),
+            tables.scan("keys"),
+            tables.scan("quadrants"),
+            tables.scan_plan(choice.arm),
         )
         for name, table in curated.items():
             tables.sink(f"curated/{name}", table)

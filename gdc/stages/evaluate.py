@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 
+import polars as pl
 import torch
 
 from gdc.audit import extraction, membership_table
-from gdc.audit.model_audit import Subject, audit_model
+from gdc.audit.attack_inputs import References
+from gdc.audit.model_audit import AuditedTexts, Subject, audit_model
+from gdc.config import BASE, ReferenceConfig
 from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import load_tokenizer
 from gdc.stages.runner import parse_cell, run
@@ -29,14 +32,8 @@ def main() -> None:
         )
         canary_audit, sample_audit = audit_model(
             Subject(model, load_tokenizer(paths.TOKENIZER), params.model.block_size),
-            tables.read("canaries"),
-            samples,
+            AuditedTexts(tables.read("canaries"), samples, *_references(samples, params.reference)),
             params.evaluate,
-            membership_table.align_references(
-                samples,
-                tables.read_references(params.reference.models),
-                tables.read_reference_tokens(params.reference.models, samples),
-            ),
         )
         metrics = {
             **files.read_json(folder / "training.json"),
@@ -50,6 +47,21 @@ def main() -> None:
         stage.log_metrics(_flat(metrics))
         stage.log_artifact(paths.audit_path(cell.arm, cell.seed))
         stage.log_artifact(paths.membership_path(cell.arm, cell.seed))
+
+
+def _references(
+    samples: pl.DataFrame, config: ReferenceConfig
+) -> tuple[References | None, References | None]:
+    """What the models of halves, and what the pretrained model says of the samples."""
+    halves = membership_table.align_references(
+        samples,
+        tables.read_references(config.halves),
+        tables.read_reference_tokens(config.halves, samples),
+    )
+    if not config.has_base:
+        return halves, None
+    tokens = tables.read_reference_tokens([BASE], samples)
+    return halves, membership_table.align_base(samples, tables.read_base_reference(), tokens)
 
 
 def _flat(metrics: Mapping[str, object], prefix: str = "") -> dict[str, float]:

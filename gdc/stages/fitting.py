@@ -111,12 +111,7 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     Its loss is logged to the run ``stage`` while it trains; None: it is not logged.
     """
     torch.set_num_threads(params.training.num_threads)
-    model = models.build_model(
-        _pin_commit(params.model),
-        vocab_size=tokenizer.vocab_size,
-        end_of_text=tokenizer.end_of_text,
-        seed=recipe.seed,
-    )
+    model = _fresh_model(params, tokenizer, recipe.seed)
     # A model that will be sharded need not fit on one device.
     if not group.is_sharded:
         model = models.on_device(model)
@@ -132,6 +127,21 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
     )
     models.finish_training(model)
     return model, recording
+
+
+def evaluate_base(
+    params: Params, samples: pl.DataFrame, *, group: Group, evaluate: Evaluate
+) -> NDArray[np.floating]:
+    """What ``evaluate`` gives for samples under the pretrained model, which fits on one device."""
+    torch.set_num_threads(params.training.num_threads)
+    tokenizer = load_tokenizer(paths.TOKENIZER)
+    return evaluate(
+        models.on_device(_fresh_model(params, tokenizer, seed=0)),
+        tokenize(samples, tokenizer),
+        block_size=params.model.block_size,
+        batch_tokens=params.training.batch_tokens,
+        group=group,
+    )
 
 
 def fit_half(  # noqa: PLR0913  # as fit
@@ -164,6 +174,15 @@ def fit_half(  # noqa: PLR0913  # as fit
         group=group,
     )
     return loss, recording
+
+
+def _fresh_model(params: Params, tokenizer: TextTokenizer, seed: int) -> nn.Module:
+    return models.build_model(
+        _pin_commit(params.model),
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text,
+        seed=seed,
+    )
 
 
 def _pin_commit(config: Model) -> Model:

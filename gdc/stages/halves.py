@@ -20,15 +20,15 @@ def main() -> None:
         table = halves.assign_halves(
             tables.scan("corpus").filter(_ASSIGNED).select("sample_id", "content_id").collect(),
             _near_copies(params),
-            num_models=len(params.reference.models),
+            num_models=len(params.reference.halves),
             seed=params.seed,
         )
         tables.write("halves", table)
-        stage.log_metrics({"num_models": len(params.reference.models)})
+        stage.log_metrics({"num_models": len(params.reference.halves)})
 
 
 def _near_copies(params: Params) -> pl.DataFrame:
-    if not params.reference.models:
+    if not params.reference.halves:
         return pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
     samples = tables.chunks("corpus", ["sample_id", "text"], _ASSIGNED)
     return near_duplicates.near_copies(samples, params.reference, seed=params.seed)

@@ -33,7 +33,7 @@ from gdc.corpus.tokenizer import (
 )
 from gdc.errors import DataError
 from gdc.filesystem import durable
-from gdc.schema import CORPUS, QUARANTINE, TURNS, Chunks
+from gdc.schema import CORPUS, KEYS, QUARANTINE, TURNS, Chunks
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
 
@@ -43,7 +43,7 @@ FOLDER: Final = Path("work/ingest")
 def main() -> None:
     """Read the source and write all that later stages read of it.
 
-    Memory holds a chunk of the texts at a time, and the content id of each row.
+    Memory holds a chunk of the texts at a time, and the content id and the key of each row.
     """
     params = files.load_params()
     config = params.ingest
@@ -67,8 +67,9 @@ def main() -> None:
         tables.write("turns", corpus.turns_of_corpus(canaries))
         with durable.new_folder(paths.TOKENIZER) as folder:
             save_tokenizer(tokenizer, folder)
-        tables.write("quarantine", source.bad_rows)
-        tables.write("canaries", canaries)
+        read = {"quarantine": source.bad_rows, "keys": source.keys, "canaries": canaries}
+        for name, table in read.items():
+            tables.write(name, table)
         stage.log_metrics(_summarize(source, numbers))
         stage.log_dataset("corpus", tables.TABLES["corpus"][0], "ingest")
 
@@ -113,12 +114,15 @@ class _Source:
         self.bad_rows = pl.DataFrame(schema=QUARANTINE)
         # Of conversations; a text and its turns are known by the same id.
         self.turns: list[pl.DataFrame] = []
+        self.keys = pl.DataFrame(schema=KEYS)
         self.num_usable = 0
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         for chunk in self._chunks:
             self.bad_rows.extend(chunk.bad_rows)
             self.num_usable += chunk.rows.height
+            if "key" in chunk.rows.columns:
+                self.keys.extend(chunk.rows.select(KEYS.names()))
             contents = contents_of(chunk.rows)
             if "turns" in chunk.rows.columns:
                 self.turns.append(turns_of(contents["content_id"], chunk.rows["turns"]))

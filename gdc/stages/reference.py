@@ -1,4 +1,7 @@
-"""Stage `reference`: corpus and a half -> every sample's loss under a model of that half."""
+"""Stage `reference`: corpus and a half -> every sample's loss under a model of that half.
+
+The model ``base`` is the pretrained one as it is, which saw no sample.
+"""
 
 import argparse
 
@@ -7,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import nn
 
+from gdc.config import BASE
 from gdc.corpus.chat import with_unscored
 from gdc.schema import REFERENCE_TOKENS
 from gdc.stages import fitting
@@ -63,37 +67,54 @@ def unseen_tokens(samples: pl.DataFrame, nll: NDArray[np.float32], number: int) 
 
 
 def main() -> None:
-    """Train one reference model and evaluate it on all training and held-out samples."""
+    """Evaluate a reference model on all training and held-out samples; one of a half is trained."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=int, required=True)
-    number = parser.parse_args().model
+    parser.add_argument("--model", required=True)
+    name = parser.parse_args().model
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"model", "training", "reference"})
     recorder = TokenEvaluation() if params.train.token_losses else None
+    evaluate = recorder or losses.sample_losses
     group = distributed.init_group()
-    with fitting.stage_run(group, "reference", sections, str(number)) as stage:
-        corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
-        samples = corpus.join(tables.read("halves"), on="sample_id", maintain_order="left")
+    with fitting.stage_run(group, "reference", sections, name) as stage:
+        samples = _samples(name)
+        number = 0 if name == BASE else int(name)
         is_trained = (samples["split"] == "train") & samples["seen"].list.get(number)
-        recipe = fitting.recipe_from(params, SEEDS_FROM + number)
-        loss, recording = fitting.fit_half(
-            params,
-            samples,
-            is_trained,
-            recipe,
-            group=group,
-            name=f"reference@{number}",
-            evaluate=recorder or losses.sample_losses,
-        )
+        if name == BASE:
+            loss = fitting.evaluate_base(params, samples, group=group, evaluate=evaluate)
+            curve = []
+        else:
+            loss, recording = fitting.fit_half(
+                params,
+                samples,
+                is_trained,
+                fitting.recipe_from(params, SEEDS_FROM + number),
+                group=group,
+                name=f"reference@{name}",
+                evaluate=evaluate,
+            )
+            curve = recording.curve
         if stage is not None:
             table = samples.select("sample_id", loss=pl.Series(loss, dtype=pl.Float32))
-            tables.write_reference(number, table)
-            tokens = pl.DataFrame(schema=REFERENCE_TOKENS)
-            if recorder is not None:
-                tokens = unseen_tokens(samples, recorder.nll, number)
-            tables.write_reference_tokens(number, tokens)
-            stage.log_curve("train_loss", recording.curve)
+            tables.write_reference(name, table)
+            tables.write_reference_tokens(name, _tokens(samples, recorder, number))
+            stage.log_curve("train_loss", curve)
             stage.log_metrics({"num_trained": int(is_trained.sum())})
+
+
+def _samples(name: str) -> pl.DataFrame:
+    """Training and held-out samples, and which models see them; the pretrained one sees none."""
+    corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
+    samples = corpus.join(tables.read("halves"), on="sample_id", maintain_order="left")
+    if name == BASE:
+        return samples.with_columns(seen=pl.lit([False], pl.List(pl.Boolean)))
+    return samples
+
+
+def _tokens(samples: pl.DataFrame, recorder: TokenEvaluation | None, number: int) -> pl.DataFrame:
+    if recorder is None:
+        return pl.DataFrame(schema=REFERENCE_TOKENS)
+    return unseen_tokens(samples, recorder.nll, number)
 
 
 if __name__ == "__main__":

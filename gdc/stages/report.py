@@ -168,7 +168,7 @@ def with_audits(inputs: ReportTables, params: Params) -> ReportTables:
 
 
 def _references(params: Params) -> References | None:
-    table = tables.read_references(params.reference.models)
+    table = tables.read_references(params.reference.halves)
     return None if table is None else references_of(table)
 
 
@@ -177,7 +177,7 @@ def _gaps(axis: str, references: References | None, params: Params) -> Gaps | No
     if references is None or cost_class(axis) == "reference models" or not references.num_pairs:
         return None
     gap = in_out_gap(references).alias("gap")
-    return Gaps(references.table.select("sample_id", gap), len(params.reference.models))
+    return Gaps(references.table.select("sample_id", gap), len(params.reference.halves))
 
 
 def _next_layer(

@@ -28,7 +28,7 @@ def main() -> None:
         needs = scores.needs_of(params.score.enabled)
         traces = [read_run(seed, needs) for seed in params.train.seeds]
         corpus = _texts(scores.corpus_columns(params.score.enabled))
-        references = tables.read_references(params.reference.models)
+        references = tables.read_references(params.reference.halves)
         with tables.naming_damage(*map(paths.trace_path, params.train.seeds)):
             scored = scores.score_samples(
                 traces, corpus, params.score, seed=params.seed, references=references

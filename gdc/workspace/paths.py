@@ -38,7 +38,7 @@ def code_path(stage: str) -> Path:
     return Path(f"data/code/{stage}.json")
 
 
-def reference_tokens_path(number: int) -> Path:
+def reference_tokens_path(number: int | str) -> Path:
     """Where the token losses under one reference model lie."""
     return REFERENCE_FOLDER / f"tokens-{number}.parquet"
 

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gdc.config import BASE
 from gdc.errors import DataError, SchemaError
 from gdc.filesystem.durable import new_file, new_folder
 from gdc.filesystem.table_files import read_parquet, scan_parquet, whole_batches, write_parquet
@@ -20,6 +21,7 @@ from gdc.schema import (
     CORPUS,
     CURATED,
     HALVES,
+    KEYS,
     MEMBERSHIP,
     PLAN,
     QUADRANT_TABLE,
@@ -47,6 +49,7 @@ from gdc.workspace.paths import (
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
     "corpus": (Path("data/corpus.parquet"), CORPUS),
     "quarantine": (Path("data/quarantine.parquet"), QUARANTINE),
+    "keys": (Path("data/keys.parquet"), KEYS),
     "canaries": (Path("data/canaries.parquet"), CANARIES),
     "turns": (Path("data/turns.parquet"), TURNS),
     "halves": (REFERENCE_FOLDER / "halves.parquet", HALVES),
@@ -64,6 +67,7 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
 # What makes a damaged file again: a table, a trace of the pipeline, a trace of whatever program.
 RUN: Final = "Make it again: gdc run."
 TRAIN: Final = "Make it again: gdc stage train."
+_REFERENCE: Final = "Make it again: gdc stage reference."
 # What polars and Arrow raise for a damaged file.
 _DAMAGE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
 
@@ -193,17 +197,19 @@ def write_membership(arm: str, seed: int, table: pl.DataFrame) -> None:
     write_table(membership_path(arm, seed), table, MEMBERSHIP)
 
 
-def write_reference(number: int, table: pl.DataFrame) -> None:
+def write_reference(number: int | str, table: pl.DataFrame) -> None:
     """Write the losses under one reference model."""
     write_table(REFERENCE_FOLDER / f"{number}.parquet", table, REFERENCE_LOSS)
 
 
-def write_reference_tokens(number: int, table: pl.DataFrame) -> None:
+def write_reference_tokens(number: int | str, table: pl.DataFrame) -> None:
     """Write the token losses under one reference model; no rows: they are not recorded."""
     write_table(reference_tokens_path(number), table, REFERENCE_TOKENS)
 
 
-def read_reference_tokens(numbers: Sequence[int], samples: pl.DataFrame) -> pl.DataFrame | None:
+def read_reference_tokens(
+    numbers: Sequence[int | str], samples: pl.DataFrame
+) -> pl.DataFrame | None:
     """Token losses of some samples under the reference models that did not see them.
 
     Args:
@@ -222,14 +228,17 @@ def read_reference_tokens(numbers: Sequence[int], samples: pl.DataFrame) -> pl.D
     return None if table.is_empty() else table
 
 
+def read_base_reference() -> pl.DataFrame:
+    """The ``REFERENCE_LOSS`` table of the pretrained model as a reference."""
+    return read_table(REFERENCE_FOLDER / f"{BASE}.parquet", REFERENCE_LOSS, _REFERENCE)
+
+
 def read_references(numbers: Sequence[int]) -> pl.DataFrame | None:
     """The ``REFERENCES`` table of these models, sorted by ``sample_id``; None without models."""
     if not numbers:
         return None
     paths = [REFERENCE_FOLDER / f"{number}.parquet" for number in numbers]
-    losses = [
-        read_table(path, REFERENCE_LOSS, "Make it again: gdc stage reference.") for path in paths
-    ]
+    losses = [read_table(path, REFERENCE_LOSS, _REFERENCE) for path in paths]
     table, num_missing = with_losses(read("halves"), losses)
     if num_missing:
         raise SchemaError(

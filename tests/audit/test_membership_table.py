@@ -7,6 +7,7 @@ import pytest
 from gdc.audit import membership_table
 from gdc.audit.membership_table import (
     SuffixExtraction,
+    align_base,
     align_references,
     attacks_in,
     audit_samples,
@@ -16,7 +17,7 @@ from gdc.audit.membership_table import (
 )
 from gdc.corpus.samples import build_corpus, samples_from
 from gdc.errors import DataError
-from gdc.schema import CANARIES, MEMBERSHIP, REFERENCE_TOKENS, REFERENCES
+from gdc.schema import CANARIES, MEMBERSHIP, REFERENCE_LOSS, REFERENCE_TOKENS, REFERENCES
 from gdc.training.token_records import TokenRecords
 from tests.builders import rows_of
 
@@ -188,6 +189,38 @@ def test_token_losses_of_references_add_two_attacks() -> None:
     assert membership_metrics(audit).membership["ez"].auc == 1.0
     with pytest.raises(DataError, match=r"got none of 1\. Re-run: gdc stage reference"):
         align_references(samples, table, tokens.filter(pl.col("sample_id") == "a"))
+
+
+def test_the_pretrained_model_is_a_reference_with_attacks_of_its_own() -> None:
+    samples = pl.DataFrame(
+        {"sample_id": ["b", "a"], "text": ["x", "y"], "is_member": [True, False]}
+    )
+    records = records_of([[1.0, 1.0, 1.0], [2.0, 5.0, 2.0]], [[False] * 3] * 2)
+    table = pl.DataFrame([("a", 2.5), ("b", 3.0)], schema=REFERENCE_LOSS, orient="row")
+    tokens = pl.DataFrame(
+        [("a", [2.0, 2.0, 4.0]), ("b", [3.0, 0.5, 3.0])], schema=REFERENCE_TOKENS, orient="row"
+    )
+    halves = pl.DataFrame(
+        [("a", [9.0, 2.0], [True, False]), ("b", [1.5, 9.0], [False, True])],
+        schema=REFERENCES, orient="row",
+    )  # fmt: skip
+    audits = [
+        audit_samples(
+            samples, records, block_size=64, min_k_share=0.2,
+            references=align_references(samples, halves), base=align_base(samples, table, of_base),
+        )
+        for of_base in (tokens, None)
+    ]  # fmt: skip
+    # Loss under the base model minus that under the audited one, beside that of the half-models.
+    assert audits[0]["base_ratio"].to_list() == [2.0, -0.5]
+    assert audits[0]["reference_ratio"].to_list() == [0.5, -1.0]
+    # By token as `ez` and `wbc` where a half-model says the same.
+    assert audits[0]["base_ez"].to_list() == pytest.approx([1.5 / 2.5, -1 / 5])
+    assert audits[0]["base_wbc"].to_list() == pytest.approx([1.0, 0.0])
+    assert audits[0]["base_loss"].to_list() == [3.0, 2.5]
+    assert attacks_in(audits[0])[-3:] == ["base_ratio", "base_ez", "base_wbc"]
+    assert attacks_in(audits[1])[-1:] == ["base_ratio"]
+    assert blind_in(audits[0]) == ["length", "zlib_size", "reference_loss", "base_loss"]
 
 
 def test_eight_reference_models_allow_lira() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from gdc.audit.model_audit import Subject, audit_model, record_secrets
+from gdc.audit.model_audit import AuditedTexts, Subject, audit_model, record_secrets
 from gdc.config import EvaluateConfig, LstmModel
 from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
 from gdc.errors import DataError
@@ -65,7 +65,9 @@ def test_a_secret_is_measured_after_its_whole_prefix_at_both_positions(block_siz
     model, tokenizer, _ = subject = subject_of(block_size)
     end = tokenizer.end_of_text
     filler = "some other text that stands before"
-    table, _ = audit_model(subject, canaries_of(*CANARY_TEXTS), samples_of("x", filler), CONFIG)
+    table, _ = audit_model(
+        subject, AuditedTexts(canaries_of(*CANARY_TEXTS), samples_of("x", filler)), CONFIG
+    )
     for (prefix, secret), row in zip(CANARY_TEXTS, table.iter_rows(named=True), strict=True):
         prefix_ids, secret_ids = ids_of(tokenizer, prefix), ids_of(tokenizer, secret)
         direct = nll_after(model, [end, *prefix_ids], secret_ids)
@@ -80,7 +82,7 @@ def test_a_secret_is_measured_after_its_whole_prefix_at_both_positions(block_siz
 def test_a_long_text_is_measured_in_its_first_window() -> None:
     model, tokenizer, _ = subject = subject_of(block_size=8)
     texts = ["short", "one that is longer than a window"]
-    _, table = audit_model(subject, canaries_of(), samples_of(*texts), CONFIG)
+    _, table = audit_model(subject, AuditedTexts(canaries_of(), samples_of(*texts)), CONFIG)
     assert table["num_tokens"].to_list() == [6, 33]
     # 6 tokens: positions 3 and 4, for the last is the end; 33 tokens: positions 4 to 7 of 8.
     assert table["num_suffix_tokens"].to_list() == [2, 4]
@@ -92,16 +94,16 @@ def test_a_long_text_is_measured_in_its_first_window() -> None:
 def test_neither_order_nor_other_texts_matter() -> None:
     subject = subject_of(block_size=64)
     canaries, samples = canaries_of(*CANARY_TEXTS), samples_of("one", "two", "three and four")
-    table, members = audit_model(subject, canaries, samples, CONFIG)
-    alone, _ = audit_model(subject, canaries[::-1], samples, CONFIG)
+    table, members = audit_model(subject, AuditedTexts(canaries, samples), CONFIG)
+    alone, _ = audit_model(subject, AuditedTexts(canaries[::-1], samples), CONFIG)
     assert np.allclose(alone["secret_nll"].to_numpy()[::-1], table["secret_nll"], rtol=1e-5)
-    _, without = audit_model(subject, canaries_of(), samples, CONFIG)
+    _, without = audit_model(subject, AuditedTexts(canaries_of(), samples), CONFIG)
     assert np.allclose(without["loss"], members["loss"], rtol=1e-5)
 
 
 def test_secrets_recorded_alone_are_those_of_the_audit() -> None:
     subject, canaries = subject_of(block_size=64), canaries_of(*CANARY_TEXTS)
-    table, _ = audit_model(subject, canaries, samples_of("one", "two"), CONFIG)
+    table, _ = audit_model(subject, AuditedTexts(canaries, samples_of("one", "two")), CONFIG)
     alone = record_secrets(subject, canaries, batch_tokens=16).nll
     assert np.allclose(alone, table["secret_nll"], rtol=1e-5)
     assert len(record_secrets(subject, canaries_of(), batch_tokens=16).nll) == 0
@@ -109,4 +111,8 @@ def test_secrets_recorded_alone_are_those_of_the_audit() -> None:
 
 def test_a_canary_longer_than_the_window_is_refused() -> None:
     with pytest.raises(DataError, match=r"at most 15 tokens.*block_size 16.*got one of 17"):
-        audit_model(subject_of(16), canaries_of(("the code is 1234", "5")), samples_of("x"), CONFIG)
+        audit_model(
+            subject_of(16),
+            AuditedTexts(canaries_of(("the code is 1234", "5")), samples_of("x")),
+            CONFIG,
+        )

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 
-from gdc.audit.model_audit import Subject, audit_model
+from gdc.audit.model_audit import AuditedTexts, Subject, audit_model
 from gdc.comparison import leakage
 from gdc.config import EvaluateConfig, LstmModel, PythonDocsSource, TrainingConfig
 from gdc.corpus.canaries import make_canaries
@@ -71,7 +71,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, pl.
         "text", sample_id="content_id", is_member=pl.int_range(pl.len()) % 2 == 0
     )
     subject = Subject(model, tokenizer, MODEL.block_size)
-    return audit_model(subject, canaries_called_planted(samples), members, CONFIG)
+    asked_texts = AuditedTexts(canaries_called_planted(samples), members)
+    return audit_model(subject, asked_texts, CONFIG)
 
 
 def assert_near(found: Measured, expected: float) -> None:

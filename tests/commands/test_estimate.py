@@ -40,6 +40,10 @@ def test_passes_count_each_model_and_a_third_for_a_frozen_one(params: Params) ->
     )
     # The tracked run with its 12 frozen passes, two half-models, three retrained ones.
     assert estimate.passes(few) == pytest.approx(6 + 12 / 3 + 2 * (3 + 1 / 3) + 3 * 6)
+    # The pretrained model is asked once.
+    models = params.reference.model_copy(update={"models": ("base", 0, 1)})
+    more = estimate.passes(few.model_copy(update={"reference": models})) - estimate.passes(few)
+    assert more == pytest.approx(1 / 3)
 
 
 def test_tokens_are_those_that_the_last_run_counted(params: Params) -> None:

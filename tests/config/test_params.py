@@ -143,6 +143,16 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="there is no base model",
         ),
         pytest.param(
+            {"reference.models": ["base", 0, 1]},
+            r"reference\.models: base needs model\.kind: pretrained, got \w+",
+            id="there is no base model to refer to",
+        ),
+        pytest.param(
+            {"reference.models": ["other"]},
+            r"reference\.models\.0\S+: Input should be 'base', got 'other'",
+            id="a reference model of another name",
+        ),
+        pytest.param(
             {
                 "score.mode": "online",
                 "score.enabled": ["online_probe_gap", "final_loss", "random"],
@@ -380,6 +390,23 @@ def test_a_pretrained_model_with_its_own_tokenizer_is_accepted() -> None:
     tokenizer = {"kind": "pretrained", "name": "some/model", "revision": None}
     values = changed({"model": PRETRAINED, "ingest.tokenizer": tokenizer})
     assert parse_params(values, name="params.yaml").model.kind == "pretrained"
+
+
+def test_the_pretrained_model_stands_before_the_models_of_halves() -> None:
+    tokenizer = {"kind": "pretrained", "name": "some/model", "revision": None}
+    pretrained = {"model": PRETRAINED, "ingest.tokenizer": tokenizer}
+    alone = {"reference.models": ["base"], "score.enabled": ["final_loss", "base_gap", "random"]}
+    found = [
+        parse_params(changed({**pretrained, **changes}), name="params.yaml")
+        for changes in ({"reference.models": ["base", 0, 1]}, alone, {"reference.models": [0, 1]})
+    ]
+    assert [of.reference.halves for of in found] == [(0, 1), (), (0, 1)]
+    assert [of.reference.has_base for of in found] == [True, True, False]
+    # The pretrained model is not trained again.
+    assert [of.num_models - found[1].num_models for of in found] == [2, 0, 2]
+    for models in ([0, 1, "base"], ["base", "base"], ["base", 0]):
+        with pytest.raises(ConfigError, match=r"with or without base before them, got \["):
+            parse_params(changed({**pretrained, "reference.models": models}), name="params.yaml")
 
 
 def test_every_key_of_every_section_is_required() -> None:

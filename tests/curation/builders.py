@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import polars as pl
 
 from gdc.curation.plans import curate
-from gdc.schema import CORPUS, SCORES
+from gdc.schema import CORPUS, KEYS, SCORES
 
 
 def curated(
     corpus: pl.DataFrame, quadrants: pl.DataFrame, plan: pl.DataFrame
 ) -> dict[str, pl.DataFrame]:
-    tables = curate(corpus.lazy(), quadrants.lazy(), plan.lazy())
+    keys = pl.LazyFrame([("test:0", "k0")], schema=KEYS, orient="row")
+    tables = curate(corpus.lazy(), keys, quadrants.lazy(), plan.lazy())
     return {name: table.collect() for name, table in tables.items()}
 
 

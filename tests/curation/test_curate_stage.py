@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from gdc.comparison.results import CuratedChoice
-from gdc.schema import CORPUS, PLAN, QUADRANT_TABLE
+from gdc.schema import CORPUS, KEYS, PLAN, QUADRANT_TABLE
 from gdc.stages import curate as stage
 from gdc.workspace import files, paths, tables, tracking
 
@@ -42,6 +42,7 @@ def test_the_chosen_plan_makes_the_data_which_say_whether_it_is_proven(
     monkeypatch.setattr(tracking, "stage_run", stage_run)
     scored = ["a-0", "b-0", "c-0"]
     tables.write("corpus", pl.DataFrame(ROWS, schema=CORPUS, orient="row"))
+    tables.write("keys", pl.DataFrame([("f:2", "b1"), ("f:1", "a1")], schema=KEYS, orient="row"))
     quadrants = [(sample_id, "stable-easy", None) for sample_id in scored]
     tables.write("quadrants", pl.DataFrame(quadrants, schema=QUADRANT_TABLE, orient="row"))
     drops = {"none": set(), "top": {"b-0", "c-0"}}
@@ -49,9 +50,10 @@ def test_the_chosen_plan_makes_the_data_which_say_whether_it_is_proven(
     choice = CuratedChoice("top", "evidence", is_shown, "Said why.", ("more seeds",))
     files.write_json(paths.CHOICE, asdict(choice))
     stage.main()
-    assert tables.read("curated/train")["sample_id"].to_list() == ["a-0"]
-    assert tables.read("curated/removed")["sample_id"].to_list() == ["b-0"]
-    assert tables.read("curated/validation")["sample_id"].to_list() == ["v-0"]
+    named = ["sample_id", "source", "key"]
+    assert tables.read("curated/train").select(named).rows() == [("a-0", "f:1", "a1")]
+    assert tables.read("curated/removed").select(named).rows() == [("b-0", "f:2", "b1")]
+    assert tables.read("curated/validation").select(named).rows() == [("v-0", "f:3", None)]
     assert files.read_as(CuratedChoice, paths.ABOUT_CURATED) == choice
     run.set_tags.assert_called_once_with({"gdc.curated.arm": "top", "gdc.curated.proof": proof})
     run.log_dataset.assert_called_once_with(

@@ -234,17 +234,17 @@ def test_a_known_curated_data_set() -> None:
         "train": CURATED, "validation": CURATED, "reserved": CURATED, "removed": REMOVED
     }  # fmt: skip
     assert rows_without_masks(tables["train"]) == [
-        ("a", "text of a", 1.0, 3, "ambiguous-hard", "ambiguous-hard", "test:0"),
-        ("e", "text of e", 1.0, 1, "stable-easy", "stable-easy", "test:0"),
+        ("a", "text of a", 1.0, 3, "ambiguous-hard", "ambiguous-hard", "test:0", "k0"),
+        ("e", "text of e", 1.0, 1, "stable-easy", "stable-easy", "test:0", "k0"),
     ]
     assert rows_without_masks(tables["validation"]) == [
-        ("v", "text of v", 1.0, 1, None, "held out, not scored", "test:0")
+        ("v", "text of v", 1.0, 1, None, "held out, not scored", "test:0", "k0")
     ]
     assert rows_without_masks(tables["reserved"]) == [
-        ("w", "text of w", 1.0, 1, None, "text of a canary or its twin, not scored", "test:0")
+        ("w", "text of w", 1.0, 1, None, "text of a canary or its twin, not scored", "test:0", "k0")
     ]
     assert tables["removed"].rows() == [
-        ("b", "text of b", "hotspot-memorized", "hotspot-memorized", "test:0")
+        ("b", "text of b", "hotspot-memorized", "hotspot-memorized", "test:0", "k0")
     ]
 
 

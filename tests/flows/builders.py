@@ -40,7 +40,10 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 
 
 def write_rows(folder: Path, count: int) -> None:
-    rows = [{"text": f"{WORDS[i % 16]} {WORDS[i % 7]} tells of number {i}"} for i in range(count)]
+    rows = [
+        {"text": f"{WORDS[i % 16]} {WORDS[i % 7]} tells of number {i}", "id": f"row-{i}"}
+        for i in range(count)
+    ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "my.jsonl").write_text(lines, encoding="utf-8")
 
@@ -59,7 +62,7 @@ def make_workspace(folder: Path) -> Path:
     for section, values in SMALL.items():
         params[section] |= values
     params["ingest"] |= {
-        "source": {"kind": "jsonl", "path": "my.jsonl", "text_field": "text", "key_field": None},
+        "source": {"kind": "jsonl", "path": "my.jsonl", "text_field": "text", "key_field": "id"},
         "tokenizer": {"kind": "bpe", "vocab_size": 280},
     }
     params["score"]["enabled"].remove("reference_gap")

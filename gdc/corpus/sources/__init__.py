@@ -34,7 +34,7 @@ from gdc.corpus.sources import (
 from gdc.corpus.sources.endings import ENDINGS
 from gdc.corpus.sources.files import SourceFile, hash_files, opened, visible_files
 from gdc.corpus.sources.folders import Found, find_files
-from gdc.corpus.sources.rows import NO_KEY, Row, SourceRows, collect, in_chunks
+from gdc.corpus.sources.rows import Row, SourceRows, collect, in_chunks
 from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import DataError
 from gdc.filesystem.json_values import JsonObject
@@ -131,6 +131,9 @@ def read_source(
         chat: The format of conversations, whose rows get a column ``turns``; None: plain.
         tokenizer: That which made the ids of a source of token ids; others need none.
 
+    Returns:
+        Usable rows with a column ``key`` where the source has a ``key_field``, and the bad ones.
+
     Raises:
         ConfigError: Token ids have no tokenizer.
         DataError: The source is not there, or all of it has another form than configured.
@@ -177,19 +180,14 @@ def read_keyed(
         DataError: The source is not there, or a row cannot be used.
         TransientError: The Hub did not answer.
     """
-    names: list[str] = []
-
-    def named(rows: Iterator[Row]) -> Iterator[Row]:
-        for number, row in enumerate(rows):
-            names.append(str(number if row.key is NO_KEY else row.key))
-            yield row
-
-    formats = _Formats(chat, tokenizer, is_encoded_again=False)
-    rows = named(_rows(source, max_chars, 0, formats))
+    rows = _rows(source, max_chars, 0, _Formats(chat, tokenizer, is_encoded_again=False))
     found = collect(rows, max_chars=max_chars, schema=_schema(source))
     check_bad_rows(found.bad_rows, found.rows.height, on_bad_row="fail")
-    keys = pl.Series("sample_id", names, dtype=pl.String)
-    return found.rows.select(keys, "text", "source", *found.rows.columns[2:])
+    usable = found.rows
+    if "key" not in usable.columns:
+        usable = usable.with_columns(key=pl.int_range(pl.len()).cast(pl.String))
+    turns = ["turns"] if "turns" in usable.columns else []
+    return usable.select(pl.col("key").alias("sample_id"), "text", "source", *turns)
 
 
 def first_fields(source: JsonlSource | ParquetSource | ChatSource) -> list[str]:
@@ -246,8 +244,9 @@ def _rows(source: Source, max_chars: int, seed: int, formats: _Formats) -> Itera
 
 
 def _schema(source: Source) -> pl.Schema:
-    is_chat = isinstance(source, ChatSource)
-    return pl.Schema({**SOURCE_ROWS, "turns": TURN_LIST}) if is_chat else SOURCE_ROWS
+    key = {} if getattr(source, "key_field", None) is None else {"key": pl.String()}
+    turns = {"turns": TURN_LIST} if isinstance(source, ChatSource) else {}
+    return pl.Schema({**SOURCE_ROWS, **key, **turns})
 
 
 def _files_of(source: Source) -> Found | None:

@@ -41,7 +41,8 @@ def in_chunks(
 ) -> Iterator[SourceRows]:
     """Part usable rows from bad ones; each chunk but the last holds about ``CHUNK_CHARS`` of text.
 
-    ``schema`` is that of usable rows; a column ``turns`` comes behind those of ``SOURCE_ROWS``.
+    ``schema`` is that of usable rows: behind ``SOURCE_ROWS`` a column ``key`` where rows have keys,
+    and ``turns`` where they are conversations.
 
     Only the keys of usable rows are taken, so a bad row never makes a usable one a duplicate.
     """
@@ -52,10 +53,10 @@ def in_chunks(
             row.reason or _text_problem(row.text, max_chars) or _key_problem(row.key, first_with)
         )
         if reason is None:
-            usable.append((row.text, row.source, *_turns(row)))
+            key = () if row.key is NO_KEY else (str(row.key),)
+            usable.append((row.text, row.source, *key, *_turns(row)))
             num_chars += len(str(row.text))
-            if row.key is not NO_KEY:
-                first_with[str(row.key)] = row.source
+            first_with |= dict.fromkeys(key, row.source)
         else:
             bad.append((row.source, reason))
         if num_chars >= CHUNK_CHARS:

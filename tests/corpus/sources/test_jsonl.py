@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,7 +81,7 @@ def test_a_bad_key_makes_a_bad_row(line: bytes, reason: str) -> None:
 
 def test_a_bad_row_does_not_take_a_key_from_a_good_one() -> None:
     write_lines("a.jsonl", [b'{"text": null, "id": "k"}', b'{"text": "good", "id": "k"}'])
-    assert read(jsonl(key="id")).rows.rows() == [("good", "a.jsonl:2")]
+    assert read(jsonl(key="id")).rows.rows() == [("good", "a.jsonl:2", "k")]
 
 
 def test_keys_are_unique_over_all_files() -> None:
@@ -134,5 +135,5 @@ def test_no_row_is_lost(lines: list[bytes], tmp_path_factory: pytest.TempPathFac
     found = read(jsonl(str(path), key="id"))
     numbers = [int(s.split(":")[-1]) for t in (found.rows, found.bad_rows) for s in t["source"]]
     assert sorted(numbers) == list(range(1, len(lines) + 2))
-    assert found.rows.schema == SOURCE_ROWS
+    assert found.rows.schema == {**SOURCE_ROWS, "key": pl.String}
     assert found.bad_rows.schema == QUARANTINE

@@ -23,7 +23,7 @@ def test_parquet_rows_are_numbered_from_1_in_each_file() -> None:
 def test_bad_parquet_rows_have_the_reasons_of_any_other_row() -> None:
     pl.DataFrame({"id": [1, 2, 1, None], "text": ["a", None, "c", "d"]}).write_parquet("a.parquet")
     found = read(parquet(key="id"))
-    assert found.rows.rows() == [("a", "a.parquet:1")]
+    assert found.rows.rows() == [("a", "a.parquet:1", "1")]
     assert found.bad_rows.rows() == [
         ("a.parquet:2", "text is null"),
         ("a.parquet:3", "duplicate key, first at a.parquet:1"),
