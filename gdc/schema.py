@@ -185,6 +185,20 @@ SPANS: Final = pl.Schema(
     }
 )
 
+# One row is a turn with a loss of a training sample that is a conversation; losses are means over
+# its tokens and the tracked runs.
+TURN_LOSSES: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "turn": pl.Int64,  # as in TURNS
+        "num_tokens": pl.Int64,  # predicted ones; the end of text is of the last turn
+        "early_loss": pl.Float64,  # at the first probe, without probes after the first pass
+        "late_loss": pl.Float64,  # after the last step
+        # Late loss of held-out tokens that were as hard at first, minus its own; nats per token.
+        "gap": pl.Float64,
+    }
+)
+
 # Spans whose tokens have no loss; later tokens still see them.
 MASKED: Final = pl.List(pl.Struct({"start": pl.Int64(), "end": pl.Int64()}))
 PLAN: Final = pl.Schema(

@@ -67,8 +67,8 @@ def find_spans(
 
     Source: Mondrian conformal prediction, Vovk, Gammerman & Shafer 2005; the bins are its taxonomy.
     """
-    heldout = _flat(heldout_runs)
-    is_memorized, gain = _memorized(_flat(runs), heldout, config.p_value)
+    heldout = mean_over_runs(heldout_runs)
+    is_memorized, gain = compare_with_heldout(mean_over_runs(runs), heldout, config.p_value)
     rows: list[tuple[object, ...]] = []
     begin = 0
     lengths = runs[0].select("sample_id", pl.col("early").list.len()).iter_rows()
@@ -134,7 +134,9 @@ def nothing_recorded() -> tuple[pl.DataFrame, SpansSummary]:
     return pl.DataFrame(schema=SPANS), SpansSummary(0, warnings=(warning,))
 
 
-def _flat(runs: Sequence[pl.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def mean_over_runs(
+    runs: Sequence[pl.DataFrame],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Early and late loss of every token of all samples in a row, mean over runs."""
     early, late = (
         np.mean([run[name].explode().cast(pl.Float64).to_numpy() for run in runs], axis=0)
@@ -143,12 +145,12 @@ def _flat(runs: Sequence[pl.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np
     return early, late
 
 
-def _memorized(
+def compare_with_heldout(
     tokens: tuple[NDArray[np.float64], NDArray[np.float64]],
     heldout: tuple[NDArray[np.float64], NDArray[np.float64]],
     p_value: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which tokens are memorized, and how far below the late loss of its bin each ended."""
+    """Which tokens are memorized, and how far below the late loss of its bin each ended, nats."""
     early, late = tokens
     bin_of, heldout_bin = _bins(early, heldout[0], p_value)
     p, gain = np.ones(len(late)), np.zeros(len(late))

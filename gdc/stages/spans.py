@@ -1,36 +1,45 @@
-"""Stage `spans`: token losses and quadrants -> memorized spans of the flagged samples."""
+"""Stage `spans`: token losses and quadrants -> memorized spans, and the losses of turns."""
+
+from collections.abc import Sequence
 
 import polars as pl
 
 from gdc.config import Params
-from gdc.corpus.chat import with_unscored
+from gdc.corpus.chat import scored_offsets, with_unscored
 from gdc.corpus.tokenizer import load_tokenizer, tokens_with_loss
 from gdc.mapping import spans
 from gdc.mapping.spans import SpansSummary
-from gdc.schema import FLAGGED
+from gdc.mapping.turns import turn_losses
+from gdc.schema import FLAGGED, TURN_LOSSES
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
 
 
 def main() -> None:
-    """Find the memorized spans of every sample above the memorization threshold."""
+    """Find the memorized spans of samples above the memorization threshold, and losses by turn."""
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"train", "spans"})
     with tracking.stage_run("spans", sections) as stage:
-        table, found = _find(params)
+        recorded = [traces.read_token_losses(seed) for seed in params.train.seeds]
+        runs = [losses for losses in recorded if losses is not None]
+        if len(runs) < len(recorded):
+            table, found = spans.nothing_recorded()
+            by_turn = pl.DataFrame(schema=TURN_LOSSES)
+        else:
+            table, found = _find(runs, params)
+            by_turn = _by_turn(runs, params)
         summary = found.to_json()
         tables.write("spans", table)
+        tables.write("turn_losses", by_turn)
         files.write_json(paths.SPANS_SUMMARY, summary)
         stage.log_metrics({k: v for k, v in summary.items() if isinstance(v, int)})
         stage.log_artifact(tables.TABLES["spans"][0])
         stage.log_artifact(paths.SPANS_SUMMARY)
 
 
-def _find(params: Params) -> tuple[pl.DataFrame, SpansSummary]:
-    recorded = [traces.read_token_losses(seed) for seed in params.train.seeds]
-    runs = [losses for losses in recorded if losses is not None]
-    if len(runs) < len(recorded):
-        return spans.nothing_recorded()
+def _find(
+    runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], params: Params
+) -> tuple[pl.DataFrame, SpansSummary]:
     flagged = tables.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
     flagged_losses = [training.join(flagged, on="sample_id", how="semi") for training, _ in runs]
     texts = pl.DataFrame({"text": tables.texts_of(flagged_losses[0]["sample_id"])})
@@ -40,6 +49,27 @@ def _find(params: Params) -> tuple[pl.DataFrame, SpansSummary]:
         has_loss = tokens_with_loss(offsets, unscored["unscored"].to_list())
         flagged_losses = [spans.at_all_tokens(losses, has_loss) for losses in flagged_losses]
     return spans.find_spans(flagged_losses, [heldout for _, heldout in runs], offsets, params.spans)
+
+
+def _by_turn(runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], params: Params) -> pl.DataFrame:
+    """The ``TURN_LOSSES`` of the conversations; texts alone have none."""
+    turns = tables.read("turns").filter("has_loss").sort("content_id", "start")
+    if turns.is_empty():
+        return pl.DataFrame(schema=TURN_LOSSES)
+    ids = runs[0][0].select("sample_id")
+    texts = tables.scan("corpus").select("sample_id", "content_id", "text")
+    lists = turns.group_by("content_id").agg(turns=pl.struct("turn", "start"))
+    samples = (
+        ids.lazy()
+        .join(texts, on="sample_id", how="left", maintain_order="left")
+        .join(lists.lazy(), on="content_id", how="left", maintain_order="left")
+        .collect()
+    )
+    offsets = scored_offsets(
+        load_tokenizer(paths.TOKENIZER), with_unscored(samples, tables.read("turns"))
+    )
+    training, heldout = ([pair[side] for pair in runs] for side in (0, 1))
+    return turn_losses(training, heldout, samples["turns"], offsets, params.spans.p_value)
 
 
 if __name__ == "__main__":
