@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -80,14 +81,14 @@ class TokenizedTexts:
         """Predicted tokens of each sequence."""
         if self.has_loss is None:
             return np.diff(self.offsets) - 1
-        num: NDArray[np.int64] = np.diff(self._num_predicted_before()[self.offsets])
+        num: NDArray[np.int64] = np.diff(self._num_predicted_before[self.offsets])
         return num
 
     def num_targets(self, start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
         """Predicted tokens among the ``length`` ids behind each ``start``."""
         if self.has_loss is None:
             return length
-        before = self._num_predicted_before()
+        before = self._num_predicted_before
         return np.asarray(before[start + 1 + length] - before[start + 1], dtype=np.int64)
 
     def target_ranks(
@@ -97,7 +98,7 @@ class TokenizedTexts:
         if self.has_loss is None:
             # The first id of every sequence, its own included, is not predicted.
             return indices - (rows + 1)
-        return self._num_predicted_before()[indices]
+        return self._num_predicted_before[indices]
 
     def positions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sequence of every predicted token, and its place among all ids but the first."""
@@ -106,6 +107,7 @@ class TokenizedTexts:
             return sequence, np.arange(len(sequence)) - (self.offsets[sequence] - sequence)
         return sequence, np.flatnonzero(self.has_loss) - self.offsets[sequence] - 1
 
+    @cached_property
     def _num_predicted_before(self) -> NDArray[np.int64]:
         assert self.has_loss is not None  # noqa: S101 - the callers look
         return np.concatenate([[0], self.has_loss.cumsum(dtype=np.int64)])
