@@ -20,6 +20,8 @@ STOPPED: Final = "error: stopped; what was finished is kept, run again to go on\
 # Between a SIGTERM or Ctrl-C and the end, whatever still waits for a server or a process.
 STOP_SECONDS: Final = 8.0
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+# A RuntimeError of Prefect's, of a server that ended between its start and the flow's.
+_UNREACHED: Final = "Failed to reach API"
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def as_run() -> Iterator[None]:
                 sys.stderr.write(STOPPED)
                 sys.stdout.flush()
                 os._exit(128 + stops[0])
-            if isinstance(error, httpx.HTTPError):
+            if isinstance(error, httpx.HTTPError) or str(error).startswith(_UNREACHED):
                 raise TransientError(
                     "Prefect's server: expected an answer, got "
                     f"{str(error) or type(error).__name__}. Run again to go on."

@@ -1,11 +1,13 @@
-"""One run in a folder at a time."""
+"""One run in a folder at a time, and what it says of a server that is gone."""
 
 import os
 from pathlib import Path
 
 import pytest
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.program import only_run_here
+from flows.program import as_run, only_run_here
 from gdc.errors import TransientError
 
 
@@ -22,3 +24,10 @@ def test_a_second_run_in_one_folder_is_refused(
             pass
     with only_run_here():
         pass
+
+
+def test_a_server_that_is_gone_before_a_flow_begins_is_told_of_without_a_traceback() -> None:
+    away = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
+    refusal = pytest.raises(TransientError, match=r"^Prefect's server: expected an answer, got Fa")
+    with away, refusal, as_run():
+        flow(lambda: None, name="nothing")()
