@@ -1,5 +1,6 @@
 """Builders shared by all tests; none hides a number that a test asserts."""
 
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +29,14 @@ Call = Callable[..., tuple[int, str, str]]
 OWN_TEXTS: Mapping[str, Any] = {
     "kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None,
 }  # fmt: skip
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def preset_text(name: str) -> str:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from gdc.workspace import files, mlflow_store, paths, run_lock
 from gdc.workspace.code_digests import code_digests
 from gdc.workspace.project import TEMPORARIES
 from tasks import guard
-from tests.builders import OWN_TEXTS, REPOSITORY, Call, command_line, preset_text
+from tests.builders import OWN_TEXTS, REPOSITORY, Call, command_line, free_port, preset_text
 from tests.report.builders import params_of, report_of, tables_of
 
 
@@ -388,9 +387,7 @@ def test_a_new_database_of_runs_is_whole_before_a_server_opens_it(
 
     monkeypatch.setattr(ui, "STOPS", ())
     monkeypatch.setattr(ui, "_runs_server", server)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(InterruptedError):
         ui.open_pages(port, str)
 
@@ -413,9 +410,7 @@ def test_too_little_memory_to_import_what_a_run_needs_is_told_in_words(tmp_path:
 
 @pytest.mark.slow
 def test_the_pages_are_served_until_ctrl_c(workspace: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", "from gdc.cli import main; main()"]
     process = subprocess.Popen(
         [*command, "ui", "--no-open", "--port", str(port)], stdout=subprocess.PIPE, text=True

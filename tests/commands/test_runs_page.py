@@ -1,7 +1,6 @@
 """The pages of the runs in a real browser, as `gdc ui` opens them."""
 
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from gdc.workspace import tracking
+from tests.builders import free_port
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, PROGRAMS)), None)
@@ -29,9 +29,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     with tracking.parent_run("curate", {}) as run, run.child("arm/top", {}) as arm:
         arm.log_metrics({"extraction": 0.25})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "gdc", "ui", "--no-open", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -17,8 +17,9 @@ from mlflow import MlflowClient  # noqa: TID251  # what its server holds
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tests.builders import free_port
 from tests.flows.builders import ENVIRONMENT, run_flow
-from tests.flows.programs import free_port, running, wait_for
+from tests.flows.programs import running, wait_for
 from tests.flows.toy_pipeline import add_curate, make_pipeline
 
 # It refuses to run as root.

@@ -16,7 +16,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import serve as serving
 from flows.serve import deployment_name, next_date, require_plan, serve
 from gdc.errors import ConfigError, GdcError, TransientError
-from tests.flows.programs import found, free_port, running, wait_for
+from tests.builders import free_port
+from tests.flows.programs import found, running, wait_for
 from tests.flows.toy_pipeline import add_curate, make_pipeline
 
 ROOT: Final = Path(__file__).parent.parent.parent

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.builders import REPOSITORY
+from tests.builders import REPOSITORY, free_port
 from tests.flows.builders import read_json
-from tests.flows.programs import free_port, running
+from tests.flows.programs import running
 from tests.flows.toy_pipeline import PHASE_STAGE, make_pipeline, phase_graph
 from tests.tasks.builders import commit_all
 

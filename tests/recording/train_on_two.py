@@ -6,13 +6,13 @@ seconds to import is imported once. Real launchers are tested in ``tests/trainin
 """
 
 import os
-import socket
 import sys
 from pathlib import Path
 
 import torch
 
 from gdc.recording.transformers import TraceCallback
+from tests.builders import free_port
 from tests.recording.trainer_builders import Witness, trainer_of
 
 
@@ -34,9 +34,7 @@ def main(folder: Path) -> None:
 
 def fork(folder: Path, num_processes: int) -> int:
     """Run ``main`` in forks of this process, which has run no torch; the largest exit code."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(num_processes)}
     children = []
     for rank in range(num_processes):

@@ -6,10 +6,11 @@ in ``test_distributed.py`` and ``tests/flows/test_pipeline.py``.
 
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 
 import torch.distributed as dist
+
+from tests.builders import free_port
 
 # A server process that forks: it runs no torch, as forks of a process that does may hang.
 SERVER = multiprocessing.get_context("forkserver")
@@ -41,7 +42,7 @@ def run(  # noqa: PLR0913 - how a test trains
         The largest exit code, 0 if all ended well.
     """
     folder.mkdir(exist_ok=True)
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(count)}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     launched = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
     options = (kind, folder / "out.npz", die_at, dropout)
     ranks = [
@@ -68,9 +69,3 @@ def _train(
     if dist.is_initialized():
         # A forked process runs nothing at its exit.
         dist.destroy_process_group()
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

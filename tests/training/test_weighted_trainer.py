@@ -29,7 +29,8 @@ from gdc.training.weighted_trainer import (
     use_weights,
     weighted_loss,
 )  # fmt: skip
-from tests.training.forked_ranks import SERVER, free_port
+from tests.builders import free_port
+from tests.training.forked_ranks import SERVER
 
 VOCABULARY = 11
 END = "<end>"
@@ -230,7 +231,7 @@ def train_as_rank(folder: Path, environment: Mapping[str, str], size: int) -> No
 @pytest.mark.slow
 def test_two_processes_take_the_step_that_one_takes_on_the_same_weights(tmp_path: Path) -> None:
     start = torch.cat([parameter.detach().flatten() for parameter in tiny_model().parameters()])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     ranks = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
     processes = [
         SERVER.Process(target=train_as_rank, args=(tmp_path, environment, 3))
