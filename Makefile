@@ -60,14 +60,15 @@ audit: $(STAMP)  ## Look for known holes in the locked versions (needs the netwo
 	@$(PYTHON) -m venv work/pip-audit
 	@PIP_CONSTRAINT= work/pip-audit/bin/pip install --quiet 'pip-audit>=2.9' 2>work/pip-audit.log \
 	  || { $(AUDIT_FAILED); exit 75; }
-	@work/pip-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip \
-	  2>work/pip-audit.log; code=$$?; \
-	  if grep -q '^Traceback' work/pip-audit.log; then $(AUDIT_FAILED); exit 75; fi; \
+	@work/pip-audit/bin/pip-audit --strict --requirement requirements.lock --no-deps \
+	  --disable-pip 2>work/pip-audit.log; code=$$?; \
+	  if grep -q -e '^Traceback' -e 'could not be audited' work/pip-audit.log; then \
+	  $(AUDIT_FAILED); exit 75; fi; \
 	  cat work/pip-audit.log >&2; exit $$code
 
 # What pip says where the network is away is a page of tries, what pip-audit says a traceback.
 AUDIT_FAILED = echo "error: make audit: expected pip's index and pypi.org to answer, got:" \
-  "$$(tail -n 1 work/pip-audit.log) Nothing was looked up. Run it where there is a network;" \
+  "$$(tail -n 1 work/pip-audit.log) The lock was not audited. Run it where there is a network;" \
   "all of it is in work/pip-audit.log." >&2
 
 docs: $(STAMP)  ## Build the site of docs/ in work/site, with no dead link.

@@ -22,14 +22,20 @@ TRACEBACK = """#!/bin/sh
 printf 'Traceback (most recent call last):\\n  File x\\nConnectionError: no route.\\n' >&2
 exit 1
 """
+# What it says, for each package, where an index answers that has no list of holes.
+UNKNOWN = """#!/bin/sh
+echo 'ERROR:pip_audit._cli:polars: Dependency not found on PyPI and could not be audited' >&2
+exit 1
+"""
 FOUND = "#!/bin/sh\necho 'polars 2.1.0 CVE-1'\necho 'Found 1 known vulnerability' >&2\nexit 1\n"
 
 
 @pytest.mark.parametrize(
     ("pip", "pip_audit", "code", "said"),
     [
-        (AWAY, GOOD, 2, "got: ERROR: No matching distribution. Nothing was looked up."),
-        (GOOD, TRACEBACK, 2, "got: ConnectionError: no route. Nothing was looked up."),
+        (AWAY, GOOD, 2, "got: ERROR: No matching distribution. The lock was not audited."),
+        (GOOD, TRACEBACK, 2, "got: ConnectionError: no route. The lock was not audited."),
+        (GOOD, UNKNOWN, 2, "not found on PyPI and could not be audited The lock was not audited."),
         (GOOD, FOUND, 2, "Found 1 known vulnerability"),
         (GOOD, GOOD, 0, ""),
     ],
