@@ -26,8 +26,9 @@ def main() -> None:
             table, found = spans.nothing_recorded()
             by_turn = pl.DataFrame(schema=TURN_LOSSES)
         else:
-            table, found = _find(runs, params)
-            by_turn = _by_turn(runs, params)
+            turns = tables.read("turns")
+            table, found = _find(runs, turns, params)
+            by_turn = _by_turn(runs, turns, params)
         summary = found.to_json()
         tables.write("spans", table)
         tables.write("turn_losses", by_turn)
@@ -38,36 +39,36 @@ def main() -> None:
 
 
 def _find(
-    runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], params: Params
+    runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], turns: pl.DataFrame, params: Params
 ) -> tuple[pl.DataFrame, SpansSummary]:
     flagged = tables.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
     flagged_losses = [training.join(flagged, on="sample_id", how="semi") for training, _ in runs]
     texts = pl.DataFrame({"text": tables.texts_of(flagged_losses[0]["sample_id"])})
     offsets = load_tokenizer(paths.TOKENIZER).offsets(texts["text"].to_list())
-    unscored = with_unscored(texts, tables.read("turns"))
+    unscored = with_unscored(texts, turns)
     if "unscored" in unscored.columns:
         has_loss = tokens_with_loss(offsets, unscored["unscored"].to_list())
         flagged_losses = [spans.at_all_tokens(losses, has_loss) for losses in flagged_losses]
     return spans.find_spans(flagged_losses, [heldout for _, heldout in runs], offsets, params.spans)
 
 
-def _by_turn(runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], params: Params) -> pl.DataFrame:
+def _by_turn(
+    runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], turns: pl.DataFrame, params: Params
+) -> pl.DataFrame:
     """The ``TURN_LOSSES`` of the conversations; texts alone have none."""
-    turns = tables.read("turns").filter("has_loss").sort("content_id", "start")
-    if turns.is_empty():
+    scored = turns.filter("has_loss").sort("content_id", "start")
+    if scored.is_empty():
         return pl.DataFrame(schema=TURN_LOSSES)
     ids = runs[0][0].select("sample_id")
     texts = tables.scan("corpus").select("sample_id", "content_id", "text")
-    lists = turns.group_by("content_id").agg(turns=pl.struct("turn", "start"))
+    lists = scored.group_by("content_id").agg(turns=pl.struct("turn", "start"))
     samples = (
         ids.lazy()
         .join(texts, on="sample_id", how="left", maintain_order="left")
         .join(lists.lazy(), on="content_id", how="left", maintain_order="left")
         .collect()
     )
-    offsets = scored_offsets(
-        load_tokenizer(paths.TOKENIZER), with_unscored(samples, tables.read("turns"))
-    )
+    offsets = scored_offsets(load_tokenizer(paths.TOKENIZER), with_unscored(samples, turns))
     training, heldout = ([pair[side] for pair in runs] for side in (0, 1))
     return turn_losses(training, heldout, samples["turns"], offsets, params.spans.p_value)
 
