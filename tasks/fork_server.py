@@ -6,6 +6,7 @@ over (see ``gdc.workspace.handover``). A guard's children are in its process gro
 it, and it ends with the flow.
 """
 
+import atexit
 import ctypes
 import gc
 import os
@@ -15,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +27,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final, TextIO
 
 import psutil
+
+from tasks import lock_entries
 
 if TYPE_CHECKING:
     from gdc.workspace.handover import Program
@@ -47,7 +51,7 @@ def main() -> None:
     program = _serve(socket.socket(fileno=int(number)), Path(folder), modules)
     # In a child, and outside of all that the server has open.
     if program is not None:
-        runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+        _run(program)
 
 
 def handover() -> ModuleType:
@@ -252,6 +256,29 @@ def _become(program: "Program", files: list[int]) -> None:
     if "numpy" in sys.modules:
         # Python seeds its own numbers anew.
         sys.modules["numpy"].random.seed()
+
+
+def _run(program: "Program") -> None:
+    """Run a program to its end.
+
+    Modules are not taken apart at the end: in a fork that copies the pages of all that was
+    imported, which takes half a second. An error ends the program as in any process.
+    """
+    if program.module == "dvc":
+        lock_entries.install()
+    code = 0
+    try:
+        runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise
+        code = int(end.code or 0)
+    # What Python itself does before it takes its modules apart.
+    threading._shutdown()  # type: ignore[attr-defined] # Python's own
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code & 0xFF)
 
 
 def _text_file(number: int, *, like: TextIO) -> TextIO:

@@ -130,6 +130,21 @@ def test_a_fork_that_fails_fails_as_a_new_process_does() -> None:
             assert read("is_fork") is True
 
 
+@pytest.mark.usefixtures("workspace")
+def test_a_fork_does_what_is_left_for_its_end_but_takes_no_module_apart() -> None:
+    then = """
+import atexit, threading, time
+atexit.register(print, "at exit")
+threading.Thread(target=lambda: (time.sleep(0.1), print("of a thread"))).start()
+class Module: __del__ = lambda self, say=os.write: say(1, b"taken apart\\n")
+sys.modules["left"] = Module()
+"""
+    with fork_server(()) as start:
+        said = run(start, then)
+    assert said[said.index("said") :][:3] == ["said", "of a thread", "at exit"]
+    assert "taken apart" not in said
+
+
 def test_code_that_was_edited_runs_and_not_what_the_server_knows(workspace: Path) -> None:
     stage = workspace / "gdc/stages/toy.py"
     with fork_server(("gdc.stages.toy",)) as start:
