@@ -42,7 +42,8 @@ def choose_curated(
     if config.curated_arm != AUTO:
         return _named(config.curated_arm, arm_audits)
     changed = {arm.arm: arm.num_changed for arm in arms}
-    plans = [arm for arm in changed if config.arms[arm].rule not in (*NEVER, "none")]
+    of_data = [arm for arm in changed if config.makes_data(arm)]
+    plans = [arm for arm in of_data if config.arms[arm].rule not in (*NEVER, "none")]
 
     def order(arm: str) -> tuple[float, int, str]:
         extracted = _extraction(arm_audits[arm])
@@ -62,8 +63,8 @@ def choose_curated(
     if safe:
         arm = min(safe, key=order)
     else:
-        keeping = [name for name in changed if config.arms[name].rule == "none"]
-        arm = keeping[0] if keeping else next(iter(changed))
+        keeping = [name for name in of_data if config.arms[name].rule == "none"]
+        arm = (keeping or of_data)[0]
     return CuratedChoice(
         arm=arm,
         basis="evidence",

@@ -87,6 +87,29 @@ class SubstringDedupArm(Section):
     min_tokens: Count = Field(ge=2, description="Tokens of a stretch at least.")
 
 
+class OrderArm(Section):
+    """See the samples with the highest score first in each pass, before all others."""
+
+    rule: Literal["order"]
+    score: str = Field(
+        min_length=1, description="The score that orders the samples; axis: that of the map."
+    )
+    tie_break: str = Field(min_length=1, description="The score that orders equal scores.")
+    fraction: float = Field(gt=0, lt=1, description="Share of the training samples.")
+
+
+class LiveArm(Section):
+    """Lower the weight of what the run itself has memorized so far, anew after each pass.
+
+    The score is ``online_late_contrast`` of the passes so far. A sample whose score falls again has
+    its full weight back.
+    """
+
+    rule: Literal["live"]
+    fraction: float = Field(gt=0, lt=1, description="Share of the training samples at a time.")
+    weight: float = Field(ge=0, lt=1, description="Theirs in the next pass; 0: no loss.")
+
+
 class ListedArm(Section):
     """What a person decided, sample by sample; samples that the file does not name are kept."""
 
@@ -112,7 +135,9 @@ class ShuffledArm(Section):
     of: str = Field(min_length=1, description="The arm whose plan is dealt out.")
 
 
-ScoreArm = NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm
+ScoreArm = (
+    NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm | OrderArm | LiveArm
+)
 Arm = Annotated[
     ScoreArm
     | CapCopiesArm
@@ -148,6 +173,26 @@ class InterveneConfig(Section):
     )
     arms: dict[ArmName, Arm] = Field(min_length=1)
 
+    def rule_of(self, arm: str) -> Arm:
+        """The rule of an arm; of a shuffled one that of the arm whose plan it deals out."""
+        rule = self.arms[arm]
+        return self.arms[rule.of] if isinstance(rule, ShuffledArm) else rule
+
+    def makes_data(self, arm: str) -> bool:
+        """Whether a data set can show what the arm does."""
+        return not isinstance(self.rule_of(arm), OrderArm | LiveArm)
+
+    @model_validator(mode="after")
+    def _shuffled_arms_have_a_plan_to_deal(self) -> Self:
+        never = ShuffledArm | ListedArm
+        plans = sorted(name for name, arm in self.arms.items() if not isinstance(arm, never))
+        for name, arm in self.arms.items():
+            if isinstance(arm, ShuffledArm) and arm.of not in plans:
+                raise ValueError(
+                    f"intervene.arms.{name}.of: expected one of {plans}, got {arm.of!r}"
+                )
+        return self
+
     @model_validator(mode="after")
     def _curated_arm_is_defined(self) -> Self:
         if "tracked" in self.arms:
@@ -159,15 +204,9 @@ class InterveneConfig(Section):
                 f"intervene.curated_arm: expected one of {sorted(self.arms)} or {AUTO}, "
                 f"got {self.curated_arm!r}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _shuffled_arms_have_a_plan_to_deal(self) -> Self:
-        never = ShuffledArm | ListedArm
-        plans = sorted(name for name, arm in self.arms.items() if not isinstance(arm, never))
-        for name, arm in self.arms.items():
-            if isinstance(arm, ShuffledArm) and arm.of not in plans:
-                raise ValueError(
-                    f"intervene.arms.{name}.of: expected one of {plans}, got {arm.of!r}"
-                )
+        if self.curated_arm in self.arms and not self.makes_data(self.curated_arm):
+            raise ValueError(
+                f"intervene.curated_arm: {self.curated_arm} changes how a model is trained, which "
+                f"no data set shows; expected an arm of another rule or {AUTO}"
+            )
         return self

@@ -6,7 +6,14 @@ from typing import Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from gdc.config.curation import InterveneConfig, MaskSpansArm, TopFractionArm, WeightByScoreArm
+from gdc.config.curation import (
+    InterveneConfig,
+    LiveArm,
+    MaskSpansArm,
+    OrderArm,
+    TopFractionArm,
+    WeightByScoreArm,
+)
 from gdc.config.ingest import CanaryFamily, IngestConfig
 from gdc.config.mapping import AUTO, AXIS, PartitionConfig, ScoreConfig, SpansConfig
 from gdc.config.section import Count, Section, Seed
@@ -23,6 +30,8 @@ from gdc.errors import ConfigError
 # A canary beats all its twins by chance in one of (twins + 1) cases; with fewer twins than this in
 # more than a tenth of them, too often to call it memorized.
 MIN_TWINS: Final = 9
+# The contrast of a run with itself has a middle and an end from the second pass on.
+MIN_LIVE_EPOCHS: Final = 3
 # Scores that compare online losses with those at frozen checkpoints.
 _OF_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast", "unseen_loss_contrast")
 
@@ -77,9 +86,9 @@ class Params(Section):
         axis = self.partition.axis
         used = {} if axis == AUTO else {"partition.axis": axis}
         for name, arm in self.intervene.arms.items():
-            if isinstance(arm, TopFractionArm | WeightByScoreArm) and arm.score != AXIS:
+            if isinstance(arm, TopFractionArm | WeightByScoreArm | OrderArm) and arm.score != AXIS:
                 used[f"intervene.arms.{name}.score"] = arm.score
-            if isinstance(arm, TopFractionArm):
+            if isinstance(arm, TopFractionArm | OrderArm):
                 used[f"intervene.arms.{name}.tie_break"] = arm.tie_break
         if not self.reference.halves:
             gaps = sorted(name for name in self.score.enabled if name.startswith("reference_"))
@@ -165,6 +174,29 @@ class Params(Section):
                 raise ValueError(
                     f"intervene.arms.{name}: mask-spans needs train.token_losses: true, got false"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_can_be_revised(self) -> Self:
+        for name, arm in self.intervene.arms.items():
+            if isinstance(arm, LiveArm) and self.training.epochs < MIN_LIVE_EPOCHS:
+                raise ValueError(
+                    f"intervene.arms.{name}: live revises weights from the end of the second pass "
+                    f"on, so that it needs training.epochs of at least {MIN_LIVE_EPOCHS}, got "
+                    f"{self.training.epochs}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _some_arm_makes_the_curated_data(self) -> Self:
+        retrained = self.retrain.arms
+        if self.intervene.curated_arm == AUTO and not any(
+            map(self.intervene.makes_data, retrained)
+        ):
+            raise ValueError(
+                f"retrain.arms: {list(retrained)} change how a model is trained, which no data set "
+                "shows; expected an arm of another rule for data/curated, such as none"
+            )
         return self
 
     @model_validator(mode="after")

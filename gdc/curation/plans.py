@@ -16,7 +16,9 @@ from gdc.config import (
     Arm,
     CapCopiesArm,
     DedupArm,
+    LiveArm,
     NoneArm,
+    OrderArm,
     QuadrantsArm,
     RandomArm,
     ScoreArm,
@@ -39,7 +41,7 @@ def on_axis(arms: Mapping[str, Arm], axis: str) -> dict[str, Arm]:
     """The arms with the score that is the memorization axis where they say ``axis``."""
     return {
         name: arm.model_copy(update={"score": axis})
-        if isinstance(arm, TopFractionArm | WeightByScoreArm) and arm.score == AXIS
+        if isinstance(arm, TopFractionArm | WeightByScoreArm | OrderArm) and arm.score == AXIS
         else arm
         for name, arm in arms.items()
     }
@@ -69,6 +71,10 @@ def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame
         plan = _top_fraction(arm, scored)
     elif isinstance(arm, WeightByScoreArm):
         plan = _weight_by_score(arm, scored)
+    elif isinstance(arm, OrderArm):
+        plan = _order(arm, scored)
+    elif isinstance(arm, LiveArm):
+        plan = _live(arm, scored)
     else:
         plan = _random(arm, scored, seed)
     return _unmasked(plan.with_columns(pl.col("copies").cast(pl.Int64)))
@@ -188,6 +194,11 @@ def shuffled_plan(plan: pl.LazyFrame, *, seed: int) -> pl.LazyFrame:
     )
     beside = pl.concat([plan.select("sample_id"), actions.lazy()], how="horizontal")
     return _unmasked(beside.with_columns(reason=pl.lit("dealt out by chance")))
+
+
+def shuffled_live_plan(plan: pl.LazyFrame) -> pl.LazyFrame:
+    """The plan of an arm ``live`` whose samples are picked by chance after each pass."""
+    return plan.with_columns(reason=pl.lit("by chance, not ") + pl.col("reason"))
 
 
 def budget(fraction: float, num_samples: int) -> int:
@@ -333,13 +344,30 @@ def _by_quadrant(arm: QuadrantsArm, scored: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _top_fraction(arm: TopFractionArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    return _weigh_first(_ranking(arm, scored), scored, arm, f"by {arm.score}")
+
+
+def _order(arm: OrderArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    chosen = _choose_first(_ranking(arm, scored), scored, arm.fraction, f"by {arm.score}")
+    action = pl.when("is_chosen").then(pl.lit("early")).otherwise(pl.lit("keep"))
+    return chosen.select("sample_id", action=action, weight=1.0, copies=1, reason="reason")
+
+
+def _live(arm: LiveArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    # Every number of the rule stands in the plan, so that a change of one trains the arm again.
+    reason = f"in the {100 * arm.fraction:g} % of a pass with the highest contrast: {arm.weight:g}"
+    return scored.select(
+        "sample_id", action=pl.lit("live"), weight=1.0, copies=1, reason=pl.lit(reason)
+    )
+
+
+def _ranking(arm: TopFractionArm | OrderArm, scored: pl.LazyFrame) -> pl.LazyFrame:
     for name in (arm.score, arm.tie_break):
         _require_score(name, scored)
     columns = list(dict.fromkeys(["sample_id", arm.score, arm.tie_break]))
-    ranking = scored.select(columns).sort(
+    return scored.select(columns).sort(
         arm.score, arm.tie_break, "sample_id", descending=[True, True, False], nulls_last=True
     )
-    return _weigh_first(ranking, scored, arm, f"by {arm.score}")
 
 
 def _weight_by_score(arm: WeightByScoreArm, scored: pl.LazyFrame) -> pl.LazyFrame:
@@ -372,23 +400,34 @@ def _random(arm: RandomArm, scored: pl.LazyFrame, seed: int) -> pl.LazyFrame:
 def _weigh_first(
     ranking: pl.LazyFrame, scored: pl.LazyFrame, arm: TopFractionArm | RandomArm, how: str
 ) -> pl.LazyFrame:
-    size = budget(arm.fraction, scored.select(pl.len()).collect(engine="streaming").item())
+    weight = pl.when("is_chosen").then(arm.weight).otherwise(1.0)
+    copies = pl.when(weight == 0).then(0).otherwise(1)
+    return _choose_first(ranking, scored, arm.fraction, how).select(
+        "sample_id",
+        action=_action(weight, copies),
+        weight=weight,
+        copies=copies,
+        reason="reason",
+    )
+
+
+def _choose_first(
+    ranking: pl.LazyFrame, scored: pl.LazyFrame, fraction: float, how: str
+) -> pl.LazyFrame:
+    """Whether each sample is in the first fraction of the ranking, and why."""
+    size = budget(fraction, scored.select(pl.len()).collect(engine="streaming").item())
     # Memory holds the chosen rows alone.
     first = ranking.head(size).collect(engine="streaming").lazy()
     ranks = first.select("sample_id").with_row_index("rank", offset=1)
-    chosen = pl.col("rank").is_not_null()
-    weight = pl.when(chosen).then(arm.weight).otherwise(1.0)
-    copies = pl.when(weight == 0).then(0).otherwise(1)
+    is_chosen = pl.col("rank").is_not_null()
     rank = pl.col("rank").cast(pl.String)
     return (
         scored.select("sample_id")
         .join(ranks, on="sample_id", how="left", maintain_order="left")
         .select(
             "sample_id",
-            action=_action(weight, copies),
-            weight=weight,
-            copies=copies,
-            reason=pl.when(chosen)
+            is_chosen=is_chosen,
+            reason=pl.when(is_chosen)
             .then(pl.lit("rank ") + rank + pl.lit(f" of the {size} chosen {how}"))
             .otherwise(pl.lit(f"not chosen {how}")),
         )

@@ -17,6 +17,7 @@ from gdc.schema import PLAN, require
 from gdc.statistics.label_weights import weigh_labels
 
 _NUM_SHOWN: Final = 3
+_OF_TRAINING: Final = ("early", "live")
 # A row of any data set, with fields of any type.
 Row = dict[str, Any]
 
@@ -38,6 +39,7 @@ class Plan:
         table: ``PLAN`` table; every ``sample_id`` once.
 
     Raises:
+        ConfigError: The plan changes how a model is trained, which no data set shows.
         DataError: A sample stands in two rows.
     """
 
@@ -49,6 +51,11 @@ class Plan:
                 f"plan: expected every sample once, got {repeated[0]!r} in two rows or more. Make "
                 "it again: gdc plan."
             )
+        if len(odd := table.filter(pl.col("action").is_in(_OF_TRAINING))["action"]):
+            raise ConfigError(
+                f"plan: expected one that a data set can show, got action {odd[0]!r}, which only "
+                "stage retrain does. Take the plan of an arm of another rule than order or live."
+            )
         self.table = table
 
     @classmethod
@@ -56,6 +63,7 @@ class Plan:
         """Read a plan that ``gdc plan`` or the pipeline wrote.
 
         Raises:
+            ConfigError: It changes how a model is trained, which no data set shows.
             DataError: It is damaged, or a sample stands in two rows.
             SchemaError: It is not there, or is no plan.
         """

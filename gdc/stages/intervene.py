@@ -11,6 +11,7 @@ from gdc.config import (
     DedupArm,
     GoldfishArm,
     ListedArm,
+    LiveArm,
     MaskSpansArm,
     OracleArm,
     ScoreArm,
@@ -26,6 +27,7 @@ from gdc.curation.plans import (
     mask_plan,
     on_axis,
     oracle_plan,
+    shuffled_live_plan,
     shuffled_mask_plan,
     shuffled_plan,
 )
@@ -60,12 +62,16 @@ def _plans(arms: Mapping[str, Arm], scored: pl.LazyFrame, seed: int) -> dict[str
         if not isinstance(arm, ShuffledArm)
     }
     return plans | {
-        name: _shuffled_masks(plans[arm.of], seed)
-        if isinstance(arms[arm.of], MaskSpansArm | GoldfishArm | SubstringDedupArm)
-        else shuffled_plan(plans[arm.of], seed=seed)
+        name: _shuffled(arms[arm.of], plans[arm.of], seed)
         for name, arm in arms.items()
         if isinstance(arm, ShuffledArm)
     }
+
+
+def _shuffled(rule: Arm, plan: pl.LazyFrame, seed: int) -> pl.LazyFrame:
+    if isinstance(rule, MaskSpansArm | GoldfishArm | SubstringDedupArm):
+        return _shuffled_masks(plan, seed)
+    return shuffled_live_plan(plan) if isinstance(rule, LiveArm) else shuffled_plan(plan, seed=seed)
 
 
 def _listed(name: str, arm: ListedArm, scored: pl.LazyFrame) -> pl.LazyFrame:

@@ -6,8 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gdc.config import InterveneConfig, LiveArm, ShuffledArm
 from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
+from gdc.curation.live import LiveWeights
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
@@ -38,6 +40,8 @@ def main() -> None:
             samples["copies"].to_numpy(),
             heldout,
             _masked(samples, texts, tokenizer),
+            early=_early(samples),
+            revision=_revision(params.intervene, cell.arm, cell.seed),
         )
         recipe = fitting.recipe_from(params, cell.seed)
         if params.retrain.match == "steps":
@@ -51,6 +55,19 @@ def main() -> None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
             stage.log_dataset(f"plan/{cell.arm}", paths.plan_path(cell.arm), "training")
             fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
+
+
+def _early(samples: pl.DataFrame) -> NDArray[np.bool_] | None:
+    """Whether each sample comes first in a pass; None if the plan says so of none."""
+    early = (samples["action"] == "early").to_numpy()
+    return early if early.any() else None
+
+
+def _revision(config: InterveneConfig, arm: str, seed: int) -> LiveWeights | None:
+    """What revises the weights; the numbers of the rule stand in the plan too."""
+    rule = config.rule_of(arm)
+    by_chance = isinstance(config.arms[arm], ShuffledArm)
+    return LiveWeights(rule, seed, by_chance) if isinstance(rule, LiveArm) else None
 
 
 def _masked(

@@ -107,6 +107,8 @@ def run_digest(model: nn.Module, data: TrainingData, *settings: object) -> str:
     digest.update(data.weights.tobytes())
     digest.update(data.copies.tobytes())
     digest.update(b"" if data.masked is None else data.masked.tobytes())
+    digest.update(b"" if data.early is None else data.early.tobytes())
+    digest.update(repr(data.revision).encode())
     digest.update(models.model_settings(model).encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())

@@ -142,7 +142,9 @@ class Trainer:
         self.window_nll = torch.full((len(self.windows),), torch.nan, device=self.device)
         # Loss of each window before minus after its steps, nats; NaN: it was in none.
         self.window_gain = torch.full_like(self.window_nll, torch.nan, dtype=torch.float64)
-        self.batches = epoch_batches(self.windows, recipe, 0)
+        self.batches = epoch_batches(self.windows, recipe, 0, data.early)
+        # Of each pass the losses that weights are revised by: as trained on, and at its end.
+        self.weights, self.passes = data.weights, list[NDArray[np.float32]]()
         self.saved = time.monotonic()
         # A killed run loses at most about this much of training.
         self.save_seconds = checkpoint_seconds()
@@ -254,6 +256,7 @@ class Trainer:
             "checkpoints": recording.checkpoints,
             "heldout_means": recording.heldout_means,
             "curve": recording.curve,
+            "passes": [torch.from_numpy(both) for both in self.passes],
             "base": None if recording.base is None else torch.from_numpy(recording.base),
             "snapshots": [
                 (step, torch.from_numpy(train), torch.from_numpy(heldout))
@@ -273,7 +276,9 @@ class Trainer:
         self.batch_index = state["batch_index"]
         self.window_nll = state["window_nll"][rank]
         self.window_gain = state["window_gain"]
-        self.batches = epoch_batches(self.windows, self.recipe, self.epoch)
+        for both in state["passes"]:
+            self._revise_weights(both.cpu().numpy())
+        self.batches = epoch_batches(self.windows, self.recipe, self.epoch, self.data.early)
         _set_rng_state(self.device, [states[rank] for states in state["rng"]])
         recording.checkpoints = [tuple(row) for row in state["checkpoints"]]
         recording.heldout_means = state["heldout_means"]
@@ -332,7 +337,7 @@ class Trainer:
         self.window_gain[index_B] = gain_B
 
     def _token_weights(self, batch: NDArray[np.int64]) -> Tensor:
-        window_weights = self.data.weights[self.windows.sequence[batch]].astype(np.float32)
+        window_weights = self.weights[self.windows.sequence[batch]].astype(np.float32)
         weights = np.repeat(window_weights, self.windows.num_targets[batch])
         if self.data.masked is not None:
             targets = target_indices(self.data.texts, self.windows, batch)
@@ -364,10 +369,18 @@ class Trainer:
         online = mean_per_sequence(self.windows, sums, self.data.texts) / num_times
         online[~self.data.is_trained] = np.nan
         self.record("online", rate, online)
+        if self.data.revision is not None:
+            both = np.stack([online, self.evaluate("train")])
+            self._revise_weights(both.astype(np.float32))
         self.window_nll.fill_(torch.nan)
         self.epoch += 1
         self.batch_index = 0
-        self.batches = epoch_batches(self.windows, self.recipe, self.epoch)
+        self.batches = epoch_batches(self.windows, self.recipe, self.epoch, self.data.early)
+
+    def _revise_weights(self, losses: NDArray[np.float32]) -> None:
+        assert self.data.revision is not None  # noqa: S101 - the only reason to come here
+        self.passes.append(losses)
+        self.weights = self.data.revision(*np.stack(self.passes, axis=1))
 
     def _reduce_window_losses(self) -> NDArray[np.float64]:
         """Loss of each window in an epoch that has ended, whichever rank trained on it."""

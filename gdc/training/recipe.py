@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,21 @@ class Recipe:
     base_losses: bool = False  # record the samples' losses before the first step
 
 
+class Revision(Protocol):
+    """Weights that follow the run. Its ``repr`` says all that decides them."""
+
+    def __call__(
+        self, online: NDArray[np.float32], frozen: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Factor of each sample's loss in the next pass, in place of ``weights``.
+
+        Args:
+            online: Loss of each sample as each pass so far trained on it, passes x samples, nats
+                per token.
+            frozen: Its loss under the model at the end of each of them, likewise.
+        """
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """The samples of one run.
@@ -34,7 +50,10 @@ class TrainingData:
     entry for each text; a sample with weight 0 or no copies is not trained on. ``masked`` has one
     for each id of ``texts``: predicting it carries no loss, though later tokens see it; None masks
     nothing. ``heldout`` are texts that are evaluated and never trained on; the last ``num_twins``
-    of them are twins of canaries, no part of the mean over held-out texts.
+    of them are twins of canaries, no part of the mean over held-out texts. ``early`` has an entry
+    for each text: whether each pass begins with it, in batches of such texts; None: no order.
+    ``revision`` gives new weights after each pass; a text of weight 0 then goes through the model
+    all the same, so that its loss is known.
     """
 
     texts: TokenizedTexts
@@ -43,6 +62,8 @@ class TrainingData:
     heldout: TokenizedTexts
     masked: NDArray[np.bool_] | None = None
     num_twins: int = 0
+    early: NDArray[np.bool_] | None = None
+    revision: Revision | None = None
 
     @classmethod
     def unweighted(cls, texts: TokenizedTexts, heldout: TokenizedTexts) -> "TrainingData":
@@ -68,23 +89,40 @@ class TrainingData:
         return windows.select(np.repeat(np.arange(len(windows)), times))
 
 
-def epoch_batches(windows: Windows, recipe: Recipe, epoch: int) -> Sequence[NDArray[np.int64]]:
-    """Indices into ``windows`` of each batch of an epoch, in the order of training."""
+def epoch_batches(
+    windows: Windows, recipe: Recipe, epoch: int, early: NDArray[np.bool_] | None = None
+) -> Sequence[NDArray[np.int64]]:
+    """Indices into ``windows`` of each batch of an epoch, in the order of training.
+
+    Args:
+        windows: Of one epoch.
+        recipe: The seed and the size of a batch.
+        epoch: Number of the epoch, from 0.
+        early: Whether each text comes before all others; None: no order.
+    """
     rng = np.random.default_rng([recipe.seed, epoch])
-    return plan_batches(windows.length, recipe.config.batch_tokens, rng)
+    size = recipe.config.batch_tokens
+    if early is None:
+        return plan_batches(windows.length, size, rng)
+    is_early = early[windows.sequence]
+    parts = [np.flatnonzero(is_early), np.flatnonzero(~is_early)]
+    return [
+        part[batch] for part in parts for batch in plan_batches(windows.length[part], size, rng)
+    ]
 
 
 def count_steps(data: TrainingData, recipe: Recipe) -> int:
     """Optimizer steps of ``config.epochs`` epochs over ``data``."""
     windows = data.windows(recipe.block_size)
-    return sum(len(epoch_batches(windows, recipe, epoch)) for epoch in range(recipe.config.epochs))
+    epochs = range(recipe.config.epochs)
+    return sum(len(epoch_batches(windows, recipe, epoch, data.early)) for epoch in epochs)
 
 
 def first_steps(data: TrainingData, recipe: Recipe) -> NDArray[np.int64]:
     """For each text, the optimizer steps taken after its first batch; 0: it is in none."""
     windows = data.windows(recipe.block_size)
     steps = np.zeros(len(data.texts), dtype=np.int64)
-    batches = epoch_batches(windows, recipe, 0)[: recipe.num_steps]
+    batches = epoch_batches(windows, recipe, 0, data.early)[: recipe.num_steps]
     # Backwards: what is written last is the first batch.
     for step in range(len(batches), 0, -1):
         steps[windows.sequence[batches[step - 1]]] = step

@@ -21,6 +21,8 @@ SHIPPED = [REPOSITORY / paths.PARAMS, *PRESETS]
 
 KEEP = {"rule": "none"}
 MASK = {"rule": "mask-spans"}
+LIVE = {"rule": "live", "fraction": 0.1, "weight": 0}
+ORDER = {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.1}
 WORDS = {"prefix_words": 2, "secret_words": 2, "repeats": [1], "per_level": 1, "num_twins": 0}
 SIZES = {"block_size": 16, "precision": "float32"}
 GPT2 = {"kind": "gpt2", **SIZES, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "dropout": 0}
@@ -110,6 +112,44 @@ def test_the_repository_runs_the_docs_preset() -> None:
             {"train.token_losses": False, "intervene.arms.paper": MASK},
             r"intervene\.arms\.paper: mask-spans needs train\.token_losses: true, got false",
             id="spans are masked but not found",
+        ),
+        pytest.param(
+            {"training.epochs": 2, "score.num_early": 1, "intervene.arms.live": LIVE},
+            r"intervene\.arms\.live: live revises .* training\.epochs of at least 3, got 2",
+            id="weights are revised when training is over",
+        ),
+        pytest.param(
+            {"intervene.arms.live": {**LIVE, "weight": 1}},
+            r"intervene\.arms\.live\.live\.weight: .*less than 1, got 1",
+            id="revised weights are those that all have",
+        ),
+        pytest.param(
+            {"intervene.arms.first": {**ORDER, "score": "zlip"}},
+            r"intervene\.arms\.first\.score: expected one of .*, got 'zlip'",
+            id="an order by a score that is not written",
+        ),
+        pytest.param(
+            {"intervene.arms.live": LIVE, "intervene.curated_arm": "live"},
+            r"curated_arm: live changes how a model is trained, which no data set shows",
+            id="curated data by weights that follow a run",
+        ),
+        pytest.param(
+            {
+                "intervene.arms.first": ORDER,
+                "intervene.arms.chance": {"rule": "shuffled", "of": "first"},
+                "intervene.curated_arm": "chance",
+            },
+            r"curated_arm: chance changes how a model is trained, which no data set shows",
+            id="curated data by an order of chance",
+        ),
+        pytest.param(
+            {
+                "intervene.arms.live": LIVE,
+                "intervene.curated_arm": "auto",
+                "retrain.arms": ["live"],
+            },
+            r"retrain\.arms: \['live'\] change how a model is trained, .*data/curated",
+            id="no arm to make the curated data",
         ),
         pytest.param(
             {"train.seeds": [0, 2], "retrain.seeds": [1, 2]},

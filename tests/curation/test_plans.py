@@ -18,6 +18,7 @@ from gdc.curation.plans import (
     make_plan,
     on_axis,
     oracle_plan,
+    shuffled_live_plan,
     shuffled_plan,
 )
 from gdc.errors import ConfigError, DataError
@@ -72,6 +73,10 @@ arms = st.one_of(
     st.builds(top, fractions, weights),
     st.builds(at_random, fractions, weights),
     st.just({"rule": "weight-by-score", "score": "memorization"}),
+    st.just(
+        {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.25}
+    ),
+    st.just({"rule": "live", "fraction": 0.25, "weight": 0.0}),
 )
 
 
@@ -105,6 +110,29 @@ def test_ties_are_broken_by_the_second_score_then_by_the_id() -> None:
         ("c", "drop", 0.0, 0, "rank 1 of the 2 chosen by memorization"),
         ("b", "drop", 0.0, 0, "rank 2 of the 2 chosen by memorization"),
     ]
+
+
+def test_an_order_puts_the_highest_scores_first_and_keeps_all() -> None:
+    arm = {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.4}
+    assert rows_without_masks(plan(arm, FIVE)) == [
+        ("e", "keep", 1.0, 1, "not chosen by memorization"),
+        ("a", "keep", 1.0, 1, "not chosen by memorization"),
+        ("d", "keep", 1.0, 1, "not chosen by memorization"),
+        ("c", "early", 1.0, 1, "rank 1 of the 2 chosen by memorization"),
+        ("b", "early", 1.0, 1, "rank 2 of the 2 chosen by memorization"),
+    ]
+    dealt = shuffled_plan(plan(arm, FIVE).lazy(), seed=0).collect()
+    assert sorted(dealt["action"]) == ["early", "early", "keep", "keep", "keep"]
+
+
+def test_a_live_plan_says_every_number_of_its_rule_so_that_a_change_of_one_trains_again() -> None:
+    """Stage retrain depends on the plan and not on the params of the arm."""
+    rules = [{"fraction": f, "weight": w} for f in (0.05, 0.051) for w in (0.0, 0.125)]
+    plans = [plan({"rule": "live", **rule}, FIVE) for rule in rules]
+    assert {tuple(table["action"]) for table in plans} == {("live",) * 5}
+    assert plans[0]["weight"].to_list() == [1.0] * 5
+    every = plans + [shuffled_live_plan(table.lazy()).collect() for table in plans]
+    assert len({table["reason"][0] for table in every}) == 8
 
 
 def test_an_arm_that_names_the_axis_reads_the_score_that_is_the_axis() -> None:

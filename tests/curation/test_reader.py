@@ -103,6 +103,14 @@ def test_ids_that_a_plan_lacks_and_files_that_are_no_plans_are_refused(
         Plan(pl.concat([plan.table, plan.table]))
 
 
+@pytest.mark.parametrize("action", ["early", "live"])
+def test_a_plan_that_changes_how_a_model_is_trained_is_refused(action: str) -> None:
+    rows: list[tuple[object, ...]] = [("0", "keep", 1.0, 1, "r", [])]
+    rows += [("1", action, 1.0, 1, "r", [])]
+    with pytest.raises(ConfigError, match=f"a data set can show, got action '{action}', which"):
+        Plan(pl.DataFrame(rows, schema=PLAN, orient="row"))
+
+
 def test_numbers_of_any_type_are_ids() -> None:
     plan = Plan(pl.DataFrame([("7", "keep", 1.0, 1, "r", [])], schema=PLAN, orient="row"))
     assert plan.weights([7, np.int64(7)]).tolist() == [1.0, 1.0]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,7 @@ def training_data(
     texts: Sequence[Sequence[int]] = TEXTS,
     heldout: Sequence[Sequence[int]] = HELDOUT,
     masked: NDArray[np.bool_] | None = None,
+    **more: Any,  # noqa: ANN401  # fields of TrainingData
 ) -> TrainingData:
     return TrainingData(
         tokenized(texts),
@@ -116,6 +118,7 @@ def training_data(
         np.array(copies if copies else [1] * len(texts)),
         tokenized(heldout),
         masked,
+        **more,
     )
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -86,8 +87,13 @@ def test_a_checkpoint_belongs_to_all_the_code_that_trains(
 # ---- resuming
 
 
-def kill_after(
-    num_steps: int, folder: Path, model: nn.Module, recipe: Recipe, trace: MemoryTrace
+def kill_after(  # noqa: PLR0913, PLR0917  # as trained
+    num_steps: int,
+    folder: Path,
+    model: nn.Module,
+    recipe: Recipe,
+    trace: MemoryTrace,
+    data: TrainingData | None = None,
 ) -> None:
     train_step = loop.Trainer.train_step
 
@@ -97,7 +103,7 @@ def kill_after(
         return train_step(trainer)
 
     with patch.object(loop.Trainer, "train_step", step_or_die), pytest.raises(Killed):
-        trained(folder, model, recipe, trace=trace)
+        trained(folder, model, recipe, data, trace)
 
 
 def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -235,6 +241,8 @@ def test_a_kill_in_the_middle_of_a_save_leaves_nothing_behind(
         pytest.param({}, {"weights": [*[1.0] * 9, 2.0]}, {}, id="weights"),
         pytest.param({}, {"copies": [*[1] * 9, 2]}, {}, id="copies"),
         pytest.param({}, {"masked": masked_at(2)}, {}, id="masked tokens"),
+        pytest.param({}, {"early": np.arange(10) == 2}, {}, id="what comes early"),
+        pytest.param({}, {"revision": lambda *_: np.ones(10)}, {}, id="revised weights"),
         pytest.param({}, {}, {"seed": 1}, id="the seed of the batches"),
         pytest.param({}, {}, {"learning_rate": 0.02}, id="the learning rate"),
         pytest.param({}, {}, {"num_steps": 30}, id="the number of steps"),
