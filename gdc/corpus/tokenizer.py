@@ -112,10 +112,11 @@ def masked_tokens(offsets: Offsets, masked: Sequence[Mapping[str, int]]) -> NDAr
         masked: Spans with ``start`` and ``end`` in characters.
     """
     start, end = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
-    is_masked = np.zeros(len(start), dtype=bool)
-    for span in masked:
-        is_masked |= (start < span["end"]) & (end > span["start"])
-    return is_masked
+    spans = np.array(sorted((span["start"], span["end"]) for span in masked), dtype=np.int64)
+    begin, until = spans.reshape(-1, 2).T
+    # Of the spans that begin before a token ends, the farthest end lies behind the token's start.
+    farthest = np.concatenate([[-1], np.maximum.accumulate(until)])
+    return np.asarray(farthest[np.searchsorted(begin, end)] > start)
 
 
 def tokens_with_loss(

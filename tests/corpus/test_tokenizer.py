@@ -73,6 +73,18 @@ def test_a_token_is_masked_when_it_shares_a_character_with_a_span() -> None:
     assert masked_tokens([], spans).tolist() == []
 
 
+pieces = st.tuples(st.integers(0, 20), st.integers(0, 6)).map(lambda piece: (piece[0], sum(piece)))
+
+
+@given(offsets=st.lists(pieces, max_size=8), spans=st.lists(pieces, max_size=5))
+def test_masked_tokens_match_a_plain_loop_in_any_order_and_overlap(
+    offsets: list[tuple[int, int]], spans: list[tuple[int, int]]
+) -> None:
+    expected = [any(start < e and s < end for s, e in spans) for start, end in offsets]
+    masked = [{"start": start, "end": end} for start, end in spans]
+    assert masked_tokens(offsets, masked).tolist() == expected
+
+
 def test_without_merges_a_token_is_a_byte() -> None:
     tokenizer = train_tokenizer(TEXTS, 257)
     assert tokenizer.vocab_size == 257
