@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check ui bench scale docs fuzz kills audit pictures paper-lstm paper-gpt2 budgets leaderboard
+.PHONY: help install run test test-fast check ui bench scale docs fuzz kills audit pictures paper-lstm paper-gpt2 budgets budgets-text leaderboard
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,9 @@ check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 
 paper-lstm paper-gpt2 budgets leaderboard: $(STAMP)  ## Run an experiment in work/ and print its tables.
 	$(BIN)/python benchmarks/experiment.py $@
+
+budgets-text: $(STAMP)  ## Compare all kinds of plans on two corpora of real text; writes docs/results/budgets.md.
+	$(BIN)/python benchmarks/budgets.py
 
 bench: $(STAMP)  ## Time everything and write its tables to docs/results.
 	$(BIN)/python benchmarks/bench.py

@@ -173,15 +173,17 @@ CORPORA: Final[Mapping[str, Callable[[Path | None], Iterable[str]]]] = {
 }
 
 
-def passages(texts: Iterable[str]) -> list[str]:
-    """``NUM_TEXTS`` paragraphs of the texts, cut to ``MAX_CHARS``, chosen by their hash."""
+def passages(
+    texts: Iterable[str], num_texts: int = NUM_TEXTS, max_chars: int = MAX_CHARS
+) -> list[str]:
+    """``num_texts`` paragraphs of the texts, cut to ``max_chars``, chosen by their hash."""
     found = {
-        paragraph.strip("\n")[:MAX_CHARS]
+        paragraph.strip("\n")[:max_chars]
         for text in texts
         for paragraph in _BLANK_LINES.split(text)
         if len(paragraph.strip()) >= MIN_CHARS
     }
-    return sorted(found, key=lambda text: blake2b(text.encode()).digest())[:NUM_TEXTS]
+    return sorted(found, key=lambda text: blake2b(text.encode()).digest())[:num_texts]
 
 
 # ---- one world: a corpus and a model

@@ -172,7 +172,7 @@ def test_a_stage_is_started_by_its_name_or_the_names_are_told(
 
 
 def test_init_lists_its_presets_and_overwrites_only_when_told(workspace: Path, call: Call) -> None:
-    assert "expected one of budgets, docs, " in call("init", "nope")[2]
+    assert "expected one of budgets, budgets-text, docs, " in call("init", "nope")[2]
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     edited = preset_text("docs").replace("seed: 0 ", "seed: 7 ")
     (workspace / "params.yaml").write_text(edited)

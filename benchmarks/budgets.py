@@ -1,0 +1,104 @@
+"""Every kind of plan on corpora of real text: what does it remove, and what does it cost?
+
+python benchmarks/budgets.py
+python benchmarks/budgets.py man --dry-run
+
+Runs preset ``budgets-text`` in ``work/budgets-text-<corpus>`` for each corpus (source code of
+CPython's library, English manual pages), and writes docs/results/budgets.md. What is up to date is
+not run again. ``--dry-run`` only says what a run costs. ``--tiny`` shows in minutes that every arm
+works, and writes no page.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from experiment import SOURCE, gdc
+from machine import machine
+from result_pages import put
+from ruamel.yaml import YAML
+from score_corpora import code, man, passages
+
+PRESET: Final = "budgets-text"
+CORPORA: Final[Mapping[str, tuple[str, Callable[[Path | None], Iterable[str]]]]] = {
+    "code": ("Source code of CPython's library", code),
+    "man": ("English manual pages", man),
+}
+NUM_TEXTS, MAX_CHARS = 2400, 120
+NUM_TINY_TEXTS: Final = 200
+TINY: Final[Mapping[str, Mapping[str, Any]]] = {
+    "training": {"epochs": 4},
+    "model": {"hidden_size": 16},
+    "reference": {"models": [0, 1]},
+    "retrain": {"seeds": [1]},
+    "evaluate": {"num_members": 50},
+}
+
+
+def main() -> None:
+    """Run the corpora that are named, or all; write the page of all that have a result."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("corpora", nargs="*", help=f"of {', '.join(CORPORA)}; none: all")
+    parser.add_argument("--dry-run", action="store_true", help="only say what a run costs")
+    parser.add_argument("--tiny", action="store_true", help="a small run, and no page")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.corpora) - {*CORPORA}):
+        parser.error(f"corpora: expected some of {sorted(CORPORA)}, got {unknown}")
+    for corpus in arguments.corpora or CORPORA:
+        folder = prepared(corpus, is_tiny=arguments.tiny)
+        gdc(folder, "run", *(["--dry-run"] if arguments.dry_run else []))
+        if arguments.tiny:
+            sys.stdout.write(gdc(folder, "show", "--markdown", capture=True))
+    if not (arguments.dry_run or arguments.tiny):
+        put("make budgets-text", "\n\n".join(section(c) for c in CORPORA if has_result(c)))
+
+
+def folder_of(corpus: str, *, is_tiny: bool = False) -> Path:
+    """The workspace of a corpus."""
+    return SOURCE / "work" / f"{PRESET}-{corpus}{'-tiny' if is_tiny else ''}"
+
+
+def prepared(corpus: str, *, is_tiny: bool) -> Path:
+    """The workspace of a corpus with its texts and params."""
+    folder = folder_of(corpus, is_tiny=is_tiny)
+    folder.mkdir(parents=True, exist_ok=True)
+    # A repository of its own: DVC works in no folder that git ignores.
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    _, read = CORPORA[corpus]
+    texts = passages(read(None), NUM_TINY_TEXTS if is_tiny else NUM_TEXTS, MAX_CHARS)
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (folder / "text.jsonl").write_text(lines, encoding="utf-8")
+    gdc(folder, "init", PRESET, "--force")
+    if is_tiny:
+        _make_tiny(folder / "params.yaml")
+    return folder
+
+
+def _make_tiny(path: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(path.read_text(encoding="utf-8"))
+    for section_name, values in TINY.items():
+        params[section_name].update(values)
+    for family in params["ingest"]["canaries"].values():
+        family.update(repeats=[2], per_level=1)
+    yaml.dump(params, path)
+
+
+def has_result(corpus: str) -> bool:
+    """Whether its run ended."""
+    return (folder_of(corpus) / "reports" / "report.json").exists()
+
+
+def section(corpus: str) -> str:
+    """The tables of one corpus."""
+    name, _ = CORPORA[corpus]
+    tables = gdc(folder_of(corpus), "show", "--markdown", capture=True)
+    return f"## {name}\n\n{machine()}\n\n{tables.strip()}"
+
+
+if __name__ == "__main__":
+    main()
