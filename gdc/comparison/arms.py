@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.comparison import leakage
+from gdc.comparison.generalization import arm_losses, gap_difference, generalization_gap
 from gdc.comparison.results import ArmAudits, SampleLeakage
 from gdc.config import Params, RandomArm, ShuffledArm, TopFractionArm
 from gdc.statistics import wording
@@ -82,8 +83,26 @@ def _compare_arm(
         perplexity_against_random=_perplexity_ratio(tables, arm, random, params),
         rare_perplexity_ratio=_perplexity_ratio(tables, arm, baseline, params, only=tables.rare),
         verdict="",
+        **_gaps(arm, random, tables, params),
     )
     return replace(audits, verdict=verdict(arm, audits, baseline))
+
+
+def _gaps(
+    arm: str, random: str | None, tables: AuditTables, params: Params
+) -> dict[str, Measured | None]:
+    """The generalization gap of the arm, and its difference to that of its random arm."""
+    ours, theirs = (
+        None
+        if name is None
+        else arm_losses(tables.arm_memberships(name, params.retrain.seeds), tables.trained[name])
+        for name in (arm, random)
+    )
+    seed = params.seed
+    return {
+        "generalization_gap": generalization_gap(ours, seed=seed) if ours else None,
+        "gap_against_random": gap_difference(ours, theirs, seed=seed) if ours and theirs else None,
+    }
 
 
 def _trained_leakage(

@@ -172,6 +172,9 @@ class ArmAudits(ModelLeakage):
         perplexity_against_random: Ratio to the arm ``random``.
         rare_perplexity_ratio: To the baseline arm, on rare held-out texts.
         verdict: A sentence.
+        generalization_gap: Mean held-out loss minus that of the audited texts that it trained on,
+            nats per token; None where there are too few of them for an interval.
+        gap_against_random: Difference of gaps to the arm ``random``.
     """
 
     trained: SampleLeakage
@@ -186,6 +189,8 @@ class ArmAudits(ModelLeakage):
     perplexity_against_random: Measured | None
     rare_perplexity_ratio: Measured | None
     verdict: str
+    generalization_gap: Measured | None = None
+    gap_against_random: Measured | None = None
 
 
 @dataclass(frozen=True)

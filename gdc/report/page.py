@@ -17,12 +17,13 @@ from plotly.offline import get_plotlyjs
 from gdc.audit.discoverability import NUM_SAMPLES
 from gdc.audit.membership_table import MIN_SUFFIX_TOKENS
 from gdc.audit.predictability import NUM_PREFIXES
+from gdc.comparison import generalization
 from gdc.comparison.results import CanaryLevel, ModelLeakage
 from gdc.mapping.causes import REMEDIES
 from gdc.report.model import AuditReport, Report, to_json
 from gdc.report.page_data import PageData, to_script
 from gdc.report.plots import COLOURS
-from gdc.report.samples import ACTIONS
+from gdc.report.samples import DATA_ACTIONS
 from gdc.report.verdict import verdict
 from gdc.report.words import GLOSSARY, word
 from gdc.schema import QUADRANTS
@@ -58,7 +59,8 @@ def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
         _map_scripts(),
         may_make_code=data.is_large,
         verdict=verdict(report).lines,
-        actions=ACTIONS,
+        gap_verdict=generalization.verdict(report.arm_audits),
+        actions=DATA_ACTIONS,
         **_map_of(data, report.canaries_by_quadrant),
     )
 

@@ -27,8 +27,8 @@ from gdc.statistics.bootstrap import Estimate, share_interval
 # Of the ordinary texts, by the gap of half-models: those that count as memorized for certain.
 _TOP_SHARE: Final = 0.1
 # What a plan may do to a sample of a data set; in training it may do more.
-_OF_DATA: Final = ("keep", "weight", "copy", "mask", "drop")
-ACTIONS: Final = (*_OF_DATA, "early", "live")
+DATA_ACTIONS: Final = ("keep", "weight", "copy", "mask", "drop")
+ACTIONS: Final = (*DATA_ACTIONS, "early", "live")
 
 
 def count_corpus(tables: ReportTables) -> CorpusCounts:
@@ -144,13 +144,13 @@ def count_curated(
     """What the curated arm does to ordinary training text: in all, and in each quadrant."""
     planned = samples.filter(pl.col("canary").is_null()).join(plans[arm], on="sample_id")
     counts = Counter(planned.select("quadrant", "action").iter_rows())
-    in_all = {action: sum(counts[q, action] for q in QUADRANTS) for action in _OF_DATA}
+    in_all = {action: sum(counts[q, action] for q in QUADRANTS) for action in DATA_ACTIONS}
     return CuratedCounts(
         arm=arm,
         num_samples=planned.height,
         actions=ActionCounts(**in_all),
         by_quadrant={
-            quadrant: ActionCounts(**{action: counts[quadrant, action] for action in _OF_DATA})
+            quadrant: ActionCounts(**{action: counts[quadrant, action] for action in DATA_ACTIONS})
             for quadrant in QUADRANTS
         },
     )

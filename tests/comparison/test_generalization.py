@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from gdc.comparison.generalization import ArmLosses, gap_difference, generalization_gap
+from gdc.comparison.generalization import (
+    ArmLosses,
+    arm_losses,
+    gap_difference,
+    generalization_gap,
+    verdict,
+)
 from gdc.errors import DataError
+from gdc.statistics.bootstrap import Measured
+from tests.builders import membership_of
+from tests.comparison.builders import arm_audits
 
 
 def losses(members: list[float], kept: str, heldout: list[float]) -> ArmLosses:
@@ -40,3 +49,45 @@ def test_what_shifts_all_losses_of_a_run_shifts_no_gap() -> None:
 def test_an_arm_that_keeps_nothing_has_no_gap() -> None:
     with pytest.raises(DataError, match="got 16 members, 16 marks, 0 kept and 8 held-out"):
         losses([1.0, 2.0], "00", [3.0])
+
+
+def test_the_losses_of_an_arm_are_those_of_the_texts_that_it_trained_on() -> None:
+    members = [1.0, 2.0] * 15 + [9.0]
+    trained = {f"m{i}" for i in range(30)}
+    runs = arm_losses([membership_of(members, [3.0, 5.0])] * 2, trained)
+    assert runs is not None
+    assert len(runs) == 2
+    # 4 held out, minus 1.5: the dropped text is no part of it.
+    assert generalization_gap(runs, seed=0).value == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("heldout", "trained"),
+    [
+        pytest.param([3.0], 29, id="too few that were trained on are audited"),
+        pytest.param([], 30, id="nothing is held out"),
+    ],
+)
+def test_a_gap_with_one_side_alone_is_none(heldout: list[float], trained: int) -> None:
+    membership = membership_of([1.0] * 60, heldout)
+    assert arm_losses([membership], {f"m{i}" for i in range(trained)}) is None
+
+
+def difference(low: float, high: float) -> Measured:
+    return Measured((low + high) / 2, low, high, 3)
+
+
+def test_a_verdict_on_gaps_names_the_arms_that_are_shown_to_differ() -> None:
+    found = {
+        "none": arm_audits(),
+        "a": arm_audits(gap_against_random=difference(-2, -1)),
+        "b": arm_audits(gap_against_random=difference(-1, 1)),
+        "c": arm_audits(gap_against_random=difference(1, 2)),
+    }
+    gap = "Against as many random samples the generalization gap is "
+    assert verdict(found) == (
+        f"{gap}lower for a and higher for c; for 1 of 3 arms no difference is shown."
+    )
+    assert verdict({"a": found["a"]}) == f"{gap}lower for a."
+    assert verdict({"b": found["b"]}) == f"{gap}not shown to differ for any arm."
+    assert verdict({"none": found["none"]}).startswith("No arm has a random arm of its size")
