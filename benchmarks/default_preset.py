@@ -85,6 +85,8 @@ def render(runs: Sequence[tuple[int, Report]]) -> str:
         f"ordinary training texts. Reached: at least {MIN_CONFIRMED} texts.",
         "",
         found,
+        confirmed_in_all([report for _, report in runs]),
+        "",
         "## Does the curated data set leak less?",
         "",
         "Removed: share of the extraction of arm `none`. Reached: at least "
@@ -96,6 +98,18 @@ def render(runs: Sequence[tuple[int, Report]]) -> str:
         "",
         arms,
     ])  # fmt: skip
+
+
+def confirmed_in_all(reports: Sequence[Report]) -> str:
+    """How far the lists of all runs together are to be trusted."""
+    checks = [check for report in reports if (check := report.memorized.gap_check)]
+    num_confirmed = sum(check.num_confirmed for check in checks)
+    num_texts = sum(check.num_texts for check in checks)
+    share = percent(num_confirmed / num_texts if num_texts else None)
+    return (
+        f"Of all texts listed {num_confirmed} of {num_texts} are confirmed, {share} (by chance "
+        "10 %): a listed text is a suspect. A run prints the precision of its own list next to it."
+    )
 
 
 def removed_share(report: Report, arm: str) -> float | None:

@@ -85,7 +85,8 @@ def _compare_arm(
         verdict="",
         **_gaps(arm, random, tables, params),
     )
-    return replace(audits, verdict=verdict(arm, audits, baseline))
+    plans = [name for name in params.retrain.arms if equal_random_arm(name, params) == arm]
+    return replace(audits, verdict=verdict(arm, audits, baseline, control_of=plans))
 
 
 def _gaps(
@@ -146,8 +147,17 @@ def equal_random_arm(arm: str, params: Params) -> str | None:
     return None
 
 
-def verdict(arm: str, audits: ArmAudits, baseline: str | None) -> str:
-    """One sentence that claims no more than its intervals."""
+def verdict(
+    arm: str, audits: ArmAudits, baseline: str | None, *, control_of: Sequence[str] = ()
+) -> str:
+    """One sentence that claims no more than its intervals.
+
+    Args:
+        arm: Its name.
+        audits: Of its models.
+        baseline: The arm that keeps everything.
+        control_of: Arms that act by choice on as many samples as this one by chance.
+    """
     change, ratio = audits.extraction_change, audits.perplexity_ratio
     if arm == baseline:
         return f"{arm} keeps everything: the arm that the others are compared with."
@@ -159,6 +169,8 @@ def verdict(arm: str, audits: ArmAudits, baseline: str | None) -> str:
         f"x{wording.interval(ratio, wording.decimals)}, {wording.counted(change.num_seeds, 'seed')}"
     )
     against = audits.extraction_against_random
+    if control_of:
+        return f"{sentence}; the random arm that {' and '.join(control_of)} is compared with."
     if against is None:
         return f"{sentence}; no random arm of its size to compare with."
     better = "yes" if against.high < 0 else "no, worse" if against.low > 0 else "not shown"

@@ -15,7 +15,7 @@ from gdc.config import (
     WeightByScoreArm,
 )
 from gdc.statistics.bootstrap import ENOUGH_SEEDS, Measured
-from gdc.statistics.wording import counted, decimals, ends, points
+from gdc.statistics.wording import counted, decimals, ends, percent, points
 
 
 def choose_curated(
@@ -156,10 +156,13 @@ def _shown_sentence(arm: str, audits: ArmAudits) -> str:
     against, perplexity = audits.extraction_against_random, audits.perplexity_against_random
     assert against is not None  # noqa: S101 - of an arm that is shown
     assert perplexity is not None  # noqa: S101 - likewise
+    extracted = _extraction(audits)
+    assert extracted is not None  # noqa: S101 - likewise
     return (
-        f"data/curated is made by arm {arm}, shown to work: planted secrets "
-        f"extracted {points(against.value)} points {ends(against, points)} against arm "
-        f"{audits.random}, which removes as many samples, "
-        f"perplexity x{decimals(perplexity.value)} {ends(perplexity, decimals)} of it "
+        f"data/curated is made by arm {arm}, shown to work: {percent(extracted.value)} of the "
+        "planted secrets come out of models trained on it. Against arm "
+        f"{audits.random}, which acts on as many samples at random, that is "
+        f"{points(against.value)} points {ends(against, points)}, at perplexity "
+        f"x{decimals(perplexity.value)} {ends(perplexity, decimals)} "
         f"({counted(against.num_seeds, 'seed')})."
     )

@@ -104,11 +104,11 @@ def _found(report: Report) -> str:
     memorized = report.memorized
     trust = "secrets planted here validate it" if _is_validated(report) else "not validated here"
     texts = counted(memorized.num_texts, "distinct ordinary text")
-    verb = "is" if memorized.num_texts == 1 else "are"
-    found = f"{texts} {verb} memorized by score {report.quadrants.axis} ({trust})"
+    found = f"score {report.quadrants.axis} ({trust}) lists {texts} as memorized"
     check = memorized.gap_check
     if check is None:
         return f"{found}."
+    # A list is not a proof: how much of it holds stands next to it.
     return (
         f"{found}; {counted(check.num_models, 'model')} of half of the texts each, which it does "
         f"not read, confirm {check.num_confirmed:,} of {check.num_texts:,}: precision "
@@ -130,8 +130,8 @@ def _next(report: Report) -> str:
     if choice.is_shown:
         return (
             f"train on data/curated ({report.curated.actions.drop:,} of "
-            f"{report.curated.num_samples:,} ordinary texts removed: look at removed.parquet "
-            "first), then audit the model."
+            f"{report.curated.num_samples:,} ordinary samples removed, copies among them: look at "
+            "removed.parquet first), then audit the model."
         )
     if not choice.remedies:
         return "look at the arms in the report before data/curated is used."

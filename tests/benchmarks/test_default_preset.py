@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.default_preset import removed_share, render, seed_of
+from benchmarks.default_preset import confirmed_in_all, removed_share, render, seed_of
 from gdc.report import build
 from gdc.report.model import Report
 from tests.builders import REPOSITORY
 from tests.comparison.builders import arm_audits, measured
 from tests.report.builders import params_of, tables_of
+from tests.report.test_verdict import GAPS
 
 
 def report_with(left: float) -> Report:
@@ -41,6 +42,13 @@ def test_a_plan_that_removes_enough_reaches_the_bar_and_one_that_leaves_more_doe
         "| 0 | paper | yes | 80 % | -40.0 [-60.0, -10.0] | 1.000 [0.900, 1.100] | yes |",
         "| 7 | paper | yes | 60 % | -30.0 [-60.0, -10.0] | 1.000 [0.900, 1.100] | no |",
     ]
+
+
+def test_lists_of_all_runs_are_trusted_as_far_as_half_models_confirm_them() -> None:
+    built = build.build_report(replace(tables_of(), gaps=GAPS), params_of())
+    assert confirmed_in_all([built, built, report_with(0.1)]).startswith(
+        "Of all texts listed 2 of 6 are confirmed, 33.3 % (by chance 10 %): "
+    )
 
 
 def test_the_seed_is_read_from_the_folder_of_a_run(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_real_reduction_is_named_with_its_intervals() -> None:
     assert "at perplexity x1.649 [" in top["verdict"]
     assert "], 3 seeds; better than random: yes (-80.0 points [" in top["verdict"]
     assert "random is not shown to change extraction" in compared["random"]["verdict"]
+    assert compared["random"]["verdict"].endswith("; the random arm that top is compared with.")
     assert "arm that the others are compared with" in compared["none"]["verdict"]
 
 

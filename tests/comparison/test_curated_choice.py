@@ -61,9 +61,9 @@ def test_the_plan_that_is_shown_to_work_is_taken() -> None:
     assert (choice.arm, choice.basis, choice.is_shown) == ("top", "evidence", True)
     assert choice.remedies == ()
     assert choice.sentence == (
-        "data/curated is made by arm top, shown to work: planted secrets extracted -30.0 points "
-        "[-50.0, -10.0] against arm random, which removes as many samples, perplexity x0.990 "
-        "[0.950, 1.020] of it (3 seeds)."
+        "data/curated is made by arm top, shown to work: 0 % of the planted secrets come out of "
+        "models trained on it. Against arm random, which acts on as many samples at random, that "
+        "is -30.0 points [-50.0, -10.0], at perplexity x0.990 [0.950, 1.020] (3 seeds)."
     )
 
 

@@ -28,8 +28,8 @@ def verdict_of(**tables: object) -> RunVerdict:
 def test_distinct_ordinary_texts_are_found_and_their_causes_counted() -> None:
     found = verdict_of(calibration=CALIBRATION)
     assert found.found == (
-        "4 distinct ordinary texts are memorized by score memorization (secrets planted here "
-        "validate it)."
+        "score memorization (secrets planted here validate it) lists 4 distinct ordinary texts as "
+        "memorized."
     )
     assert found.cause == (
         "1 may hold a secret, 2 have near copies, 1 show no cause in text or copies."
@@ -45,8 +45,8 @@ def test_half_models_confirm_the_texts_in_the_top_decile_of_their_gap() -> None:
     assert asked.precision is not None
     assert asked.precision.value == 1 / 3
     assert (
-        "(not validated here); 2 models of half of the texts each, which it does not read, confirm "
-        "1 of 3: "
+        "as memorized; 2 models of half of the texts each, which it does not read, confirm 1 of 3: "
+        "precision 33.3 % ["
     ) in asked.found
 
 
