@@ -119,6 +119,15 @@ def extracted(model: str) -> float:
     return float(verdict["measures"]["canary-extraction"]["value"])
 
 
+def retrained(rule: str) -> float:
+    """Extraction after a plan that drops 64 of the 124 rows by a rule."""
+    gdc_("plan", "--map", "map", "--rule", rule, "--fraction", "0.52", "--out", f"{rule}.parquet")
+    told = gdc_("export", f"{rule}.parquet", "planted.jsonl", "--out", f"{rule}.jsonl")
+    assert "; 64 removed" in told
+    tune(f"{rule}.jsonl", rule)
+    return extracted(rule)
+
+
 @pytest.mark.slow
 def test_secrets_that_an_assistant_says_are_found_in_a_lora_run_and_planned_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,7 +154,7 @@ def test_secrets_that_an_assistant_says_are_found_in_a_lora_run_and_planned_away
     assert first["text"].str.contains("Continue.").sum() >= 58
     assert "Continue." in told
 
-    gdc_("plan", "--map", "map", "--rule", "top-fraction", "--fraction", "0.52")
-    gdc_("export", "map/plan.parquet", "planted.jsonl", "--out", "curated.jsonl")
-    tune("curated.jsonl", "safer")
-    assert extracted("safer") <= before / 10
+    after = {rule: retrained(rule) for rule in ("top-fraction", "random")}
+    assert after["top-fraction"] <= before / 10
+    # As many rows drawn at random leave copies of every secret.
+    assert after["random"] >= before / 2
