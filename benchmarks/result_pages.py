@@ -7,6 +7,9 @@ from typing import Final
 RESULTS: Final = Path(__file__).resolve().parent.parent / "docs/results"
 PAGES: Final[Mapping[str, Path]] = {
     "make bench": RESULTS / "speed.md",
+    "benchmarks/shapes.py": RESULTS / "speed.md",
+    "benchmarks/cells.py": RESULTS / "speed.md",
+    "benchmarks/gpu.py": RESULTS / "gpu.md",
     "make scale": RESULTS / "scale.md",
     "make kills": RESULTS / "campaigns.md",
     "make fuzz": RESULTS / "campaigns.md",

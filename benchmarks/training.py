@@ -133,11 +133,11 @@ def has_bfloat16() -> bool:
 
 
 @cache
-def texts(num_samples: int = NUM_SAMPLES) -> TokenizedTexts:
+def texts(num_samples: int = NUM_SAMPLES, vocab_size: int = VOCAB_SIZE) -> TokenizedTexts:
     """Sections of CPython's documentation."""
     rows = read_source(PythonDocsSource(kind="python-docs"), max_chars=2000, seed=0).rows
     samples = samples_from(rows, max_samples=num_samples, seed=0)["text"].to_list()
-    tokenizer = train_tokenizer(samples, VOCAB_SIZE)
+    tokenizer = train_tokenizer(samples, vocab_size)
     return TokenizedTexts.from_ids(tokenizer.encode(samples), tokenizer.end_of_text)
 
 

@@ -142,8 +142,8 @@ def test_a_yaml_block_is_accepted_as_params(block: Block) -> None:
     values = yaml.load(preset.read_text(encoding="utf-8"))
     part = yaml.load(block.text)
     # A choice is replaced as a whole: keys of another kind would be too many.
-    if "source" in part.get("ingest", {}):
-        values["ingest"]["source"] = {}
+    for choice in {"source", "tokenizer"} & {*part.get("ingest", {})}:
+        values["ingest"][choice] = {}
     if "kind" in part.get("model", {}):
         values["model"] = values["ingest"]["tokenizer"] = {}
     parse_params(merged(values, part), name=str(block))
