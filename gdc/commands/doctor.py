@@ -158,8 +158,8 @@ def _processors() -> str:
 
 
 def _bfloat16() -> str:
-    wanted = _params().model.precision
-    has_it = _computes_bfloat16()
+    model = _params().model
+    wanted, has_it = model.precision, _computes_bfloat16()
     if has_it is None:
         return f"{wanted}; whether bfloat16 would pay is not known here"
     if wanted == "bfloat16" and not has_it:
@@ -167,6 +167,14 @@ def _bfloat16() -> str:
             "model.precision is bfloat16, which this processor only emulates, "
             "100 times slower: float32 pays"
         )
+    # Measured: benchmarks/shapes.py.
+    if has_it and model.kind == "lstm" and device() == "cpu":
+        if wanted == "bfloat16":
+            raise UserWarning(
+                "model.precision is bfloat16, but a processor computes an LSTM in float32 and only "
+                "its output in bfloat16: float32 pays"
+            )
+        return "float32; bfloat16 would not pay for an LSTM on a processor"
     if wanted == "float32" and has_it:
         return "float32; bfloat16 may pay (model.precision)"
     return wanted

@@ -1,6 +1,7 @@
 """What keeps a run from its end, found before it starts."""
 
 import os
+import re
 import shutil
 import socket
 import time
@@ -101,19 +102,22 @@ def test_what_makes_a_run_worse_is_a_warning(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize(
-    ("flags", "precision", "level"),
+    ("flags", "preset", "precision", "found"),
     [
-        ("avx2", "float32", "ok"), ("avx2", "bfloat16", "warning"),
-        ("avx512_bf16", "float32", "ok"), ("amx_bf16", "bfloat16", "ok"),
+        ("avx2", "paper-gpt2", "float32", "ok: float32"),
+        ("avx2", "paper-gpt2", "bfloat16", "warning: .* only emulates, .* float32 pays"),
+        ("avx512_bf16", "paper-gpt2", "float32", "ok: float32; bfloat16 may pay .*"),
+        ("amx_bf16", "paper-gpt2", "bfloat16", "ok: bfloat16"),
+        ("amx_bf16", "docs", "float32", "ok: .* would not pay for an LSTM on a processor"),
+        ("amx_bf16", "docs", "bfloat16", "warning: .* an LSTM in float32 .*: float32 pays"),
     ],
-)  # fmt: skip
-def test_bfloat16_is_judged_by_the_processor(
-    monkeypatch: pytest.MonkeyPatch, flags: str, precision: str, level: str
+)
+def test_bfloat16_is_judged_by_the_processor_and_the_model(
+    monkeypatch: pytest.MonkeyPatch, flags: str, preset: str, precision: str, found: str
 ) -> None:
     Path("cpuinfo").write_text(f"flags : fpu {flags}\n")
     monkeypatch.setattr(doctor, "CPU_INFO", Path("cpuinfo"))
-    text = preset_text("docs").replace("precision: float32", f"precision: {precision}")
+    text = re.sub(r"precision: \w+", f"precision: {precision}", preset_text(preset))
     Path("params.yaml").write_text(text)
-    (found,) = [finding for finding in doctor.examine() if finding.check == "bfloat16"]
-    assert found.level == level
-    assert ("may pay" in found.text) == ((flags, precision) == ("avx512_bf16", "float32"))
+    (told,) = [finding for finding in doctor.examine() if finding.check == "bfloat16"]
+    assert re.fullmatch(found, f"{told.level}: {told.text}")
