@@ -86,8 +86,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     limits = release.limits_of(fail_above or ())
     options = release.Options(corpus, text_field, id_field, limits, show_text)
     release.require_free(options, reference, out)
-    report = audit.run_audit(request, num_members, out)
-    verdict = release.judge(report, options, out)
+    audited = audit.run_audit(request, num_members, out)
+    report, verdict = audited.measured.report, release.judge(audited, options, out)
     if as_json:
         print_json(release.as_plain(report, verdict))
     else:

@@ -28,7 +28,7 @@ from gdc.corpus.chat import say_canaries, turns_of, with_unscored
 from gdc.corpus.sources import unread
 from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
-from gdc.filesystem import durable
+from gdc.filesystem import durable, table_files
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, AuditSettings, to_json
 from gdc.schema import AUDIT, CANARIES, MEMBERSHIP, TOKEN_RECORDS
@@ -89,7 +89,18 @@ class Measured:
     report: AuditReport
 
 
-def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
+@dataclass(frozen=True)
+class Audited:
+    """An audit, and what more its models said of the samples."""
+
+    measured: Measured
+    samples: pl.DataFrame  # as in ``AuditedTexts``
+    tokenizer: TextTokenizer
+    windows: pl.DataFrame  # ``WINDOWS`` of the samples with ``bits_elsewhere``
+    reference: TokenRecords | None  # of the samples
+
+
+def run_audit(request: Request, num_members: int, folder: Path) -> Audited:
     """Audit a model; write its tokens, the tables ``membership`` and ``audit``, and the report.
 
     Args:
@@ -98,7 +109,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
         folder: Where the files are written.
 
     Returns:
-        The content of ``report.json``.
+        What was measured; its report is the content of ``report.json``.
 
     Raises:
         ConfigError: The model, its tokenizer or the folder cannot be used.
@@ -107,26 +118,27 @@ def run_audit(request: Request, num_members: int, folder: Path) -> AuditReport:
     """
     outputs.require_free(folder, WRITTEN, _paths_read(request))
     outputs.claim(folder, WRITTEN)
-    inputs = read_inputs(request, num_members, open_tokenizer(request))
-    tokens, bits, tokenizer, block_size = _record(request, inputs.texts)
+    tokenizer = open_tokenizer(request)
+    inputs = read_inputs(request, num_members, tokenizer)
+    samples = inputs.texts.samples
+    tokens, found, block_size = _record(request, inputs.texts, tokenizer)
     asked = replace(request, block_size=block_size)
-    recorded = Recorded(tokens, _record_reference(asked, tokenizer, inputs.texts.samples))
+    recorded = Recorded(tokens, _record_reference(asked, tokenizer, samples))
     measured = _measure(recorded, inputs, tokenizer, asked)
     written = {
         "tokens.parquet": tokens.to_table(),
-        ELSEWHERE: bits,
+        ELSEWHERE: found.filter("extracted").select(ELSEWHERE_BITS.names()),
         "audit.parquet": measured.canaries,
         "membership.parquet": measured.membership,
     }
     if recorded.reference is not None:
         written[REFERENCE_TOKENS] = recorded.reference.to_table()
     for name, table in written.items():
-        with durable.new_file(folder / name) as temporary:
-            table.write_parquet(temporary)
+        table_files.write_parquet(folder / name, table)
     roc = _draw_roc(measured, folder) if request.heldout else None
     files.write_json(folder / "report.json", to_json(measured.report))
     files.write_text(folder / "report.html", page.render_audit(measured.report, roc))
-    return measured.report
+    return Audited(measured, samples, tokenizer, found, recorded.reference)
 
 
 def measure_again(folder: Path) -> Measured:
@@ -156,16 +168,6 @@ def read_records(folder: Path, name: str = "tokens.parquet") -> TokenRecords:
         SchemaError: It is missing.
     """
     return TokenRecords.from_table(tables.read_table(folder / name, TOKEN_RECORDS, _AGAIN))
-
-
-def read_elsewhere(folder: Path) -> pl.DataFrame:
-    """The ``ELSEWHERE_BITS`` that an audit wrote.
-
-    Raises:
-        DataError: The file is damaged.
-        SchemaError: It is missing.
-    """
-    return tables.read_table(folder / ELSEWHERE, ELSEWHERE_BITS, _AGAIN)
 
 
 def different_tables(folder: Path, measured: Measured) -> Iterator[str]:
@@ -251,21 +253,28 @@ def read_inputs(request: Request, num_members: int, tokenizer: TextTokenizer) ->
 
 
 def _record(
-    request: Request, texts: AuditedTexts
-) -> tuple[TokenRecords, pl.DataFrame, TextTokenizer, int]:
-    """Ask the audited model: tokens, ``ELSEWHERE_BITS``, its tokenizer, and what it saw at once."""
-    subject = subject_of(request)
+    request: Request, texts: AuditedTexts, tokenizer: TextTokenizer
+) -> tuple[TokenRecords, pl.DataFrame, int]:
+    """Ask the audited model: tokens, windows as in ``Audited``, and what it saw at once."""
+    subject = open_subject(request.model, tokenizer, request.block_size)
     records = model_audit.record_texts(subject, texts, batch_tokens=BATCH_TOKENS)
     found = windows.worst_windows(
-        of_samples(records, texts), texts.samples.height, block_size=subject.block_size
-    ).filter("extracted")
-    stretches = [Stretch(*row) for row in found.select("sequence", "start", "end").iter_rows()]
+        _of_samples(records, texts), texts.samples.height, block_size=subject.block_size
+    )
+    out = found.filter("extracted")
+    stretches = [Stretch(*row) for row in out.select("sequence", "start", "end").iter_rows()]
     bits = model_audit.ask_elsewhere(subject, texts.samples, stretches, batch_tokens=BATCH_TOKENS)
-    table = found.select("sequence", bits_elsewhere=pl.Series(bits, nan_to_null=True))
-    return records, table.match_to_schema(ELSEWHERE_BITS), subject.tokenizer, subject.block_size
+    of_windows = out.select("sequence", bits_elsewhere=pl.Series(bits, nan_to_null=True))
+    found = found.join(
+        of_windows.match_to_schema(ELSEWHERE_BITS),
+        on="sequence",
+        how="left",
+        maintain_order="left",
+    )
+    return records, found, subject.block_size
 
 
-def of_samples(records: TokenRecords, texts: AuditedTexts) -> TokenRecords:
+def _of_samples(records: TokenRecords, texts: AuditedTexts) -> TokenRecords:
     """The records of the samples, after those of the canaries and of the canaries behind others."""
     first = 2 * texts.canaries.height
     return records.select_sequences(first, first + texts.samples.height)
@@ -286,7 +295,7 @@ def _record_reference(
             "another."
         )
     texts = AuditedTexts(pl.DataFrame(schema=CANARIES), samples)
-    subject = subject_of(replace(request, model=request.reference))
+    subject = open_subject(request.reference, tokenizer, request.block_size)
     return model_audit.record_texts(subject, texts, batch_tokens=BATCH_TOKENS)
 
 
@@ -375,16 +384,6 @@ def _read(source: Source, name: str, request: Request, tokenizer: TextTokenizer)
     if chat is not None:
         contents = with_unscored(contents, turns_of(contents["content_id"], rows.rows["turns"]))
     return contents.unique("content_id", keep="first", maintain_order=True)
-
-
-def subject_of(request: Request) -> Subject:
-    """The model of a request with its tokenizer, on the device it is to run on.
-
-    Raises:
-        ConfigError: The model or its tokenizer cannot be used.
-        DataError: It sees fewer tokens at once than are asked for.
-    """
-    return open_subject(request.model, open_tokenizer(request), request.block_size)
 
 
 def open_subject(model: str, tokenizer: TextTokenizer, block_size: int | None) -> Subject:

@@ -9,7 +9,7 @@ import polars as pl
 from gdc.commands import map as mapping
 from gdc.commands.own_files import tokenizer_of
 from gdc.config import Params, parse_params
-from gdc.filesystem.table_files import read_parquet, scan_parquet
+from gdc.filesystem.table_files import scan_parquet
 from gdc.recording.trace import TraceScan
 from gdc.workspace import files, project, source_option, traces
 
@@ -162,11 +162,11 @@ def audit_model(  # noqa: PLR0913 - the options of `gdc audit`
         chat_template=None if chat_template is None else Path(chat_template),
     )
     folder = Path(out)
-    report = audit.run_audit(request, num_members, folder)
+    measured = audit.run_audit(request, num_members, folder).measured
     return ModelAudit(
-        canaries=read_parquet(folder / "audit.parquet"),
-        samples=read_parquet(folder / "membership.parquet"),
-        findings=tuple(console.audit_findings(report)),
-        warnings=tuple(report.warnings),
+        canaries=measured.canaries,
+        samples=measured.membership,
+        findings=tuple(console.audit_findings(measured.report)),
+        warnings=tuple(measured.report.warnings),
         report=folder / "report.html",
     )

@@ -1,7 +1,4 @@
-"""The files of an audit -> what of the user's rows comes out, a verdict, and a model card section.
-
-What is judged is read off ``tokens.parquet``, so the audited model runs no second time.
-"""
+"""An audit -> what of the user's rows comes out, a verdict, and a model card section."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +9,12 @@ import polars as pl
 
 from gdc.audit import windows
 from gdc.audit.predictability import NUM_PREFIXES, PREDICTABLE_BITS
-from gdc.commands import audit
+from gdc.commands.audit import Audited
 from gdc.commands.own_files import OwnRows, read_rows
 from gdc.corpus.samples import contents_of
 from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import ConfigError
-from gdc.filesystem import durable, table_files
+from gdc.filesystem import table_files
 from gdc.report import console
 from gdc.report.model import AuditReport, to_json
 from gdc.statistics import wording
@@ -122,11 +119,11 @@ def require_free(options: Options, reference: str | None, folder: Path) -> None:
         raise ConfigError("--fail-above extraction-beyond-reference: expected --reference. Add it.")
 
 
-def judge(report: AuditReport, options: Options, folder: Path) -> Verdict:
+def judge(audited: Audited, options: Options, folder: Path) -> Verdict:
     """Name the rows that come out, and judge the model by its limits.
 
     Args:
-        report: Of the audit in ``folder``.
+        audited: What ``run_audit`` returned.
         options: What is asked.
         folder: Of the audit. ``leaked.parquet`` is written there (a row for each of the user's rows
             of which a window comes out, the longest first), ``verdict.json`` and ``model-card.md``.
@@ -135,28 +132,21 @@ def judge(report: AuditReport, options: Options, folder: Path) -> Verdict:
         ConfigError: A limit is on something that was not measured.
         DataError: A row cannot be used.
     """
-    request, num_members = audit.request_of(folder)
-    tokenizer = audit.open_tokenizer(request)
-    inputs = audit.read_inputs(request, num_members, tokenizer)
-    samples = inputs.texts.samples.with_row_index("sequence").cast({"sequence": pl.Int64})
-    records = audit.of_samples(audit.read_records(folder), inputs.texts)
-    assert request.block_size is not None  # noqa: S101 - the audit fills it in
-    found = windows.worst_windows(records, samples.height, block_size=request.block_size)
-    elsewhere = audit.read_elsewhere(folder)
-    for table in (samples, elsewhere):
-        found = found.join(table, on="sequence", how="left", maintain_order="left")
-    found = found.with_columns(
+    report, tokenizer = audited.measured.report, audited.tokenizer
+    samples = audited.samples.with_row_index("sequence").cast({"sequence": pl.Int64})
+    found = audited.windows.join(
+        samples, on="sequence", how="left", maintain_order="left"
+    ).with_columns(
         predictable=(pl.col("bits_elsewhere") <= PREDICTABLE_BITS).fill_null(value=False)
     )
-    if request.reference is not None:
-        reference = audit.read_records(folder, audit.REFERENCE_TOKENS)
-        found = found.with_columns(_under_reference(reference, found, request.block_size))
+    if audited.reference is not None:
+        under = _under_reference(audited.reference, found, report.settings.block_size)
+        found = found.with_columns(under)
     own = read_rows(options.corpus, options.text_field, options.id_field, "--corpus", tokenizer)
     leaked = _leaked(found, own, tokenizer, show_text=options.show_text)
     verdict = _verdict(report, found, options, leaked.height)
     outputs.claim(folder, WRITTEN)
-    with durable.new_file(folder / "leaked.parquet") as temporary:
-        leaked.write_parquet(temporary)
+    table_files.write_parquet(folder / "leaked.parquet", leaked)
     files.write_json(folder / "verdict.json", verdict.to_json())
     files.write_text(folder / "model-card.md", card(verdict))
     return verdict

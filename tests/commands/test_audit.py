@@ -48,7 +48,7 @@ def request_of_lstm(tmp_path_factory: pytest.TempPathFactory) -> Request:
 def test_an_over_trained_model_gives_everything_away(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:
-    built = to_json(run_audit(request_of_lstm, 100, tmp_path))
+    built = to_json(run_audit(request_of_lstm, 100, tmp_path).measured.report)
     audits = built["arm_audits"]["model"]
     assert audits["canaries"]["planted"]["extracted"]["value"] == 1.0
     assert audits["canaries"]["twins"]["extracted"]["value"] == 0.0
@@ -111,7 +111,7 @@ def test_without_heldout_text_membership_is_not_measured(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:
     alone = replace(request_of_lstm, heldout=None, canaries=None)
-    built = to_json(run_audit(alone, 100, tmp_path))
+    built = to_json(run_audit(alone, 100, tmp_path).measured.report)
     samples = built["arm_audits"]["model"]["samples"]
     assert (samples["auc"], samples["epsilon_bound"], built["attacks"]["blind"]) == (None, None, {})
     leaked = built["leaked_samples"]
@@ -139,7 +139,7 @@ def test_an_audit_reads_folders_as_runs_do_and_names_what_is_not_read(
         heldout=source_of(str(tmp_path / "heldout"), "text", "--heldout"),
         canaries=None,
     )
-    built = to_json(run_audit(request, 100, tmp_path / "out"))
+    built = to_json(run_audit(request, 100, tmp_path / "out").measured.report)
     assert built["summary"][0].startswith("16 distinct training texts and 16 held-out ones")
     assert built["summary"][1:] == [
         "--corpus: Not read: 2 files of the source: 1 hidden or temporary (corpus/.a.jsonl); "
@@ -156,7 +156,7 @@ def test_canaries_may_have_any_ending_of_json_lines(
     assert request_of_lstm.canaries is not None
     pl.read_parquet(request_of_lstm.canaries).write_ndjson(tmp_path / name)
     asked = replace(request_of_lstm, canaries=tmp_path / name)
-    built = to_json(run_audit(asked, 100, tmp_path / "out"))
+    built = to_json(run_audit(asked, 100, tmp_path / "out").measured.report)
     assert built["arm_audits"]["model"]["canaries"]["planted"]["extracted"]["value"] == 1.0
     assert "1 planted canaries and 9 twins" in built["summary"][0]
 
@@ -216,7 +216,7 @@ def test_any_causal_model_of_transformers_is_audited(
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     foreign = replace(request_of_lstm, model=str(folder), canaries=None)
-    built = to_json(run_audit(foreign, 100, tmp_path / "out"))
+    built = to_json(run_audit(foreign, 100, tmp_path / "out").measured.report)
     assert "in windows of 48 tokens" in built["summary"][0]
     # It has learned nothing: each of its 300 tokens is as likely as any other.
     losses = pl.read_parquet(tmp_path / "out/membership.parquet")["loss"].to_list()
