@@ -160,20 +160,20 @@ def _make(request: Request, own: OwnRows) -> pl.DataFrame:
 
 def _lines(request: Request, own: OwnRows, texts: Sequence[str]) -> list[bytes]:
     ids = _new_ids(request, own, len(texts))
-    fields = [_fields(request, text) for text in texts]
     return [
         json.dumps({**more, **of_text}, ensure_ascii=False).encode() + b"\n"
-        for of_text, more in zip(fields, ids, strict=True)
+        for of_text, more in zip(_fields(request, texts), ids, strict=True)
     ]
 
 
-def _fields(request: Request, text: str) -> dict[str, object]:
-    """The fields of a row that holds a text, or in which the assistant says it."""
+def _fields(request: Request, texts: Sequence[str]) -> Sequence[Mapping[str, object]]:
+    """The fields of the rows that hold the texts, or in which the assistant says them."""
     source = source_of(str(request.corpus), request.text_field, "the file")
     if not isinstance(source, ChatSource):
-        return {request.text_field: text}
+        return [{request.text_field: text} for text in texts]
+    first = _first_record(request.corpus)
     try:
-        return conversations.planted(_first_record(request.corpus), source, (CANARY_PROMPT, text))
+        return [conversations.planted(first, source, (CANARY_PROMPT, text)) for text in texts]
     except UnusableError:
         raise ConfigError(
             f"--text-field {request.text_field}: expected a field of conversations, got templates, "
