@@ -169,18 +169,31 @@ def two_sample_interval(
         sizes: Number of units of either group.
         seed: Seed of the resampling.
     """
-    rng = np.random.default_rng(seed)
     num_seeds = len(statistics_by_seed)
     resampled = []
-    for _ in range(NUM_TWO_SAMPLE_RESAMPLES):
-        drawn = rng.integers(num_seeds, size=num_seeds)
-        counts = [np.bincount(rng.integers(n, size=n), minlength=n) for n in sizes]
+    for drawn, counts in _two_sample_draws(num_seeds, sizes, seed):
         values = {i: statistics_by_seed[i](*counts) for i in set(drawn)}
         resampled.append(float(np.mean([values[i] for i in drawn])))
     low, high = _ends(resampled)
     once = [np.ones(n, dtype=np.int64) for n in sizes]
     value = float(np.mean([statistic(*once) for statistic in statistics_by_seed]))
     return Measured(value, low, high, num_seeds)
+
+
+# A report asks for the same draws for each measure of each attack, one after the other.
+@lru_cache(maxsize=1)
+def _two_sample_draws(
+    num_seeds: int, sizes: tuple[int, int], seed: int
+) -> Sequence[tuple[NDArray[np.int64], Sequence[Counts]]]:
+    """The seeds that each replicate draws, and how often it draws each unit of either group."""
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            rng.integers(num_seeds, size=num_seeds),
+            [np.bincount(rng.integers(n, size=n), minlength=n) for n in sizes],
+        )
+        for _ in range(NUM_TWO_SAMPLE_RESAMPLES)
+    ]
 
 
 def cluster_weights(
