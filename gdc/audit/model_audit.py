@@ -48,6 +48,11 @@ class AuditedTexts(NamedTuple):
     references: References | None = None
     base: References | None = None
 
+    def records_of_samples(self, records: TokenRecords) -> TokenRecords:
+        """Those of the samples, of what ``record_texts`` returns."""
+        first = 2 * self.canaries.height
+        return records.select_sequences(first, first + self.samples.height)
+
 
 def audit_model(
     subject: Subject, texts: AuditedTexts, config: EvaluateConfig
@@ -74,8 +79,7 @@ def audit_model(
         block_size=subject.block_size,
         min_k_share=config.min_k_share,
     )
-    first = 2 * texts.canaries.height
-    of_samples = records.select_sequences(first, first + samples.height)
+    of_samples = texts.records_of_samples(records)
     stretches = membership_table.suffix_stretches(membership, of_samples, subject.block_size)
     bits = ask_elsewhere(subject, samples, stretches, batch_tokens=config.batch_tokens)
     return audit, membership_table.with_bits_elsewhere(membership, stretches, bits)
@@ -170,7 +174,7 @@ def audit_records(
         extraction.audit_canaries(texts.canaries, secrets, shifted, greedy),
         membership_table.audit_samples(
             texts.samples,
-            records.select_sequences(2 * size, 2 * size + height),
+            texts.records_of_samples(records),
             block_size=block_size,
             min_k_share=min_k_share,
             references=texts.references,

@@ -259,7 +259,7 @@ def _record(
     subject = open_subject(request.model, tokenizer, request.block_size)
     records = model_audit.record_texts(subject, texts, batch_tokens=BATCH_TOKENS)
     found = windows.worst_windows(
-        _of_samples(records, texts), texts.samples.height, block_size=subject.block_size
+        texts.records_of_samples(records), texts.samples.height, block_size=subject.block_size
     )
     out = found.filter("extracted")
     stretches = [Stretch(*row) for row in out.select("sequence", "start", "end").iter_rows()]
@@ -272,12 +272,6 @@ def _record(
         maintain_order="left",
     )
     return records, found, subject.block_size
-
-
-def _of_samples(records: TokenRecords, texts: AuditedTexts) -> TokenRecords:
-    """The records of the samples, after those of the canaries and of the canaries behind others."""
-    first = 2 * texts.canaries.height
-    return records.select_sequences(first, first + texts.samples.height)
 
 
 def _record_reference(
