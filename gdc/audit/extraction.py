@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import Final
 
@@ -74,7 +75,7 @@ class Secrets:
         cuts = np.searchsorted(sequence, np.arange(1, len(self.starts)))
         return [part.tolist() for part in np.split(ids, cuts)] if len(self.starts) else []
 
-    @property
+    @cached_property
     def _is_secret(self) -> NDArray[np.bool_]:
         sequence, position = self.records.sequence, self.records.position
         return np.asarray((position >= self.starts[sequence]) & (position < self.ends[sequence]))

@@ -95,9 +95,7 @@ def _end_to_end(lists: pl.Series) -> Values:
 
 def _reduced(tokens: pl.DataFrame) -> pl.DataFrame:
     num_tokens = tokens["early"].list.len().to_numpy().astype(np.int64)
-    early, late = (
-        tokens[name].explode().to_numpy().astype(np.float64) for name in ("early", "late")
-    )
+    early, late = (_end_to_end(tokens[name]) for name in ("early", "late"))
     sample = np.repeat(np.arange(len(num_tokens)), num_tokens)
     # Of equally hard tokens the first; samples stay together and in their order.
     hardest_first = np.lexsort((-early, sample))
