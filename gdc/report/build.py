@@ -29,7 +29,7 @@ from gdc.report.model import (
 )
 from gdc.report.page_data import PageFrame
 from gdc.report.plots import POINTS, MapFrame
-from gdc.report.tables import ReportTables, scored_samples
+from gdc.report.tables import ReportTables
 
 # The name of the one model that `gdc audit` looks at, in place of an arm's.
 MODEL: Final = "model"
@@ -45,7 +45,7 @@ def build_report(tables: ReportTables, params: Params) -> Report:
     Raises:
         DataError: The tables hold different samples.
     """
-    scored = scored_samples(tables)
+    scored = tables.scored_samples
     baseline, target = baseline_arm(params), params.intervene.recommend
     arms = arm_results(tables, params, baseline)
     front = pareto_front(arms, tables.arm_audits, params.intervene.arms, baseline)
@@ -185,7 +185,7 @@ def settings(params: Params) -> dict[str, object]:
 
 def map_points(tables: ReportTables) -> pl.DataFrame:
     """The ``POINTS`` of the data map: every scored sample, planted canaries included."""
-    return scored_samples(tables).select(POINTS.names())
+    return tables.scored_samples.select(POINTS.names())
 
 
 def map_frame(report: Report) -> MapFrame:

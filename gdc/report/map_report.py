@@ -21,7 +21,7 @@ from gdc.report.model import (
     Record,
 )
 from gdc.report.page_data import PageFrame, page_data
-from gdc.report.tables import ReportTables, scored_samples
+from gdc.report.tables import ReportTables
 from gdc.scores.samples import ScoresSummary
 from gdc.statistics.wording import counted, number
 
@@ -83,7 +83,7 @@ def build_map_report(
     Raises:
         DataError: The tables hold different samples.
     """
-    scored = scored_samples(tables)
+    scored = tables.scored_samples
     quadrants, calibration = tables.quadrants_summary, None
     if tables.calibration is not None:
         calibration = sentences.explain_axis(tables.calibration, quadrants.axis, params)
@@ -115,7 +115,7 @@ def rank_samples(tables: ReportTables) -> pl.DataFrame:
         ``text``, ``content_id``, ``num_copies``, ``canary``, ``cause``, ``duplicate_ids``,
         ``quadrant``, ``spans``, and every score.
     """
-    scored = scored_samples(tables)
+    scored = tables.scored_samples
     known = [name for name in tables.scores.columns if name not in scored.columns]
     ranked = scored.drop("score", "stability", "canary_id").join(
         tables.scores.select("sample_id", *known), on="sample_id", maintain_order="left"

@@ -66,7 +66,7 @@ def count_memorized(samples: pl.DataFrame, gaps: Gaps | None) -> MemorizedTexts:
     """Count distinct ordinary texts above the threshold, by cause, and ask the half-models.
 
     Args:
-        samples: Of ``scored_samples``.
+        samples: Of ``ReportTables.scored_samples``.
         gaps: What half-models say of the training samples; None: there are none to ask.
     """
     ordinary = samples.filter(pl.col("canary").is_null())

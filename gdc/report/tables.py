@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 
@@ -52,39 +53,39 @@ class ReportTables:
     gaps: Gaps | None = None
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 
+    @cached_property
+    def scored_samples(self) -> pl.DataFrame:
+        """What is known of every scored sample, joined once.
 
-def scored_samples(tables: ReportTables) -> pl.DataFrame:
-    """Join what is known of every scored sample.
+        Returns:
+            One row for each, in the order of the scores: ``plots.POINTS``, source, cause, spans.
 
-    Returns:
-        One row for each, in the order of the scores: ``plots.POINTS``, source, cause, spans.
-
-    Raises:
-        DataError: The tables hold different samples.
-    """
-    axis = tables.quadrants_summary.axis
-    label = pl.col("family") + "/" + pl.col("num_repeats").cast(pl.String)
-    spans = tables.spans.group_by("sample_id", maintain_order=True).agg(
-        spans=pl.struct("start", "end")
-    )
-    rows = tables.corpus.select(
-        "sample_id", "content_id", "source", "text", "num_copies", "canary_id"
-    )
-    samples = (
-        tables.scores.select("sample_id", "difficulty", "cause", "duplicate_ids", score=axis)
-        .join(tables.quadrants, on="sample_id", maintain_order="left")
-        .join(rows, on="sample_id", maintain_order="left")
-        .join(spans, on="sample_id", how="left", maintain_order="left")
-        .with_columns(pl.col("spans").fill_null(pl.lit([], MASKED)))
-        .join(
-            tables.canaries.select("canary_id", canary=label),
-            on="canary_id",
-            how="left",
-            maintain_order="left",
+        Raises:
+            DataError: The tables hold different samples.
+        """
+        axis = self.quadrants_summary.axis
+        label = pl.col("family") + "/" + pl.col("num_repeats").cast(pl.String)
+        spans = self.spans.group_by("sample_id", maintain_order=True).agg(
+            spans=pl.struct("start", "end")
         )
-    )
-    _require_same_samples(samples, tables)
-    return samples
+        rows = self.corpus.select(
+            "sample_id", "content_id", "source", "text", "num_copies", "canary_id"
+        )
+        samples = (
+            self.scores.select("sample_id", "difficulty", "cause", "duplicate_ids", score=axis)
+            .join(self.quadrants, on="sample_id", maintain_order="left")
+            .join(rows, on="sample_id", maintain_order="left")
+            .join(spans, on="sample_id", how="left", maintain_order="left")
+            .with_columns(pl.col("spans").fill_null(pl.lit([], MASKED)))
+            .join(
+                self.canaries.select("canary_id", canary=label),
+                on="canary_id",
+                how="left",
+                maintain_order="left",
+            )
+        )
+        _require_same_samples(samples, self)
+        return samples
 
 
 def _require_same_samples(samples: pl.DataFrame, tables: ReportTables) -> None:
