@@ -5,6 +5,7 @@ text's own training adds is a difference of differences: the fall of its loss mi
 which were not trained on yet. No second model is needed, and one pass over the data is enough.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -12,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdc.errors import DataError
+from gdc.schema import QUADRANTS
 from gdc.statistics.bootstrap import Estimate
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+ALL: Final = "all"
 _NORMAL_95: Final = 1.959964
 MIN_TEXTS: Final = 2
 """Texts of a group, and of those not seen yet, for a mean and its error."""
@@ -95,6 +98,23 @@ class Profile:
     def to_json(self) -> dict[str, object]:
         """As values of JSON."""
         return asdict(self)
+
+
+def profile_by_quadrant(panel: Panel, quadrants: Sequence[str | None] | None) -> dict[str, Profile]:
+    """Profile of all texts that were trained on, then of each quadrant that has one.
+
+    Args:
+        panel: Of the training texts, then of the others.
+        quadrants: Of each training text; None: they are not known.
+    """
+    found = {ALL: profile_of(panel, np.isfinite(panel.first_steps))}
+    for name in QUADRANTS if quadrants else ():
+        chosen = np.zeros(len(panel.first_steps), dtype=np.bool_)
+        chosen[: len(quadrants or ())] = [quadrant == name for quadrant in quadrants or ()]
+        of_quadrant = profile_of(panel, chosen)
+        if of_quadrant.num_texts:
+            found[name] = of_quadrant
+    return found
 
 
 def profile_of(panel: Panel, chosen: Mask) -> Profile:

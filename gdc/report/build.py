@@ -15,6 +15,7 @@ from gdc.comparison.pareto_front import pareto_front
 from gdc.comparison.recommendation import recommend
 from gdc.comparison.results import ArmResult, CuratedChoice, ModelLeakage
 from gdc.config import Params
+from gdc.mapping.profile import Profile
 from gdc.mapping.score_cards import Calibration
 from gdc.report import samples, sentences
 from gdc.report.arms import arm_results
@@ -24,6 +25,7 @@ from gdc.report.model import (
     CalibrationInUse,
     CorpusCounts,
     LeakedSample,
+    MemorizationOverTime,
     Report,
     ReportSettings,
 )
@@ -78,6 +80,7 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         groups=tables.groups,
         attacks=tables.attacks,
         next_layer=tables.next_layer,
+        profiles=[_over_time(name, profile) for name, profile in tables.profiles.items()],
         num_leaked=tables.leaked.height,
         leaked_samples=samples.list_leaked(tables, params),
         paper_claims=claims,
@@ -87,6 +90,16 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         summary=sentences.summarize(corpus, tables.scores_summary, quadrants, curated),
         warnings=list(dict.fromkeys(warnings)),
         settings=ReportSettings.from_params(params),
+    )
+
+
+def _over_time(name: str, profile: Profile) -> MemorizationOverTime:
+    return MemorizationOverTime(
+        samples=name,
+        num_texts=profile.num_texts,
+        before=profile.pre_trend,
+        instantaneous=profile.instantaneous,
+        residual=profile.residual,
     )
 
 

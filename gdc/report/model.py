@@ -249,6 +249,24 @@ class ReportSettings(Record):
         return cls(**{name: getattr(params, name) for name in cls.model_fields})
 
 
+class MemorizationOverTime(Record):
+    """By how much training on some samples lowers their own loss, nats per token.
+
+    Attributes:
+        samples: ``all``, or a quadrant.
+        num_texts: That were first trained on between two frozen looks.
+        before: The same just before, near 0 where the rest can be trusted.
+        instantaneous: At the first frozen look after it.
+        residual: At the last look.
+    """
+
+    samples: str
+    num_texts: int
+    before: Estimate | None
+    instantaneous: Estimate | None
+    residual: Estimate | None
+
+
 class Report(Record):
     """The report of a run.
 
@@ -266,6 +284,7 @@ class Report(Record):
         arms: In the order of ``retrain.arms``.
         arm_audits: By arm; empty where nothing was audited.
         next_layer: None where no arm keeps everything or none removes samples.
+        profiles: Of the first tracked run, by quadrant; empty where it has too few frozen looks.
         recommendation: None where ``intervene.recommend`` is null.
         comparison: How arms are compared, in a sentence or two.
         summary: Sentences.
@@ -294,6 +313,7 @@ class Report(Record):
     groups: LeakageByGroup | None
     attacks: AllAttacks | None
     next_layer: NextLayer | None
+    profiles: list[MemorizationOverTime]
     num_leaked: int
     leaked_samples: list[LeakedSample]
     paper_claims: list[CheckedClaim]

@@ -24,6 +24,7 @@ from gdc.report.model import AuditReport, Report, to_json
 from gdc.report.page_data import PageData, to_script
 from gdc.report.plots import COLOURS
 from gdc.report.samples import DATA_ACTIONS
+from gdc.report.sentences import tell_profile
 from gdc.report.verdict import verdict
 from gdc.report.words import GLOSSARY, word
 from gdc.schema import QUADRANTS
@@ -34,10 +35,12 @@ from gdc.statistics.exposure import null_exposure
 if TYPE_CHECKING:
     from gdc.report.map_report import MapReport
 
+Form = Literal["percent", "number", "points", "decimals"]
 _FORMS: Final[Mapping[str, wording.Form]] = {
     "percent": wording.percent,
     "number": wording.number,
     "points": wording.points,
+    "decimals": wording.decimals,
 }
 
 
@@ -59,6 +62,7 @@ def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
         _map_scripts(),
         may_make_code=data.is_large,
         verdict=verdict(report).lines,
+        profile_verdict=tell_profile(report.profiles) if report.profiles else None,
         gap_verdict=generalization.verdict(report.arm_audits),
         actions=DATA_ACTIONS,
         **_map_of(data, report.canaries_by_quadrant),
@@ -187,7 +191,7 @@ def _render_with_scripts(
     )
 
 
-def interval(value: Estimate | None, form: Literal["percent", "number", "points"]) -> Markup:
+def interval(value: Estimate | None, form: Form) -> Markup:
     """A value and, in small print below it, the ends of its interval; or a dash."""
     if value is None:
         return Markup("-")

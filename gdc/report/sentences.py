@@ -8,12 +8,17 @@ from gdc.config import AUTO, Params
 from gdc.corpus.sources import unread
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration, ScoreCard
-from gdc.report.model import CalibrationInUse, CorpusCounts, CuratedCounts
+from gdc.report.model import (
+    CalibrationInUse,
+    CorpusCounts,
+    CuratedCounts,
+    MemorizationOverTime,
+)
 from gdc.report.tables import ReportTables
 from gdc.schema import QUADRANTS, Verdict
 from gdc.scores.samples import ScoresSummary
 from gdc.statistics.bootstrap import ENOUGH_SEEDS
-from gdc.statistics.wording import counted, number, percent
+from gdc.statistics.wording import counted, decimals, interval, number, percent
 
 # Above it canaries are no longer a few odd rows of the corpus.
 MAX_PLANTED_SHARE: Final = 0.05
@@ -23,6 +28,24 @@ VERDICTS: Final[Mapping[Verdict, str]] = {
     "does not": "does not predict memorization here",
     "not shown": "is not shown to predict memorization here",
 }
+
+
+def tell_profile(profiles: Sequence[MemorizationOverTime]) -> str:
+    """What the first tracked run memorized at once and what is left of it, in a sentence."""
+    of_all = profiles[0]
+    if of_all.instantaneous is None or of_all.residual is None:
+        return "Too few samples were first trained on between two frozen looks to tell."
+    before = of_all.before
+    if before is not None and not before.low <= 0 <= before.high:
+        return (
+            "Not to be trusted here: the losses of samples fell differently from those of others "
+            f"before they were trained on ({interval(before, decimals)})."
+        )
+    now, left = (interval(found, decimals) for found in (of_all.instantaneous, of_all.residual))
+    return (
+        f"Training on a sample lowers its own loss by {now} nats per token at the first look "
+        f"after it, and by {left} at the end."
+    )
 
 
 def define_quadrants(quadrants: QuadrantsSummary) -> dict[str, str]:

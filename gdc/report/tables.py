@@ -9,6 +9,7 @@ import polars as pl
 from gdc.comparison.leakage import LEAKED
 from gdc.comparison.results import AllAttacks, ArmAudits, LeakageByGroup, NextLayer
 from gdc.errors import DataError
+from gdc.mapping.profile import Profile
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
@@ -50,6 +51,7 @@ class ReportTables:
     groups: LeakageByGroup | None = None
     attacks: AllAttacks | None = None
     next_layer: NextLayer | None = None
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
     gaps: Gaps | None = None
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
 

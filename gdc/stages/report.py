@@ -17,6 +17,7 @@ from gdc.comparison.arms import (
 from gdc.comparison.results import NextLayer
 from gdc.config import AUTO, Params, RandomArm, ShuffledArm
 from gdc.filesystem import durable
+from gdc.mapping.profile import Profile, profile_by_quadrant
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
@@ -37,6 +38,7 @@ from gdc.scores.references import References, in_out_gap, references_of
 from gdc.scores.samples import ScoresSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
+from gdc.workspace.panels import MIN_CHECKPOINTS, read_panel
 from gdc.workspace.tracking import StageRun
 
 FILES: Final = (paths.REPORT, paths.PAGE, paths.PICTURE, paths.ROC, paths.GROUPS, paths.FRONT)
@@ -164,7 +166,18 @@ def with_audits(inputs: ReportTables, params: Params) -> ReportTables:
         leaked=leakage.verbatim_samples(queried),
         attacks=leakage.all_attacks(queried, seed=params.seed),
         gaps=_gaps(axis, references, params),
+        profiles=_profiles(inputs.quadrants, params),
     )
+
+
+def _profiles(quadrants: pl.DataFrame, params: Params) -> dict[str, Profile]:
+    """Memorization over time in the first tracked run; none where it has too few frozen looks."""
+    folder = paths.trace_path(params.train.seeds[0])
+    trace = traces.read(params.train.seeds[0])
+    if len(trace.columns("probe")) < MIN_CHECKPOINTS or traces.read_first_seen(folder) is None:
+        return {}
+    mapped = trace.index.join(quadrants, on="sample_id", how="left", maintain_order="left")
+    return profile_by_quadrant(read_panel(folder, trace), mapped["quadrant"].to_list())
 
 
 def _references(params: Params) -> References | None:

@@ -1,5 +1,6 @@
 """Memorization over time of a trace of one pass: numbers, picture, quadrants, refusals."""
 
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,9 @@ from gdc.cli import app
 from gdc.commands import profile
 from gdc.errors import ConfigError, SchemaError
 from gdc.schema import CORPUS, QUADRANT_TABLE
-from gdc.workspace import files, tables
+from gdc.stages import report
+from gdc.workspace import files, paths, tables
+from tests.builders import params_with
 
 # Two samples a step; a frozen look before training and after every step.
 NUM_STEPS = 4
@@ -95,3 +98,17 @@ def test_what_a_profile_cannot_be_made_of_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"first_seen\.parquet: not found\. A trace of an older"):
         profile.run(trace, None, Path("out"))
     assert not Path("out").exists()
+
+
+def test_the_report_of_a_run_has_the_same_numbers_and_none_of_too_few_looks() -> None:
+    params = params_with()
+    folder = paths.trace_path(params.train.seeds[0])
+    folder.parent.mkdir(parents=True)
+    quadrants = pl.read_parquet(quadrants_of(Path("m"), SAMPLES))
+    recorded(folder)
+    assert report._profiles(quadrants, params) == profile.run(
+        folder, Path("m/quadrants.parquet"), Path("out")
+    )
+    shutil.rmtree(folder)
+    recorded(folder, num_probes=1)
+    assert report._profiles(quadrants, params) == {}

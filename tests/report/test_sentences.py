@@ -8,7 +8,11 @@ from plotly.offline import get_plotlyjs
 
 from gdc.comparison.results import AllAttacks, CanaryLeakage
 from gdc.mapping.spans import nothing_recorded
+from gdc.report.model import MemorizationOverTime
+from gdc.report.sentences import tell_profile
 from gdc.schema import Verdict
+from gdc.statistics.bootstrap import Estimate
+from gdc.statistics.wording import decimals, interval
 from tests.builders import params_with
 from tests.comparison.builders import arm_audits, canary_measures
 from tests.report.builders import (
@@ -142,3 +146,31 @@ def test_what_makes_the_audits_doubtful_is_warned_of() -> None:
         "Fitted exposures more than 15 bits beyond what the twins resolve (none 3) count as 15: a "
         "fit says no more there.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "sentence"),
+    [
+        pytest.param(
+            Estimate(0.1, -0.1, 0.3),
+            "Training on a sample lowers its own loss by {} nats per token at the first look after "
+            "it, and by {} at the end.",
+            id="parallel trends",
+        ),
+        pytest.param(
+            Estimate(0.2, 0.1, 0.3),
+            "Not to be trusted here: the losses of samples fell differently from those of others "
+            "before they were trained on ({}).",
+            id="other trends",
+        ),
+    ],
+)
+def test_a_profile_is_told_where_it_can_be_trusted(before: Estimate, sentence: str) -> None:
+    now, left = Estimate(2, 1.9, 2.1), Estimate(0.5, 0.4, 0.6)
+    profile = MemorizationOverTime(
+        samples="all", num_texts=9, before=before, instantaneous=now, residual=left
+    )
+    shown = [interval(found, decimals) for found in ((now, left) if before.low < 0 else (before,))]
+    assert tell_profile([profile]) == sentence.format(*shown)
+    unknown = profile.model_copy(update={"residual": None})
+    assert tell_profile([unknown]).startswith("Too few samples were first trained on between")
