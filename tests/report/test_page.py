@@ -11,12 +11,15 @@ from markupsafe import escape
 from plotly.offline import get_plotlyjs
 
 from gdc.mapping.causes import REMEDIES
+from gdc.mapping.profile import Profile
 from gdc.mapping.spans import SpansSummary
 from gdc.report import build, console, page
 from gdc.report.model import UnreadFiles, to_json
 from gdc.schema import (
     SPANS,
 )
+from gdc.statistics.bootstrap import Estimate, Measured
+from tests.comparison.builders import arm_audits
 from tests.report.builders import (
     EVIL,
     SAMPLES,
@@ -64,6 +67,21 @@ def test_page_and_terminal_show_causes_duplicates_and_remedies() -> None:
         assert remedy in " ".join(terminal.split())
     assert re.search(r"near-copies +text of d-0 *\n +duplicate c-0 *\n +duplicate d-1", terminal)
     assert "near-copies (2): Near-dedup" in terminal
+
+
+def test_memorization_over_time_and_generalization_gaps_are_evidence() -> None:
+    now, left = Estimate(2.25, 1.9, 2.6), Estimate(0.5, 0.4, 0.6)
+    told = Profile(None, now, left, [], num_texts=1234, num_left_out=0)
+    gap = Measured(0.75, 0.5, 1, 3)
+    audits = arm_audits(generalization_gap=gap, gap_against_random=Measured(-1, -2, -0.5, 3))
+    tables = replace(
+        tables_of(), profiles={"all": told}, arm_audits={"none": arm_audits(), "paper": audits}
+    )
+    shown = page_of(tables, params_of()).replace(get_plotlyjs(), "")
+    assert "Training on a sample lowers its own loss by 2.25" in shown
+    row = shown.split("at the end</th>")[1].split("</table>")[0]
+    assert re.findall(r"1,234|2\.25|0\.5", row)[:3] == ["1,234", "2.25", "0.5"]
+    assert "the generalization gap is lower for paper." in shown
 
 
 SPANNED = SpansSummary(num_flagged=4, num_samples=1, num_spans=1, num_tokens=3)
