@@ -133,5 +133,7 @@ def _key_problem(key: object, first_with: dict[str, str]) -> str | None:
         return "key is null"
     if isinstance(key, bool) or not isinstance(key, str | int):
         return f"expected a string or an integer as key, got {type(key).__name__}"
+    if not _is_unicode(str(key)):
+        return "key is not valid Unicode: a lone surrogate"
     first = first_with.get(str(key))
     return None if first is None else f"duplicate key, first at {first}"

@@ -68,6 +68,7 @@ def test_a_bad_line_has_its_reason_and_costs_no_other(line: bytes, reason: str) 
     [
         pytest.param(b'{"text": "b", "id": "1"}', "duplicate key, first at a.jsonl:1", id="twice"),
         pytest.param(b'{"text": "b", "id": null}', "key is null", id="null"),
+        pytest.param(b'{"text": "b", "id": "\\ud800"}', "key is not valid Unicode", id="no text"),
         pytest.param(b'{"text": "b", "id": true}', "expected a string or an integer", id="bool"),
         pytest.param(b'{"text": "b"}', "no field 'id', only ['text']", id="none"),
     ],
