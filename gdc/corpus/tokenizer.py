@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -75,17 +76,25 @@ class TextTokenizer:
         A token includes its blanks. A token that is a part of a character has the offsets of the
         whole character, so neighbours may overlap.
         """
-        bare = replace(self, tokenizer=self._copy())
-        # It may cut blanks off the offsets.
-        bare.tokenizer.post_processor = None
-        encodings = bare.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [encoding.offsets for encoding in encodings]
+        return self.encode_with_offsets(texts)[1]
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[Offsets]]:
+        """The results of ``encode`` and ``offsets``, by reading the texts once."""
+        encodings = self._without_post_processor.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings], [of.offsets for of in encodings]
 
     def has_loss(
         self, texts: Sequence[str], unscored: Sequence[Sequence[Mapping[str, int]]]
     ) -> list[NDArray[np.bool_]]:
         """Whether each token of each text lies outside the spans that carry no loss."""
         return tokens_with_loss(self.offsets(texts), unscored)
+
+    @cached_property
+    def _without_post_processor(self) -> Tokenizer:
+        bare = replace(self, tokenizer=self._copy()).tokenizer
+        # It may cut blanks off the offsets.
+        bare.post_processor = None
+        return bare
 
     def _copy(self) -> Tokenizer:
         return Tokenizer.from_str(self.tokenizer.to_str())

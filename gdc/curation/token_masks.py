@@ -89,8 +89,8 @@ def token_mask_plan(
         ``PLAN`` table in the order of ``scored``.
     """
     samples = pl.concat(texts).sort("sample_id")
-    masks = _masks(arm, tokenizer.encode(samples["text"].to_list()), seed)
-    offsets = tokenizer.offsets(samples["text"].to_list())
+    ids, offsets = tokenizer.encode_with_offsets(samples["text"].to_list())
+    masks = _masks(arm, ids, seed)
     spans = [list(_spans(mask, of)) for mask, of in zip(masks, offsets, strict=True)]
     num_masked = [int(mask.sum()) for mask in masks]
     what = "hashed" if isinstance(arm, GoldfishArm) else "repeated"

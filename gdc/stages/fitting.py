@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gdc.config import Model, Params
-from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, text_chunks
+from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, text_chunks, tokens_with_loss
 from gdc.filesystem import durable
 from gdc.training import loop, losses, models
 from gdc.training.batches import TokenizedTexts
@@ -79,13 +79,13 @@ def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
     """Token sequences of the column ``text``, in row order; ``unscored`` spans carry no loss."""
     parts, first = [], 0
     for part in text_chunks(samples["text"]):
-        texts, has_loss = part.to_list(), None
         if "unscored" in samples.columns:
+            ids, offsets = tokenizer.encode_with_offsets(part.to_list())
             unscored = samples["unscored"].slice(first, len(part)).to_list()
-            has_loss = tokenizer.has_loss(texts, unscored)
-        parts.append(
-            TokenizedTexts.from_ids(tokenizer.encode(texts), tokenizer.end_of_text, has_loss)
-        )
+            has_loss = tokens_with_loss(offsets, unscored)
+        else:
+            ids, has_loss = tokenizer.encode(part.to_list()), None
+        parts.append(TokenizedTexts.from_ids(ids, tokenizer.end_of_text, has_loss))
         first += len(part)
     return TokenizedTexts.concatenate(parts)
 

@@ -63,6 +63,8 @@ def test_a_pretrained_tokenizer_that_cuts_blanks_off_gives_the_same_places(tmp_p
     cut = loaded.tokenizer.encode(text, add_special_tokens=False).offsets
     assert loaded.offsets([text]) == TOKENIZER.offsets([text]) != [cut]
     assert loaded.encode([text]) == TOKENIZER.encode([text])
+    both = (loaded.encode([text]), loaded.offsets([text]))
+    assert loaded.encode_with_offsets([text]) == both
 
 
 def test_a_token_is_masked_when_it_shares_a_character_with_a_span() -> None:
