@@ -118,15 +118,17 @@ class _TemporaryServer:
     def wait(self) -> None:
         """Wait for its first answer."""
         deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-        while not _answers(self.address):
-            is_over = self._process.poll() is not None
-            if is_over or time.monotonic() > deadline:
-                raise TransientError(
-                    "Prefect's temporary server: expected it to answer, got "
-                    f"{'its end' if is_over else 'no answer in time'}. Look at what it said in "
-                    f"{LOG.resolve()}, or run again."
-                )
-            time.sleep(0.1)
+        # One client for all looks: each would read all certificates first.
+        with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
+            while not _answers(client, self.address):
+                is_over = self._process.poll() is not None
+                if is_over or time.monotonic() > deadline:
+                    raise TransientError(
+                        "Prefect's temporary server: expected it to answer, got "
+                        f"{'its end' if is_over else 'no answer in time'}. Look at what it said "
+                        f"in {LOG.resolve()}, or run again."
+                    )
+                time.sleep(0.1)
         self._keeper.start()
 
     def close(self) -> None:
@@ -161,8 +163,8 @@ def _send_logs() -> None:
         handler.flush()
 
 
-def _answers(address: str) -> bool:
+def _answers(client: httpx.Client, address: str) -> bool:
     try:
-        return httpx.get(f"{address}/health", timeout=ANSWER_SECONDS, trust_env=False).is_success
+        return client.get(f"{address}/health").is_success
     except httpx.HTTPError:
         return False

@@ -17,7 +17,7 @@ settings.load_profile("ci")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """The slow ones first: no worker is left alone with one when all the others are done.
+    """The longest first: no worker is left alone with one when all the others are done.
 
     Of these the ones that share a first run: one worker makes it while the other has fast tests.
     """
@@ -25,6 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         key=lambda item: (
             "first_run" not in item.fixturenames,
             item.get_closest_marker("slow") is None,
+            # Whole runs of a pipeline.
+            item.path.parent.name != "flows",
         )
     )
 

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -16,6 +16,7 @@ from tests.builders import rows_of
 TABLES = st.lists(st.lists(st.text("abc", min_size=1, max_size=2), max_size=6), min_size=1)
 
 
+@settings(max_examples=10)
 @given(tables=TABLES)
 def test_buckets_one_after_the_other_are_a_stable_sort_by_content(tables: list[list[str]]) -> None:
     whole = contents_of(rows_of([text for texts in tables for text in texts]))

@@ -154,6 +154,7 @@ def test_nearly_all_pairs_at_the_threshold_are_found() -> None:
     assert {similarity for _, _, similarity in duplicates} == {0.8}
 
 
+@settings(max_examples=12)
 @given(
     texts=st.lists(st.text(max_size=12), max_size=8),
     threshold=st.floats(0.3, 1),

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -417,6 +417,7 @@ def test_a_cap_keeps_so_many_of_a_group_and_the_smallest_ids() -> None:
     assert set(capped(4, texts)["action"]) == {"keep"}
 
 
+@settings(max_examples=12)
 @given(
     drawn=st.lists(st.sampled_from(["one two three", "four five six", "seven"]), min_size=1),
     cap=st.integers(1, 4),

@@ -307,7 +307,8 @@ def test_cells_on_workers_of_ray_make_the_bytes_of_a_run_without_it(
     assert len(clones) >= 2
     assert all(any((clone / "data").iterdir()) for clone in clones)
     assert dvc(folder, "status").split() == ["manifest:", "always", "changed"]
-    _, alive = psutil.wait_procs(started_with("GDC_WORKER_FOLDER", tmp_path / "workers"), timeout=9)
+    left = started_with("GDC_WORKER_FOLDER", tmp_path / "workers")
+    _, alive = psutil.wait_procs(left, timeout=30)
     assert not alive
 
 

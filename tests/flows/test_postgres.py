@@ -122,7 +122,7 @@ def test_a_run_is_recorded_by_servers_on_postgresql(database: str, tmp_path: Pat
     folder = tmp_path / "pipeline"
     folder.mkdir()
     make_pipeline(folder)
-    add_curate(folder)
+    add_curate(folder, chain=["ingest"])
     with services(database, tmp_path) as found:
         run_flow(folder, MLFLOW_TRACKING_URI=found.mlflow, PREFECT_API_URL=found.prefect)
         runs = MlflowClient(found.mlflow).search_runs(["1"])

@@ -189,7 +189,7 @@ def test_a_cron_starts_a_run_that_ends_well(tmp_path: Path) -> None:
     folder = tmp_path / "pipeline"
     folder.mkdir()
     make_pipeline(folder)
-    add_curate(folder)
+    add_curate(folder, chain=["ingest"])
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
     server_log, serve_log = tmp_path / "server.log", tmp_path / "serve.log"

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -60,6 +61,8 @@ def test_a_temporary_server_that_is_killed_is_there_again_with_its_runs(
             if "uvicorn" in process.cmdline():
                 process.kill()
         deadline = time.monotonic() + 120
-        while not server._answers(f"{PREFECT_API_URL.value()}") and time.monotonic() < deadline:
-            time.sleep(0.1)
+        with httpx.Client() as client:
+            while not server._answers(client, f"{PREFECT_API_URL.value()}"):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
         assert Variable.get("kept") == 3

@@ -115,12 +115,13 @@ def servers(place: Path, runs_port: int, flows_port: int) -> Iterator[Mapping[st
 
 def wait_for_answer(url: str, place: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(url, timeout=5, trust_env=False).is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.2)
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            try:
+                if client.get(url).is_success:
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.2)
     pytest.fail(logs(place))
 
 

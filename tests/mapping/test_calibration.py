@@ -90,6 +90,7 @@ labelled_pairs = st.lists(st.tuples(st.booleans(), quarters), min_size=2, max_si
 )
 
 
+@settings(max_examples=10)
 @given(a=labelled_pairs, b=labelled_pairs, c=labelled_pairs, d=labelled_pairs)
 def test_aurocs_match_a_plain_loop(a: Any, b: Any, c: Any, d: Any) -> None:  # noqa: ANN401
     def by_hand(canaries: Sequence[tuple[bool, float]]) -> float:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdc.config import PartitionConfig
@@ -141,6 +141,7 @@ def test_quadrants_match_a_plain_loop(
         pytest.param(lambda x: -1 / (x + 1) if x < 3 else x, id="with a jump"),
     ],
 )
+@settings(max_examples=12)
 @given(points=clouds, difficulty=shares, memorization=shares)
 def test_a_strictly_increasing_map_of_a_score_changes_no_quadrant(
     increasing: Callable[[float], float],
@@ -425,6 +426,7 @@ def test_stability_is_the_share_of_runs_whose_own_map_agrees() -> None:
     assert summary.num_unstable == 3
 
 
+@settings(max_examples=12)
 @given(points=clouds, num_runs=st.integers(2, 4))
 def test_runs_that_agree_are_stable_and_the_order_of_rows_does_not_matter(
     points: Points, num_runs: int

@@ -102,6 +102,7 @@ def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
         assert last[row["id"]] == pytest.approx(float(model(**batch).loss.detach()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_has_the_trace_of_one_that_was_not_killed(tmp_path: Path) -> None:
     def train(folder: Path, checkpoint: str | None) -> dict[str, bytes]:
         trainer = trainer_of(folder, save_strategy="steps", save_steps=1)
@@ -182,6 +183,7 @@ def sft_of(folder: Path, model: Any = None, **changed: Any) -> tuple[SFTTrainer,
     return trainer, dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -209,6 +211,7 @@ def test_what_trl_trains_on_is_recorded(changed: dict[str, Any], tmp_path: Path)
     assert index["num_tokens"].to_list() == [len(sample) - prompts for sample in words()]
 
 
+@pytest.mark.slow
 def test_an_adapter_of_peft_is_recorded(tmp_path: Path) -> None:
     lora = LoraConfig(
         task_type="CAUSAL_LM", target_modules=["c_attn"], r=2, init_lora_weights=False
@@ -224,6 +227,7 @@ def test_an_adapter_of_peft_is_recorded(tmp_path: Path) -> None:
     assert len(recorded(tmp_path / "trace", "probe")) == 2
 
 
+@pytest.mark.slow
 def test_packing_without_marks_is_probed_and_packing_without_the_data_set_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -28,7 +28,10 @@ TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((e) =>
   ).map((e) => `${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`)"""
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")

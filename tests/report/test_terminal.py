@@ -1,15 +1,15 @@
 """Tables on the terminal: numbers, no control characters, any encoding."""
 
-import json
-import os
 import re
-import subprocess
 import sys
 from dataclasses import replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
+from gdc import cli
+from gdc.cli import forked
 from gdc.report import build, console
 from gdc.workspace import files, paths
 from tests.comparison.builders import arm_audits, around
@@ -53,43 +53,51 @@ COMMANDS = [
     (["audit", "--model", "\u6a21\u578b", "--corpus", "\u8a9e.jsonl"], "\u8a9e.jsonl"),
     (["--help"], "leaderboard"),
 ]
-# One process for all of them, as it takes seconds to start one.
-PROGRAM = """
-import json, sys
-from gdc.cli import main
-
-for command in json.loads(sys.argv[1]):
-    sys.argv = ["gdc", *command]
-    try:
-        main()
-    except SystemExit as end:
-        print("exit", end.code, flush=True)
-"""
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_every_command_prints_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "expected"), COMMANDS, ids=[" ".join(c) for c, _ in COMMANDS])
+def test_every_command_prints_in_any_encoding(
+    command: list[str],
+    expected: str,
+    encoding: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     text = "\u65e5\u672c \u0645\u06cc\u200c\u062e " + "word " * 99
     audits = {arm: arm_audits(extracted=around(0.5)) for arm in ("none", "paper")}
     calibration = calibration_of(card_of("memorization", None, "not shown"), is_validated=True)
     made = replace(tables_of(text=text), arm_audits=audits, calibration=calibration)
     files.write_json(tmp_path / paths.REPORT, report_of(made, params_of()))
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps([command for command, _ in COMMANDS])],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=True,
-    )
-    *parts, rest = re.split(rb"exit (\d)\n", done.stdout)
-    assert (len(parts), rest) == (2 * len(COMMANDS), b""), done.stdout
-    for (command, expected), said, code in zip(COMMANDS, parts[::2], parts[1::2], strict=True):
-        assert code == (b"2" if command[0] == "audit" else b"0"), said
-        escaped = expected.encode(encoding, errors="backslashreplace")
-        # Typer takes ASCII for a mistake, and writes UTF-8.
-        assert escaped in said or expected.encode() in said
-        assert b"Traceback" not in said
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, said = printed_by(command, encoding, monkeypatch)
+    assert code == (2 if command[0] == "audit" else 0), said
+    escaped = expected.encode(encoding, errors="backslashreplace")
+    # Typer takes ASCII for a mistake, and writes UTF-8.
+    assert escaped in said or expected.encode() in said
+    assert b"Traceback" not in said
+
+
+def printed_by(
+    command: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, bytes]:
+    """Exit code and output of ``gdc``, in this process, on a terminal of an encoding."""
+    output = BytesIO()
+    for name in ("stdout", "stderr"):
+        # As Python opens them.
+        stream = TextIOWrapper(output, encoding=encoding, errors="strict", write_through=True)
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setattr(sys, "argv", ["gdc", *command])
+    # A child of this process would go on with the tests.
+    monkeypatch.setattr(forked, "wait_for_child", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    code = int(ended.value.code or 0)
+    said = output.getvalue()
+    # Closed with the streams.
+    monkeypatch.undo()
+    return code, said
 
 
 def test_render_prints_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdc.scores.ngrams import NGRAM_NATS, ORDERS, ngram_nats
@@ -86,6 +86,7 @@ def contexts_of(text: str) -> list[tuple[tuple[int, ...], int]]:
     ]
 
 
+@settings(max_examples=12)
 @given(texts=texts, places=st.lists(st.integers(0, 5), max_size=3))
 def test_chunks_do_not_matter(texts: list[str], places: list[int]) -> None:
     table, ids = table_of(texts, 2), ["0", "1"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdc.errors import ConfigError, DataError
@@ -156,6 +156,7 @@ def test_scores_read_what_they_need_of_the_corpus_and_never_which_rows_are_canar
     assert corpus_columns(tuple(REGISTRY)) == everything
 
 
+@settings(max_examples=12)
 @given(curves=curves(maybe_losses), seed=st.integers(0, 2**16))
 def test_row_order_does_not_matter(curves: dict[str, list[float]], seed: int) -> None:
     trace = trace_of(curves)

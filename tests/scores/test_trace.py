@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gdc.errors import ConfigError
@@ -160,6 +160,7 @@ def test_the_spread_of_infinite_losses_is_no_number() -> None:
     assert table.rows() == [(None,), (None,)]
 
 
+@settings(max_examples=12)
 @given(curves=curves(maybe_losses))
 def test_spreads_match_numpy(curves: dict[str, list[float]]) -> None:
     table = scores_of(curves, "iqr", "std")
@@ -176,6 +177,7 @@ def test_a_band_of_no_width_is_the_papers_rule_and_a_wider_one_finds_no_more(
     assert pl.Series(shares).is_sorted(descending=True)
 
 
+@settings(max_examples=10)
 @given(curves=curves(maybe_losses), shift=losses)
 def test_a_shift_of_all_losses_moves_no_drop_and_no_spread(
     curves: dict[str, list[float]], shift: float
@@ -196,6 +198,7 @@ def test_forget_is_the_memorization_and_below_epsilon_is_learned(
     assert (seen["ever_below_eps"] == 1).equals(~seen["never_learned"])
 
 
+@settings(max_examples=12)
 @given(curves=curves(maybe_losses))
 def test_every_score_is_a_float64_without_nan(curves: dict[str, list[float]]) -> None:
     table = scores_of(curves, *TRACE_ONLY)

@@ -206,7 +206,7 @@ def test_a_stop_reaches_a_fork_and_leaves_nothing_behind(workspace: Path) -> Non
         stage = [process for process in family if process.pid == int(read("waits"))]
         assert psutil.wait_procs(stage, timeout=30)[1] == []
         assert (workspace / "stopped").exists()
-    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert psutil.wait_procs(family, timeout=30)[1] == []
 
 
 def test_all_end_with_a_flow_that_is_killed(workspace: Path) -> None:
@@ -224,4 +224,4 @@ def test_all_end_with_a_flow_that_is_killed(workspace: Path) -> None:
     family = [*psutil.Process(flow.pid).children(recursive=True), psutil.Process(read("waits"))]
     flow.kill()
     flow.wait()
-    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert psutil.wait_procs(family, timeout=30)[1] == []

@@ -126,7 +126,7 @@ def test_a_stage_ends_with_a_flow_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
     flow.kill()
     flow.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while is_running(int(pid_file.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(int(pid_file.read_text()))
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_a_stage_that_still_imports_without_a_traceback(
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
 
 

@@ -86,7 +86,7 @@ def test_processes_end_with_the_launcher_that_started_them(tmp_path: Path) -> No
     launcher.kill()
     launcher.wait()
     running = [int(file.read_text()) for file in files]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while any(map(is_running, running)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_running, running))

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,29 @@ from tests.builders import REPOSITORY
 
 KNOWN = code_digests()
 ALL = set(KNOWN)
+
+
+@pytest.fixture(scope="module")
+def parse_once() -> Callable[[Path], tuple[str, list[str]]]:
+    """Reads a file as it is; of equal content it knows what it has read."""
+    parse = digests._parse
+    known: dict[tuple[str, bytes], tuple[str, list[str]]] = {}
+
+    def read(file: Path) -> tuple[str, list[str]]:
+        key = file.suffix, file.read_bytes()
+        if key not in known:
+            known[key] = parse(file)
+        return known[key]
+
+    return read
+
+
+@pytest.fixture(autouse=True)
+def _parse_once(
+    parse_once: Callable[[Path], tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly all files of a copy are those of our package: to parse all takes half a second."""
+    monkeypatch.setattr(digests, "_parse", parse_once)
 
 
 @pytest.fixture

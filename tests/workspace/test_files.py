@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdc.errors import ConfigError, DataError, SchemaError
@@ -69,6 +69,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=12)
 @given(content=st.dictionaries(st.text(), values, max_size=4))
 def test_equal_content_gives_equal_bytes_in_any_key_order(content: dict[str, object]) -> None:
     files.write_json(JSON, content)

@@ -67,6 +67,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_metrics_are_one_row_an_arm(workspace: Path) -> None:
     rows = dvc(workspace, "metrics", "show").splitlines()
     assert [row.split()[0] for row in rows] == [
@@ -75,6 +76,7 @@ def test_metrics_are_one_row_an_arm(workspace: Path) -> None:
     assert max(map(len, rows)) <= 120
 
 
+@pytest.mark.slow
 def test_plots_show_pictures_and_losses(workspace: Path) -> None:
     dvc(workspace, "plots", "show", "-o", "plots")
     page = (workspace / "plots/index.html").read_text("utf-8")

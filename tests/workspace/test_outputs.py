@@ -68,9 +68,18 @@ def params_of(path: str, kind: str = "jsonl") -> Params:
 # ---- what is written
 
 
+@pytest.fixture(scope="module")
+def made_by_dvc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What DVC makes of an empty folder."""
+    made = tmp_path_factory.mktemp("dvc")
+    init = [sys.executable, "-m", "dvc", "init", "--no-scm", "-q"]
+    subprocess.run(init, check=True, cwd=made)
+    return made
+
+
 @pytest.fixture
-def dvc_folder(our_folder: Path) -> Path:
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
+def dvc_folder(our_folder: Path, made_by_dvc: Path) -> Path:
+    shutil.copytree(made_by_dvc, our_folder, dirs_exist_ok=True)
     return our_folder
 
 

@@ -220,6 +220,7 @@ def test_references_that_miss_a_sample_are_refused() -> None:
         tables.read_references([0])
 
 
+@pytest.mark.slow
 def test_whatever_byte_of_a_table_is_damaged_the_message_names_the_file() -> None:
     """Or other values are read, which Parquet does not notice; never an error of polars."""
     tables.write("spans", table_of(SPANS))

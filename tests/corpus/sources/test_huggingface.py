@@ -153,6 +153,7 @@ def test_a_path_that_is_neither_a_folder_nor_a_hub_name_is_refused(no_hub: None)
             call(hub("./a/b/c"))
 
 
+@pytest.mark.slow
 def test_the_lazy_imports_suffice_in_a_fresh_python() -> None:
     imports = "from gdc import config; from gdc.corpus import sources; "
     code = f"{imports}sources.fingerprint(config.{hub('a/b')!r})"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdc.errors import DataError
@@ -128,6 +128,7 @@ json_lines = st.lists(
 )
 
 
+@settings(max_examples=12)
 @given(lines=json_lines)
 def test_no_row_is_lost(lines: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("law") / "a.jsonl"
