@@ -160,7 +160,7 @@ class ChatFormat:
 
         messages = [{**turn.more, "role": turn.role, "content": turn.content} for turn in turns]
         try:
-            named: dict[str, Any] = dict(self.special_tokens)
+            named: dict[str, Any] = dict(self.special_tokens)  # arguments of the template
             rendered = render_jinja_template(
                 conversations=[messages],
                 tools=None if tools is None else list(tools),

@@ -1,13 +1,16 @@
 """Workspaces that flows run in."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from flows import curate
+from tasks.fork_client import fork_server
 from tests.flows.builders import commit_all, dvc, make_workspace, run_flow
-from tests.flows.toy_pipeline import make_pipeline
+from tests.flows.toy_pipeline import DVC_MODULES, make_pipeline
 
 
 @pytest.fixture
@@ -17,6 +20,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     make_pipeline(folder)
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(curate, "fork_server", partial(fork_server, DVC_MODULES))
     for name in ("MLFLOW_TRACKING_URI", "GDC_EXPERIMENT", "GDC_PARENT_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     return folder

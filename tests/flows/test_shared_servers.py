@@ -18,7 +18,7 @@ import pytest
 from tests.builders import REPOSITORY, free_port
 from tests.flows.builders import read_json
 from tests.flows.programs import running
-from tests.flows.toy_pipeline import PHASE_STAGE, make_pipeline, phase_graph
+from tests.flows.toy_pipeline import PHASE_STAGE, PROGRAM, make_pipeline, phase_graph
 from tests.tasks.builders import commit_all
 
 # One after the other; each has a run in MLflow.
@@ -127,7 +127,7 @@ def wait_for_answer(url: str, place: Path) -> None:
 
 @contextmanager
 def flow(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", "from flows.start import run; run()"]
+    command = [sys.executable, "-c", PROGRAM]
     with running(command, folder.with_suffix(".log"), environment, folder) as process:
         yield process
 
