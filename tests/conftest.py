@@ -1,5 +1,6 @@
 """Settings of the whole test run."""
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -13,6 +14,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("ci")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported lives to the end: a million objects, through which to look takes long."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.hookimpl(trylast=True)
@@ -33,8 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 @pytest.fixture(autouse=True)
 def _same_weights() -> None:
-    """pytest-randomly seeds what draws a test's numbers, but not torch."""
+    """The same numbers and sums, and so equal bytes of equal runs: pytest-randomly seeds no torch.
+
+    With more threads than one, those of a small model wait for each other, and use a core each.
+    """
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
