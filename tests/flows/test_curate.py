@@ -24,7 +24,7 @@ from tasks.graph import changed_targets, load_graph
 from tasks.stages import (
     StageFailedError,
 )
-from tests.flows.toy_pipeline import PHASE_STAGE, add_curate
+from tests.flows.toy_pipeline import PHASE_STAGE, whole_graph, write_graph
 from tests.tasks.builders import commit_all, git
 
 
@@ -166,7 +166,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 def test_a_stop_ends_in_ten_seconds_though_the_server_is_gone(
     pipeline: Path, tmp_path: Path
 ) -> None:
-    add_curate(pipeline, chain=["ingest"])
+    write_graph(pipeline, whole_graph())
     waiting = PHASE_STAGE + "\nif stage == 'ingest':\n    import time; time.sleep(600)\n"
     (pipeline / "phase.py").write_text(waiting)
     program = [sys.executable, "-c", "from gdc.cli import main; main()", "run"]

@@ -18,9 +18,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.builders import free_port
-from tests.flows.builders import ENVIRONMENT, run_flow
+from tests.flows.builders import ENVIRONMENT
 from tests.flows.programs import running, wait_for
-from tests.flows.toy_pipeline import add_curate, make_pipeline
+from tests.flows.toy_pipeline import PROGRAM, make_pipeline, phase_graph, write_graph
 
 # It refuses to run as root.
 OWNER = "postgres" if os.geteuid() == 0 else None
@@ -122,9 +122,13 @@ def test_a_run_is_recorded_by_servers_on_postgresql(database: str, tmp_path: Pat
     folder = tmp_path / "pipeline"
     folder.mkdir()
     make_pipeline(folder)
-    add_curate(folder, chain=["ingest"])
+    write_graph(folder, phase_graph(chain=["ingest"]))
     with services(database, tmp_path) as found:
-        run_flow(folder, MLFLOW_TRACKING_URI=found.mlflow, PREFECT_API_URL=found.prefect)
+        known = {"MLFLOW_TRACKING_URI": found.mlflow, "PREFECT_API_URL": found.prefect}
+        command, log = [sys.executable, "-P", "-c", PROGRAM], tmp_path / "run.log"
+        with running(command, log, {**ENVIRONMENT, **known}, folder) as run:
+            assert run.wait(timeout=600) == 0, log.read_text()
+        assert "Error logging to API" not in log.read_text()
         runs = MlflowClient(found.mlflow).search_runs(["1"])
         states = flow_states(found.prefect)
     cells = ["arm/none", "arm/paper", "curate", "retrain/none-1", "retrain/paper-1"]

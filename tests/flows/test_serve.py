@@ -18,7 +18,7 @@ from flows.serve import deployment_name, next_date, require_plan, serve
 from gdc.errors import ConfigError, GdcError, TransientError
 from tests.builders import free_port
 from tests.flows.programs import found, running, wait_for
-from tests.flows.toy_pipeline import add_curate, make_pipeline
+from tests.flows.toy_pipeline import make_pipeline, whole_graph, write_graph
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -189,7 +189,7 @@ def test_a_cron_starts_a_run_that_ends_well(tmp_path: Path) -> None:
     folder = tmp_path / "pipeline"
     folder.mkdir()
     make_pipeline(folder)
-    add_curate(folder, chain=["ingest"])
+    write_graph(folder, whole_graph())
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
     server_log, serve_log = tmp_path / "server.log", tmp_path / "serve.log"

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -67,6 +67,7 @@ def report_of_arms() -> dict[str, Any]:
 
 
 CHAIN = ("ingest", "halves", "train", "score")
+WHOLE_CHAIN = (*CHAIN, "calibrate", "partition", "spans", "intervene")
 
 
 def phase_graph(chain: Sequence[str] = CHAIN) -> dict[str, Any]:
@@ -126,13 +127,18 @@ def make_pipeline(folder: Path) -> None:
     commit_all(folder)
 
 
-def add_curate(folder: Path, chain: Sequence[str] = CHAIN) -> None:
-    """Add stage `curate`, without which ``gdc run`` refuses the graph, at its end."""
-    graph = phase_graph(chain)
+def write_graph(folder: Path, graph: Mapping[str, Any]) -> None:
+    """Put another graph in the place of that of ``make_pipeline``."""
+    (folder / "dvc.yaml").write_text(json.dumps(graph))
+    commit_all(folder)
+
+
+def whole_graph() -> dict[str, Any]:
+    """With every stage of the real graph: ``gdc run`` refuses one that lacks any."""
+    graph = phase_graph(WHOLE_CHAIN)
     graph["stages"]["curate"] = {
         "cmd": "python phase.py curate '' data/kept reports/report.json",
         "deps": ["reports/report.json"],
         "outs": ["data/kept"],
     }
-    (folder / "dvc.yaml").write_text(json.dumps(graph))
-    commit_all(folder)
+    return graph

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,21 +118,40 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
+RECORDS = recipe_with(probes_per_epoch=2, records=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[object, int]]:
+    """What runs that nobody killed leave behind, and the number of their steps."""
+
+    def run(kind: str) -> tuple[object, int]:
+        torch.set_num_threads(1)
+        model = built(kind, dropout=0.2)
+        recording = trained(tmp_path_factory.mktemp(kind), model, RECORDS)
+        return outcome_of(model, recording), len(recording.curve)
+
+    return {kind: run(kind) for kind in ("lstm", "gpt2")}
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])
 @pytest.mark.parametrize("num_steps", [1, 7, 12])
 def test_a_killed_run_resumes_to_the_same_bytes(
-    kind: str, num_steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Mapping[str, tuple[object, int]],
+    kind: str,
+    num_steps: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe, trace = recipe_with(probes_per_epoch=2, records=True), MemoryTrace()
-    model = built(kind, dropout=0.2)
-    whole = trained(tmp_path, model, recipe)
+    recipe, trace = RECORDS, MemoryTrace()
+    expected, num_whole = whole[kind]
     monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
     kill_after(num_steps, tmp_path, built(kind, dropout=0.2), recipe, trace)
     assert [file.suffix for file in tmp_path.iterdir()] == [".pt"]
     steps, resumed = steps_taken(monkeypatch), built(kind, dropout=0.2)
     rest = trained(tmp_path, resumed, recipe, trace=trace)
-    assert outcome_of(resumed, rest) == outcome_of(model, whole)
-    assert steps == list(range(num_steps, len(whole.curve)))
+    assert outcome_of(resumed, rest) == expected
+    assert steps == list(range(num_steps, num_whole))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,14 +170,14 @@ def flipped(content: bytes) -> bytes:
     ],
 )
 def test_a_damaged_checkpoint_is_renamed_and_the_run_starts_again(
+    whole: Mapping[str, tuple[object, int]],
     damage: Callable[[bytes], bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe, trace = recipe_with(probes_per_epoch=2, records=True), MemoryTrace()
-    model = built(dropout=0.2)
-    whole = trained(tmp_path, model, recipe)
+    recipe, trace = RECORDS, MemoryTrace()
+    expected, num_whole = whole["gpt2"]
     monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
     kill_after(7, tmp_path, built(dropout=0.2), recipe, trace)
     (checkpoint,) = tmp_path.iterdir()
@@ -170,8 +189,8 @@ def test_a_damaged_checkpoint_is_renamed_and_the_run_starts_again(
     assert checkpoint.with_suffix(".damaged").read_bytes() == damaged
     steps, resumed = steps_taken(monkeypatch), built(dropout=0.2)
     rest = trained(tmp_path, resumed, recipe, trace=trace)
-    assert outcome_of(resumed, rest) == outcome_of(model, whole)
-    assert steps == list(range(3, len(whole.curve)))
+    assert outcome_of(resumed, rest) == expected
+    assert steps == list(range(3, num_whole))
     assert list(tmp_path.iterdir()) == []
 
 
