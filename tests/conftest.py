@@ -57,5 +57,5 @@ def prefect_server() -> Iterator[None]:
     """One for all flows that run in the tests' own process."""
     from prefect.testing.utilities import prefect_test_harness  # noqa: PLC0415 - takes seconds
 
-    with prefect_test_harness(server_startup_timeout=90):
+    with prefect_test_harness(server_startup_timeout=300):
         yield
