@@ -44,3 +44,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             run_flow(folder, "--publish")
             (shared / "done").touch()
     return shared / "workspace"
+
+
+@pytest.fixture
+def folder(first_run: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace after its first scheduled run, to be changed."""
+    return Path(shutil.copytree(first_run, tmp_path / "workspace"))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -177,10 +176,8 @@ def test_a_scheduled_run_maps_plans_records_and_publishes(first_run: Path, tmp_p
 
 
 def test_new_rows_of_the_source_leave_no_stage_unchanged(
-    first_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "workspace"
-    shutil.copytree(first_run, folder)
     monkeypatch.chdir(folder)
     before = read_json(folder / "data/manifest.json")["digest"]
     write_rows(folder, 90)
@@ -189,11 +186,7 @@ def test_new_rows_of_the_source_leave_no_stage_unchanged(
     assert load_graph(folder).unchanged(changed_targets()) == {"manifest"}
 
 
-def test_no_score_and_no_plan_but_the_oracles_knows_the_canaries(
-    first_run: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "workspace"
-    shutil.copytree(first_run, folder)
+def test_no_score_and_no_plan_but_the_oracles_knows_the_canaries(folder: Path) -> None:
     before = digests(folder)
     path = folder / "data/corpus.parquet"
     corpus = pl.read_parquet(path)
@@ -252,10 +245,8 @@ def assert_a_byte_is_missed_in_no_named_file() -> None:
 
 
 def test_a_source_that_is_not_the_certified_one_is_found(
-    first_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "workspace"
-    shutil.copytree(first_run, folder)
     monkeypatch.chdir(folder)
     assert verification.verify(certificate.RUN) == ([], ["not signed"])
     write_rows(folder, 79)
@@ -267,11 +258,7 @@ def test_a_source_that_is_not_the_certified_one_is_found(
     assert verification.verify(certificate.RUN) == ([], notes)
 
 
-def test_a_stage_started_as_two_processes_writes_the_losses_of_one(
-    first_run: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "w"
-    shutil.copytree(first_run, folder)
+def test_a_stage_started_as_two_processes_writes_the_losses_of_one(folder: Path) -> None:
     expected = losses_by_numpy(folder / "data/trace/0")
     launcher = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
     done = subprocess.run(
@@ -291,11 +278,9 @@ def test_a_stage_started_as_two_processes_writes_the_losses_of_one(
 
 
 def test_cells_on_workers_of_ray_make_the_bytes_of_a_run_without_it(
-    first_run: Path, tmp_path: Path
+    folder: Path, first_run: Path, tmp_path: Path
 ) -> None:
     workers = str(tmp_path / "workers")
-    folder = tmp_path / "workspace"
-    shutil.copytree(first_run, folder)
     dvc(folder, "remote", "modify", "storage", "url", str(tmp_path / "storage"))
     # Of each kind one, and two at the same time.
     cells = ["train@0", "retrain@none-1", "retrain@mask-spans-1", "evaluate@none-1"]
@@ -324,10 +309,8 @@ def started_with(variable: str, value: Path) -> list[psutil.Process]:
 
 
 def test_a_change_runs_what_follows_from_it_and_nothing_else(
-    first_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, first_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "workspace"
-    shutil.copytree(first_run, folder)
     assert_an_edit_runs_its_stage_and_no_other(folder)
     assert digests(folder) == digests(first_run)
 
