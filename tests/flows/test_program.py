@@ -30,4 +30,4 @@ def test_a_server_that_is_gone_before_a_flow_begins_is_told_of_without_a_traceba
     away = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
     refusal = pytest.raises(TransientError, match=r"^Prefect's server: expected an answer, got Fa")
     with away, refusal, as_run():
-        flow(lambda: None, name="nothing")()
+        flow(name="nothing")(lambda: None)()
