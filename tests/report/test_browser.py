@@ -191,6 +191,17 @@ def test_the_texts_shown_are_downloaded_as_ids_and_as_lines_of_json(opened: Page
     assert row["text"].startswith(EVIL)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("e-0", "Underlined: memorized."), ("c-0", "is known in this text."), ("a-0", "Below the")],
+)
+def test_an_opened_text_says_whether_spans_were_looked_for(
+    opened: Page, text: str, said: str
+) -> None:
+    opened.click(f"#texts tr:nth-child({listed(opened).index(text) + 1}) button.open")
+    expect(opened.locator("#opened p.soft").first).to_contain_text(said)
+
+
 @pytest.mark.parametrize("width", [1400, 400])
 def test_nothing_is_cut_off(opened: Page, width: int) -> None:
     opened.set_viewport_size({"width": width, "height": 900})

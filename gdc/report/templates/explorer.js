@@ -239,6 +239,12 @@
 
   const listed = (pairs) => element("dl", {}, ...pairs.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
 
+  const spansOf = (row) => {
+    if (row.spans.length) return "Underlined: memorized.";
+    const isAbove = ["hotspot-memorized", "noisy-outlier"].includes(words.quadrants[row.quadrant]);
+    return isAbove ? "No memorized span is known in this text." : "Below the threshold: memorized spans are not looked for.";
+  };
+
   async function open(key) {
     const row = await texts.open(key);
     state.opened = key;
@@ -254,7 +260,7 @@
       element("h3", { id: "opened-title" }, `${words.quadrants[row.quadrant]}, ${row.source}`),
       element("p", { class: "marks" }, ...buttons, element("button", { type: "button", onclick: close }, "Close")),
       row.text === null ? element("p", {}, "Texts are not shown (report.show_text).") : underlined(row),
-      element("p", { class: "soft" }, row.spans.length ? "Underlined: memorized." : "No memorized span is known here; spans are looked for above the threshold alone."),
+      element("p", { class: "soft" }, spansOf(row)),
       curve(row.curve) || "",
       listed([
         ["Copies", counted(row.copies)], ["Cause", row.cause], ["Remedy", words.remedies[row.cause] || "-"],
