@@ -52,9 +52,9 @@ def elsewhere(
         The texts to ask about, ``NUM_PREFIXES`` for each stretch in turn, and the place at which
         the stretch begins in each. Without another text there is none.
     """
-    texts, starts = [], []
+    texts, starts, pooled = [], [], set(pool)
     for number, (text, start, end) in enumerate(stretches):
-        others = [other for other in pool if other != text]
+        others = [other for other in pool if other != text] if text in pooled else pool
         length = min(start % block_size, PREFIX_TOKENS)
         for k in range(NUM_PREFIXES if others else 0):
             other = ids[others[(number * NUM_PREFIXES + k) % len(others)]]
