@@ -5,6 +5,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
@@ -64,9 +65,15 @@ def test_a_model_is_audited_and_gives_the_planted_secret_away(
 
 
 def test_a_diffusion_model_gives_repeated_images_back_until_the_map_takes_them_out(
-    run: Callable[[str], str], tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told = run("diffusion.py")
+    monkeypatch.syspath_prepend(REPOSITORY / "examples")
+    example = import_module("diffusion")
+    monkeypatch.setattr(sys, "argv", ["diffusion.py", str(tmp_path)])
+    # Half of its steps, which take a minute, show it already.
+    monkeypatch.setattr(example, "NUM_STEPS", 1600)
+    example.main()
+    told = capfd.readouterr().out
     shares = dict(re.findall(r"from (.+): ([\d.]+)% of the generated images are a rep", told))
     before, mapped, random = (float(share) for share in shares.values())
     assert before >= 2
