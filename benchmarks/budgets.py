@@ -33,7 +33,6 @@ NUM_TINY_TEXTS: Final = 200
 TINY: Final[Mapping[str, Mapping[str, Any]]] = {
     "training": {"epochs": 4},
     "model": {"hidden_size": 16},
-    "reference": {"models": [0, 1]},
     "retrain": {"seeds": [1]},
     "evaluate": {"num_members": 50},
 }
