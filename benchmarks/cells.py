@@ -10,7 +10,6 @@ A run with one cell is taken off.
 """
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -26,7 +25,7 @@ from machine import machine
 from gdc.statistics import markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tests.flows.toy_pipeline import add_curate, make_pipeline
+from tests.flows.toy_pipeline import make_pipeline, whole_graph, write_graph
 
 BAR: Final = 1.3
 # Copies a file, without python: what is measured is the flow.
@@ -59,8 +58,7 @@ def measure(num_cells: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         make_pipeline(workspace)
-        add_curate(workspace)
-        with_cells(workspace, num_cells)
+        write_graph(workspace, graph_with(num_cells))
         before, begun = _used(), time.monotonic()
         command = [sys.executable, "-P", "-m", "gdc", "run"]
         variables = {**os.environ, "MLFLOW_TRACKING_URI": ""}
@@ -75,17 +73,16 @@ def measure(num_cells: int) -> Run:
     return Run(num_cells, used, seconds)
 
 
-def with_cells(workspace: Path, num_cells: int) -> None:
-    """Put the matrix into the workspace's dvc.yaml."""
-    path = workspace / "dvc.yaml"
-    graph: dict[str, Any] = json.loads(path.read_text())
+def graph_with(num_cells: int) -> dict[str, Any]:
+    """All stages, and the matrix."""
+    graph = whole_graph()
     graph["stages"]["cells"] = {
         "matrix": {"seed": list(range(num_cells))},
         "cmd": CELL,
         "deps": ["data/intervene"],
         "outs": ["data/cells/${item.seed}"],
     }
-    path.write_text(json.dumps(graph))
+    return graph
 
 
 def table(fixed: Run, runs: list[Run]) -> str:

@@ -244,14 +244,20 @@ class Bench:
             rates.append(num_tokens / (time.perf_counter() - begun))
         return statistics.median(rates)
 
-    def peak_gigabytes(self, step: Callable[[], int]) -> float | None:
-        """Memory of the device at the peak of a few steps; None: it has none of its own."""
+    def peak_gigabytes(self, step: Callable[[], int]) -> float | str | None:
+        """Memory of the device at the peak of a few steps; None: it has none of its own.
+
+        A string where it did not suffice.
+        """
         is_gpu = self.device.type == "cuda"
         if is_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        for _ in range(self.size.num_steps):
-            step()
+        try:
+            for _ in range(self.size.num_steps):
+                step()
+        except torch.OutOfMemoryError:
+            return "out of memory"
         if not is_gpu:
             return None
         return torch.cuda.max_memory_allocated() / 1e9
@@ -594,7 +600,8 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{label}: ")
         else:
-            yield label, "not measured" if value is None else f"{value:,.4g}"
+            is_number = isinstance(value, float | int)
+            yield label, f"{value:,.4g}" if is_number else value or "not measured"
 
 
 PUBLIC: Final = ("train", "llama", "audit", "memory", "resume", "pipeline")

@@ -37,7 +37,9 @@ def test_the_adapted_preset_is_valid_and_has_the_model_that_is_trained(
 
 def test_every_number_and_every_failure_is_a_line_of_the_page(gpu: ModuleType) -> None:
     found: dict[str, object] = {part: {"failed": "not done in 9 seconds"} for part in gpu.PUBLIC}
-    found["memory"] = {"gigabytes": {"512 ids, ours": 1.25, "512 ids, plain logits": None}}
+    found["memory"] = {
+        "gigabytes": {"512 ids, ours": 1.25, "512 ids, plain logits": None, "more": "none"}
+    }
     lines = gpu.page({"device": "a card", "torch": "2", **found}).splitlines()
     assert lines[0] == "a card, torch 2."
     assert lines[4:] == [
@@ -46,6 +48,7 @@ def test_every_number_and_every_failure_is_a_line_of_the_page(gpu: ModuleType) -
         "| audit | failed | not done in 9 seconds |",
         "| memory | gigabytes: 512 ids, ours | 1.25 |",
         "| memory | gigabytes: 512 ids, plain logits | not measured |",
+        "| memory | gigabytes: more | none |",
         "| resume | failed | not done in 9 seconds |",
         "| pipeline | failed | not done in 9 seconds |",
     ]
