@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("num_cells", type=int, nargs="+", help="cells of a run")
     parser.add_argument("--write", action="store_true", help="write the table to the docs")
     options = parser.parse_args()
+    if min(options.num_cells) < 2:
+        parser.error(f"expected at least 2 cells, got {min(options.num_cells)}")
     fixed, *runs = (measure(num_cells) for num_cells in (1, *options.num_cells))
     text = f"{machine()}.\n\n{table(fixed, runs)}"
     sys.stdout.write(text)
