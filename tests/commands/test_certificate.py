@@ -14,12 +14,14 @@ from gdc.commands import audit_certificate, certificate, verification
 from gdc.commands.audit import Request, run_audit
 from gdc.commands.certificate import Certificate
 from gdc.config import LstmModel
+from gdc.corpus import sources
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
 from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.report.model import AuditReport, Report
 from gdc.training import models
-from gdc.workspace import files, signatures
+from gdc.workspace import files, paths, signatures
 from gdc.workspace.source_option import source_of
+from tests.builders import params_with
 
 TEXTS = [f"note {i}: the {i * 7919 % 97} birds of {i * 31 % 89} trees" for i in range(24)]
 OUT = Path("out")
@@ -158,6 +160,33 @@ def test_what_an_older_version_did_not_report_is_no_difference(code: str | None)
     different, notes = verification.verify(OUT / "certificate.json")
     assert len(different) == (2 if code is None else 0)
     assert any(note.startswith("made with code that of an older") for note in notes) == bool(code)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "chat"])
+def test_a_source_with_other_content_than_the_run_has_seen_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fields = {
+        "jsonl": {"text_field": "completion"},
+        "chat": {"turns": None, "prompt": None, "completion": None, "chat_template": "plain"},
+    }[kind]
+    source = {"kind": kind, "path": "my.jsonl", "key_field": None, **fields}
+    params = params_with(ingest=params_with().ingest.model_dump(mode="json") | {"source": source})
+    Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")))
+    Path("my.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    files.write_json(paths.MANIFEST, sources.fingerprint(params.ingest.source))
+    made = Certificate(
+        kind="run", folder=".", made_with={}, commit=None, files={}, digests={}, results={},
+        repeat=[],
+    )  # fmt: skip
+    assert verification._check_source(made) == ([], [])
+    Path("my.jsonl").write_text('{"prompt": "a", "completion": "c"}\n')
+    assert verification._check_source(made) == (
+        ["source: my.jsonl: expected the content that data/manifest.json has seen, got other"], [],
+    )  # fmt: skip
+    Path("my.jsonl").unlink()
+    assert verification._check_source(made)[1] == ["source: my.jsonl: not checked, it is not here"]
 
 
 @pytest.mark.usefixtures("here")
