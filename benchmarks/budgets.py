@@ -29,7 +29,7 @@ CORPORA: Final[Mapping[str, tuple[str, Callable[[Path | None], Iterable[str]]]]]
     "man": ("English manual pages", man),
 }
 NUM_TEXTS, MAX_CHARS = 2400, 120
-NUM_TINY_TEXTS: Final = 200
+NUM_TINY_TEXTS: Final = 500
 TINY: Final[Mapping[str, Mapping[str, Any]]] = {
     "training": {"epochs": 4},
     "model": {"hidden_size": 16},
