@@ -18,7 +18,7 @@ from table import Row, render
 from timing import timed
 
 from gdc.audit import membership_table
-from gdc.audit.model_audit import Subject, audit_model
+from gdc.audit.model_audit import AuditedTexts, Subject, audit_model
 from gdc.config import parse_params
 from gdc.corpus.canaries import make_canaries
 from gdc.corpus.samples import build_corpus, samples_from
@@ -78,7 +78,7 @@ def prepared() -> Callable[[], object]:
     )
     samples = membership_table.choose_samples(corpus, NUM_SAMPLES, seed=0)
     subject = Subject(model, tokenizer, params.model.block_size)
-    return partial(audit_model, subject, canaries, samples, params.evaluate)
+    return partial(audit_model, subject, AuditedTexts(canaries, samples), params.evaluate)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import typer
 
 from gdc.cli.application import Json, TextField, app, print_json
 from gdc.errors import LEAKS, DataError
-from gdc.workspace import source_option
+from gdc.workspace.source_option import source_of
 
 AUDIT: Final = Path("reports/audit")
 
@@ -73,10 +73,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
     request = audit.Request(
         model=model,
         tokenizer=tokenizer or tokenizer_of(model),
-        corpus=source_option.source_of(corpus, text_field, "--corpus"),
-        heldout=None
-        if heldout is None
-        else source_option.source_of(heldout, text_field, "--heldout"),
+        corpus=source_of(corpus, text_field, "--corpus"),
+        heldout=None if heldout is None else source_of(heldout, text_field, "--heldout"),
         canaries=canaries,
         block_size=block_size,
         seed=seed,

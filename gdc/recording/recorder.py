@@ -102,12 +102,7 @@ class TraceRecorder:
     # ---- what a loop calls
 
     def record(
-        self,
-        sample_index: Any,
-        loss_sums: Any,
-        num_tokens: Any = 1,
-        *,
-        split: Split = "train",
+        self, sample_index: Any, loss_sums: Any, num_tokens: Any = 1, *, split: Split = "train"
     ) -> None:
         """Take the losses of some samples, as the training pass gives them.
 

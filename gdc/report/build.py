@@ -57,7 +57,6 @@ def build_report(tables: ReportTables, params: Params) -> Report:
     choice = _chosen(tables, params, arms)
     curated = samples.count_curated(scored, tables.plans, choice.arm)
     warnings = _warnings(tables, params, corpus, calibration, arms)
-    claims = check_claims(tables.arm_audits, params, baseline) if tables.arm_audits else []
     return Report(
         corpus=corpus,
         scores=tables.scores_summary,
@@ -83,7 +82,7 @@ def build_report(tables: ReportTables, params: Params) -> Report:
         profiles=[_over_time(name, profile) for name, profile in tables.profiles.items()],
         num_leaked=tables.leaked.height,
         leaked_samples=samples.list_leaked(tables, params),
-        paper_claims=claims,
+        paper_claims=check_claims(tables.arm_audits, params, baseline) if tables.arm_audits else [],
         pareto_front=front,
         recommendation=None if target is None else recommend(front, target),
         comparison=sentences.explain_comparison(len(params.retrain.seeds), baseline),

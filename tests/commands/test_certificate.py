@@ -167,11 +167,11 @@ def test_a_source_with_other_content_than_the_run_has_seen_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    fields = {
+    kinds: dict[str, dict[str, object]] = {
         "jsonl": {"text_field": "completion"},
         "chat": {"turns": None, "prompt": None, "completion": None, "chat_template": "plain"},
-    }[kind]
-    source = {"kind": kind, "path": "my.jsonl", "key_field": None, **fields}
+    }
+    source = {"kind": kind, "path": "my.jsonl", "key_field": None, **kinds[kind]}
     params = params_with(ingest=params_with().ingest.model_dump(mode="json") | {"source": source})
     Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")))
     Path("my.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from gdc.config import params, parse_params
+from gdc.config import parse_params
 from gdc.errors import ConfigError
 from gdc.workspace import files, paths
 from tests.builders import REPOSITORY, params_with
@@ -466,49 +466,6 @@ def test_params_cannot_be_changed() -> None:
         params.seed = 4  # type: ignore[misc]  # what is tested
     with pytest.raises(ValidationError, match="frozen"):
         params.training.epochs = 4  # type: ignore[misc]  # what is tested
-
-
-def test_a_key_of_an_older_version_is_refused_with_its_new_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(params, "FORMER_NAMES", {"training.lr": "training.learning_rate"})
-    values = values_of()
-    values["training"]["lr"] = values["training"].pop("learning_rate")
-    with pytest.raises(ConfigError) as refused:
-        parse_params(values, name="params.yaml")
-    assert str(refused.value) == (
-        "params.yaml: 1 wrong value(s):\n"
-        "  training.lr: is called training.learning_rate now. Rename it."
-    )
-
-
-def test_a_key_that_an_older_version_did_not_have_is_named_with_the_value_that_keeps_results() -> (
-    None
-):
-    values = values_of()
-    del values["ingest"]["choose_by"]
-    with pytest.raises(ConfigError) as refused:
-        parse_params(values, name="params.yaml")
-    assert str(refused.value) == (
-        "params.yaml: 1 wrong value(s):\n"
-        "  ingest.choose_by: is new. Add it; text keeps results as they were."
-    )
-    kinds = {"model": {"pretrained": PRETRAINED}, "ingest": values_of()["ingest"]}
-    assert all(stands(kinds, added) for added in params.ADDED_KEYS)
-
-
-def test_no_former_name_is_a_present_one_and_each_leads_to_one() -> None:
-    values = values_of()
-    for former, name in params.FORMER_NAMES.items():
-        assert not stands(values, former)
-        assert stands(values, name)
-    assert stands(values, "training.learning_rate")
-    assert not stands(values, "training.lr")
-
-
-def stands(values: Mapping[str, Any], name: str) -> bool:
-    section, _, rest = name.partition(".")
-    return section in values and (not rest or stands(values[section], rest))
 
 
 def test_a_model_and_its_tokenizer_have_one_revision() -> None:
