@@ -28,7 +28,7 @@ run: $(STAMP)  ## Run the whole pipeline of params.yaml and say where to look.
 
 # Three on two cores: some tests wait for a server or the clock.
 test: $(STAMP)  ## Run all tests, the slow ones included.
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(STAMP)  ## Run the tests that take no seconds: no pipeline, hardly a program started.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -1,11 +1,13 @@
 """Builders of what attacks read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gdc.audit.attack_inputs import AttackInputs, Population, References, TokenTable
+from gdc.audit.attacks import length
 
 
 def tokens_of(
@@ -64,8 +66,43 @@ def inputs_of(
         population=Population(
             rng.exponential(3, num_population), References(rng.exponential(3, unseen.shape), unseen)
         ),
+        base=References(rng.exponential(3, (num_texts, 1)), np.zeros((num_texts, 1), dtype=bool)),
+        base_tokens=-rng.exponential(3, size).astype(np.float32),
+        base_loss=rng.exponential(3, num_texts),
         min_k_share=0.3,
         is_variance_fixed=False,
         rmia_gamma=1.0,
         rmia_offline=0.3,
+    )
+
+
+def reordered(inputs: AttackInputs, order: NDArray[np.int64]) -> AttackInputs:
+    """The same texts in another order."""
+    tokens, references, base = inputs.tokens, inputs.references, inputs.base
+    assert references is not None
+    assert base is not None
+    assert inputs.base_tokens is not None
+    assert inputs.base_loss is not None
+    assert inputs.zlib_sizes is not None
+    assert inputs.reference_loss is not None
+    assert inputs.token_reference is not None
+    assert inputs.is_greedy is not None
+    rows = np.concatenate([np.flatnonzero(tokens.text == text) for text in order])
+    return replace(
+        inputs,
+        tokens=TokenTable(
+            text=np.repeat(np.arange(len(order)), length(tokens).astype(int)[order]),
+            log_prob=tokens.log_prob[rows],
+            mean=tokens.mean[rows],
+            std=tokens.std[rows],
+            num_texts=tokens.num_texts,
+        ),
+        is_greedy=inputs.is_greedy[rows],
+        token_reference=inputs.token_reference[rows],
+        zlib_sizes=inputs.zlib_sizes[order],
+        reference_loss=inputs.reference_loss[order],
+        references=References(references.loss[order], references.seen[order]),
+        base=References(base.loss[order], base.seen[order]),
+        base_tokens=inputs.base_tokens[rows],
+        base_loss=inputs.base_loss[order],
     )

@@ -26,7 +26,7 @@ from gdc.audit.attacks import (
 )
 from gdc.errors import ConfigError, DataError
 from gdc.statistics.windows import VOTED
-from tests.audit.builders import all_out, inputs_of, texts_of_losses, tokens_of
+from tests.audit.builders import all_out, inputs_of, reordered, texts_of_losses, tokens_of
 
 NAN = float("nan")
 MEMBER_LOSSES = [0.1, 0.2, 1.3, 0.4, 0.5, 0.6]
@@ -41,32 +41,6 @@ def ragged(rows: Sequence[Sequence[float]]) -> tuple[NDArray[np.float64], NDArra
     losses = np.array([[*row, *[99.0] * (width - len(row))] for row in rows])
     chosen = np.array([[i < len(row) for i in range(width)] for row in rows])
     return losses, chosen
-
-
-def reordered(inputs: AttackInputs, order: NDArray[np.int64]) -> AttackInputs:
-    """The same texts in another order."""
-    tokens, references = inputs.tokens, inputs.references
-    assert references is not None
-    assert inputs.zlib_sizes is not None
-    assert inputs.reference_loss is not None
-    assert inputs.token_reference is not None
-    assert inputs.is_greedy is not None
-    rows = np.concatenate([np.flatnonzero(tokens.text == text) for text in order])
-    return replace(
-        inputs,
-        tokens=TokenTable(
-            text=np.repeat(np.arange(len(order)), attacks.length(tokens).astype(int)[order]),
-            log_prob=tokens.log_prob[rows],
-            mean=tokens.mean[rows],
-            std=tokens.std[rows],
-            num_texts=tokens.num_texts,
-        ),
-        is_greedy=inputs.is_greedy[rows],
-        token_reference=inputs.token_reference[rows],
-        zlib_sizes=inputs.zlib_sizes[order],
-        reference_loss=inputs.reference_loss[order],
-        references=References(references.loss[order], references.seen[order]),
-    )
 
 
 seeds = st.integers(0, 2**16)
@@ -335,8 +309,9 @@ def test_a_text_without_tokens_has_no_score() -> None:
     inputs = inputs_of(seed=0, num_texts=3)
     tokens = tokens_of([[-1.0], [], [-2.0]])
     inputs = replace(
-        inputs, tokens=tokens, is_greedy=np.array([True, False]), token_reference=np.zeros(2)
-    )
+        inputs, tokens=tokens, is_greedy=np.array([True, False]), token_reference=np.zeros(2),
+        base_tokens=np.zeros(2),
+    )  # fmt: skip
     for name, values in attack_texts(list(ATTACKS), inputs).items():
         assert np.isnan(values).tolist() == [False, True, False], name
 
@@ -360,20 +335,29 @@ def test_a_text_that_every_token_of_got_likelier_scores_no_lower(name: str) -> N
 @pytest.mark.parametrize("name", [*ATTACKS, *BLIND])
 def test_needs_are_the_parameters_of_the_score_and_fields_of_the_inputs(name: str) -> None:
     attack = {**ATTACKS, **BLIND}[name]
-    assert tuple(inspect.signature(attack.score).parameters) == attack.needs
+    parameters = list(inspect.signature(attack.score).parameters)
+    if name.startswith("base_"):
+        # The same score with the pretrained model as its reference.
+        by_base = {
+            "references": "base", "token_reference": "base_tokens", "reference_loss": "base_loss",
+        }  # fmt: skip
+        parameters = [by_base.get(parameter, parameter) for parameter in parameters]
+    assert tuple(parameters) == attack.needs
     assert set(attack.needs) <= set(AttackInputs.__dataclass_fields__)
 
 
 def test_blind_baselines_are_given_numbers() -> None:
     tokens = tokens_of([[-1.0, -2.0], [], [-3.0]])
     inputs = AttackInputs(
-        tokens, zlib_sizes=np.array([9, 8, 11]), reference_loss=np.array([5, 6, 7.5])
-    )
+        tokens, zlib_sizes=np.array([9, 8, 11]), reference_loss=np.array([5, 6, 7.5]),
+        base_loss=np.array([4, 3, 2.5]),
+    )  # fmt: skip
     found = {name: values.tolist() for name, values in attack_texts(list(BLIND), inputs).items()}
     assert found == {
         "length": [2.0, 0.0, 1.0],
         "zlib_size": [9.0, 8.0, 11.0],
         "reference_loss": [5.0, 6.0, 7.5],
+        "base_loss": [4.0, 3.0, 2.5],
     }
 
 

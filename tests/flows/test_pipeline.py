@@ -126,9 +126,10 @@ def assert_curated_holds_no_canary(folder: Path) -> None:
     tables = {path.stem: pl.read_parquet(path) for path in files}
     assert set(tables) == {"train", "validation", "reserved", "removed"}
     rows = pl.concat(table.select("text", "source", "key") for table in tables.values()).rows()
+    lines = (folder / "my.jsonl").read_bytes().splitlines()
     assert sorted(rows) == sorted(
         (row["text"], f"my.jsonl:{number}", row["id"])
-        for number, row in enumerate(map(json.loads, (folder / "my.jsonl").open("rb")), start=1)
+        for number, row in enumerate(map(json.loads, lines), start=1)
     )
     for name in ("train", "validation", "removed"):
         assert canaries.isdisjoint(tables[name]["text"])

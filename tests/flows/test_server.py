@@ -54,10 +54,11 @@ def test_a_temporary_server_that_is_killed_is_there_again_with_its_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     named = temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: tmp_path})
+    others = psutil.Process().children(recursive=True)
     with named, prefect_server() as wait:
         wait()
         Variable.set("kept", 3)
-        for process in psutil.Process().children(recursive=True):
+        for process in set(psutil.Process().children(recursive=True)) - set(others):
             if "uvicorn" in process.cmdline():
                 process.kill()
         deadline = time.monotonic() + 120

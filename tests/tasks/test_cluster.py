@@ -39,6 +39,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[s
     """The commands of DVC that are asked for; none of them runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GDC_WORKER_FOLDER", str(tmp_path / "workers"))
+    # A worker takes that of the workspace; here it is put back.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     asked: list[Sequence[str]] = []
     monkeypatch.setattr(cluster, "_dvc", lambda *arguments: asked.append(arguments))
     return asked

@@ -36,7 +36,8 @@ os.umask(umask)
 found = {
     "arguments": sys.argv, "started as": sys.orig_argv[1:], "path": sys.path, "umask": umask,
     "environment": dict(os.environ), "name": __spec__.name, "folder": os.getcwd(),
-    "signals": [str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)],
+    # Not of SIGINT: until it runs, a new process heeds it in a way of its own.
+    "signals": [str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGCHLD)],
     "wakeup": signal.set_wakeup_fd(-1), "input": sys.stdin.read(),
     "streams": [(s.encoding, s.errors, s.write_through, s.isatty())
                 for s in (sys.stdout, sys.stderr)],
