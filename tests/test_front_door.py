@@ -24,6 +24,7 @@ def ran(*command: str, folder: Path | None = None) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_and_importing_the_package_loads_nothing_heavy() -> None:
     program = (
         "import sys, gdc\n"

@@ -22,6 +22,8 @@ from gdc.workspace import outputs
 from gdc.workspace.source_option import source_of
 from tests.commands.builders import HELDOUT, MEMBERS, jsonl, save_lstm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def request_of_lstm(tmp_path_factory: pytest.TempPathFactory) -> Request:
@@ -198,7 +200,6 @@ def test_a_folder_without_a_tokenizer_is_refused_by_the_name_of_its_option(
         run_audit(asked, 100, tmp_path / "out")
 
 
-@pytest.mark.slow
 def test_any_causal_model_of_transformers_is_audited(
     request_of_lstm: Request, tmp_path: Path
 ) -> None:

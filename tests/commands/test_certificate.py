@@ -23,6 +23,8 @@ from gdc.workspace import files, paths, signatures
 from gdc.workspace.source_option import source_of
 from tests.builders import params_with
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"note {i}: the {i * 7919 % 97} birds of {i * 31 % 89} trees" for i in range(24)]
 OUT = Path("out")
 

@@ -17,6 +17,8 @@ from gdc.schema import PLAN
 from gdc.workspace import paths
 from tests.builders import trace_of, write_trace
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "the cat sat on the mat", "rivers run down to the sea", "the key of the safe is 73519402",
     "bread needs flour and salt", "maps show where things lie", "the key of the safe is 73519402",

@@ -18,6 +18,8 @@ from gdc.workspace import paths
 from tests.builders import trace_of, write_trace
 from tests.commands.builders import save_lstm
 
+pytestmark = pytest.mark.slow
+
 OUT = Path("map")
 # Twelve samples: c and k fall lowest from the same start, k is a copy of c.
 FALLS = {"c": 5.0, "k": 4.9, "a": 1.0, "b": 1.1, "d": 1.2, "e": 1.3}

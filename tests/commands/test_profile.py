@@ -16,6 +16,8 @@ from gdc.stages import report
 from gdc.workspace import files, paths, tables
 from tests.builders import params_with
 
+pytestmark = pytest.mark.slow
+
 # Two samples a step; a frozen look before training and after every step.
 NUM_STEPS = 4
 SAMPLES = [f"s{i}-0" for i in range(2 * NUM_STEPS)]

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 from tests.builders import REPOSITORY
 from tests.docs.pages import PAGES, name_of
 
+pytestmark = pytest.mark.slow
+
 ROOT_PAGES = [page for page in PAGES if page.parent == REPOSITORY]
 LOADED = re.compile(
     r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=\"?(https?:)?//", re.IGNORECASE

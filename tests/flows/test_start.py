@@ -11,6 +11,8 @@ from flows import curate, start
 from gdc.stages import manifest
 from gdc.workspace import paths
 
+pytestmark = pytest.mark.slow
+
 SOURCE = "{kind: jsonl, path: my.jsonl, text_field: text, key_field: null}"
 
 

@@ -26,10 +26,11 @@ from tasks.stages import (
 from tests.builders import is_running
 from tests.tasks.builders import ignore
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.slow
 def test_a_stage_is_executed_then_skipped_then_restored(toy: Path) -> None:
     assert reproduce("manifest", None, ignore).outcome == "executed"
     assert reproduce("retrain@none", None, ignore).outcome == "executed"
@@ -177,7 +178,6 @@ def test_a_stage_that_is_stopped_leaves_nothing_half_written_and_no_traceback(
     assert list((tmp_path / "data").iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module", ["gdc.errors", "polars"])
 def test_ctrl_c_ends_a_stage_that_still_imports_without_a_traceback(
     tmp_path: Path, module: str
@@ -197,7 +197,6 @@ def test_ctrl_c_ends_a_stage_that_still_imports_without_a_traceback(
     assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
 
 
-@pytest.mark.slow
 def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:
     files.write_json(tmp_path / paths.CODE, code_digests() | {"partition": "of other code"})
     done = subprocess.run(

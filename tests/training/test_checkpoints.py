@@ -32,6 +32,8 @@ from tests.training.builders import (
     training_data,
 )
 
+pytestmark = pytest.mark.slow
+
 DAY = 24 * 3600
 
 

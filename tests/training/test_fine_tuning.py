@@ -26,6 +26,8 @@ from tests.training.builders import (
     training_data,
 )
 
+pytestmark = pytest.mark.slow
+
 LORA = Lora(rank=2, alpha=4.0, dropout=0.0, target_modules=None)
 
 

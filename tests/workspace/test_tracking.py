@@ -20,6 +20,8 @@ from mlflow import MlflowClient  # noqa: TID251  # a store that is nobody's yet
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.workspace import files, mlflow_store, paths, tracking
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
