@@ -191,6 +191,7 @@ def test_init_lists_its_presets_and_overwrites_only_when_told(workspace: Path, c
         assert (workspace / "params.yaml").read_text() == preset_text(preset)
 
 
+@pytest.mark.slow
 def test_init_makes_an_empty_folder_a_workspace_whose_stages_know_their_code(
     workspace: Path, call: Call
 ) -> None:

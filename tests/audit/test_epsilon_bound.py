@@ -161,6 +161,7 @@ def test_null_scores_have_no_epsilon_in_95_of_100_simulations() -> None:
     assert np.mean(np.array(bounds) == 0) >= 0.95
 
 
+@pytest.mark.slow
 def test_choosing_and_judging_on_the_same_null_scores_would_find_one_too_often() -> None:
     num_found = 0
     for seed in range(NUM_SIMULATIONS):

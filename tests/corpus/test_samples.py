@@ -226,6 +226,7 @@ def test_every_row_of_the_source_is_a_sample_or_counted_as_left_out() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
+@pytest.mark.slow
 def test_a_source_that_is_read_in_many_parts_gives_the_same_corpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

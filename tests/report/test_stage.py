@@ -38,6 +38,8 @@ from tests.report.builders import (
     trace_with_heldout,
 )
 
+pytestmark = pytest.mark.slow
+
 CALIBRATION = calibration_of(
     card_of("memorization", (0.75, 0.625, 1.0), "predicts memorization here"), is_validated=True
 )
@@ -92,7 +94,6 @@ def assert_dvc_has_its_files() -> None:
     assert paths.LOSS_CURVES.read_text() == "step,train,heldout\n0,4.0,4.0\n10,4.0,4.0\n"
 
 
-@pytest.mark.slow
 def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
     stage.main()
     names = [

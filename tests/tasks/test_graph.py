@@ -12,6 +12,8 @@ from gdc.workspace import code_digests
 from tasks.graph import Graph, load_graph, parse_status
 from tests.builders import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 STAGES = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 

@@ -12,6 +12,8 @@ import pytest
 from tasks import guard
 from tests.builders import is_running
 
+pytestmark = pytest.mark.slow
+
 WAITS = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))"
 SAYS = "time.sleep(3); print('done', end='')"
 # As a command that starts one stage does.

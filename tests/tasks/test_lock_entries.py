@@ -36,6 +36,7 @@ ALIASED: Final = PARAMS.replace("[1, [2", "[*x, *x, [2").replace("nested: {", "n
 
 
 @pytest.mark.parametrize(("params", "num_by_dvc"), [(PARAMS, 1), (ALIASED, 4)])
+@pytest.mark.slow
 def test_the_lock_is_what_dvc_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: str, num_by_dvc: int
 ) -> None:

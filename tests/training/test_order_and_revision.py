@@ -22,6 +22,8 @@ from tests.training.builders import (
 )
 from tests.training.test_checkpoints import kill_after
 
+pytestmark = pytest.mark.slow
+
 marks = st.lists(st.booleans(), min_size=len(TEXTS), max_size=len(TEXTS))
 
 
