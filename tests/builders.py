@@ -1,6 +1,8 @@
 """Builders shared by all tests; none hides a number that a test asserts."""
 
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -166,6 +168,19 @@ def is_running(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def stopped_by_ctrl_c(program: str, folder: Path) -> tuple[int, bytes]:
+    """Interrupt a Python program once it has printed an empty line: its exit code and errors."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
 
 
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:

@@ -25,7 +25,15 @@ from gdc.workspace import files, mlflow_store, paths, run_lock
 from gdc.workspace.code_digests import code_digests
 from gdc.workspace.project import TEMPORARIES
 from tasks import guard
-from tests.builders import OWN_TEXTS, REPOSITORY, Call, command_line, free_port, preset_text
+from tests.builders import (
+    OWN_TEXTS,
+    REPOSITORY,
+    Call,
+    command_line,
+    free_port,
+    preset_text,
+    stopped_by_ctrl_c,
+)
 from tests.report.builders import params_of, report_of, tables_of
 
 
@@ -340,15 +348,7 @@ def test_ctrl_c_ends_a_command_that_still_imports_without_a_traceback(tmp_path: 
         "project.require_workspace = lambda: (print(flush=True), time.sleep(60))\n"
         "sys.argv = ['gdc', 'run']; cli.main()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
+    assert stopped_by_ctrl_c(program, tmp_path) == (128 + signal.SIGINT, b"")
 
 
 def test_a_second_run_in_a_folder_is_refused_at_once(workspace: Path, call: Call) -> None:

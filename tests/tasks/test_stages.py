@@ -23,7 +23,7 @@ from tasks.stages import (
     read_lines,
     reproduce,
 )
-from tests.builders import is_running
+from tests.builders import is_running, stopped_by_ctrl_c
 from tests.tasks.builders import ignore
 
 pytestmark = pytest.mark.slow
@@ -186,15 +186,7 @@ def test_ctrl_c_ends_a_stage_that_still_imports_without_a_traceback(
         f"import sys, time; sys.argv = ['-m']; import gdc.stages, {module}\n"
         "print(flush=True); time.sleep(60)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
+    assert stopped_by_ctrl_c(program, tmp_path) == (128 + signal.SIGINT, b"")
 
 
 def test_code_that_manifest_has_not_seen_is_refused(tmp_path: Path) -> None:

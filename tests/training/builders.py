@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from torch import nn
 
 from gdc.config import Gpt2Model, LstmModel, TrainingConfig
 from gdc.training.batches import TokenizedTexts
-from gdc.training.loop import train
+from gdc.training.loop import Trainer, train
 from gdc.training.models import build_model
 from gdc.training.recipe import Recipe, TrainingData
 from gdc.training.recording import Recording
@@ -154,3 +156,26 @@ def outcome_of(model: nn.Module, recording: Recorded) -> tuple[object, ...]:
     gain = None if recording.gain is None else recording.gain.tobytes()
     snapshots = [(step, one.tobytes(), other.tobytes()) for step, one, other in recording.snapshots]
     return weights_of(model), losses, recording.checkpoints, recording.curve, gain, snapshots
+
+
+def kill_after(  # noqa: PLR0913, PLR0917  # as trained
+    num_steps: int,
+    folder: Path,
+    model: nn.Module,
+    recipe: Recipe,
+    trace: MemoryTrace,
+    data: TrainingData | None = None,
+) -> None:
+    """Train, and die before this step, from 0.
+
+    It must come to that step.
+    """
+    train_step = Trainer.train_step
+
+    def step_or_die(trainer: Trainer) -> int:
+        if trainer.step == num_steps:
+            raise Killed
+        return train_step(trainer)
+
+    with patch.object(Trainer, "train_step", step_or_die), pytest.raises(Killed):
+        trained(folder, model, recipe, data, trace)

@@ -11,7 +11,6 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from gdc.errors import ConfigError
 from gdc.training import checkpoints, loop
@@ -25,6 +24,7 @@ from tests.training.builders import (
     Killed,
     MemoryTrace,
     built,
+    kill_after,
     masked_at,
     outcome_of,
     recipe_with,
@@ -87,25 +87,6 @@ def test_a_checkpoint_belongs_to_all_the_code_that_trains(
 
 
 # ---- resuming
-
-
-def kill_after(  # noqa: PLR0913, PLR0917  # as trained
-    num_steps: int,
-    folder: Path,
-    model: nn.Module,
-    recipe: Recipe,
-    trace: MemoryTrace,
-    data: TrainingData | None = None,
-) -> None:
-    train_step = loop.Trainer.train_step
-
-    def step_or_die(trainer: loop.Trainer) -> int:
-        if trainer.step == num_steps:
-            raise Killed
-        return train_step(trainer)
-
-    with patch.object(loop.Trainer, "train_step", step_or_die), pytest.raises(Killed):
-        trained(folder, model, recipe, data, trace)
 
 
 def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -15,12 +15,12 @@ from tests.training.builders import (
     TEXTS,
     MemoryTrace,
     built,
+    kill_after,
     outcome_of,
     recipe_with,
     trained,
     training_data,
 )
-from tests.training.test_checkpoints import kill_after
 
 pytestmark = pytest.mark.slow
 
