@@ -1,6 +1,5 @@
 """Memorized spans: losses small enough to judge by eye, an oracle, and what chance may flag."""
 
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
@@ -13,35 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.config import SpansConfig
-from gdc.corpus.tokenizer import Offsets, masked_tokens, save_tokenizer, train_tokenizer
+from gdc.corpus.tokenizer import masked_tokens, save_tokenizer, train_tokenizer
 from gdc.errors import DataError
 from gdc.mapping.spans import at_all_tokens, find_spans, nothing_recorded
-from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TOKEN_LOSSES, TURNS
+from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TURNS
 from gdc.stages import retrain, spans
 from gdc.training.batches import TokenizedTexts
 from gdc.workspace import files, paths, tables, tracking
 from tests.builders import params_with, trace_of, write_trace
+from tests.mapping.builders import HELDOUT, FakeRun, Losses, letters, losses_of
 
 CONFIG = SpansConfig(p_value=0.01, min_tokens=2)
-Losses = tuple[Sequence[float], Sequence[float]]
-
-
-def losses_of(*samples: Losses) -> pl.DataFrame:
-    """A TOKEN_LOSSES table from early and late losses, ids s0, s1, ..."""
-    rows = [(f"s{i}", early, late) for i, (early, late) in enumerate(samples)]
-    return pl.DataFrame(rows, schema=TOKEN_LOSSES, orient="row")
-
-
-def letters(num_tokens: int) -> Offsets:
-    """A token for each character."""
-    return [(i, i + 1) for i in range(num_tokens)]
-
-
-# 500 hard held-out tokens that end between 3 and 4, and 500 easy ones that end at or near 0.
-HELDOUT = losses_of(
-    ([6.0] * 500, np.linspace(3, 4, 500).tolist()),
-    ([0.1] * 500, [0.0] * 250 + [0.05] * 250),
-)
 
 
 def late_losses(memorized: str) -> Losses:
@@ -240,17 +221,6 @@ def test_spans_of_answers_do_not_reach_over_what_stands_between_them() -> None:
     assert table["nats"].is_finite().all()
     with pytest.raises(DataError, match=r"expected 25 token losses of sample s0.* got 24"):
         at_all_tokens(losses_of(late_losses("x" * 23)), [has_loss])
-
-
-class FakeRun:
-    """Takes what a stage logs."""
-
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Take numbers."""
-
-    def log_artifact(self, path: Path) -> None:
-        """Take a file that exists."""
-        assert path.exists()
 
 
 def write_workspace(tokens: bool) -> None:

@@ -15,7 +15,7 @@ from gdc.schema import CORPUS, QUADRANT_TABLE, TURN_LOSSES
 from gdc.stages import spans
 from gdc.workspace import files, paths, tables, tracking
 from tests.builders import params_with, trace_of, write_trace
-from tests.mapping.test_spans import HELDOUT, FakeRun, letters, losses_of
+from tests.mapping.builders import HELDOUT, FakeRun, letters, losses_of
 
 # Two answers, the first of two tokens with its mark.
 TURNS_OF_ONE = pl.Series([[{"turn": 1, "start": 4}, {"turn": 3, "start": 9}]])
