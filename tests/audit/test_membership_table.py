@@ -19,6 +19,7 @@ from gdc.corpus.samples import build_corpus, samples_from
 from gdc.errors import DataError
 from gdc.schema import CANARIES, MEMBERSHIP, REFERENCE_LOSS, REFERENCE_TOKENS, REFERENCES
 from gdc.training.token_records import TokenRecords
+from tests.audit.model_builders import records_of
 from tests.builders import rows_of
 
 
@@ -29,20 +30,6 @@ def corpus_of(num_texts: int, copies: int = 1) -> pl.DataFrame:
     )
     samples = samples_from(rows, max_samples=None, seed=0)
     return build_corpus(samples, canaries, validation_fraction=0.3, seed=0)
-
-
-def records_of(nll: list[list[float]], is_greedy: list[list[bool]]) -> TokenRecords:
-    lengths = [len(text) for text in nll]
-    flat = np.concatenate([np.array(text, dtype=np.float32) for text in nll])
-    return TokenRecords(
-        sequence=np.repeat(np.arange(len(nll)), lengths),
-        position=np.concatenate([np.arange(length) for length in lengths]),
-        nll=flat,
-        is_greedy=np.concatenate([np.array(text, dtype=bool) for text in is_greedy]),
-        mean=np.full(len(flat), -2.0, dtype=np.float32),
-        std=np.full(len(flat), 0.5, dtype=np.float32),
-        greedy_id=np.zeros(len(flat), dtype=np.int32),
-    )
 
 
 def test_of_a_conversation_the_second_half_of_what_is_said_is_extracted() -> None:

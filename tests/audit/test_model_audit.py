@@ -3,61 +3,21 @@
 import numpy as np
 import polars as pl
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from gdc.audit.model_audit import AuditedTexts, Subject, audit_model, record_secrets
-from gdc.config import EvaluateConfig, LstmModel
-from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
+from gdc.audit.model_audit import AuditedTexts, audit_model, record_secrets
+from gdc.config import EvaluateConfig
 from gdc.errors import DataError
 from gdc.schema import CANARIES
-from gdc.training.models import build_model, target_states
+from tests.audit.model_builders import ids_of, nll_after, samples_of, subject_of
 
 CONFIG = EvaluateConfig(num_members=10, min_k_share=0.2, batch_tokens=64, num_threads=1)
 # The longest has 17 bytes, and with so few entries a token is a byte.
 CANARY_TEXTS = [("the code is", " 12"), ("my pin", " 9"), ("a", " b")]
 
 
-def subject_of(block_size: int) -> Subject:
-    tokenizer = train_tokenizer([], 257)
-    model = build_model(
-        LstmModel(
-            kind="lstm", block_size=block_size, precision="float32",
-            hidden_size=8, num_layers=1, dropout=0.0,
-        ),
-        vocab_size=tokenizer.vocab_size,
-        end_of_text=tokenizer.end_of_text,
-        seed=0,
-    )  # fmt: skip
-    return Subject(model, tokenizer, block_size)
-
-
 def canaries_of(*texts: tuple[str, str]) -> pl.DataFrame:
     rows = [(f"digits-1-{i}", "digits", p, s, p + s, 1) for i, (p, s) in enumerate(texts)]
     return pl.DataFrame(rows, schema=CANARIES, orient="row")
-
-
-def samples_of(*texts: str) -> pl.DataFrame:
-    ids = [str(i) for i in range(len(texts))]
-    return pl.DataFrame(
-        {"sample_id": ids, "text": texts, "is_member": [i % 2 == 0 for i in range(len(texts))]}
-    )
-
-
-def nll_after(model: nn.Module, before: list[int], secret: list[int]) -> float:
-    """Nats of a secret behind other ids: one call, one sum."""
-    ids = torch.tensor([[*before, *secret]])
-    is_target = torch.ones_like(ids[:, :-1], dtype=torch.bool)
-    with torch.inference_mode():
-        states = target_states(model, ids[:, :-1], is_target)
-        logits = states.logits()
-    nll = F.cross_entropy(logits, ids[0, 1:], reduction="none")
-    return float(nll[-len(secret) :].double().sum())
-
-
-def ids_of(tokenizer: TextTokenizer, text: str) -> list[int]:
-    return tokenizer.encode([text])[0]
 
 
 @pytest.mark.parametrize("block_size", [17, 24, 200])

@@ -10,8 +10,7 @@ from gdc.audit import membership_table
 from gdc.audit.model_audit import ask_elsewhere
 from gdc.audit.predictability import NUM_PREFIXES, Stretch, bits_per_token, elsewhere
 from gdc.schema import MEMBERSHIP
-from tests.audit.test_membership_table import records_of
-from tests.audit.test_model_audit import ids_of, nll_after, samples_of, subject_of
+from tests.audit.model_builders import ids_of, nll_after, records_of, samples_of, subject_of
 
 IDS = [list(range(10, 20)), list(range(20, 25)), [31, 32]]
 

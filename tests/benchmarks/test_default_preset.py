@@ -10,8 +10,7 @@ from gdc.report import build
 from gdc.report.model import Report
 from tests.builders import REPOSITORY
 from tests.comparison.builders import arm_audits, measured
-from tests.report.builders import params_of, tables_of
-from tests.report.test_verdict import GAPS
+from tests.report.builders import GAPS, params_of, tables_of
 
 
 def report_with(left: float) -> Report:

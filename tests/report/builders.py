@@ -22,7 +22,7 @@ from gdc.report.model import ArmMetrics, to_json
 from gdc.report.page import Pictures
 from gdc.report.page_data import PageData
 from gdc.report.plots import MapFrame
-from gdc.report.tables import ReportTables
+from gdc.report.tables import Gaps, ReportTables
 from gdc.schema import (
     CANARIES,
     CORPUS,
@@ -299,3 +299,12 @@ def reference_of(loss: float) -> pl.DataFrame:
     return HALVES_OF_TWO.select("sample_id", loss=pl.lit(loss, pl.Float32)).match_to_schema(
         REFERENCE_LOSS
     )
+
+
+# Of six ordinary texts c, d, e and f are above the threshold; one in ten is the highest alone.
+GAPS = Gaps(
+    pl.DataFrame(
+        {"sample_id": ["a-0", "b-0", "c-0", "d-0", "e-0"], "gap": [0.0, 0.1, 0.2, 0.3, 9.0]}
+    ),
+    num_models=2,
+)

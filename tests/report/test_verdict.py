@@ -2,22 +2,12 @@
 
 from dataclasses import replace
 
-import polars as pl
-
 from gdc.report import build
-from gdc.report.tables import Gaps
 from gdc.report.verdict import RunVerdict, verdict
-from tests.report.builders import HALF, calibration_of, card_of, params_of, tables_of
+from tests.report.builders import GAPS, HALF, calibration_of, card_of, params_of, tables_of
 
 CALIBRATION = calibration_of(
     card_of("memorization", HALF, "predicts memorization here"), is_validated=True
-)
-# Of six ordinary texts c, d, e and f are above the threshold; one in ten is the highest alone.
-GAPS = Gaps(
-    pl.DataFrame(
-        {"sample_id": ["a-0", "b-0", "c-0", "d-0", "e-0"], "gap": [0.0, 0.1, 0.2, 0.3, 9.0]}
-    ),
-    num_models=2,
 )
 
 
