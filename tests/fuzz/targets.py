@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
-from unicodedata import category
 
 import click
 import numpy as np
@@ -32,8 +31,8 @@ from gdc.report.model import CorpusSummary
 from gdc.schema import CANARIES, CHECKPOINTS, PLAN, TRACE_INDEX
 from gdc.workspace import dvc_files, files, paths, source_option
 from tests.builders import preset_text
-from tests.fuzz import model_targets, mutations
-from tests.fuzz.judged import accepts
+from tests.fuzz import model_targets, mutations, token_targets
+from tests.fuzz.judged import accepts, seen
 from tests.report.builders import params_of, report_of, tables_of
 
 Target = Callable[[st.DataObject], bool]
@@ -157,11 +156,6 @@ def text_of_line(line: bytes) -> str | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return text if len(text) <= 100 and seen(text) else None
-
-
-def seen(text: str) -> str:
-    """The characters of a text that are neither blank nor without width."""
-    return "".join(c for c in text if not c.isspace() and category(c) not in ("Cc", "Cf"))
 
 
 def text_rows(data: st.DataObject) -> bool:
@@ -293,7 +287,7 @@ def canaries(data: st.DataObject) -> bool:
 
 def plans(data: st.DataObject) -> bool:
     paths.PARAMS.write_text(preset_text("own-data"), encoding="utf-8")
-    arm = right_params()["intervene"]["curated_arm"]
+    arm = next(iter(right_params()["intervene"]["arms"]))
     rows: list[tuple[object, ...]] = [
         (f"s{i}", ("keep", "drop")[i % 2], 1.0, 1, f"rank {i}", []) for i in range(6)
     ]
@@ -304,7 +298,7 @@ def plans(data: st.DataObject) -> bool:
     is_damaged = data.draw(st.booleans())
     if is_damaged:
         path.write_bytes(data.draw(mutations.damaged(path.read_bytes())))
-    printed = run("plan", "--json")
+    printed = run("plan", arm, "--json")
     if printed is None:
         return False
     if not is_damaged:
@@ -449,6 +443,7 @@ TARGETS: Final[Mapping[str, tuple[Target, int]]] = {
     "rows of JSON lines": (jsonl_rows, 3000),
     "rows of text": (text_rows, 3000),
     "rows of Parquet": (parquet_rows, 600),
+    "files of token ids": (token_targets.token_files, 3000),
     "trace folders": (traces, 300),
     "canary tables": (canaries, 500),
     "plans": (plans, 200),
