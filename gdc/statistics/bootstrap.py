@@ -16,10 +16,10 @@ covers the variation of the units alone.
 Source: Efron & Tibshirani 1993, chapter 13; Owen 2007, arXiv:0712.1111 (crossed effects).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,12 @@ NUM_RESAMPLES: Final = 2000
 # The two-sample statistics (AUC, true positive rate) are smooth: fewer resamples suffice.
 NUM_TWO_SAMPLE_RESAMPLES: Final = 300
 LEVEL: Final = 0.95
+# Replicates are drawn and averaged in blocks of at most so many counts of units, ...
+_MAX_BLOCK: Final = 2**23
+# ... of equal size: a product of matrices has the same bytes in each.
+_BLOCK_ROWS: Final = tuple(n for n in range(8, NUM_RESAMPLES + 1, 8) if NUM_RESAMPLES % n == 0)
+# Counts that are kept for the next interval, a byte each; where there are more, it draws again.
+_MAX_KEPT: Final = 2**28
 # With fewer seeds an interval says little about other seeds.
 ENOUGH_SEEDS: Final = 3
 
@@ -79,31 +85,55 @@ def mean_interval(
     values = np.stack([np.asarray(v, dtype=np.float64) for v in values_by_seed])
     weights = None if weights_by_seed is None else np.stack(weights_by_seed)
     num_seeds, num_units = values.shape
-    seeds, units = _draws(num_seeds, num_units, seed)
+    resampled = np.concatenate(
+        [_resample(values, weights, block) for block in _draws(num_seeds, num_units, seed)]
+    )
+    low, high = _ends(resampled)
+    value = np.average(values, weights=weights, axis=1).mean()
+    return Measured(float(value), low, high, num_seeds)
+
+
+class _Block(NamedTuple):
+    """How often each of some replicates draws each seed and each unit."""
+
+    seeds: NDArray[np.float64]
+    units: NDArray[np.uint8]  # no unit is ever drawn 256 times: a count is Poisson of mean 1
+
+
+def _resample(
+    values: NDArray[np.float64], weights: NDArray[np.number] | None, block: _Block
+) -> NDArray[np.float64]:
+    """The mean over seeds in each replicate of a block."""
+    units = block.units.astype(np.float64)
+    num_seeds, num_units = values.shape
     # Replicates x seeds: the mean of each seed over the units drawn, as often as they were drawn.
     means = (
         units @ values.T / num_units
         if weights is None
         else (units @ (values * weights).T) / (units @ weights.T)
     )
-    resampled = (means * seeds).sum(axis=1) / num_seeds
-    low, high = _ends(resampled)
-    value = np.average(values, weights=weights, axis=1).mean()
-    return Measured(float(value), low, high, num_seeds)
+    return np.asarray((means * block.seeds).sum(axis=1) / num_seeds)
+
+
+def _draws(num_seeds: int, num_units: int, seed: int) -> Iterable[_Block]:
+    """The draws of all replicates, in an order that the size of blocks does not change."""
+    is_kept = NUM_RESAMPLES * num_units <= _MAX_KEPT
+    return (_kept_draws if is_kept else _blocks)(num_seeds, num_units, seed)
 
 
 # A report computes hundreds of intervals over the same few numbers of seeds and units in a row.
 @lru_cache(maxsize=2)
-def _draws(
-    num_seeds: int, num_units: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How often each replicate draws each seed and each unit."""
+def _kept_draws(num_seeds: int, num_units: int, seed: int) -> Sequence[_Block]:
+    return [*_blocks(num_seeds, num_units, seed)]
+
+
+def _blocks(num_seeds: int, num_units: int, seed: int) -> Iterator[_Block]:
     rng = np.random.default_rng(seed)
-    seeds, units = (
-        rng.multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES).astype(np.float64)
-        for n in (num_seeds, num_units)
-    )
-    return seeds, units
+    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=NUM_RESAMPLES)
+    evenly = np.full(num_units, 1 / num_units)
+    rows = max((n for n in _BLOCK_ROWS if n * num_units <= _MAX_BLOCK), default=_BLOCK_ROWS[0])
+    for part in np.split(seeds.astype(np.float64), NUM_RESAMPLES // rows):
+        yield _Block(part, rng.multinomial(num_units, evenly, size=rows).astype(np.uint8))
 
 
 def share_interval(values_by_seed: Sequence[NDArray[np.bool_]], *, seed: int) -> Measured:

@@ -1,5 +1,6 @@
 """Bootstrap intervals: coverage, pairing, resamples, refusals."""
 
+import tracemalloc
 from dataclasses import astuple
 
 import numpy as np
@@ -8,8 +9,9 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from gdc.errors import DataError
-from gdc.statistics import ranks
+from gdc.statistics import bootstrap, ranks
 from gdc.statistics.bootstrap import (
+    LEVEL,
     Estimate,
     cluster_weights,
     mean_interval,
@@ -111,6 +113,46 @@ def test_equal_weights_change_nothing() -> None:
     assert [weighted.value, weighted.low, weighted.high] == pytest.approx(
         [plain.value, plain.low, plain.high]
     )
+
+
+def _plain_ends(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """The interval of ``mean_interval`` from all draws at once."""
+    rng = np.random.default_rng(4)
+    seeds, units = (
+        rng.multinomial(n, np.full(n, 1 / n), size=2000).astype(np.float64) for n in values.shape
+    )
+    means = (units @ (values * weights).T) / (units @ weights.T)
+    low, high = np.quantile(
+        (means * seeds).sum(axis=1) / len(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    )
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_units"),
+    [
+        pytest.param(2, 40, id="one block"),
+        pytest.param(3, 4300, id="two blocks"),
+        pytest.param(1, 4300, id="two blocks of one seed"),
+    ],
+)
+def test_draws_in_blocks_give_the_interval_of_draws_at_once(num_seeds: int, num_units: int) -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(num_seeds, num_units))
+    weights = rng.integers(1, 9, size=values.shape)
+    found = mean_interval([*values], seed=4, weights_by_seed=[*weights])
+    assert (found.low, found.high) == _plain_ends(values, weights)
+
+
+def test_draws_that_are_too_many_to_keep_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [np.arange(4300.0)]
+    kept = mean_interval(values, seed=5)
+    monkeypatch.setattr(bootstrap, "_MAX_KEPT", 0)
+    tracemalloc.start()
+    assert mean_interval(values, seed=5) == kept
+    # A block of 1,000 replicates: its counts as drawn and as multiplied, 8 bytes each.
+    assert tracemalloc.get_traced_memory()[1] < 1000 * 4300 * 20
+    tracemalloc.stop()
 
 
 def test_an_interval_of_two_samples_covers_a_known_auc() -> None:
