@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -44,6 +44,7 @@ def curate(
     publish: bool = False,
     cluster: str | None = None,
     has_manifest: bool = False,
+    changed: list[str] | None = None,
 ) -> None:
     """Run what changed in this folder.
 
@@ -52,6 +53,7 @@ def curate(
         publish: Push the data, commit the record of DVC and judge the curated model.
         cluster: Address of a Ray cluster for items of a matrix; None: no Ray.
         has_manifest: Whether ``manifest`` has just run.
+        changed: Targets that have changed, as DVC has said since then; None: it is asked.
     """
     show_no_tracebacks()
     params = files.load_params()
@@ -67,7 +69,8 @@ def curate(
         with watched(order, num_workers) as watch:
             run_id = record.run.run_id
             with executor_of(run_id, graph, num_workers, cluster, watch) as executor:
-                run_changed(record, graph, executor, watch, has_manifest=has_manifest)
+                is_unchanged = what_is_unchanged(graph, changed, has_manifest=has_manifest)
+                run_changed(record, graph, executor, watch, is_unchanged)
             watch.sum_up(seconds_of_steps(record.results))
         require_success(record.results)
         if publish:
@@ -87,18 +90,28 @@ def executor_of(
             yield ByKind(stages=here, items=there)
 
 
-def run_changed(
-    record: Record, graph: Graph, executor: Executor, watch: Watch, *, has_manifest: bool = False
-) -> None:
-    """Run what has changed, and record and tell what became of every target."""
+def what_is_unchanged(
+    graph: Graph, changed: Sequence[str] | None, *, has_manifest: bool
+) -> Callable[[str], bool]:
+    """Whether a target need not run; DVC is asked when it is first needed, after ``manifest``."""
 
     @cache
     def unchanged() -> frozenset[str]:
+        if changed is not None:
+            return graph.unchanged(changed)
         return graph.unchanged(changed_targets()) if has_results() else frozenset()
 
-    def is_unchanged(target: str) -> bool:
-        return has_manifest if target == FIRST else target in unchanged()
+    return lambda target: has_manifest if target == FIRST else target in unchanged()
 
+
+def run_changed(
+    record: Record,
+    graph: Graph,
+    executor: Executor,
+    watch: Watch,
+    is_unchanged: Callable[[str], bool],
+) -> None:
+    """Run what has changed, and record and tell what became of every target."""
     for found in run_graph(graph, executor, is_unchanged):
         ran_before = found.target == FIRST and found.outcome == "skipped"
         result = replace(found, outcome="executed") if ran_before else found
@@ -149,19 +162,19 @@ def run(
     *,
     publish: bool = False,
     ray: str | None = None,
-    has_manifest: bool = False,
+    changed: Sequence[str] | None = None,
 ) -> None:
     """Run the flow in this folder, with a Prefect server and a fork server of its own.
 
     Args:
-        max_workers: As ``curate``; ``publish`` and ``has_manifest`` too.
+        max_workers: As ``curate``; ``publish`` too.
         publish: See there.
         ray: Address of a Ray cluster for items of a matrix, ``auto`` or ``local``; None: no Ray.
-        has_manifest: See there.
+        changed: As ``curate``, where ``manifest`` has just run; None: it has not.
     """
     # All take seconds: imports here and in the fork server, the start of Prefect's server.
     Thread(target=load_mlflow, daemon=True).start()
     with terminal(), fork_server() as start, prefect_server() as wait:
-        has_manifest = has_manifest or run_first(start)
+        has_manifest = changed is not None or run_first(start)
         wait()
-        curate(max_workers, publish, ray, has_manifest)
+        curate(max_workers, publish, ray, has_manifest, None if changed is None else [*changed])

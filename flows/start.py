@@ -28,7 +28,8 @@ def run(max_workers: int | None = None, *, publish: bool = False, ray: str | Non
             return
         from flows import curate  # noqa: PLC0415 - only here is Prefect needed
 
-        curate.run(max_workers, publish=publish, ray=ray, has_manifest=FIRST not in changed)
+        known = None if FIRST in changed else sorted(changed)
+        curate.run(max_workers, publish=publish, ray=ray, changed=known)
 
 
 def first_is_current() -> bool:

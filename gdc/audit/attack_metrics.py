@@ -47,6 +47,10 @@ class Roc:
     tpr: Values
     threshold: Values
 
+    def tpr_at(self, fpr: float) -> float:
+        """Largest true positive rate where the false positive rate is at most ``fpr``."""
+        return float(self.tpr[self.fpr <= fpr].max())
+
 
 def measure_attack(
     members: NDArray[np.floating], non_members: NDArray[np.floating]
@@ -113,8 +117,7 @@ def tpr_at_fpr(
     """
     if not 0 <= fpr <= 1:
         raise ConfigError(f"tpr_at_fpr: expected fpr in [0, 1], got {fpr}")
-    points = roc(members, non_members)
-    return float(points.tpr[points.fpr <= fpr].max())
+    return roc(members, non_members).tpr_at(fpr)
 
 
 def tail_rate(

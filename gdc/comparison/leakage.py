@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.audit.attack_metrics import auc, ranked, tail_rate, tpr_at_fpr
+from gdc.audit.attack_metrics import auc, ranked, roc, tail_rate
 from gdc.audit.discoverability import NUM_SAMPLES, is_discoverable
 from gdc.audit.epsilon_bound import best_epsilon
 from gdc.audit.membership_table import (
@@ -146,7 +146,7 @@ def roc_curve(memberships: Tables, attack: Attack) -> RocCurve:
     groups = scores_of(memberships, attack)
     rates = np.geomspace(1 / len(groups[0][1]), 1, NUM_ROC_POINTS)
     rates[-1] = 1.0
-    tpr = [[tpr_at_fpr(*pair, rate) for rate in rates] for pair in groups]
+    tpr = [[points.tpr_at(rate) for rate in rates] for points in (roc(*pair) for pair in groups)]
     return RocCurve(fpr=rates.tolist(), tpr=np.mean(tpr, axis=0).tolist())
 
 

@@ -276,8 +276,8 @@ class Trainer:
         self.batch_index = state["batch_index"]
         self.window_nll = state["window_nll"][rank]
         self.window_gain = state["window_gain"]
-        for both in state["passes"]:
-            self._revise_weights(both.cpu().numpy())
+        self.passes = [both.cpu().numpy() for both in state["passes"]]
+        self._revise_weights()
         self.batches = epoch_batches(self.windows, self.recipe, self.epoch, self.data.early)
         _set_rng_state(self.device, [states[rank] for states in state["rng"]])
         recording.checkpoints = [tuple(row) for row in state["checkpoints"]]
@@ -371,16 +371,16 @@ class Trainer:
         self.record("online", rate, online)
         if self.data.revision is not None:
             both = np.stack([online, self.evaluate("train")])
-            self._revise_weights(both.astype(np.float32))
+            self.passes.append(both.astype(np.float32))
+            self._revise_weights()
         self.window_nll.fill_(torch.nan)
         self.epoch += 1
         self.batch_index = 0
         self.batches = epoch_batches(self.windows, self.recipe, self.epoch, self.data.early)
 
-    def _revise_weights(self, losses: NDArray[np.float32]) -> None:
-        assert self.data.revision is not None  # noqa: S101 - the only reason to come here
-        self.passes.append(losses)
-        self.weights = self.data.revision(*np.stack(self.passes, axis=1))
+    def _revise_weights(self) -> None:
+        if self.data.revision is not None and self.passes:
+            self.weights = self.data.revision(*np.stack(self.passes, axis=1))
 
     def _reduce_window_losses(self) -> NDArray[np.float64]:
         """Loss of each window in an epoch that has ended, whichever rank trained on it."""

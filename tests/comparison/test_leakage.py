@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from gdc.audit.attack_metrics import tpr_at_fpr
 from gdc.comparison import leakage
 from tests.builders import audit_table, membership_of
 from tests.comparison.builders import plain
@@ -78,6 +79,22 @@ def test_an_attack_far_below_one_half_is_as_strong_as_one_far_above() -> None:
     assert plain(leakage.sample_leakage([turned], attack, seed=0))["auc"]["value"] == 1.0
     below = leakage.strongest_attack([table.with_columns(min_k=0.0)])
     assert below == leakage.Attack("loss", is_turned=True)
+
+
+def test_the_roc_curve_has_the_mean_rate_of_the_seeds_from_one_heldout_text_on() -> None:
+    tables = [
+        membership_of([0.5, 1.5, 2.5, 9.0], [1.0, 2.0, 3.0, 4.0]),
+        membership_of([0.5, 0.6, 0.7, 2.5], [1.0, 2.0, 3.0, 4.0]),
+    ]
+    curve = leakage.roc_curve(tables, leakage.Attack("loss"))
+    assert (curve.fpr[0], curve.fpr[-1], curve.tpr[-1]) == (0.25, 1.0, 1.0)
+    rates = dict(zip(curve.fpr, curve.tpr, strict=True))
+    # With one false positive: losses below 2, two of four and three of four.
+    assert rates[0.25] == (2 / 4 + 3 / 4) / 2
+    scores = leakage.scores_of(tables, leakage.Attack("loss"))
+    assert curve.tpr == [
+        np.mean([tpr_at_fpr(*pair, rate) for pair in scores]) for rate in curve.fpr
+    ]
 
 
 def test_the_leaky_group_stands_out() -> None:

@@ -56,10 +56,10 @@ def test_code_of_the_workspace_itself_is_left_to_the_stage(recorded: Path) -> No
 @pytest.mark.parametrize(
     ("changed", "publish", "expected"),
     [
-        pytest.param(set(), False, None, id="nothing changed"),
-        pytest.param(set(), True, True, id="nothing changed, but it is to be published"),
-        pytest.param({"train@0"}, False, True, id="a stage changed"),
-        pytest.param({"manifest"}, False, False, id="a parameter of manifest changed"),
+        pytest.param(set(), False, [], id="nothing changed"),
+        pytest.param(set(), True, [[]], id="nothing changed, but it is to be published"),
+        pytest.param({"train@0"}, False, [["train@0"]], id="a stage changed"),
+        pytest.param({"manifest", "a"}, False, [None], id="a parameter of manifest changed"),
     ],
 )
 def test_a_flow_runs_only_where_something_is_to_do(
@@ -67,26 +67,26 @@ def test_a_flow_runs_only_where_something_is_to_do(
     monkeypatch: pytest.MonkeyPatch,
     changed: set[str],
     publish: bool,
-    expected: bool | None,
+    expected: list[object],
 ) -> None:
     runs: list[object] = []
-    monkeypatch.setattr(curate, "run", lambda *_, has_manifest, **__: runs.append(has_manifest))
+    monkeypatch.setattr(curate, "run", lambda *_, changed, **__: runs.append(changed))
     monkeypatch.setattr(start, "changed_targets", lambda: frozenset(changed))
     (recorded / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     start.run(publish=publish)
-    assert runs == ([] if expected is None else [expected])
+    assert runs == expected
 
 
 def test_a_run_whose_end_mlflow_lacks_is_recorded_though_nothing_changed(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[object] = []
-    monkeypatch.setattr(curate, "run", lambda *_, has_manifest, **__: runs.append(has_manifest))
+    monkeypatch.setattr(curate, "run", lambda *_, changed, **__: runs.append(changed))
     monkeypatch.setattr(start, "changed_targets", frozenset)
     (recorded / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     paths.UNRECORDED.touch()
     start.run()
-    assert runs == [True]
+    assert runs == [[]]
 
 
 def test_it_imports_nothing_that_takes_seconds() -> None:

@@ -128,3 +128,20 @@ def test_a_killed_run_resumes_with_the_order_and_the_weights_it_had(
     assert outcome_of(resumed, trained(tmp_path, resumed, recipe, data, trace)) == outcome_of(
         model, whole
     )
+
+
+def test_a_resumed_run_asks_for_its_weights_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def note(online: NDArray[np.float32], frozen: NDArray[np.float32]) -> NDArray[np.float64]:
+        assert online.shape == frozen.shape
+        seen.append(len(online))
+        return np.ones(len(TEXTS))
+
+    data = replace(training_data(), revision=note)
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
+    kill_after(12, tmp_path, built(), recipe_with(), MemoryTrace(), data)
+    trained(tmp_path, built(), recipe_with(), data)
+    assert seen == [1, 2, 2, 3]
