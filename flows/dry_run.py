@@ -10,6 +10,7 @@ from gdc.commands.status import span
 from gdc.config import Params
 from gdc.corpus import sources
 from gdc.environment import workers
+from gdc.filesystem.json_values import JsonObject
 from gdc.workspace import files, paths
 from gdc.workspace.progress import read_seconds
 from gdc.workspace.project import edited_stages
@@ -30,7 +31,7 @@ class DryRun:
     cost: Estimate | None
     usual_seconds: float | None
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """The same for programs."""
         return asdict(self)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -31,7 +31,7 @@ class Record:
     def log_state(self) -> None:
         """Log the stages that ran and the state of the workspace, also after a failure."""
         rows = [stage_row(result) for result in self.results]
-        self.run.log_table("stages", rows)
+        self.run.log_table("stages", StageRow._fields, rows)
         self.run.set_tags(code_tags() | data_tags() | origin_tags(rows))
         for path in (LOCK, paths.PARAMS):
             if path.exists():
@@ -77,26 +77,34 @@ def recorded_run() -> Iterator[Record]:
     paths.UNRECORDED.unlink(missing_ok=True)
 
 
-def stage_row(result: StageResult) -> dict[str, str | float | None]:
-    """Return a row of the stage table; ``run_id`` is the run that wrote the present files."""
+class StageRow(NamedTuple):
+    """A row of the stage table; ``run_id`` is the run that wrote the present files."""
+
+    stage: str
+    outcome: str
+    seconds: float
+    run_id: str | None
+
+
+def stage_row(result: StageResult) -> StageRow:
+    """Return the row of a result."""
     phase, _, cell = result.target.partition("@")
     lineage = paths.lineage_path(phase, cell or None)
     known = result.outcome not in ("failed", "not run") and lineage.exists()
-    run_id = files.read_json(lineage)["run_id"] if known else None
-    return {
-        "stage": result.target.replace("@", "/"),
-        "outcome": result.outcome,
-        "seconds": round(result.seconds, 1),
-        "run_id": run_id,
-    }
+    return StageRow(
+        stage=result.target.replace("@", "/"),
+        outcome=result.outcome,
+        seconds=round(result.seconds, 1),
+        run_id=tracking.read_lineage(lineage).run_id if known else None,
+    )
 
 
-def origin_tags(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def origin_tags(rows: Sequence[StageRow]) -> dict[str, str]:
     """Return, for each skipped or restored stage, the earlier run that wrote its files."""
     return {
-        f"gdc.origin.{row['stage']}": row["run_id"]
+        f"gdc.origin.{row.stage}": row.run_id
         for row in rows
-        if row["outcome"] in ("skipped", "restored") and row["run_id"]
+        if row.outcome in ("skipped", "restored") and row.run_id
     }
 
 

@@ -16,7 +16,7 @@ from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
 from gdc.report.model import read_report
 from gdc.statistics.wording import decimals, ends, points
-from gdc.workspace import dvc, files, paths, tracking
+from gdc.workspace import dvc, paths, tracking
 from gdc.workspace.project import edited_stages
 from gdc.workspace.signatures import KEY_VARIABLE, require_key, sign
 from tasks.graph import changed_targets
@@ -175,7 +175,9 @@ def decide(params: Params) -> str:
         return f"kept: arm {arm} was not retrained"
     reason = objection(arm, report.arm_audits.get(arm))
     lineage = paths.lineage_path("retrain", f"{arm}-{params.retrain.seeds[0]}")
-    model_id = files.read_json(lineage)["model_id"]
+    model_id = tracking.read_lineage(lineage).model_id
+    if model_id is None:
+        return f"kept: {lineage} names no model"
     gate = "passed" if reason is None else f"kept: {reason}"
     about = tracking.VersionNote(gate, f"{report.choice.sentence} Gate {gate}.")
     try:

@@ -8,7 +8,7 @@ token. How well an attack does is measured in ``attack_metrics``.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ class Gaussians:
 
     mean: Scores
     std: Scores
+
+
+# What a field of ``AttackInputs`` holds.
+AttackInput = TokenTable | References | Population | NDArray[np.generic] | float
 
 
 @dataclass(frozen=True)
@@ -282,7 +286,7 @@ def log_density(values: NDArray[np.floating], gaussians: Gaussians) -> Scores:
     return np.asarray(norm.logpdf(values, gaussians.mean, gaussians.std), dtype=np.float64)
 
 
-def _needed(name: str, attack: Attack, inputs: AttackInputs) -> list[Any]:
+def _needed(name: str, attack: Attack, inputs: AttackInputs) -> list[AttackInput]:
     missing = [need for need in attack.needs if getattr(inputs, need) is None]
     if missing:
         raise DataError(f"attack {name}: expected {list(attack.needs)}, got no {missing}")
@@ -336,12 +340,12 @@ def _filled(values: Scores) -> Scores:
     return filled
 
 
-def _require_rows(name: str, values: NDArray[Any], tokens: TokenTable) -> None:
+def _require_rows(name: str, values: NDArray[np.generic], tokens: TokenTable) -> None:
     if len(values) != tokens.num_texts:
         raise DataError(f"{name}: expected {tokens.num_texts} rows, got {len(values)}")
 
 
-def _require_tokens(name: str, values: NDArray[Any], tokens: TokenTable) -> None:
+def _require_tokens(name: str, values: NDArray[np.generic], tokens: TokenTable) -> None:
     if len(values) != len(tokens.text):
         raise DataError(
             f"{name}: expected one for each of the {len(tokens.text)} tokens, got {len(values)}. "

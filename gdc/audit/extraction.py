@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.audit.similarity import similarity
+from gdc.filesystem.json_values import JsonObject
 from gdc.schema import AUDIT
 from gdc.statistics.exposure import MIN_REFERENCES, extrapolated_exposure, sampled_exposure
 from gdc.training.token_records import TokenRecords
@@ -184,7 +185,7 @@ class CanaryMetrics:
     fit_distance: dict[str, float]
     num_fits_beyond: int
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """The same as nested objects of numbers."""
         return asdict(self)
 

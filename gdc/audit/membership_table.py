@@ -16,6 +16,7 @@ from gdc.audit.extraction import Secrets
 from gdc.audit.predictability import Stretch
 from gdc.corpus.chat import scored_texts
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.schema import MEMBERSHIP
 from gdc.statistics.hashing import hash_order
 from gdc.training.token_records import TokenRecords
@@ -67,7 +68,7 @@ class MembershipMetrics:
     suffix_extraction: SuffixExtraction
     tail_rates: dict[str, float]
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """The same as nested objects of numbers and strings."""
         return asdict(self)
 

@@ -15,6 +15,7 @@ import typer
 from gdc.cli import forked
 from gdc.environment import never_fail_to_print
 from gdc.errors import EXIT_CODES, ConfigError, GdcError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.system_errors import wording_system_errors
 
 app = typer.Typer(
@@ -87,8 +88,8 @@ def options(
     """Take the options that stand before a command."""
 
 
-def print_json(value: object) -> None:
-    """Print a value as JSON, for programs."""
+def print_json(value: JsonObject) -> None:
+    """Print an object as JSON, for programs."""
     # ASCII: an output that lacks a character gets an escape of JSON, not of Python.
     typer.echo(json.dumps(value, indent=1, allow_nan=False))
 

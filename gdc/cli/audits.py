@@ -68,12 +68,12 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
 ) -> None:
     """Audit any model and text, without the pipeline: which rows come out, and a verdict."""
     from gdc.commands import audit, release
-    from gdc.commands.own_files import tokenizer_of
+    from gdc.commands.own_files import keyed_source, tokenizer_of
 
     request = audit.Request(
         model=model,
         tokenizer=tokenizer or tokenizer_of(model),
-        corpus=source_of(corpus, text_field, "--corpus"),
+        corpus=keyed_source(corpus, text_field, id_field, "--corpus"),
         heldout=None if heldout is None else source_of(heldout, text_field, "--heldout"),
         canaries=canaries,
         block_size=block_size,
@@ -82,7 +82,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one argument for each option
         chat_template=chat_template,
     )
     limits = release.limits_of(fail_above or ())
-    options = release.Options(corpus, text_field, id_field, limits, show_text)
+    options = release.Options(corpus, limits, show_text)
     release.require_free(options, reference, out)
     audited = audit.run_audit(request, num_members, out)
     report, verdict = audited.measured.report, release.judge(audited, options, out)

@@ -95,6 +95,7 @@ class Audited:
 
     measured: Measured
     samples: pl.DataFrame  # as in ``AuditedTexts``
+    rows: pl.DataFrame  # as in ``Inputs``
     tokenizer: TextTokenizer
     windows: pl.DataFrame  # ``WINDOWS`` of the samples with ``bits_elsewhere``
     reference: TokenRecords | None  # of the samples
@@ -138,7 +139,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> Audited:
     roc = _draw_roc(measured, folder) if request.heldout else None
     files.write_json(folder / "report.json", to_json(measured.report))
     files.write_text(folder / "report.html", page.render_audit(measured.report, roc))
-    return Audited(measured, samples, tokenizer, found, recorded.reference)
+    return Audited(measured, samples, inputs.rows, tokenizer, found, recorded.reference)
 
 
 def measure_again(folder: Path) -> Measured:
@@ -220,6 +221,9 @@ class Inputs:
 
     trained: pl.DataFrame  # ``content_id``, ``text`` and ``source`` of every training text
     texts: AuditedTexts
+    rows: (
+        pl.DataFrame
+    )  # ``sample_id`` (key or number), ``source`` and ``content_id`` of those asked
     num_members: int  # at most
     num_shared: int  # held-out texts that are training texts too
 
@@ -245,11 +249,15 @@ def read_inputs(request: Request, num_members: int, tokenizer: TextTokenizer) ->
     Raises:
         DataError: A source or the canaries cannot be used.
     """
-    trained = _read(request.corpus, "corpus", request, tokenizer)
+    rows = _read(request.corpus, "corpus", request, tokenizer)
+    trained = _distinct(rows)
     chosen, num_shared = _samples(trained, request, num_members, tokenizer)
+    asked = rows.select("sample_id", "source", "content_id").filter(
+        pl.col("content_id").is_in(chosen.filter("is_member")["sample_id"].implode())
+    )
     canaries, chat = read_canaries(request.canaries), chat_format(request.corpus, tokenizer)
     texts = AuditedTexts(canaries if chat is None else say_canaries(canaries, chat)[0], chosen)
-    return Inputs(trained, texts, num_members, num_shared)
+    return Inputs(trained, texts, asked, num_members, num_shared)
 
 
 def _record(
@@ -344,7 +352,7 @@ def _samples(
     heldout = trained.head(0)
     num_shared = 0
     if request.heldout is not None:
-        given = _read(request.heldout, "heldout", request, tokenizer)
+        given = _distinct(_read(request.heldout, "heldout", request, tokenizer))
         if ("unscored" in given.columns) != ("unscored" in trained.columns):
             raise DataError(
                 "--heldout: expected text of the same kind as --corpus, got conversations beside "
@@ -364,7 +372,7 @@ def _samples(
 
 
 def _read(source: Source, name: str, request: Request, tokenizer: TextTokenizer) -> pl.DataFrame:
-    """``content_id``, ``text`` and ``source`` of every distinct text of a source.
+    """``content_id``, ``text``, ``source`` and ``sample_id`` (key or number) of every row.
 
     Of conversations there is ``unscored`` too, the spans outside of what the assistant says.
     """
@@ -377,7 +385,12 @@ def _read(source: Source, name: str, request: Request, tokenizer: TextTokenizer)
     contents = samples.contents_of(rows.rows)
     if chat is not None:
         contents = with_unscored(contents, turns_of(contents["content_id"], rows.rows["turns"]))
-    return contents.unique("content_id", keep="first", maintain_order=True)
+    ids = rows.rows.get_column("key", default=pl.int_range(pl.len()).cast(pl.String))
+    return contents.with_columns(sample_id=ids)
+
+
+def _distinct(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.drop("sample_id").unique("content_id", keep="first", maintain_order=True)
 
 
 def open_subject(model: str, tokenizer: TextTokenizer, block_size: int | None) -> Subject:

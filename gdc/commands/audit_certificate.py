@@ -110,6 +110,7 @@ def _audit_command(request: audit.Request, num_members: int, folder: Path) -> st
         "reference": request.reference,
         "chat-template": request.chat_template,
         "text-field": getattr(request.corpus, "text_field", None),
+        "id-field": getattr(request.corpus, "key_field", None),
         "block-size": request.block_size,
         "num-members": num_members,
         "seed": request.seed,

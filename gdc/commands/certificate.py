@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 import gdc
 from gdc.errors import GdcError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import require_file
 from gdc.workspace import files, outputs, paths
 
@@ -74,7 +75,7 @@ class Certificate(BaseModel):
     commit: str | None
     files: dict[str, dict[str, str]]
     digests: dict[str, str]
-    results: dict[str, object]
+    results: JsonObject
     repeat: list[str]
 
 

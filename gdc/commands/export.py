@@ -1,11 +1,11 @@
 """A plan and the user's own file -> the file to train on, its lines and columns as they were."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -17,7 +17,8 @@ from gdc.corpus.sources.files import BYTE_ORDER_MARK, unpacked
 from gdc.curation.reader import Plan
 from gdc.errors import ConfigError
 from gdc.filesystem import durable, table_files
-from gdc.filesystem.path_checks import overlapping
+from gdc.filesystem.json_values import JsonObject
+from gdc.filesystem.path_checks import require_other_file
 from gdc.schema import PLAN
 
 NOT_PLANNED: Final = "not in the plan"
@@ -133,8 +134,7 @@ def _require_apart(request: Request, removed: Path) -> None:
         raise ConfigError(f"--out {request.out}: expected a file that is not compressed.")
     inputs = [path for path in (request.plan, request.corpus, request.canaries) if path]
     for path in (request.out, removed):
-        if found := overlapping(path, inputs):
-            raise ConfigError(f"--out {path}: expected another file than {found}. Name another.")
+        require_other_file(path, inputs)
 
 
 def _added(request: Request, own: OwnRows) -> pl.DataFrame:
@@ -178,7 +178,7 @@ def _write_lines(request: Request, added: pl.DataFrame, kept: Path, removed: Pat
             file.write(with_fields(line, more, str(request.corpus)) * num_times)
 
 
-def with_fields(line: bytes, fields: Mapping[str, Any], name: str) -> bytes:
+def with_fields(line: bytes, fields: JsonObject, name: str) -> bytes:
     """A line of JSON with fields added at its end, and nothing else changed.
 
     Raises:
@@ -228,7 +228,7 @@ def _repeated(rows: pl.DataFrame, copies: str) -> pl.DataFrame:
     return rows[order].with_columns(pl.lit(1, pl.Int64).alias(copies))
 
 
-def as_plain(done: Exported) -> dict[str, object]:
+def as_plain(done: Exported) -> JsonObject:
     """What was exported as values of JSON."""
     return {**asdict(done), "out": str(done.out), "removed": str(done.removed)}
 

@@ -23,7 +23,7 @@ from gdc.corpus.token_files import (
 from gdc.curation.reader import Plan
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable, table_files
-from gdc.filesystem.path_checks import overlapping
+from gdc.filesystem.path_checks import require_other_file
 
 
 def export(
@@ -86,10 +86,7 @@ def _require_apart(inputs: Sequence[Path], out: Path, removed: Path) -> None:
         if kind_of(path.name) != "tokens" or path.suffix.lower() != IDS:
             raise ConfigError(f"--out {path}: expected a name that ends in {IDS}. Name one.")
         for written in (path, index_of(path)):
-            if found := overlapping(written, inputs):
-                raise ConfigError(
-                    f"--out {path}: expected another file than {found}. Name another."
-                )
+            require_other_file(written, inputs)
 
 
 def _copies(

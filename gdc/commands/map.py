@@ -108,7 +108,7 @@ def choose_mode(trace: Trace | TraceScan, asked: str | None, usual: str) -> str:
 
 
 def require_none(options: Mapping[str, object]) -> None:
-    """Refuse options that need the texts.
+    """Refuse options, with values of any type, that need the texts.
 
     Raises:
         ConfigError: One of them is given.

@@ -108,19 +108,36 @@ def read_rows(
         ConfigError: Ids are asked for of files that have no fields.
         DataError: A row cannot be used.
     """
+    source = keyed_source(path, text_field, id_field, option)
+    with naming_options(option):
+        chat = chat_format(source, tokenizer)
+        rows = sources.read_keyed(source, max_chars=MAX_CHARS, chat=chat, tokenizer=tokenizer)
+        return OwnRows(rows, getattr(source, "key_field", None), chat)
+
+
+def keyed_source(path: str, text_field: str, id_field: str | None, option: str) -> Source:
+    """The source of rows that have ids: ``key_field`` is the field of the id, None: the number.
+
+    Args:
+        path: As ``read_rows``, and so are the others.
+        text_field: See there.
+        id_field: See there.
+        option: See there.
+
+    Raises:
+        ConfigError: Ids are asked for of files that have no fields.
+        DataError: The source is not there.
+    """
     source = source_of(path, text_field, option)
     with naming_options(option):
         if isinstance(source, JsonlSource | ParquetSource | ChatSource):
-            id_field = id_field or usual_id_field(source)
-            source = source.model_copy(update={"key_field": id_field})
-        elif id_field is not None:
+            return source.model_copy(update={"key_field": id_field or usual_id_field(source)})
+        if id_field is not None:
             raise ConfigError(
                 f"--id-field {id_field}: expected JSON lines or Parquet in {option}, got "
                 f"{source.kind}. Leave it out: the id of a row is then its number, from 0."
             )
-        chat = chat_format(source, tokenizer)
-        rows = sources.read_keyed(source, max_chars=MAX_CHARS, chat=chat, tokenizer=tokenizer)
-        return OwnRows(rows, id_field, chat)
+    return source
 
 
 def chat_format(source: Source, tokenizer: TextTokenizer | None) -> ChatFormat | None:

@@ -17,7 +17,7 @@ from gdc.curation.kept_copies import with_kept_copies
 from gdc.curation.reader import Plan
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable, table_files
-from gdc.filesystem.path_checks import overlapping
+from gdc.filesystem.path_checks import require_other_file
 from gdc.schema import QUADRANT_TABLE, SCORES, SPANS
 from gdc.workspace import files, project, tables
 
@@ -67,8 +67,7 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
         SchemaError: A file of the map is missing.
     """
     _require_options(request)
-    if found := overlapping(out, [folder / name for name in _READ]):
-        raise ConfigError(f"--out {out}: expected another file than {found}, which is the map's.")
+    require_other_file(out, [folder / name for name in _READ])
     scores = tables.read_table(folder / "scores.parquet", SCORES, "Make it: gdc map.")
     quadrants = tables.read_table(folder / "quadrants.parquet", QUADRANT_TABLE, "Make it: gdc map.")
     scored = scores.join(quadrants, on="sample_id", how="left", maintain_order="left")
@@ -153,6 +152,7 @@ def _arm(request: Request, scored: pl.DataFrame, folder: Path, params: Params) -
     near = {name: getattr(params.reference, name) for name in NearCopies.model_fields}
     score = _score(request, scored, folder)
     weight = 0.0 if request.weight is None else request.weight
+    # Checked below, as what stands in params.yaml is.
     numbers: Mapping[str, Mapping[str, Any]] = {
         "top-fraction": {
             "score": score, "tie_break": "difficulty", "fraction": request.fraction,

@@ -16,14 +16,16 @@ from gdc.corpus.chat import CANARY_PROMPT, UnusableError
 from gdc.corpus.samples import contents_of
 from gdc.corpus.sources import conversations
 from gdc.corpus.sources.endings import compression_of, kind_of
+from gdc.corpus.sources.rows import Fields
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import overlapping
 from gdc.schema import CANARIES
 from gdc.workspace import tables
 from gdc.workspace.source_option import source_of
 
-FAMILIES: Final[Mapping[str, Mapping[str, object]]] = {
+FAMILIES: Final[Mapping[str, Mapping[str, str | int]]] = {
     "digits": {
         "template": "The access code of user {key} is", "key_digits": 4, "secret_digits": 8,
     },
@@ -166,7 +168,7 @@ def _lines(request: Request, own: OwnRows, texts: Sequence[str]) -> list[bytes]:
     ]
 
 
-def _fields(request: Request, texts: Sequence[str]) -> Sequence[Mapping[str, object]]:
+def _fields(request: Request, texts: Sequence[str]) -> Sequence[Fields]:
     """The fields of the rows that hold the texts, or in which the assistant says them."""
     source = source_of(str(request.corpus), request.text_field, "the file")
     if not isinstance(source, ChatSource):
@@ -181,7 +183,7 @@ def _fields(request: Request, texts: Sequence[str]) -> Sequence[Mapping[str, obj
         ) from None
 
 
-def _new_ids(request: Request, own: OwnRows, size: int) -> list[dict[str, object]]:
+def _new_ids(request: Request, own: OwnRows, size: int) -> list[dict[str, str | int]]:
     """An id for each planted row, of the type of the others; without a field for it, none."""
     if own.id_field is None:
         return [{} for _ in range(size)]
@@ -199,10 +201,10 @@ def _new_ids(request: Request, own: OwnRows, size: int) -> list[dict[str, object
     return [{own.id_field: name} for name in names]
 
 
-def _first_record(path: Path) -> Mapping[str, object]:
+def _first_record(path: Path) -> Fields:
     with path.open("rb") as file:
         line = next(line for line in file if line.strip())
-    record: Mapping[str, object] = json.loads(line.decode("utf-8-sig"))
+    record: Fields = json.loads(line.decode("utf-8-sig"))
     return record
 
 
@@ -231,7 +233,7 @@ def numbers_of(listed: str) -> tuple[int, ...]:
         ) from None
 
 
-def as_plain(done: Planted) -> dict[str, object]:
+def as_plain(done: Planted) -> JsonObject:
     """What was planted as values of JSON."""
     return {**asdict(done), "out": str(done.out), "canaries": str(done.canaries)}
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from gdc.errors import ConfigError
 from gdc.filesystem import durable
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.profile import ALL, Profile, profile_by_quadrant
 from gdc.recording.trace import Trace
 from gdc.report import plots
@@ -46,7 +47,7 @@ def run(trace: Path, quadrants: Path | None, out: Path) -> dict[str, Profile]:
     return found
 
 
-def to_json(profiles: Mapping[str, Profile]) -> dict[str, object]:
+def to_json(profiles: Mapping[str, Profile]) -> JsonObject:
     """The profiles as values of JSON."""
     return {name: profile.to_json() for name, profile in profiles.items()}
 

@@ -10,11 +10,10 @@ import polars as pl
 from gdc.audit import windows
 from gdc.audit.predictability import NUM_PREFIXES, PREDICTABLE_BITS
 from gdc.commands.audit import Audited
-from gdc.commands.own_files import OwnRows, read_rows
-from gdc.corpus.samples import contents_of
 from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import ConfigError
 from gdc.filesystem import table_files
+from gdc.filesystem.json_values import JsonObject
 from gdc.report import console
 from gdc.report.model import AuditReport, to_json
 from gdc.statistics import wording
@@ -45,15 +44,11 @@ class Options:
 
     Attributes:
         corpus: As ``--corpus`` names it.
-        text_field: The field that holds the text.
-        id_field: The field that holds the ids; None: as for ``read_rows``.
         limits: Highest values allowed, by the names of ``MEASURES``.
         show_text: Whether texts may stand in what is written.
     """
 
     corpus: str
-    text_field: str
-    id_field: str | None
     limits: Mapping[str, float]
     show_text: bool
 
@@ -75,7 +70,7 @@ class Verdict:
         """Whether the upper end of every interval that has a limit is at most the limit."""
         return not self.failed
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """As values of JSON."""
         return {**asdict(self), "failed": list(self.failed), "passed": self.passed}
 
@@ -130,9 +125,8 @@ def judge(audited: Audited, options: Options, folder: Path) -> Verdict:
 
     Raises:
         ConfigError: A limit is on something that was not measured.
-        DataError: A row cannot be used.
     """
-    report, tokenizer = audited.measured.report, audited.tokenizer
+    report = audited.measured.report
     samples = audited.samples.with_row_index("sequence").cast({"sequence": pl.Int64})
     found = audited.windows.join(
         samples, on="sequence", how="left", maintain_order="left"
@@ -142,8 +136,7 @@ def judge(audited: Audited, options: Options, folder: Path) -> Verdict:
     if audited.reference is not None:
         under = _under_reference(audited.reference, found, report.settings.block_size)
         found = found.with_columns(under)
-    own = read_rows(options.corpus, options.text_field, options.id_field, "--corpus", tokenizer)
-    leaked = _leaked(found, own, tokenizer, show_text=options.show_text)
+    leaked = _leaked(found, audited.rows, audited.tokenizer, show_text=options.show_text)
     verdict = _verdict(report, found, options, leaked.height)
     outputs.claim(folder, WRITTEN)
     table_files.write_parquet(folder / "leaked.parquet", leaked)
@@ -205,7 +198,7 @@ def sentences(verdict: Verdict) -> list[str]:
     return told
 
 
-def as_plain(report: AuditReport, verdict: Verdict) -> dict[str, object]:
+def as_plain(report: AuditReport, verdict: Verdict) -> JsonObject:
     """The report with the verdict in it, as values of JSON."""
     return {**to_json(report), "verdict": verdict.to_json()}
 
@@ -248,7 +241,7 @@ def _under_reference(
 
 
 def _leaked(
-    found: pl.DataFrame, own: OwnRows, tokenizer: TextTokenizer, *, show_text: bool
+    found: pl.DataFrame, own: pl.DataFrame, tokenizer: TextTokenizer, *, show_text: bool
 ) -> pl.DataFrame:
     """Each of the user's rows whose text has a window that comes out, the longest first."""
     out = found.filter("is_member", "extracted")
@@ -276,9 +269,8 @@ def _leaked(
             dtype=pl.String,
         ),
     )
-    named = own.rows.select("sample_id", "source").with_columns(contents_of(own.rows)["content_id"])
     return (
-        named.join(rows, left_on="content_id", right_on="sample_id", maintain_order="left")
+        own.join(rows, left_on="content_id", right_on="sample_id", maintain_order="left")
         .sort("num_tokens", descending=True, maintain_order=True)
         .drop("content_id")
     )

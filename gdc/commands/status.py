@@ -5,6 +5,7 @@ from datetime import datetime
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from gdc.filesystem.json_values import JsonObject
 from gdc.workspace.progress import RunState, TargetState
 
 
@@ -68,7 +69,7 @@ def sentences(run: RunState | None, now: float) -> list[str]:
     ]
 
 
-def as_plain(run: RunState | None, now: float) -> dict[str, object]:
+def as_plain(run: RunState | None, now: float) -> JsonObject:
     """The same for programs."""
     if run is None:
         return {"is_running": False, "targets": {}}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from gdc.comparison.results import ArmAudits, CheckedClaim, ClaimVerdict
-from gdc.config import Params, TopFractionArm
+from gdc.config import Arm, Params, TopFractionArm
 from gdc.statistics.bootstrap import Estimate
 
 
@@ -92,7 +92,7 @@ def verdict(claim: Claim, measured: Estimate | None) -> ClaimVerdict:
     return "not reproduced" if measured.low > claim.most else "not decided"
 
 
-def _is_made_of(claim: Claim, arm: object) -> bool:
+def _is_made_of(claim: Claim, arm: Arm) -> bool:
     return (
         isinstance(arm, TopFractionArm)
         and arm.score == "memorization"

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from reprlib import Repr
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from gdc.config.curation import (
     InterveneConfig,
@@ -26,6 +27,7 @@ from gdc.config.training import (
     TrainingConfig,
 )
 from gdc.errors import ConfigError
+from gdc.filesystem.json_values import JsonObject
 
 # A canary beats all its twins by chance in one of (twins + 1) cases; with fewer twins than this in
 # more than a tenth of them, too often to call it memorized.
@@ -261,7 +263,7 @@ _SHOWN.maxstring = _SHOWN.maxother = 100
 _SHOWN.maxlevel = 2
 
 
-def parse_params(values: Mapping[str, Any], *, name: str) -> Params:
+def parse_params(values: JsonObject, *, name: str) -> Params:
     """Validate the raw content of ``name``.
 
     Raises:
@@ -274,7 +276,7 @@ def parse_params(values: Mapping[str, Any], *, name: str) -> Params:
         raise ConfigError(f"{name}: {len(lines)} wrong value(s):\n" + "\n".join(lines)) from None
 
 
-def _causes(error: ValidationError) -> list[Mapping[str, Any]]:
+def _causes(error: ValidationError) -> list[ErrorDetails]:
     """The errors that are not the consequence of another one.
 
     A list is too short where its wrong items do not count; a key is missing where it stands under
@@ -284,14 +286,14 @@ def _causes(error: ValidationError) -> list[Mapping[str, Any]]:
     inside = {other["loc"][:-1] for other in errors}
     renamed = {FORMER_NAMES[where] for e in errors if (where := _where(e)) in FORMER_NAMES}
     return [
-        dict(e)
+        e
         for e in errors
         if not (e["type"] == "too_short" and e["loc"] in inside)
         and not (e["type"] == "missing" and _where(e) in renamed)
     ]
 
 
-def _wrong_value(error: Mapping[str, Any]) -> str:
+def _wrong_value(error: ErrorDetails) -> str:
     where = _where(error)
     if error["type"] == "extra_forbidden" and where in FORMER_NAMES:
         return f"{where}: is called {FORMER_NAMES[where]} now. Rename it."
@@ -302,5 +304,5 @@ def _wrong_value(error: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
-def _where(error: Mapping[str, Any]) -> str:
+def _where(error: ErrorDetails) -> str:
     return ".".join(map(str, error["loc"])) or "params"

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 import polars as pl
 
@@ -28,7 +28,7 @@ class UnusableError(ValueError):
 
 
 class Turn(NamedTuple):
-    """What one side says; ``more`` are further fields that the tokenizer's template may show."""
+    """What one side says; ``more`` are further fields of the row, for a template."""
 
     role: str
     content: str
@@ -37,10 +37,19 @@ class Turn(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """The turns in order, and the tools that the assistant may call."""
+    """The turns in order, and the tools that the assistant may call, as the row describes them."""
 
     turns: Sequence[Turn]
     tools: Sequence[Any] | None = None
+
+
+class TurnSpan(TypedDict):
+    """A turn as a row of ``TURNS`` holds it; ``end`` is exclusive."""
+
+    role: str
+    start: int
+    end: int
+    has_loss: bool
 
 
 class Span(NamedTuple):
@@ -191,7 +200,7 @@ def syntax_problem(template: str) -> str | None:
     return None
 
 
-def without_loss(text: str, spans: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:
+def without_loss(text: str, spans: Sequence[TurnSpan]) -> list[dict[str, int]]:
     """The characters of a text outside the turns with a loss, as ``start`` and ``end``."""
     free, begin = [], 0
     for span in sorted((span for span in spans if span["has_loss"]), key=lambda s: s["start"]):

@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from gdc.errors import ConfigError, SchemaError, TransientError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.model_folders import require_sound
 
 END_OF_TEXT: Final = "<|endoftext|>"
@@ -200,7 +201,7 @@ def load_pretrained_tokenizer(name: str, revision: str | None) -> TextTokenizer:
 def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
     """Write ``tokenizer.json`` and a ``tokenizer_config.json`` for ``AutoTokenizer``."""
     token = tokenizer.tokenizer.id_to_token(tokenizer.end_of_text)
-    config: dict[str, object] = {
+    config: JsonObject = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "bos_token": token,

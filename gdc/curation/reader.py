@@ -19,7 +19,7 @@ from gdc.statistics.label_weights import weigh_labels
 _NUM_SHOWN: Final = 3
 _OF_TRAINING: Final = ("early", "live")
 # A row of any data set, with fields of any type.
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 class MapStyle(Protocol):
@@ -170,7 +170,7 @@ class Plan:
         names = [ids[row] for row in rows]
         return kept.map(lambda row, number: self.row(row, names[number]), with_indices=True)
 
-    def row(self, row: Mapping[str, Any], sample_id: str) -> Row:
+    def row(self, row: Row, sample_id: str) -> Row:
         """One row of ``apply``."""
         plan = self._row(sample_id)
         planned = {**row, "weight": plan["weight"], "masked": plan["masked"]}
@@ -188,9 +188,7 @@ class Plan:
             raise DataError(_unplanned([sample_id], self.table["sample_id"]))
         return self._rows[sample_id]
 
-    def _labels(
-        self, plan: Mapping[str, Any], labels: Sequence[int], offsets: Offsets | None
-    ) -> list[int]:
+    def _labels(self, plan: Row, labels: Sequence[int], offsets: Offsets | None) -> list[int]:
         weights = np.full(len(labels), plan["weight"], dtype=np.float32)
         if plan["masked"]:
             if offsets is None:

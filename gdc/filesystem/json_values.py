@@ -2,5 +2,6 @@
 
 from typing import Any
 
-# Of any depth; whoever reads one checks what it needs.
+# Of any depth. Whoever reads one checks what it needs; whoever writes one makes it of a typed value
+# (``to_json``), and it goes no further than to the file, the terminal or the page.
 JsonObject = dict[str, Any]

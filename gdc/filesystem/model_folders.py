@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from gdc.errors import ConfigError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import irregular_kind
 
 _INDEX: Final = "model.safetensors.index.json"
@@ -87,7 +88,7 @@ def _num_weights(folder: Path) -> int | None:
     return None
 
 
-def _document(path: Path) -> dict[str, object]:
+def _document(path: Path) -> JsonObject:
     """A JSON object; an empty one where there is none, which the library refuses."""
     with suppress(OSError, ValueError, RecursionError):
         found = json.loads(path.read_bytes())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from gdc.errors import DataError
+from gdc.errors import ConfigError, DataError
 
 _KINDS: Final[Mapping[str, Callable[[int], bool]]] = {
     "a folder": stat.S_ISDIR,
@@ -60,6 +60,16 @@ def overlapping(path: Path, others: Iterable[Path]) -> Path | None:
         if any(a == b or a in b.parents or b in a.parents for a in named for b in _names(other)):
             return other
     return None
+
+
+def require_other_file(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        ConfigError: ``out`` is one of the inputs, lies in one, or holds one.
+    """
+    if found := overlapping(out, inputs):
+        raise ConfigError(f"--out {out}: expected another file than {found}. Name another.")
 
 
 def links_below(folder: Path) -> Iterator[Path]:

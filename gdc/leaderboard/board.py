@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.statistics.bootstrap import Estimate
 
 SCHEMA_VERSION: Final = 2
@@ -165,12 +166,12 @@ class Leaderboard:
     scores: Sequence[LeaderboardRow]
     epsilon_curve: Sequence[EpsilonPoint]
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """The content of ``leaderboard.json``."""
         return {"schema_version": SCHEMA_VERSION, **_ADAPTER.dump_python(self, mode="json")}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, object]) -> "Leaderboard":
+    def from_json(cls, content: JsonObject) -> "Leaderboard":
         """Read the content of ``leaderboard.json``.
 
         Raises:

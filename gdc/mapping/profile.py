@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.schema import QUADRANTS
 from gdc.statistics.bootstrap import Estimate
 
@@ -95,7 +96,7 @@ class Profile:
     num_texts: int
     num_left_out: int
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """As values of JSON."""
         return asdict(self)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gdc.config import AUTO, ConformalThreshold, PartitionConfig, Threshold
 from gdc.errors import ConfigError, DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.score_cards import AutoAxis
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
 from gdc.statistics import streaming_quantile
@@ -38,7 +39,7 @@ class QuadrantsSummary:
         """The thresholds on difficulty and on ``axis``."""
         return self.difficulty_threshold, self.memorization_threshold
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """The same as nested objects of numbers and strings."""
         return {**asdict(self), "warnings": list(self.warnings)}
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gdc.config import SpansConfig
 from gdc.corpus.tokenizer import Offsets
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.schema import SPANS
 
 # Expected held-out tokens of a bin below the cut: with fewer the cut is chance.
@@ -31,7 +32,7 @@ class SpansSummary:
     num_tokens: int | None = None
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """The same as an object of numbers and strings; what is not known has no key."""
         known = {name: value for name, value in asdict(self).items() if value is not None}
         return {**known, "warnings": list(self.warnings)}

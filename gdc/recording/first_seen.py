@@ -1,7 +1,6 @@
 """Calls of ``record`` -> the optimizer step at which each sample was first trained on."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -79,7 +78,7 @@ class FirstSeen:
             "first_calls": torch.from_numpy(self._earliest(self._calls)),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], num_calls: int) -> None:
+    def load_state_dict(self, state: State, num_calls: int) -> None:
         """Go back to a state; one of an older version knows nothing of it: the trace does."""
         self._last_call = state.get("last_call", num_calls)
         if "first_steps" in state:

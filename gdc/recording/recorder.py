@@ -264,7 +264,7 @@ class TraceRecorder:
             }
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go back to where ``state_dict`` was called, in a run of any number of processes.
 
         Raises:

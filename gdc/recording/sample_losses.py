@@ -13,8 +13,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from gdc.errors import ConfigError
 from gdc.statistics.label_weights import IGNORED
 
+# What the user's own loader gives: tensors by name, and whatever else the model takes.
+Batch = Mapping[str, Any]
 
-def causal_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+
+def causal_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Loss of each row of a batch under a causal language model of transformers.
 
     Args:
@@ -70,7 +73,7 @@ def token_nll(outputs: Any, labels_BT: Tensor) -> Tensor | None:
 
 
 def sums_of_samples(
-    nll_BT: Tensor, labels_BT: Tensor, num_samples: int, batch: Mapping[str, Any]
+    nll_BT: Tensor, labels_BT: Tensor, num_samples: int, batch: Batch
 ) -> tuple[Tensor, Tensor]:
     """Sum the losses of each sample of a batch, without a wait for the device.
 
@@ -99,7 +102,7 @@ def sums_of_samples(
     return sums_S, counts_S
 
 
-def _sample_of_position(batch: Mapping[str, Any], num_samples: int) -> Tensor:
+def _sample_of_position(batch: Batch, num_samples: int) -> Tensor:
     position_ids_BT = batch.get("position_ids")
     if position_ids_BT is None:
         raise ConfigError(

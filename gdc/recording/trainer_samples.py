@@ -10,6 +10,7 @@ import numpy as np
 from gdc.errors import ConfigError
 from gdc.recording.loaders import ROWS
 from gdc.recording.sample_ids import USUAL_COLUMNS
+from gdc.recording.sample_losses import Batch
 from gdc.statistics.label_weights import IGNORED
 
 _NOTHING: Final = {"input_ids": [0], "labels": [IGNORED]}
@@ -94,7 +95,7 @@ def samples_of_rows(rows: Any, samples: Samples, args: Any) -> Iterator[list[int
         yield [free[key].popleft() for key in keys]
 
 
-def _parts(sample: Mapping[str, Any], args: Any) -> Iterator[bytes]:
+def _parts(sample: Batch, args: Any) -> Iterator[bytes]:
     length = len(sample["input_ids"])
     size = args.max_length
     last = size if args.packing_strategy == "bfd" else length
@@ -102,7 +103,7 @@ def _parts(sample: Mapping[str, Any], args: Any) -> Iterator[bytes]:
         yield _key(sample, slice(start, start + size))
 
 
-def _key(row: Mapping[str, Any], part: slice) -> bytes:
+def _key(row: Batch, part: slice) -> bytes:
     return np.array([row["input_ids"][part], row["labels"][part]], np.int64).tobytes()
 
 

@@ -1,7 +1,6 @@
 """``transformers.Trainer`` and TRL's ``SFTTrainer`` -> a trace of what they train on."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -12,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gdc.errors import ConfigError
 from gdc.recording.loaders import ROWS, NumberedCollator, number_samples
 from gdc.recording.recorder import TraceRecorder
-from gdc.recording.sample_losses import sums_of_samples, token_nll
+from gdc.recording.sample_losses import Batch, sums_of_samples, token_nll
 from gdc.recording.trainer_samples import Samples, rows_of_own, samples_of_rows, tokenized
 
 # Beside the model in the Trainer's checkpoint folders: what was recorded since the last checkpoint.
@@ -262,7 +261,7 @@ class TraceCallback(TrainerCallback):
         return Samples(dataset, tokens.select_columns(columns), self._id_column, places)
 
 
-def _probe_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def _probe_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     inputs = {name: value for name, value in batch.items() if name not in {ROWS, "labels"}}
     nll_BT = token_nll(model(**inputs), batch["labels"])
     if nll_BT is None:

@@ -15,6 +15,7 @@ from gdc.comparison.pareto_front import pareto_front
 from gdc.comparison.recommendation import recommend
 from gdc.comparison.results import ArmResult, CuratedChoice, ModelLeakage
 from gdc.config import Params
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.profile import Profile
 from gdc.mapping.score_cards import Calibration
 from gdc.report import samples, sentences
@@ -190,7 +191,7 @@ def build_audit(
     )
 
 
-def settings(params: Params) -> dict[str, object]:
+def settings(params: Params) -> JsonObject:
     """The sections of ``params.yaml`` that the report reads, as plain values."""
     return ReportSettings.from_params(params).model_dump(mode="json")
 

@@ -92,7 +92,7 @@ def _map_scripts() -> list[Markup]:
 
 
 def _map_of(data: PageData, canaries: Mapping[str, Mapping[str, int]]) -> dict[str, object]:
-    """What the template of the map reads."""
+    """What the template of the map reads, by the names it has there."""
     return {
         "samples_json": to_script(data.content),
         "num_texts": data.num_by_quadrant,

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import polars as pl
 from markupsafe import Markup
 
 from gdc.config import ReportConfig
+from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.causes import REMEDIES
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.report.plots import COLOURS, difficulty_label, score_label
@@ -70,13 +71,13 @@ class PageFrame:
 class PageData:
     """The texts of the page as JSON, and how many distinct ordinary texts there are, and where."""
 
-    content: Mapping[str, Any]  # JSON
+    content: JsonObject
     num_by_quadrant: Mapping[str, int]
     num_by_cause: Mapping[str, tuple[int, int]]  # above the threshold, and in all
     is_large: bool  # drawn by WebGL, whose code plotly.js makes while it runs
 
 
-def to_script(content: Mapping[str, object]) -> Markup:
+def to_script(content: JsonObject) -> Markup:
     """JSON that may stand in a script element: nothing in it can end the element."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(_ESCAPES))  # noqa: S704 - escaped in the line itself
@@ -142,7 +143,7 @@ def _count_causes(texts: pl.DataFrame) -> dict[str, tuple[int, int]]:
     return {cause: (flagged[cause], in_all[cause]) for cause in REMEDIES if in_all[cause]}
 
 
-def page_words(frame: PageFrame, scores: Sequence[str]) -> dict[str, object]:
+def page_words(frame: PageFrame, scores: Sequence[str]) -> JsonObject:
     """Names, labels and colours that the page shows, whatever the samples."""
     told = {
         name: " ".join((score.function.__doc__ or "").split("\n\n")[0].split())
@@ -193,7 +194,7 @@ def _with_texts(shown: pl.DataFrame, samples: pl.LazyFrame, frame: PageFrame) ->
     return found.collect(engine="streaming")
 
 
-def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> dict[str, object]:
+def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> JsonObject:
     draws = hash_order(rows["sample_id"].to_list(), seed=0, purpose="jitter")
     numbers = rows.select(pl.col(scores).cast(pl.Float64)).select(
         pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(6)).alias(name)

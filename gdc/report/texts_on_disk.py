@@ -243,7 +243,7 @@ class TextsOnDisk:
         )
         return [self._row(row) for row in shown.iter_rows(named=True)]
 
-    def _row(self, row: Mapping[str, Any]) -> Text:
+    def _row(self, row: Mapping[str, Any]) -> Text:  # of a table, by its columns
         content, copies = row["content_id"], row["num_copies"]
         return Text(
             key=row["sample_id"],

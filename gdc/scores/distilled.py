@@ -27,7 +27,7 @@ MIN_CONTENTS: Final = 50
 LINEAR_SHARE: Final = 0.5
 """Part of the least-squares slope on the gaps that no tree has to find."""
 
-# Shallow and slow: the targets are mostly noise.
+# Arguments of scikit-learn. Shallow and slow: the targets are mostly noise.
 _FIT: Final[Mapping[str, Any]] = {
     "max_iter": 150,
     "learning_rate": 0.05,

@@ -14,6 +14,7 @@ import polars as pl
 
 from gdc.config import ScoreConfig, Threshold
 from gdc.errors import ConfigError, DataError
+from gdc.filesystem.json_values import JsonObject
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
 from gdc.scores.ngrams import ngram_nats
@@ -59,7 +60,7 @@ class ScoresSummary:
     num_distinct_memorization: int
     warnings: tuple[str, ...]
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """The same as an object of numbers and strings."""
         return {**asdict(self), "warnings": list(self.warnings)}
 

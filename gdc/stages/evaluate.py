@@ -1,7 +1,5 @@
 """Stage `evaluate`: a model, canaries, members and held-out text -> audit tables and metrics."""
 
-from collections.abc import Mapping
-
 import polars as pl
 import torch
 
@@ -11,6 +9,7 @@ from gdc.audit.model_audit import AuditedTexts, Subject, audit_model
 from gdc.config import BASE, ReferenceConfig
 from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import load_tokenizer
+from gdc.filesystem.json_values import JsonObject
 from gdc.stages.runner import parse_cell, run
 from gdc.training import models
 from gdc.workspace import files, paths, tables, tracking
@@ -64,7 +63,7 @@ def _references(
     return halves, membership_table.align_base(samples, tables.read_base_reference(), tokens)
 
 
-def _flat(metrics: Mapping[str, object], prefix: str = "") -> dict[str, float]:
+def _flat(metrics: JsonObject, prefix: str = "") -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in metrics.items():
         if isinstance(value, dict):

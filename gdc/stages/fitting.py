@@ -1,7 +1,7 @@
 """Params and tokenized samples -> a trained model, its curves and files, for stages that train."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from torch import nn
 from gdc.config import Model, Params
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, text_chunks, tokens_with_loss
 from gdc.filesystem import durable
+from gdc.filesystem.json_values import JsonObject
 from gdc.training import loop, losses, models
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Group
@@ -64,9 +65,7 @@ class LiveCurve:
 
 
 @contextmanager
-def stage_run(
-    group: Group, stage: str, params: Mapping[str, object], cell: str
-) -> Iterator[StageRun | None]:
+def stage_run(group: Group, stage: str, params: JsonObject, cell: str) -> Iterator[StageRun | None]:
     """Run of a stage that trains: the main process writes and logs, the others get None."""
     if group.is_main:
         with tracking.stage_run(stage, params, cell=cell) as run:

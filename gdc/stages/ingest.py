@@ -33,6 +33,7 @@ from gdc.corpus.tokenizer import (
 )
 from gdc.errors import DataError
 from gdc.filesystem import durable
+from gdc.filesystem.json_values import JsonObject
 from gdc.schema import CORPUS, KEYS, QUARANTINE, TURNS, Chunks
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, tracking
@@ -129,7 +130,7 @@ class _Source:
             yield contents
 
 
-def _check_seen(key: str, found: Mapping[str, object], path: Path) -> None:
+def _check_seen(key: str, found: JsonObject, path: Path) -> None:
     seen = files.read_json(path)
     # A file beside those that are read may come and go.
     seen.pop("unread", None)

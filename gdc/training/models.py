@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from gdc.config import Gpt2Model, LstmModel, Model, PretrainedModel
 from gdc.environment import device
 from gdc.errors import ConfigError, SchemaError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.model_folders import require_sound
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def load_model(folder: Path) -> nn.Module:
     return model.eval()
 
 
-def _read_config(folder: Path) -> dict[str, object]:
+def _read_config(folder: Path) -> JsonObject:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -206,7 +207,7 @@ def _read_config(folder: Path) -> dict[str, object]:
     return config
 
 
-def _load_lstm(folder: Path, config: Mapping[str, object]) -> LstmLanguageModel:
+def _load_lstm(folder: Path, config: JsonObject) -> LstmLanguageModel:
     path = folder / _WEIGHTS
     try:
         settings = _LstmSettings.model_validate(config)

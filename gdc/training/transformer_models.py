@@ -30,6 +30,8 @@ from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.filesystem.model_folders import require_few_layers, require_sound
 
 # What transformers raises for a model that it cannot build, as its models check few settings.
+# What transformers tells of a load, by its own names: keys of weights, some with their shapes.
+_Loading = Mapping[str, Collection[Any]]
 _LOADING_ERRORS: Final = (
     ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, SafetensorError,
     StrictDataclassError, TypeError, ValueError,
@@ -227,7 +229,7 @@ def _loaded(name: str, revision: str | None, *, local_files_only: bool) -> PreTr
             name, **source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     model: PreTrainedModel = found[0]
-    loading: Mapping[str, Collection[Any]] = found[1]
+    loading: _Loading = found[1]
     _require_weights(model, loading)
     _require_causal(model)
     return model
@@ -247,7 +249,7 @@ def _require_causal_head(settings: PretrainedConfig) -> None:
             )
 
 
-def _require_weights(model: PreTrainedModel, loading: Mapping[str, Collection[Any]]) -> None:
+def _require_weights(model: PreTrainedModel, loading: _Loading) -> None:
     missing = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
     if missing:
         raise ValueError(

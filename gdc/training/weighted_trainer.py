@@ -14,6 +14,9 @@ from gdc.errors import ConfigError
 from gdc.statistics.label_weights import ID_BITS, IGNORED, ONE_BITS, weigh_labels
 from gdc.training.losses import token_nll
 
+# A row of the user's data set: ids, labels and masks as lists or tensors, a weight.
+Feature = Mapping[str, Any]
+
 _ID_MASK = 2**ID_BITS - 1
 _PADDED = ("input_ids", "attention_mask", "labels", "position_ids", "token_type_ids")
 
@@ -103,7 +106,7 @@ class WeightedCollator:
     def __init__(self, pad_token_id: int) -> None:
         self._fill = {"labels": IGNORED, "input_ids": pad_token_id}
 
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, features: Sequence[Feature]) -> dict[str, Tensor]:
         """A batch of tensors (B, T), padded on the right."""
         rows = [_with_labels(feature) for feature in features]
         names = [name for name in _PADDED if all(name in row for row in rows)]
@@ -117,7 +120,7 @@ class WeightedCollator:
         return torch.from_numpy(padded)
 
 
-def _with_labels(feature: Mapping[str, Any]) -> dict[str, Any]:  # tensors and lists of Trainer
+def _with_labels(feature: Feature) -> Feature:
     ids = feature["input_ids"]
     labels = feature.get("labels", ids)
     return {

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -103,7 +103,7 @@ def read_as(form: type[Form], path: Path) -> Form:
     return parse_json(form, read_json(path), path)
 
 
-def parse_json(form: type[Form], content: Mapping[str, object], path: Path) -> Form:
+def parse_json(form: type[Form], content: JsonObject, path: Path) -> Form:
     """Turn the content of a JSON file into a pydantic model or a dataclass.
 
     Raises:
@@ -120,7 +120,7 @@ def parse_json(form: type[Form], content: Mapping[str, object], path: Path) -> F
         ) from None
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: JsonObject) -> None:
     """Write a JSON object with sorted keys; equal content gives equal bytes.
 
     Raises:

@@ -6,7 +6,7 @@ DVC deletes a stage's outputs before it runs the stage, so a user's file there w
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gdc.config import HuggingFaceSource, Params, PretrainedTokenizer
 from gdc.errors import ConfigError
@@ -28,7 +28,7 @@ _TEMPLATE: Final = "${"
 RESULTS: Final = ".gdc-results.json"
 
 
-def graph_outputs(graph: Mapping[str, Any]) -> list[Path]:
+def graph_outputs(graph: JsonObject) -> list[Path]:
     """Return the files and folders that a dvc.yaml lists as outputs.
 
     An output of a matrix stands for the folder that holds it for all items.
@@ -143,7 +143,7 @@ def _require_makeable(out: Path) -> None:
         )
 
 
-def foreign_files(graph: Mapping[str, Any]) -> Iterator[Path]:
+def foreign_files(graph: JsonObject) -> Iterator[Path]:
     """Yield files at the outputs of a graph that dvc.lock does not list, hidden files apart."""
     known = set(_locked_outs())
     for out in graph_outputs(graph):
@@ -175,7 +175,7 @@ def _graph() -> JsonObject:
     return files.parse_yaml(files.read_text(GRAPH), GRAPH)
 
 
-def _named_outs(graph: Mapping[str, Any]) -> Iterator[str]:
+def _named_outs(graph: JsonObject) -> Iterator[str]:
     """Output paths as written in the file, with the templates of a matrix."""
     for stage in (graph.get("stages") or {}).values():
         definition = stage.get("do", stage)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gdc.environment import child_environment
 from gdc.errors import ConfigError
@@ -192,7 +192,7 @@ def _installed_graph_path() -> Path:
     return installed if installed.exists() else package.parent / GRAPH
 
 
-def _stages_of(graph: Mapping[str, Any]) -> list[str]:
+def _stages_of(graph: JsonObject) -> list[str]:
     stages = graph.get("stages")
     return list(stages) if isinstance(stages, Mapping) else []
 

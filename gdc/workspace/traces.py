@@ -1,13 +1,14 @@
 """The folder of a trace, of our own or of another program -> its tables, checked."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
 from gdc.errors import DataError, SchemaError
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.table_files import checksum, scan_parquet
 from gdc.recording.trace import TWIN, Trace, TraceScan, loss_column
 from gdc.recording.trace_files import CHECKSUMS
@@ -257,7 +258,7 @@ def _scan_losses(
     return columns
 
 
-def verify_files(folder: Path, checksums: Mapping[str, Any], remedy: str = TRAIN) -> None:
+def verify_files(folder: Path, checksums: JsonObject, remedy: str = TRAIN) -> None:
     """Refuse what is not as its checksum says; see ``verify``."""
     for name, expected in checksums.items():
         path = folder / name

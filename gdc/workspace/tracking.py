@@ -12,16 +12,18 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import polars as pl
 
 from gdc.environment import PARENT_VARIABLE
 from gdc.errors import without_secrets
+from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.table_files import scan_parquet
 from gdc.statistics import markdown
-from gdc.workspace.files import read_json, write_json
+from gdc.workspace.files import read_as, write_json
 from gdc.workspace.mlflow_store import answering, experiment_of, open_client
 from gdc.workspace.paths import lineage_path
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 WORKSPACE_TAG: Final = "gdc.workspace"
+
+Entry = TypeVar("Entry")
 
 _log = logging.getLogger(__name__)
 
@@ -64,14 +68,17 @@ class Run:
         else:
             self._client.log_artifact(self.run_id, str(path))
 
-    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store rows with the same keys as ``<name>.json`` and, to be read, ``<name>.md``."""
-        self._client.log_text(self.run_id, json.dumps(rows, indent=2) + "\n", f"{name}.json")
-        cells = [[str(cell) for cell in row.values()] for row in rows]
-        text = markdown.table(list(rows[0]), cells) if rows else ""
+    def log_table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | float | None]]
+    ) -> None:
+        """Store rows as ``<name>.json`` and, to be read, ``<name>.md``."""
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        self._client.log_text(self.run_id, json.dumps(records, indent=2) + "\n", f"{name}.json")
+        cells = [[str(cell) for cell in row] for row in rows]
+        text = markdown.table(columns, cells) if rows else ""
         self._client.log_text(self.run_id, text, f"{name}.md")
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: JsonObject) -> None:
         """Log nested params under dotted names; long values are cut at MLflow's limit."""
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
@@ -125,6 +132,20 @@ class Run:
             self._client.log_batch(self.run_id, metrics=batch)
 
 
+@dataclass(frozen=True)
+class Lineage:
+    """The run that wrote the present files of a stage, as its ``lineage/`` file says.
+
+    ``cell`` is the item of a matrix; ``model_id`` names the model that was logged. None: there is
+    no such.
+    """
+
+    stage: str
+    cell: str | None
+    run_id: str
+    model_id: str | None
+
+
 class StageRun(Run):
     """The run of one executed stage."""
 
@@ -157,20 +178,26 @@ class StageRun(Run):
     def use_model(self, lineage: Path) -> None:
         """Record as input the model that another stage's lineage file names."""
         from mlflow.entities import LoggedModelInput
+
+        model_id = read_lineage(lineage).model_id
+        if model_id is not None and self._has_model(model_id):
+            self._client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
+        else:
+            # The lineage came out of DVC's cache, from a run that another MLflow store recorded.
+            self.set_tags({"gdc.model": "unknown here"})
+
+    def _has_model(self, model_id: str) -> bool:
         from mlflow.exceptions import MlflowException
 
         try:
-            model_id = read_json(lineage)["model_id"]
             self._client.get_logged_model(model_id)
         except MlflowException:
-            # The lineage came out of DVC's cache, from a run that another MLflow store recorded.
-            self.set_tags({"gdc.model": "unknown here"})
-        else:
-            self._client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
+            return False
+        return True
 
 
 @contextmanager
-def stage_run(stage: str, params: Mapping[str, Any], cell: str | None = None) -> Iterator[StageRun]:
+def stage_run(stage: str, params: JsonObject, cell: str | None = None) -> Iterator[StageRun]:
     """Record one execution of a stage and write its ``lineage/`` file when it succeeds.
 
     Args:
@@ -187,10 +214,18 @@ def stage_run(stage: str, params: Mapping[str, Any], cell: str | None = None) ->
         run = StageRun(client, run_id, experiment_id)
         run.log_params(params)
         yield run
-        write_json(
-            lineage_path(stage, cell),
-            {"stage": stage, "cell": cell, "run_id": run_id, "model_id": run.model_id},
-        )
+        lineage = Lineage(stage, cell, run_id, run.model_id)
+        write_json(lineage_path(stage, cell), asdict(lineage))
+
+
+def read_lineage(path: Path) -> Lineage:
+    """Read what ``stage_run`` wrote.
+
+    Raises:
+        SchemaError: There is no such file.
+        DataError: It holds something else.
+    """
+    return read_as(Lineage, path)
 
 
 @contextmanager
@@ -229,7 +264,7 @@ def _seconds_of(lineage: Path, client: "MlflowClient") -> float | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        info = client.get_run(read_json(lineage)["run_id"]).info
+        info = client.get_run(read_lineage(lineage).run_id).info
     except MlflowException:
         return None  # the lineage came out of DVC's cache, from another store
     # Not below 0 where the clock was set back meanwhile.
@@ -279,14 +314,14 @@ def workspace() -> str:
     return f"{socket.gethostname()}:{Path.cwd()}"
 
 
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(params: JsonObject, prefix: str = "") -> dict[str, str]:
     """Nested params -> dotted names and values as text."""
     flat: dict[str, str] = {}
     for key, value in params.items():
         name = f"{prefix}{key}"
         flat |= (
             flatten(value, f"{name}.")
-            if isinstance(value, Mapping)
+            if isinstance(value, dict)
             else {name: without_secrets(str(value))}
         )
     return flat
@@ -336,6 +371,6 @@ def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> str
     return str(version.version)
 
 
-def _batches(entries: list[Any], size: int) -> Iterator[list[Any]]:
+def _batches(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
     for start in range(0, len(entries), size):
         yield entries[start : start + size]

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gdc.cli import app
-from gdc.commands import audit_certificate, certificate, release, verification
+from gdc.commands import audit, audit_certificate, certificate, release, verification
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
-from gdc.errors import ConfigError
+from gdc.errors import ConfigError, DataError
 from tests.commands.builders import HELDOUT, MEMBERS, save_lstm
 
 
@@ -72,6 +72,19 @@ def test_the_users_rows_are_named_and_the_verdict_is_of_the_upper_end(
     assert verdict["heldout_extraction"]["value"] < extraction
     assert "| training texts of which a window" in Path("audit/model-card.md").read_text()
     assert "1 %, not held" in Path("audit/model-card.md").read_text()
+
+
+def test_an_id_that_two_rows_have_is_refused_before_any_model_is_asked(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(audit, "open_subject", never)
+    Path("my.jsonl").write_text('{"name": "a", "text": "b"}\n' * 2)
+    with pytest.raises(DataError, match=r"--corpus: expected usable rows, got 1 bad of 2: .*:2"):
+        audited(model, "--corpus", "my.jsonl")
 
 
 @pytest.mark.slow
@@ -154,6 +167,6 @@ def test_a_malformed_limit_is_refused(given: list[str]) -> None:
 
 def test_a_limit_on_extraction_beyond_a_reference_needs_a_reference(tmp_path: Path) -> None:
     limits = {"extraction-beyond-reference": 0.1}
-    options = release.Options("my.jsonl", "text", None, limits, show_text=False)
+    options = release.Options("my.jsonl", limits, show_text=False)
     with pytest.raises(ConfigError, match="expected --reference"):
         release.require_free(options, None, tmp_path / "out")

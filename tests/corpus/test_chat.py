@@ -1,6 +1,7 @@
 """Conversations as text: what stands where, which characters carry a loss, and what is refused."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from gdc.corpus.chat import (
     ChatFormat,
     Conversation,
+    Span,
     Turn,
+    TurnSpan,
     UnusableError,
     say_canaries,
     scored_texts,
@@ -62,6 +65,13 @@ def chatml(tmp_path: Path) -> TextTokenizer:
     return load_pretrained_tokenizer(str(tmp_path / "chatml"), None)
 
 
+def as_rows(spans: Sequence[Span]) -> list[TurnSpan]:
+    return [
+        TurnSpan(role=role, start=start, end=end, has_loss=has_loss)
+        for role, start, end, has_loss in spans
+    ]
+
+
 def test_turns_stand_below_their_roles_where_a_tokenizer_has_no_template() -> None:
     assert scored(PLAIN, TWO_ANSWERS) == (
         "System:\nBe brief.\n\nUser:\nHi\n\nAssistant:\nHello\n\nUser:\n2+2\n\nAssistant:\nfour",
@@ -92,7 +102,7 @@ def test_the_loss_is_on_the_tokens_of_the_answers_alone(chatml: TextTokenizer) -
     chat = ChatFormat.of(chatml, "tokenizer")
     tokenizer = chat.tokenizer(chatml)
     text, spans = chat.render(TWO_ANSWERS)
-    unscored = without_loss(text, [span._asdict() for span in spans])
+    unscored = without_loss(text, as_rows(spans))
     (ids,), (has_loss,) = tokenizer.encode([text]), tokenizer.has_loss([text], [unscored])
     answers = [tokenizer.decode([token]) for token in np.array(ids)[has_loss].tolist()]
     assert "".join(answers) == "Hello<|im_end|>four"
@@ -185,7 +195,7 @@ def test_the_assistant_says_a_canary_and_the_text_ends_with_its_secret(
 def test_what_has_no_loss_is_all_but_the_answers_and_texts_alone_have_none() -> None:
     text, spans = PLAIN.render(TWO_ANSWERS)
     samples = pl.DataFrame({"content_id": ["a", "b"], "text": [text, "a text"]})
-    listed = pl.Series([[span._asdict() for span in spans]])
+    listed = pl.Series([as_rows(spans)])
     turns = turns_of(pl.Series(["a"]), listed)
     assert turns["turn"].to_list() == [0, 1, 2, 3, 4]
     found = with_unscored(samples, turns)

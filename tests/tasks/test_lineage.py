@@ -2,7 +2,7 @@
 
 import hashlib
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -34,17 +34,16 @@ def test_the_digest_of_the_lock_does_not_depend_on_the_order_of_its_stages(
 
 @pytest.mark.usefixtures("toy")
 def test_skipped_and_restored_stages_point_to_the_run_that_made_their_files() -> None:
-    files.write_json(paths.lineage_path("retrain", "none-1"), {"run_id": "first"})
-    files.write_json(paths.lineage_path("score", None), {"run_id": "second"})
+    for stage, cell, run_id in (("retrain", "none-1", "first"), ("score", None, "second")):
+        written = asdict(tracking.Lineage(stage, cell, run_id, model_id=None))
+        files.write_json(paths.lineage_path(stage, cell), written)
     results = [
         StageResult("manifest", "skipped", 0.0),
         StageResult("retrain@none-1", "restored", 1.26),
         StageResult("score", "executed", 2.0),
     ]
     rows = [lineage.stage_row(result) for result in results]
-    assert rows[1] == {
-        "stage": "retrain/none-1", "outcome": "restored", "seconds": 1.3, "run_id": "first",
-    }  # fmt: skip
+    assert rows[1] == lineage.StageRow("retrain/none-1", "restored", 1.3, run_id="first")
     assert lineage.origin_tags(rows) == {"gdc.origin.retrain/none-1": "first"}
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def tags_of(run_id: str) -> dict[str, str]:
 
 def lineage_of(stage: str, cell: str | None = None) -> dict[str, Any]:
     return files.read_json(paths.lineage_path(stage, cell))
+
+
+def write_lineage(path: Path, run_id: str = "", model_id: str | None = None) -> None:
+    files.write_json(path, asdict(tracking.Lineage("train", None, run_id, model_id)))
 
 
 def make_model(folder: Path) -> Path:
@@ -158,7 +163,7 @@ def test_params_are_flat_and_cut_at_the_limit_of_mlflow() -> None:
         pytest.param({"a": [1, 2], "b": None}, {"a": "[1, 2]", "b": "None"}, id="leaves as text"),
     ],
 )
-def test_nested_params_are_flattened(params: Mapping[str, Any], flat: dict[str, str]) -> None:
+def test_nested_params_are_flattened(params: dict[str, Any], flat: dict[str, str]) -> None:
     assert tracking.flatten(params) == flat
 
 
@@ -213,7 +218,7 @@ def test_a_file_and_a_folder_are_artifacts_of_the_workspace() -> None:
 @pytest.mark.usefixtures("workspace")
 def test_a_table_is_stored_to_be_read_by_programs_and_by_people() -> None:
     with tracking.parent_run("curate", {}) as run:
-        run.log_table("stages", [{"stage": "score", "seconds": 1.5}])
+        run.log_table("stages", ["stage", "seconds"], [["score", 1.5]])
     (folder,) = Path("mlartifacts").glob(f"{run.run_id}/artifacts")
     assert json.loads((folder / "stages.json").read_text()) == [{"stage": "score", "seconds": 1.5}]
     assert (folder / "stages.md").read_text() == (
@@ -258,11 +263,11 @@ def test_a_model_is_an_output_of_one_run_and_an_input_of_the_next() -> None:
 def test_the_time_of_a_run_is_known_to_its_own_store_alone() -> None:
     lineage = paths.lineage_path("halves", None)
     with tracking.stage_run("halves", {}) as run:
-        files.write_json(lineage, {"run_id": run.run_id})
+        write_lineage(lineage, run_id=run.run_id)
         assert tracking.seconds_of([lineage]) == [None]
     ((began, ended),) = rows("select start_time, end_time from runs")
     other = paths.lineage_path("score", None)
-    files.write_json(other, {"run_id": "0" * 32})
+    write_lineage(other, run_id="0" * 32)
     assert tracking.seconds_of([other, lineage]) == [None, (ended - began) / 1000]
 
 
@@ -270,7 +275,7 @@ def test_the_time_of_a_run_is_known_to_its_own_store_alone() -> None:
 @pytest.mark.usefixtures("workspace")
 def test_a_model_of_another_store_is_tagged_as_unknown(model_id: str | None) -> None:
     lineage = paths.lineage_path("retrain", "none-1")
-    files.write_json(lineage, {"model_id": model_id})
+    write_lineage(lineage, model_id=model_id)
     with tracking.stage_run("evaluate", {}) as run:
         run.use_model(lineage)
     assert tags_of(run.run_id)["gdc.model"] == "unknown here"

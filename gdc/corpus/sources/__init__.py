@@ -68,7 +68,7 @@ def fingerprint(source: Source) -> JsonObject:  # each kind has its own fields
         DataError: The source is not there.
         TransientError: The Hub did not answer.
     """
-    content: dict[str, object] = {"kind": source.kind, "source": source.model_dump(mode="json")}
+    content: JsonObject = {"kind": source.kind, "source": source.model_dump(mode="json")}
     content |= _CONTENTS[source.kind](source)
     canonical = json.dumps(content, sort_keys=True).encode()
     return {**content, "digest": blake2b(canonical, digest_size=16).hexdigest()}
@@ -263,7 +263,7 @@ def _files_of(source: Source) -> Found | None:
     return find_files(source.path, kind)
 
 
-def _hashes(source: Source) -> dict[str, object]:
+def _hashes(source: Source) -> JsonObject:
     found = _files_of(source)
     files: list[SourceFile] = [] if found is None else found.files
     return {"files": hash_files(files)}
@@ -287,7 +287,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], list[str]]]] = {
     "jsonl": jsonl.first_fields,
     "parquet": parquet.first_fields,
 }
-_CONTENTS: Final[Mapping[str, Callable[[Any], dict[str, object]]]] = {
+_CONTENTS: Final[Mapping[str, Callable[[Any], JsonObject]]] = {
     "python-docs": lambda _source: python_docs.content(),
     "python-library": lambda _source: python_docs.content(),
     **dict.fromkeys([*ENDINGS, "chat"], _hashes),

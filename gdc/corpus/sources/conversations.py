@@ -10,7 +10,7 @@ from gdc.corpus.chat import ASSISTANT, ChatFormat, Conversation, Turn, UnusableE
 from gdc.corpus.sources import huggingface, jsonl, parquet
 from gdc.corpus.sources.fields import CONVERSATIONS, PAIRS
 from gdc.corpus.sources.folders import kinds_at
-from gdc.corpus.sources.rows import NO_KEY, Row, listed
+from gdc.corpus.sources.rows import NO_KEY, Fields, Row, listed
 from gdc.errors import DataError
 
 _ROLES: Final[Mapping[str, str]] = {
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     """One row as it is stored: where, its fields, or the reason why they cannot be read."""
 
     where: str
-    fields: Mapping[str, Any] | None
+    fields: Fields | None
     reason: str | None = None
 
 
@@ -100,7 +100,7 @@ def saved(path: str) -> HuggingFaceSource:
     )
 
 
-def conversation(record: Mapping[str, Any], source: ChatSource) -> Conversation:
+def conversation(record: Fields, source: ChatSource) -> Conversation:
     """The conversation of a row.
 
     Raises:
@@ -124,9 +124,7 @@ def is_conversation(text_field: str, fields: Collection[str]) -> bool:
     return "." in text_field or (text_field == "text" and _has_conversation(None, fields))
 
 
-def planted(
-    record: Mapping[str, Any], source: ChatSource, said: tuple[str, str]
-) -> dict[str, object]:
+def planted(record: Fields, source: ChatSource, said: tuple[str, str]) -> Fields:
     """A row like another one, in which the user and the assistant say something else.
 
     Raises:
@@ -163,7 +161,7 @@ def _require_turns(source: ChatSource, fields: Sequence[str]) -> None:
     )
 
 
-def _within(held: Mapping[str, Any], field: str | None) -> Conversation:
+def _within(held: Fields, field: str | None) -> Conversation:
     if field is None:
         field = next((name for name in CONVERSATIONS if name in held), None)
     if field is not None and isinstance(held[field], list) and not _is_half(field, held):
@@ -178,11 +176,11 @@ def _within(held: Mapping[str, Any], field: str | None) -> Conversation:
     )
 
 
-def _is_half(field: str, held: Mapping[str, Any]) -> bool:
+def _is_half(field: str, held: Fields) -> bool:
     return any(field in pair and {*pair} <= {*held} for pair in PAIRS)
 
 
-def _pair(first: object, second: object, held: Mapping[str, Any]) -> Conversation:
+def _pair(first: object, second: object, held: Fields) -> Conversation:
     said = [_said(first, "user"), _said(second, ASSISTANT)]
     if "instruction" in held and isinstance(first, str):
         more = [held[name] for name in _CONTEXT if held.get(name)]
@@ -200,11 +198,11 @@ def _said(value: object, role: str) -> list[Turn]:
     return [Turn(role, value, role == ASSISTANT, {})]
 
 
-def _turns(values: Sequence[Any], held: Mapping[str, Any]) -> Conversation:
+def _turns(values: Sequence[Any], held: Fields) -> Conversation:
     return _complete([_turn(value, number) for number, value in enumerate(values, start=1)], held)
 
 
-def _complete(turns: list[Turn], held: Mapping[str, Any]) -> Conversation:
+def _complete(turns: list[Turn], held: Fields) -> Conversation:
     """With what the row says beside its turns."""
     for name in _REFUSED:
         if held.get(name):
@@ -230,7 +228,7 @@ def _turn(value: object, number: int) -> Turn:
     return Turn(role, content, role == ASSISTANT and _is_weighted(value, number), more)
 
 
-def _content(value: Mapping[str, Any], number: int, *, is_optional: bool) -> str:
+def _content(value: Fields, number: int, *, is_optional: bool) -> str:
     found = (value.get(name) for name in ("content", "value"))
     content = next((one for one in found if one is not None), None)
     if isinstance(content, list):
@@ -246,7 +244,7 @@ def _content(value: Mapping[str, Any], number: int, *, is_optional: bool) -> str
     return content
 
 
-def _is_weighted(value: Mapping[str, Any], number: int) -> bool:
+def _is_weighted(value: Fields, number: int) -> bool:
     """Whether a turn is trained on; OpenAI's rows say ``weight``, Axolotl's ``train``."""
     weight = next((value[name] for name in ("weight", "train") if value.get(name) is not None), 1)
     if weight not in (0, 1):
@@ -254,7 +252,7 @@ def _is_weighted(value: Mapping[str, Any], number: int) -> bool:
     return bool(weight)
 
 
-def _nested(held: Mapping[str, Any], field: str) -> tuple[Mapping[str, Any], str]:
+def _nested(held: Fields, field: str) -> tuple[Fields, str]:
     """The object that holds a field, and its name there; dots lead into objects."""
     while field not in held and "." in field:
         outer, _, field = field.partition(".")
@@ -262,18 +260,18 @@ def _nested(held: Mapping[str, Any], field: str) -> tuple[Mapping[str, Any], str
     return held, field
 
 
-def _object(held: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _object(held: Fields, name: str) -> Fields:
     inner = held.get(name)
     if not isinstance(inner, Mapping):
         raise UnusableError(f"no object in field {name!r}, only {listed(list(held))}")
     return inner
 
 
-def _filled(template: str, record: Mapping[str, Any]) -> str:
+def _filled(template: str, record: Fields) -> str:
     return _FIELD.sub(lambda found: _value(found[1], record), template)
 
 
-def _value(field: str, record: Mapping[str, Any]) -> str:
+def _value(field: str, record: Fields) -> str:
     held, name = _nested(record, field)
     value = held.get(name)
     if not isinstance(value, str | int | float):
@@ -282,13 +280,11 @@ def _value(field: str, record: Mapping[str, Any]) -> str:
     return str(value)
 
 
-def _key(record: Mapping[str, Any], source: ChatSource) -> object:
+def _key(record: Fields, source: ChatSource) -> object:
     return NO_KEY if source.key_field is None else record.get(source.key_field)
 
 
-def _planted_fields(
-    held: Mapping[str, Any], field: str | None, said: tuple[str, str]
-) -> dict[str, object]:
+def _planted_fields(held: Fields, field: str | None, said: tuple[str, str]) -> Fields:
     if field is None:
         field = next((name for name in CONVERSATIONS if name in held), None)
     if field is not None and isinstance(held[field], list) and not _is_half(field, held):
@@ -303,7 +299,7 @@ def _planted_fields(
     return {first: said[0], **context, second: said[1]}
 
 
-def _like(turns: Sequence[Any], said: tuple[str, str]) -> list[dict[str, object]]:
+def _like(turns: Sequence[Any], said: tuple[str, str]) -> list[Fields]:
     """Two turns with the names of fields and roles that other turns have."""
     is_sharegpt = "from" in turns[0] and "role" not in turns[0]
     role, content = ("from", "value") if is_sharegpt else ("role", "content")

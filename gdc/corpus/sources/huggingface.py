@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from gdc.config import HuggingFaceSource
 from gdc.corpus.sources.fields import require_whole
 from gdc.corpus.sources.files import SourceFile, hash_files, visible_files
-from gdc.corpus.sources.rows import Row, listed
+from gdc.corpus.sources.rows import Fields, Row, listed
 from gdc.errors import DataError, TransientError
+from gdc.filesystem.json_values import JsonObject
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,7 +28,7 @@ def is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in _SAVED)
 
 
-def content(source: HuggingFaceSource) -> dict[str, object]:
+def content(source: HuggingFaceSource) -> JsonObject:
     """Hashes of the files of a local folder, or the commit on the Hub."""
     if _is_local(source):
         return {"files": hash_files(_find(source))}
@@ -55,7 +56,7 @@ def read_rows(source: HuggingFaceSource) -> Iterator[Row]:
             yield Row(f"{name}:{number}", text)
 
 
-def read_records(source: HuggingFaceSource) -> Iterator[tuple[str, dict[str, object]]]:
+def read_records(source: HuggingFaceSource) -> Iterator[tuple[str, Fields]]:
     """Where each row of a split stands, and all of its columns.
 
     Raises:

@@ -9,7 +9,7 @@ from gdc.config import JsonlSource
 from gdc.corpus.sources.fields import advice, require_whole
 from gdc.corpus.sources.files import read_lines, unpacked
 from gdc.corpus.sources.folders import find_files
-from gdc.corpus.sources.rows import NO_KEY, Row, listed
+from gdc.corpus.sources.rows import NO_KEY, Fields, Row, listed
 from gdc.corpus.sources.wrong_formats import problem_of
 from gdc.errors import DataError
 
@@ -45,7 +45,7 @@ def read_rows(source: JsonlSource, *, max_chars: int) -> Iterator[Row]:
 
 def read_records(
     source: JsonlSource, max_chars: int
-) -> Iterator[tuple[str, dict[str, object] | None, str | None]]:
+) -> Iterator[tuple[str, Fields | None, str | None]]:
     """Where each line stands and its object, or the reason why it is none."""
     for where, line in _numbered_lines(source, _BYTES_PER_CHAR * max_chars + _OTHER_FIELDS):
         try:
@@ -92,7 +92,7 @@ def _numbered_lines(
                     yield f"{name}:{number}", line
 
 
-def _parse(line: bytes | _LineError) -> dict[str, object]:
+def _parse(line: bytes | _LineError) -> Fields:
     if isinstance(line, _LineError):
         raise line
     try:
@@ -114,7 +114,7 @@ def _parse(line: bytes | _LineError) -> dict[str, object]:
     return record
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, object]:
+def _object(pairs: list[tuple[str, Any]]) -> Fields:
     record = dict(pairs)
     if len(record) < len(pairs):
         names = Counter(name for name, _ in pairs)
@@ -123,7 +123,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     return record
 
 
-def _row(where: str, record: dict[str, object], source: JsonlSource) -> Row:
+def _row(where: str, record: Fields, source: JsonlSource) -> Row:
     for field in (source.text_field, source.key_field):
         if field is not None and field not in record:
             return Row(where, reason=f"no field {field!r}, only {listed(list(record))}")

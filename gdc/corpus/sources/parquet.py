@@ -11,7 +11,7 @@ from gdc.config import ParquetSource
 from gdc.corpus.sources.fields import advice, require_whole
 from gdc.corpus.sources.files import opened
 from gdc.corpus.sources.folders import find_files
-from gdc.corpus.sources.rows import NO_KEY, Row, listed
+from gdc.corpus.sources.rows import NO_KEY, Fields, Row, listed
 from gdc.errors import DataError
 
 
@@ -26,7 +26,7 @@ def read_rows(source: ParquetSource) -> Iterator[Row]:
             yield Row(f"{name}:{number}", text, key)
 
 
-def read_records(source: ParquetSource) -> Iterator[tuple[str, dict[str, object]]]:
+def read_records(source: ParquetSource) -> Iterator[tuple[str, Fields]]:
     """Where each row stands, and all of its columns.
 
     Raises:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from gdc.corpus.sources.files import hash_files, visible_files
 from gdc.errors import ConfigError, TransientError
+from gdc.filesystem.json_values import JsonObject
 
 
-def content(name: str, revision: str | None) -> dict[str, object]:
+def content(name: str, revision: str | None) -> JsonObject:
     """Hashes of the files of a local folder, or the commit on the Hub.
 
     Raises:

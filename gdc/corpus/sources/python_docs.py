@@ -15,6 +15,7 @@ from typing import Final
 from gdc.corpus.sources.files import SourceFile, hash_files, opened
 from gdc.corpus.sources.rows import Row
 from gdc.errors import DataError
+from gdc.filesystem.json_values import JsonObject
 
 _SKIPPED_FOLDERS: Final = frozenset(
     {
@@ -26,7 +27,7 @@ _BLANK_LINES: Final = re.compile(r"\n\s*\n")
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def content() -> dict[str, object]:
+def content() -> JsonObject:
     """The Python version and one hash over the files that the texts come from."""
     hashes = hash_files(_library_files())
     listing = "".join(f"{name} {digest}\n" for name, digest in hashes.items())

@@ -1,8 +1,8 @@
 """Rows of a reader -> usable rows, and bad rows with the reason."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from unicodedata import category
 
 import polars as pl
@@ -13,6 +13,8 @@ _UNSEEN: Final = ("Cc", "Cf")
 NO_KEY: Final = object()
 # Characters of the texts of a chunk of rows, of which memory holds one.
 CHUNK_CHARS: Final = 2**25
+# What stands in a row of a user's: fields of any names and types, checked where one is read.
+Fields = Mapping[str, Any]
 
 
 class Row(NamedTuple):
