@@ -108,6 +108,8 @@ SELF_INFLUENCE: Final = pl.Schema(
     }
 )
 
+# One row is a training sample: its weight in the last pass of a run that revised the weights.
+LAST_WEIGHTS: Final = pl.Schema({"sample_id": pl.String(), "weight": pl.Float64()})
 # One row is a training or held-out sample. `seen` has an entry for each reference model: whether
 # the sample is in its half. No model is trained on a held-out sample, whatever the entry.
 HALVES: Final = pl.Schema({"sample_id": pl.String(), "seen": pl.List(pl.Boolean)})

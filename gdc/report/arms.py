@@ -5,7 +5,8 @@ from dataclasses import replace
 from statistics import fmean, geometric_mean
 
 from gdc.comparison.results import ArmResult, OverSeeds
-from gdc.config import Params
+from gdc.config import Arm, LiveArm, Params
+from gdc.curation.plans import budget
 from gdc.report.model import ArmMetrics
 from gdc.report.tables import ReportTables
 from gdc.statistics.wording import counted, number, percent
@@ -13,21 +14,22 @@ from gdc.statistics.wording import counted, number, percent
 
 def arm_results(tables: ReportTables, params: Params, baseline: str | None) -> list[ArmResult]:
     """The arms in the order of ``retrain.arms``; ratios and differences are paired by seed."""
-    arms = [_arm(arm, tables, params.retrain.seeds) for arm in params.retrain.arms]
+    arms = [_arm(arm, tables, params) for arm in params.retrain.arms]
     base = next((arm for arm in arms if arm.arm == baseline), None)
     compared = [arm if base is None else _compared(arm, base) for arm in arms]
     return [replace(arm, summary=_sentence(arm, base)) for arm in compared]
 
 
-def _arm(arm: str, tables: ReportTables, seeds: Sequence[int]) -> ArmResult:
-    action = tables.plans[arm]["action"]
+def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
+    action, seeds = tables.plans[arm]["action"], params.retrain.seeds
+    num_live = _num_live(params.intervene.rule_of(arm), len(action))
     runs = {seed: tables.metrics[arm, seed] for seed in seeds}
     return ArmResult(
         arm=arm,
         num_dropped=int((action == "drop").sum()),
-        num_weighted=int((action == "weight").sum()),
+        num_weighted=int((action == "weight").sum()) + num_live,
         num_copied=int((action == "copy").sum()),
-        num_changed=int((action != "keep").sum()),
+        num_changed=int((~action.is_in(["keep", "live"])).sum()) + num_live,
         num_masked=int((action == "mask").sum()),
         num_masked_tokens=runs[seeds[0]].num_masked_tokens,
         num_rows=int(tables.plans[arm]["copies"].sum()),
@@ -39,6 +41,11 @@ def _arm(arm: str, tables: ReportTables, seeds: Sequence[int]) -> ArmResult:
         extraction_difference=None,
         summary="",
     )
+
+
+def _num_live(rule: Arm, num_samples: int) -> int:
+    """Samples that an arm ``live`` weighs in each pass; which ones, each run decides itself."""
+    return budget(rule.fraction, num_samples) if isinstance(rule, LiveArm) else 0
 
 
 def _over_seeds(

@@ -15,7 +15,7 @@ from torch import nn
 
 from gdc.config import Model, Params
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, text_chunks, tokens_with_loss
-from gdc.filesystem import durable
+from gdc.filesystem import durable, table_files
 from gdc.filesystem.json_values import JsonObject
 from gdc.training import loop, losses, models
 from gdc.training.batches import TokenizedTexts
@@ -192,8 +192,16 @@ def _pin_commit(config: Model) -> Model:
     return config.model_copy(update={"revision": commit}) if commit else config
 
 
-def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, seed: int) -> None:
-    """Write the model folder; log it with the curves by step."""
+def save(  # noqa: PLR0913  # what was trained, and of which cell
+    model: nn.Module,
+    recording: Recording,
+    stage: StageRun,
+    *,
+    arm: str,
+    seed: int,
+    weights: pl.DataFrame | None = None,
+) -> None:
+    """Write the model folder, with a ``LAST_WEIGHTS`` table if given; log it, curves by step."""
     heldout = [
         (step, loss)
         for (_, step, *_), loss in zip(recording.checkpoints, recording.heldout_means, strict=True)
@@ -206,6 +214,8 @@ def save(model: nn.Module, recording: Recording, stage: StageRun, *, arm: str, s
     with durable.new_folder(path) as folder:
         models.save_model(model, folder)
         files.write_json(folder / "training.json", numbers)
+        if weights is not None:
+            table_files.write_parquet(folder / "weights.parquet", weights)
     stage.log_curve("train_loss", recording.curve)
     stage.log_curve("heldout_loss_mean_over_samples", heldout)
     stage.log_metrics(numbers)

@@ -10,11 +10,13 @@ from gdc.config import InterveneConfig, LiveArm, ShuffledArm
 from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.curation.live import LiveWeights
+from gdc.schema import LAST_WEIGHTS
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts
 from gdc.training.recipe import TrainingData, count_steps
+from gdc.training.recording import Recording
 from gdc.workspace import files, paths, tables
 
 
@@ -54,7 +56,8 @@ def main() -> None:
         if stage is not None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
             stage.log_dataset(f"plan/{cell.arm}", paths.plan_path(cell.arm), "training")
-            fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed)
+            weights = _last_weights(samples, recording)
+            fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed, weights=weights)
 
 
 def _early(samples: pl.DataFrame) -> NDArray[np.bool_] | None:
@@ -68,6 +71,14 @@ def _revision(config: InterveneConfig, arm: str, seed: int) -> LiveWeights | Non
     rule = config.rule_of(arm)
     by_chance = isinstance(config.arms[arm], ShuffledArm)
     return LiveWeights(rule, seed, by_chance) if isinstance(rule, LiveArm) else None
+
+
+def _last_weights(samples: pl.DataFrame, recording: Recording) -> pl.DataFrame | None:
+    """``LAST_WEIGHTS`` table of the run; None if its weights stand in the plan."""
+    if recording.weights is None:
+        return None
+    table = samples.select("sample_id", weight=pl.Series(recording.weights))
+    return table.match_to_schema(LAST_WEIGHTS)
 
 
 def _masked(

@@ -236,6 +236,7 @@ class Trainer:
         for parameter in self.model.parameters():
             self._require_finite(bool(parameter.detach().isfinite().all()))
         self.recording.gain = self._sample_gain()
+        self.recording.weights = self._last_weights()
 
     def state_dict(self) -> State:
         """All that a run needs to resume; for the whole group, so all ranks must call it."""
@@ -381,6 +382,13 @@ class Trainer:
     def _revise_weights(self) -> None:
         if self.data.revision is not None and self.passes:
             self.weights = self.data.revision(*np.stack(self.passes, axis=1))
+
+    def _last_weights(self) -> NDArray[np.float64] | None:
+        if self.data.revision is None:
+            return None
+        # What was revised after a whole last pass, no step has used.
+        passes = self.passes if self.batch_index else self.passes[:-1]
+        return self.data.revision(*np.stack(passes, axis=1)) if passes else self.data.weights
 
     def _reduce_window_losses(self) -> NDArray[np.float64]:
         """Loss of each window in an epoch that has ended, whichever rank trained on it."""

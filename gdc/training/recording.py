@@ -58,6 +58,8 @@ class Recording:
             summed, nats per token; NaN: it was in none. None: not recorded.
         base: Float64, loss of each sample before the first step, nats per token, frozen model.
             None: not recorded.
+        weights: Float64, weight of each sample in the last pass of a run whose weights were
+            revised. None: they were not.
     """
 
     checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Recording:
     snapshots: list[TokenSnapshot] = field(default_factory=list)
     gain: NDArray[np.float64] | None = None
     base: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def checkpoint_table(self) -> pl.DataFrame:
         """``CHECKPOINTS`` table of the recorded checkpoints."""

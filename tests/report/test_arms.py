@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
+from gdc.config import LiveArm, ShuffledArm
+from gdc.report.arms import arm_results
 from tests.report.builders import (
     ORDINARY,
     page_of,
@@ -41,6 +44,29 @@ def test_a_plan_is_counted_by_its_actions() -> None:
         "mask": 0,
         "drop": 0,
     }
+
+
+@pytest.mark.parametrize("arm", ["live", "live-shuffled"])
+def test_an_arm_that_picks_as_it_trains_counts_what_it_weighs_in_a_pass(arm: str) -> None:
+    params = params_of()
+    arms = {
+        **params.intervene.arms,
+        "live": LiveArm(rule="live", fraction=0.4, weight=0.5),
+        "live-shuffled": ShuffledArm(rule="shuffled", of="live"),
+    }
+    tables = tables_of()
+    chosen = params.model_copy(
+        update={
+            "intervene": params.intervene.model_copy(update={"arms": arms}),
+            "retrain": params.retrain.model_copy(update={"arms": ("none", arm)}),
+        }
+    )
+    plan = tables.plans["none"].with_columns(action=pl.lit("live"))
+    metrics = {(name, s): m for (_, s), m in tables.metrics.items() for name in ("none", arm)}
+    picking = replace(tables, plans={**tables.plans, arm: plan}, metrics=metrics)
+    found = arm_results(picking, chosen, "none")[1]
+    # 40 % of 8 samples, rounded.
+    assert (found.num_changed, found.num_weighted, found.num_dropped) == (3, 3, 0)
 
 
 def test_masked_samples_and_tokens_are_counted() -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
-from gdc.scores import REFERENCES, score_samples
+from gdc.scores import REFERENCES, distilled, score_samples
 from gdc.statistics import ranks
 from tests.builders import trace_of
 from tests.scores.builders import config
@@ -93,7 +93,17 @@ def test_it_ranks_ordinary_text_better_than_either_gap_alone(
     found = {
         name: agreement(scores[name].to_numpy()[FAR:], simulated.memorized[FAR:]) for name in NAMES
     }
-    assert found["distilled_gap"] > max(found["reference_gap"], found["in_out_gap"]) + 0.03
+    assert found["distilled_gap"] > max(found["reference_gap"], found["in_out_gap"]) + 0.1
+
+
+def test_trees_of_a_part_of_many_samples_rank_as_well(
+    simulated: Simulated, scores: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distilled, "MAX_FITTED", 200)
+    of_parts = simulated.scores()
+    assert not of_parts.equals(scores)
+    memorized, ours = simulated.memorized[FAR:], of_parts["distilled_gap"].to_numpy()[FAR:]
+    assert agreement(ours, memorized) > agreement(scores["in_out_gap"].to_numpy()[FAR:], memorized)
 
 
 def test_far_beyond_ordinary_text_it_keeps_the_order_of_the_gap(

@@ -155,7 +155,9 @@ def outcome_of(model: nn.Module, recording: Recorded) -> tuple[object, ...]:
     losses = [loss.tobytes() for loss in (*recording.losses, *recording.heldout)]
     gain = None if recording.gain is None else recording.gain.tobytes()
     snapshots = [(step, one.tobytes(), other.tobytes()) for step, one, other in recording.snapshots]
-    return weights_of(model), losses, recording.checkpoints, recording.curve, gain, snapshots
+    weights = None if recording.weights is None else recording.weights.tobytes()
+    run = (recording.checkpoints, recording.curve, gain, snapshots, weights)
+    return weights_of(model), losses, *run
 
 
 def kill_after(  # noqa: PLR0913, PLR0917  # as trained
