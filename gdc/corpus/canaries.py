@@ -276,6 +276,7 @@ def _check_absent(canaries: pl.DataFrame, samples: Chunks) -> None:
         )
 
 
+# Each takes the settings of its family, of a type of its own.
 _FAMILIES: Final[Mapping[str, Callable[[Any, Chunks, int], list[CanaryText]]]] = {
     "digits": _digit_canaries,
     "words": _word_canaries,

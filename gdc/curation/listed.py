@@ -105,7 +105,7 @@ def _require(wrong: pl.DataFrame, expected: str, remedy: str) -> None:
 
 def _row(line: str, where: str) -> tuple[str, str]:
     try:
-        row: Any = json.loads(line)
+        row: Any = json.loads(line)  # of the user's, checked here
         sample_id, action = row["sample_id"], row["action"]
     except (ValueError, KeyError, TypeError, RecursionError):
         sample_id = action = None

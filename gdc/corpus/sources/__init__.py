@@ -274,6 +274,7 @@ def _first(bad_rows: pl.DataFrame) -> str:
     return ", ".join(shown) + (", ..." if bad_rows.height > _NUM_SHOWN else "")
 
 
+# Each takes the source of its kind, of a type of its own: ``Any`` in these three tables.
 _READERS: Final[Mapping[str, Callable[[Any, int, int], Iterator[Row]]]] = {
     "python-docs": lambda _source, _max_chars, _seed: python_docs.read_rows(),
     "python-library": lambda _source, _max_chars, _seed: python_docs.read_paragraphs(),

@@ -113,6 +113,7 @@ def _hash(path: Path) -> str:
         return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
 
+# Each gives a file of another library, all of which read bytes.
 _UNPACKERS: Final[Mapping[str, Callable[[BufferedReader], Any]]] = {
     ".gz": lambda file: GzipFile(fileobj=file),
     ".bz2": BZ2File,
