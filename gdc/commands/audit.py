@@ -221,9 +221,7 @@ class Inputs:
 
     trained: pl.DataFrame  # ``content_id``, ``text`` and ``source`` of every training text
     texts: AuditedTexts
-    rows: (
-        pl.DataFrame
-    )  # ``sample_id`` (key or number), ``source`` and ``content_id`` of those asked
+    rows: pl.DataFrame  # of members: ``sample_id`` (key or number), ``source``, ``content_id``
     num_members: int  # at most
     num_shared: int  # held-out texts that are training texts too
 
