@@ -98,6 +98,7 @@ class Audited:
     rows: pl.DataFrame  # as in ``Inputs``
     tokenizer: TextTokenizer
     windows: pl.DataFrame  # ``WINDOWS`` of the samples with ``bits_elsewhere``
+    records: TokenRecords  # of the samples
     reference: TokenRecords | None  # of the samples
 
 
@@ -139,7 +140,8 @@ def run_audit(request: Request, num_members: int, folder: Path) -> Audited:
     roc = _draw_roc(measured, folder) if request.heldout else None
     files.write_json(folder / "report.json", to_json(measured.report))
     files.write_text(folder / "report.html", page.render_audit(measured.report, roc))
-    return Audited(measured, samples, inputs.rows, tokenizer, found, recorded.reference)
+    of_samples = inputs.texts.records_of_samples(tokens)
+    return Audited(measured, samples, inputs.rows, tokenizer, found, of_samples, recorded.reference)
 
 
 def measure_again(folder: Path) -> Measured:
@@ -221,7 +223,9 @@ class Inputs:
 
     trained: pl.DataFrame  # ``content_id``, ``text`` and ``source`` of every training text
     texts: AuditedTexts
-    rows: pl.DataFrame  # of members: ``sample_id`` (key or number), ``source``, ``content_id``
+    # Of members: ``sample_id`` (key or number), ``source`` and ``content_id``, and of
+    # conversations ``turns``.
+    rows: pl.DataFrame
     num_members: int  # at most
     num_shared: int  # held-out texts that are training texts too
 
@@ -250,7 +254,7 @@ def read_inputs(request: Request, num_members: int, tokenizer: TextTokenizer) ->
     rows = _read(request.corpus, "corpus", request, tokenizer)
     trained = _distinct(rows)
     chosen, num_shared = _samples(trained, request, num_members, tokenizer)
-    asked = rows.select("sample_id", "source", "content_id").filter(
+    asked = rows.select("sample_id", "source", "content_id", *_turns(rows)).filter(
         pl.col("content_id").is_in(chosen.filter("is_member")["sample_id"].implode())
     )
     canaries, chat = read_canaries(request.canaries), chat_format(request.corpus, tokenizer)
@@ -372,7 +376,8 @@ def _samples(
 def _read(source: Source, name: str, request: Request, tokenizer: TextTokenizer) -> pl.DataFrame:
     """``content_id``, ``text``, ``source`` and ``sample_id`` (key or number) of every row.
 
-    Of conversations there is ``unscored`` too, the spans outside of what the assistant says.
+    Of conversations there are ``unscored`` too, the spans outside of what the assistant says, and
+    ``turns``.
     """
     chat = chat_format(source, tokenizer)
     with naming_options(f"--{name}"):
@@ -384,11 +389,16 @@ def _read(source: Source, name: str, request: Request, tokenizer: TextTokenizer)
     if chat is not None:
         contents = with_unscored(contents, turns_of(contents["content_id"], rows.rows["turns"]))
     ids = rows.rows.get_column("key", default=pl.int_range(pl.len()).cast(pl.String))
-    return contents.with_columns(sample_id=ids)
+    return contents.with_columns(rows.rows.select(_turns(rows.rows)), sample_id=ids)
+
+
+def _turns(rows: pl.DataFrame) -> list[str]:
+    return [name for name in ("turns",) if name in rows.columns]
 
 
 def _distinct(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.drop("sample_id").unique("content_id", keep="first", maintain_order=True)
+    rows = rows.drop("sample_id", *_turns(rows))
+    return rows.unique("content_id", keep="first", maintain_order=True)
 
 
 def open_subject(model: str, tokenizer: TextTokenizer, block_size: int | None) -> Subject:

@@ -8,6 +8,7 @@ from typing import Final
 import polars as pl
 
 from gdc import scores
+from gdc.commands import map_tokens
 from gdc.commands.map import UNTESTED_AXIS, choose_mode
 from gdc.commands.own_files import (
     OwnRows,
@@ -19,23 +20,23 @@ from gdc.commands.own_files import (
 )
 from gdc.config import AUTO, Params
 from gdc.corpus import near_duplicates
+from gdc.corpus.chat import ChatFormat
 from gdc.corpus.samples import content_id, normalize
 from gdc.corpus.sources.folders import kinds_at
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
-from gdc.mapping import calibration, causes, quadrants, spans
+from gdc.mapping import calibration, causes, quadrants
 from gdc.mapping.score_cards import AutoAxis, Calibration
-from gdc.mapping.spans import SpansSummary
 from gdc.recording.trace import Trace
 from gdc.report import map_report
 from gdc.report.map_report import MapReport
 from gdc.report.tables import ReportTables
-from gdc.schema import FLAGGED, QUADRANT_TABLE, SCORES, SCORES_BY_RUN, SPANS
+from gdc.schema import FLAGGED, QUADRANT_TABLE, SCORES, SCORES_BY_RUN, SPANS, TURN_LOSSES
 from gdc.workspace import files, outputs, project, tables, trace_checks, traces
 
 WRITTEN: Final = (
     "scores.parquet", "scores.json", "quadrants.parquet", "quadrants.json", "samples.parquet",
-    "spans.parquet", "report.json", "report.html",
+    "spans.parquet", "turns.parquet", "report.json", "report.html",
 )  # fmt: skip
 _ALWAYS: Final = (
     "total_drop", "std", "iqr", "final_loss", "initial_loss", "mean_loss", "min_loss", "zlib",
@@ -97,7 +98,7 @@ class _Samples:
     heldout: pl.DataFrame
     canaries: pl.DataFrame
     num_others: int  # rows that are no samples of the trace
-    is_chat: bool  # whether they are conversations
+    chat: ChatFormat | None  # of conversations; None: they are none
 
 
 def run(request: Request, out: Path, limit: int, ray: str | None = None) -> MapReport:
@@ -145,12 +146,12 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
         rules = _rules(request, trace, params)
         _require_sound(request.trace, rules.score.mode)
         found = _read_samples(request, trace)
-        report_tables, rules = _measure(request, trace, found, rules)
+        report_tables, turns, rules = _measure(request, trace, found, rules)
     warnings = [*_warnings(request, found), *_late_start(trace, rules)]
     ranked = map_report.rank_samples(report_tables)
     report = map_report.build_map_report(report_tables, ranked, rules, warnings)
     page = map_report.render_map(report, ranked, trace)
-    _write(report_tables, out)
+    _write(report_tables, turns, out)
     tables.write_table(out / "samples.parquet", ranked, ranked.schema)
     files.write_json(out / "report.json", report.model_dump(mode="json"))
     files.write_text(out / "report.html", page)
@@ -159,8 +160,8 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
 
 def _measure(
     request: Request, trace: Trace, found: _Samples, rules: Params
-) -> tuple[ReportTables, Params]:
-    """All tables of the map, and the rules with the axis that was chosen."""
+) -> tuple[ReportTables, pl.DataFrame, Params]:
+    """All tables of the map, ``TURN_LOSSES``, and the rules with the axis that was chosen."""
     texts = pl.concat([found.corpus, found.heldout], how="diagonal")
     scored = scores.score_samples([trace], [texts], rules.score, seed=rules.seed)
     table = scored.samples.join(
@@ -170,7 +171,9 @@ def _measure(
     rules = _with_axis(rules, judged)
     runs = pl.DataFrame(schema=SCORES_BY_RUN)
     mapped, summary = quadrants.partition(table, runs, rules.partition)
-    memorized, spans_summary = _spans(request, trace, _flagged(found.corpus, mapped), rules)
+    flagged = mapped.filter(pl.col("quadrant").is_in(FLAGGED))["sample_id"]
+    how = (request.tokenizer_in_use, found.chat)
+    of_tokens = map_tokens.find(trace.tokens, found.corpus, flagged, how, rules.spans)
     measured = ReportTables(
         corpus=found.corpus,
         canaries=found.canaries,
@@ -181,18 +184,19 @@ def _measure(
         scores_summary=scored.summary,
         quadrants_summary=summary,
         num_quarantined=0,
-        spans=memorized,
-        spans_summary=spans_summary,
+        spans=of_tokens.spans,
+        spans_summary=of_tokens.summary,
         calibration=judged,
     )
-    return measured, rules
+    return measured, of_tokens.turns, rules
 
 
-def _write(found: ReportTables, out: Path) -> None:
+def _write(found: ReportTables, turns: pl.DataFrame, out: Path) -> None:
     outputs.claim(out, WRITTEN)
     tables.write_table(out / "scores.parquet", found.scores, SCORES)
     tables.write_table(out / "quadrants.parquet", found.quadrants, QUADRANT_TABLE)
     tables.write_table(out / "spans.parquet", found.spans, SPANS)
+    tables.write_table(out / "turns.parquet", turns, TURN_LOSSES)
     files.write_json(out / "scores.json", found.scores_summary.to_json())
     files.write_json(out / "quadrants.json", found.quadrants_summary.to_json())
 
@@ -229,7 +233,7 @@ def _require_sound(folder: Path, mode: str) -> None:
 
 def _read_samples(request: Request, trace: Trace) -> _Samples:
     canaries = read_canaries(request.canaries)
-    own = _own_rows(request, request.corpus, "--corpus")
+    own = _own_rows(request, trace, request.corpus, "--corpus")
     num_others = own.rows.height - trace.index.height
     rows = _matched(request, own, trace.index, "--corpus")
     planted = canaries.filter(pl.col("num_repeats") > 0)
@@ -243,15 +247,16 @@ def _read_samples(request: Request, trace: Trace) -> _Samples:
             f"--canaries: expected some of its {planted.height} planted texts in --corpus, got "
             "none. Give the training file that they were planted into."
         )
-    heldout, is_chat = _read_heldout(request, trace), own.chat is not None
-    return _Samples(corpus, heldout, canaries, num_others, is_chat)
+    return _Samples(corpus, _read_heldout(request, trace), canaries, num_others, own.chat)
 
 
-def _own_rows(request: Request, path: str, option: str) -> OwnRows:
+def _own_rows(request: Request, trace: Trace, path: str, option: str) -> OwnRows:
     named = request.tokenizer_in_use
     tokenizer = None
-    # Of conversations the trace may be of another template than the tokenizer's.
-    if named is not None and set(kinds_at(Path(path))) == {"tokens"}:
+    # Of conversations the trace may be of another template than the tokenizer's; losses of tokens
+    # are shown by this one or not at all.
+    is_read_by_it = trace.tokens is not None or set(kinds_at(Path(path))) == {"tokens"}
+    if named is not None and is_read_by_it:
         with naming_options():
             tokenizer = load_pretrained_tokenizer(named, None)
     return read_rows(path, request.text_field, request.id_field, option, tokenizer)
@@ -272,7 +277,7 @@ def _read_heldout(request: Request, trace: Trace) -> pl.DataFrame:
             f"--heldout: expected ids that no training sample has, got {len(shared):,} that are "
             f"both, such as {shared[0]!r}. Leave --heldout out, or record other ids."
         )
-    own = _own_rows(request, request.heldout, "--heldout")
+    own = _own_rows(request, trace, request.heldout, "--heldout")
     return _matched(request, own, trace.heldout_index, "--heldout")
 
 
@@ -309,7 +314,9 @@ def _judge(
         return None
     from gdc.commands.canary_labels import label_by_model  # noqa: PLC0415 - it imports torch
 
-    labelled = label_by_model(found.canaries, request.model, tokenizer, is_said=found.is_chat)
+    labelled = label_by_model(
+        found.canaries, request.model, tokenizer, is_said=found.chat is not None
+    )
     planted = found.corpus.drop_nulls("canary_id").select("sample_id", "canary_id")
     present = labelled.join(planted, on="canary_id", how="semi", maintain_order="left")
     return calibration.calibrate(table, planted, present, params.partition, seed=params.seed)
@@ -323,38 +330,6 @@ def _with_axis(params: Params, judged: Calibration | None) -> Params:
     return params.model_copy(
         update={"partition": params.partition.model_copy(update={"axis": axis})}
     )
-
-
-def _flagged(corpus: pl.DataFrame, mapped: pl.DataFrame) -> pl.DataFrame:
-    """``sample_id`` and ``text`` of the samples above the memorization threshold."""
-    flagged = mapped.filter(pl.col("quadrant").is_in(FLAGGED))
-    return corpus.select("sample_id", "text").join(
-        flagged, on="sample_id", how="semi", maintain_order="left"
-    )
-
-
-def _spans(
-    request: Request, trace: Trace, flagged: pl.DataFrame, params: Params
-) -> tuple[pl.DataFrame, SpansSummary]:
-    tokens, nothing = trace.tokens, pl.DataFrame(schema=SPANS)
-    if tokens is None:
-        return nothing, SpansSummary(0)
-    tokenizer = request.tokenizer_in_use
-    if tokenizer is None:
-        why = "The trace has losses of tokens; to see memorized spans, name the --tokenizer."
-        return nothing, SpansSummary(0, warnings=(why,))
-    losses = flagged.select("sample_id").join(tokens[0], on="sample_id", maintain_order="left")
-    with naming_options():
-        texts = load_pretrained_tokenizer(tokenizer, None)
-    offsets = texts.offsets(flagged["text"].to_list())
-    lengths = losses["early"].list.len().to_list()
-    if any(length != len(of) + 1 for length, of in zip(lengths, offsets, strict=True)):
-        why = (
-            "Memorized spans are not shown: with this tokenizer, a sample has other numbers of "
-            "token losses than its text has tokens and an end of text."
-        )
-        return nothing, SpansSummary(0, warnings=(why,))
-    return spans.find_spans([losses], [tokens[1]], offsets, params.spans)
 
 
 def _late_start(trace: Trace, params: Params) -> Sequence[str]:

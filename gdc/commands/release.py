@@ -9,6 +9,7 @@ import polars as pl
 
 from gdc.audit import windows
 from gdc.audit.predictability import NUM_PREFIXES, PREDICTABLE_BITS
+from gdc.commands import own_turns
 from gdc.commands.audit import Audited
 from gdc.corpus.tokenizer import TextTokenizer
 from gdc.errors import ConfigError
@@ -21,7 +22,7 @@ from gdc.statistics.bootstrap import Measured, share_interval
 from gdc.training.token_records import TokenRecords
 from gdc.workspace import files, outputs
 
-WRITTEN: Final = ("leaked.parquet", "verdict.json", "model-card.md")
+WRITTEN: Final = ("leaked.parquet", "turns.parquet", "verdict.json", "model-card.md")
 _SHOWN: Final = (
     ("report", "report.html"), ("rows", "leaked.parquet"), ("verdict", "verdict.json"),
     ("model card", "model-card.md"),
@@ -121,7 +122,8 @@ def judge(audited: Audited, options: Options, folder: Path) -> Verdict:
         audited: What ``run_audit`` returned.
         options: What is asked.
         folder: Of the audit. ``leaked.parquet`` is written there (a row for each of the user's rows
-            of which a window comes out, the longest first), ``verdict.json`` and ``model-card.md``.
+            of which a window comes out, the longest first), ``turns.parquet`` (of conversations
+            each turn of the assistant), ``verdict.json`` and ``model-card.md``.
 
     Raises:
         ConfigError: A limit is on something that was not measured.
@@ -140,6 +142,7 @@ def judge(audited: Audited, options: Options, folder: Path) -> Verdict:
     verdict = _verdict(report, found, options, leaked.height)
     outputs.claim(folder, WRITTEN)
     table_files.write_parquet(folder / "leaked.parquet", leaked)
+    table_files.write_parquet(folder / "turns.parquet", own_turns.audited_turns(audited))
     files.write_json(folder / "verdict.json", verdict.to_json())
     files.write_text(folder / "model-card.md", card(verdict))
     return verdict
@@ -210,6 +213,7 @@ def told(report: AuditReport, verdict: Verdict, folder: Path, limit: int) -> lis
         *console.audit_findings(report),
         *sentences(verdict),
         *report.warnings,
+        *own_turns.sentences(table_files.read_parquet(folder / "turns.parquet")),
         *leaked_lines(folder, limit),
         *(f"{name:<13} {(folder / file).resolve()}" for name, file in _SHOWN),
     ]

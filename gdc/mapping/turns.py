@@ -43,12 +43,9 @@ def turn_losses(
     early, late = mean_over_runs(runs)
     _, gap = compare_with_heldout((early, late), mean_over_runs(heldout_runs), p_value)
     lengths = runs[0].select("sample_id", num=pl.col("late").list.len())
-    numbers = [
-        _turn_of_tokens(sample_id, num, of_sample, tokens)
-        for (sample_id, num), of_sample, tokens in zip(
-            lengths.iter_rows(), turns.to_list(), offsets, strict=True
-        )
-    ]
+    for (sample_id, num), tokens in zip(lengths.iter_rows(), offsets, strict=True):
+        _require_as_many(sample_id, num, tokens)
+    numbers = [turn_of_tokens(*of) for of in zip(turns.to_list(), offsets, strict=True)]
     per_token = pl.DataFrame(
         {
             "sample_id": lengths["sample_id"].repeat_by(lengths["num"]).explode(),
@@ -70,18 +67,30 @@ def turn_losses(
     )
 
 
-def _turn_of_tokens(
-    sample_id: str, num_losses: int, turns: Sequence[dict[str, int]], tokens: Offsets
-) -> NDArray[np.int64]:
-    """The number of the turn of each token, and of the end of text."""
-    if num_losses != len(tokens) + 1:
-        raise DataError(
-            f"data/trace: expected {len(tokens) + 1} token losses of sample {sample_id}, as many "
-            f"as its turns have, got {num_losses}. Re-run from: gdc stage train."
-        )
+def scored_turns(turns: pl.DataFrame) -> pl.DataFrame:
+    """Of a ``TURNS`` table: ``content_id``, and ``turns`` as ``turn_losses`` takes them."""
+    scored = turns.filter("has_loss").sort("content_id", "start")
+    return scored.group_by("content_id").agg(turns=pl.struct("turn", "start"))
+
+
+def turn_of_tokens(turns: Sequence[dict[str, int]], tokens: Offsets) -> NDArray[np.int64]:
+    """The number of the turn of each token of a conversation, and of the end of text.
+
+    Args:
+        turns: As in ``turn_losses``, of one conversation.
+        tokens: Offsets of its tokens that have a loss, the end of text not among them.
+    """
     starts = np.array([turn["start"] for turn in turns], dtype=np.int64)
     numbers = np.array([turn["turn"] for turn in turns], dtype=np.int64)
     begins = np.array([begin for begin, _ in tokens], dtype=np.int64)
     place = np.searchsorted(starts, begins, side="right") - 1
     of_tokens: NDArray[np.int64] = numbers[np.append(place, len(numbers) - 1)]
     return of_tokens
+
+
+def _require_as_many(sample_id: str, num_losses: int, tokens: Offsets) -> None:
+    if num_losses != len(tokens) + 1:
+        raise DataError(
+            f"data/trace: expected {len(tokens) + 1} token losses of sample {sample_id}, as many "
+            f"as its turns have, got {num_losses}. Re-run from: gdc stage train."
+        )

@@ -9,7 +9,7 @@ from gdc.corpus.chat import scored_offsets, with_unscored
 from gdc.corpus.tokenizer import load_tokenizer, tokens_with_loss
 from gdc.mapping import spans
 from gdc.mapping.spans import SpansSummary
-from gdc.mapping.turns import turn_losses
+from gdc.mapping.turns import scored_turns, turn_losses
 from gdc.schema import FLAGGED, TURN_LOSSES
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
@@ -56,12 +56,11 @@ def _by_turn(
     runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], turns: pl.DataFrame, params: Params
 ) -> pl.DataFrame:
     """The ``TURN_LOSSES`` of the conversations; texts alone have none."""
-    scored = turns.filter("has_loss").sort("content_id", "start")
-    if scored.is_empty():
+    lists = scored_turns(turns)
+    if lists.is_empty():
         return pl.DataFrame(schema=TURN_LOSSES)
     ids = runs[0][0].select("sample_id")
     texts = tables.scan("corpus").select("sample_id", "content_id", "text")
-    lists = scored.group_by("content_id").agg(turns=pl.struct("turn", "start"))
     samples = (
         ids.lazy()
         .join(texts, on="sample_id", how="left", maintain_order="left")

@@ -182,18 +182,21 @@ def heldout_rows(count: int = 20) -> str:
     return write_rows(rows, "held.jsonl")
 
 
-def trace_with_heldout(*, tokens: bool = False) -> Path:
-    """Held-out samples fall by 1 to 1.2 nats per token, and of tokens by as much each."""
+def trace_with_heldout(*, tokens: bool = False, num_before: int = 0) -> Path:
+    """Held-out samples fall by 1 to 1.2 nats per token, and of tokens by as much each.
+
+    Before the tokens of a text are ``num_before`` others, which end at 4.
+    """
     curves = {name: [6.0, 6.0 - fall / 2, 6.0 - fall] for name, fall in FALLS.items()}
     found = trace_of(curves, "probe")
     unseen = trace_of({f"h{i}": [6.0, 5.5, 5.0 - i / 100] for i in range(20)}, "probe")
-    sizes = {name: len(text) + 1 for name, text in TEXTS.items()}
+    sizes = {name: num_before + len(text) + 1 for name, text in TEXTS.items()}
     index = found.index.with_columns(num_tokens=pl.Series([sizes[name] for name in FALLS]))
     unseen_index = unseen.index.with_columns(num_tokens=pl.lit(40, pl.Int64))
     both = tuple(
         pl.DataFrame(
             [
-                (name, [6.0] * size, late(name, size))
+                (name, [6.0] * size, [4.0] * num_before + late(name, size - num_before))
                 for name, size in of.select("sample_id", "num_tokens").iter_rows()
             ],
             schema=TOKEN_LOSSES,
@@ -246,6 +249,37 @@ def test_spans_are_those_of_the_tokens_that_fell_beyond_heldout_ones() -> None:
     assert TEXTS["c"][start:end] == "73519402"
     report = run(replace(request, tokenizer=None), OUT, 2)
     assert any("name the --tokenizer" in warning for warning in report.spans.warnings)
+
+
+def test_of_conversations_spans_and_losses_are_of_the_turns_of_the_assistant() -> None:
+    Path("tokenizer").mkdir()
+    save_tokenizer(train_tokenizer(["one byte is one token"], 257), Path("tokenizer"))
+    # The first answer has ten tokens, the second is the sample's text.
+    folder = trace_with_heldout(tokens=True, num_before=10)
+    answers = {name: ("Ten or so.", text) for name, text in TEXTS.items()}
+    ask = {"role": "user", "content": "Say."}
+    rows = [
+        {
+            "id": name,
+            "messages": [
+                turn for said in of for turn in (ask, {"role": "assistant", "content": said})
+            ],
+        }
+        for name, of in answers.items()
+    ]
+    request = Request(
+        folder, write_rows(rows), id_field="id", tokenizer="tokenizer", axis="total_drop"
+    )
+    report = run(request, OUT, 2)
+    (span,) = pl.read_parquet(OUT / "spans.parquet").filter(sample_id="c").rows(named=True)
+    (text,) = [row.text for row in report.highest if row.sample_id == "c" and row.text]
+    assert text[span["start"] : span["end"]] == "73519402"
+    turns = pl.read_parquet(OUT / "turns.parquet").filter(sample_id="c")
+    late = [4.0, (5.0 * (len(TEXTS["c"]) - 7) + 0.01 * 8) / (len(TEXTS["c"]) + 1)]
+    assert turns.select("turn", "num_tokens").rows() == [(1, 10), (3, len(TEXTS["c"]) + 1)]
+    assert turns["late_loss"].to_list() == pytest.approx(late, rel=1e-5)
+    run(replace(request, tokenizer=None), OUT, 2)
+    assert pl.read_parquet(OUT / "turns.parquet").is_empty()
 
 
 def test_the_model_says_what_each_score_is_worth_on_the_canaries() -> None:

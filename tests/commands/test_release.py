@@ -145,6 +145,15 @@ def test_of_conversations_the_answers_that_come_out_are_named(
     tokenizer = load_pretrained_tokenizer("model/tokenizer", None)
     num_tokens = [len(ids) + 1 for ids in tokenizer.encode([t["completion"] for t in talks[:4]])]
     assert sorted(membership["num_tokens"]) == sorted(num_tokens)
+    # One answer each: its loss is the row's.
+    turns = pl.read_parquet("audit/turns.parquet")
+    assert turns.select("sample_id", "source", "turn", "num_tokens").rows() == [
+        (f"talk-{i}", f"my.jsonl:{i + 1}", 1, num) for i, num in enumerate(num_tokens)
+    ]
+    assert sorted(turns["loss"]) == pytest.approx(sorted(membership["loss"]), rel=1e-5)
+    assert turns["reference_loss"].null_count() == 4
+    whole = turns["extracted"].sum()
+    assert f"{whole} of the 4 long enough come out whole (turns.parquet)" in done.output
 
 
 def test_no_extraction_fails_where_the_texts_are_too_few_to_show_it() -> None:
