@@ -160,6 +160,8 @@ class Trainer:
         self.step += 1
         self.batch_index += 1
         self.recording.curve.append((self.step, loss))
+        if self.data.revision is not None:
+            self.recording.weights = self.weights
         self._take_snapshot_if_due()
         if self._probe_is_due():
             self.record("probe", rate, self.evaluate("train"))
@@ -236,7 +238,6 @@ class Trainer:
         for parameter in self.model.parameters():
             self._require_finite(bool(parameter.detach().isfinite().all()))
         self.recording.gain = self._sample_gain()
-        self.recording.weights = self._last_weights()
 
     def state_dict(self) -> State:
         """All that a run needs to resume; for the whole group, so all ranks must call it."""
@@ -259,6 +260,7 @@ class Trainer:
             "curve": recording.curve,
             "passes": [torch.from_numpy(both) for both in self.passes],
             "base": None if recording.base is None else torch.from_numpy(recording.base),
+            "weights": None if recording.weights is None else torch.from_numpy(recording.weights),
             "snapshots": [
                 (step, torch.from_numpy(train), torch.from_numpy(heldout))
                 for step, train, heldout in recording.snapshots
@@ -284,6 +286,8 @@ class Trainer:
         recording.checkpoints = [tuple(row) for row in state["checkpoints"]]
         recording.heldout_means = state["heldout_means"]
         recording.base = None if state["base"] is None else state["base"].cpu().numpy()
+        weights = state["weights"]
+        recording.weights = None if weights is None else weights.cpu().numpy()
         recording.curve = [tuple(point) for point in state["curve"]]
         recording.snapshots = [
             TokenSnapshot(step, train.cpu().numpy(), heldout.cpu().numpy())
@@ -382,13 +386,6 @@ class Trainer:
     def _revise_weights(self) -> None:
         if self.data.revision is not None and self.passes:
             self.weights = self.data.revision(*np.stack(self.passes, axis=1))
-
-    def _last_weights(self) -> NDArray[np.float64] | None:
-        if self.data.revision is None:
-            return None
-        # What was revised after a whole last pass, no step has used.
-        passes = self.passes if self.batch_index else self.passes[:-1]
-        return self.data.revision(*np.stack(passes, axis=1)) if passes else self.data.weights
 
     def _reduce_window_losses(self) -> NDArray[np.float64]:
         """Loss of each window in an epoch that has ended, whichever rank trained on it."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gdc.training.loop import Trainer
 from gdc.training.recipe import TrainingData, count_steps, epoch_batches
 from tests.training.builders import (
     BLOCK_SIZE,
     TEXTS,
+    Killed,
     MemoryTrace,
     built,
     kill_after,
@@ -112,10 +115,10 @@ def test_a_revision_reads_the_losses_of_the_passes_so_far(tmp_path: Path) -> Non
     data = replace(training_data(), revision=note)
     run = trained(tmp_path, built(), recipe_with(probes_per_epoch=1), data)
     # A probe at the end of a pass, then the online losses of the pass.
-    # The last call asks for the weights of the last pass, to record them.
-    for num_passes, (online, frozen) in zip([1, 2, 3, 2], seen, strict=True):
+    for num_passes, (online, frozen) in enumerate(seen, start=1):
         assert online.tobytes() == np.stack(run.losses[1 : 2 * num_passes : 2]).tobytes()
         assert frozen.tobytes() == np.stack(run.losses[0 : 2 * num_passes : 2]).tobytes()
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("beyond", [0, 1])
@@ -141,6 +144,18 @@ def test_a_killed_run_resumes_with_the_order_and_the_weights_it_had(
     assert outcome_of(resumed, trained(tmp_path, resumed, recipe, data, trace)) == outcome_of(
         model, whole
     )
+
+
+def test_a_run_that_is_killed_after_its_last_step_still_knows_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, trace = data_with(Revised(0.5)), MemoryTrace()
+    monkeypatch.setenv("GDC_CHECKPOINT_SECONDS", "0")
+    with patch.object(Trainer, "finish", side_effect=Killed), pytest.raises(Killed):
+        trained(tmp_path, built(), recipe_with(), data, trace)
+    resumed = trained(tmp_path, built(), recipe_with(), data, trace)
+    assert resumed.weights is not None
+    assert resumed.weights.tolist() == [0.25] * len(TEXTS)
 
 
 def test_a_resumed_run_asks_for_its_weights_once(
