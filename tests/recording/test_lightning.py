@@ -7,7 +7,6 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.utils.data import DataLoader, TensorDataset
 
 import gdc
@@ -62,9 +61,8 @@ def fit(folder: Path, epochs: int, callback: Any, seed: int, **options: Any) -> 
 IDS = [f"point-{i}" for i in range(11)]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_recorded_losses_are_those_of_each_sample_alone(seed: int, tmp_path: Path) -> None:
-    module = fit(tmp_path, 2, TraceCallback(tmp_path / "trace", IDS), seed)
+def test_losses_of_samples_without_tokens_are_those_of_each_alone(tmp_path: Path) -> None:
+    module = fit(tmp_path, 2, TraceCallback(tmp_path / "trace", IDS), 0)
     found = recorded(tmp_path / "trace")
     assert len(found) == 2
     for losses, seen in zip(found, module.seen, strict=False):
@@ -107,30 +105,3 @@ def test_the_batches_of_a_loader_say_which_samples_they_hold() -> None:
             assert [word for word in ids if word] == tokens[row]["input_ids"]
             seen.append(row)
     assert sorted(seen) == list(range(11))
-
-
-def test_a_loop_of_accelerate_is_recorded(tmp_path: Path) -> None:
-    from accelerate import Accelerator  # noqa: PLC0415 - only here
-
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-    torch.manual_seed(0)
-    dataset = TensorDataset(torch.arange(11), torch.randn(11, 3), torch.randn(11, 1))
-    line = nn.Linear(3, 1)
-    optimizer = torch.optim.SGD(line.parameters(), lr=0.05)
-    loader: Any = DataLoader(dataset, batch_size=2, shuffle=True)
-    model, optimizer, loader = accelerator.prepare(line, optimizer, loader)
-    recorder, expected = gdc.TraceRecorder(tmp_path / "trace", IDS), {}
-    for rows, points, targets in loader:
-        with accelerator.accumulate(model):
-            for row, point, target in zip(rows.tolist(), points, targets, strict=True):
-                expected[IDS[row]] = float(F.mse_loss(line(point), target).detach())
-            losses = F.mse_loss(model(points), targets, reduction="none").sum(1)
-            recorder.record(rows, losses.detach())
-            accelerator.backward(losses.mean())
-            optimizer.step()
-            optimizer.zero_grad()
-    recorder.checkpoint(epoch=1)
-    recorder.close()
-    assert recorded(tmp_path / "trace") == [
-        {name: pytest.approx(loss, rel=1e-5) for name, loss in expected.items()}
-    ]

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Trainer, TrainingArguments
+from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
 
 import gdc
 from gdc.errors import ConfigError, DataError
 from gdc.recording.transformers import TraceCallback
 from tests.builders import REPOSITORY
+from tests.recording.loops import IDS, LOOPS
+from tests.recording.sft_builders import ids_of_prompts, sft_of
 from tests.recording.trainer_builders import (
     NUM_SAMPLES,
     Witness,
@@ -27,7 +27,6 @@ from tests.recording.trainer_builders import (
     model_of,
     pad,
     recorded,
-    tokenizer_of,
     tokens_of_words,
     trainer_of,
     words,
@@ -76,6 +75,15 @@ def test_recorded_losses_are_those_of_each_sample_alone(
     assert_agrees(tmp_path / "trace", witness, ids_of_tokens())
 
 
+def test_a_batch_that_is_one_row_of_samples_is_recorded_apart(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path)
+    trainer.data_collator = DataCollatorWithFlattening(return_position_ids=True)
+    TraceCallback(tmp_path / "trace").attach(trainer)
+    witness = Witness(trainer)
+    trainer.train()
+    assert_agrees(tmp_path / "trace", witness, ids_of_tokens())
+
+
 def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
     trained = []
     for is_tracked in (False, True):
@@ -103,10 +111,18 @@ def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_resumes_has_the_trace_of_one_that_was_not_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_run_that_resumes_has_the_trace_of_one_that_was_not_killed(
+    is_packed: bool, tmp_path: Path
+) -> None:
+    saved = {"save_strategy": "steps", "save_steps": 1}
+    one_row = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+
     def train(folder: Path, checkpoint: str | None) -> dict[str, bytes]:
-        trainer = trainer_of(folder, save_strategy="steps", save_steps=1)
-        TraceCallback(folder / "trace").attach(trainer)
+        trainer, dataset = trainer_of(folder, **saved), None
+        if is_packed:
+            trainer, dataset = sft_of(folder, packing=True, **one_row, **saved)
+        TraceCallback(folder / "trace", dataset).attach(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
         return {path.name: path.read_bytes() for path in (folder / "trace").rglob("*.parquet")}
 
@@ -169,20 +185,6 @@ def test_another_run_does_not_go_into_the_trace_of_the_first(tmp_path: Path) -> 
 # ---- TRL
 
 
-def sft_of(folder: Path, model: Any = None, **changed: Any) -> tuple[SFTTrainer, Any]:
-    """An SFTTrainer on prompts and completions, and their data set."""
-    rows = [
-        {"id": i * 10, "prompt": " ".join(sample[:2]), "completion": " " + " ".join(sample[2:])}
-        for i, sample in enumerate(words())
-    ]
-    dataset = tokens_of_words().from_list(rows)
-    config = SFTConfig(**arguments(folder, **{"max_length": 16, **changed}))
-    trainer = SFTTrainer(
-        model or model_of(), config, train_dataset=dataset, processing_class=tokenizer_of()
-    )
-    return trainer, dataset
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
@@ -192,6 +194,7 @@ def sft_of(folder: Path, model: Any = None, **changed: Any) -> tuple[SFTTrainer,
         pytest.param({"packing": True}, id="packed"),
         pytest.param({"packing": True, "shuffle_dataset": True, "seed": 4}, id="packed, shuffled"),
         pytest.param({"padding_free": True, "max_length": None}, id="without padding"),
+        pytest.param({"train_sampling_strategy": "group_by_length"}, id="grouped by length"),
         pytest.param({"loss_type": "dft"}, id="another loss than the one recorded"),
         pytest.param({"shuffle_dataset": True}, id="in another order than the data set"),
     ],
@@ -201,11 +204,7 @@ def test_what_trl_trains_on_is_recorded(changed: dict[str, Any], tmp_path: Path)
     TraceCallback(tmp_path / "trace", dataset).attach(trainer)
     witness = Witness(trainer)
     trainer.train()
-    tokens = {
-        (*(int(word[1:]) + 2 for word in sample), 1): str(i * 10)
-        for i, sample in enumerate(words())
-    }
-    assert_agrees(tmp_path / "trace", witness, tokens)
+    assert_agrees(tmp_path / "trace", witness, ids_of_prompts())
     index = gdc.load_trace(tmp_path / "trace").samples.collect()
     prompts = 0 if changed.get("completion_only_loss") is False else 1
     assert index["num_tokens"].to_list() == [len(sample) - prompts for sample in words()]
@@ -256,16 +255,25 @@ def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
         [sys.executable, "-m", "tests.recording.train_on_two", str(tmp_path), "2"],
         cwd=REPOSITORY, check=True, timeout=400,
     )  # fmt: skip
-    assert len(list((tmp_path / "trace/train").glob("shard_*/loss_001.parquet"))) == 2
-    names = ids_of_tokens()
-    expected = [torch.load(tmp_path / f"witness-{rank}.pt") for rank in (0, 1)]
-    for epoch, found in enumerate(recorded(tmp_path / "trace")):
-        sums: dict[str, list[float]] = {}
-        for of_rank in expected:
-            for ids, (total, count) in of_rank[epoch].items():
-                entry = sums.setdefault(names[ids], [0.0, 0])
-                entry[0], entry[1] = entry[0] + total, entry[1] + count
-        assert len(sums) == NUM_SAMPLES
-        assert found == {
-            name: pytest.approx(total / count, rel=1e-5) for name, (total, count) in sums.items()
-        }
+    names: dict[str, dict[Any, str]] = {
+        "trainer": ids_of_tokens(),
+        "sft": ids_of_prompts(),
+        **{loop: dict(enumerate(IDS)) for loop in LOOPS},
+    }
+    for kind, name_of in names.items():
+        folder = tmp_path / kind
+        assert len(list((folder / "trace/train").glob("shard_*/loss_001.parquet"))) == 2
+        expected = [torch.load(folder / f"witness-{rank}.pt") for rank in (0, 1)]
+        epochs = recorded(folder / "trace")
+        assert len(epochs) == 2
+        for epoch, found in enumerate(epochs):
+            sums: dict[str, list[float]] = {}
+            for of_rank in expected:
+                for sample, (total, count) in of_rank[epoch].items():
+                    entry = sums.setdefault(name_of[sample], [0.0, 0])
+                    entry[0], entry[1] = entry[0] + total, entry[1] + count
+            assert len(sums) == NUM_SAMPLES
+            assert found == {
+                name: pytest.approx(total / count, rel=1e-5)
+                for name, (total, count) in sums.items()
+            }, kind

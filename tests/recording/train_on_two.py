@@ -1,4 +1,4 @@
-"""Train and record as one of several processes, killed once and resumed, with a witness in each.
+"""Train and record as one of several processes, by every adapter, with a witness in each.
 
 ``python -m tests.recording.train_on_two FOLDER NUM_PROCESSES`` forks them, so that what takes
 seconds to import is imported once. Real launchers are tested in ``tests/training`` and
@@ -7,29 +7,57 @@ seconds to import is imported once. Real launchers are tested in ``tests/trainin
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 
 from gdc.recording.transformers import TraceCallback
 from tests.builders import free_port
+from tests.recording.loops import LOOPS, Condition
+from tests.recording.sft_builders import sft_of
 from tests.recording.trainer_builders import Witness, trainer_of
+
+SAVED: Final = {"save_strategy": "steps", "save_steps": 1, "ddp_find_unused_parameters": False}
+BATCHES: Final = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 
 
 def main(folder: Path) -> None:
-    """The first epoch whole; the second from its middle, where a checkpoint was saved."""
+    """Train by each adapter, one after the other, in folders of their names."""
     torch.set_num_threads(1)
-    saving = {"save_strategy": "steps", "save_steps": 1, "ddp_find_unused_parameters": False}
-    batches = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
-    trainer = trainer_of(folder, **saving, **batches)
+    train_and_resume(folder / "trainer")
+    train_packed(folder / "sft")
+    # That of Lightning ends the group of processes.
+    for name, loop in LOOPS.items():
+        keep(folder / name, loop(folder / name, Condition()))
+
+
+def train_and_resume(folder: Path) -> None:
+    """The first epoch whole; the second from its middle, where a checkpoint was saved."""
+    trainer = trainer_of(folder, **SAVED, **BATCHES)
     TraceCallback(folder / "trace").attach(trainer)
     witness = Witness(trainer)
     trainer.train()
-    again = trainer_of(folder, **saving, **batches)
+    again = trainer_of(folder, **SAVED, **BATCHES)
     TraceCallback(folder / "trace", probe_every=6).attach(again)
     again.train(resume_from_checkpoint=str(folder / "model/checkpoint-4"))
-    sums = {epoch: {k: tuple(v) for k, v in of.items()} for epoch, of in witness.sums.items()}
-    torch.save(sums, folder / f"witness-{os.environ['RANK']}.pt")
+    keep(folder, witness.sums)
+
+
+def train_packed(folder: Path) -> None:
+    """TRL with packing."""
+    trainer, dataset = sft_of(folder, packing=True, ddp_find_unused_parameters=False, **BATCHES)
+    TraceCallback(folder / "trace", dataset).attach(trainer)
+    witness = Witness(trainer)
+    trainer.train()
+    keep(folder, witness.sums)
+
+
+def keep(folder: Path, sums: Mapping[int, Mapping[Any, list[float]]]) -> None:
+    """Write what the witness of this process has seen."""
+    plain = {epoch: {k: tuple(v) for k, v in of.items()} for epoch, of in sums.items()}
+    torch.save(plain, folder / f"witness-{os.environ['RANK']}.pt")
 
 
 def fork(folder: Path, num_processes: int) -> int:
