@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Final
 
 from prefect import flow
+from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from flows.program import only_run_here, show_no_tracebacks
@@ -20,6 +21,7 @@ from flows.server import prefect_server
 from flows.start import FIRST, run_first
 from flows.terminal import Watch, terminal, watched
 from gdc.environment import workers
+from gdc.report.model import read_report
 from gdc.scores import require_registered
 from gdc.workspace import files, paths, tracking
 from gdc.workspace.mlflow_store import load_mlflow
@@ -27,7 +29,7 @@ from tasks.cluster import joined, ray_workers
 from tasks.fork_client import fork_server
 from tasks.graph import Graph, changed_targets, load_graph
 from tasks.lineage import LOCK as LOCK_FILE
-from tasks.lineage import Record, recorded_run
+from tasks.lineage import Record, recorded_run, run_note
 from tasks.processes import processes
 from tasks.publish import publish as publish_workspace
 from tasks.publish import require_publishable
@@ -36,9 +38,16 @@ from tasks.stages import StageFailedError, StageResult
 
 # The stages whose time is the work itself.
 STEPS: Final = ("train", "reference", "retrain", "evaluate")
+# Of the artifact on the run's page in Prefect.
+VERDICT: Final = "verdict"
 
 
-@flow(name="curate")
+def run_name() -> str:
+    """The folder and the time: pages of Prefect list the runs of all folders together."""
+    return f"{Path.cwd().name} {datetime.now().astimezone():%Y-%m-%d %H:%M}"
+
+
+@flow(name="curate", flow_run_name=run_name)
 def curate(
     max_workers: int | None = None,
     publish: bool = False,
@@ -73,6 +82,7 @@ def curate(
                 run_changed(record, graph, executor, watch, is_unchanged)
             watch.sum_up(seconds_of_steps(record.results))
         require_success(record.results)
+        create_markdown_artifact(run_note(read_report()), key=VERDICT)
         if publish:
             publish_workspace(record.run, params, datetime.now().astimezone().date())
 

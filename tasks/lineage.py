@@ -43,7 +43,8 @@ class Record:
         self.run.log_artifact(paths.REPORT.parent)
         self.run.log_params(files.load_params().model_dump(mode="json"))
         self.run.log_metrics(headline(report))
-        self.run.set_tags(verdict_tags(report) | note_tags(report))
+        told = {"mlflow.note.content": run_note(report), "mlflow.source.name": "gdc run"}
+        self.run.set_tags(verdict_tags(report) | told)
         proof = "curated" if report.choice.is_shown else "curated-unproven"
         self.run.log_dataset("corpus", tables.TABLES["corpus"][0], "corpus")
         self.run.log_dataset(proof, tables.TABLES["curated/train"][0], "curated")
@@ -144,7 +145,7 @@ def headline(report: Report) -> dict[str, float]:
     return {**means, "num_memorized_texts": report.memorized.num_texts}
 
 
-def note_tags(report: Report) -> dict[str, str]:
+def run_note(report: Report) -> str:
     """Return what stands at the top of the run's page: the verdict, and where to read on."""
     links = {
         "report": str(paths.PAGE.resolve()),
@@ -152,7 +153,7 @@ def note_tags(report: Report) -> dict[str, str]:
         "curated data": str(paths.CURATED_FOLDER.resolve()),
         "pages": "gdc ui",
     }
-    return {"mlflow.note.content": note(report, links), "mlflow.source.name": "gdc run"}
+    return note(report, links)
 
 
 def verdict_tags(report: Report) -> dict[str, str]:

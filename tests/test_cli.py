@@ -215,6 +215,8 @@ def test_init_makes_an_empty_folder_a_workspace_whose_stages_know_their_code(
     assert (workspace / ".git").is_dir()
     assert "/.mlflow.db*" in (workspace / ".gitignore").read_text().splitlines()
     assert (workspace / ".dvcignore").read_text().splitlines()[-1] == TEMPORARIES
+    deployment = (REPOSITORY / "prefect.yaml").read_bytes()
+    assert (workspace / "prefect.yaml").read_bytes() == deployment
 
 
 def test_show_without_a_report_says_what_to_run(

@@ -26,7 +26,7 @@ from gdc.report.plots import COLOURS
 from gdc.report.samples import DATA_ACTIONS
 from gdc.report.sentences import tell_profile
 from gdc.report.verdict import verdict
-from gdc.report.words import GLOSSARY, word
+from gdc.report.words import GLOSSARY, explained, word
 from gdc.schema import QUADRANTS
 from gdc.statistics import wording
 from gdc.statistics.bootstrap import Estimate
@@ -140,6 +140,7 @@ def environment_of_pages() -> Environment:
         "percent": wording.percent,
         "number": wording.number,
         "interval": interval,
+        "explained": explained,
     }
     environment.globals |= {"word": word, "glossary": GLOSSARY, "connects": False}
     return environment

@@ -286,6 +286,26 @@ def _bars(axes: Axes, groups: Mapping[str, Measured | None], *, null: float) -> 
     _declutter(axes)
 
 
+def losses_png(losses: pl.DataFrame, path: Path) -> None:
+    """Draw the mean losses of a tracked run by step.
+
+    Args:
+        losses: ``step``, ``train`` and ``heldout``, nats per token.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, colour, style in (("train", "#0072B2", "-"), ("heldout", "#D55E00", "--")):
+        axes.plot(losses["step"], losses[name], label=name, color=colour, linestyle=style)
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats per token")
+    axes.set_title("Mean loss of the tracked run", loc="left", fontsize=13)
+    _declutter(axes)
+    axes.legend(frameon=False)
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
 def _declutter(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)

@@ -24,6 +24,8 @@ _NUM_BINS: Final = (80, 50)
 _PREVIEW: Final = 200
 _MAX_TEXT: Final = 20_000
 _SORTED: Final = ("source", "quadrant", "cause", "copies")
+# An id is a hash and a number: most words are part of none.
+_OF_IDS: Final = frozenset("0123456789abcdef-")
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,9 @@ class TextsOnDisk:
     def _searches(self, query: Query) -> list[pl.Expr]:
         searches = [_contains("_source", query.source)] if query.source else []
         if query.search:
-            names = ["_source", "sample_id", *(["_text"] if self._frame.show_text else [])]
+            names = ["_source", *(["_text"] if self._frame.show_text else [])]
+            if _OF_IDS.issuperset(query.search.lower()):
+                names.append("sample_id")
             searches.append(pl.any_horizontal(_contains(name, query.search) for name in names))
         return searches
 

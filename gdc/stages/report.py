@@ -68,6 +68,8 @@ def _write_for_dvc(report: Report, params: Params) -> None:
     with tables.naming_damage(paths.trace_path(seed)):
         losses = mean_curves(traces.read(seed), params.score.mode)
     files.write_text(paths.LOSS_CURVES, losses.write_csv())
+    with durable.new_file(paths.LOSSES) as temporary:
+        plots.losses_png(losses, temporary)
 
 
 def _page_data(report: Report, params: Params) -> PageData:

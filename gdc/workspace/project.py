@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gdc.config import Params
 
 GRAPH: Final = Path("dvc.yaml")  # as in `outputs`
+DEPLOYMENT: Final = Path("prefect.yaml")
 IGNORED: Final = (
     "/data/", "/lineage/", "/metrics/", "/reports/", "work/", "/mlflow.db*", "/.mlflow.db*",
     "/mlartifacts/",
@@ -50,7 +51,7 @@ def require_our_graph() -> None:
 
     graph = read_yaml(GRAPH)
     found = _stages_of(graph)
-    missing = [name for name in _stages_of(read_yaml(_installed_graph_path())) if name not in found]
+    missing = [name for name in _stages_of(read_yaml(_installed(GRAPH))) if name not in found]
     if missing:
         raise ConfigError(
             f"{GRAPH}: expected the stages of gdc, got {', '.join(map(str, found)) or 'none'}, "
@@ -172,7 +173,7 @@ def _require_no_foreign_files() -> None:
     # A run that failed may leave outputs that dvc.lock does not know.
     if GRAPH.exists() and (outputs.LOCK.exists() or Path("work").exists()):
         return
-    found = list(outputs.foreign_files(read_yaml(_installed_graph_path())))
+    found = list(outputs.foreign_files(read_yaml(_installed(GRAPH))))
     if found:
         raise ConfigError(
             f"{found[0]}: expected nothing where the pipeline writes, got {len(found)} file(s) "
@@ -186,10 +187,11 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _installed_graph_path() -> Path:
+def _installed(name: Path) -> Path:
+    """Our copy of a file of every workspace: in the package or, in a checkout, beside it."""
     package = Path(__file__).resolve().parent.parent
-    installed = package / GRAPH
-    return installed if installed.exists() else package.parent / GRAPH
+    installed = package / name
+    return installed if installed.exists() else package.parent / name
 
 
 def _stages_of(graph: JsonObject) -> list[str]:
@@ -198,12 +200,14 @@ def _stages_of(graph: JsonObject) -> list[str]:
 
 
 def _make_workspace() -> None:
-    """Make a folder without gdc's source a git and DVC workspace with our graph."""
+    """Make a folder without gdc's source a git and DVC workspace with our graph and deployment."""
     _init_git_and_dvc()
     _add_lines(Path(".gitignore"), IGNORED)
     # What a kill in the middle of a write leaves must not become a part of a data folder.
     _add_lines(Path(".dvcignore"), [TEMPORARIES])
-    shutil.copyfile(_installed_graph_path(), GRAPH)
+    if not DEPLOYMENT.exists():
+        shutil.copyfile(_installed(DEPLOYMENT), DEPLOYMENT)
+    shutil.copyfile(_installed(GRAPH), GRAPH)
 
 
 def _add_lines(path: Path, lines: Sequence[str]) -> None:

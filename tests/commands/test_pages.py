@@ -51,6 +51,7 @@ def test_texts_are_filtered_searched_boxed_and_sorted(texts: TextsOnDisk) -> Non
     assert ids(texts, cause="near-copies") == ["c-0", "d-0"]
     assert ids(texts, arm="paper", action="weight") == ["c-0", "d-0"]
     assert ids(texts, search="ONERROR", source="FILE:E") == ["e-0"]
+    assert ids(texts, search="E-0") == ["e-0"]
     assert ids(texts, box=(1.0, 2.0, 0.2, 0.3)) == ["e-0", "d-0"]
     assert ids(texts, canaries=True)[:2] == ["f-0", "g-0"]
     assert texts.listed(asked(first=5)).rows[0].key == "a-0"

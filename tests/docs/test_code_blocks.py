@@ -124,7 +124,7 @@ def test_the_options_of_programs_that_we_name_exist(
     # Of MLflow, two distributions name the same function.
     main = next(iter(entry_points(group="console_scripts", name=program))).load()
     for words in used:
-        names = [word for word in words if re.fullmatch(r"[a-z]+", word)][:2]
+        names = [word for word in words if re.fullmatch(r"[a-z]+(-[a-z]+)*", word)][:2]
         names = names if program == "prefect" else names[:1]
         monkeypatch.setattr(sys, "argv", [program, *names, "--help"])
         with pytest.raises(SystemExit) as ended:

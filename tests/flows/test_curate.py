@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
 
 from flows.curate import by_stage, curate
 from flows.program import STOPPED
@@ -69,12 +71,12 @@ def assert_version_says_why(gate: str) -> None:
 def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> None:
     curate()
     first = last_parent()
-    assert first["status"] == "FINISHED"
-    assert set(first["outcomes"].values()) == {"executed"}
+    assert (first["status"], set(first["outcomes"].values())) == ("FINISHED", {"executed"})
     assert first["children"] == ["arm/none", "arm/paper", "retrain/none-1", "retrain/paper-1"]
     assert first["metrics"]["none/extraction"] == 0.5
     assert first["tags"].items() >= {("gdc.manifest.digest", "abc"), PROOF}
     assert changed_targets() == set()
+    assert_prefect_shows_the_verdict(pipeline, first["tags"]["mlflow.note.content"])
 
     subprocess.run(
         [sys.executable, "-m", "dvc", "remote", "add", "--default", "near", "../remote"], check=True
@@ -97,6 +99,17 @@ def test_the_flow_runs_everything_then_nothing_and_publishes(pipeline: Path) -> 
     assert any((pipeline.parent / "remote").rglob("*"))
     assert_certified(pipeline, branch)
     assert_edited_code_is_not_published()
+
+
+def assert_prefect_shows_the_verdict(pipeline: Path, note: str) -> None:
+    """The run is named after its folder, and its page has what the run's page in MLflow has."""
+    with get_client(sync_client=True) as client:
+        (artifact,) = client.read_artifacts()
+        assert artifact.flow_run_id is not None
+        run = client.read_flow_run(artifact.flow_run_id)
+    assert (artifact.key, artifact.data) == ("verdict", note)
+    assert note.startswith("**Found** ")
+    assert re.fullmatch(rf"{pipeline.name} \d{{4}}-\d\d-\d\d \d\d:\d\d", run.name)
 
 
 def assert_certified(pipeline: Path, branch: str) -> None:

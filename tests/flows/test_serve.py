@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -10,14 +12,18 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from filelock import FileLock
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import serve as serving
 from flows.serve import deployment_name, next_date, require_plan, serve
 from gdc.errors import ConfigError, GdcError, TransientError
+from gdc.workspace import run_lock
 from tests.builders import free_port
-from tests.flows.programs import found, running, wait_for
+from tests.flows.programs import START_SECONDS, found, running, wait_for
 from tests.flows.toy_pipeline import make_pipeline, whole_graph, write_graph
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -184,11 +190,34 @@ def ended_run(address: str) -> str | None:
     return next((state.name for state in states if state is not None and state.is_final()), None)
 
 
+def finished_run_of_the_pool(address: str) -> str | None:
+    """How a run of the deployment of ``prefect.yaml`` ended; None while there is none."""
+    named = DeploymentFilter(name=DeploymentFilterName(any_=["nightly"]))
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        states = [run.state for run in client.read_flow_runs(deployment_filter=named)]
+    return next((state.name for state in states if state is not None and state.is_final()), None)
+
+
+def run_by_a_work_pool(folder: Path, address: str, environment: Mapping[str, str]) -> None:
+    """By the deployment of ``prefect.yaml``, once and at once."""
+    prefect = [sys.executable, "-P", "-m", "prefect", "--no-prompt"]
+    # As a shell sets it, for ``prefect deploy``.
+    variables = {**environment, "PWD": str(folder)}
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="gdc", type="process"))
+        subprocess.run([*prefect, "deploy", "--all"], cwd=folder, env=variables, check=True)
+        deployment = client.read_deployment_by_name("curate/nightly")
+        client.create_flow_run_from_deployment(deployment.id, parameters={"publish": False})
+    worker = [*prefect, "worker", "start", "--pool", "gdc", "--run-once"]
+    subprocess.run(worker, cwd=folder.parent, env=variables, check=True)
+
+
 @pytest.mark.slow
-def test_a_cron_starts_a_run_that_ends_well(tmp_path: Path) -> None:
+def test_a_cron_and_a_work_pool_start_runs_that_end_well(tmp_path: Path) -> None:
     folder = tmp_path / "pipeline"
     folder.mkdir()
     make_pipeline(folder)
+    shutil.copy(ROOT / "prefect.yaml", folder)
     write_graph(folder, whole_graph())
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
@@ -204,14 +233,17 @@ def test_a_cron_starts_a_run_that_ends_well(tmp_path: Path) -> None:
     server = [sys.executable, "-m", "prefect", "server", "start"]
     server += ["--host", "127.0.0.1", "--port", str(port)]
     command = [sys.executable, "-P", "-m", "gdc", "serve", "--cron", "* * * * *", "--no-publish"]
-    with (
-        running(server, server_log, environment, tmp_path),
-        running(command, serve_log, environment, folder) as served,
-    ):
+    with running(server, server_log, environment, tmp_path):
         # At the same time as its server, for which it waits.
-        wait_for(lambda: found("next run: ", serve_log), served, serve_log, server_log)
-        state = wait_for(lambda: ended_run(address), served, serve_log, server_log)
-        assert served.poll() is None
+        with running(command, serve_log, environment, folder) as served:
+            wait_for(lambda: found("next run: ", serve_log), served, serve_log, server_log)
+            state = wait_for(lambda: ended_run(address), served, serve_log, server_log)
+            assert served.poll() is None
+        # The run of the next minute may have begun.
+        with FileLock(folder / run_lock.LOCK, timeout=START_SECONDS):
+            pass
+        run_by_a_work_pool(folder, address, environment)
+        assert finished_run_of_the_pool(address) == "Completed"
     assert state == "Completed", serve_log.read_text()
     assert (folder / "reports/report.json").exists()
     assert "waiting up to 90 s for a Prefect server" in serve_log.read_text()

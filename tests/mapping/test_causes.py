@@ -201,6 +201,7 @@ def test_a_secret_is_known_by_its_format(kind: str, text: str) -> None:
         "GB82 WEST 1234 5698 7654 33, AB12 CDEF 3456",
         "+1 -2 +3 4, +1.234567, 2024-01-31, 1-2-3",
         "127.0.0.1 192.168.1.254 10.20.30.40 192.0.2.146 999.888.777.666 version 3.11.100.200",
+        "IP (123.45.67.89)",
         "see 3.1.1.6 and 1.3.6.1.4.1.311, 12:30:45, a[1:2:3:4], std::abc::def, fe80::1, x[::2]",
         "0123456789abcdef0123456789abcdef ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123",
         "test_that_python3_reads_a_long_name usr/lib/python3/dist/HTTPServer2/Handler1",

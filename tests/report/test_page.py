@@ -15,6 +15,7 @@ from gdc.mapping.profile import Profile
 from gdc.mapping.spans import SpansSummary
 from gdc.report import build, console, page
 from gdc.report.model import UnreadFiles, to_json
+from gdc.report.words import GLOSSARY, explained
 from gdc.schema import (
     SPANS,
 )
@@ -31,6 +32,15 @@ from tests.report.builders import (
     report_of,
     tables_of,
 )
+
+
+def test_a_word_of_the_verdict_is_explained_once_and_markup_in_it_stays_text() -> None:
+    told = explained("arm <b> of points, arm: harm")
+    assert told == (
+        f'<abbr title="{escape(GLOSSARY["arm"])}">arm</abbr> &lt;b&gt; of '
+        f'<abbr title="{escape(GLOSSARY["points"])}">points</abbr>, arm: harm'
+    )
+    assert explained("of planted secrets").count("<abbr") == 1
 
 
 def test_files_of_the_source_that_are_not_read_stand_on_the_page() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from markupsafe import escape
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from gdc.errors import DataError, SchemaError
@@ -92,6 +93,8 @@ def assert_dvc_has_its_files() -> None:
         "ratio_high": 1.649,
     }  # fmt: skip
     assert paths.LOSS_CURVES.read_text() == "step,train,heldout\n0,4.0,4.0\n10,4.0,4.0\n"
+    with Image.open(paths.LOSSES) as drawn:
+        assert drawn.size == (1200, 600)
 
 
 def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:

@@ -59,7 +59,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         json.dumps({**shown, "stages": {"report": stage}}), encoding="utf-8"
     )
     dvc(folder, "repro", "-q")
-    for name in ("data_map", "front", "roc", "leakage"):
+    for name in ("data_map", "front", "roc", "leakage", "losses"):
         shutil.copy(picture, folder / f"reports/{name}.png")
     subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

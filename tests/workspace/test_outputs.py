@@ -380,7 +380,9 @@ def test_init_keeps_what_is_there_and_adds_what_lacks(folder: Path, call: Call) 
     write(".gitignore", "mine/\n/data/")
     write(".dvcignore", "theirs\n")
     write("data/raw/mine.jsonl")
+    write("prefect.yaml", "name: theirs\n")
     assert call("init", "own-data")[0] == 0
+    assert Path("prefect.yaml").read_text() == "name: theirs\n"
     rest = [line for line in IGNORED if line != "/data/"]
     assert (folder / ".gitignore").read_text() == "\n".join(["mine/", "/data/", *rest]) + "\n"
     assert Path(".dvcignore").read_text().splitlines() == ["theirs", TEMPORARIES]

@@ -340,9 +340,9 @@
     const label = (name) => (words.scores.find((score) => score.name === name) || { label: name }).label;
     const narrow = $("data-map").clientWidth < 560;
     return {
-      height: narrow ? 380 : 480, margin: { l: 56, r: 12, t: 10, b: 50 }, hovermode: "closest",
+      height: narrow ? 400 : 480, margin: { l: 56, r: 12, t: 10, b: 50 }, hovermode: "closest",
       dragmode: words.columns ? "lasso" : "select",
-      legend: { orientation: "h", y: -0.16, yanchor: "top", font: { size: narrow ? 11 : 12 } },
+      legend: { orientation: "h", y: narrow ? -0.26 : -0.16, yanchor: "top", font: { size: narrow ? 11 : 12 } },
       xaxis: { title: { text: narrow ? across : label(across), font: { size: 13 } }, zeroline: false },
       yaxis: { title: { text: narrow ? up : label(up), font: { size: 13 } }, zeroline: false },
       shapes: [...lineAt(across, "x"), ...lineAt(up, "y")], uirevision: `${across} ${up}`,
