@@ -101,7 +101,7 @@ def test_run_writes_the_source_starts_the_flow_and_says_what_came_out(
 ) -> None:
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
-    (workspace / "mine.jsonl").touch()
+    (workspace / "mine.jsonl").write_text('{"body": "a text"}\n')
     files.write_json(paths.REPORT, report_of(tables_of(), params_of()))
     started: list[object] = []
     monkeypatch.setattr(start, "run", lambda *given, **named: started.append((given, named)))
@@ -134,6 +134,11 @@ def test_a_source_that_is_away_is_refused_before_anything_starts(
     code, _, errors = call("run")
     assert code == 2
     assert errors.startswith("error: away.jsonl: expected a")
+    Path("away.jsonl").unlink()
+    Path("away.jsonl").write_text('{"body": "a text"}\n')
+    code, _, errors = call("run")
+    assert code == 2
+    assert errors.startswith("error: ingest.source.text_field: expected field 'text' in away.json")
 
 
 def test_run_checks_params_before_anything_starts(workspace: Path, call: Call) -> None:

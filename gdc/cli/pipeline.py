@@ -41,7 +41,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
     from gdc import scores
-    from gdc.corpus.sources import require_readable
+    from gdc.corpus.sources import require_usable
 
     project.require_workspace()
     if not dry_run:
@@ -55,7 +55,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
         source_option.write_source(source_option.describe_source(source, text_field))
     params = project.load_params()
     scores.require_registered(params.score.enabled)
-    require_readable(params.ingest.source)
+    require_usable(params.ingest, seed=params.seed)
     if dry_run:
         _show_dry_run(params, max_workers, as_json=as_json)
         return

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import psutil
 
 from gdc.config import Params
-from gdc.corpus.sources import require_readable
+from gdc.corpus.sources import require_usable
 from gdc.environment import checkpoint_seconds, device, split_address, workers
 from gdc.errors import ConfigError, GdcError, TransientError, without_secrets
 from gdc.workspace import mlflow_store, project
@@ -108,8 +108,9 @@ def _parameters() -> str:
 
 
 def _source() -> str:
-    source = _params().ingest.source
-    require_readable(source)
+    params = _params()
+    source = params.ingest.source
+    require_usable(params.ingest, seed=params.seed)
     return f"{source.kind} {getattr(source, 'path', '')}".rstrip()
 
 

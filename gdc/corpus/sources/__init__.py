@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -11,6 +12,7 @@ import polars as pl
 
 from gdc.config import (
     ChatSource,
+    IngestConfig,
     JsonlSource,
     ParquetSource,
     PretrainedTokenizer,
@@ -50,11 +52,12 @@ __all__ = [
     "read_chunks",
     "read_keyed",
     "read_source",
-    "require_readable",
+    "require_usable",
 ]
 
 _NUM_SHOWN: Final = 5
 _NUM_OPENED: Final = 1000
+_NUM_LOOKED_AT: Final = 100
 
 
 def fingerprint(source: Source) -> JsonObject:  # each kind has its own fields
@@ -100,7 +103,7 @@ def find_unread(source: Source) -> dict[str, list[str]]:
     return {} if found is None else found.unread
 
 
-def require_readable(source: Source) -> None:
+def _require_readable(source: Source) -> None:
     """Refuse a source of files that is not there or cannot be opened, before anything starts.
 
     Of a folder with very many files only the first are opened.
@@ -112,6 +115,29 @@ def require_readable(source: Source) -> None:
     for file in [] if found is None else found.files[:_NUM_OPENED]:
         with opened(file.path):
             pass
+
+
+def require_usable(ingest: IngestConfig, *, seed: int) -> None:
+    """Refuse a source that a run would refuse for its first rows, before anything starts.
+
+    Conversations and token ids, which a tokenizer has a part in, are only opened, and the Hub is
+    not asked.
+
+    Raises:
+        DataError: The source is not there, cannot be read, or has bad rows among the first.
+    """
+    source = ingest.source
+    _require_readable(source)
+    if not isinstance(source, JsonlSource | ParquetSource | TextSource):
+        return
+    rows = _rows(source, ingest.max_chars, seed, _Formats(None, None))
+    first = collect(
+        islice(rows, _NUM_LOOKED_AT), max_chars=ingest.max_chars, schema=_schema(source)
+    )
+    if next(rows, None) is None:
+        check_bad_rows(first.bad_rows, first.rows.height, on_bad_row=ingest.on_bad_row)
+    elif ingest.on_bad_row == "fail" and first.bad_rows.height:
+        raise _bad_rows(first.bad_rows, f"the first {_NUM_LOOKED_AT}")
 
 
 def read_source(
@@ -212,10 +238,7 @@ def check_bad_rows(
     """
     num_bad = bad_rows.height
     if num_bad and on_bad_row == "fail":
-        raise DataError(
-            f"ingest.source: expected usable rows, got {num_bad} bad of {num_usable + num_bad}: "
-            f"{_first(bad_rows)}. Mend them, or set ingest.on_bad_row: quarantine."
-        )
+        raise _bad_rows(bad_rows, str(num_usable + num_bad))
     if num_usable == 0:
         found = f"{num_bad} bad rows: {_first(bad_rows)}" if num_bad else "an empty source"
         raise DataError(
@@ -267,6 +290,13 @@ def _hashes(source: Source) -> JsonObject:
     found = _files_of(source)
     files: list[SourceFile] = [] if found is None else found.files
     return {"files": hash_files(files)}
+
+
+def _bad_rows(bad_rows: pl.DataFrame, of: str) -> DataError:
+    return DataError(
+        f"ingest.source: expected usable rows, got {bad_rows.height} bad of {of}: "
+        f"{_first(bad_rows)}. Mend them, or set ingest.on_bad_row: quarantine."
+    )
 
 
 def _first(bad_rows: pl.DataFrame) -> str:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gdc.config import (
-    Source,
-)
+from gdc.config import IngestConfig, Source
 from gdc.corpus.sources import (
     SourceRows,
     fingerprint,
+    require_usable,
 )
 from gdc.corpus.sources.rows import Row, collect
 from gdc.errors import DataError
+from tests.builders import params_with
 from tests.corpus.sources.builders import (
     MAX_CHARS,
     PYTHON_DOCS,
@@ -52,6 +52,29 @@ def test_a_broken_link_is_not_passed_over() -> None:
     Path("d/a.txt").symlink_to("nowhere")
     with pytest.raises(DataError, match=r"a\.txt: expected a readable file, got: No such file"):
         read(text("file", "d"))
+
+
+def ingest_of(source: Source, on_bad_row: str) -> IngestConfig:
+    values = params_with().ingest.model_dump()
+    return IngestConfig.model_validate(
+        {**values, "source": source.model_dump(), "on_bad_row": on_bad_row}
+    )
+
+
+def test_bad_rows_among_the_first_are_refused_before_a_run() -> None:
+    few = [b'{"text": "a"}', b'{"text": 3}', b"not JSON"]
+    write_lines("few.jsonl", few)
+    expected = (
+        r"got 2 bad of 3: few\.jsonl:2 \(expected a string, got int\), few\.jsonl:3 \(not JSON"
+    )
+    with pytest.raises(DataError, match=expected):
+        require_usable(ingest_of(jsonl("few.jsonl"), "fail"), seed=0)
+    require_usable(ingest_of(jsonl("few.jsonl"), "quarantine"), seed=0)
+    write_lines("many.jsonl", few + 100 * few[:1])
+    with pytest.raises(DataError, match=r"got 2 bad of the first 100: many\.jsonl:2 "):
+        require_usable(ingest_of(jsonl("many.jsonl"), "fail"), seed=0)
+    write_lines("late.jsonl", 100 * few[:1] + few)
+    require_usable(ingest_of(jsonl("late.jsonl"), "fail"), seed=0)
 
 
 def rows_of(texts: Sequence[object]) -> SourceRows:
