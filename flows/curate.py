@@ -20,6 +20,7 @@ from flows.program import only_run_here, show_no_tracebacks
 from flows.server import prefect_server
 from flows.start import FIRST, run_first
 from flows.terminal import Watch, terminal, watched
+from gdc.commands import status
 from gdc.environment import workers
 from gdc.report.model import read_report
 from gdc.scores import require_registered
@@ -147,14 +148,6 @@ def seconds_of_steps(results: Sequence[StageResult]) -> float:
     return sum(seconds or 0.0 for seconds in found)
 
 
-def by_stage(targets: Sequence[str]) -> list[str]:
-    """The targets in order; of several of one stage its name and how many they are."""
-    cells: dict[str, list[str]] = {}
-    for target in targets:
-        cells.setdefault(target.partition("@")[0], []).append(target)
-    return [of[0] if len(of) == 1 else f"{stage} ({len(of)})" for stage, of in cells.items()]
-
-
 def require_success(results: Sequence[StageResult]) -> None:
     failed = [str(result.error) for result in results if result.outcome == "failed"]
     if not failed:
@@ -162,7 +155,9 @@ def require_success(results: Sequence[StageResult]) -> None:
     lines = [f"{len(failed)} of {len(results)} stages failed"]
     waiting = [result.target for result in results if result.outcome == "not run"]
     if waiting:
-        lines.append(f"not run, as they need one that failed: {', '.join(by_stage(waiting))}")
+        lines.append(
+            f"not run, as they need one that failed: {', '.join(status.by_stage(waiting))}"
+        )
     # The cause last, where a reader of a terminal looks first.
     raise StageFailedError("\n".join([*lines, *failed]))
 

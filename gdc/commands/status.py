@@ -1,5 +1,6 @@
 """The progress of a run -> a table and sentences, live in its terminal or from another one."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from rich.box import SIMPLE_HEAD
@@ -65,8 +66,16 @@ def sentences(run: RunState | None, now: float) -> list[str]:
             for name, state in run.targets.items()
             if state.is_running
         ),
-        *([f"waiting  {', '.join(waiting)}"] if waiting else []),
+        *([f"waiting  {', '.join(by_stage(waiting))}"] if waiting else []),
     ]
+
+
+def by_stage(targets: Sequence[str]) -> list[str]:
+    """The targets in order; of several of one stage its name and how many they are."""
+    cells: dict[str, list[str]] = {}
+    for target in targets:
+        cells.setdefault(target.partition("@")[0], []).append(target)
+    return [of[0] if len(of) == 1 else f"{stage} ({len(of)})" for stage, of in cells.items()]
 
 
 def as_plain(run: RunState | None, now: float) -> JsonObject:

@@ -61,3 +61,9 @@ def test_a_run_that_was_cut_off_is_told_from_one_that_runs(monkeypatch: pytest.M
     ]
     assert status.sentences(None, 0.0) == ["No run in this folder yet. Start one: gdc run"]
     assert status.as_plain(RUN, 1050.0)["seconds_left"] == 35.0
+
+
+def test_targets_are_told_by_stage() -> None:
+    targets = ["halves", "reference@0", "reference@1", "retrain@none-1", "report"]
+    assert status.by_stage(targets) == ["halves", "reference (2)", "retrain@none-1", "report"]
+    assert status.by_stage([]) == []

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from prefect.client.orchestration import get_client
 
-from flows.curate import by_stage, curate
+from flows.curate import curate
 from flows.program import STOPPED
 from gdc.errors import ConfigError
 from gdc.workspace import files, paths
@@ -125,12 +125,6 @@ def assert_edited_code_is_not_published() -> None:
     files.write_json(paths.CODE, code_digests() | {"score": "of code that was edited since"})
     with pytest.raises(ConfigError, match=r"got changed \['score'\]\. Run the flow again"):
         curate(publish=True)
-
-
-def test_what_has_not_run_is_told_by_stage() -> None:
-    targets = ["halves", "reference@0", "reference@1", "retrain@none-1", "report"]
-    assert by_stage(targets) == ["halves", "reference (2)", "retrain@none-1", "report"]
-    assert by_stage([]) == []
 
 
 @pytest.mark.slow
