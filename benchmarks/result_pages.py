@@ -10,6 +10,7 @@ PAGES: Final[Mapping[str, Path]] = {
     "benchmarks/shapes.py": RESULTS / "speed.md",
     "benchmarks/cells.py": RESULTS / "speed.md",
     "benchmarks/texts.py": RESULTS / "speed.md",
+    "benchmarks/filters.py": RESULTS / "speed.md",
     "benchmarks/gpu.py": RESULTS / "gpu.md",
     "make scale": RESULTS / "scale.md",
     "make kills": RESULTS / "campaigns.md",

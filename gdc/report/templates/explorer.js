@@ -40,6 +40,7 @@
       };
     }
     const rows = Array.from({ length: size }, (_, i) => row(i));
+    const sources = columns.source.map((source) => source.toLowerCase());
     // A filter keeps the order, so each order is made once.
     const orders = new Map();
     function ordered(by, down) {
@@ -57,7 +58,7 @@
         (query.canaries || r.canary === null) &&
         (query.quadrant === "" || words.quadrants[r.quadrant] === query.quadrant) &&
         (query.cause === "" || r.cause === query.cause) &&
-        (source === "" || r.source.toLowerCase().includes(source)) &&
+        (source === "" || sources[r.index].includes(source)) &&
         (query.arm === "" || r.actions[query.arm] === query.action) &&
         (query.marked === "" || (query.marked === "any-mark" ? marks.has(r.key) : (marks.get(r.key) || {}).action === query.marked)) &&
         (asked === "" || haystack[r.index].includes(asked)));
@@ -440,7 +441,7 @@
 
   const anew = () => { state.first = 0; show(); };
   let typing;
-  for (const id of ["search", "source"]) $(id).addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(anew, 120); });
+  for (const id of ["search", "source"]) $(id).addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(anew, 100); });
   for (const id of ["quadrant", "cause", "action", "marked", "canaries"]) $(id).addEventListener("change", anew);
   for (const id of ["across", "up"]) $(id).addEventListener("change", () => { letGo(); drawHead(); anew(); });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
