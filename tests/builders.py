@@ -27,6 +27,9 @@ from gdc.workspace.trace_writer import TraceWriter
 
 REPOSITORY = Path(__file__).parent.parent
 Call = Callable[..., tuple[int, str, str]]
+# Of the fixtures ``made_once`` and ``prefect_home``.
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+NewHome = Callable[[], Path]
 # A source of the user's, as params.yaml holds it.
 OWN_TEXTS: Mapping[str, Any] = {
     "kind": "jsonl", "path": "my texts.jsonl", "text_field": "body", "key_field": None,

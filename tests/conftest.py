@@ -1,12 +1,21 @@
 """Settings of the whole test run."""
 
 import gc
+import os
+import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
+from filelock import FileLock
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.builders import MadeOnce, NewHome
 
 # A shell lets its background jobs ignore SIGINT, and so would the programs that tests stop by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -48,14 +57,58 @@ def _same_weights() -> None:
 
     With more threads than one, those of a small model wait for each other, and use a core each.
     """
+    import torch  # noqa: PLC0415 - takes seconds, of which what shares the tests out has no use
+
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """One for all flows that run in the tests' own process."""
-    from prefect.testing.utilities import prefect_test_harness  # noqa: PLC0415 - takes seconds
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "MadeOnce":
+    """Makes a folder that takes seconds to make once for all workers; none may change it."""
+    base = tmp_path_factory.getbasetemp()
+    place = base if worker_id == "master" else base.parent
 
-    with prefect_test_harness(server_startup_timeout=300):
-        yield
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, failed = place / name, place / f"{name}-failed"
+        with FileLock(f"{folder}.lock"):
+            # Else each of many tests would try it again.
+            assert not failed.exists(), f"{name} could not be made, see the first error"
+            if not folder.exists():
+                failed.touch()
+                folder.mkdir()
+                make(folder)
+                failed.unlink()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def prefect_home(made_once: "MadeOnce", tmp_path_factory: pytest.TempPathFactory) -> "NewHome":
+    """Makes homes of Prefect whose database has its tables, which takes a server seconds."""
+
+    def upgrade(folder: Path) -> None:
+        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        unset = {"PREFECT_API_URL": "", "PREFECT_HOME": str(folder)}
+        subprocess.run(command, env=os.environ | unset, check=True, capture_output=True)
+
+    def copy() -> Path:
+        home = tmp_path_factory.mktemp("prefect")
+        shutil.copy(made_once("prefect-home", upgrade) / "prefect.db", home)
+        return home
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_home: "NewHome") -> Iterator[None]:
+    """One for all flows that run in the tests' own process."""
+    from prefect.testing import utilities  # noqa: PLC0415 - takes seconds
+
+    home = prefect_home()
+    (home / "prefect.db").rename(home / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(home))
+        with utilities.prefect_test_harness(server_startup_timeout=300):
+            yield

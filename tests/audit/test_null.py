@@ -1,9 +1,10 @@
 """A real model that saw no canary and no member: every audit must be at its null."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from gdc.audit.model_audit import AuditedTexts, Subject, audit_model
 from gdc.comparison import leakage
@@ -18,9 +19,10 @@ from gdc.training import models
 from gdc.training.batches import TokenizedTexts
 from gdc.training.loop import train
 from gdc.training.recipe import Recipe, TrainingData
-from tests.builders import params_with
+from tests.builders import MadeOnce, params_with
 
 NUM_TRAINED, NUM_ASKED, NUM_PER_FAMILY = 300, 600, 300
+TABLES = ("audit.parquet", "membership.parquet")
 CONFIG = EvaluateConfig(num_members=1000, min_k_share=0.2, batch_tokens=8192, num_threads=1)
 MODEL = LstmModel(
     kind="lstm", block_size=128, precision="float32", hidden_size=48, num_layers=1, dropout=0.0
@@ -49,11 +51,20 @@ def canaries_called_planted(samples: pl.DataFrame) -> pl.DataFrame:
     return twins.with_columns(num_repeats=pl.int_range(pl.len(), dtype=pl.Int64) % 2 * 16)
 
 
-@pytest.fixture(scope="module")
-def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, pl.DataFrame]:
+@pytest.fixture
+def audited(made_once: MadeOnce) -> tuple[pl.DataFrame, pl.DataFrame]:
     """AUDIT and MEMBERSHIP of a model trained on other texts of CPython's documentation."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("null")
+
+    def write_tables(folder: Path) -> None:
+        for name, table in zip(TABLES, train_and_audit(folder), strict=True):
+            table.write_parquet(folder / name)
+
+    folder = made_once("audited-null", write_tables)
+    audit, membership = (pl.read_parquet(folder / name) for name in TABLES)
+    return audit, membership
+
+
+def train_and_audit(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     rows = read_source(PythonDocsSource(kind="python-docs"), max_chars=2000, seed=0).rows
     samples = samples_from(rows, max_samples=NUM_TRAINED + NUM_ASKED, seed=0)
     texts = samples.unique("content_id", keep="first").sort("content_id")

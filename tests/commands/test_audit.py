@@ -20,28 +20,37 @@ from gdc.report.model import to_json
 from gdc.schema import AUDIT, MEMBERSHIP
 from gdc.workspace import outputs
 from gdc.workspace.source_option import source_of
+from tests.builders import MadeOnce
 from tests.commands.builders import HELDOUT, MEMBERS, jsonl, save_lstm
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def request_of_lstm(tmp_path_factory: pytest.TempPathFactory) -> Request:
+def make_audited(folder: Path) -> None:
     """The first half of the texts was trained on, sixteen copies of a canary among them."""
-    folder = tmp_path_factory.mktemp("model")
     planted = ["the code of ann is 48151623"] * 16
     save_lstm(folder, [*MEMBERS, *planted])
     rows = [("c16", "codes", "the code of ann is", " 48151623", 16)]
     rows += [(f"t{i}", "codes", f"the code of {i} is", f" {i * 7919:08d}", 0) for i in range(9)]
     fields = ["canary_id", "family", "prefix", "secret", "num_repeats"]
-    canaries = folder / "canaries.parquet"
-    pl.DataFrame(rows, schema=fields, orient="row").write_parquet(canaries)
+    pl.DataFrame(rows, schema=fields, orient="row").write_parquet(folder / "canaries.parquet")
+    jsonl(folder / "corpus.jsonl", MEMBERS)
+    jsonl(folder / "heldout.jsonl", [*HELDOUT, MEMBERS[0]])
+
+
+@pytest.fixture
+def request_of_lstm(made_once: MadeOnce) -> Request:
+    folder = made_once("audited-lstm", make_audited)
+    corpus, heldout = (
+        JsonlSource(kind="jsonl", path=str(folder / name), text_field="text", key_field=None)
+        for name in ("corpus.jsonl", "heldout.jsonl")
+    )
     return Request(
         model=str(folder),
         tokenizer=str(folder / "tokenizer"),
-        corpus=jsonl(folder / "corpus.jsonl", MEMBERS),
-        heldout=jsonl(folder / "heldout.jsonl", [*HELDOUT, MEMBERS[0]]),
-        canaries=canaries,
+        corpus=corpus,
+        heldout=heldout,
+        canaries=folder / "canaries.parquet",
         block_size=None,
         seed=0,
     )

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from tests.builders import REPOSITORY
 
-ENVIRONMENT: Mapping[str, str] = {
+ENVIRONMENT: dict[str, str] = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "GDC_CHECKPOINT_SECONDS": "0",

@@ -1,20 +1,31 @@
 """Workspaces that flows run in."""
 
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from flows import curate
 from tasks.fork_client import fork_server
-from tests.flows.builders import commit_all, dvc, make_workspace, run_flow
+from tests.builders import MadeOnce, NewHome
+from tests.flows.builders import ENVIRONMENT, commit_all, dvc, make_workspace, run_flow
 from tests.flows.toy_pipeline import DVC_MODULES, make_pipeline
 
 
+@pytest.fixture(scope="session")
+def own_prefect_home(prefect_home: NewHome) -> Iterator[None]:
+    """Servers of Prefect that runs start keep nothing among what the user has."""
+    home = str(prefect_home())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", home)
+        patch.setitem(ENVIRONMENT, "PREFECT_HOME", home)
+        yield
+
+
 @pytest.fixture
-def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pipeline(tmp_path: Path, own_prefect_home: None, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: ARG001 - for the run
     """A toy workspace with every phase of the flow, as the current folder."""
     folder = tmp_path / "pipeline"
     folder.mkdir()
@@ -27,23 +38,16 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def first_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A workspace after its first scheduled run, to be copied.
+def first_run(made_once: MadeOnce, own_prefect_home: None) -> Path:  # noqa: ARG001 - for the run
+    """A workspace after its first scheduled run, to be copied."""
 
-    The run takes minutes, so all workers share one.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "first-run"
-    with FileLock(f"{shared}.lock"):
-        if not (shared / "done").exists():
-            shutil.rmtree(shared, ignore_errors=True)
-            shared.mkdir()
-            folder = make_workspace(shared / "workspace")
-            dvc(folder, "remote", "add", "--default", "storage", str(shared / "storage"))
-            commit_all(folder)
-            run_flow(folder, "--publish")
-            (shared / "done").touch()
-    return shared / "workspace"
+    def run(shared: Path) -> None:
+        folder = make_workspace(shared / "workspace")
+        dvc(folder, "remote", "add", "--default", "storage", str(shared / "storage"))
+        commit_all(folder)
+        run_flow(folder, "--publish")
+
+    return made_once("first-run", run) / "workspace"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def test_a_run_killed_in_its_trainings_and_ended_by_hand_makes_the_same_bytes(
     folder = tmp_path / "workspace"
     shutil.copytree(first_run, folder)
     # What lies between them is the same again, and is not run.
-    forget(folder, ["train@0", "retrain@none-1", "retrain@mask-spans-1"])
+    forget(folder, ["train@0", "retrain@none-1"])
     process = start_flow(folder)
     wait_for_stage(process, "train")
     kill_tree(process)

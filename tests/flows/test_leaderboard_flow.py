@@ -102,6 +102,7 @@ def killed_leaderboard(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_prefect_home")
 def test_a_killed_leaderboard_continues_and_evaluates_every_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,7 +283,8 @@ def test_cells_on_workers_of_ray_make_the_bytes_of_a_run_without_it(
 ) -> None:
     workers = str(tmp_path / "workers")
     dvc(folder, "remote", "modify", "storage", "url", str(tmp_path / "storage"))
-    cells = [stage for stage in STAGES if "@" in stage]
+    # The first and the last side by side; the second needs the first. Each takes many programs.
+    cells = ["retrain@none-1", "evaluate@none-1", "evaluate@mask-spans-1"]
     forget(folder, cells)
     run_flow(folder, "--ray", "local", GDC_WORKER_FOLDER=workers)
     assert digests(folder) == digests(first_run)

@@ -12,6 +12,7 @@ from prefect.variables import Variable
 from flows import server
 from flows.server import prefect_server
 from gdc.errors import ConfigError, TransientError
+from tests.builders import NewHome
 
 
 def test_a_named_server_that_is_unreachable_is_refused_in_seconds() -> None:
@@ -50,10 +51,10 @@ def test_the_log_of_a_temporary_server_that_does_not_start_is_kept(
 
 @pytest.mark.slow
 def test_a_temporary_server_that_is_killed_is_there_again_with_its_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, prefect_home: NewHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    named = temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: tmp_path})
+    named = temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: prefect_home()})
     others = psutil.Process().children(recursive=True)
     with named, prefect_server() as wait:
         wait()

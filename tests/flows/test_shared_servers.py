@@ -1,22 +1,29 @@
-"""Two workspaces on one MLflow server and one Prefect server, both killed in the middle."""
+"""Two workspaces on one MLflow server and one Prefect server, both killed in the middle.
+
+Both keep their records in PostgreSQL, as those of a team do, where that is installed.
+"""
 
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from sqlalchemy import NullPool, create_engine, text
 
 from tests.builders import REPOSITORY, free_port
 from tests.flows.builders import read_json
+from tests.flows.postgres import databases
 from tests.flows.programs import running
 from tests.flows.toy_pipeline import PHASE_STAGE, PROGRAM, make_pipeline, phase_graph
 from tests.tasks.builders import commit_all
@@ -29,36 +36,70 @@ if stage in {STAGES}:
 
     with tracking.stage_run(stage, {{}}) as run:
         run.log_metrics({{"length": len(text)}})
+        if stage == "train":
+            run.log_model(Path("model"))
 """
 START_SECONDS = 300.0
 RUN_SECONDS = 600.0
 MOST_RUNS = 3
 
 
+@dataclass(frozen=True)
+class Stores:
+    """Where the servers of MLflow and Prefect keep their records, as SQLAlchemy names it."""
+
+    mlflow: str
+    prefect: str
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Stores]:
+    with databases(tmp_path / "postgres.log") as address:
+        if address is None:
+            yield Stores(
+                f"sqlite:///{tmp_path}/mlflow.db", f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
+            )
+            return
+        names = f"postgresql+psycopg://gdc@{address}", f"postgresql+asyncpg://gdc@{address}"
+        yield Stores(f"{names[0]}/mlflow", f"{names[1]}/prefect")
+        # Not in files of the servers' or of the workspace.
+        assert not [*tmp_path.rglob("mlflow.db"), *tmp_path.rglob("prefect.db")]
+
+
 @pytest.mark.slow
-def test_two_workspaces_lose_nothing_though_both_servers_are_killed(tmp_path: Path) -> None:
+def test_two_workspaces_lose_nothing_though_both_servers_are_killed(
+    tmp_path: Path, stores: Stores
+) -> None:
     folders = [make_workspace(tmp_path / name) for name in ("one", "other")]
     ports = free_port(), free_port()
     with ExitStack() as stack:
-        with servers(tmp_path, *ports) as environment:
+        with servers(tmp_path, stores, *ports) as environment:
             runs = [stack.enter_context(flow(folder, environment)) for folder in folders]
             while not all((folder / "lineage/ingest.json").exists() for folder in folders):
                 assert all(run.poll() is None for run in runs), logs(tmp_path)
                 time.sleep(0.1)
         assert not any((folder / "reports/report.json").exists() for folder in folders)
-        with servers(tmp_path, *ports):
+        with servers(tmp_path, stores, *ports):
             for folder, run in zip(folders, runs, strict=True):
                 finish(folder, run, environment)
+            states = flow_states(environment["PREFECT_API_URL"])
+    assert states.count("Completed") >= len(folders), states
     for folder in folders:
         made = {(folder / f"data/{name}").read_text() for name in STAGES}
         assert made == {(folder / "source.json").read_text()}
-    assert_recorded_once(tmp_path / "mlflow.db", folders)
+    assert_recorded_once(stores.mlflow, folders)
+    assert len(list((tmp_path / "artifacts").rglob("config.json"))) >= len(folders)
 
 
-def assert_recorded_once(store: Path, folders: list[Path]) -> None:
+def flow_states(address: str) -> list[str]:
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        return [str(run.state_name) for run in client.read_flow_runs()]
+
+
+def assert_recorded_once(store: str, folders: list[Path]) -> None:
     """One finished run for each stage of each workspace, that of its files; none goes on."""
-    with closing(sqlite3.connect(store)) as database:
-        rows = database.execute("select run_uuid, name, status from runs").fetchall()
+    with create_engine(store, poolclass=NullPool).connect() as database:
+        rows = database.execute(text("select run_uuid, name, status from runs")).all()
     finished = {run_id: name for run_id, name, status in rows if status == "FINISHED"}
     count = Counter(finished.values())
     assert {name: count[name] for name in STAGES} == dict.fromkeys(STAGES, len(folders)), rows
@@ -86,7 +127,9 @@ def make_workspace(folder: Path) -> Path:
 
 
 @contextmanager
-def servers(place: Path, runs_port: int, flows_port: int) -> Iterator[Mapping[str, str]]:
+def servers(
+    place: Path, stores: Stores, runs_port: int, flows_port: int
+) -> Iterator[Mapping[str, str]]:
     """Both servers with what they knew before; in the end they are killed."""
     address = f"http://127.0.0.1:{flows_port}/api"
     store = f"http://127.0.0.1:{runs_port}"
@@ -95,11 +138,13 @@ def servers(place: Path, runs_port: int, flows_port: int) -> Iterator[Mapping[st
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(REPOSITORY),
         "PREFECT_HOME": str(place / "prefect"),
+        "MLFLOW_BACKEND_STORE_URI": stores.mlflow,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": stores.prefect,
     }
     python = [sys.executable, "-m"]
-    of_runs = [*python, "mlflow", "server", "--backend-store-uri", f"sqlite:///{place}/mlflow.db"]
-    of_runs += ["--artifacts-destination", str(place / "artifacts"), "--workers", "1"]
-    of_flows = [*python, "prefect", "server", "start", "--no-services"]
+    of_runs = [*python, "mlflow", "server", "--workers", "1"]
+    of_runs += ["--artifacts-destination", str(place / "artifacts")]
+    of_flows = [*python, "prefect", "server", "start", "--no-ui"]
     with ExitStack() as stack:
         for name, command, port in (
             ("mlflow", of_runs, runs_port), ("prefect", of_flows, flows_port)

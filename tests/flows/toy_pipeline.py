@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -17,7 +15,7 @@ from gdc.workspace.code_digests import code_digests
 from tasks.fork_client import MODULES
 from tests.comparison.builders import arm_audits, measured
 from tests.report.builders import params_of, report_of, tables_of
-from tests.tasks.builders import commit_all, git
+from tests.tasks.builders import commit_all, git, init_dvc
 
 # A phase copies its inputs; `retrain` also logs a model, so that there is one to promote.
 PHASE_STAGE = """
@@ -123,7 +121,7 @@ def make_pipeline(folder: Path) -> None:
         pl.DataFrame({"sample_id": ["a"]}).write_parquet(table)
     (folder / ".gitignore").write_text("/data\n/lineage\n/metrics\n/reports\n/work\n/ml*\n")
     git(folder, "init", "--initial-branch=main")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    init_dvc(folder)
     commit_all(folder)
 
 

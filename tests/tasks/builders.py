@@ -1,8 +1,9 @@
 """Toy workspaces of three stages that copy files, for tests of what runs them."""
 
 import subprocess
-import sys
 from pathlib import Path
+
+from dvc.repo import Repo
 
 # Writes its inputs to its output; an input that says so makes it fail.
 TOY_STAGE = """
@@ -55,8 +56,13 @@ def make_toy(folder: Path) -> None:
     (folder / ".gitignore").write_text("/data\n/work\n")
     (folder / "work").mkdir()
     git(folder, "init", "--initial-branch=main")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    init_dvc(folder)
     commit_all(folder)
+
+
+def init_dvc(folder: Path, *, no_scm: bool = False) -> None:
+    """As `dvc init`, which as a program of its own imports for a second."""
+    Repo.init(str(folder), no_scm=no_scm).close()
 
 
 def commit_all(folder: Path) -> None:

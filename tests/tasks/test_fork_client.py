@@ -21,7 +21,7 @@ from tasks.fork_client import fork_server
 from tasks.guard import Start
 from tasks.stages import StageFailedError, StageTransientError, reproduce
 from tests.builders import REPOSITORY
-from tests.tasks.builders import ignore
+from tests.tasks.builders import ignore, init_dvc
 
 # Each starts DVC or other programs.
 pytestmark = pytest.mark.slow
@@ -71,8 +71,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "gdc/stages/toy.py").write_text(STAGE)
     (tmp_path / "dvc.yaml").write_text(GRAPH)
     monkeypatch.chdir(tmp_path)
-    init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
-    subprocess.run(init, check=True)
+    init_dvc(tmp_path, no_scm=True)
     return tmp_path
 
 

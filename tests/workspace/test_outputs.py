@@ -21,6 +21,7 @@ from gdc.filesystem.path_checks import overlapping
 from gdc.workspace import files, mlflow_store, outputs, paths, project
 from gdc.workspace.project import IGNORED, TEMPORARIES
 from tests.builders import REPOSITORY, Call, command_line, preset_text
+from tests.tasks.builders import init_dvc
 
 OWN_TEXT = '{"text": "mine"}\n'
 
@@ -72,8 +73,7 @@ def params_of(path: str, kind: str = "jsonl") -> Params:
 def made_by_dvc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What DVC makes of an empty folder."""
     made = tmp_path_factory.mktemp("dvc")
-    init = [sys.executable, "-m", "dvc", "init", "--no-scm", "-q"]
-    subprocess.run(init, check=True, cwd=made)
+    init_dvc(made, no_scm=True)
     return made
 
 
