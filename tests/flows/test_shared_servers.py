@@ -139,6 +139,8 @@ def servers(
         "PYTHONPATH": str(REPOSITORY),
         "PREFECT_HOME": str(place / "prefect"),
         "MLFLOW_BACKEND_STORE_URI": stores.mlflow,
+        # Its half a dozen processes for jobs do nothing for what records runs.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": stores.prefect,
     }
     python = [sys.executable, "-m"]
