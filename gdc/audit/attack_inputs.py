@@ -1,5 +1,6 @@
 """What membership attacks read: log-probabilities of tokens, and losses of reference models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +22,9 @@ class TokenTable:
     """
 
     text: NDArray[np.int64]
-    log_prob: NDArray[np.float32]
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
+    log_prob: NDArray[np.floating]
+    mean: NDArray[np.floating]
+    std: NDArray[np.floating]
     num_texts: int
 
     def __post_init__(self) -> None:
@@ -66,6 +67,16 @@ class References:
         _require_finite("references", self.loss)
         if self.token_loss is not None:
             _require_finite("references", self.token_loss)
+
+
+def join_references(parts: Sequence[References | None]) -> References | None:
+    """Losses of the texts of all parts, without tokens; None: not of each part."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return References(
+        np.concatenate([part.loss for part in known]), np.concatenate([part.seen for part in known])
+    )
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,15 @@ RMIA_GAMMA: Final = 1.0
 RMIA_OFFLINE: Final = 1.0
 # Source: arXiv:2510.19773.
 TAIL_QUANTILES: Final = (0.99, 0.999)
+# Columns of attacks and blind baselines, in their order.
+_SCORES: Final = (
+    "zlib", "min_k", "min_k_plus_plus", "reference_ratio", "rmia", "lira", "ez", "wbc",
+    "base_ratio", "base_ez", "base_wbc", "length", "zlib_size", "reference_loss", "base_loss",
+)  # fmt: skip
+# Those that compare losses of texts; the others read tokens or texts.
+_COMPARE: Final = frozenset(
+    {"reference_ratio", "rmia", "lira", "base_ratio", "reference_loss", "base_loss"}
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,8 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
     copies in a split one is taken, as copies are not independent.
 
     Returns:
-        Table with ``sample_id``, ``text`` and ``is_member``, members first, and ``unscored`` where
-        the corpus has it.
+        Table with ``sample_id`` and ``is_member``, members first, and with ``text`` and
+        ``unscored`` where the corpus has them.
     """
     ordinary = corpus.filter(pl.col("canary_id").is_null()).unique(
         "content_id", keep="first", maintain_order=True
@@ -96,9 +105,9 @@ def choose_samples(corpus: pl.DataFrame, num_members: int, *, seed: int) -> pl.D
         .sort("sample_id")
     )
     heldout = ordinary.filter(pl.col("split") == "validation")
-    more = [name for name in ("unscored",) if name in corpus.columns]
+    more = [name for name in ("text", "unscored") if name in corpus.columns]
     return pl.concat([chosen, heldout]).select(
-        "sample_id", "text", *more, is_member=pl.col("split") == "train"
+        "sample_id", *more, is_member=pl.col("split") == "train"
     )
 
 
@@ -188,23 +197,53 @@ def audit_samples(  # noqa: PLR0913 - references of two kinds
         ``MEMBERSHIP`` table in the row order of ``samples``, with a column for every attack and
         blind baseline that can be computed; a score is higher the more likely a sample is a member.
     """
-    num_tokens = np.bincount(records.sequence, minlength=samples.height)
+    alone = audit_alone(
+        samples,
+        records,
+        block_size=block_size,
+        min_k_share=min_k_share,
+        references=references,
+        base=base,
+    )
+    return compare_samples(alone, references, base)
+
+
+def audit_alone(  # noqa: PLR0913 - as audit_samples
+    samples: pl.DataFrame,
+    records: TokenRecords,
+    *,
+    block_size: int,
+    min_k_share: float,
+    references: References | None = None,
+    base: References | None = None,
+) -> pl.DataFrame:
+    """What the tokens of every sample say without the other samples.
+
+    Args:
+        samples: As in ``audit_samples``, or some of them.
+        records: Of these samples, likewise.
+        block_size: As there.
+        min_k_share: As there.
+        references: Of these samples; only the losses of tokens are read.
+        base: Likewise.
+
+    Returns:
+        ``MEMBERSHIP`` table of these samples, and columns of the attacks that need no comparison.
+    """
     tokens = TokenTable(
         records.sequence, -records.nll, records.mean, records.std, num_texts=samples.height
     )
-    inputs = _with_references(
-        AttackInputs(
-            tokens,
-            is_greedy=records.is_greedy,
-            zlib_sizes=attacks.zlib_sizes(scored_texts(samples).to_list()),
-            min_k_share=min_k_share,
-        ),
-        references,
-        ~samples["is_member"].to_numpy(),
+    inputs = AttackInputs(
+        tokens,
+        is_greedy=records.is_greedy,
+        zlib_sizes=attacks.zlib_sizes(scored_texts(samples).to_list()),
+        min_k_share=min_k_share,
+        token_reference=_log_prob(references),
+        base_tokens=_log_prob(base),
     )
-    inputs = _with_base(inputs, base)
-    names = _computable(references, base)
+    names = [name for name in _computable(references, base) if name not in _COMPARE]
     suffixes = _second_halves(records, samples.height, block_size)
+    num_tokens = np.bincount(records.sequence, minlength=samples.height)
     return (
         samples.select("sample_id", "is_member")
         .with_columns(
@@ -213,10 +252,43 @@ def audit_samples(  # noqa: PLR0913 - references of two kinds
             num_suffix_tokens=pl.Series(suffixes.num_tokens, dtype=pl.Int64),
             suffix_nll=pl.Series(suffixes.nll, dtype=pl.Float64),
             suffix_extracted=pl.Series(suffixes.is_extracted),
-            **_without_self_comparison(attacks.attack_texts(names, inputs), samples["is_member"]),
+            **attacks.attack_texts(names, inputs),
         )
         .select(*MEMBERSHIP.names(), *names)
     )
+
+
+def compare_samples(
+    alone: pl.DataFrame, references: References | None, base: References | None
+) -> pl.DataFrame:
+    """Add the attacks that compare a sample's loss with others.
+
+    Args:
+        alone: What ``audit_alone`` returns of all samples.
+        references: Losses of all samples under the reference models, as in ``audit_samples``.
+        base: Losses of all samples under the pretrained model.
+
+    Returns:
+        What ``audit_samples`` returns.
+    """
+    ones = np.ones(alone.height, dtype=np.float32)
+    # A text's mean as its one token: these attacks read no more of its tokens.
+    means = TokenTable(
+        np.arange(alone.height), -alone["loss"].to_numpy(), ones, ones, num_texts=alone.height
+    )
+    inputs = _with_references(AttackInputs(means), references, ~alone["is_member"].to_numpy())
+    names = [name for name in _computable(references, base) if name in _COMPARE]
+    compared = attacks.attack_texts(names, _with_base(inputs, base))
+    table = alone.with_columns(**_without_self_comparison(compared, alone["is_member"]))
+    in_order = [name for name in _SCORES if name in table.columns]
+    return table.select(*MEMBERSHIP.names(), *in_order)
+
+
+def _log_prob(references: References | None) -> NDArray[np.floating] | None:
+    """Of each token; None: it is not known."""
+    if references is None or references.token_loss is None:
+        return None
+    return -references.token_loss
 
 
 def suffix_stretches(audit: pl.DataFrame, records: TokenRecords, block_size: int) -> list[Stretch]:
@@ -310,11 +382,9 @@ def _with_references(
         return inputs
     unseen = np.where(references.seen, np.nan, references.loss)
     population = References(references.loss[is_heldout], references.seen[is_heldout])
-    token_loss = references.token_loss
     return replace(
         inputs,
         references=references,
-        token_reference=None if token_loss is None else -token_loss,
         population=Population(-attacks.loss(inputs.tokens)[is_heldout], population),
         reference_loss=np.nanmean(unseen, axis=1),
         is_variance_fixed=False,
@@ -329,7 +399,6 @@ def _with_base(inputs: AttackInputs, base: References | None) -> AttackInputs:
     return replace(
         inputs,
         base=base,
-        base_tokens=None if base.token_loss is None else -base.token_loss,
         base_loss=base.loss[:, 0],
     )
 

@@ -1,6 +1,7 @@
 """A model, canaries and samples -> the two audit tables, from one pass over the texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gdc.audit import extraction, membership_table, predictability
-from gdc.audit.attack_inputs import References
+from gdc.audit.attack_inputs import References, join_references
 from gdc.audit.extraction import Secrets
 from gdc.audit.predictability import Stretch
 from gdc.config import EvaluateConfig
@@ -57,11 +58,19 @@ class AuditedTexts(NamedTuple):
 def audit_model(
     subject: Subject, texts: AuditedTexts, config: EvaluateConfig
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Measure what a model leaks; see ``audit_in_parts``."""
+    return audit_in_parts(subject, [texts], config)
+
+
+def audit_in_parts(
+    subject: Subject, parts: Iterable[AuditedTexts], config: EvaluateConfig
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Measure what a model leaks of canaries, their twins, members and held-out texts.
 
     Args:
         subject: The model, on the device it is to run on.
-        texts: What it is asked about.
+        parts: What it is asked about, at least one part, all canaries in the first: memory holds
+            the tokens of one part at a time.
         config: Batch size and the share of Min-K.
 
     Returns:
@@ -70,19 +79,53 @@ def audit_model(
     Raises:
         DataError: A canary is longer than the model sees at once.
     """
-    samples = texts.samples
+    found = [_audit_part(subject, part, config) for part in parts]
+    samples = pl.concat([part.samples for part in found])
+    firsts = np.cumsum([0, *(part.samples.height for part in found)])
+    stretches = [
+        stretch._replace(text=stretch.text + int(first))
+        for part, first in zip(found, firsts, strict=False)
+        for stretch in part.stretches
+    ]
+    membership = membership_table.compare_samples(
+        pl.concat([part.alone for part in found]),
+        join_references([part.references for part in found]),
+        join_references([part.base for part in found]),
+    )
+    bits = ask_elsewhere(subject, samples, stretches, batch_tokens=config.batch_tokens)
+    return found[0].canaries, membership_table.with_bits_elsewhere(membership, stretches, bits)
+
+
+class _AuditedPart(NamedTuple):
+    """What was measured of one part, and what is needed of it at the end."""
+
+    canaries: pl.DataFrame
+    samples: pl.DataFrame
+    alone: pl.DataFrame
+    references: References | None
+    base: References | None
+    stretches: Sequence[Stretch]
+
+
+def _audit_part(subject: Subject, texts: AuditedTexts, config: EvaluateConfig) -> _AuditedPart:
     records = record_texts(subject, texts, batch_tokens=config.batch_tokens)
-    audit, membership = audit_records(
-        records,
-        texts,
-        subject.tokenizer,
+    of_samples = texts.records_of_samples(records)
+    alone = membership_table.audit_alone(
+        texts.samples,
+        of_samples,
         block_size=subject.block_size,
         min_k_share=config.min_k_share,
+        references=texts.references,
+        base=texts.base,
     )
-    of_samples = texts.records_of_samples(records)
-    stretches = membership_table.suffix_stretches(membership, of_samples, subject.block_size)
-    bits = ask_elsewhere(subject, samples, stretches, batch_tokens=config.batch_tokens)
-    return audit, membership_table.with_bits_elsewhere(membership, stretches, bits)
+    return _AuditedPart(
+        _audit_canaries(records, texts, subject.tokenizer),
+        texts.samples,
+        alone,
+        texts.references,
+        texts.base,
+        membership_table.suffix_stretches(alone, of_samples, subject.block_size),
+    )
 
 
 def ask_elsewhere(
@@ -101,16 +144,29 @@ def ask_elsewhere(
     """
     if not stretches:
         return np.zeros(0)
-    ids = subject.tokenizer.encode(samples["text"].to_list())
     pool = np.flatnonzero(~samples["is_member"].to_numpy())
     if len(pool) < 2:
         pool = np.arange(samples.height)
     texts, starts = predictability.elsewhere(
-        ids, stretches, pool.tolist(), block_size=subject.block_size
+        _IdsOfTexts(subject.tokenizer, samples["text"]),
+        stretches,
+        pool.tolist(),
+        block_size=subject.block_size,
     )
     if not texts:
         return np.full(len(stretches), np.nan)
     return predictability.bits_per_token(_token_records(subject, texts, batch_tokens), starts)
+
+
+@dataclass(frozen=True)
+class _IdsOfTexts:
+    """Ids of texts, made for those that are asked for."""
+
+    tokenizer: TextTokenizer
+    texts: pl.Series
+
+    def __getitem__(self, text: int) -> Sequence[int]:
+        return self.tokenizer.encode([self.texts[text]])[0]
 
 
 def record_texts(subject: Subject, texts: AuditedTexts, *, batch_tokens: int) -> TokenRecords:
@@ -162,16 +218,8 @@ def audit_records(
     Raises:
         DataError: The records are of other texts.
     """
-    size, height = texts.canaries.height, texts.samples.height
-    ids, starts = _encode(tokenizer, texts.canaries)
-    ends = _lengths(ids)
-    num_tokens = _num_tokens(records, 2 * size + height, ends)
-    shifts = num_tokens[size : 2 * size] - num_tokens[:size]
-    secrets = Secrets(records.select_sequences(0, size), starts, ends)
-    shifted = Secrets(records.select_sequences(size, 2 * size), starts + shifts, ends + shifts)
-    greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
     return (
-        extraction.audit_canaries(texts.canaries, secrets, shifted, greedy),
+        _audit_canaries(records, texts, tokenizer),
         membership_table.audit_samples(
             texts.samples,
             texts.records_of_samples(records),
@@ -181,6 +229,20 @@ def audit_records(
             base=texts.base,
         ),
     )
+
+
+def _audit_canaries(
+    records: TokenRecords, texts: AuditedTexts, tokenizer: TextTokenizer
+) -> pl.DataFrame:
+    size, height = texts.canaries.height, texts.samples.height
+    ids, starts = _encode(tokenizer, texts.canaries)
+    ends = _lengths(ids)
+    num_tokens = _num_tokens(records, 2 * size + height, ends)
+    shifts = num_tokens[size : 2 * size] - num_tokens[:size]
+    secrets = Secrets(records.select_sequences(0, size), starts, ends)
+    shifted = Secrets(records.select_sequences(size, 2 * size), starts + shifts, ends + shifts)
+    greedy = [tokenizer.decode(text) for text in secrets.greedy_ids()]
+    return extraction.audit_canaries(texts.canaries, secrets, shifted, greedy)
 
 
 def _num_tokens(

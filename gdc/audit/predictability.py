@@ -6,7 +6,7 @@ licence, a heading, a phrase. After the prefixes of other texts only the latter 
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,14 @@ class Stretch(NamedTuple):
     end: int
 
 
+class IdsOfTexts(Protocol):
+    """Ids of each of several texts, by its number."""
+
+    def __getitem__(self, text: int, /) -> Sequence[int]: ...
+
+
 def elsewhere(
-    ids: Sequence[Sequence[int]],
+    ids: IdsOfTexts,
     stretches: Sequence[Stretch],
     pool: Sequence[int],
     *,

@@ -107,11 +107,15 @@ class TextTokenizer:
 
 def text_chunks(texts: pl.Series) -> Iterator[pl.Series]:
     """The texts in order, at most ``CHUNK_BYTES`` of text, or one text, at a time."""
-    chunk = texts.str.len_bytes().cum_sum() // CHUNK_BYTES
-    for table in pl.DataFrame({"text": texts, "chunk": chunk}).partition_by(
-        "chunk", maintain_order=True
-    ):
+    for table in sample_chunks(pl.DataFrame({"text": texts})):
         yield table["text"]
+
+
+def sample_chunks(samples: pl.DataFrame) -> list[pl.DataFrame]:
+    """The rows of a table with ``text`` in the parts of ``text_chunks``."""
+    chunk = samples["text"].str.len_bytes().cum_sum() // CHUNK_BYTES
+    by_chunk = samples.with_columns(chunk=chunk)
+    return by_chunk.partition_by("chunk", maintain_order=True, include_key=False)
 
 
 def masked_tokens(offsets: Offsets, masked: Sequence[Mapping[str, int]]) -> NDArray[np.bool_]:

@@ -57,6 +57,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from gdc.schema import TOKEN_LOSSES, TRACE_INDEX
@@ -149,13 +150,15 @@ def token_table(
         early: Float32, nats, ``num_tokens`` for each sample in turn.
         late: The same.
     """
-    row = np.repeat(np.arange(index.height), index["num_tokens"].to_numpy())
-    losses = (
-        pl.DataFrame({"row": row, "early": early, "late": late})
-        .group_by("row", maintain_order=True)
-        .agg("early", "late")
-    )
-    return pl.DataFrame([index["sample_id"], losses["early"], losses["late"]], schema=TOKEN_LOSSES)
+    columns = (token_lists(index["num_tokens"], losses) for losses in (early, late))
+    return pl.DataFrame([index["sample_id"], *columns], schema=TOKEN_LOSSES)
+
+
+def token_lists(num_tokens: pl.Series, losses: NDArray[np.float32]) -> pl.Series:
+    """Losses that stand end to end as a list for each sample, which shares their memory."""
+    ends = np.concatenate([[0], num_tokens.to_numpy().cumsum(dtype=np.int64)])
+    lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(losses))
+    return pl.Series(lists, dtype=pl.List(pl.Float32))
 
 
 def first_seen_table(index: pl.DataFrame, steps: NDArray[np.int64]) -> pl.DataFrame:

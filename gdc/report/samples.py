@@ -49,16 +49,15 @@ def count_corpus(tables: ReportTables) -> CorpusCounts:
     )
 
 
-def list_hotspots(samples: pl.DataFrame, params: Params) -> list[Hotspot]:
+def list_hotspots(tables: ReportTables, params: Params) -> list[Hotspot]:
     """Ordinary samples above the memorization threshold, the quadrant of hotspots first."""
     hotspot = pl.col("quadrant") == "hotspot-memorized"
-    rows = (
-        samples.filter(pl.col("canary").is_null() & _is_hot())
+    rows = tables.with_texts(
+        tables.scored_samples.filter(pl.col("canary").is_null() & _is_hot())
         .sort(hotspot, "score", "difficulty", "sample_id", descending=[True, True, False, False])
         .head(params.report.num_hotspots)
-        .with_columns(text=_text(params))
-        .select(list(Hotspot.model_fields))
     )
+    rows = rows.with_columns(text=_text(params)).select(list(Hotspot.model_fields))
     return [Hotspot.model_validate(row) for row in rows.to_dicts()]
 
 
@@ -98,18 +97,20 @@ def _check_gaps(ordinary: pl.DataFrame, listed: pl.DataFrame, gaps: Gaps) -> Gap
     )
 
 
-def list_secrets(samples: pl.DataFrame, params: Params) -> ListedTexts:
+def list_secrets(tables: ReportTables, params: Params) -> ListedTexts:
     """Ordinary texts that may hold a secret, each once: most copies first, then by score."""
-    secret = samples.filter(pl.col("canary").is_null(), pl.col("cause") == "secret")
-    return _list_once(
-        secret.sort("num_copies", "score", "sample_id", descending=[True, True, False]), params
-    )
+    secret = tables.scored_samples.filter(
+        pl.col("canary").is_null(), pl.col("cause") == "secret"
+    ).sort("num_copies", "score", "sample_id", descending=[True, True, False])
+    return _list_once(secret, tables, params)
 
 
-def list_copies(samples: pl.DataFrame, params: Params) -> ListedTexts:
+def list_copies(tables: ReportTables, params: Params) -> ListedTexts:
     """Ordinary texts with exact copies, each once: most copies first."""
-    copied = samples.filter(pl.col("canary").is_null(), pl.col("num_copies") > 1)
-    return _list_once(copied.sort("num_copies", "sample_id", descending=[True, False]), params)
+    copied = tables.scored_samples.filter(
+        pl.col("canary").is_null(), pl.col("num_copies") > 1
+    ).sort("num_copies", "sample_id", descending=[True, False])
+    return _list_once(copied, tables, params)
 
 
 def count_causes(samples: pl.DataFrame) -> list[CauseCount]:
@@ -168,10 +169,10 @@ def list_leaked(tables: ReportTables, params: Params) -> list[LeakedSample]:
     return [LeakedSample.model_validate(row) for row in rows.to_dicts()]
 
 
-def _list_once(samples: pl.DataFrame, params: Params) -> ListedTexts:
+def _list_once(samples: pl.DataFrame, tables: ReportTables, params: Params) -> ListedTexts:
     """The first sample of each text, and in which quadrants its copies lie."""
     texts = samples.unique("content_id", keep="first", maintain_order=True)
-    listed = texts.head(params.report.num_hotspots)
+    listed = tables.with_texts(texts.head(params.report.num_hotspots))
     kinds = [secret_kinds(text) for text in listed["text"]]
     quadrants = [
         Counter(samples.filter(pl.col("content_id") == content)["quadrant"])

@@ -1,6 +1,6 @@
 """The tables of one workspace that a report is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -31,7 +31,11 @@ class Gaps:
 
 @dataclass(frozen=True)
 class ReportTables:
-    """Everything that a report is made of."""
+    """Everything that a report is made of.
+
+    ``corpus`` may come without ``text``; ``read_texts`` then gives those of some samples by their
+    ids.
+    """
 
     corpus: pl.DataFrame
     canaries: pl.DataFrame
@@ -54,13 +58,15 @@ class ReportTables:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     gaps: Gaps | None = None
     leaked: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKED))
+    read_texts: Callable[[pl.Series], Sequence[str]] | None = None
 
     @cached_property
     def scored_samples(self) -> pl.DataFrame:
         """What is known of every scored sample, joined once.
 
         Returns:
-            One row for each, in the order of the scores: ``plots.POINTS``, source, cause, spans.
+            One row for each, in the order of the scores: ``plots.POINTS``, source, cause, spans,
+            and ``text`` where the corpus has it.
 
         Raises:
             DataError: The tables hold different samples.
@@ -70,9 +76,8 @@ class ReportTables:
         spans = self.spans.group_by("sample_id", maintain_order=True).agg(
             spans=pl.struct("start", "end")
         )
-        rows = self.corpus.select(
-            "sample_id", "content_id", "source", "text", "num_copies", "canary_id"
-        )
+        columns = ("sample_id", "content_id", "source", "text", "num_copies", "canary_id")
+        rows = self.corpus.select(name for name in columns if name in self.corpus.columns)
         samples = (
             self.scores.select("sample_id", "difficulty", "cause", "duplicate_ids", score=axis)
             .join(self.quadrants, on="sample_id", maintain_order="left")
@@ -88,6 +93,13 @@ class ReportTables:
         )
         _require_same_samples(samples, self)
         return samples
+
+    def with_texts(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add ``text`` to rows of ``scored_samples`` without it: to those that are shown."""
+        if self.read_texts is None:
+            return rows
+        texts = pl.Series(self.read_texts(rows["sample_id"]), dtype=pl.String)
+        return rows.with_columns(text=texts)
 
 
 def _require_same_samples(samples: pl.DataFrame, tables: ReportTables) -> None:

@@ -1,14 +1,16 @@
 """Stage `evaluate`: a model, canaries, members and held-out text -> audit tables and metrics."""
 
+from collections.abc import Iterator
+
 import polars as pl
 import torch
 
 from gdc.audit import extraction, membership_table
 from gdc.audit.attack_inputs import References
-from gdc.audit.model_audit import AuditedTexts, Subject, audit_model
-from gdc.config import BASE, ReferenceConfig
+from gdc.audit.model_audit import AuditedTexts, Subject, audit_in_parts
+from gdc.config import BASE, Params, ReferenceConfig
 from gdc.corpus.chat import with_unscored
-from gdc.corpus.tokenizer import load_tokenizer
+from gdc.corpus.tokenizer import load_tokenizer, sample_chunks
 from gdc.filesystem.json_values import JsonObject
 from gdc.stages.runner import parse_cell, run
 from gdc.training import models
@@ -25,13 +27,9 @@ def main() -> None:
         torch.set_num_threads(params.evaluate.num_threads)
         folder = paths.model_path(cell.arm, cell.seed)
         model = models.on_device(models.load_model(folder))
-        corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
-        samples = membership_table.choose_samples(
-            corpus, params.evaluate.num_members, seed=params.seed
-        )
-        canary_audit, sample_audit = audit_model(
+        canary_audit, sample_audit = audit_in_parts(
             Subject(model, load_tokenizer(paths.TOKENIZER), params.model.block_size),
-            AuditedTexts(tables.read("canaries"), samples, *_references(samples, params.reference)),
+            _parts(params),
             params.evaluate,
         )
         metrics = {
@@ -46,6 +44,19 @@ def main() -> None:
         stage.log_metrics(_flat(metrics))
         stage.log_artifact(paths.audit_path(cell.arm, cell.seed))
         stage.log_artifact(paths.membership_path(cell.arm, cell.seed))
+
+
+def _parts(params: Params) -> Iterator[AuditedTexts]:
+    """What the model is asked about, a few megabytes of text at a time; canaries come first."""
+    columns = ("sample_id", "content_id", "canary_id", "split")
+    corpus = tables.scan("corpus").select(columns).collect()
+    samples = membership_table.choose_samples(corpus, params.evaluate.num_members, seed=params.seed)
+    samples = samples.with_columns(text=pl.Series(tables.texts_of(samples["sample_id"])))
+    canaries, turns = tables.read("canaries"), tables.read("turns")
+    for part in sample_chunks(samples):
+        references = _references(part, params.reference)
+        yield AuditedTexts(canaries, with_unscored(part, turns), *references)
+        canaries = canaries.clear()
 
 
 def _references(

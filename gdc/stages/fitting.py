@@ -1,7 +1,7 @@
 """Params and tokenized samples -> a trained model, its curves and files, for stages that train."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gdc.config import Model, Params
+from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, text_chunks, tokens_with_loss
 from gdc.filesystem import durable, table_files
 from gdc.filesystem.json_values import JsonObject
@@ -22,7 +23,7 @@ from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Group
 from gdc.training.recipe import Recipe, TrainingData
 from gdc.training.recording import Recording, TraceSink
-from gdc.workspace import files, paths, tracking
+from gdc.workspace import files, paths, tables, tracking
 from gdc.workspace.tracking import StageRun
 
 
@@ -74,9 +75,38 @@ def stage_run(group: Group, stage: str, params: JsonObject, cell: str) -> Iterat
         yield None
 
 
-def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
-    """Token sequences of the column ``text``, in row order; ``unscored`` spans carry no loss."""
-    parts, first = [], 0
+def samples_of(split: str) -> pl.DataFrame:
+    """``sample_id`` of the samples in a split, in the order of the corpus."""
+    return tables.scan("corpus").filter(pl.col("split") == split).select("sample_id").collect()
+
+
+def read_texts(samples: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Texts of samples of the corpus, in its order, a chunk at a time.
+
+    Args:
+        samples: Table with ``sample_id`` in the order of the corpus.
+
+    Yields:
+        ``sample_id``, ``content_id`` and ``text``, and of conversations ``unscored``.
+    """
+    turns, asked = tables.read("turns"), samples.select("sample_id")
+    for chunk in tables.chunks("corpus", ["sample_id", "content_id", "text"]):
+        chosen = chunk.join(asked, on="sample_id", how="semi", maintain_order="left")
+        yield with_unscored(chosen, turns)
+
+
+def tokenize(samples: Iterable[pl.DataFrame], tokenizer: TextTokenizer) -> TokenizedTexts:
+    """Token sequences of the column ``text`` of all tables, in row order, in a file.
+
+    Spans in ``unscored`` carry no loss.
+    """
+    return TokenizedTexts.on_disk(
+        part for table in samples for part in _tokenized_parts(table, tokenizer)
+    )
+
+
+def _tokenized_parts(samples: pl.DataFrame, tokenizer: TextTokenizer) -> Iterator[TokenizedTexts]:
+    first = 0
     for part in text_chunks(samples["text"]):
         if "unscored" in samples.columns:
             ids, offsets = tokenizer.encode_with_offsets(part.to_list())
@@ -84,9 +114,8 @@ def tokenize(samples: pl.DataFrame, tokenizer: TextTokenizer) -> TokenizedTexts:
             has_loss = tokens_with_loss(offsets, unscored)
         else:
             ids, has_loss = tokenizer.encode(part.to_list()), None
-        parts.append(TokenizedTexts.from_ids(ids, tokenizer.end_of_text, has_loss))
+        yield TokenizedTexts.from_ids(ids, tokenizer.end_of_text, has_loss)
         first += len(part)
-    return TokenizedTexts.concatenate(parts)
 
 
 def recipe_from(params: Params, seed: int) -> Recipe:
@@ -131,12 +160,15 @@ def fit(  # noqa: PLR0913  # what is trained, how, and where it is kept
 def evaluate_base(
     params: Params, samples: pl.DataFrame, *, group: Group, evaluate: Evaluate
 ) -> NDArray[np.floating]:
-    """What ``evaluate`` gives for samples under the pretrained model, which fits on one device."""
+    """What ``evaluate`` gives for samples under the pretrained model, which fits on one device.
+
+    The samples are as in ``fit_half``.
+    """
     torch.set_num_threads(params.training.num_threads)
     tokenizer = load_tokenizer(paths.TOKENIZER)
     return evaluate(
         models.on_device(_fresh_model(params, tokenizer, seed=0)),
-        tokenize(samples, tokenizer),
+        tokenize(read_texts(samples), tokenizer),
         block_size=params.model.block_size,
         batch_tokens=params.training.batch_tokens,
         group=group,
@@ -155,6 +187,8 @@ def fit_half(  # noqa: PLR0913  # as fit
 ) -> tuple[NDArray[np.floating], Recording]:
     """Train a fresh model on some of the samples and evaluate it on all of them.
 
+    The samples are a table with ``sample_id`` in the order of the corpus.
+
     Returns:
         What ``evaluate`` gives for all samples in their row order (``losses.sample_losses`` or
         ``losses.token_losses``), and what the run has recorded.
@@ -162,12 +196,12 @@ def fit_half(  # noqa: PLR0913  # as fit
     tokenizer = load_tokenizer(paths.TOKENIZER)
     # All texts are evaluated once, at the end, so there is no held-out curve.
     data = TrainingData.unweighted(
-        tokenize(samples.filter(is_trained), tokenizer), tokenize(samples.head(0), tokenizer)
+        tokenize(read_texts(samples.filter(is_trained)), tokenizer), tokenize((), tokenizer)
     )
     model, recording = fit(params, tokenizer, data, recipe, group=group, name=name)
     loss = evaluate(
         model,
-        tokenize(samples, tokenizer),
+        tokenize(read_texts(samples), tokenizer),
         block_size=params.model.block_size,
         batch_tokens=params.training.batch_tokens,
         group=group,

@@ -7,7 +7,6 @@ import argparse
 
 import polars as pl
 
-from gdc.corpus.chat import with_unscored
 from gdc.stages import fitting
 from gdc.stages.runner import run
 from gdc.training import distributed, losses
@@ -26,8 +25,8 @@ def main() -> None:
     path = half_models.losses_path(params, num_models, number)
     if path.exists():
         return
-    corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
-    samples = corpus.filter(pl.col("split") == "train").join(
+    corpus = tables.scan("corpus").filter(pl.col("split") == "train")
+    samples = corpus.select("sample_id", "num_tokens").collect().join(
         half_models.make_halves(params, num_models), on="sample_id", maintain_order="left"
     )  # fmt: skip
     is_trained = samples["seen"].list.get(number)

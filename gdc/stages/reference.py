@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gdc.config import BASE
-from gdc.corpus.chat import with_unscored
+from gdc.recording.trace import token_lists
 from gdc.schema import REFERENCE_TOKENS
 from gdc.stages import fitting
 from gdc.stages.runner import run
@@ -57,13 +57,9 @@ def unseen_tokens(samples: pl.DataFrame, nll: NDArray[np.float32], number: int) 
         nll: Losses of the tokens of all samples, nats, one sample after the other.
         number: Of the model.
     """
-    parts = np.split(nll, samples["num_tokens"].to_numpy().cumsum()[:-1])
-    is_unseen = ~samples["seen"].list.get(number)
-    lists = [part for part, kept in zip(parts, is_unseen, strict=True) if kept]
-    return pl.DataFrame(
-        {"sample_id": samples.filter(is_unseen)["sample_id"], "token_losses": lists},
-        schema=REFERENCE_TOKENS,
-    )
+    lists = token_lists(samples["num_tokens"], nll)
+    table = pl.DataFrame([samples["sample_id"], lists], schema=REFERENCE_TOKENS)
+    return table.filter(~samples["seen"].list.get(number))
 
 
 def main() -> None:
@@ -104,7 +100,7 @@ def main() -> None:
 
 def _samples(name: str) -> pl.DataFrame:
     """Training and held-out samples, and which models see them; the pretrained one sees none."""
-    corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
+    corpus = tables.scan("corpus").select("sample_id", "split", "num_tokens").collect()
     samples = corpus.join(tables.read("halves"), on="sample_id", maintain_order="left")
     if name == BASE:
         return samples.with_columns(seen=pl.lit([False], pl.List(pl.Boolean)))

@@ -123,7 +123,8 @@ def read_tables(params: Params) -> ReportTables:
     arms = params.retrain.arms
     corpus = files.read_as(CorpusSummary, paths.CORPUS_SUMMARY)
     return ReportTables(
-        corpus=tables.read("corpus"),
+        corpus=tables.scan("corpus").drop("text").collect(),
+        read_texts=tables.texts_of,
         canaries=tables.read("canaries"),
         scores=tables.read("scores"),
         quadrants=tables.read("quadrants"),

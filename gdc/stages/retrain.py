@@ -7,9 +7,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.config import InterveneConfig, LiveArm, ShuffledArm
-from gdc.corpus.chat import with_unscored
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.curation.live import LiveWeights
+from gdc.filesystem import scratch
 from gdc.schema import LAST_WEIGHTS
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
@@ -28,14 +28,15 @@ def main() -> None:
     sections |= {"arm": cell.arm, "seed": cell.seed, "match": params.retrain.match}
     group = distributed.init_group()
     with fitting.stage_run(group, "retrain", sections, f"{cell.arm}-{cell.seed}") as stage:
-        corpus = with_unscored(tables.read("corpus"), tables.read("turns"))
         tokenizer = load_tokenizer(paths.TOKENIZER)
         plan = tables.read_plan(cell.arm)
-        samples = corpus.filter(pl.col("split") == "train").join(
+        samples = fitting.samples_of("train").join(
             plan, on="sample_id", how="left", maintain_order="left"
         )
-        texts = fitting.tokenize(samples, tokenizer)
-        heldout = fitting.tokenize(corpus.filter(pl.col("split") == "validation"), tokenizer)
+        texts, heldout = (
+            fitting.tokenize(fitting.read_texts(chosen), tokenizer)
+            for chosen in (samples, fitting.samples_of("validation"))
+        )
         data = TrainingData(
             texts,
             samples["weight"].to_numpy(),
@@ -88,8 +89,9 @@ def _masked(
     rows = samples.with_row_index("row").filter(pl.col("masked").list.len() > 0)
     if rows.is_empty():
         return None
-    is_masked = np.zeros(len(texts.ids), dtype=bool)
-    columns = (rows["row"], rows["masked"].to_list(), tokenizer.offsets(rows["text"].to_list()))
+    is_masked = scratch.zeros(len(texts.ids), np.bool_, like=texts.ids)
+    offsets = tokenizer.offsets(tables.texts_of(rows["sample_id"]))
+    columns = (rows["row"], rows["masked"].to_list(), offsets)
     for row, spans, token_offsets in zip(*columns, strict=True):
         # Without the two end-of-text ids.
         tokens = slice(texts.offsets[row] + 1, texts.offsets[row + 1] - 1)

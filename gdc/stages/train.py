@@ -1,6 +1,6 @@
 """Stage `train`: corpus -> the tracked run: a trace of every sample's losses, and a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -26,15 +26,15 @@ def main() -> None:
     sections = params.model_dump(mode="json", include={"model", "training", "train"})
     group = distributed.init_group()
     with fitting.stage_run(group, "train", {**sections, "seed": seed}, str(seed)) as stage:
-        corpus, tokenizer = tables.read("corpus"), load_tokenizer(paths.TOKENIZER)
-        twins = _twins(tables.read("canaries"))
-        samples, heldout = _splits(corpus, twins)
+        tokenizer, twins = load_tokenizer(paths.TOKENIZER), _twins(tables.read("canaries"))
+        samples, validation = (fitting.samples_of(split) for split in ("train", "validation"))
         unweighted = TrainingData.unweighted(
-            fitting.tokenize(samples, tokenizer), fitting.tokenize(heldout, tokenizer)
+            fitting.tokenize(fitting.read_texts(samples), tokenizer),
+            fitting.tokenize(_heldout_texts(validation, twins), tokenizer),
         )
-        index, heldout_index = (
-            _index(samples, unweighted.texts), _index(heldout, unweighted.heldout)
-        )  # fmt: skip
+        index = _index(samples["sample_id"], unweighted.texts)
+        heldout_ids = pl.concat([validation["sample_id"], twins["sample_id"]])
+        heldout_index = _index(heldout_ids, unweighted.heldout)
         data = replace(unweighted, num_twins=twins.height)
         recorded = params.train.model_dump(exclude={"seeds"})
         recipe = replace(
@@ -66,14 +66,10 @@ def main() -> None:
             fitting.save(model, recording, stage, arm="tracked", seed=seed)
 
 
-def _splits(corpus: pl.DataFrame, twins: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Training samples; held-out ones with the twins last."""
-    validation = corpus.filter(pl.col("split") == "validation").select(twins.columns)
-    turns = tables.read("turns")
-    return (
-        with_unscored(corpus.filter(pl.col("split") == "train"), turns),
-        with_unscored(pl.concat([validation, twins]), turns),
-    )
+def _heldout_texts(validation: pl.DataFrame, twins: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Texts of the held-out samples, the twins last."""
+    yield from fitting.read_texts(validation)
+    yield with_unscored(twins, tables.read("turns"))
 
 
 def _twins(canaries: pl.DataFrame) -> pl.DataFrame:
@@ -83,11 +79,11 @@ def _twins(canaries: pl.DataFrame) -> pl.DataFrame:
     return twins.select(sample_id=TWIN + pl.col("canary_id"), content_id=ids, text="text")
 
 
-def _index(samples: pl.DataFrame, texts: TokenizedTexts) -> pl.DataFrame:
+def _index(sample_ids: pl.Series, texts: TokenizedTexts) -> pl.DataFrame:
     """The ``TRACE_INDEX`` table of tokenized samples."""
-    return samples.select(
-        "sample_id", num_tokens=pl.Series(texts.num_tokens, dtype=pl.Int64)
-    ).match_to_schema(TRACE_INDEX)
+    return pl.DataFrame(
+        {"sample_id": sample_ids, "num_tokens": texts.num_tokens}, schema=TRACE_INDEX
+    )
 
 
 def _token_tables(

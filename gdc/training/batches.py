@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdc.filesystem import scratch
+
 # Target of a padded position; torch's cross entropy ignores it too.
 PADDING: Final = -100
 # Lengths are stretched by up to this share before sorting: batches differ from epoch to epoch, and
@@ -20,7 +22,8 @@ class TokenizedTexts:
     """Sequences end to end: ``ids`` int32, sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
 
     A sequence is the ids of its text between two end-of-text ids. All ids but the first are
-    predicted, or of them those where ``has_loss``, one bool for each id, is true; None: all.
+    predicted, or of them those where ``has_loss``, one bool for each id, is true; None: all. The
+    arrays with an entry for each id may lie in files.
     """
 
     ids: NDArray[np.int32]
@@ -57,21 +60,25 @@ class TokenizedTexts:
         )
 
     @classmethod
-    def concatenate(cls, parts: Iterable["TokenizedTexts"]) -> "TokenizedTexts":
-        """Join the sequences of all parts, in order."""
-        ids, ends, end = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)], 0
-        has_loss = list[NDArray[np.bool_]]()
-        for part in parts:
-            ids.append(part.ids)
-            ends.append(part.offsets[1:] + end)
-            end += len(part.ids)
-            if part.has_loss is not None:
-                has_loss.append(part.has_loss)
-        return cls(
-            np.concatenate(ids),
-            np.concatenate(ends),
-            np.concatenate(has_loss) if has_loss else None,
-        )
+    def on_disk(cls, parts: Iterable["TokenizedTexts"]) -> "TokenizedTexts":
+        """Join the sequences of all parts, in order, in a file; of each part it holds the offsets.
+
+        All parts say which ids have a loss, or none does.
+        """
+        ends, end = [np.zeros(1, np.int64)], 0
+        with scratch.new_file() as ids, scratch.new_file() as has_loss:
+            for part in parts:
+                ids.write(part.ids.tobytes())
+                ends.append(part.offsets[1:] + end)
+                end += len(part.ids)
+                if part.has_loss is not None:
+                    has_loss.write(part.has_loss.tobytes())
+            predicted = scratch.mapped(has_loss, np.bool_)
+            return cls(
+                scratch.mapped(ids, np.int32),
+                np.concatenate(ends),
+                predicted if len(predicted) else None,
+            )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -110,7 +117,17 @@ class TokenizedTexts:
     @cached_property
     def _num_predicted_before(self) -> NDArray[np.int64]:
         assert self.has_loss is not None  # noqa: S101 - the callers look
-        return np.concatenate([[0], self.has_loss.cumsum(dtype=np.int64)])
+        before = scratch.zeros(len(self.has_loss) + 1, np.int64, like=self.has_loss)
+        for piece in scratch.pieces(len(self.has_loss)):
+            behind = slice(piece.start + 1, piece.stop + 1)
+            before[behind] = before[piece.start] + self.has_loss[piece].cumsum(dtype=np.int64)
+            scratch.forget(before, self.has_loss)
+        return before
+
+    def forget_pages(self) -> None:
+        """Give back the memory that pages of the arrays on disk take."""
+        # Only a property that was read has an entry.
+        scratch.forget(self.ids, self.has_loss, self.__dict__.get("_num_predicted_before"))
 
 
 @dataclass(frozen=True)
@@ -192,6 +209,7 @@ def pad_windows(
     inputs = np.where(is_real, texts.ids[index], 0).astype(np.int64)
     is_target = is_real if texts.has_loss is None else is_real & texts.has_loss[index + 1]
     targets = np.where(is_target, texts.ids[index + 1], PADDING).astype(np.int64)
+    texts.forget_pages()
     return inputs, targets
 
 

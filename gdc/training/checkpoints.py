@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from gdc.filesystem import scratch
 from gdc.filesystem.durable import put_in_place
 from gdc.statistics.syntax_hash import syntax_hash
 from gdc.training import models
@@ -101,12 +102,13 @@ def run_digest(model: nn.Module, data: TrainingData, *settings: object) -> str:
     for module in sorted(_CODE.glob("*.py")):
         digest.update(module.name.encode() + syntax_hash(module.read_bytes()))
     for texts in (data.texts, data.heldout):
-        digest.update(texts.ids.tobytes())
-        digest.update(texts.offsets.tobytes())
-        digest.update(b"" if texts.has_loss is None else texts.has_loss.tobytes())
+        for array in (texts.ids, texts.offsets, texts.has_loss):
+            for part in () if array is None else scratch.read(array):
+                digest.update(part.tobytes())
     digest.update(data.weights.tobytes())
     digest.update(data.copies.tobytes())
-    digest.update(b"" if data.masked is None else data.masked.tobytes())
+    for part in () if data.masked is None else scratch.read(data.masked):
+        digest.update(part.tobytes())
     digest.update(b"" if data.early is None else data.early.tobytes())
     digest.update(repr(data.revision).encode())
     digest.update(models.model_settings(model).encode())

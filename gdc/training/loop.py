@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gdc.environment import checkpoint_seconds
 from gdc.errors import ConfigError, DataError
+from gdc.filesystem import scratch
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts, pad_windows, target_indices
 from gdc.training.checkpoints import CheckpointFile, run_digest
@@ -224,6 +225,8 @@ class Trainer:
             self.trace.flush()
         # Made by all ranks together, as each has a part of it.
         checkpoint.save(self.state_dict())
+        for snapshot in self.recording.snapshots:
+            scratch.forget(snapshot.train, snapshot.heldout)
         self.saved = time.monotonic()
 
     def finish(self) -> None:
@@ -290,7 +293,11 @@ class Trainer:
         recording.weights = None if weights is None else weights.cpu().numpy()
         recording.curve = [tuple(point) for point in state["curve"]]
         recording.snapshots = [
-            TokenSnapshot(step, train.cpu().numpy(), heldout.cpu().numpy())
+            TokenSnapshot(
+                step,
+                scratch.copied(train.cpu().numpy(), like=self.data.texts.ids),
+                scratch.copied(heldout.cpu().numpy(), like=self.data.texts.ids),
+            )
             for step, train, heldout in state["snapshots"]
         ]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.utils.checkpoint import checkpoint
 
+from gdc.filesystem import scratch
 from gdc.training.batches import (
     PADDING,
     TokenizedTexts,
@@ -132,12 +133,16 @@ def token_losses(
     batch_tokens: int,
     group: Group = SINGLE_PROCESS,
 ) -> NDArray[np.float32]:
-    """Loss of every predicted token, nats, one text after the other; else as ``sample_losses``."""
+    """Loss of every predicted token, nats, one text after the other; else as ``sample_losses``.
+
+    The array lies in a file where the ids of the texts do.
+    """
     windows = cut_windows(texts, block_size)
-    nll = np.zeros(int(texts.num_tokens.sum()), dtype=np.float32)
+    nll = scratch.zeros(int(texts.num_tokens.sum()), np.float32, like=texts.ids)
     with _evaluation_mode(model) as loss_model:
         for batch, nll_N in _batch_losses(loss_model, texts, windows, batch_tokens, group):
             nll[_token_indices(texts, windows, batch)] = nll_N.cpu().numpy()
+            scratch.forget(nll)
     return group.all_reduce(nll)
 
 
@@ -172,9 +177,19 @@ def sample_losses_from_tokens(
 ) -> NDArray[np.float64]:
     """Result of ``sample_losses``, on a CPU bit by bit, from that of ``token_losses``."""
     windows = cut_windows(texts, block_size)
-    window = np.repeat(np.arange(len(windows)), windows.num_targets)
-    sums = np.bincount(window, weights=nll, minlength=len(windows))
-    return mean_per_sequence(windows, np.asarray(sums, dtype=np.float64), texts)
+    sums, ends = np.zeros(len(windows)), windows.num_targets.cumsum()
+    first = 0
+    while first < len(windows):
+        start = ends[first] - windows.num_targets[first]
+        # As many windows as a piece holds tokens, or one.
+        last = max(first + 1, int(np.searchsorted(ends, start + scratch.PIECE, side="right")))
+        num_targets = windows.num_targets[first:last]
+        window = np.repeat(np.arange(last - first), num_targets)
+        weights = nll[start : ends[last - 1]]
+        sums[first:last] = np.bincount(window, weights=weights, minlength=last - first)
+        scratch.forget(nll)
+        first = last
+    return mean_per_sequence(windows, sums, texts)
 
 
 def mean_per_sequence(

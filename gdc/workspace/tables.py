@@ -225,7 +225,7 @@ def read_reference_tokens(
     for path in filter(Path.exists, map(reference_tokens_path, numbers)):
         with naming_file(path, RUN):
             tokens = scan_table(path, REFERENCE_TOKENS)
-            found.append(tokens.join(asked, on="sample_id", how="semi").collect())
+            found.append(tokens.join(asked, on="sample_id", how="semi").collect(engine="streaming"))
     table = pl.concat(found)
     return None if table.is_empty() else table
 

@@ -3,8 +3,10 @@
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from gdc.audit.model_audit import AuditedTexts, audit_model, record_secrets
+from gdc.audit.attack_inputs import References
+from gdc.audit.model_audit import AuditedTexts, audit_in_parts, audit_model, record_secrets
 from gdc.config import EvaluateConfig
 from gdc.errors import DataError
 from gdc.schema import CANARIES
@@ -49,6 +51,35 @@ def test_a_long_text_is_measured_in_its_first_window() -> None:
     ids = ids_of(tokenizer, texts[1])
     direct = nll_after(model, [tokenizer.end_of_text, *ids[:4]], ids[4:8])
     assert table["suffix_nll"][1] == pytest.approx(direct, rel=1e-5)
+
+
+def test_parts_give_what_all_texts_at_once_give() -> None:
+    subject = subject_of(block_size=64)
+    canaries = canaries_of(*CANARY_TEXTS)
+    samples = samples_of("one", "two and a half", "three and four", "five").with_columns(
+        is_member=pl.Series([True, True, False, False])
+    )
+    losses = np.array([[1.0, 2.0], [3.0, 1.0], [0.5, 1.0], [2.0, 0.25]])
+    seen = np.array([[True, False]] * 4)
+    num_tokens = [len(ids_of(subject.tokenizer, text)) + 1 for text in samples["text"]]
+    tokens = np.linspace(0.1, 5, sum(num_tokens))
+    whole = AuditedTexts(canaries, samples, References(losses, seen, tokens))
+    ends = np.cumsum([0, *num_tokens])
+    parts = [
+        AuditedTexts(
+            canaries if row == 0 else canaries.clear(),
+            samples[row : row + 1],
+            References(
+                losses[row : row + 1], seen[row : row + 1], tokens[ends[row] : ends[row + 1]]
+            ),
+        )
+        for row in range(4)
+    ]
+    expected, found = audit_model(subject, whole, CONFIG), audit_in_parts(subject, parts, CONFIG)
+    assert "ez" in expected[1].columns
+    assert_frame_equal(found[1], expected[1])
+    shifted = pl.selectors.contains("shifted")
+    assert_frame_equal(found[0].drop(shifted), expected[0].drop(shifted))
 
 
 def test_neither_order_nor_other_texts_matter() -> None:

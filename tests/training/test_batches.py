@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdc.filesystem import scratch
 from gdc.training.batches import (
     PADDING,
     TokenizedTexts,
@@ -34,6 +36,33 @@ def test_a_sequence_is_its_text_between_two_end_of_text_ids() -> None:
     assert texts.num_tokens.tolist() == [3, 1, 2]
     assert len(texts) == 3
     assert texts.ids.dtype == np.int32
+
+
+@given(texts=texts_of_ids, masks=st.booleans(), piece=st.integers(1, 5))
+def test_texts_on_disk_are_those_in_memory(
+    texts: list[list[int]], masks: bool, piece: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    has_loss = [np.array([i % 2 == 0 for i in text], bool) for text in texts] if masks else None
+    whole = TokenizedTexts.from_ids(texts, END, has_loss)
+    parts = [
+        TokenizedTexts.from_ids([text], END, None if has_loss is None else [has_loss[row]])
+        for row, text in enumerate(texts)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.getbasetemp())
+        patch.setattr(scratch, "PIECE", piece)
+        mapped = TokenizedTexts.on_disk(parts)
+        assert isinstance(mapped.ids, np.memmap)
+        assert mapped.offsets.tolist() == whole.offsets.tolist()
+        assert mapped.num_tokens.tolist() == whole.num_tokens.tolist()
+        windows = cut_windows(whole, 4)
+        again = cut_windows(mapped, 4)
+        assert again.num_targets.tolist() == windows.num_targets.tolist()
+        batch = np.arange(len(windows))
+        for ours, theirs in zip(
+            pad_windows(mapped, again, batch), pad_windows(whole, windows, batch), strict=True
+        ):
+            assert ours.tolist() == theirs.tolist()
 
 
 def test_no_texts_make_no_windows() -> None:
