@@ -28,7 +28,7 @@ def test_the_adapted_preset_is_valid_and_has_the_model_that_is_trained(
     gpu: ModuleType, size: str
 ) -> None:
     values = files.parse_yaml(preset_text("gpt2-wikitext"), Path("preset"))
-    gpu.adapt(values, getattr(gpu, size))
+    import_module("gpu_pipeline").adapt(values, getattr(gpu, size))
     params = parse_params(values, name="test")
     assert params.model == getattr(gpu, size).gpt2
     assert (params.ingest.source.kind, params.reference.models) == ("python-library", ())
