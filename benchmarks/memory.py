@@ -111,7 +111,6 @@ def params(*, token_losses: bool) -> dict[str, Any]:
     # These two take a second epoch.
     later = {"online_probe_gap", "online_late_contrast"}
     values["score"]["enabled"] = [name for name in values["score"]["enabled"] if name not in later]
-    values["reference"] |= {"num_perm": 16}
     arms = values["intervene"]["arms"]
     values["intervene"]["arms"] = {"none": arms["none"]}
     values["intervene"]["curated_arm"] = "none"
@@ -145,7 +144,7 @@ def become_stage(module: str, arguments: Sequence[str]) -> NoReturn:
             os.dup2(log.fileno(), stream.fileno())
     sys.argv = [module, *arguments]
     try:
-        losses.TargetLosses.forward = losses_of_tokens
+        setattr(losses.TargetLosses, "forward", losses_of_tokens)  # noqa: B010 - mypy refuses it
         sys.modules[f"gdc.stages.{module}"].main()
     except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on
         traceback.print_exc()

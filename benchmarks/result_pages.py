@@ -12,6 +12,7 @@ PAGES: Final[Mapping[str, Path]] = {
     "benchmarks/texts.py": RESULTS / "speed.md",
     "benchmarks/filters.py": RESULTS / "speed.md",
     "benchmarks/gpu.py": RESULTS / "gpu.md",
+    "benchmarks/memory.py": RESULTS / "scale.md",
     "make scale": RESULTS / "scale.md",
     "make kills": RESULTS / "campaigns.md",
     "make fuzz": RESULTS / "campaigns.md",

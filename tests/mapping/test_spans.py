@@ -192,14 +192,17 @@ def test_without_flagged_samples_or_token_losses_there_are_no_spans() -> None:
 TEXTS = {"a-0": "caf\u00e9 one", "b-0": "two \u2603 snow", "c-0": "three"}
 
 
-def test_a_mask_covers_the_ids_of_its_spans_between_the_ends_of_text() -> None:
+def test_a_mask_covers_the_ids_of_its_spans_between_the_ends_of_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "texts_of", lambda ids: [TEXTS[sample_id] for sample_id in ids])
     tokenizer = train_tokenizer(["plain words"], 257)
     masked = [[{"start": 3, "end": 4}, {"start": 6, "end": 8}], [], [{"start": 0, "end": 5}]]
     samples = pl.DataFrame(
-        {"text": list(TEXTS.values()), "masked": masked},
-        schema={"text": pl.String(), "masked": MASKED},
+        {"sample_id": list(TEXTS), "masked": masked},
+        schema={"sample_id": pl.String(), "masked": MASKED},
     )
-    texts = TokenizedTexts.from_ids(tokenizer.encode(samples["text"].to_list()), 0)
+    texts = TokenizedTexts.from_ids(tokenizer.encode(list(TEXTS.values())), 0)
     is_masked = retrain._masked(samples, texts, tokenizer)
     assert is_masked is not None
     assert [
