@@ -20,6 +20,7 @@ from gdc.filesystem import durable, table_files
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import require_other_file
 from gdc.schema import PLAN
+from gdc.workspace import outputs
 
 NOT_PLANNED: Final = "not in the plan"
 PLANTED: Final = "planted canary"
@@ -89,9 +90,11 @@ def export(request: Request) -> Exported:
         f"{request.out.stem}.removed{request.out.suffix}"
     )
     _require_apart(request, removed)
-    own = read_rows(str(request.corpus), request.text_field, request.id_field, "the file")
+    outputs.require_free_files({"--out": request.out, "--removed": removed})
+    name = str(request.corpus)
+    own = read_rows(name, request.text_field, request.id_field, name)
     added = _added(request, own)
-    durable.make_folder(request.out.absolute().parent)
+    outputs.claim_files(request.out, removed)
     write = _write_lines if kind_of(request.corpus.name) == "jsonl" else _write_parquet
     with ExitStack() as files:
         kept_file = files.enter_context(durable.new_file(request.out))

@@ -24,6 +24,7 @@ from gdc.curation.reader import Plan
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable, table_files
 from gdc.filesystem.path_checks import require_other_file
+from gdc.workspace import outputs
 
 
 def export(
@@ -51,9 +52,13 @@ def export(
     is_indexed = file.separator is None
     inputs = [plan, corpus, *([index_of(corpus)] if is_indexed else [])]
     _require_apart(inputs, out, removed)
+    written = {"--out": out, "--removed": removed}
+    if is_indexed:
+        written |= {f"the index of {name}": index_of(path) for name, path in written.items()}
+    outputs.require_free_files(written)
     copies, is_planned = _copies(plan, corpus, len(file))
     kept = np.repeat(np.arange(len(file)), copies)
-    durable.make_folder(out.absolute().parent)
+    outputs.claim_files(*written.values())
     with ExitStack() as files:
         for path, rows in ((out, kept), (removed, np.flatnonzero(copies == 0))):
             ids = files.enter_context(durable.new_file(path))

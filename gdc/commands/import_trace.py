@@ -111,6 +111,8 @@ def _epoch_of(path: Path, epoch: int) -> pl.DataFrame:
 
 def _long_table(path: Path, columns: Columns) -> pl.DataFrame:
     read = _READERS.get(path.suffix)
+    if not path.exists():
+        raise DataError(f"{path}: not found. Name a folder, or a table of {', '.join(_READERS)}.")
     if read is None:
         raise ConfigError(
             f"{path}: expected a folder or a table of {', '.join(_READERS)}, got another ending. "

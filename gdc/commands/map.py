@@ -1,7 +1,7 @@
 """A trace folder, whoever wrote it -> scores and quadrants of its samples, which stay on disk."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_ch
 # Of the scores that one run gives, the one with the best precision for the most memorized texts
 # (docs/results/leaderboard.md): taken where no canary can say which score is right.
 UNTESTED_AXIS: Final = "total_drop"
+OF_ALL_TRACES: Final = ("difficulty", "memorization", "first_learned")
 _TABLES: Final = ("scores", "quadrants")
 _SHARD: Final = re.compile(r"(train|shard_\d+)\.parquet")
 
@@ -72,6 +73,8 @@ def rules_of(request: Request, params: Params) -> tuple[ScoreConfig, PartitionCo
         raise ConfigError(f"score: expected every name once, got {list(request.scores)}.")
     axis = request.axis or params.partition.axis
     axis = UNTESTED_AXIS if axis == AUTO else axis
+    if request.axis is not None:
+        require_axis(request.axis, (*OF_ALL_TRACES, *scores.STREAMED))
     is_more = axis in scores.STREAMED and axis not in request.scores
     enabled = (*request.scores, *([axis] if is_more else []))
     with tables.naming_damage(request.trace, remedy=traces.ANEW):
@@ -79,6 +82,19 @@ def rules_of(request: Request, params: Params) -> tuple[ScoreConfig, PartitionCo
     mode = choose_mode(checkpoints, request.mode, params.score.mode)
     score = params.score.model_copy(update={"enabled": enabled, "mode": mode})
     return score, params.partition.model_copy(update={"axis": axis})
+
+
+def require_axis(axis: str, known: Sequence[str]) -> None:
+    """Refuse a value of ``--axis`` that is neither ``auto`` nor a known score.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if axis != AUTO and axis not in known:
+        raise ConfigError(
+            f"--axis {axis}: expected {AUTO} or one of {', '.join(known)}, got another name. "
+            "Choose one of them."
+        )
 
 
 def choose_mode(trace: Trace | TraceScan, asked: str | None, usual: str) -> str:

@@ -1,7 +1,7 @@
 """A trace folder and the texts it is of -> scores, causes, quadrants, spans and the page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from gdc import scores
 from gdc.commands import map_tokens
-from gdc.commands.map import UNTESTED_AXIS, choose_mode
+from gdc.commands.map import OF_ALL_TRACES, UNTESTED_AXIS, choose_mode, require_axis
 from gdc.commands.own_files import (
     OwnRows,
     naming_options,
@@ -26,7 +26,7 @@ from gdc.corpus.sources.folders import kinds_at
 from gdc.corpus.tokenizer import load_pretrained_tokenizer
 from gdc.errors import ConfigError, DataError
 from gdc.mapping import calibration, causes, quadrants
-from gdc.mapping.score_cards import AutoAxis, Calibration
+from gdc.mapping.score_cards import Calibration
 from gdc.recording.trace import Trace
 from gdc.report import map_report
 from gdc.report.map_report import MapReport
@@ -147,7 +147,8 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
         _require_sound(request.trace, rules.score.mode)
         found = _read_samples(request, trace)
         report_tables, turns, rules = _measure(request, trace, found, rules)
-    warnings = [*_warnings(request, found), *_late_start(trace, rules)]
+    judged = report_tables.calibration
+    warnings = [*_warnings(request, found, judged), *_late_start(trace, rules)]
     ranked = map_report.rank_samples(report_tables)
     report = map_report.build_map_report(report_tables, ranked, rules, warnings)
     page = map_report.render_map(report, ranked, trace)
@@ -203,6 +204,7 @@ def _write(found: ReportTables, turns: pl.DataFrame, out: Path) -> None:
 
 def _rules(request: Request, trace: Trace, params: Params) -> Params:
     """The parameters with the scores that can be had here, and the axis that is asked for."""
+    require_axis(request.axis, (*OF_ALL_TRACES, *scores.REGISTRY))
     enabled = [*_ALWAYS]
     if trace.heldout_index.height:
         enabled += [*_WITH_HELDOUT, *(_WITH_HELDOUT_TEXTS if request.heldout is not None else ())]
@@ -319,14 +321,16 @@ def _judge(
     )
     planted = found.corpus.drop_nulls("canary_id").select("sample_id", "canary_id")
     present = labelled.join(planted, on="canary_id", how="semi", maintain_order="left")
-    return calibration.calibrate(table, planted, present, params.partition, seed=params.seed)
+    judged = calibration.calibrate(table, planted, present, params.partition, seed=params.seed)
+    return replace(
+        judged, auto=calibration.choose_axis(judged.cards, judged.families, UNTESTED_AXIS)
+    )
 
 
 def _with_axis(params: Params, judged: Calibration | None) -> Params:
     if params.partition.axis != AUTO:
         return params
-    auto = AutoAxis(UNTESTED_AXIS, is_validated=False, reason="") if judged is None else judged.auto
-    axis = auto.axis if auto.is_validated else UNTESTED_AXIS
+    axis = UNTESTED_AXIS if judged is None else judged.auto.axis
     return params.model_copy(
         update={"partition": params.partition.model_copy(update={"axis": axis})}
     )
@@ -344,7 +348,7 @@ def _late_start(trace: Trace, params: Params) -> Sequence[str]:
     ]
 
 
-def _warnings(request: Request, found: _Samples) -> Sequence[str]:
+def _warnings(request: Request, found: _Samples, judged: Calibration | None) -> Sequence[str]:
     warnings = []
     if found.num_others:
         warnings.append(f"{found.num_others:,} rows of --corpus are no samples of the trace.")
@@ -354,4 +358,6 @@ def _warnings(request: Request, found: _Samples) -> Sequence[str]:
             "of the memorized texts elsewhere. Plant canaries (gdc plant) and give --canaries and "
             "--model to test the scores on this run."
         )
+    elif request.axis == AUTO and judged is not None and not judged.auto.is_validated:
+        warnings.append(judged.auto.reason)
     return warnings

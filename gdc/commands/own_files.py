@@ -224,6 +224,10 @@ def read_canaries(path: Path | None) -> pl.DataFrame:
 def tokenizer_of(model: str) -> str:
     """A model's own tokenizer; of a model that the pipeline made, the one beside its folder."""
     folder = Path(model)
+    if folder.is_file():
+        raise ConfigError(
+            f"--model {model}: expected the folder of a model or a Hub name, got a file. Name one."
+        )
     if not folder.is_dir():
         # A name of the Hub has one slash at most and no leading dot.
         if model.startswith((".", "/", "~")) or model.count("/") > 1:

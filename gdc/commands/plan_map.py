@@ -16,10 +16,10 @@ from gdc.curation import plans
 from gdc.curation.kept_copies import with_kept_copies
 from gdc.curation.reader import Plan
 from gdc.errors import ConfigError, DataError
-from gdc.filesystem import durable, table_files
+from gdc.filesystem import table_files
 from gdc.filesystem.path_checks import require_other_file
 from gdc.schema import QUADRANT_TABLE, SCORES, SPANS
-from gdc.workspace import files, project, tables
+from gdc.workspace import files, outputs, project, tables
 
 # The options that each rule reads; those that it needs end in !.
 RULES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -68,6 +68,7 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
     """
     _require_options(request)
     require_other_file(out, [folder / name for name in _READ])
+    outputs.require_free_files({"--out": out})
     scores = tables.read_table(folder / "scores.parquet", SCORES, "Make it: gdc map.")
     quadrants = tables.read_table(folder / "quadrants.parquet", QUADRANT_TABLE, "Make it: gdc map.")
     scored = scores.join(quadrants, on="sample_id", how="left", maintain_order="left")
@@ -78,7 +79,7 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
     is_named = copies.has_texts and "drop" in plan["action"]
     known = copies.table if is_named else pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
     named = with_kept_copies(plan, known)
-    durable.make_folder(out.absolute().parent)
+    outputs.claim_files(out)
     tables.write_table(out, named, named.schema)
     return count_reasons(named.lazy(), out.stem, request.rule)
 

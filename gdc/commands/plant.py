@@ -22,7 +22,7 @@ from gdc.filesystem import durable
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import overlapping
 from gdc.schema import CANARIES
-from gdc.workspace import tables
+from gdc.workspace import outputs, tables
 from gdc.workspace.source_option import source_of
 
 FAMILIES: Final[Mapping[str, Mapping[str, str | int]]] = {
@@ -92,7 +92,9 @@ def plant(request: Request) -> Planted:
         DataError: A row cannot be used, or there are too few words for so many canaries.
     """
     _require_apart(request)
-    own = read_rows(str(request.corpus), request.text_field, request.id_field, "the file")
+    outputs.require_free_files({"--out": request.out, "--canaries": request.canaries})
+    name = str(request.corpus)
+    own = read_rows(name, request.text_field, request.id_field, name)
     found = _make(request, own)
     repeated = found.select("canary_id", "text", pl.col("num_repeats"))
     texts = [
@@ -100,8 +102,7 @@ def plant(request: Request) -> Planted:
         for _, text, num_repeats in repeated.iter_rows()
         for _ in range(num_repeats)
     ]  # fmt: skip
-    durable.make_folder(request.out.absolute().parent)
-    durable.make_folder(request.canaries.absolute().parent)
+    outputs.claim_files(request.out, request.canaries)
     with durable.new_file(request.out) as temporary:
         shutil.copyfile(request.corpus, temporary)
         with temporary.open("r+b") as file:
@@ -156,7 +157,7 @@ def _make(request: Request, own: OwnRows) -> pl.DataFrame:
     )
     num_copies = pl.len().over("content_id").cast(pl.Int64)
     samples = contents_of(own.rows).with_columns(num_copies=num_copies)
-    with naming_options("the file"):
+    with naming_options(str(request.corpus)):
         return canary_texts.make_canaries(config, [samples], seed=request.seed)
 
 
@@ -170,7 +171,7 @@ def _lines(request: Request, own: OwnRows, texts: Sequence[str]) -> list[bytes]:
 
 def _fields(request: Request, texts: Sequence[str]) -> Sequence[Fields]:
     """The fields of the rows that hold the texts, or in which the assistant says them."""
-    source = source_of(str(request.corpus), request.text_field, "the file")
+    source = source_of(str(request.corpus), request.text_field, str(request.corpus))
     if not isinstance(source, ChatSource):
         return [{request.text_field: text} for text in texts]
     first = _first_record(request.corpus)

@@ -160,7 +160,9 @@ def _family(
     )
 
 
-def choose_axis(cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]) -> AutoAxis:
+def choose_axis(
+    cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts], fallback: str = FALLBACK
+) -> AutoAxis:
     """The best score in the choosing families that predicts memorization in the reporting ones.
 
     Only scores that need a model are eligible, and only those above chance in the choosing
@@ -169,9 +171,7 @@ def choose_axis(cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]
     Args:
         cards: In falling order of ``auroc_choose``.
         families: Why each cannot judge, or None.
-
-    Returns:
-        With none validated ``FALLBACK``.
+        fallback: The axis where none is validated.
     """
     above = [card for card in cards if card.may_be_axis and (card.auroc_choose or 0.0) > 0.5]
     tested = _preferred_first(above)[:NUM_TESTED]
@@ -184,7 +184,8 @@ def choose_axis(cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]
                 "one-sided."
             )
             return AutoAxis(card.score, is_validated=True, reason=reason)
-    return AutoAxis(FALLBACK, is_validated=False, reason=_why_none(tested, families))
+    why = _why_none(tested, families, fallback)
+    return AutoAxis(fallback, is_validated=False, reason=why)
 
 
 def _preferred_first(cards: Sequence[ScoreCard]) -> list[ScoreCard]:
@@ -196,7 +197,9 @@ def _preferred_first(cards: Sequence[ScoreCard]) -> list[ScoreCard]:
     return [*ordered, *(card for card in cards if card not in as_good)]
 
 
-def _why_none(tested: Sequence[ScoreCard], families: Mapping[str, CanaryCounts]) -> str:
+def _why_none(
+    tested: Sequence[ScoreCard], families: Mapping[str, CanaryCounts], fallback: str
+) -> str:
     best = "; ".join(f"{card.score} {_in_words(card)}" for card in tested)
     why = [f"{name}: {f.why}" for name, f in families.items() if f.why is not None]
     num_usable = len(families) - len(why)
@@ -208,8 +211,9 @@ def _why_none(tested: Sequence[ScoreCard], families: Mapping[str, CanaryCounts])
         else "auto cannot choose: one family of canaries has to choose and another one to report, "
         f"and {num_usable} can judge"
     )
+    whose = ", the paper's" if fallback == FALLBACK else ""
     return (
-        f"{none}. So auto takes {FALLBACK}, the paper's. "
+        f"{none}. So auto takes {fallback}{whose}. "
         + (f"Best by choice: {best}. " if best else "")
         + (f"Families that cannot judge: {'; '.join(why)}. " if why else "")
         + "Plant canaries of two families, more of each (per_level), with more twins (num_twins) "

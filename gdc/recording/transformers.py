@@ -51,7 +51,8 @@ class TraceCallback(TrainerCallback):
             heldout: Samples that are not trained on, for the probes; of the same form.
             id_column: Column of the ids; None: ``sample_id`` or ``id`` where there is one,
                 otherwise the row numbers are the ids.
-            probe_every: Optimizer steps between two probes; 0: none.
+            probe_every: Optimizer steps between two probes, the first of which is made before
+                training; 0: none.
         """
         self._folder, self._dataset, self._heldout = folder, dataset, heldout
         self._id_column, self._probe_every = id_column, probe_every
@@ -86,6 +87,9 @@ class TraceCallback(TrainerCallback):
         self._hook = self._trainer.model.register_forward_hook(self._see_outputs)
         if state.global_step > 0:
             self._resume(args, state)
+        elif self._probe_every:
+            # What falls before the first probe is not seen to fall.
+            self._probe(state)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -124,6 +124,29 @@ def claim(out: Path, names: Iterable[str]) -> None:
     files.write_json(out / RESULTS, {"results": sorted(_claimed(out) | set(names))})
 
 
+def require_free_files(written: Mapping[str, Path]) -> None:
+    """Refuse to replace files that ``claim_files`` does not know.
+
+    Args:
+        written: Files that a command will write, by the option that names each.
+
+    Raises:
+        ConfigError: One is there already, and is not ours.
+    """
+    for option, path in written.items():
+        if os.path.lexists(path) and path.name not in _claimed(path.parent):
+            raise ConfigError(
+                f"{option} {path}: expected no such file, or one that gdc wrote, got another. Name "
+                "another file, or move that one away."
+            )
+
+
+def claim_files(*paths: Path) -> None:
+    """Make the folders of some files, and keep there that they are ours to replace."""
+    for path in paths:
+        claim(path.parent, [path.name])
+
+
 def _claimed(out: Path) -> set[str]:
     path = out / RESULTS
     return set(files.read_json(path)["results"]) if path.exists() else set()

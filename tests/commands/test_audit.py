@@ -253,6 +253,12 @@ def test_a_damaged_model_is_named(request_of_lstm: Request, tmp_path: Path) -> N
         run_audit(replace(request_of_lstm, model=str(folder)), 100, tmp_path / "out")
 
 
+def test_a_file_in_place_of_a_model_is_refused_by_its_option(tmp_path: Path) -> None:
+    (tmp_path / "my.jsonl").write_text("")
+    with pytest.raises(ConfigError, match=r"^--model .*my\.jsonl: .* or a Hub name, got a file"):
+        tokenizer_of(str(tmp_path / "my.jsonl"))
+
+
 def test_a_model_without_a_tokenizer_wants_one_named(
     request_of_lstm: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

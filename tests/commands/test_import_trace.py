@@ -91,10 +91,12 @@ def test_tables_that_hold_no_trace_are_refused_and_nothing_is_written(
 def test_folders_without_dynamics_and_places_that_are_taken_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GdcError, match=r"expected dynamics_epoch_0\.jsonl and so on"):
         import_trace(tmp_path, tmp_path / "t", Columns(), "online")
+    (tmp_path / "losses.txt").write_text("")
     with pytest.raises(GdcError, match=r"losses\.txt: expected a folder or a table of \.parquet"):
         import_trace(tmp_path / "losses.txt", tmp_path / "t", Columns(), "online")
-    with pytest.raises(GdcError, match=r"none\.csv: not found"):
-        import_trace(tmp_path / "none.csv", tmp_path / "t", Columns(), "online")
+    for name in ("none.csv", "nowhere"):
+        with pytest.raises(GdcError, match=rf"{name}: not found"):
+            import_trace(tmp_path / name, tmp_path / "t", Columns(), "online")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/thesis.tex").write_text("")
     with pytest.raises(GdcError, match=r"taken: expected no such folder yet, got one"):

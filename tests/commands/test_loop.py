@@ -182,6 +182,26 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written() -> None:
     assert records("c.jsonl")[2]["gdc_weight"] == 0.5
 
 
+@pytest.mark.parametrize("command", ["plan", "export", "plant"])
+def test_only_files_that_gdc_wrote_are_replaced(command: str) -> None:
+    path = write_plan(PLANNED)
+    arguments = {
+        "plan": ("plan", "--map", str(mapped()), "--rule", "none", "--out", "thesis.parquet"),
+        "export": ("export", str(path), "my.jsonl", "--out", "thesis.jsonl"),
+        "plant": ("plant", "my.jsonl", "--out", "thesis.jsonl", "--canaries", "c.parquet"),
+    }[command]
+    own = Path("thesis.parquet" if command == "plan" else "thesis.jsonl")
+    own.write_text("mine")
+    with pytest.raises(ConfigError, match=rf"--out {own}: expected no such file, or one that gdc"):
+        run(*arguments)
+    assert own.read_text() == "mine"
+    own.unlink()
+    run(*arguments)
+    first = own.read_bytes()
+    run(*arguments)
+    assert own.read_bytes() == first
+
+
 # ---- plant
 
 

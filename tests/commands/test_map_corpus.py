@@ -101,6 +101,8 @@ def test_an_axis_that_is_named_orders_the_samples() -> None:
     report = run(Request(trace(), corpus(), id_field="id", axis="std"), OUT, 3)
     assert report.quadrants.axis == "std"
     assert report.warnings == []
+    with pytest.raises(ConfigError, match=r"--axis stdd: expected auto or one of difficulty, "):
+        run(Request(trace(), corpus(), id_field="id", axis="stdd"), OUT, 3)
 
 
 def test_a_first_probe_that_comes_late_is_told() -> None:
@@ -309,5 +311,6 @@ def test_the_model_says_what_each_score_is_worth_on_the_canaries() -> None:
     assert {card.score for card in report.calibration.cards} >= {"total_drop", "final_loss"}
     # A model that was never trained knows no canary, so nothing validates a score.
     assert report.quadrants.axis == "total_drop"
+    assert any("So auto takes total_drop. Families that can" in told for told in report.warnings)
     with pytest.raises(ConfigError, match="nowhere"):
         run(replace(request, model="nowhere", tokenizer=None), OUT, 3)

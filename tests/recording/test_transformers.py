@@ -98,9 +98,10 @@ def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
     assert torch.equal(*trained)
     checkpoints = gdc.load_trace(tmp_path / "trace").checkpoints
     assert checkpoints.select("step", "mode").rows() == [
-        (2, "probe"), (3, "online"), (4, "probe"), (6, "probe"), (6, "online"),
+        (0, "probe"), (2, "probe"), (3, "online"), (4, "probe"), (6, "probe"), (6, "online"),
     ]  # fmt: skip
-    assert checkpoints["learning_rate"].to_list() == pytest.approx(
+    assert checkpoints["learning_rate"][0] is None
+    assert checkpoints["learning_rate"][1:].to_list() == pytest.approx(
         [1e-2 * share for share in (5 / 6, 4 / 6, 3 / 6, 1 / 6, 1 / 6)]
     )
     last = recorded(tmp_path / "trace", "probe")[-1]
@@ -223,7 +224,7 @@ def test_an_adapter_of_peft_is_recorded(tmp_path: Path) -> None:
     for epoch in range(2):
         losses = sorted(loss for loss in found[epoch].values() if loss is not None)
         assert losses == pytest.approx(sorted(expected[epoch].values()), rel=1e-5)
-    assert len(recorded(tmp_path / "trace", "probe")) == 2
+    assert len(recorded(tmp_path / "trace", "probe")) == 3
 
 
 @pytest.mark.slow
