@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from gdc.config import InterveneConfig, LiveArm
 from gdc.curation.live import LiveWeights
-from gdc.schema import CORPUS
+from gdc.schema import CORPUS, LAST_WEIGHTS
 from gdc.stages import intervene, retrain
+from gdc.training.recording import Recording
 from gdc.workspace import tables
 from tests.curation.builders import FIVE
 
@@ -55,3 +57,12 @@ def test_a_live_arm_and_its_control_differ_in_who_picks() -> None:
     reasons = pl.concat([plans[arm] for arm in ("live", "live-shuffled")]).collect()["reason"]
     share = "in the 40 % of a pass with the highest contrast: 0.25"
     assert reasons.to_list() == [share] * 5 + [f"by chance, not {share}"] * 5
+
+
+def test_the_weights_of_the_last_pass_are_named_by_sample() -> None:
+    samples = pl.DataFrame({"sample_id": ["a", "b"], "weight": [1.0, 1.0]})
+    assert retrain._last_weights(samples, Recording()) is None
+    table = retrain._last_weights(samples, Recording(weights=np.array([0.25, 1])))
+    assert table is not None
+    assert table.rows() == [("a", 0.25), ("b", 1.0)]
+    assert table.schema == LAST_WEIGHTS
