@@ -84,6 +84,18 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "Made
     return made
 
 
+@pytest.fixture
+def migrated_store(made_once: "MadeOnce") -> Path:
+    """A database with MLflow's tables and no experiment of ours; its migration takes seconds."""
+
+    def migrate(folder: Path) -> None:
+        from mlflow import MlflowClient  # noqa: PLC0415, TID251 - a store that is nobody's yet
+
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return made_once("mlflow-store", migrate) / "mlflow.db"
+
+
 @pytest.fixture(scope="session")
 def prefect_home(made_once: "MadeOnce", tmp_path_factory: pytest.TempPathFactory) -> "NewHome":
     """Makes homes of Prefect whose database has its tables, which takes a server seconds."""

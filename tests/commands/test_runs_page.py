@@ -23,8 +23,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def address(migrated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of the runs of a folder with one flow and one arm below it."""
+    shutil.copy(migrated_store, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     with tracking.parent_run("curate", {}) as run, run.child("arm/top", {}) as arm:

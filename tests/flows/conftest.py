@@ -25,11 +25,17 @@ def own_prefect_home(prefect_home: NewHome) -> Iterator[None]:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, own_prefect_home: None, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: ARG001 - for the run
-    """A toy workspace with every phase of the flow, as the current folder."""
+def pipeline(
+    tmp_path: Path,
+    migrated_store: Path,
+    own_prefect_home: None,  # noqa: ARG001 - for the run
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A toy workspace with every phase of the flow and the tables of MLflow, as current folder."""
     folder = tmp_path / "pipeline"
     folder.mkdir()
     make_pipeline(folder)
+    shutil.copy(migrated_store, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(curate, "fork_server", partial(fork_server, DVC_MODULES))
     for name in ("MLFLOW_TRACKING_URI", "GDC_EXPERIMENT", "GDC_PARENT_RUN_ID"):

@@ -20,19 +20,8 @@ from mlflow import MlflowClient  # noqa: TID251  # a store that is nobody's yet
 
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.workspace import files, mlflow_store, paths, tracking
-from tests.builders import MadeOnce
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def migrated_store(made_once: MadeOnce) -> Path:
-    """A database with MLflow's tables and no experiment of ours; its migration takes seconds."""
-
-    def migrate(folder: Path) -> None:
-        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
-
-    return made_once("mlflow-store", migrate) / "mlflow.db"
 
 
 @pytest.fixture
