@@ -190,7 +190,7 @@ def test_a_stop_ends_in_ten_seconds_though_the_server_is_gone(
     started = time.monotonic()
     os.killpg(run.pid, signal.SIGTERM)
     assert run.wait(timeout=60) == 128 + signal.SIGTERM
-    # Of a busy machine it takes more; without the bound Prefect asks its server for minutes.
+    # Longer on a busy machine; without the bound Prefect would ask its server for minutes.
     assert time.monotonic() - started < STOP_SECONDS + 20
     assert STOP_SECONDS < 10
     assert psutil.wait_procs(processes_in(pipeline), timeout=30)[1] == []
