@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import boto3
+import httpx
 from moto.server import ThreadedMotoServer
 
 BUCKET: Final = "gdc"
@@ -52,6 +53,9 @@ def s3_server() -> Iterator[Store]:
     try:
         host, port = server.get_host_and_port()
         store = Store(f"http://{host}:{port}")
+        # A former server of this process has left its buckets.
+        with httpx.Client(trust_env=False) as client:
+            client.post(f"{store.address}/moto-api/reset").raise_for_status()
         store.make_bucket()
         yield store
     finally:

@@ -1,6 +1,7 @@
 """Two workspaces on one MLflow server and one Prefect server, both killed in the middle.
 
-Both keep their records in PostgreSQL, as those of a team do, where that is installed.
+Both keep their records in PostgreSQL, as those of a team do, where that is installed. MLflow's
+artifacts lie in a server with the interface of S3.
 """
 
 import json
@@ -25,6 +26,7 @@ from tests.builders import REPOSITORY, free_port
 from tests.flows.builders import read_json
 from tests.flows.postgres import databases
 from tests.flows.programs import running
+from tests.flows.s3 import BUCKET, Store, s3_server
 from tests.flows.toy_pipeline import PHASE_STAGE, PROGRAM, make_pipeline, phase_graph
 from tests.tasks.builders import commit_all
 
@@ -39,6 +41,8 @@ if stage in {STAGES}:
         if stage == "train":
             run.log_model(Path("model"))
 """
+# Of artifacts in the bucket, and of MLflow's server.
+PREFIX, ARTIFACTS = "mlflow", "/api/2.0/mlflow-artifacts/artifacts"
 START_SECONDS = 300.0
 RUN_SECONDS = 600.0
 MOST_RUNS = 3
@@ -50,18 +54,20 @@ class Stores:
 
     mlflow: str
     prefect: str
+    artifacts: Store
 
 
 @pytest.fixture
 def stores(tmp_path: Path) -> Iterator[Stores]:
-    with databases(tmp_path / "postgres.log") as address:
+    with databases(tmp_path / "postgres.log") as address, s3_server() as s3:
         if address is None:
-            yield Stores(
+            sqlite = (
                 f"sqlite:///{tmp_path}/mlflow.db", f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
-            )
+            )  # fmt: skip
+            yield Stores(*sqlite, s3)
             return
         names = f"postgresql+psycopg://gdc@{address}", f"postgresql+asyncpg://gdc@{address}"
-        yield Stores(f"{names[0]}/mlflow", f"{names[1]}/prefect")
+        yield Stores(f"{names[0]}/mlflow", f"{names[1]}/prefect", s3)
         # Not in files of the servers' or of the workspace.
         assert not [*tmp_path.rglob("mlflow.db"), *tmp_path.rglob("prefect.db")]
 
@@ -83,12 +89,22 @@ def test_two_workspaces_lose_nothing_though_both_servers_are_killed(
             for folder, run in zip(folders, runs, strict=True):
                 finish(folder, run, environment)
             states = flow_states(environment["PREFECT_API_URL"])
+            logged = stores.artifacts.objects()
+            assert_downloaded(f"{environment['MLFLOW_TRACKING_URI']}{ARTIFACTS}", logged)
     assert states.count("Completed") >= len(folders), states
     for folder in folders:
         made = {(folder / f"data/{name}").read_text() for name in STAGES}
         assert made == {(folder / "source.json").read_text()}
     assert_recorded_once(stores.mlflow, folders)
-    assert len(list((tmp_path / "artifacts").rglob("config.json"))) >= len(folders)
+    assert len([key for key in logged if key.endswith("/config.json")]) >= len(folders)
+
+
+def assert_downloaded(address: str, objects: Mapping[str, bytes]) -> None:
+    """What lies in S3 comes from MLflow's server, which alone has the credentials."""
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        for key, content in objects.items():
+            path = key.removeprefix(f"{PREFIX}/")
+            assert client.get(f"{address}/{path}").raise_for_status().content == content
 
 
 def flow_states(address: str) -> list[str]:
@@ -145,14 +161,15 @@ def servers(
     }
     python = [sys.executable, "-m"]
     of_runs = [*python, "mlflow", "server", "--workers", "1"]
-    of_runs += ["--artifacts-destination", str(place / "artifacts")]
+    of_runs += ["--artifacts-destination", f"s3://{BUCKET}/{PREFIX}"]
     of_flows = [*python, "prefect", "server", "start", "--no-ui"]
     with ExitStack() as stack:
         for name, command, port in (
             ("mlflow", of_runs, runs_port), ("prefect", of_flows, flows_port)
         ):  # fmt: skip
             words = [*command, "--host", "127.0.0.1", "--port", str(port)]
-            started = running(words, place / f"{name}.log", environment, place)
+            own = environment | (stores.artifacts.environment if name == "mlflow" else {})
+            started = running(words, place / f"{name}.log", own, place)
             process = stack.enter_context(started)
             stack.callback(os.killpg, process.pid, signal.SIGKILL)
         for url in (f"{store}/health", f"{address}/health"):
