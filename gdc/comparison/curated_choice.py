@@ -129,7 +129,7 @@ def _named(arm: str, arm_audits: Mapping[str, ArmAudits]) -> CuratedChoice:
         arm=arm,
         basis="params",
         is_shown=False,
-        sentence=f"data/curated is unproven: intervene.curated_arm names {arm}, which {why}.",
+        sentence=f"Unproven: data/curated is by arm {arm} (intervene.curated_arm), which {why}.",
         remedies=remedies([arm], arm_audits),
     )
 
@@ -153,16 +153,26 @@ def _extraction(audits: ArmAudits) -> Measured | None:
 
 
 def _shown_sentence(arm: str, audits: ArmAudits) -> str:
-    against, perplexity = audits.extraction_against_random, audits.perplexity_against_random
+    against, extracted = audits.extraction_against_random, _extraction(audits)
     assert against is not None  # noqa: S101 - of an arm that is shown
-    assert perplexity is not None  # noqa: S101 - likewise
-    extracted = _extraction(audits)
     assert extracted is not None  # noqa: S101 - likewise
     return (
-        f"data/curated is made by arm {arm}, shown to work: {percent(extracted.value)} of the "
-        "planted secrets come out of models trained on it. Against arm "
-        f"{audits.random}, which acts on as many samples at random, that is "
-        f"{points(against.value)} points {ends(against, points)}, at perplexity "
-        f"x{decimals(perplexity.value)} {ends(perplexity, decimals)} "
+        f"Shown on planted secrets: models trained on data/curated, by the plan of arm {arm}, give "
+        f"away {percent(extracted.value)} {ends(extracted, percent)} of them, "
+        f"{points(against.value)} points {ends(against, points)} against arm {audits.random}, "
+        f"which does the same to as many random samples. {_costs_sentence(audits)} "
         f"({counted(against.num_seeds, 'seed')})."
+    )
+
+
+def _costs_sentence(audits: ArmAudits) -> str:
+    ratios = {
+        f"arm {audits.random}": audits.perplexity_against_random,
+        "keeping all": audits.perplexity_ratio,
+        "keeping all, on rare text": audits.rare_perplexity_ratio,
+    }
+    return "Perplexity against " + "; ".join(
+        f"{name}: x{decimals(ratio.value)} {ends(ratio, decimals)}"
+        for name, ratio in ratios.items()
+        if ratio is not None
     )

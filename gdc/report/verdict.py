@@ -104,22 +104,23 @@ def _found(report: Report) -> str:
     memorized = report.memorized
     trust = "secrets planted here validate it" if _is_validated(report) else "not validated here"
     texts = counted(memorized.num_texts, "distinct ordinary text")
-    found = f"score {report.quadrants.axis} ({trust}) lists {texts} as memorized"
+    found = f"Score {report.quadrants.axis} ({trust}) lists {texts} as memorized"
     check = memorized.gap_check
     if check is None:
         return f"{found}."
     # A list is not a proof: how much of it holds stands next to it.
     return (
-        f"{found}; {counted(check.num_models, 'model')} of half of the texts each, which it does "
-        f"not read, confirm {check.num_confirmed:,} of {check.num_texts:,}: precision "
-        f"{percent(check.precision.value)} {ends(check.precision, percent)}, by chance 10 %."
+        f"{found}. {counted(check.num_models, 'model')} trained on half of the texts each, which "
+        f"the score does not read, have {check.num_confirmed:,} of {check.num_texts:,} among their "
+        f"most memorized tenth: {percent(check.precision.value)} {ends(check.precision, percent)}, "
+        "by chance 10 %."
     )
 
 
 def _cause(report: Report) -> str:
     causes = report.memorized.causes
     if not causes:
-        return "no ordinary text is above the threshold."
+        return "No ordinary text is above the threshold."
     return (
         ", ".join(f"{causes[name]:,} {_CAUSES[name]}" for name in REMEDIES if name in causes) + "."
     )
@@ -129,10 +130,10 @@ def _next(report: Report) -> str:
     choice = report.choice
     if choice.is_shown:
         return (
-            f"train on data/curated ({report.curated.actions.drop:,} of "
-            f"{report.curated.num_samples:,} ordinary samples removed, copies among them: look at "
-            "removed.parquet first), then audit the model."
+            f"Look at data/curated/removed.parquet ({report.curated.actions.drop:,} of "
+            f"{report.curated.num_samples:,} ordinary samples, copies among them), "
+            "train on data/curated, and audit that model (gdc audit)."
         )
     if not choice.remedies:
-        return "look at the arms in the report before data/curated is used."
-    return f"to decide, {'; '.join(choice.remedies)}."
+        return "Look at the arms in the report before data/curated is used."
+    return f"To decide, {'; '.join(choice.remedies)}."

@@ -1,6 +1,7 @@
 """Which arm makes the curated data: by what is shown, and what is done where nothing is."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,13 +58,15 @@ def chosen(
 
 
 def test_the_plan_that_is_shown_to_work_is_taken() -> None:
-    choice = chosen({"none": audited(0.3), "top": audited(**WORKS), "random": audited(**WORKS)})
+    top = replace(audited(**WORKS), rare_perplexity_ratio=measured(1.4, 1.1, 1.9, 3))
+    choice = chosen({"none": audited(0.3), "top": top, "random": audited(**WORKS)})
     assert (choice.arm, choice.basis, choice.is_shown) == ("top", "evidence", True)
     assert choice.remedies == ()
     assert choice.sentence == (
-        "data/curated is made by arm top, shown to work: 0 % of the planted secrets come out of "
-        "models trained on it. Against arm random, which acts on as many samples at random, that "
-        "is -30.0 points [-50.0, -10.0], at perplexity x0.990 [0.950, 1.020] (3 seeds)."
+        "Shown on planted secrets: models trained on data/curated, by the plan of arm top, give "
+        "away 0 % [0 %, 0 %] of them, -30.0 points [-50.0, -10.0] against arm random, which does "
+        "the same to as many random samples. Perplexity against arm random: x0.990 [0.950, 1.020]; "
+        "keeping all, on rare text: x1.400 [1.100, 1.900] (3 seeds)."
     )
 
 
@@ -134,5 +137,5 @@ def test_a_named_arm_is_taken_and_judged() -> None:
     fails = chosen({"top": audited(**WORKS)}, "dedup")
     assert (fails.arm, fails.basis, fails.is_shown) == ("dedup", "params", False)
     assert fails.sentence == (
-        "data/curated is unproven: intervene.curated_arm names dedup, which was not evaluated."
+        "Unproven: data/curated is by arm dedup (intervene.curated_arm), which was not evaluated."
     )

@@ -18,7 +18,7 @@ def verdict_of(**tables: object) -> RunVerdict:
 def test_distinct_ordinary_texts_are_found_and_their_causes_counted() -> None:
     found = verdict_of(calibration=CALIBRATION)
     assert found.found == (
-        "score memorization (secrets planted here validate it) lists 4 distinct ordinary texts as "
+        "Score memorization (secrets planted here validate it) lists 4 distinct ordinary texts as "
         "memorized."
     )
     assert found.cause == (
@@ -35,8 +35,8 @@ def test_half_models_confirm_the_texts_in_the_top_decile_of_their_gap() -> None:
     assert asked.precision is not None
     assert asked.precision.value == 1 / 3
     assert (
-        "as memorized; 2 models of half of the texts each, which it does not read, confirm 1 of 3: "
-        "precision 33.3 % ["
+        "as memorized. 2 models trained on half of the texts each, which the score does not read, "
+        "have 1 of 3 among their most memorized tenth: 33.3 % ["
     ) in asked.found
 
 
@@ -44,7 +44,7 @@ def test_a_plan_that_is_not_shown_is_called_unproven_with_what_to_do_next() -> N
     built = verdict_of()
     assert (built.arm, built.is_shown) == ("paper", False)
     assert built.worked == (
-        "data/curated is unproven: intervene.curated_arm names paper, which was not evaluated."
+        "Unproven: data/curated is by arm paper (intervene.curated_arm), which was not evaluated."
     )
-    assert built.next.startswith("to decide, retrain an arm that acts at random")
+    assert built.next.startswith("To decide, retrain an arm that acts at random")
     assert [heading for heading, _ in built.lines] == ["Found", "Cause", "Worked?", "Next"]
