@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gdc.config import Gpt2Model, LstmModel
+from gdc.filesystem import scratch
 from gdc.training import losses
 from gdc.training.batches import TokenizedTexts
 from gdc.training.losses import (
@@ -293,3 +294,16 @@ def test_dropout_and_gradients_are_off(model: nn.Module) -> None:
     assert losses_of(model, TEXTS) == losses_of(model, TEXTS)
     assert all(parameter.grad is None for parameter in model.parameters())
     model.eval()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 20])
+def test_means_from_tokens_do_not_depend_on_how_much_is_read_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    texts = TokenizedTexts.from_ids(TEXTS, END_OF_TEXT)
+    nll = np.random.default_rng(0).random(int(texts.num_tokens.sum()), dtype=np.float32)
+    whole = sample_losses_from_tokens(nll, texts, block_size=BLOCK_SIZE)
+    ends = np.cumsum(texts.num_tokens)[:-1]
+    assert whole == pytest.approx([part.mean() for part in np.split(nll, ends)], rel=1e-6)
+    monkeypatch.setattr(scratch, "PIECE", piece)
+    assert (sample_losses_from_tokens(nll, texts, block_size=BLOCK_SIZE) == whole).all()
