@@ -420,6 +420,7 @@ def membership_metrics(audit: pl.DataFrame) -> MembershipMetrics:
         column = "loss_attack" if name == "loss" else name
         return measure_attack(members[column].to_numpy(), heldout[column].to_numpy())
 
+    losses = (members["loss"].to_numpy(), heldout["loss"].to_numpy())
     heldout_loss = float(np.average(heldout["loss"], weights=heldout["num_tokens"]))
     return MembershipMetrics(
         heldout_loss=heldout_loss,
@@ -431,12 +432,7 @@ def membership_metrics(audit: pl.DataFrame) -> MembershipMetrics:
             members=members.select(pl.col("suffix_extracted").mean()).item(),
             heldout=heldout.select(pl.col("suffix_extracted").mean()).item(),
         ),
-        tail_rates={
-            str(quantile): tail_rate(
-                members["loss"].to_numpy(), heldout["loss"].to_numpy(), quantile
-            )
-            for quantile in TAIL_QUANTILES
-        },
+        tail_rates={str(share): tail_rate(*losses, share) for share in TAIL_QUANTILES},
     )
 
 

@@ -1,13 +1,11 @@
 """Any causal language model, its training text, held-out text and canaries -> tables and report."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import polars as pl
-from polars.testing import assert_frame_equal
 
 from gdc.audit import membership_table, model_audit, windows
 from gdc.audit.attack_inputs import References
@@ -31,10 +29,10 @@ from gdc.errors import ConfigError, DataError
 from gdc.filesystem import durable, table_files
 from gdc.report import build, page, plots
 from gdc.report.model import AuditReport, AuditSettings, to_json
-from gdc.schema import AUDIT, CANARIES, MEMBERSHIP, TOKEN_RECORDS
+from gdc.schema import CANARIES
 from gdc.training import models
 from gdc.training.token_records import TokenRecords
-from gdc.workspace import files, outputs, tables
+from gdc.workspace import files, outputs
 
 # A model that names no limit, or a far one, is asked in windows of this size.
 MAX_BLOCK_SIZE: Final = 1024
@@ -53,7 +51,6 @@ WRITTEN: Final = (
     "tokens.parquet", REFERENCE_TOKENS, ELSEWHERE, "audit.parquet", "membership.parquet", "roc.png",
     "report.json", "report.html",
 )  # fmt: skip
-_AGAIN: Final = "Audit again: gdc audit."
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def run_audit(request: Request, num_members: int, folder: Path) -> Audited:
     tokens, found, block_size = _record(request, inputs.texts, tokenizer)
     asked = replace(request, block_size=block_size)
     recorded = Recorded(tokens, _record_reference(asked, tokenizer, samples))
-    measured = _measure(recorded, inputs, tokenizer, asked)
+    measured = measure(recorded, inputs, tokenizer, asked)
     written = {
         "tokens.parquet": tokens.to_table(),
         ELSEWHERE: found.filter("extracted").select(ELSEWHERE_BITS.names()),
@@ -142,71 +139,6 @@ def run_audit(request: Request, num_members: int, folder: Path) -> Audited:
     files.write_text(folder / "report.html", page.render_audit(measured.report, roc))
     of_samples = inputs.texts.records_of_samples(tokens)
     return Audited(measured, samples, inputs.rows, tokenizer, found, of_samples, recorded.reference)
-
-
-def measure_again(folder: Path) -> Measured:
-    """Make the tables and the report of an audit again from the tokens it recorded; no model runs.
-
-    Args:
-        folder: Where ``run_audit`` wrote its files.
-
-    Raises:
-        ConfigError: The tokenizer cannot be used.
-        DataError: A file is damaged, or a source is another one than that of the audit.
-        SchemaError: A file is missing.
-    """
-    request, num_members = request_of(folder)
-    reference = None if request.reference is None else read_records(folder, REFERENCE_TOKENS)
-    recorded = Recorded(read_records(folder), reference)
-    tokenizer = open_tokenizer(request)
-    inputs = read_inputs(request, num_members, tokenizer)
-    return _measure(recorded, inputs, tokenizer, request)
-
-
-def read_records(folder: Path, name: str = "tokens.parquet") -> TokenRecords:
-    """The token records that an audit wrote.
-
-    Raises:
-        DataError: The file is damaged.
-        SchemaError: It is missing.
-    """
-    return TokenRecords.from_table(tables.read_table(folder / name, TOKEN_RECORDS, _AGAIN))
-
-
-def different_tables(folder: Path, measured: Measured) -> Iterator[str]:
-    """Tables of an audit that are not what its tokens give, a sentence each.
-
-    Raises:
-        DataError: A table is damaged.
-        SchemaError: One is missing.
-    """
-    for name, schema, table in (
-        ("audit", AUDIT, measured.canaries),
-        ("membership", MEMBERSHIP, measured.membership),
-    ):
-        path = folder / f"{name}.parquet"
-        try:
-            assert_frame_equal(tables.read_table(path, schema, _AGAIN), table)
-        except AssertionError as error:
-            words = " ".join(str(error).split())
-            yield f"{path}, made again from the tokens: {words}"
-
-
-def request_of(folder: Path) -> tuple[Request, int]:
-    """What an audit was asked for, and how many members at most.
-
-    Raises:
-        DataError: Its report does not say so.
-        SchemaError: There is no report.
-    """
-    path = folder / "report.json"
-    content = files.read_json(path)
-    settings = content.get("settings")
-    num_members = settings.get("num_members") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or not isinstance(num_members, int):
-        raise DataError(f"{path}: expected the report of an audit, got another one. {_AGAIN}")
-    given = {name: settings.get(name) for name in Request.__dataclass_fields__}
-    return files.parse_json(Request, given, path), num_members
 
 
 def _paths_read(request: Request) -> dict[str, Path | None]:
@@ -312,7 +244,7 @@ def _references(records: TokenRecords | None, num_texts: int) -> References | No
     return References(mean[:, None], np.zeros((num_texts, 1), dtype=np.bool_), records.nll)
 
 
-def _measure(
+def measure(
     recorded: Recorded, inputs: Inputs, tokenizer: TextTokenizer, request: Request
 ) -> Measured:
     """All that follows from the token records; the request names the window that they are of."""

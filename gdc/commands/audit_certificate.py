@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-from gdc.commands import audit, certificate
+from gdc.commands import audit, certificate, recorded_audit
 from gdc.config import Source
 from gdc.corpus import sources
 from gdc.corpus.sources.files import visible_files
@@ -23,7 +23,7 @@ def certificate_of_audit(folder: Path) -> certificate.Certificate:
         DataError: The report is no audit's, or a file is damaged.
         SchemaError: There is no report.
     """
-    request, num_members = audit.request_of(folder)
+    request, num_members = recorded_audit.request_of(folder)
     report = files.read_json(folder / "report.json")
     texts = {"corpus": request.corpus, "heldout": request.heldout}
     used = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from gdc.commands import audit, audit_certificate, certificate
+from gdc.commands import audit_certificate, certificate, recorded_audit
 from gdc.commands.certificate import Certificate
 from gdc.corpus import sources
 from gdc.errors import ConfigError, DataError, GdcError
@@ -96,7 +96,7 @@ def _different_digests(made: Certificate) -> Iterator[str]:
     if made.kind != "audit":
         return
     try:
-        request, _ = audit.request_of(Path(made.folder))
+        request, _ = recorded_audit.request_of(Path(made.folder))
         now = audit_certificate.digests(request)
     except GdcError as error:
         yield f"sources: {error}"
@@ -134,8 +134,8 @@ def _different_results(made: Certificate) -> Iterator[str]:
         if is_run:
             again = _report_again()
         else:
-            measured = audit.measure_again(Path(made.folder))
-            yield from audit.different_tables(Path(made.folder), measured)
+            measured = recorded_audit.measure_again(Path(made.folder))
+            yield from recorded_audit.different_tables(Path(made.folder), measured)
             again = measured.report
         stored = files.read_json(path)
     except GdcError as error:

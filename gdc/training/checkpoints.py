@@ -6,6 +6,7 @@ import sys
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gdc.filesystem import scratch
@@ -132,3 +133,16 @@ def _is_abandoned(file: Path) -> bool:
         return time.time() - file.stat().st_mtime > _ABANDONED_SECONDS
     except FileNotFoundError:
         return False  # another run was faster
+
+
+def rng_state(device: torch.device) -> list[Tensor]:
+    """State of each generator that dropout on the device draws from."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def set_rng_state(device: torch.device, states: Sequence[Tensor]) -> None:
+    """Put the generators back into states that ``rng_state`` gave."""
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)

@@ -20,7 +20,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.filesystem import scratch
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts, pad_windows, target_indices
-from gdc.training.checkpoints import CheckpointFile, run_digest
+from gdc.training.checkpoints import CheckpointFile, rng_state, run_digest, set_rng_state
 from gdc.training.distributed import SINGLE_PROCESS, Group, State
 from gdc.training.losses import (
     TargetLosses,
@@ -257,7 +257,7 @@ class Trainer:
             "batch_index": self.batch_index,
             "window_nll": self.group.all_gather(self.window_nll),
             "window_gain": self.window_gain,
-            "rng": [self.group.all_gather(state) for state in _rng_state(self.device)],
+            "rng": [self.group.all_gather(state) for state in rng_state(self.device)],
             "checkpoints": recording.checkpoints,
             "heldout_means": recording.heldout_means,
             "curve": recording.curve,
@@ -285,7 +285,7 @@ class Trainer:
         self.passes = [both.cpu().numpy() for both in state["passes"]]
         self._revise_weights()
         self.batches = epoch_batches(self.windows, self.recipe, self.epoch, self.data.early)
-        _set_rng_state(self.device, [states[rank] for states in state["rng"]])
+        set_rng_state(self.device, [states[rank] for states in state["rng"]])
         recording.checkpoints = [tuple(row) for row in state["checkpoints"]]
         recording.heldout_means = state["heldout_means"]
         recording.base = None if state["base"] is None else state["base"].cpu().numpy()
@@ -302,7 +302,7 @@ class Trainer:
         ]
 
     def _optimize(self, batch: NDArray[np.int64], rate: float) -> float:
-        rng = _rng_state(self.device) if self.recipe.self_influence else []
+        rng = rng_state(self.device) if self.recipe.self_influence else []
         local = self.group.share(batch)
         # Gradients are summed over all ranks, so one without windows takes the step with weight 0.
         windows = local if len(local) else batch[:1]
@@ -340,7 +340,7 @@ class Trainer:
     ) -> None:
         # The same draws again, which leave the generator where it stood. The forward pass keeps
         # its gradient, though it is not used: without it torch chooses other kernels.
-        _set_rng_state(self.device, rng)
+        set_rng_state(self.device, rng)
         after_N = self.forward(batch)[0].detach()
         self._require_finite(bool(after_N.isfinite().all()))
         index_B = torch.from_numpy(batch).to(self.device)
@@ -438,15 +438,3 @@ def _require_one_process(recipe: Recipe, group: Group) -> None:
             f"train.self_influence: expected one process, got {group.world_size}. Set it to "
             "false, or unset GDC_LAUNCHER."
         )
-
-
-def _rng_state(device: torch.device) -> list[Tensor]:
-    """State of each generator that dropout on the device draws from."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_rng_state(device: torch.device, states: Sequence[Tensor]) -> None:
-    torch.set_rng_state(states[0].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1].cpu(), device)
