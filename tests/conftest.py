@@ -37,18 +37,24 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """The longest first: no worker is left alone with one when all the others are done.
+    """Each worker begins with slow tests of its own and ends with fast ones, which others can take.
 
-    Of these the ones that share a first run: one worker makes it while the other has fast tests.
+    Workers are given neighbouring tests, as many each; one that has done its own takes over half of
+    another's, but never the test that comes next there. What shares a first run goes to one worker:
+    the others would wait for it.
     """
-    items.sort(
-        key=lambda item: (
-            "first_run" not in item.fixturenames,
-            item.get_closest_marker("slow") is None,
-            # Whole runs of a pipeline.
-            item.path.parent.name != "flows",
-        )
-    )
+    items.sort(key=lambda item: item.path.parent.name != "flows")  # the longest are whole runs
+    fast = [item for item in items if item.get_closest_marker("slow") is None]
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    shared = [item for item in slow if "first_run" in item.fixturenames]
+    others = [item for item in slow if "first_run" not in item.fixturenames]
+    num_workers, num_items = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), len(items)
+    items.clear()
+    for worker in range(num_workers):
+        end = num_items * (worker + 1) // num_workers
+        items += [*(shared if worker == 0 else []), *others[worker::num_workers]]
+        items += [fast.pop() for _ in range(min(len(fast), end - len(items)))]
+    items += fast
 
 
 @pytest.fixture(autouse=True)
