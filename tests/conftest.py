@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 # A shell lets its background jobs ignore SIGINT, and so would the programs that tests stop by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Ray gives its workers the lowest priority, and beside other tests they would wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("ci")
@@ -67,6 +71,16 @@ def _same_weights() -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_signals() -> Iterator[None]:
+    """A stage that runs in this process sets what ends it, and DVC then ignores Ctrl-C for good."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +138,8 @@ def prefect_server(prefect_home: "NewHome") -> Iterator[None]:
     """One for all flows that run in the tests' own process."""
     from prefect.testing import utilities  # noqa: PLC0415 - takes seconds
 
+    # Else a fork of this process waits at its end for threads of Prefect that only its parent has.
+    os.register_at_fork(after_in_child=threading._threading_atexits.clear)  # type: ignore[attr-defined]
     home = prefect_home()
     (home / "prefect.db").rename(home / "prefect-test.db")
     with pytest.MonkeyPatch.context() as patch:

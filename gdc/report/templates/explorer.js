@@ -21,6 +21,7 @@
   }
   const number = (value) => (value === null || value === undefined ? "-" : String(Number(value.toPrecision(4))));
   const counted = (count) => count.toLocaleString("en");
+  const shortened = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
   const plural = (count) => `${counted(count)} text${count === 1 ? "" : "s"}`;
 
   // ---- where the texts are: in this page, or with the server that sent it
@@ -162,8 +163,8 @@
   }
 
   function preview(row) {
-    const text = row.text === null ? row.key : row.text.replace(/\s+/g, " ").slice(0, 90);
-    const id = row.key.length > 14 ? `${row.key.slice(0, 10)}…` : row.key;
+    const text = row.text === null ? row.key : shortened(row.text.replace(/\s+/g, " "), 90);
+    const id = shortened(row.key, 14);
     return [
       element("button", { type: "button", class: "plain open", onclick: () => open(row.key) }, text || "(blank)"),
       element("span", { class: "soft", title: row.key }, `${row.source} · ${id}`),
