@@ -25,6 +25,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Ray gives its workers the lowest priority, and beside other tests they would wait for minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+# Beside whole runs of a pipeline, those of tests/flows, the files with the longest tests.
+_LONG = ("test_chat_elsewhere.py", "test_examples.py", "test_cluster_on_ray.py")
+
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("ci")
 
@@ -41,24 +44,17 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Each worker begins with slow tests of its own and ends with fast ones, which others can take.
+    """The longest first: no worker is left alone with one when all the others are done.
 
-    Workers are given neighbouring tests, as many each; one that has done its own takes over half of
-    another's, but never the test that comes next there. What shares a first run goes to one worker:
-    the others would wait for it.
+    Of these the ones that share a first run: one worker makes it while the others have fast tests.
     """
-    items.sort(key=lambda item: item.path.parent.name != "flows")  # the longest are whole runs
-    fast = [item for item in items if item.get_closest_marker("slow") is None]
-    slow = [item for item in items if item.get_closest_marker("slow") is not None]
-    shared = [item for item in slow if "first_run" in item.fixturenames]
-    others = [item for item in slow if "first_run" not in item.fixturenames]
-    num_workers, num_items = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), len(items)
-    items.clear()
-    for worker in range(num_workers):
-        end = num_items * (worker + 1) // num_workers
-        items += [*(shared if worker == 0 else []), *others[worker::num_workers]]
-        items += [fast.pop() for _ in range(min(len(fast), end - len(items)))]
-    items += fast
+    items.sort(
+        key=lambda item: (
+            "first_run" not in item.fixturenames,
+            item.get_closest_marker("slow") is None,
+            item.path.parent.name != "flows" and item.path.name not in _LONG,
+        )
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -259,6 +259,7 @@ def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
     names: dict[str, dict[Any, str]] = {
         "trainer": ids_of_tokens(),
         "sft": ids_of_prompts(),
+        "sharded": {row: str(row) for row in range(NUM_SAMPLES)},
         **{loop: dict(enumerate(IDS)) for loop in LOOPS},
     }
     for kind, name_of in names.items():
@@ -267,6 +268,8 @@ def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
         expected = [torch.load(folder / f"witness-{rank}.pt") for rank in (0, 1)]
         epochs = recorded(folder / "trace")
         assert len(epochs) == 2
+        if kind == "sharded":
+            epochs += recorded(folder / "trace", "probe")
         for epoch, found in enumerate(epochs):
             sums: dict[str, list[float]] = {}
             for of_rank in expected:

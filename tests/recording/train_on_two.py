@@ -13,11 +13,22 @@ from typing import Any, Final
 
 import torch
 
+import gdc
 from gdc.recording.transformers import TraceCallback
+from gdc.training import distributed
 from tests.builders import free_port
-from tests.recording.loops import LOOPS, Condition
+from tests.recording.loops import (
+    EPOCHS,
+    LOOPS,
+    ROWS,
+    Batches,
+    Condition,
+    new_sums,
+    sums_of,
+    witness,
+)
 from tests.recording.sft_builders import sft_of
-from tests.recording.trainer_builders import Witness, trainer_of
+from tests.recording.trainer_builders import NUM_SAMPLES, Witness, model_of, pad, trainer_of
 
 SAVED: Final = {"save_strategy": "steps", "save_steps": 1, "ddp_find_unused_parameters": False}
 BATCHES: Final = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
@@ -28,6 +39,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     train_and_resume(folder / "trainer")
     train_packed(folder / "sft")
+    train_sharded(folder / "sharded")
     # That of Lightning ends the group of processes.
     for name, loop in LOOPS.items():
         keep(folder / name, loop(folder / name, Condition()))
@@ -52,6 +64,30 @@ def train_packed(folder: Path) -> None:
     witness = Witness(trainer)
     trainer.train()
     keep(folder, witness.sums)
+
+
+def train_sharded(folder: Path) -> None:
+    """A loop of one's own whose processes each hold a shard of the weights, probed at its end."""
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    whole = model_of()
+    sharded = distributed.shard(whole)
+    optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
+    recorder = gdc.TraceRecorder(folder / "trace", ROWS)
+    sums = new_sums()
+    for epoch in range(EPOCHS):
+        for rows in list(Batches(Condition(), epoch))[rank::world_size]:
+            witness(sums, epoch, whole, rows)
+            losses, counts = sums_of(sharded, rows, is_packed=False)
+            recorder.record(rows, losses, counts)
+            torch.autograd.backward(losses.sum())
+            optimizer.step()
+            optimizer.zero_grad()
+            distributed.gather_weights(sharded, whole)
+        recorder.checkpoint(epoch=epoch + 1)
+    recorder.probe(sharded, pad, batch_size=2, epoch=EPOCHS)
+    recorder.close()
+    witness(sums, EPOCHS, whole, range(rank, NUM_SAMPLES, world_size))
+    keep(folder, sums)
 
 
 def keep(folder: Path, sums: Mapping[int, Mapping[Any, list[float]]]) -> None:
