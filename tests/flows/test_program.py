@@ -26,6 +26,7 @@ def test_a_second_run_in_one_folder_is_refused(
         pass
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_before_a_flow_begins_is_told_of_without_a_traceback() -> None:
     away = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
     refusal = pytest.raises(TransientError, match=r"^Prefect's server: expected an answer, got Fa")

@@ -78,6 +78,7 @@ def test_a_schedule_without_a_server_is_refused() -> None:
         serve()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize(
     ("address", "error", "message"),

@@ -15,6 +15,7 @@ from gdc.errors import ConfigError, TransientError
 from tests.builders import NewHome
 
 
+@pytest.mark.slow
 def test_a_named_server_that_is_unreachable_is_refused_in_seconds() -> None:
     started = time.monotonic()
     away = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})

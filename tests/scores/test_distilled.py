@@ -13,6 +13,8 @@ from gdc.statistics import ranks
 from tests.builders import trace_of
 from tests.scores.builders import config
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("reference_gap", "in_out_gap", "distilled_gap")
 FAR = 20  # samples at the start that are memorized far more than any other
 

@@ -36,6 +36,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed_std", "unit_std", "least"),
     [
@@ -128,6 +129,7 @@ def _plain_ends(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_seeds", "num_units"),
     [
@@ -144,6 +146,7 @@ def test_draws_in_blocks_give_the_interval_of_draws_at_once(num_seeds: int, num_
     assert (found.low, found.high) == _plain_ends(values, weights)
 
 
+@pytest.mark.slow
 def test_draws_that_are_too_many_to_keep_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [np.arange(4300.0)]
     kept = mean_interval(values, seed=5)
