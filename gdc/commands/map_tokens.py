@@ -69,15 +69,16 @@ def find(
             "token losses than its text has tokens and an end of text."
         )
         return TokenTables(SpansSummary(0, warnings=(why,)))
-    found, summary = _spans(
+    if turns is None:
+        found, summary = spans.find_spans([losses], [tokens[1]], offsets, config)
+        return TokenTables(summary, found)
+    found, summary = _spans_of_turns(
         losses.filter(is_flagged),
         samples.filter(is_flagged),
         tokens[1],
         tokenizer,
         config,
     )
-    if turns is None:
-        return TokenTables(summary, found)
     of_samples = samples.join(
         scored_turns(turns), on="content_id", how="left", maintain_order="left"
     )["turns"]
@@ -85,7 +86,7 @@ def find(
     return TokenTables(summary, found, by_turn)
 
 
-def _spans(
+def _spans_of_turns(
     losses: pl.DataFrame,
     samples: pl.DataFrame,
     heldout: pl.DataFrame,
@@ -93,7 +94,5 @@ def _spans(
     config: SpansConfig,
 ) -> tuple[pl.DataFrame, SpansSummary]:
     offsets = tokenizer.offsets(samples["text"].to_list())
-    if "unscored" in samples.columns:
-        has_loss = tokens_with_loss(offsets, samples["unscored"].to_list())
-        losses = spans.at_all_tokens(losses, has_loss)
-    return spans.find_spans([losses], [heldout], offsets, config)
+    has_loss = tokens_with_loss(offsets, samples["unscored"].to_list())
+    return spans.find_spans([spans.at_all_tokens(losses, has_loss)], [heldout], offsets, config)

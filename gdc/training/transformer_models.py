@@ -29,9 +29,9 @@ from gdc.config import Gpt2Model, Lora, PretrainedModel
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.filesystem.model_folders import require_few_layers, require_sound
 
-# What transformers raises for a model that it cannot build, as its models check few settings.
 # What transformers tells of a load, by its own names: keys of weights, some with their shapes.
 _Loading = Mapping[str, Collection[Any]]
+# What transformers raises for a model that it cannot build, as its models check few settings.
 _LOADING_ERRORS: Final = (
     ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, SafetensorError,
     StrictDataclassError, TypeError, ValueError,

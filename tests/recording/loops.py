@@ -107,6 +107,21 @@ def witness(sums: Sums, epoch: int, model: Any, rows: Sequence[int]) -> None:
         entry[1] += int(count)
 
 
+def recorder_of(folder: Path, state: Any) -> gdc.TraceRecorder:
+    """A recorder that begins, or goes on from the state of another."""
+    recorder = gdc.TraceRecorder(folder / "trace", IDS, resume=state is not None)
+    if state is not None:
+        recorder.load_state_dict(state)
+    return recorder
+
+
+def state_at_end(recorder: gdc.TraceRecorder) -> Any:
+    """What the next recorder goes on from."""
+    state = recorder.state_dict()
+    recorder.close()
+    return state
+
+
 def own_loop(folder: Path, condition: Condition) -> Sums:
     """Two batches a step; under several processes they deal the batches out."""
     group = torch.distributed if torch.distributed.is_initialized() else None
@@ -116,9 +131,7 @@ def own_loop(folder: Path, condition: Condition) -> Sums:
     def run(first: int, last: int, model: Any, state: Any) -> Any:
         wrapped = DistributedDataParallel(model) if group else model
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        recorder = gdc.TraceRecorder(folder / "trace", IDS, resume=state is not None)
-        if state is not None:
-            recorder.load_state_dict(state)
+        recorder = recorder_of(folder, state)
         batches = Batches(condition, first)
         for epoch in range(first, last):
             mine = list(batches)[rank::world_size]
@@ -131,9 +144,7 @@ def own_loop(folder: Path, condition: Condition) -> Sums:
                     optimizer.step()
                     optimizer.zero_grad()
             recorder.checkpoint(epoch=epoch + 1)
-        kept = recorder.state_dict()
-        recorder.close()
-        return kept
+        return state_at_end(recorder)
 
     _in_parts(condition, run)
     return sums
@@ -152,9 +163,7 @@ def accelerate_loop(folder: Path, condition: Condition) -> Sums:
         loader: Any = DataLoader(rows, batch_sampler=Batches(condition, first), collate_fn=list)
         own = model
         model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-        recorder = gdc.TraceRecorder(folder / "trace", IDS, resume=state is not None)
-        if state is not None:
-            recorder.load_state_dict(state)
+        recorder = recorder_of(folder, state)
         for epoch in range(first, last):
             for batch in loader:
                 with accelerator.accumulate(model):
@@ -165,9 +174,7 @@ def accelerate_loop(folder: Path, condition: Condition) -> Sums:
                     optimizer.step()
                     optimizer.zero_grad()
             recorder.checkpoint(epoch=epoch + 1)
-        kept = recorder.state_dict()
-        recorder.close()
-        return kept
+        return state_at_end(recorder)
 
     _in_parts(condition, run)
     return sums
