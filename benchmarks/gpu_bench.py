@@ -14,9 +14,7 @@ from torch import nn
 
 from gdc.config import Gpt2Model, TrainingConfig
 from gdc.corpus.tokenizer import train_tokenizer
-from gdc.training.batches import (
-    TokenizedTexts,
-)
+from gdc.training.batches import TokenizedTexts
 from gdc.training.models import build_model
 
 NO_TEXTS: Final = TokenizedTexts.from_ids([], 0)
