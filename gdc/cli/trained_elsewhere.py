@@ -303,8 +303,9 @@ def plant(  # noqa: PLR0913, PLR0917 - one argument for each option
 
     done = planting.plant(
         planting.Request(
-            corpus, out, canaries, planting.names_of(families), planting.numbers_of(repeats),
-            per_level, num_twins, text_field, id_field, seed,
+            corpus, out, canaries, planting.names_of(families, "--families"),
+            planting.numbers_of(repeats, "--repeats"), per_level, num_twins, text_field, id_field,
+            seed,
         )
     )  # fmt: skip
     if as_json:

@@ -215,22 +215,37 @@ def _ends_in_newline(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def names_of(listed: str) -> tuple[str, ...]:
-    """The names of a list with commas."""
-    return tuple(name.strip() for name in listed.split(",") if name.strip())
+def names_of(listed: str, option: str) -> tuple[str, ...]:
+    """The names of a list with commas.
+
+    Args:
+        listed: What was given.
+        option: The option that it was given with, for messages.
+
+    Raises:
+        ConfigError: One is empty, or stands there twice.
+    """
+    names = tuple(name.strip() for name in listed.split(","))
+    if "" in names or len({*names}) < len(names):
+        raise ConfigError(
+            f"{option}: expected different names with one comma between two, got {listed!r}. Mend "
+            "the list."
+        )
+    return names
 
 
-def numbers_of(listed: str) -> tuple[int, ...]:
-    """The numbers of a list with commas.
+def numbers_of(listed: str, option: str) -> tuple[int, ...]:
+    """The numbers of a list with commas; see ``names_of``.
 
     Raises:
         ConfigError: One is no whole number.
     """
     try:
-        return tuple(int(name) for name in names_of(listed))
+        return tuple(int(name) for name in names_of(listed, option))
     except ValueError:
         raise ConfigError(
-            f"--repeats: expected whole numbers with commas, such as 1,4,16, got {listed!r}."
+            f"{option}: expected different whole numbers with commas, such as 1,4,16, got "
+            f"{listed!r}."
         ) from None
 
 

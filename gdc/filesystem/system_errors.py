@@ -20,6 +20,8 @@ _REMEDIES: Final[Mapping[int, str]] = {
     errno.EROFS: "Name a folder on a disk that can be written.",
     errno.EACCES: "Name another file or folder, or have its owner give you access.",
     errno.EPERM: "Name another file or folder, or have its owner give you access.",
+    errno.ENAMETOOLONG: "Give it a shorter name.",
+    errno.ELOOP: "Remove the link that leads back to itself, or name another file or folder.",
     errno.EIO: "The disk may be failing: look at the system's log, and copy what you need.",
     errno.ENOMEM: "Close other programs, or use a machine with more memory.",
     errno.EAGAIN: "Raise the limit on processes (ulimit -u), then run again.",

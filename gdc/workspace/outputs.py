@@ -142,14 +142,20 @@ def require_free_files(written: Mapping[str, Path]) -> None:
 
 
 def claim_files(*paths: Path) -> None:
-    """Make the folders of some files, and keep there that they are ours to replace."""
+    """Make the folders of some files, and keep there that they are ours to replace.
+
+    Raises:
+        DataError: One cannot be made; then none is ours.
+    """
+    for path in paths:
+        durable.require_place(path)
     for path in paths:
         claim(path.parent, [path.name])
 
 
 def _claimed(out: Path) -> set[str]:
     path = out / RESULTS
-    return set(files.read_json(path)["results"]) if path.exists() else set()
+    return set(files.read_json(path)["results"]) if os.path.lexists(path) else set()
 
 
 def _require_makeable(out: Path) -> None:

@@ -13,6 +13,7 @@ from gdc.cli import app
 from gdc.commands import export, plan_map, plant
 from gdc.curation.reader import Plan
 from gdc.errors import ConfigError, DataError, GdcError
+from gdc.filesystem.system_errors import wording_system_errors
 from gdc.schema import PLAN
 from gdc.workspace import paths
 from tests.builders import trace_of, write_trace
@@ -299,5 +300,38 @@ def test_the_commands_say_what_they_wrote() -> None:
     assert "5 rows kept; 1 removed" in told
     told = run("plant", "my.jsonl", "--out", "p.jsonl", "--canaries", "c.parquet", "--repeats", "1")
     assert "10 canaries in 10 rows behind your 6; 200 twins are in no row" in told
-    with pytest.raises(ConfigError, match=r"--repeats: expected whole numbers.*'x'"):
-        run("plant", "my.jsonl", "--out", "p.jsonl", "--canaries", "c.parquet", "--repeats", "x")
+
+
+@pytest.mark.parametrize("listed", ["x", "1,,2", "", ",1", "1,", "1,1", "1;2"])
+def test_a_list_of_numbers_that_is_none_is_refused(listed: str) -> None:
+    expected = f"--repeats: expected different whole numbers with commas.*got {listed!r}"
+    with pytest.raises(ConfigError, match=expected):
+        run("plant", "my.jsonl", "--out", "p", "--canaries", "c", "--repeats", listed)
+
+
+@pytest.mark.parametrize("listed", ["digits,,words", "", "digits,", "digits,digits"])
+def test_a_list_of_names_that_is_none_is_refused(listed: str) -> None:
+    with pytest.raises(ConfigError, match=f"--families: expected different names.*got {listed!r}"):
+        run("plant", "my.jsonl", "--out", "p", "--canaries", "c", "--families", listed)
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "table.csv/x", "n" * 300])
+def test_a_place_where_nothing_can_be_written_is_refused(place: str) -> None:
+    write_plan([(str(10 + i), "keep", 1.0, 1, "", None) for i in range(len(TEXTS))])
+    write_trace(7, trace_of({str(10 + i): [6.0, 1.0] for i in range(len(TEXTS))}, "probe"))
+    trace = str(paths.trace_path(7))
+    run("map", trace, "--out", "map")
+    Path("table.csv").write_text("id,step,loss\n1,0,2.0\n1,1,1.0\n")
+    commands = [
+        ("export", "p.parquet", "my.jsonl", "--out", f"{place}.jsonl"),
+        ("export", "p.parquet", "my.jsonl", "--out", "o.jsonl", "--removed", f"{place}.jsonl"),
+        ("plant", "my.jsonl", "--out", f"{place}.jsonl", "--canaries", "c.parquet"),
+        ("plant", "my.jsonl", "--out", "o.jsonl", "--canaries", f"{place}.parquet"),
+        ("plan", "--map", "map", "--rule", "none", "--out", f"{place}.parquet"),
+        ("map", trace, "--out", f"{place}/map"),
+        ("import", "table.csv", f"{place}/trace"),
+    ]
+    for arguments in commands:
+        with pytest.raises(GdcError, match="expected .*, got"), wording_system_errors():
+            run(*arguments)
+        assert not Path("o.jsonl").exists(), arguments

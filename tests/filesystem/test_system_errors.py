@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from gdc.errors import DataError
-from gdc.filesystem.durable import new_file
+from gdc.filesystem.durable import new_file, new_folder
 from gdc.filesystem.system_errors import wording_system_errors
 
 
@@ -53,6 +53,7 @@ def test_a_file_that_may_not_grow_is_told_of_and_leaves_nothing(tmp_path: Path, 
         (pl.exceptions.ComputeError("parquet: No space (os error 28)"), "No space left .*Make ro"),
         (OSError(errno.EMFILE, "Too many open files"), r"ulimit -n 4096"),
         (RuntimeError("[Errno 30] Read-only file system: 'x'"), "Read-only .*can be written"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: .*too long.* a shorter name"),
         (MemoryError(), "Cannot allocate memory.*more memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Cannot allocate memory"),
         (ImportError("a.so: failed to map segment from shared object"), "more memory"),
@@ -67,3 +68,27 @@ def test_errors_of_ours_are_left_alone() -> None:
     for error in (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), KeyError("a")):
         with pytest.raises(type(error)), wording_system_errors():
             raise error
+
+
+@pytest.mark.parametrize("make", [new_file, new_folder])
+@pytest.mark.parametrize("place", ["/proc/x", "file/x", "n" * 300])
+def test_a_place_for_no_file_is_refused_before_anything_is_computed(
+    make: Callable[[Path], AbstractContextManager[Path]],
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(DataError, match="expected a folder.*, got: .*Name another"):
+        make(Path(place)).__enter__()
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with (
+        pytest.raises(DataError, match="in which a can be written, got: Is a directory"),
+        new_file(tmp_path / "a") as temporary,
+    ):
+        temporary.write_text("b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
