@@ -332,6 +332,6 @@ def test_a_place_where_nothing_can_be_written_is_refused(place: str) -> None:
         ("import", "table.csv", f"{place}/trace"),
     ]
     for arguments in commands:
-        with pytest.raises(GdcError, match="expected .*, got"), wording_system_errors():
+        with pytest.raises(GdcError, match=r"expected .*, got"), wording_system_errors():
             run(*arguments)
         assert not Path("o.jsonl").exists(), arguments

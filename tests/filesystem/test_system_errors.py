@@ -80,7 +80,7 @@ def test_a_place_for_no_file_is_refused_before_anything_is_computed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    with pytest.raises(DataError, match="expected a folder.*, got: .*Name another"):
+    with pytest.raises(DataError, match=r"expected a folder.*, got: .*Name another"):
         make(Path(place)).__enter__()
 
 
