@@ -75,7 +75,9 @@ def export(request: Request) -> Exported:
     Of token ids (``.bin``) these are whole documents, as ``export_tokens`` writes them.
 
     A row is as it was, byte by byte in JSON lines, with ``weight``, ``copies``, ``masked`` (spans
-    in characters of the text) and ``reason`` added; a removed one gets ``reason`` and
+    in characters of the text) and ``reason`` added. Where a row has a masked span, the first row
+    has one too, if only of no character: readers take the type of a field from the first rows. A
+    removed one gets ``reason`` and
     ``duplicate_of``, the id of the kept row that it repeats, or null. A row that the plan does not
     know is kept.
 
@@ -155,7 +157,7 @@ def _added(request: Request, own: OwnRows) -> pl.DataFrame:
     planted = read_canaries(request.canaries).filter(pl.col("num_repeats") > 0)
     texts = {normalize(text) for text in planted_texts(planted, own.chat)}
     is_planted = pl.Series([normalize(text) in texts for text in added["text"]], dtype=pl.Boolean)
-    return added.with_columns(
+    filled = added.with_columns(
         action=pl.when(is_planted)
         .then(pl.lit("drop"))
         .otherwise(pl.col("action").fill_null("keep")),
@@ -166,6 +168,23 @@ def _added(request: Request, own: OwnRows) -> pl.DataFrame:
         .then(pl.lit(PLANTED))
         .otherwise(pl.col("reason").fill_null(NOT_PLANNED)),
     ).drop("text")
+    return _with_typed_masks(filled)
+
+
+def _with_typed_masks(added: pl.DataFrame) -> pl.DataFrame:
+    """Mask no character of the first kept row where only later ones have a masked span.
+
+    ``load_dataset`` takes lists that are empty in its first 10 MB for lists of nothing, and fails
+    at the first span behind them.
+    """
+    is_kept = pl.col("action") != "drop"
+    num_spans = pl.col("masked").list.len()
+    is_first = is_kept & (is_kept.cum_sum() == 1) & (num_spans == 0)
+    has_spans = (is_kept & (num_spans > 0)).any()
+    nothing = pl.lit(pl.Series([[{"start": 0, "end": 0}]], dtype=PLAN["masked"])).first()
+    return added.with_columns(
+        masked=pl.when(is_first & has_spans).then(nothing).otherwise(pl.col("masked"))
+    )
 
 
 def _write_lines(request: Request, added: pl.DataFrame, kept: Path, removed: Path) -> None:

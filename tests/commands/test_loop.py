@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from datasets import load_dataset
 from typer.testing import CliRunner
 
 from gdc.cli import app
@@ -128,12 +129,29 @@ def test_kept_lines_are_as_they_were_with_what_to_do_with_each() -> None:
         for row in records("curated.jsonl")
     ]
     assert added == [
-        {"weight": 1.0, "copies": 1, "masked": []}, {"weight": 1.0, "copies": 3, "masked": []},
+        {"weight": 1.0, "copies": 1, "masked": [{"start": 0, "end": 0}]},
+        {"weight": 1.0, "copies": 3, "masked": []},
         {"weight": 0.5, "copies": 1, "masked": []},
         {"weight": 1.0, "copies": 1, "masked": [{"start": 0, "end": 5}]},
         {"weight": 1.0, "copies": 1, "masked": []},
     ]  # fmt: skip
     assert records("curated.jsonl")[4]["reason"] == "not in the plan"
+
+
+def test_a_reader_that_takes_types_from_the_first_rows_reads_masked_spans() -> None:
+    export.export(export.Request(write_plan(PLANNED), Path("my.jsonl"), Path("curated.jsonl")))
+    # Each block of so many bytes holds about two rows; the mask is in the fourth.
+    read = load_dataset(
+        "json", data_files="curated.jsonl", split="train", chunksize=200, cache_dir="cache"
+    )
+    assert [len(masked) for masked in read["masked"]] == [1, 0, 0, 1, 0]
+    assert read[3]["masked"] == [{"start": 0, "end": 5}]
+
+
+def test_a_plan_without_masks_adds_no_span() -> None:
+    rows = [row for row in PLANNED if row[1] != "mask"]
+    export.export(export.Request(write_plan(rows), Path("my.jsonl"), Path("curated.jsonl")))
+    assert {tuple(row["masked"]) for row in records("curated.jsonl")} == {()}
 
 
 def test_a_removed_row_names_the_kept_one_that_it_repeats() -> None:
