@@ -4,7 +4,6 @@ Run: python examples/record_a_trainer.py FOLDER. Takes less than a minute on a p
 """
 
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -48,9 +47,7 @@ def main() -> None:
     trainer = Trainer(GPT2LMHeadModel(config), arguments, train_dataset=samples())
     gdc.TraceCallback(folder / "trace").attach(trainer)
     trainer.train()
-    command = [sys.executable, "-m", "gdc", "map", str(folder / "trace"), "--mode", "online"]
-    options = ["--score", "total_drop", "--out", str(folder / "map")]
-    subprocess.run([*command, *options], check=True)
+    gdc.map_trace(folder / "trace", folder / "map", mode="online", scores=["total_drop"])
     scores = pl.read_parquet(folder / "map/scores.parquet")
     steepest = scores.sort("total_drop", descending=True).head(NUM_COPIES)["sample_id"]
     sys.stdout.write(f"lost most of their loss: {', '.join(sorted(steepest))}\n")

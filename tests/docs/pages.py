@@ -11,6 +11,11 @@ PAGES: Final = (
     *sorted(REPOSITORY.glob("*.md")),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 )
+# Each is a block of a page, below its own docstring.
+EXAMPLES: Final = {
+    path.read_text(encoding="utf-8").partition('"""\n\n')[2]: path
+    for path in sorted((REPOSITORY / "examples").glob("record_*.py"))
+}
 _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE: Final = re.compile(r"`(gdc [a-z][^`]*)`")
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from typer.testing import CliRunner
 
 from gdc import cli
 from gdc.config import parse_params
+from gdc.workspace import traces
 from tests.builders import REPOSITORY
 from tests.docs.pages import (
+    EXAMPLES,
     PAGES,
     Block,
     blocks,
@@ -169,6 +172,23 @@ def test_a_json_block_is_json(block: Block) -> None:
 PYTHON_PAGES = [page for page in PAGES if any(b.language == "python" for b in blocks_of(page))]
 
 
+# The page that shows each adapter's example, and the trace that it leaves.
+ADAPTERS = {
+    "record_a_loop.py": ("own-trace.md", "recorded", 3),
+    "record_with_accelerate.py": ("accelerate.md", "accelerated", 2),
+    "record_with_lightning.py": ("lightning.md", "lit-trace", 2),
+    "record_with_trl.py": ("trainer.md", "trl-trace", 2),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_example_of_an_adapter_is_what_its_page_shows(name: str) -> None:
+    page = REPOSITORY / "docs/guides" / ADAPTERS[name][0]
+    shown = [EXAMPLES[block.text].name for block in blocks_of(page) if block.text in EXAMPLES]
+    assert shown == [name]
+    assert f"examples/{name}" in page.read_text(encoding="utf-8")
+
+
 # What libraries say of each other there would be an error here.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
@@ -177,9 +197,18 @@ def test_the_python_of_a_page_runs_and_its_trace_can_be_mapped(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = "\n".join(block.text for block in blocks_of(page) if block.language == "python")
+    python = [block for block in blocks_of(page) if block.language == "python"]
     # In this process, which has the imports that take seconds.
+    for block in python:
+        if block.text in EXAMPLES:
+            runpy.run_path(str(EXAMPLES[block.text]), run_name="__main__")
+    code = "\n".join(block.text for block in python if block.text not in EXAMPLES)
     exec(compile(code, str(page), "exec"), {"__name__": "__main__"})  # noqa: S102 - our own pages
+    for shown, trace, num_checkpoints in ADAPTERS.values():
+        if shown == page.name:
+            recorded = traces.read_folder(Path(trace))
+            assert recorded.checkpoints["mode"].to_list() == ["online"] * num_checkpoints
+            assert recorded.losses.collect().null_count().sum_horizontal().item() == 0
     if not Path("my-trace").exists():
         return
     lines = [line for block in blocks_of(page) for line in commands_of(block.text)]
