@@ -22,6 +22,8 @@ from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_ch
 UNTESTED_AXIS: Final = "total_drop"
 OF_ALL_TRACES: Final = ("difficulty", "memorization", "first_learned")
 _TABLES: Final = ("scores", "quadrants")
+# Of large tables: what more compression saves is a tenth at most.
+_ZSTD_LEVEL: Final = 1
 _SHARD: Final = re.compile(r"(train|shard_\d+)\.parquet")
 
 
@@ -168,7 +170,7 @@ def map_trace(
             trace_checks.require_losses(shard, scan, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
         outputs.claim(out, names)
-        tables.sink_table(out / "scores.parquet", table, SCORES)
+        tables.sink_table(out / "scores.parquet", table, SCORES, _ZSTD_LEVEL)
     written = table_files.scan_parquet(out / "scores.parquet")
     num_checkpoints = len(scan.columns(score.mode))
     files.write_json(
@@ -176,7 +178,7 @@ def map_trace(
     )
     name = str(out / "scores.parquet")
     mapped, summary = quadrants.scan_partition(written, partition, name)
-    tables.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE)
+    tables.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE, _ZSTD_LEVEL)
     files.write_json(out / "quadrants.json", summary.to_json())
     return summary
 
@@ -246,9 +248,9 @@ def _score_shard(trace: Path, out: Path, score: ScoreConfig, shard: Path) -> Non
         scan = traces.scan(trace, score.mode, [shard])
         trace_checks.require_losses(shard, scan, score.mode)
         table, _ = scores.scan_scores(scan, score)
-        tables.sink_table(out / f"{shard.name}.parquet", table, SCORES)
+        tables.sink_table(out / f"{shard.name}.parquet", table, SCORES, _ZSTD_LEVEL)
 
 
 def _map_shard(out: Path, axis: str, cuts: tuple[float, float], file: Path) -> None:
     table = quadrants.mapped(table_files.scan_parquet(file), axis, cuts)
-    tables.sink_table(out / file.name, table, QUADRANT_TABLE)
+    tables.sink_table(out / file.name, table, QUADRANT_TABLE, _ZSTD_LEVEL)

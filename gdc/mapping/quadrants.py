@@ -211,7 +211,7 @@ def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThresh
     if threshold.kind == "conformal":
         return conformal_cut(values.collect().to_series().to_numpy(), threshold.value)
     num_rows: int = values.select(pl.len()).collect().item()
-    value = streaming_quantile.quantile([values], threshold.value, num_rows)
+    value = streaming_quantile.quantile([values], threshold.value, [num_rows])
     assert value is not None  # noqa: S101 - no values are missing
     return value
 

@@ -29,7 +29,7 @@ from gdc.scores.registry import (
     require_given,
     require_registered,
 )
-from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization
+from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization, never_learned
 from gdc.statistics import streaming_quantile
 from gdc.statistics.hashing import hash_order, zlib_size
 
@@ -234,12 +234,13 @@ def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Thresh
         (trace.losses if isinstance(trace, Trace) else trace.samples).select(trace.columns(mode))
         for trace in traces
     ]
-    first = traces[0]
-    num_samples = first.index.height if isinstance(first, Trace) else first.num_samples
+    num_samples = [
+        trace.index.height if isinstance(trace, Trace) else trace.num_samples for trace in traces
+    ]
     epsilon = streaming_quantile.quantile(losses, threshold.value, num_samples)
     if epsilon is None:
         raise DataError(
-            f"{_name(first)}: expected {mode} losses, got no loss in {len(traces)} run(s). "
+            f"{_name(traces[0])}: expected {mode} losses, got no loss in {len(traces)} run(s). "
             "Record some (stage train), or change score.mode (--mode)."
         )
     return epsilon
@@ -333,7 +334,7 @@ def _scores(inputs: ScoreInputs, config: ScoreConfig) -> list[pl.Expr]:
         difficulty(columns, config.num_early).alias("difficulty"),
         memorization(columns, epsilon).alias("memorization"),
         first_learned(columns, epsilon).alias("first_learned"),
-        first_learned(columns, epsilon).is_null().alias("never_learned"),
+        never_learned(columns, epsilon).alias("never_learned"),
         *(expression(name, inputs).alias(name) for name in config.enabled),
     ]
 

@@ -76,6 +76,11 @@ def first_learned(columns: Columns, epsilon: float) -> pl.Expr:
     )
 
 
+def never_learned(columns: Columns, epsilon: float) -> pl.Expr:
+    """Whether no checkpoint has a loss below ``epsilon``."""
+    return ~_is_below(pl.min_horizontal(columns), epsilon).fill_null(value=False)
+
+
 def forget_hysteresis(columns: Columns, epsilon: float, band: float) -> pl.Expr:
     """Share of the steps between seen checkpoints, in [0, 1], that forget across a band.
 

@@ -17,8 +17,11 @@ _SLICE_ROWS: Final = 16_384
 # Share of the values kept on either side of the sample's quantile.
 _MARGIN: Final = 0.01
 
+# Tables with the number of their rows.
+_Sized = Sequence[tuple[pl.LazyFrame, int]]
 
-def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: int) -> float | None:
+
+def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: Sequence[int]) -> float | None:
     """Compute the quantile, with linear interpolation (numpy's default), of all values.
 
     A sample gives two values that bracket it; one pass over the tables counts the values below the
@@ -29,15 +32,19 @@ def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: int) -> flo
     Args:
         tables: Frames whose columns are all of one float type. Nulls and NaNs are ignored.
         share: In [0, 1].
-        num_rows: Approximate number of rows of a table; counting them would take another pass.
+        num_rows: Of each table; counting them would take another pass.
 
     Returns:
         The quantile in double precision; None: all values are null or NaN.
+
+    Raises:
+        ComputeError: A table gives another number of rows.
     """
-    sample = np.concatenate([_sample(table, num_rows) for table in tables])
+    sized = list(zip(tables, num_rows, strict=True))
+    sample = np.concatenate([_sample(table, size) for table, size in sized])
     margin = _MARGIN
     while True:
-        bracket = _count_bracket(tables, *_bracket_ends(sample, share, margin))
+        bracket = _count_bracket(sized, *_bracket_ends(sample, share, margin))
         if bracket.num_values == 0:
             return None
         index = (bracket.num_values - 1) * share
@@ -93,42 +100,35 @@ def _bracket_ends(sample: NDArray[np.floating], share: float, margin: float) -> 
     ]
 
 
-def _count_bracket(tables: Sequence[pl.LazyFrame], low: np.floating, high: np.floating) -> _Bracket:
+def _count_bracket(tables: _Sized, low: np.floating, high: np.floating) -> _Bracket:
     """Count and collect the values of the bracket in one pass over every table."""
-    value = pl.col("value")
-    is_below, is_to_low = value < float(low), value <= float(low)
-    is_below_high, is_to_high = value < float(high), value <= float(high)
-    counts, between = np.zeros(5, np.int64), [np.empty(0, low.dtype)]
-    for values in _chunks(tables):
-        found = values.select(
-            (value <= math.inf).sum().alias("values"),
-            is_below.sum().alias("below"),
-            is_to_low.sum().alias("to_low"),
-            is_below_high.sum().alias("below_high"),
-            is_to_high.sum().alias("to_high"),
-            value.filter(is_below_high & ~is_to_low).implode().alias("between"),
-        )
-        counts += found.drop("between").row(0)
-        between.append(found.item(0, "between").to_numpy())
-    num_values, num_below, num_to_low, num_below_high, num_to_high = counts.tolist()
+    counts, between = np.zeros(4, np.int64), [np.empty(0, low.dtype)]
+    for values in _columns(tables):
+        # Neither holds for NaN, which null has become too.
+        is_below, is_to_high = values < low, values <= high
+        inside = values[is_below ^ is_to_high]
+        is_low, is_high = inside == low, inside == high
+        counts += list(map(np.count_nonzero, (values <= np.inf, is_below, is_low, is_high)))
+        between.append(inside[~(is_low | is_high)])
+    num_values, num_below, num_low, num_high = counts.tolist()
     return _Bracket(
         low=float(low),
         high=float(high),
         num_values=num_values,
         num_below=num_below,
-        num_low=num_to_low - num_below,
-        num_high=num_to_high - num_below_high if low < high else 0,
+        num_low=num_low,
+        num_high=num_high if low < high else 0,
         between=np.concatenate(between),
     )
 
 
-def _chunks(tables: Sequence[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-    """The values of all columns as one column, chunk by chunk, in any order.
+def _columns(tables: _Sized) -> Iterator[NDArray[np.floating]]:
+    """The values of all columns, chunk by chunk, in any order.
 
     Raises:
         ComputeError: As ``whole_batches``.
     """
-    for table in tables:
-        for chunk in whole_batches(table):
-            columns = [column.rename("value") for column in chunk.iter_columns()]
-            yield pl.concat(columns, rechunk=False).to_frame()
+    for table, num_rows in tables:
+        for chunk in whole_batches(table, num_rows):
+            for column in chunk.iter_columns():
+                yield column.to_numpy()

@@ -336,12 +336,22 @@ def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
     write_parquet(path, table)
 
 
-def sink_table(path: Path, table: pl.LazyFrame, schema: pl.Schema) -> None:
+def sink_table(
+    path: Path, table: pl.LazyFrame, schema: pl.Schema, zstd_level: int | None = None
+) -> None:
     """Write a table that need not fit into memory, whole or not at all.
+
+    Args:
+        path: Of the file.
+        table: What it is to hold.
+        schema: Its columns; others may follow.
+        zstd_level: Of the compression; None: polars' own, which is smaller and slower than 1.
 
     Raises:
         SchemaError: It has other columns.
     """
     require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
     with new_file(path) as temporary:
-        table.sink_parquet(temporary, compression="zstd", statistics=True)
+        table.sink_parquet(
+            temporary, compression="zstd", compression_level=zstd_level, statistics=True
+        )

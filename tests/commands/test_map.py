@@ -332,10 +332,14 @@ def test_a_sample_without_tokens_is_refused(value: int | None) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.5, float("inf"), float("-inf")])
-def test_a_loss_that_cannot_be_is_refused(value: float) -> None:
+@pytest.mark.parametrize("statistics", [True, False])
+def test_a_loss_that_cannot_be_is_refused(value: float, statistics: bool) -> None:
+    """Beside a NaN, and whether or not the file says which values are in it."""
     folder = foreign()
     path = folder / "train/loss_001.parquet"
+    edit(path, loss_001=in_row(1, float("nan"), "loss_001").cast(pl.Float32))
     edit(path, loss_001=in_row(3, value, "loss_001").cast(pl.Float32))
+    pl.read_parquet(path).write_parquet(path, statistics=statistics)
     assert refused(folder).startswith(
         f"{path}: expected losses of at least 0, and finite, got 1 without, the first in row 3: "
         f"{value}."

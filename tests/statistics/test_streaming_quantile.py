@@ -35,7 +35,7 @@ def test_a_quantile_is_that_of_all_values_of_all_columns(
     tables = [table_of(column, dtype) for column in columns]
     everything = pl.Series([v for column in columns for v in column + column], dtype=dtype)
     known = everything.cast(pl.Float64).fill_nan(None).drop_nulls()
-    num_rows = len(columns[0])
+    num_rows = [len(column) for column in columns]
     found = streaming_quantile.quantile(tables, share, num_rows)
     assert found == known.quantile(share, interpolation="linear")
     if known.len():
@@ -54,7 +54,7 @@ def test_a_misleading_sample_costs_passes_but_gives_the_same_quantile(
     monkeypatch.setattr(streaming_quantile, "_NUM_SLICES", 2)
     monkeypatch.setattr(streaming_quantile, "_SLICE_ROWS", 16)
     losses = np.sort(np.random.default_rng(1).normal(3, 1, 50_000).astype(np.float32))[order]
-    found = streaming_quantile.quantile([pl.LazyFrame({"loss": losses})], share, 50_000)
+    found = streaming_quantile.quantile([pl.LazyFrame({"loss": losses})], share, [50_000])
     assert found == pytest.approx(np.quantile(losses.astype(np.float64), share), rel=1e-15)
 
 
@@ -63,12 +63,16 @@ def test_a_file_is_read_to_its_end(tmp_path: Path, share: float) -> None:
     """Row groups come one after the other."""
     losses = np.random.default_rng(1).normal(3, 1, 30_000)
     pl.DataFrame({"loss": losses}).write_parquet(tmp_path / "loss.parquet", row_group_size=777)
-    found = streaming_quantile.quantile([pl.scan_parquet(tmp_path / "loss.parquet")], share, 30_000)
+    found = streaming_quantile.quantile(
+        [pl.scan_parquet(tmp_path / "loss.parquet")], share, [30_000]
+    )
     assert found == pytest.approx(np.quantile(losses, share), rel=1e-15)
 
 
 def test_a_column_without_rows_has_no_quantile() -> None:
-    assert streaming_quantile.quantile([pl.LazyFrame(schema={"loss": pl.Float32})], 0.5, 0) is None
+    assert (
+        streaming_quantile.quantile([pl.LazyFrame(schema={"loss": pl.Float32})], 0.5, [0]) is None
+    )
 
 
 def test_rows_that_a_damaged_file_hides_are_missed(tmp_path: Path) -> None:
@@ -90,7 +94,13 @@ def test_rows_that_a_damaged_file_hides_are_missed(tmp_path: Path) -> None:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             continue
         with pytest.raises((pl.exceptions.PolarsError, pl.exceptions.PanicException)):
-            streaming_quantile.quantile([pl.scan_parquet(path)], 0.5, 30_000)
+            streaming_quantile.quantile([pl.scan_parquet(path)], 0.5, [30_000])
         refused += 1
         break
     assert refused == 1
+
+
+def test_a_table_with_other_rows_than_told_is_refused() -> None:
+    table = pl.LazyFrame({"loss": [1.0, 2.0]})
+    with pytest.raises(pl.exceptions.ComputeError, match="expected 3 rows, got 2"):
+        streaming_quantile.quantile([table], 0.5, [3])
