@@ -52,7 +52,7 @@ def choose_curated(
     shown = [arm for arm in plans if arm in arm_audits and is_shown(arm_audits[arm])]
     if shown:
         best = min(shown, key=order)
-        return CuratedChoice(best, "evidence", True, _shown_sentence(best, arm_audits[best]), ())
+        return CuratedChoice(best, "evidence", True, _shown_sentence(best, arm_audits), ())
     safe = [
         arm
         for arm in plans
@@ -123,7 +123,7 @@ def remedies(plans: Sequence[str], arm_audits: Mapping[str, ArmAudits]) -> tuple
 def _named(arm: str, arm_audits: Mapping[str, ArmAudits]) -> CuratedChoice:
     audits = arm_audits.get(arm)
     if audits is not None and is_shown(audits):
-        return CuratedChoice(arm, "params", True, _shown_sentence(arm, audits), ())
+        return CuratedChoice(arm, "params", True, _shown_sentence(arm, arm_audits), ())
     why = "was not evaluated" if audits is None else "is not shown to lower extraction at no cost"
     return CuratedChoice(
         arm=arm,
@@ -152,17 +152,25 @@ def _extraction(audits: ArmAudits) -> Measured | None:
     return audits.canaries.planted.extracted
 
 
-def _shown_sentence(arm: str, audits: ArmAudits) -> str:
+def _shown_sentence(arm: str, arm_audits: Mapping[str, ArmAudits]) -> str:
+    audits = arm_audits[arm]
     against, extracted = audits.extraction_against_random, _extraction(audits)
     assert against is not None  # noqa: S101 - of an arm that is shown
     assert extracted is not None  # noqa: S101 - likewise
     return (
-        f"Shown on planted secrets: models trained on data/curated, by the plan of arm {arm}, give "
-        f"away {percent(extracted.value)} {ends(extracted, percent)} of them, "
-        f"{points(against.value)} points {ends(against, points)} against arm {audits.random}, "
-        f"which does the same to as many random samples. {_costs_sentence(audits)} "
+        f"Yes, on planted secrets: models trained on data/curated (the plan of arm {arm}) give "
+        f"away {percent(extracted.value)} {ends(extracted, percent)} of them, those of arm "
+        f"{audits.random}, which does the same to as many random samples,"
+        f"{_extracted_by(audits.random, arm_audits)}: {points(against.value)} points "
+        f"{ends(against, points)}. {_costs_sentence(audits)} "
         f"({counted(against.num_seeds, 'seed')})."
     )
+
+
+def _extracted_by(arm: str | None, arm_audits: Mapping[str, ArmAudits]) -> str:
+    audits = arm_audits.get(arm) if arm else None
+    extracted = _extraction(audits) if audits else None
+    return f" {percent(extracted.value)}" if extracted else ""
 
 
 def _costs_sentence(audits: ArmAudits) -> str:

@@ -26,7 +26,7 @@ from gdc.report.plots import COLOURS
 from gdc.report.samples import DATA_ACTIONS
 from gdc.report.sentences import tell_profile
 from gdc.report.verdict import verdict
-from gdc.report.words import GLOSSARY, explained, word
+from gdc.report.words import explained, glossary_with, word
 from gdc.schema import QUADRANTS
 from gdc.statistics import wording
 from gdc.statistics.bootstrap import Estimate
@@ -62,6 +62,7 @@ def render_html(report: Report, pictures: Pictures, data: PageData) -> str:
         _map_scripts(),
         may_make_code=data.is_large,
         verdict=verdict(report).lines,
+        glossary=glossary_with(report.quadrants.axis),
         profile_verdict=tell_profile(report.profiles) if report.profiles else None,
         gap_verdict=generalization.verdict(report.arm_audits),
         actions=DATA_ACTIONS,
@@ -142,7 +143,7 @@ def environment_of_pages() -> Environment:
         "interval": interval,
         "explained": explained,
     }
-    environment.globals |= {"word": word, "glossary": GLOSSARY, "connects": False}
+    environment.globals |= {"word": word, "connects": False}
     return environment
 
 

@@ -17,8 +17,8 @@ from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.report.plots import COLOURS, difficulty_label, score_label
 from gdc.report.sample_table import action_of, scores_of
 from gdc.report.samples import ACTIONS
+from gdc.report.words import meaning_of
 from gdc.schema import FLAGGED, QUADRANTS
-from gdc.scores import REGISTRY
 from gdc.statistics.hashing import hash_order
 
 # Characters of all texts on the page together, and of one text.
@@ -145,15 +145,11 @@ def _count_causes(texts: pl.DataFrame) -> dict[str, tuple[int, int]]:
 
 def page_words(frame: PageFrame, scores: Sequence[str]) -> JsonObject:
     """Names, labels and colours that the page shows, whatever the samples."""
-    told = {
-        name: " ".join((score.function.__doc__ or "").split("\n\n")[0].split())
-        for name, score in REGISTRY.items()
-    }
     return {
         "axis": frame.axis,
         "cuts": dict(frame.cuts),
         "scores": [
-            {"name": name, "label": _label(name, frame), "title": told.get(name, "")}
+            {"name": name, "label": _label(name, frame), "title": meaning_of(name)}
             for name in scores
         ],
         "arms": [{"name": arm, "column": action_of(arm)} for arm in frame.arms],

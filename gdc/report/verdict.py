@@ -102,18 +102,17 @@ def _is_validated(report: Report) -> bool:
 
 def _found(report: Report) -> str:
     memorized = report.memorized
-    trust = "secrets planted here validate it" if _is_validated(report) else "not validated here"
+    trust = "validated by secrets planted here" if _is_validated(report) else "not validated here"
     texts = counted(memorized.num_texts, "distinct ordinary text")
-    found = f"Score {report.quadrants.axis} ({trust}) lists {texts} as memorized"
+    found = f"Score {report.quadrants.axis} ({trust}) puts {texts} above the threshold"
     check = memorized.gap_check
     if check is None:
         return f"{found}."
     # A list is not a proof: how much of it holds stands next to it.
     return (
-        f"{found}. {counted(check.num_models, 'model')} trained on half of the texts each, which "
-        f"the score does not read, have {check.num_confirmed:,} of {check.num_texts:,} among their "
-        f"most memorized tenth: {percent(check.precision.value)} {ends(check.precision, percent)}, "
-        "by chance 10 %."
+        f"{found}. {counted(check.num_models, 'other model')}, each trained on half of the texts, "
+        f"confirm {check.num_confirmed:,} of {check.num_texts:,} as memorized "
+        f"({percent(check.precision.value)} {ends(check.precision, percent)}; by chance 10 %)."
     )
 
 

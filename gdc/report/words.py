@@ -6,14 +6,23 @@ from typing import Final
 
 from markupsafe import Markup
 
+from gdc.scores import REGISTRY
+
 GLOSSARY: Final[Mapping[str, str]] = {
     "score": "a number for each text, made of its losses while a model trained; higher is taken to "
     "be more memorized",
+    "threshold": "of a score: texts above it are taken to be memorized; the dashed line of the map",
     "ordinary": "a text of yours, not one that was planted to measure",
+    "confirm": "the loss of the text differs more between models that did and did not train on it "
+    "than that of nine in ten ordinary texts",
     "precision": "the share of the listed texts that is confirmed",
     "arm": "one way to curate the training texts; fresh models are trained on what it leaves",
     "quadrant": "one of four fields of the map: easy or hard at first, and low or high on the "
     "memorization axis",
+    "hotspot-memorized": "a quadrant: easy at first and above the threshold",
+    "noisy-outlier": "a quadrant: hard at first and above the threshold, so taken to be memorized "
+    "too; its name is the paper's",
+    "difficulty": "the mean loss of a text at the first checkpoints",
     "nats": "the unit of a loss: minus the natural logarithm of the probability that the model "
     "gives; 0 is certain",
     "checkpoint": "a moment of the training at which the loss of every text is recorded",
@@ -34,19 +43,36 @@ GLOSSARY: Final[Mapping[str, str]] = {
     "not the threshold of a loss",
 }
 
-_WORDS: Final = re.compile(rf"\b({'|'.join(sorted(GLOSSARY, key=len, reverse=True))})\b")
+
+def meaning_of(score: str) -> str:
+    """What a score is, in the first sentence of its description; empty for an unknown one."""
+    known = REGISTRY.get(score)
+    return " ".join((known.function.__doc__ or "").split("\n\n")[0].split()) if known else ""
+
+
+def glossary_with(axis: str) -> Mapping[str, str]:
+    """The glossary, and what the score of the map is where that is known."""
+    meaning = meaning_of(axis)
+    return {**GLOSSARY, **({axis: meaning} if meaning else {})}
 
 
 def word(name: str) -> Markup:
     """A word of the glossary that says on hover what it means."""
-    return Markup('<abbr title="{}">{}</abbr>').format(GLOSSARY[name], name)
+    return _hover(name, GLOSSARY)
 
 
-def explained(sentence: str) -> Markup:
+def explained(sentence: str, glossary: Mapping[str, str] = GLOSSARY) -> Markup:
     """A sentence in which the first of each word of the glossary says what it means."""
+    words = re.compile(
+        rf"\b({'|'.join(map(re.escape, sorted(glossary, key=len, reverse=True)))})\b"
+    )
     told: set[str] = set()
     parts = []
-    for part in _WORDS.split(sentence):
-        parts.append(word(part) if part in GLOSSARY and part not in told else part)
+    for part in words.split(sentence):
+        parts.append(_hover(part, glossary) if part in glossary and part not in told else part)
         told.add(part)
     return Markup("").join(parts)
+
+
+def _hover(name: str, glossary: Mapping[str, str]) -> Markup:
+    return Markup('<abbr title="{}">{}</abbr>').format(glossary[name], name)

@@ -59,14 +59,14 @@ def chosen(
 
 def test_the_plan_that_is_shown_to_work_is_taken() -> None:
     top = replace(audited(**WORKS), rare_perplexity_ratio=measured(1.4, 1.1, 1.9, 3))
-    choice = chosen({"none": audited(0.3), "top": top, "random": audited(**WORKS)})
+    choice = chosen({"none": audited(0.3), "top": top, "random": audited(0.3)})
     assert (choice.arm, choice.basis, choice.is_shown) == ("top", "evidence", True)
     assert choice.remedies == ()
     assert choice.sentence == (
-        "Shown on planted secrets: models trained on data/curated, by the plan of arm top, give "
-        "away 0 % [0 %, 0 %] of them, -30.0 points [-50.0, -10.0] against arm random, which does "
-        "the same to as many random samples. Perplexity against arm random: x0.990 [0.950, 1.020]; "
-        "keeping all, on rare text: x1.400 [1.100, 1.900] (3 seeds)."
+        "Yes, on planted secrets: models trained on data/curated (the plan of arm top) give away "
+        "0 % [0 %, 0 %] of them, those of arm random, which does the same to as many random "
+        "samples, 30 %: -30.0 points [-50.0, -10.0]. Perplexity against arm random: x0.990 "
+        "[0.950, 1.020]; keeping all, on rare text: x1.400 [1.100, 1.900] (3 seeds)."
     )
 
 

@@ -34,6 +34,6 @@ def test_without_audits_the_means_remain() -> None:
 
 def test_the_note_is_the_verdict_and_where_to_read_on() -> None:
     text = note(build.build_report(tables_of(), params_of()), {"report": "/w/report.html"})
-    assert text.startswith("**Found** Score memorization (not validated here) lists 4 ")
+    assert text.startswith("**Found** Score memorization (not validated here) puts 4 ")
     assert "**Worked?** " in text
     assert text.endswith("* report: `/w/report.html`")

@@ -15,7 +15,7 @@ from gdc.mapping.profile import Profile
 from gdc.mapping.spans import SpansSummary
 from gdc.report import build, console, page
 from gdc.report.model import UnreadFiles, to_json
-from gdc.report.words import GLOSSARY, explained
+from gdc.report.words import GLOSSARY, explained, glossary_with
 from gdc.schema import (
     SPANS,
 )
@@ -41,6 +41,13 @@ def test_a_word_of_the_verdict_is_explained_once_and_markup_in_it_stays_text() -
         f'<abbr title="{escape(GLOSSARY["points"])}">points</abbr>, arm: harm'
     )
     assert explained("of planted secrets").count("<abbr") == 1
+
+
+def test_the_score_of_the_map_is_a_word_that_is_explained() -> None:
+    told = explained("Score std, not 'stdout'.", glossary_with("std"))
+    assert told.count("<abbr") == 1
+    assert '<abbr title="Standard deviation of the losses' in told
+    assert glossary_with("a score of the user's") == GLOSSARY
 
 
 def test_files_of_the_source_that_are_not_read_stand_on_the_page() -> None:

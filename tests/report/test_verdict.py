@@ -18,8 +18,8 @@ def verdict_of(**tables: object) -> RunVerdict:
 def test_distinct_ordinary_texts_are_found_and_their_causes_counted() -> None:
     found = verdict_of(calibration=CALIBRATION)
     assert found.found == (
-        "Score memorization (secrets planted here validate it) lists 4 distinct ordinary texts as "
-        "memorized."
+        "Score memorization (validated by secrets planted here) puts 4 distinct ordinary texts "
+        "above the threshold."
     )
     assert found.cause == (
         "1 may hold a secret, 2 have near copies, 1 show no cause in text or copies."
@@ -35,8 +35,8 @@ def test_half_models_confirm_the_texts_in_the_top_decile_of_their_gap() -> None:
     assert asked.precision is not None
     assert asked.precision.value == 1 / 3
     assert (
-        "as memorized. 2 models trained on half of the texts each, which the score does not read, "
-        "have 1 of 3 among their most memorized tenth: 33.3 % ["
+        "above the threshold. 2 other models, each trained on half of the texts, confirm 1 of 3 as "
+        "memorized (33.3 % ["
     ) in asked.found
 
 

@@ -133,7 +133,7 @@
     { name: "text", title: "Text", sort: "source" },
     { name: "quadrant", title: "Quadrant", sort: "quadrant" },
     { name: "cause", title: "Cause", sort: "cause" },
-    { name: "copies", title: "Copies", sort: "copies", numeric: true },
+    { name: "copies", title: "Exact copies", sort: "copies", numeric: true },
     { name: "up", title: null, numeric: true },
     { name: "across", title: null, numeric: true },
     { name: "mark", title: "Mark", sort: null },
@@ -265,7 +265,7 @@
       element("p", { class: "soft" }, spansOf(row)),
       curve(row.curve) || "",
       listed([
-        ["Copies", counted(row.copies)], ["Cause", row.cause], ["Remedy", words.remedies[row.cause] || "-"],
+        ["Exact copies, itself included", counted(row.copies)], ["Cause", row.cause], ["Remedy", words.remedies[row.cause] || "-"],
         ...words.arms.map(({ name }) => [`Arm ${name}`, row.actions[name] || "-"]),
       ]),
       element("details", {}, element("summary", {}, "All scores and ids"),
