@@ -1,17 +1,20 @@
 """Token losses of a trace, and the texts they are of -> memorized spans, and losses of turns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc.commands.own_files import naming_options
 from gdc.config import SpansConfig
-from gdc.corpus.chat import ChatFormat, scored_offsets, turns_of, with_unscored
+from gdc.corpus.chat import ChatFormat, scored_tokens, turns_of, with_unscored
 from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer, tokens_with_loss
 from gdc.mapping import spans
 from gdc.mapping.spans import SpansSummary
 from gdc.mapping.turns import scored_turns, turn_losses
-from gdc.schema import SPANS, TURN_LOSSES
+from gdc.schema import SPANS, TOKEN_LOSSES, TURN_LOSSES
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ def find(
     is_flagged = pl.col("sample_id").is_in(flagged.implode())
     samples = corpus.select("sample_id", "content_id", "text")
     samples = samples.filter(is_flagged) if turns is None else with_unscored(samples, turns)
-    offsets = scored_offsets(tokenizer, samples)
-    losses = samples.select("sample_id").join(tokens[0], on="sample_id", maintain_order="left")
-    lengths = losses["late"].list.len().to_list()
-    if any(length != len(of) + 1 for length, of in zip(lengths, offsets, strict=True)):
+    ids, offsets = scored_tokens(tokenizer, samples)
+    recorded = samples.select("sample_id").join(tokens[0], on="sample_id", maintain_order="left")
+    losses = _at_tokens_of_text(recorded, ids)
+    if losses is None:
         why = (
             "Memorized spans are not shown: with this tokenizer, a sample has other numbers of "
             "token losses than its text has tokens and an end of text."
@@ -84,6 +87,56 @@ def find(
     )["turns"]
     by_turn = turn_losses([losses], [tokens[1]], of_samples, offsets, config.p_value)
     return TokenTables(summary, found, by_turn)
+
+
+def _at_tokens_of_text(recorded: pl.DataFrame, ids: Sequence[Sequence[int]]) -> pl.DataFrame | None:
+    """Losses of all tokens of the texts and of their ends, NaN where none was recorded.
+
+    Args:
+        recorded: ``TOKEN_LOSSES`` of the texts, with ``token_ids`` where they are known. A model
+            that sees no token before a text has no loss of the first, and some see no end.
+        ids: Those of each text that can have a loss.
+
+    Returns:
+        ``TOKEN_LOSSES``; None: the losses are of other tokens.
+    """
+    losses = recorded.select(TOKEN_LOSSES.names())
+    if "token_ids" not in recorded.columns:
+        lengths = losses["late"].list.len()
+        is_alike = all(n == len(of) + 1 for n, of in zip(lengths, ids, strict=True))
+        return losses if is_alike else None
+    begins = [_begin(found, of) for found, of in zip(recorded["token_ids"], ids, strict=True)]
+    if None in begins:
+        return None
+    columns = {
+        name: [
+            _padded(values, begin or 0, len(of) + 1)
+            for values, begin, of in zip(losses[name], begins, ids, strict=True)
+        ]
+        for name in ("early", "late")
+    }
+    return losses.with_columns(
+        **{name: pl.Series(lists, dtype=TOKEN_LOSSES[name]) for name, lists in columns.items()}
+    )
+
+
+def _begin(found: pl.Series, ids: Sequence[int]) -> int | None:
+    """How many first tokens of a text have no loss, 0 or 1; None: the losses are of others.
+
+    Behind the text one token may follow, its end.
+    """
+    recorded = found.to_list()
+    for begin in (0, 1):
+        expected = list(ids[begin:])
+        if recorded[: len(expected)] == expected and len(recorded) - len(expected) in {0, 1}:
+            return begin
+    return None
+
+
+def _padded(losses: pl.Series, begin: int, size: int) -> NDArray[np.float32]:
+    padded = np.full(size, np.nan, np.float32)
+    padded[begin : begin + len(losses)] = losses.to_numpy()
+    return padded
 
 
 def _spans_of_turns(

@@ -248,11 +248,21 @@ def scored_texts(samples: pl.DataFrame) -> pl.Series:
 
 def scored_offsets(tokenizer: TextTokenizer, samples: pl.DataFrame) -> list[Offsets]:
     """Offsets of the tokens of each text that carry a loss, its end not among them."""
-    offsets = tokenizer.offsets(samples["text"].to_list())
+    return scored_tokens(tokenizer, samples)[1]
+
+
+def scored_tokens(
+    tokenizer: TextTokenizer, samples: pl.DataFrame
+) -> tuple[list[list[int]], list[Offsets]]:
+    """Ids and offsets of the tokens of each text that carry a loss, its end not among them."""
+    ids, offsets = tokenizer.encode_with_offsets(samples["text"].to_list())
     if "unscored" not in samples.columns:
-        return offsets
+        return ids, offsets
     has_loss = tokens_with_loss(offsets, samples["unscored"].to_list())
-    return [list(compress(of, scored)) for of, scored in zip(offsets, has_loss, strict=True)]
+    return (
+        [list(compress(of, scored)) for of, scored in zip(ids, has_loss, strict=True)],
+        [list(compress(of, scored)) for of, scored in zip(offsets, has_loss, strict=True)],
+    )
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ def turn_losses(
         }
     )
     return (
-        per_token.group_by("sample_id", "turn", maintain_order=True)
+        # A token without a loss, as the first of a text may be, is of no turn.
+        per_token.filter(pl.col("late").is_not_nan())
+        .group_by("sample_id", "turn", maintain_order=True)
         .agg(
             num_tokens=pl.len().cast(pl.Int64),
             early_loss=pl.col("early").mean(),

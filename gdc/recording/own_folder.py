@@ -8,6 +8,7 @@ import polars as pl
 
 from gdc.errors import DataError
 from gdc.filesystem.table_files import read_parquet
+from gdc.recording.trace import TOKEN_FILES
 from gdc.recording.trace_files import TraceFiles
 from gdc.schema import CHECKPOINTS
 
@@ -48,7 +49,10 @@ def require_own_folder(
     Raises:
         DataError: The folder holds something else.
     """
-    known = {"train", "heldout", "checkpoints.parquet", "first_seen.parquet", "checksums.json"}
+    known = {
+        "train", "heldout", "checkpoints.parquet", "first_seen.parquet", "checksums.json",
+        *TOKEN_FILES.values(),
+    }  # fmt: skip
     found = sorted({path.name for path in folder.glob("[!.]*")} - known)
     if found:
         raise DataError(

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gdc.errors import ConfigError
+from gdc.recording.sample_sums import SampleSums
+from gdc.recording.token_losses import TokenPass, Tokens
 from gdc.recording.trace_files import Processes
+from gdc.training.distributed import Group
 
 Collate = Callable[[list[Any]], Any]
-Losses = Callable[[Any, Any], tuple[Any, Any]]
+Losses = Callable[[Any, Any], tuple[Any, ...]]
 
 
 class Evaluation(NamedTuple):
@@ -21,13 +24,50 @@ class Evaluation(NamedTuple):
 
     Attributes:
         collate: Turns a list of samples into a batch.
-        losses: Turns model and batch into loss sums and numbers of tokens of the samples.
+        losses: Turns model and batch into loss sums and numbers of tokens of the samples; or into
+            what ``TokenLosses`` are.
         batch_size: Samples of a batch.
     """
 
     collate: Collate
     losses: Losses
     batch_size: int
+
+
+class Probed:
+    """A data set that frozen models are run over."""
+
+    def __init__(self, dataset: Any, name: str, processes: Group) -> None:
+        """Take a data set; nothing of it is read before the first pass.
+
+        Args:
+            dataset: Samples; None: there are none.
+            name: For messages.
+            processes: Each runs its share.
+        """
+        self._dataset, self._name, self._processes = dataset, name, processes
+        self._lengths: NDArray[np.int64] | None = None
+
+    def run(
+        self, model: nn.Module, how: Evaluation, *, by_token: bool
+    ) -> tuple[SampleSums, Tokens | None]:
+        """The sums of all samples, and the losses of their tokens if ``how`` gives these.
+
+        Raises:
+            ConfigError: Only the ids of the samples are known.
+            DataError: A loss is not finite or below 0, or a sample has no token.
+        """
+        num_samples = 0 if self._dataset is None else len(self._dataset)
+        if not num_samples:
+            return SampleSums.zeros(0), None
+        require_samples(self._dataset, self._name)
+        if self._lengths is None:
+            self._lengths = lengths_of(self._dataset)
+        batches = evaluate(model, self._dataset, self._lengths, how, self._processes)
+        of_tokens = TokenPass(num_samples)
+        parts = of_tokens.sums_of(batches) if by_token else batches
+        sums = SampleSums.of_parts(parts, num_samples, self._name).reduced(self._processes)
+        return sums, of_tokens.joined(self._processes, self._name) if by_token else None
 
 
 def lengths_of(dataset: Any) -> NDArray[np.int64]:
@@ -47,8 +87,8 @@ def evaluate(
     lengths: NDArray[np.int64],
     how: Evaluation,
     processes: Processes,
-) -> Iterator[tuple[NDArray[np.int64], Any, Any]]:
-    """Rows, loss sums and numbers of tokens of this process's share of the batches.
+) -> Iterator[tuple[Any, ...]]:
+    """Rows, and what ``losses`` gives of them, of this process's share of the batches.
 
     Samples of about one length are put together, so that little is padding.
     """
@@ -60,9 +100,9 @@ def evaluate(
         index = first + processes.rank
         rows = batches[min(index, len(batches) - 1)]
         batch = _moved(how.collate([dataset[int(row)] for row in rows]), device)
-        loss_sums, num_tokens = how.losses(model, batch)
+        found = how.losses(model, batch)
         if index < len(batches):
-            yield rows, loss_sums, num_tokens
+            yield rows, *found
 
 
 def require_samples(dataset: Any, name: str) -> None:

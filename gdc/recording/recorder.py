@@ -20,14 +20,19 @@ from gdc.recording.probe import (
     Collate,
     Evaluation,
     Losses,
-    evaluate,
+    Probed,
     frozen,
-    lengths_of,
-    require_samples,
 )
 from gdc.recording.sample_ids import index_of
-from gdc.recording.sample_losses import causal_losses
+from gdc.recording.sample_losses import causal_losses, causal_token_losses
 from gdc.recording.sample_sums import SampleSums, detached, fetched
+from gdc.recording.token_losses import (
+    TokenLosses,
+    Tokens,
+    keep_tokens_until,
+    require_heldout,
+    write_tokens,
+)
 from gdc.recording.trace import first_seen_table
 from gdc.recording.trace_files import TraceFiles
 from gdc.schema import CHECKPOINTS
@@ -78,7 +83,6 @@ class TraceRecorder:
             DataError: An id is missing or stands in two rows, or the folder holds something else.
         """
         self.folder = Path(folder)
-        self._dataset, self._heldout = dataset, heldout
         self._index = index_of(dataset, id_column, "dataset")
         self._heldout_index = None if heldout is None else index_of(heldout, id_column, "heldout")
         num_heldout = 0 if self._heldout_index is None else self._heldout_index.height
@@ -93,8 +97,11 @@ class TraceRecorder:
         self._waiting: list[tuple[Split, int, Any, Any, Any]] = []
         self._rows: list[CheckpointRow] = []
         self._num_records = self._num_recorded = 0
-        self._probe_lengths: dict[Split, NDArray[np.int64]] = {}
         self._group = joined_group()
+        self._probed: dict[Split, Probed] = {
+            "train": Probed(dataset, self._name("train"), self._group),
+            "heldout": Probed(heldout, self._name("heldout"), self._group),
+        }
         self._first_seen = FirstSeen(self._index.height, self._group)
         self._files = TraceFiles(self.folder, self._group)
         self._open(resume=resume)
@@ -177,6 +184,7 @@ class TraceRecorder:
         collate: Collate,
         *,
         losses: Losses = causal_losses,
+        token_losses: bool | TokenLosses = False,
         batch_size: int = 8,
         step: int | None = None,
         epoch: float | None = None,
@@ -193,23 +201,34 @@ class TraceRecorder:
             losses: Turns model and batch into loss sums (nats) and numbers of tokens, one for each
                 sample. The default is for causal language models of transformers, with ``labels``
                 in the batch.
+            token_losses: Whether to keep the loss of every token too, with which ``gdc map`` shows
+                memorized spans and turns: those of the first such probe and of the last. Held-out
+                samples are needed. Every process holds 12 bytes a token of them meanwhile. For
+                models that ``causal_losses`` cannot call, a function in its place, of model and
+                batch: losses (nats) and ids of the tokens, sample after sample, and their number.
             batch_size: Samples of a batch. Those of about one length are put together.
             step: As for ``checkpoint``.
             epoch: As for ``checkpoint``.
             learning_rate: As for ``checkpoint``.
 
         Raises:
-            ConfigError: Only the ids of the samples are known, or the batch has no labels.
+            ConfigError: Only the ids of the samples are known, the batch has no labels, or there
+                are no held-out samples for losses of tokens.
             DataError: A loss is not finite or below 0.
         """
+        if token_losses is not False:
+            require_heldout(self._heldout_index, str(self.folder))
+            losses = causal_token_losses if token_losses is True else token_losses
         how = Evaluation(collate, losses, batch_size)
+        by_token = token_losses is not False
         with frozen(model):
-            evaluated: dict[Split, SampleSums] = {
-                "train": self._evaluate("train", self._dataset, model, how),
-                "heldout": self._evaluate("heldout", self._heldout, model, how),
+            found = {
+                split: of.run(model, how, by_token=by_token) for split, of in self._probed.items()
             }
         self._fetch()
-        self._append("probe", evaluated, (step, epoch, learning_rate))
+        sums: dict[Split, SampleSums] = {split: of[0] for split, of in found.items()}
+        tokens = {split: of[1] for split, of in found.items()}
+        self._append("probe", sums, (step, epoch, learning_rate), tokens)
 
     def flush(self) -> None:
         """Return when all checkpoints are on disk; all processes call this together."""
@@ -348,6 +367,7 @@ class TraceRecorder:
         self._files.list_checkpoints(self._checkpoint_table())
         self._files.flush()
         self._group.barrier()
+        keep_tokens_until(self._files, num_checkpoints)
         self._files.remove_after(num_checkpoints, with_heldout=self._heldout_index is not None)
         self._write_indices()
         self._files.flush()
@@ -379,6 +399,7 @@ class TraceRecorder:
         mode: str,
         sums: Mapping[Split, SampleSums],
         when: tuple[int | None, float | None, float | None],
+        tokens: Mapping[Split, Tokens | None] | None = None,
     ) -> None:
         if self._group.world_size > 1:
             # Those of before are complete when all processes have come here.
@@ -392,6 +413,8 @@ class TraceRecorder:
             self._write_indices()
         heldout = None if self._heldout_index is None else sums["heldout"].means()
         self._files.append(len(self._rows), sums["train"].means(), heldout)
+        indices = {"train": self._index, "heldout": self._heldout_index}
+        write_tokens(self._files, len(self._rows), indices, tokens or {})
         if self._first_seen.date(self._last_step(), row[1], self._num_records):
             self._write_first_seen()
         self._rows.append(row)
@@ -416,17 +439,6 @@ class TraceRecorder:
 
     def _checkpoint_table(self) -> pl.DataFrame:
         return pl.DataFrame(self._rows, schema=CHECKPOINTS, orient="row")
-
-    def _evaluate(
-        self, split: Split, dataset: Any, model: nn.Module, how: Evaluation
-    ) -> SampleSums:
-        if not len(self._sums[split].loss_sums):
-            return SampleSums.zeros(0)
-        require_samples(dataset, str(self.folder))
-        if split not in self._probe_lengths:
-            self._probe_lengths[split] = lengths_of(dataset)
-        parts = evaluate(model, dataset, self._probe_lengths[split], how, self._group)
-        return SampleSums.of_parts(parts, len(dataset), self._name(split)).reduced(self._group)
 
     def _fetch(self) -> None:
         """Add up what was recorded, waiting for the device once."""

@@ -30,20 +30,31 @@ def causal_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     Raises:
         ConfigError: The batch has no labels.
     """
+    nll_BT, labels_BT = _causal_nll(model, batch)
+    return sums_of_samples(nll_BT, labels_BT, len(labels_BT), batch)
+
+
+def causal_token_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses of the single tokens of a batch; see ``causal_losses`` and ``tokens_of_samples``."""
+    nll_BT, labels_BT = _causal_nll(model, batch)
+    return tokens_of_samples(nll_BT, labels_BT, len(labels_BT), batch)
+
+
+def _causal_nll(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Losses as ``token_nll`` gives them, and the labels."""
     if "labels" not in batch:
         raise ConfigError(
             f"probe: expected labels in what collate returns, got {sorted(batch)}. Let collate add "
             "them (-100 where there is no loss), or give losses=, a function of model and batch."
         )
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    labels_BT = batch["labels"]
-    nll_BT = token_nll(model(**inputs), labels_BT)
+    nll_BT = token_nll(model(**inputs), batch["labels"])
     if nll_BT is None:
         raise ConfigError(
             "probe: expected logits from the model, got none. Give losses=, a function of model "
             "and batch."
         )
-    return sums_of_samples(nll_BT, labels_BT, len(labels_BT), batch)
+    return nll_BT, batch["labels"]
 
 
 def token_nll(outputs: Any, labels_BT: Tensor) -> Tensor | None:
@@ -100,6 +111,21 @@ def sums_of_samples(
     sums_S.index_add_(0, sample_N, exact_BT.flatten())
     counts_S.index_add_(0, sample_N, is_target_BT.flatten().long())
     return sums_S, counts_S
+
+
+def tokens_of_samples(
+    nll_BT: Tensor, labels_BT: Tensor, num_samples: int, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The losses of a batch token by token; see ``sums_of_samples``.
+
+    Returns:
+        Losses in nats and ids of the N predicted tokens, sample after sample, and the number of
+        each sample's.
+    """
+    _, counts_S = sums_of_samples(nll_BT, labels_BT, num_samples, batch)
+    targets_BT = labels_BT[:, 1:].to(nll_BT.device)
+    is_target_BT = targets_BT != IGNORED
+    return nll_BT[is_target_BT], targets_BT[is_target_BT], counts_S
 
 
 def _sample_of_position(batch: Batch, num_samples: int) -> Tensor:

@@ -27,6 +27,9 @@ A trace has this form, whichever program wrote it::
                                       the frozen model at the first probe; in a run without probes
                                       at the end of the first epoch
         late           List(Float32)  the same after the last step
+        [token_ids     List(Int64), written by gdc.TraceRecorder: the predicted tokens, so that
+                       a tokenizer can tell where in the text each stands
+         early_checkpoint, late_checkpoint  Int64, of the probes that the losses are of]
     heldout_tokens.parquet     optional: the same of the held-out samples
     self_influence.parquet     optional: a row for each training sample, in the order of the index
         sample_id      String
@@ -62,6 +65,8 @@ from numpy.typing import NDArray
 
 from gdc.schema import TOKEN_LOSSES, TRACE_INDEX
 
+# Of the token losses of each part of a trace.
+TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
 # Begins the id of a twin among the held-out samples.
 TWIN: Final = "twin:"
 
@@ -154,11 +159,13 @@ def token_table(
     return pl.DataFrame([index["sample_id"], *columns], schema=TOKEN_LOSSES)
 
 
-def token_lists(num_tokens: pl.Series, losses: NDArray[np.float32]) -> pl.Series:
-    """Losses that stand end to end as a list for each sample, which shares their memory."""
+def token_lists(
+    num_tokens: pl.Series, values: NDArray[np.generic], dtype: type[pl.DataType] = pl.Float32
+) -> pl.Series:
+    """Values of tokens that stand end to end as a list for each sample, which shares the memory."""
     ends = np.concatenate([[0], num_tokens.to_numpy().cumsum(dtype=np.int64)])
-    lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(losses))
-    return pl.Series(lists, dtype=pl.List(pl.Float32))
+    lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values))
+    return pl.Series(lists, dtype=pl.List(dtype))
 
 
 def first_seen_table(index: pl.DataFrame, steps: NDArray[np.int64]) -> pl.DataFrame:

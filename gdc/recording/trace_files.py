@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from gdc.errors import DataError
 from gdc.filesystem.durable import new_file
 from gdc.filesystem.table_files import checksum, write_parquet
-from gdc.recording.trace import loss_column, loss_table
-from gdc.schema import CHECKPOINTS, FIRST_SEEN, TRACE_INDEX, require
+from gdc.recording.trace import TOKEN_FILES, loss_column, loss_table
+from gdc.schema import CHECKPOINTS, FIRST_SEEN, TOKEN_LOSSES, TRACE_INDEX, require
 
 # Beside the files of each folder of a trace: BLAKE2b of each.
 CHECKSUMS: Final = "checksums.json"
@@ -55,6 +55,11 @@ class TraceFiles:
         self._background = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files that are not sharded."""
+        return self._processes.is_main
+
     def write_indices(self, index: pl.DataFrame, heldout_index: pl.DataFrame | None) -> None:
         """Write which samples the rows of all losses are.
 
@@ -93,6 +98,24 @@ class TraceFiles:
         """Say when each sample was first trained on: a ``FIRST_SEEN`` table."""
         if self._processes.is_main:
             self._submit(self.folder, "first_seen", first_seen, FIRST_SEEN)
+
+    def write_tokens(self, part: str, tokens: pl.DataFrame) -> None:
+        """Write the losses of the tokens of a part, a key of ``TOKEN_FILES``.
+
+        Args:
+            part: Training or held-out samples.
+            tokens: ``TOKEN_LOSSES`` table of all of them; further columns are kept.
+        """
+        if self._processes.is_main:
+            self._submit(self.folder, Path(TOKEN_FILES[part]).stem, tokens, TOKEN_LOSSES)
+
+    def remove_tokens(self, part: str) -> None:
+        """Remove what ``write_tokens`` has written, in the main process only."""
+        if self._processes.is_main:
+            name = TOKEN_FILES[part]
+            known = _read_checksums(self.folder)
+            _write_checksums(self.folder, {key: known[key] for key in known.keys() - {name}})
+            (self.folder / name).unlink()
 
     def flush(self) -> None:
         """Return when all that was taken is written."""

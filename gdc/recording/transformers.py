@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gdc.errors import ConfigError
 from gdc.recording.loaders import ROWS, NumberedCollator, number_samples
 from gdc.recording.recorder import TraceRecorder
-from gdc.recording.sample_losses import Batch, sums_of_samples, token_nll
+from gdc.recording.sample_losses import Batch, sums_of_samples, token_nll, tokens_of_samples
 from gdc.recording.trainer_samples import Samples, rows_of_own, samples_of_rows, tokenized
 
 # Beside the model in the Trainer's checkpoint folders: what was recorded since the last checkpoint.
@@ -33,7 +33,7 @@ class TraceCallback(TrainerCallback):
     (``packing_strategy="wrapped"``), a warning says so and the end of each epoch is a probe.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is recorded, and when
         self,
         folder: str | Path,
         dataset: Any = None,
@@ -41,6 +41,7 @@ class TraceCallback(TrainerCallback):
         *,
         id_column: str | None = None,
         probe_every: int = 0,
+        token_losses: bool = False,
     ) -> None:
         """Say what is recorded where.
 
@@ -53,7 +54,19 @@ class TraceCallback(TrainerCallback):
                 otherwise the row numbers are the ids.
             probe_every: Optimizer steps between two probes, the first of which is made before
                 training; 0: none.
+            token_losses: Whether the probes keep the losses of single tokens too, as
+                ``TraceRecorder.probe`` does; ``heldout`` is needed.
+
+        Raises:
+            ConfigError: Losses of tokens are asked for without ``probe_every`` or ``heldout``.
         """
+        if token_losses and (not probe_every or heldout is None):
+            raise ConfigError(
+                "TraceCallback: token_losses: expected probes and held-out samples beside it, got "
+                f"probe_every={probe_every} and {'no' if heldout is None else 'a'} heldout. Give "
+                "both, as probe_every=100, heldout=rows."
+            )
+        self._token_losses = token_losses
         self._folder, self._dataset, self._heldout = folder, dataset, heldout
         self._id_column, self._probe_every = id_column, probe_every
         self._recorder: TraceRecorder | None = None
@@ -189,6 +202,7 @@ class TraceCallback(TrainerCallback):
                 self._trainer.model_wrapped if _is_sharded(self._trainer) else self._trainer.model,
                 self._collate,
                 losses=_probe_losses,
+                token_losses=_probe_token_losses if self._token_losses else False,
                 batch_size=self._trainer.args.per_device_train_batch_size,
                 step=state.global_step,
                 epoch=state.epoch,
@@ -266,6 +280,14 @@ class TraceCallback(TrainerCallback):
 
 
 def _probe_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    return sums_of_samples(_probe_nll(model, batch), batch["labels"], len(batch[ROWS]), batch)
+
+
+def _probe_token_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    return tokens_of_samples(_probe_nll(model, batch), batch["labels"], len(batch[ROWS]), batch)
+
+
+def _probe_nll(model: nn.Module, batch: Batch) -> Tensor:
     inputs = {name: value for name, value in batch.items() if name not in {ROWS, "labels"}}
     nll_BT = token_nll(model(**inputs), batch["labels"])
     if nll_BT is None:
@@ -273,7 +295,7 @@ def _probe_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
             "TraceCallback: expected logits from the frozen model, got none. Turn the fused loss "
             "off (use_liger_kernel=False)."
         )
-    return sums_of_samples(nll_BT, batch["labels"], len(batch[ROWS]), batch)
+    return nll_BT
 
 
 def _is_sharded(trainer: Any) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gdc.errors import DataError
 from gdc.filesystem.durable import new_folder
+from gdc.recording.trace import TOKEN_FILES
 from gdc.recording.trace_files import TraceFiles
 from gdc.schema import (
     CHECKPOINTS,
@@ -92,7 +93,7 @@ class TraceWriter:
         self._files.close()
         self._group.barrier()
         if self._group.is_main:
-            for name, table in zip(traces.TOKEN_FILES.values(), tokens or (), strict=False):
+            for name, table in zip(TOKEN_FILES.values(), tokens or (), strict=False):
                 self._files.write(Path(name).stem, table, TOKEN_LOSSES)
             if first_seen is not None:
                 self._files.write(Path(traces.FIRST_SEEN_FILE).stem, first_seen, FIRST_SEEN)

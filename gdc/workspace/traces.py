@@ -10,7 +10,7 @@ import polars as pl
 from gdc.errors import DataError, SchemaError
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.table_files import checksum, scan_parquet
-from gdc.recording.trace import TWIN, Trace, TraceScan, loss_column
+from gdc.recording.trace import TOKEN_FILES, TWIN, Trace, TraceScan, loss_column
 from gdc.recording.trace_files import CHECKSUMS
 from gdc.schema import (
     CHECKPOINTS,
@@ -26,8 +26,6 @@ from gdc.workspace.paths import trace_path
 from gdc.workspace.tables import TRAIN, naming_file, read_table
 
 ANEW: Final = "Write the trace again, with the program that recorded it."
-# Of each part of a trace.
-TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
 GAINS: Final = "self_influence.parquet"
 FIRST_SEEN_FILE: Final = "first_seen.parquet"
 BASE: Final = "base.parquet"

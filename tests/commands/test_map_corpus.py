@@ -1,14 +1,17 @@
 """A trace with the texts that it is of: which samples are memorized, by the user's own names."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
+import gdc
 from gdc.cli import app
 from gdc.commands.map_corpus import Request, run
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
@@ -251,6 +254,60 @@ def test_spans_are_those_of_the_tokens_that_fell_beyond_heldout_ones() -> None:
     assert TEXTS["c"][start:end] == "73519402"
     report = run(replace(request, tokenizer=None), OUT, 2)
     assert any("name the --tokenizer" in warning for warning in report.spans.warnings)
+
+
+# Tokens of the text, from which, and how many of its end have a loss: as a model sees them.
+@pytest.mark.parametrize(("begin", "num_ends"), [(1, 0), (1, 1), (0, 0), (0, 1)])
+def test_a_trace_of_a_recorder_shows_spans_whatever_stands_around_its_texts(
+    begin: int, num_ends: int
+) -> None:
+    tokenizer = train_tokenizer(["one byte is one token"], 257)
+    Path("tokenizer").mkdir()
+    save_tokenizer(tokenizer, Path("tokenizer"))
+
+    def losses_of(
+        last: Callable[[str, int], list[float]], _: nn.Module, batch: list[dict[str, str]]
+    ) -> tuple[list[float], list[int], list[int]]:
+        losses, ids, lengths = [], [], []
+        for sample in batch:
+            (tokens,) = tokenizer.encode([sample["text"]])
+            size = len(tokens) + 1
+            seen = slice(begin, size - 1 + num_ends)
+            losses += last(sample["id"], size)[seen]
+            ids += [*tokens, tokenizer.end_of_text][seen]
+            lengths.append(seen.stop - begin)
+        return losses, ids, lengths
+
+    def only_c(name: str, size: int) -> list[float]:
+        return late("c" if name == "c" else "a", size)
+
+    samples = [{"id": name, "text": text} for name, text in TEXTS.items()]
+    unseen = [{"id": f"h{i}", "text": f"unseen text number {i} of twenty"} for i in range(40)]
+    with gdc.TraceRecorder("recorded", samples, heldout=unseen) as recorder:
+        for last in (lambda _, size: [6.0] * size, only_c):
+            recorder.probe(nn.Identity(), list, token_losses=partial(losses_of, last))
+    request = Request(
+        Path("recorded"), corpus(), id_field="id", tokenizer="tokenizer", axis="total_drop",
+        scores=("worst_window_drop",),
+    )  # fmt: skip
+    run(request, OUT, 2)
+    spans = pl.read_parquet(OUT / "spans.parquet").filter(pl.col("sample_id") == "c")
+    ((start, end),) = spans.select("start", "end").rows()
+    assert TEXTS["c"][start:end] == "73519402"
+    scores = pl.read_parquet(OUT / "scores.parquet").sort("worst_window_drop", descending=True)
+    assert scores["sample_id"][0] == "c"
+
+
+def test_losses_of_other_tokens_show_no_spans() -> None:
+    folder = trace_with_heldout(tokens=True)
+    path = folder / "tokens.parquet"
+    known = pl.read_parquet(path)
+    ids = pl.Series([[1] * len(late) for late in known["late"]], dtype=pl.List(pl.Int64))
+    known.with_columns(token_ids=ids).write_parquet(path)
+    Path("tokenizer").mkdir()
+    save_tokenizer(train_tokenizer(["one byte is one token"], 257), Path("tokenizer"))
+    report = run(Request(folder, corpus(), id_field="id", tokenizer="tokenizer"), OUT, 2)
+    assert report.spans.warnings[0].startswith("Memorized spans are not shown: with this tokenizer")
 
 
 def test_of_conversations_spans_and_losses_are_of_the_turns_of_the_assistant() -> None:

@@ -382,6 +382,82 @@ def test_a_probe_is_a_plain_forward_pass_and_leaves_no_mark_on_the_training(tmp_
     assert index["num_tokens"].to_list() == [1, 4, 2, 1]
 
 
+def tokens_of(folder: Path, name: str = "tokens") -> pl.DataFrame:
+    return pl.read_parquet(folder / f"{name}.parquet")
+
+
+def probed(folder: Path, num_probes: int, *, resume: bool = False) -> Bigrams:
+    """A trace of so many probes with token losses, the model changed before each."""
+    model = Bigrams()
+    recorder = gdc.TraceRecorder(folder, SAMPLES, heldout=SAMPLES[1:3], resume=resume)
+    for number in range(num_probes):
+        with torch.no_grad():
+            model.table.weight *= 1 + number
+        if number >= num_checkpoints_of(folder):
+            recorder.probe(model, collate, batch_size=2, step=number, token_losses=True)
+    recorder.close()
+    return model
+
+
+def num_checkpoints_of(folder: Path) -> int:
+    path = folder / "checkpoints.parquet"
+    return pl.read_parquet(path).height if path.is_file() else 0
+
+
+def test_losses_of_tokens_are_those_of_a_plain_forward_pass(tmp_path: Path) -> None:
+    model = probed(tmp_path, 2)
+    # The second look is at twice the weights.
+    for samples, name in ((SAMPLES, "tokens"), (SAMPLES[1:3], "heldout_tokens")):
+        table = tokens_of(tmp_path, name)
+        for sample, early, late, ids in zip(
+            samples, table["early"], table["late"], table["token_ids"], strict=True
+        ):
+            tokens = torch.tensor(sample["input_ids"])
+            assert ids.to_list() == tokens[1:].tolist()
+            for losses, scale in ((early, 0.5), (late, 1.0)):
+                logits = model.table.weight.detach()[tokens[:-1]] * scale
+                expected = F.cross_entropy(logits, tokens[1:], reduction="none")
+                assert losses.to_list() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert tokens_of(tmp_path).select("early_checkpoint", "late_checkpoint").row(0) == (0, 1)
+    # As the losses of whole samples say.
+    means = tokens_of(tmp_path)["late"].list.mean().to_list()
+    assert means == pytest.approx([of[1] for of in losses_of(tmp_path).values()], rel=1e-6)
+    read = traces.read_folder(tmp_path).tokens
+    assert read is not None
+    assert [table.height for table in read] == [4, 2]
+    assert traces.verify(tmp_path) == 9
+
+
+@pytest.mark.parametrize("num_kept", [0, 1, 2])
+def test_losses_of_tokens_go_back_with_a_run_that_was_killed(num_kept: int, tmp_path: Path) -> None:
+    probed(tmp_path / "whole", 3)
+    probed(tmp_path / "t", 3)
+    killed = gdc.TraceRecorder(tmp_path / "t", SAMPLES, heldout=SAMPLES[1:3], resume=True)
+    killed.keep_until(num_kept - 1)
+    killed.close()
+    assert (tmp_path / "t/tokens.parquet").is_file() == (num_kept > 0)
+    if num_kept:
+        assert set(tokens_of(tmp_path / "t")["late_checkpoint"]) == {0}
+        assert traces.verify(tmp_path / "t")
+    probed(tmp_path / "t", 3, resume=True)
+    for name in ("tokens.parquet", "heldout_tokens.parquet", "checksums.json"):
+        assert (tmp_path / "t" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_losses_of_tokens_that_nothing_can_be_done_with_are_refused(tmp_path: Path) -> None:
+    recorder = gdc.TraceRecorder(tmp_path / "a", SAMPLES)
+    with pytest.raises(ConfigError, match=r"a: token_losses: expected held-out samples, which"):
+        recorder.probe(Bigrams(), collate, token_losses=True)
+    samples = [*SAMPLES, {"input_ids": [1]}]
+    recorder = gdc.TraceRecorder(tmp_path / "b", samples, heldout=SAMPLES)
+    with pytest.raises(
+        DataError, match=r"a token with a loss in every sample, got none in 1, th.* 4"
+    ):
+        recorder.probe(Bigrams(), collate, token_losses=True)
+    with pytest.raises(ConfigError, match=r"token_losses: expected probes and held-out samples"):
+        gdc.TraceCallback(tmp_path / "c", SAMPLES, token_losses=True)
+
+
 def test_any_model_is_probed_by_a_loss_of_ones_own(tmp_path: Path) -> None:
     images = torch.arange(6.0).view(3, 2)
     recorder = gdc.TraceRecorder(tmp_path / "t", images)

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.nn import functional as F  # noqa: N812 - its usual name
 from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -89,9 +91,9 @@ def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
     for is_tracked in (False, True):
         trainer = trainer_of(tmp_path)
         if is_tracked:
-            TraceCallback(tmp_path / "trace", heldout=tokens_of_words(), probe_every=2).attach(
-                trainer
-            )
+            TraceCallback(
+                tmp_path / "trace", heldout=tokens_of_words(), probe_every=2, token_losses=True
+            ).attach(trainer)
         trainer.train()
         model: Any = trainer.model
         trained.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
@@ -105,10 +107,18 @@ def test_recording_does_not_change_the_training(tmp_path: Path) -> None:
         [1e-2 * share for share in (5 / 6, 4 / 6, 3 / 6, 1 / 6, 1 / 6)]
     )
     last = recorded(tmp_path / "trace", "probe")[-1]
+    tokens = pl.read_parquet(tmp_path / "trace/tokens.parquet")
+    assert tokens.select("early_checkpoint", "late_checkpoint").row(0) == (0, 4)
     model.eval()
     for row in tokens_of_words():
         batch = pad([{name: row[name] for name in ("input_ids", "labels")}])
         assert last[row["id"]] == pytest.approx(float(model(**batch).loss.detach()), rel=1e-5)
+        # Token by token, too; the first that has a loss is the third.
+        logits = model(input_ids=batch["input_ids"]).logits[0, 1:-1].detach()
+        expected = F.cross_entropy(logits, batch["labels"][0, 2:], reduction="none")
+        of_tokens = tokens.row(by_predicate=pl.col("sample_id") == row["id"], named=True)
+        assert of_tokens["late"] == pytest.approx(expected.tolist(), rel=1e-5)
+        assert of_tokens["token_ids"] == row["labels"][2:]
 
 
 @pytest.mark.slow
@@ -270,6 +280,7 @@ def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
         assert len(epochs) == 2
         if kind == "sharded":
             epochs += recorded(folder / "trace", "probe")
+            probed = epochs[-1]
         for epoch, found in enumerate(epochs):
             sums: dict[str, list[float]] = {}
             for of_rank in expected:
@@ -281,3 +292,7 @@ def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
                 name: pytest.approx(total / count, rel=1e-5)
                 for name, (total, count) in sums.items()
             }, kind
+    # Each process has looked at half of the samples, and one has written the tokens of all.
+    tokens = pl.read_parquet(tmp_path / "sharded/trace/tokens.parquet")
+    means = dict(zip(tokens["sample_id"], tokens["late"].list.mean(), strict=True))
+    assert means == {name: pytest.approx(of, rel=1e-6) for name, of in probed.items()}

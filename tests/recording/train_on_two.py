@@ -72,7 +72,7 @@ def train_sharded(folder: Path) -> None:
     whole = model_of()
     sharded = distributed.shard(whole)
     optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
-    recorder = gdc.TraceRecorder(folder / "trace", ROWS)
+    recorder = gdc.TraceRecorder(folder / "trace", ROWS, heldout=ROWS[:3])
     sums = new_sums()
     for epoch in range(EPOCHS):
         for rows in list(Batches(Condition(), epoch))[rank::world_size]:
@@ -84,7 +84,7 @@ def train_sharded(folder: Path) -> None:
             optimizer.zero_grad()
             distributed.gather_weights(sharded, whole)
         recorder.checkpoint(epoch=epoch + 1)
-    recorder.probe(sharded, pad, batch_size=2, epoch=EPOCHS)
+    recorder.probe(sharded, pad, batch_size=2, epoch=EPOCHS, token_losses=True)
     recorder.close()
     witness(sums, EPOCHS, whole, range(rank, NUM_SAMPLES, world_size))
     keep(folder, sums)
