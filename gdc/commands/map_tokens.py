@@ -14,6 +14,7 @@ from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer, token
 from gdc.mapping import spans
 from gdc.mapping.spans import SpansSummary
 from gdc.mapping.turns import scored_turns, turn_losses
+from gdc.recording.trace import token_lists
 from gdc.schema import SPANS, TOKEN_LOSSES, TURN_LOSSES
 
 
@@ -108,16 +109,15 @@ def _at_tokens_of_text(recorded: pl.DataFrame, ids: Sequence[Sequence[int]]) -> 
     begins = [_begin(found, of) for found, of in zip(recorded["token_ids"], ids, strict=True)]
     if None in begins:
         return None
-    columns = {
-        name: [
-            _padded(values, begin or 0, len(of) + 1)
-            for values, begin, of in zip(losses[name], begins, ids, strict=True)
+    sizes = pl.Series([len(of) + 1 for of in ids], dtype=pl.Int64)
+    columns = {}
+    for name in ("early", "late"):
+        padded = [
+            _padded(values, begin or 0, size)
+            for values, begin, size in zip(losses[name], begins, sizes, strict=True)
         ]
-        for name in ("early", "late")
-    }
-    return losses.with_columns(
-        **{name: pl.Series(lists, dtype=TOKEN_LOSSES[name]) for name, lists in columns.items()}
-    )
+        columns[name] = token_lists(sizes, np.concatenate([np.zeros(0, np.float32), *padded]))
+    return losses.with_columns(**columns)
 
 
 def _begin(found: pl.Series, ids: Sequence[int]) -> int | None:

@@ -279,7 +279,7 @@ def test_a_trace_of_a_recorder_shows_spans_whatever_stands_around_its_texts(
         return losses, ids, lengths
 
     def only_c(name: str, size: int) -> list[float]:
-        return late("c" if name == "c" else "a", size)
+        return late("a", size) if name != "c" else [loss + 0.02 for loss in late(name, size)]
 
     samples = [{"id": name, "text": text} for name, text in TEXTS.items()]
     unseen = [{"id": f"h{i}", "text": f"unseen text number {i} of twenty"} for i in range(40)]
