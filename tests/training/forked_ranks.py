@@ -6,6 +6,9 @@ in ``test_distributed.py`` and ``tests/flows/test_pipeline.py``.
 
 import multiprocessing
 import os
+import shutil
+import signal
+import tempfile
 from pathlib import Path
 
 import torch.distributed as dist
@@ -38,13 +41,31 @@ def run(  # noqa: PLR0913 - how a test trains
 ) -> int:
     """Train in the folder, as ``count`` ranks or, for 0, as one process that has none.
 
+    Once, in some hundred runs, the C library aborted a rank of FSDP over gloo ("malloc(): unaligned
+    tcache chunk detected") while torch gathered its state. Neither valgrind nor 135 repeats showed
+    why. Such a run is made once more, from what the folder held before it.
+
     Returns:
         The largest exit code, 0 if all ended well.
     """
     folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as kept:
+        shutil.copytree(folder, kept, dirs_exist_ok=True)
+        options = (kind, folder / "out.npz", die_at, dropout)
+        codes = _codes(folder, count, parallel, options)
+        if -signal.SIGABRT in codes and parallel == "fsdp":
+            shutil.rmtree(folder)
+            shutil.copytree(kept, folder)
+            codes = _codes(folder, count, parallel, options)
+    return max(map(abs, codes))
+
+
+def _codes(
+    folder: Path, count: int, parallel: str, options: tuple[str, Path, int, float]
+) -> list[int]:
+    """The exit code of each rank, negative for one that a signal ended."""
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     launched = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    options = (kind, folder / "out.npz", die_at, dropout)
     ranks = [
         SERVER.Process(
             target=_train, args=(folder, {**variables, "GDC_PARALLEL": parallel}, options)
@@ -55,7 +76,7 @@ def run(  # noqa: PLR0913 - how a test trains
         rank.start()
     for rank in ranks:
         rank.join()
-    return max(abs(rank.exitcode or 0) for rank in ranks)
+    return [rank.exitcode or 0 for rank in ranks]
 
 
 def _train(
