@@ -58,7 +58,7 @@ Rule = Annotated[
     str | None,
     typer.Option(
         help="top-fraction, random, quadrants, weight-by-score, dedup, cap-copies, mask-spans, "
-        "shuffled or none."
+        "goldfish, substring-dedup, order, listed, shuffled or none."
     ),
 ]
 OrderingScore = Annotated[
@@ -69,6 +69,13 @@ Weight = Annotated[
 ]
 ShuffledPlan = Annotated[
     Path | None, typer.Option(help="The plan whose actions `shuffled` gives to others.")
+]
+Listed = Annotated[
+    Path | None,
+    typer.Option(help="Of rule listed: JSON lines with sample_id and action (keep, drop or mask)."),
+]
+PlanTokenizer = Annotated[
+    str | None, typer.Option(help="Folder or Hub name, for rules that mask tokens.")
 ]
 PlanFile = Annotated[
     Path | None, typer.Option(help="File of the plan; else plan.parquet in the map's folder.")
@@ -217,7 +224,20 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument for each option
     weight: Weight = None,
     max_copies: Annotated[int | None, typer.Option(help="Kept of a group of near copies.")] = None,
     of: ShuffledPlan = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of random and shuffled.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of random, shuffled and goldfish.")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(help="Of goldfish: one token of so many has no loss.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Of goldfish: tokens before it that are hashed.")
+    ] = None,
+    min_tokens: Annotated[
+        int | None, typer.Option(help="Of substring-dedup: tokens of a stretch at least.")
+    ] = None,
+    file: Listed = None,
+    tokenizer: PlanTokenizer = None,
     out: PlanFile = None,
     as_json: Json = False,
 ) -> None:
@@ -229,7 +249,10 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument for each option
     if map_folder is not None:
         from gdc.commands import plan_map
 
-        asked = plan_map.Request(rule or "", score, fraction, weight, max_copies, of, seed)
+        asked = plan_map.Request(
+            rule or "", score, fraction, weight, max_copies, of, seed, every, context, min_tokens,
+            file, tokenizer,
+        )  # fmt: skip
         path = out or map_folder / "plan.parquet"
         _show_summary(plan_map.plan_map(asked, map_folder, path), path, as_json=as_json)
         return

@@ -24,6 +24,7 @@ from gdc.workspace import outputs
 
 NOT_PLANNED: Final = "not in the plan"
 PLANTED: Final = "planted canary"
+EARLY: Final = "early"
 _KEPT: Final = ("weight", "copies", "masked", "reason")
 _DROPPED: Final = ("reason", "duplicate_of")
 
@@ -77,9 +78,9 @@ def export(request: Request) -> Exported:
     A row is as it was, byte by byte in JSON lines, with ``weight``, ``copies``, ``masked`` (spans
     in characters of the text) and ``reason`` added. Where a row has a masked span, the first row
     has one too, if only of no character: readers take the type of a field from the first rows. A
-    removed one gets ``reason`` and
-    ``duplicate_of``, the id of the kept row that it repeats, or null. A row that the plan does not
-    know is kept.
+    removed one gets ``reason`` and ``duplicate_of``, the id of the kept row that it repeats, or
+    null. A row that the plan does not know is kept. By a plan of rule ``order`` the rows that come
+    first in an epoch stand first, the others behind them; otherwise rows keep their order.
 
     Raises:
         ConfigError: The files are of two kinds, would be replaced, or have such fields already.
@@ -189,7 +190,7 @@ def _with_typed_masks(added: pl.DataFrame) -> pl.DataFrame:
 
 def _write_lines(request: Request, added: pl.DataFrame, kept: Path, removed: Path) -> None:
     with kept.open("wb") as kept_file, removed.open("wb") as removed_file:
-        for line, row in zip(_lines(request.corpus), added.iter_rows(named=True), strict=True):
+        for line, row in _planned_lines(request, added):
             is_dropped = row["action"] == "drop"
             fields = _DROPPED if is_dropped else _KEPT
             more = {f"{request.prefix}{name}": row[name] for name in fields}
@@ -198,6 +199,13 @@ def _write_lines(request: Request, added: pl.DataFrame, kept: Path, removed: Pat
                 more[f"{request.prefix}copies"] = 1
             file = removed_file if is_dropped else kept_file
             file.write(with_fields(line, more, str(request.corpus)) * num_times)
+
+
+def _planned_lines(request: Request, added: pl.DataFrame) -> Iterator[tuple[bytes, JsonObject]]:
+    """Each line with what is added to it, those first that come first in an epoch."""
+    for is_early in (True, False) if (added["action"] == EARLY).any() else (False,):
+        rows = zip(_lines(request.corpus), added.iter_rows(named=True), strict=True)
+        yield from ((line, row) for line, row in rows if (row["action"] == EARLY) == is_early)
 
 
 def with_fields(line: bytes, fields: JsonObject, name: str) -> bytes:
@@ -234,7 +242,9 @@ def _write_parquet(request: Request, added: pl.DataFrame, kept: Path, removed: P
             "what is added, such as --prefix gdc_"
         )
     both = pl.concat([table, added.select(fields).rename(names)], how="horizontal")
-    is_dropped = added["action"] == "drop"
+    is_early = added["action"] == EARLY
+    order = is_early.arg_true().append((~is_early).arg_true())
+    both, is_dropped = both[order], (added["action"] == "drop")[order]
     rows = both.filter(~is_dropped).drop(names["duplicate_of"])
     if request.repeat:
         rows = _repeated(rows, names["copies"])

@@ -56,8 +56,9 @@ def export(
     if is_indexed:
         written |= {f"the index of {name}": index_of(path) for name, path in written.items()}
     outputs.require_free_files(written)
-    copies, is_planned = _copies(plan, corpus, len(file))
+    copies, is_planned, is_early = _copies(plan, corpus, len(file))
     kept = np.repeat(np.arange(len(file)), copies)
+    kept = kept[np.argsort(~is_early[kept], kind="stable")]
     outputs.claim_files(*written.values())
     with ExitStack() as files:
         for path, rows in ((out, kept), (removed, np.flatnonzero(copies == 0))):
@@ -96,8 +97,8 @@ def _require_apart(inputs: Sequence[Path], out: Path, removed: Path) -> None:
 
 def _copies(
     plan: Path, corpus: Path, num_documents: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """How often each document is written, and whether the plan knows it."""
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """How often each document is written, and whether the plan knows it, and has it come first."""
     table = Plan.load(plan).table
     kept = table.filter(pl.col("action") != "drop")
     num_odd = kept.filter((pl.col("weight") != 1) | (pl.col("masked").list.len() > 0)).height
@@ -109,12 +110,14 @@ def _copies(
         )
     rows = _rows_of(table, plan, corpus, num_documents)
     planned = table.select("sample_id", "action", "copies").join(rows, on="sample_id")
-    copies, is_planned = np.ones(num_documents, np.int64), np.zeros(num_documents, bool)
+    copies = np.ones(num_documents, np.int64)
+    is_planned, is_early = np.zeros(num_documents, bool), np.zeros(num_documents, bool)
     at = planned["row"].to_numpy()
     is_dropped = (planned["action"] == "drop").to_numpy()
     copies[at] = np.where(is_dropped, 0, planned["copies"].to_numpy())
     is_planned[at] = True
-    return copies, is_planned
+    is_early[at] = (planned["action"] == "early").to_numpy()
+    return copies, is_planned, is_early
 
 
 def _rows_of(table: pl.DataFrame, plan: Path, corpus: Path, num_documents: int) -> pl.DataFrame:

@@ -9,12 +9,25 @@ from typing import Any, Final
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
+from gdc.commands.own_files import naming_options
 from gdc.commands.plan import PlanSummary, count_reasons
-from gdc.config import Arm, CapCopiesArm, DedupArm, MaskSpansArm, NearCopies, Params
+from gdc.config import (
+    Arm,
+    CapCopiesArm,
+    DedupArm,
+    GoldfishArm,
+    MaskSpansArm,
+    NearCopies,
+    Params,
+    SubstringDedupArm,
+)
 from gdc.corpus import near_duplicates
+from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer
 from gdc.curation import plans
 from gdc.curation.kept_copies import with_kept_copies
+from gdc.curation.listed import listed_plan, read_listed
 from gdc.curation.reader import Plan
+from gdc.curation.token_masks import token_mask_plan
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import table_files
 from gdc.filesystem.path_checks import require_other_file
@@ -31,7 +44,11 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     "dedup": (),
     "cap-copies": ("max_copies!",),
     "mask-spans": (),
-    "shuffled": ("of!", "seed"),
+    "goldfish": ("every!", "context!", "tokenizer!", "seed"),
+    "substring-dedup": ("min_tokens!", "tokenizer!"),
+    "order": ("fraction!", "score"),
+    "listed": ("file!",),
+    "shuffled": ("of!", "tokenizer", "seed"),
 }
 _ARM: Final[TypeAdapter[Arm]] = TypeAdapter(Arm)
 _READ: Final = ("scores.parquet", "quadrants.parquet", "samples.parquet", "spans.parquet")
@@ -49,6 +66,11 @@ class Request:
     max_copies: int | None = None
     of: Path | None = None
     seed: int | None = None
+    every: int | None = None
+    context: int | None = None
+    min_tokens: int | None = None
+    file: Path | None = None
+    tokenizer: str | None = None
 
 
 def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
@@ -73,11 +95,11 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
     quadrants = tables.read_table(folder / "quadrants.parquet", QUADRANT_TABLE, "Make it: gdc map.")
     scored = scores.join(quadrants, on="sample_id", how="left", maintain_order="left")
     params = project.params_or_preset("docs")
-    copies = _NearCopies(folder, params)
-    plan = _plan(request, scored, copies, params).collect()
+    texts = _MapTexts(folder, params)
+    plan = _plan(request, scored, texts, params).collect()
     # Only of dropped samples the kept copy is named.
-    is_named = copies.has_texts and "drop" in plan["action"]
-    known = copies.table if is_named else pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
+    is_named = texts.are_there and "drop" in plan["action"]
+    known = texts.near_copies if is_named else pl.DataFrame(schema=near_duplicates.NEAR_DUPLICATES)
     named = with_kept_copies(plan, known)
     outputs.claim_files(out)
     tables.write_table(out, named, named.schema)
@@ -85,48 +107,60 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
 
 
 @dataclass(frozen=True)
-class _NearCopies:
-    """Near copies of the texts of a map, found once."""
+class _MapTexts:
+    """The texts of a map and their near copies, each found once."""
 
     folder: Path
     params: Params
 
     @property
-    def has_texts(self) -> bool:
+    def are_there(self) -> bool:
         """Whether the map was made with texts."""
         return (self.folder / "samples.parquet").exists()
 
     @cached_property
     def table(self) -> pl.DataFrame:
-        """A ``NEAR_DUPLICATES`` table.
+        """``sample_id`` and ``text``, the highest on the axis first.
 
         Raises:
             DataError: The map was made without texts.
         """
-        if not self.has_texts:
+        if not self.are_there:
             raise DataError(
                 f"{self.folder}: expected samples.parquet with texts, got none. {_MAP_AGAIN}"
             )
         path = self.folder / "samples.parquet"
         schema = pl.Schema({"sample_id": pl.String, "text": pl.String})
         with tables.naming_file(path, _MAP_AGAIN):
-            texts = table_files.read_parquet(path).select(schema.names())
-        return near_duplicates.near_copies([texts], self.params.reference, seed=self.params.seed)
+            return table_files.read_parquet(path).select(schema.names())
+
+    @cached_property
+    def near_copies(self) -> pl.DataFrame:
+        """A ``NEAR_DUPLICATES`` table.
+
+        Raises:
+            DataError: The map was made without texts.
+        """
+        config, seed = self.params.reference, self.params.seed
+        return near_duplicates.near_copies([self.table], config, seed=seed)
 
 
-def _plan(
-    request: Request, scored: pl.DataFrame, copies: _NearCopies, params: Params
-) -> pl.LazyFrame:
-    folder = copies.folder
+def _plan(request: Request, scored: pl.DataFrame, texts: _MapTexts, params: Params) -> pl.LazyFrame:
+    folder = texts.folder
     seed = params.seed if request.seed is None else request.seed
     if request.of is not None:
-        return _shuffled(Plan.load(request.of).table, scored, seed)
+        return _shuffled(request, scored, texts, seed)
+    if request.file is not None:
+        return _listed(request.file, scored, folder)
     arm = _arm(request, scored, folder, params)
     if isinstance(arm, CapCopiesArm | DedupArm):
         # Their settings are those of the parameters: see ``_arm``.
-        return plans.drop_copies_plan(scored.lazy(), copies.table, arm.max_copies)
+        return plans.drop_copies_plan(scored.lazy(), texts.near_copies, arm.max_copies)
+    if isinstance(arm, GoldfishArm | SubstringDedupArm):
+        tokenizer = _tokenizer(request)
+        return token_mask_plan(arm, scored.lazy(), [texts.table], tokenizer, seed=seed)
     if isinstance(arm, MaskSpansArm):
-        spans = tables.read_table(folder / "spans.parquet", SPANS, _MAP_AGAIN)
+        spans = _spans(folder)
         if spans.is_empty():
             raise DataError(
                 f"{folder / 'spans.parquet'}: expected memorized spans, got none. Map a trace with "
@@ -136,16 +170,48 @@ def _plan(
     return plans.make_plan(arm, scored.lazy(), seed=seed)  # type: ignore[arg-type]  # by the rules
 
 
-def _shuffled(plan: pl.DataFrame, scored: pl.DataFrame, seed: int) -> pl.LazyFrame:
+def _spans(folder: Path) -> pl.DataFrame:
+    return tables.read_table(folder / "spans.parquet", SPANS, _MAP_AGAIN)
+
+
+def _tokenizer(request: Request) -> TextTokenizer:
+    """The tokenizer that is named.
+
+    Raises:
+        ConfigError: There is no such tokenizer.
+    """
+    assert request.tokenizer is not None  # noqa: S101 - its rules need it
+    with naming_options():
+        return load_pretrained_tokenizer(request.tokenizer, None)
+
+
+def _listed(file: Path, scored: pl.DataFrame, folder: Path) -> pl.LazyFrame:
+    listed = read_listed(file, name="--file")
+    has_spans = "mask" in listed["action"]
+    spans = _spans(folder) if has_spans else pl.DataFrame(schema=SPANS)
+    return listed_plan(scored.lazy(), listed, spans, name=str(file))
+
+
+def _shuffled(request: Request, scored: pl.DataFrame, texts: _MapTexts, seed: int) -> pl.LazyFrame:
+    plan = Plan.load(request.of or "").table
     if not plan["sample_id"].equals(scored["sample_id"]):
         raise DataError(
             "--of: expected a plan of this map, got one of other samples. Name another."
         )
-    if (plan["masked"].list.len() > 0).any():
+    if not (plan["masked"].list.len() > 0).any():
+        return plans.shuffled_plan(plan.lazy(), seed=seed)
+    if request.tokenizer is None:
         raise ConfigError(
-            "--of: expected a plan that masks nothing, got masked spans. Name another."
+            "--tokenizer: expected one, as --of masks spans, which are dealt out by tokens, got "
+            "none. Name that of your model: a folder or a Hub name."
         )
-    return plans.shuffled_plan(plan.lazy(), seed=seed)
+    in_order = scored.select("sample_id").join(
+        texts.table, on="sample_id", how="left", maintain_order="left"
+    )
+    offsets = _tokenizer(request).offsets(in_order["text"].to_list())
+    return plans.shuffled_mask_plan(
+        plan, [len(of) for of in offsets], lambda rows: [offsets[row] for row in rows], seed=seed
+    ).lazy()
 
 
 def _arm(request: Request, scored: pl.DataFrame, folder: Path, params: Params) -> Arm:
@@ -164,6 +230,9 @@ def _arm(request: Request, scored: pl.DataFrame, folder: Path, params: Params) -
         "weight-by-score": {"score": score},
         "dedup": near,
         "cap-copies": {**near, "max_copies": request.max_copies},
+        "goldfish": {"every": request.every, "context": request.context},
+        "substring-dedup": {"min_tokens": request.min_tokens},
+        "order": {"score": score, "tie_break": "difficulty", "fraction": request.fraction},
     }  # fmt: skip
     try:
         return _ARM.validate_python({"rule": request.rule, **numbers.get(request.rule, {})})
@@ -188,6 +257,12 @@ def _score(request: Request, scored: pl.DataFrame, folder: Path) -> str:
 
 
 def _require_options(request: Request) -> None:
+    if request.rule == "live":
+        raise ConfigError(
+            "--rule live: expected a rule that is known before training, got one whose weights "
+            "follow our own training loop, pass by pass. Make it an arm of params.yaml (gdc run), "
+            "or take weight-by-score."
+        )
     if request.rule not in RULES:
         raise ConfigError(
             f"--rule: expected one of {', '.join(RULES)}, got {request.rule!r}. Choose one."

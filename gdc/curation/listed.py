@@ -67,12 +67,12 @@ def listed_plan(
     masked = spans.group_by("sample_id", maintain_order=True).agg(masked=pl.struct("start", "end"))
     _require(
         listed.join(known, on="sample_id", how="anti"),
-        f"{name}: expected ids of training samples of this workspace (data/samples.parquet)",
+        f"{name}: expected ids of the samples that are planned",
         "The file is of another corpus, or ids are cut off.",
     )
     _require(
         listed.filter(pl.col("action") == "mask").join(masked, on="sample_id", how="anti"),
-        f"{name}: expected a memorized span in every sample to mask (data/spans.parquet)",
+        f"{name}: expected a memorized span (spans.parquet) in every sample to mask",
         "Keep or drop what has none.",
     )
     action = pl.col("action").fill_null("keep")

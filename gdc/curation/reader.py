@@ -17,7 +17,7 @@ from gdc.schema import PLAN, require
 from gdc.statistics.label_weights import weigh_labels
 
 _NUM_SHOWN: Final = 3
-_OF_TRAINING: Final = ("early", "live")
+_OF_TRAINING: Final = "live"
 # A row of any data set, with fields of any type.
 Row = Mapping[str, Any]
 
@@ -51,10 +51,10 @@ class Plan:
                 f"plan: expected every sample once, got {repeated[0]!r} in two rows or more. Make "
                 "it again: gdc plan."
             )
-        if len(odd := table.filter(pl.col("action").is_in(_OF_TRAINING))["action"]):
+        if (table["action"] == _OF_TRAINING).any():
             raise ConfigError(
-                f"plan: expected one that a data set can show, got action {odd[0]!r}, which only "
-                "stage retrain does. Take the plan of an arm of another rule than order or live."
+                f"plan: expected one that a data set can show, got action {_OF_TRAINING!r}, which "
+                "only stage retrain does. Take the plan of an arm of another rule than live."
             )
         self.table = table
 
@@ -96,6 +96,14 @@ class Plan:
         """
         return self._of(ids)["copies"].to_numpy()
 
+    def is_early(self, ids: Sequence[object]) -> NDArray[np.bool_]:
+        """Whether each sample comes before all others in an epoch.
+
+        Raises:
+            DataError: A sample has no plan.
+        """
+        return (self._of(ids)["action"] == "early").to_numpy()
+
     def label_mask(
         self, ids: Sequence[object], offsets: Sequence[Offsets]
     ) -> list[NDArray[np.bool_]]:
@@ -134,6 +142,8 @@ class Plan:
     def sampler(self, ids: Sequence[object], *, seed: int) -> "PlanSampler":
         """A sampler for torch's ``DataLoader``: each row as often as planned, in random order.
 
+        Those that a plan of rule ``order`` names come first in each epoch.
+
         Args:
             ids: Of the rows of the data set, in order.
             seed: Of the order, with the number of the epoch.
@@ -141,10 +151,13 @@ class Plan:
         Raises:
             DataError: A sample has no plan.
         """
-        return PlanSampler(np.repeat(np.arange(len(ids)), self.copies(ids)), seed)
+        rows = self._rows_of(ids)
+        return PlanSampler(rows, seed, int(self.is_early(ids)[rows].sum()))
 
     def apply(self, dataset: Any, id_field: str | None = None) -> Any:  # noqa: ANN401
         """The data set to train on: rows dropped and repeated, with weights and masks.
+
+        Those that a plan of rule ``order`` names come first: do not shuffle, or take ``sampler``.
 
         Args:
             dataset: A ``datasets.Dataset``, or any data set of rows by number whose rows are
@@ -163,7 +176,7 @@ class Plan:
             DataError: A row has no plan, or row numbers are not those of the plan.
         """
         ids = self._ids_of(dataset, id_field)
-        rows = np.repeat(np.arange(len(ids)), self.copies(ids))
+        rows = self._rows_of(ids)
         if not hasattr(dataset, "select") or not hasattr(dataset, "map"):
             return PlannedDataset(dataset, self, [ids[row] for row in rows], rows)
         kept = dataset.select(rows)
@@ -178,6 +191,11 @@ class Plan:
             labels = row.get("labels", row["input_ids"])
             planned["labels"] = self._labels(plan, labels, row.get("offset_mapping"))
         return planned
+
+    def _rows_of(self, ids: Sequence[object]) -> NDArray[np.int64]:
+        """The row numbers of an epoch: each as often as planned, the early ones first."""
+        rows = np.repeat(np.arange(len(ids)), self.copies(ids))
+        return rows[np.argsort(~self.is_early(ids)[rows], kind="stable")]
 
     @cached_property
     def _rows(self) -> dict[str, Row]:
@@ -243,8 +261,9 @@ class PlannedDataset:
 class PlanSampler:
     """Row numbers in an order of their own for each epoch; see ``Plan.sampler``."""
 
-    def __init__(self, rows: NDArray[np.int64], seed: int) -> None:
+    def __init__(self, rows: NDArray[np.int64], seed: int, num_first: int = 0) -> None:
         self._rows, self._seed, self._epoch = rows, seed, 0
+        self._num_first = num_first
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -252,6 +271,7 @@ class PlanSampler:
     def __iter__(self) -> Iterator[int]:
         """The rows of an epoch."""
         order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._rows))
+        order = order[np.argsort(order >= self._num_first, kind="stable")]
         self._epoch += 1
         return iter(self._rows[order].tolist())
 

@@ -60,6 +60,12 @@ def test_whole_documents_are_dropped_and_repeated_with_their_index() -> None:
     assert same(Path("new.removed.bin"), expect("y.bin", DOCUMENTS[1:3]))
 
 
+def test_documents_that_come_first_in_an_epoch_stand_first() -> None:
+    planned = {str(i): ("early" if i in {1, 3} else "keep", 1.0, 1) for i in range(4)}
+    export(Request(write_plan(planned), expect("a.bin", DOCUMENTS), OUT))
+    assert same(OUT, expect("x.bin", [DOCUMENTS[i] for i in (1, 3, 0, 2)]))
+
+
 def test_a_stream_needs_its_separator_named() -> None:
     corpus = Path("a.bin")
     write_stream(corpus, [id_ for ids in DOCUMENTS for id_ in ids])

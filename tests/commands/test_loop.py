@@ -2,17 +2,22 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from datasets import load_dataset
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from gdc.cli import app
 from gdc.commands import export, plan_map, plant
+from gdc.config import Arm
+from gdc.corpus.tokenizer import load_pretrained_tokenizer, save_tokenizer, train_tokenizer
 from gdc.curation.reader import Plan
+from gdc.curation.token_masks import token_mask_plan
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.filesystem.system_errors import wording_system_errors
 from gdc.schema import PLAN
@@ -96,11 +101,99 @@ def test_an_equal_random_plan_drops_as_many_others() -> None:
         (plan_map.Request("random", fraction=1.5), r"--fraction: .*less than 1, got 1\.5"),
         (plan_map.Request("weight-by-score", score="forget"), "--score: expected a score"),
         (plan_map.Request("mask-spans"), "expected memorized spans, got none"),
+        (plan_map.Request("live"), r"--rule live: .*follow our own training loop.*params\.yaml"),
+        (plan_map.Request("goldfish", every=4, context=2), "--tokenizer: rule goldfish needs it"),
+        (plan_map.Request("goldfish", every=1, context=2, tokenizer="t"), "--every: .*got 1"),
+        (plan_map.Request("listed"), "--file: rule listed needs it"),
     ],
 )  # fmt: skip
 def test_a_rule_that_cannot_be_applied_is_refused(request_: plan_map.Request, message: str) -> None:
     with pytest.raises(GdcError, match=message):
         plan_map.plan_map(request_, mapped(), Path("plan.parquet"))
+
+
+def tokenizer_here() -> str:
+    """One of which a token is a byte."""
+    Path("tokenizer").mkdir()
+    save_tokenizer(train_tokenizer(["a"], 257), Path("tokenizer"))
+    return "tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers"),
+    [("goldfish", {"every": 3, "context": 2}), ("substring-dedup", {"min_tokens": 12})],
+)
+def test_rules_of_tokens_mask_what_the_pipeline_masks_and_export_says_where(
+    rule: str, numbers: dict[str, int]
+) -> None:
+    folder, name = mapped(), tokenizer_here()
+    request = plan_map.Request(rule, **numbers, tokenizer=name)  # type: ignore[arg-type]  # ints
+    summary = plan_map.plan_map(request, folder, Path("plan.parquet"))
+    corpus = pl.DataFrame({"sample_id": [str(10 + i) for i in range(6)], "text": TEXTS})
+    arm: Any = TypeAdapter(Arm).validate_python({"rule": rule, **numbers})
+    tokenizer = load_pretrained_tokenizer(name, None)
+    expected = token_mask_plan(arm, corpus.lazy(), [corpus], tokenizer, seed=0).collect()
+    plan = Plan.load("plan.parquet").table.sort("sample_id")
+    assert plan.select(PLAN.names()).equals(expected)
+    masked = expected.filter(pl.col("masked").list.len() > 0)
+    assert 0 < masked.height == summary.actions["mask"]
+    export.export(export.Request(Path("plan.parquet"), Path("my.jsonl"), Path("curated.jsonl")))
+    exported = {str(row["id"]): row["masked"] for row in records("curated.jsonl")}
+    assert [exported[of] for of in masked["sample_id"]] == masked["masked"].to_list()
+    if rule == "substring-dedup":
+        # The second of two equal texts, and nothing else.
+        assert masked.select("sample_id", "masked").rows() == [
+            ("15", [{"start": 0, "end": len(TEXTS[5])}])
+        ]
+    Path("plan.parquet").rename("of.parquet")
+    shuffled = plan_map.Request("shuffled", of=Path("of.parquet"), tokenizer=name, seed=1)
+    assert plan_map.plan_map(shuffled, folder, Path("s.parquet")).actions["mask"] == masked.height
+    with pytest.raises(ConfigError, match="--tokenizer: expected one, as --of masks spans"):
+        plan_map.plan_map(replace(shuffled, tokenizer=None), folder, Path("s.parquet"))
+
+
+def test_what_is_to_be_seen_first_stands_first_in_the_file_and_in_each_epoch() -> None:
+    request = plan_map.Request("order", fraction=0.34)
+    summary = plan_map.plan_map(request, mapped(), Path("plan.parquet"))
+    assert summary.actions == {"keep": 4, "early": 2}
+    pl.read_ndjson("my.jsonl").write_parquet("my.parquet")
+    ids = [12, 15, 10, 11, 13, 14]
+    for name in ("jsonl", "parquet"):
+        out = Path(f"curated.{name}")
+        export.export(export.Request(Path("plan.parquet"), Path(f"my.{name}"), out))
+    assert [row["id"] for row in records("curated.jsonl")] == ids
+    assert pl.read_parquet("curated.parquet")["id"].to_list() == ids
+    assert records("curated.jsonl")[0]["reason"] == "rank 1 of the 2 chosen by total_drop"
+    plan = Plan.load("plan.parquet")
+    rows = [{"id": 10 + i} for i in range(6)]
+    applied = plan.apply(rows)
+    assert [applied[i]["id"] for i in range(6)] == ids
+    sampler = plan.sampler(range(10, 16), seed=0)
+    epochs = [list(sampler) for _ in range(8)]
+    assert all({*epoch[:2]} == {2, 5} and {*epoch} == {*range(6)} for epoch in epochs)
+    # In random order both of those and of the others.
+    assert {tuple(epoch[:2]) for epoch in epochs} == {(2, 5), (5, 2)}
+    assert len({tuple(epoch[2:]) for epoch in epochs}) > 4
+
+
+def test_a_plan_does_what_a_person_listed() -> None:
+    Path("marks.jsonl").write_text(
+        '{"sample_id": "11", "action": "drop"}\n{"sample_id": "10", "action": "keep"}\n'
+    )
+    request, folder = plan_map.Request("listed", file=Path("marks.jsonl")), mapped()
+    plan_map.plan_map(request, folder, Path("plan.parquet"))
+    dropped = Plan.load("plan.parquet").table.filter(action="drop")
+    assert dropped.select("sample_id", "weight", "copies", "reason").rows() == [
+        ("11", 0.0, 0, "listed")
+    ]
+    for line, message in (
+        ('{"sample_id": "99", "action": "drop"}', "expected ids of the samples that are planned"),
+        ('{"sample_id": "10", "action": "mask"}', "expected a memorized span"),
+        ("10", r"marks\.jsonl:1: expected"),
+    ):
+        Path("marks.jsonl").write_text(line)
+        with pytest.raises(DataError, match=message):
+            plan_map.plan_map(request, folder, Path("plan.parquet"))
 
 
 def test_the_plan_may_not_take_the_place_of_the_map() -> None:
