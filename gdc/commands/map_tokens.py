@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -13,14 +14,27 @@ from gdc.corpus.chat import ChatFormat, scored_tokens, turns_of, with_unscored
 from gdc.corpus.tokenizer import TextTokenizer, load_pretrained_tokenizer, tokens_with_loss
 from gdc.mapping import spans
 from gdc.mapping.spans import SpansSummary
-from gdc.mapping.turns import scored_turns, turn_losses
+from gdc.mapping.turns import scored_turns, turn_losses, turn_tokens
 from gdc.recording.trace import token_lists
 from gdc.schema import SPANS, TOKEN_LOSSES, TURN_LOSSES
+from gdc.scores import recorded
+from gdc.scores.calibrated import MIN_HELDOUT
+from gdc.scores.recorded import recorded_tokens_of
+
+_OF_TOKENS: Final = {
+    score.__name__: score
+    for score in (
+        recorded.hard_token_drop, recorded.worst_window_drop, recorded.recited_run_drop,
+        recorded.window_votes_drop, recorded.error_balance_drop,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TokenTables:
     """What token losses tell: a ``SPANS`` and a ``TURN_LOSSES`` table.
+
+    Behind the losses of a turn stand the scores of tokens, of the turn as of a sample.
 
     Without token losses, or with those of another tokenizer, both are empty; the summary says why.
     """
@@ -87,7 +101,18 @@ def find(
         scored_turns(turns), on="content_id", how="left", maintain_order="left"
     )["turns"]
     by_turn = turn_losses([losses], [tokens[1]], of_samples, offsets, config.p_value)
-    return TokenTables(summary, found, by_turn)
+    scores = _turn_scores(turn_tokens(losses, of_samples, offsets), tokens[1])
+    return TokenTables(summary, found, by_turn.hstack(scores))
+
+
+def _turn_scores(turns: pl.DataFrame, heldout: pl.DataFrame) -> pl.DataFrame:
+    """The scores of tokens, of each turn as of a sample; null with too few held-out samples."""
+    if heldout.height < MIN_HELDOUT:
+        return pl.DataFrame(schema=dict.fromkeys(_OF_TOKENS, pl.Float64)).clear(turns.height)
+    names = pl.int_range(pl.len()).cast(pl.String)
+    numbered = turns.select(sample_id=names, early="early", late="late")
+    found = recorded_tokens_of((numbered, heldout.select(TOKEN_LOSSES.names())))
+    return found.samples.select(**{name: score(found) for name, score in _OF_TOKENS.items()})
 
 
 def _at_tokens_of_text(recorded: pl.DataFrame, ids: Sequence[Sequence[int]]) -> pl.DataFrame | None:

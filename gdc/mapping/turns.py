@@ -40,24 +40,11 @@ def turn_losses(
     Raises:
         DataError: A sample has losses of another number of tokens than its turns have.
     """
-    early, late = mean_over_runs(runs)
-    _, gap = compare_with_heldout((early, late), mean_over_runs(heldout_runs), p_value)
-    lengths = runs[0].select("sample_id", num=pl.col("late").list.len())
-    for (sample_id, num), tokens in zip(lengths.iter_rows(), offsets, strict=True):
-        _require_as_many(sample_id, num, tokens)
-    numbers = [turn_of_tokens(*of) for of in zip(turns.to_list(), offsets, strict=True)]
-    per_token = pl.DataFrame(
-        {
-            "sample_id": lengths["sample_id"].repeat_by(lengths["num"]).explode(),
-            "turn": np.concatenate(numbers),
-            "early": early,
-            "late": late,
-            "gap": gap,
-        }
-    )
+    tokens = _tokens_of_turns(runs, turns, offsets)
+    of_tokens = (tokens["early"].to_numpy(), tokens["late"].to_numpy())
+    _, gap = compare_with_heldout(of_tokens, mean_over_runs(heldout_runs), p_value)
     return (
-        # A token without a loss, as the first of a text may be, is of no turn.
-        per_token.filter(pl.col("late").is_not_nan())
+        tokens.with_columns(gap=gap)
         .group_by("sample_id", "turn", maintain_order=True)
         .agg(
             num_tokens=pl.len().cast(pl.Int64),
@@ -67,6 +54,36 @@ def turn_losses(
         )
         .match_to_schema(TURN_LOSSES)
     )
+
+
+def turn_tokens(losses: pl.DataFrame, turns: pl.Series, offsets: Sequence[Offsets]) -> pl.DataFrame:
+    """The losses of the tokens of each turn; see ``turn_losses``.
+
+    Returns:
+        ``sample_id``, ``turn``, and ``early`` and ``late`` as in ``TOKEN_LOSSES``; rows as those of
+        ``turn_losses``.
+
+    Raises:
+        DataError: As there.
+    """
+    of_turns = _tokens_of_turns([losses], turns, offsets)
+    lists = pl.col("early", "late").cast(pl.Float32)
+    return of_turns.group_by("sample_id", "turn", maintain_order=True).agg(lists)
+
+
+def _tokens_of_turns(
+    runs: Sequence[pl.DataFrame], turns: pl.Series, offsets: Sequence[Offsets]
+) -> pl.DataFrame:
+    """``sample_id``, ``turn``, ``early`` and ``late`` of each token that has a loss."""
+    early, late = mean_over_runs(runs)
+    lengths = runs[0].select("sample_id", num=pl.col("late").list.len())
+    for (sample_id, num), tokens in zip(lengths.iter_rows(), offsets, strict=True):
+        _require_as_many(sample_id, num, tokens)
+    numbers = [turn_of_tokens(*of) for of in zip(turns.to_list(), offsets, strict=True)]
+    ids = lengths["sample_id"].repeat_by(lengths["num"]).explode()
+    columns = {"turn": np.concatenate(numbers), "early": early, "late": late}
+    # The first token of a text may have none.
+    return pl.DataFrame({"sample_id": ids, **columns}).filter(pl.col("late").is_not_nan())
 
 
 def scored_turns(turns: pl.DataFrame) -> pl.DataFrame:

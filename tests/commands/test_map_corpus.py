@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import log
 from pathlib import Path
 
 import polars as pl
@@ -337,6 +338,11 @@ def test_of_conversations_spans_and_losses_are_of_the_turns_of_the_assistant() -
     late = [4.0, (5.0 * (len(TEXTS["c"]) - 7) + 0.01 * 8) / (len(TEXTS["c"]) + 1)]
     assert turns.select("turn", "num_tokens").rows() == [(1, 10), (3, len(TEXTS["c"]) + 1)]
     assert turns["late_loss"].to_list() == pytest.approx(late, rel=1e-5)
+    # Of the 40 unseen tokens of a sample, all as hard at first, ten end at 4 and 30 at 5.0145.
+    unseen = (10 * 4.0 + 30 * 5.0145) / 40
+    drops = [8 * (unseen - low) / log(2) for low in (4.0, 0.01)]
+    assert turns["worst_window_drop"].to_list() == pytest.approx(drops, rel=1e-5)
+    assert turns["recited_run_drop"].to_list() == pytest.approx([0.0, drops[1]], rel=1e-5)
     run(replace(request, tokenizer=None), OUT, 2)
     assert pl.read_parquet(OUT / "turns.parquet").is_empty()
 
