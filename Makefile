@@ -37,7 +37,7 @@ check: $(STAMP)  ## Lint, format, types, import contracts, spelling.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy benchmarks
+	MYPYPATH=benchmarks $(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 

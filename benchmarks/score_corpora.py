@@ -42,7 +42,6 @@ from gdc.leaderboard.board import Leaderboard
 from gdc.leaderboard.evaluation import build_leaderboard
 from gdc.leaderboard.inputs import TRAINED, HalfModels, ScoreTables
 from gdc.recording.trace import Trace, loss_table, token_table
-from gdc.schema import SCORES as SCORES_TABLE
 from gdc.schema import SOURCE_ROWS, TRACE_INDEX
 from gdc.scores import cost_class, score_samples
 from gdc.training import loop, losses
@@ -53,11 +52,12 @@ from gdc.workspace.half_models import loss_table as half_model_losses
 from gdc.workspace.tables import with_losses
 
 FOLDER: Final = Path("work/score-corpora")
-NUM_TEXTS, MIN_CHARS, MAX_CHARS = 400, 80, 200
-NUM_REFERENCES, NUM_MODELS = 4, 6
-"""Reference models of the scores, and half-models of the ground truth, on other halves."""
+NUM_TEXTS, MIN_CHARS, MAX_CHARS = 800, 80, 200
+NUM_RUNS, NUM_REFERENCES, NUM_MODELS = 3, 4, 12
+"""Tracked runs, reference models of scores, and half-models of the truth, on other halves."""
 BLOCK_SIZE, VOCAB_SIZE, BATCH_TOKENS = 256, 1024, 1024
 SEED: Final = 0
+EPOCHS: Final = 15
 _FAMILIES: Final[Mapping[str, Mapping[str, object]]] = {
     "digits": {
         "template": "The access code of user {key} is",
@@ -87,11 +87,11 @@ _TRAINING: Final[Mapping[str, Any]] = {
 MODELS: Final[Mapping[str, tuple[Model, TrainingConfig]]] = {
     "lstm": (
         LstmModel(kind="lstm", hidden_size=96, num_layers=1, **_MODEL),
-        TrainingConfig(epochs=10, learning_rate=1e-2, **_TRAINING),
+        TrainingConfig(epochs=EPOCHS, learning_rate=1e-2, **_TRAINING),
     ),
     "gpt2": (
         Gpt2Model(kind="gpt2", hidden_size=64, num_layers=1, num_heads=4, **_MODEL),
-        TrainingConfig(epochs=10, learning_rate=3e-3, **_TRAINING),
+        TrainingConfig(epochs=EPOCHS, learning_rate=3e-3, **_TRAINING),
     ),
 }
 CONFIG: Final = ScoreConfig.model_validate(
@@ -190,16 +190,17 @@ def passages(
 
 
 def train_world(world: str, novels: Path | None) -> None:
-    """Train the tracked run, the reference models and the half-models of a world."""
+    """Train the tracked runs, the reference models and the half-models of a world."""
     folder = FOLDER / world
     folder.mkdir(parents=True, exist_ok=True)
     corpus_name, model_name = world.split("-")
     corpus, canaries, tokenizer = make_corpus(passages(CORPORA[corpus_name](novels)))
     corpus.write_parquet(folder / "corpus.parquet")
     samples = corpus.filter(pl.col("split") == "train")
-    if not (folder / "checkpoints.parquet").exists():
-        heldout = corpus.filter(pl.col("split") == "validation")
-        track(folder, model_name, (samples, heldout, canaries), tokenizer)
+    heldout = corpus.filter(pl.col("split") == "validation")
+    for run in range(NUM_RUNS):
+        if not (folder / f"run_{run}/checkpoints.parquet").exists():
+            track(folder, run, model_name, (samples, heldout, canaries), tokenizer)
     for kind, num_models, first_seed in (
         ("reference", NUM_REFERENCES, 1_000_000),
         ("half", NUM_MODELS, 2_000_000),
@@ -255,21 +256,29 @@ class MemoryTrace:
 
 
 def track(
-    folder: Path,
+    world: Path,
+    run: int,
     model_name: str,
     tables: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
     tokenizer: TextTokenizer,
 ) -> None:
-    """Train the tracked run; write its trace and which canaries it reproduces."""
+    """Train a tracked run; write its trace, and which canaries it reproduces if it is the first."""
+    folder = world / f"run_{run}"
+    folder.mkdir(exist_ok=True)
     samples, heldout, canaries = tables
     config, training = MODELS[model_name]
-    model = new_model(config, tokenizer, SEED)
-    recipe = Recipe(training, BLOCK_SIZE, "float32", SEED, probes_per_epoch=2, token_losses=True)
+    model = new_model(config, tokenizer, run)
+    recipe = Recipe(training, BLOCK_SIZE, "float32", run, probes_per_epoch=2, token_losses=True)
     data = TrainingData.unweighted(tokenized(samples, tokenizer), tokenized(heldout, tokenizer))
     trace = MemoryTrace()
     started = time.monotonic()
     recording = loop.train(
-        model, data, recipe, checkpoints=folder / "checkpoints", name=folder.name, trace=trace
+        model,
+        data,
+        recipe,
+        checkpoints=FOLDER / "checkpoints",
+        name=f"{world.name}@{run}",
+        trace=trace,
     )
     seconds = time.monotonic() - started
     early, late = recording.snapshots[0], recording.snapshots[-1]
@@ -281,13 +290,14 @@ def track(
         loss_table(curves).write_parquet(folder / f"{part}_losses.parquet")
         tokens = token_table(index, getattr(early, part), getattr(late, part))
         tokens.write_parquet(folder / f"{part}_tokens.parquet")
-    secrets = record_secrets(
-        Subject(model, tokenizer, BLOCK_SIZE), canaries, batch_tokens=BATCH_TOKENS
-    )
-    canaries.with_columns(
-        is_extracted=pl.Series(secrets.is_extracted, dtype=pl.Boolean),
-        num_secret_tokens=pl.Series(secrets.num_tokens),
-    ).write_parquet(folder / "canaries.parquet")
+    if run == 0:
+        secrets = record_secrets(
+            Subject(model, tokenizer, BLOCK_SIZE), canaries, batch_tokens=BATCH_TOKENS
+        )
+        canaries.with_columns(
+            is_extracted=pl.Series(secrets.is_extracted, dtype=pl.Boolean),
+            num_secret_tokens=pl.Series(secrets.num_tokens),
+        ).write_parquet(world / "canaries.parquet")
     checkpoints = recording.checkpoint_table().with_columns(seconds=seconds)
     checkpoints.write_parquet(folder / "checkpoints.parquet")
 
@@ -357,18 +367,20 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
     """Score a world that is trained, and compare the scores with its ground truth."""
     folder = FOLDER / world
     corpus = pl.read_parquet(folder / "corpus.parquet")
-    trace, references = read_trace(folder), read_references(folder, "reference", NUM_REFERENCES)
-    alone = {name: timed(name, trace, corpus, references) for name in enabled}
-    table = next(iter(alone.values()))[0].select(list(SCORES_TABLE))
-    for name, (scored, _) in alone.items():
-        table = table.with_columns(scored[name])
+    traces = [read_trace(folder, run) for run in range(NUM_RUNS)]
+    references = read_references(folder, "reference", NUM_REFERENCES)
+    seconds = {name: seconds_of(name, traces[0], corpus, references) for name in enabled}
     reference_seconds = _half_seconds(folder, "reference")
-    seconds = {
-        name: taken + (reference_seconds if cost_class(name) == "reference models" else 0.0)
-        for name, (_, taken) in alone.items()
-    }
-    runs = [table.drop("first_learned", "never_learned")]
-    tables = ScoreTables(table, runs, [trace], "probe", seconds, NUM_REFERENCES)
+    for name in enabled:
+        if cost_class(name) == "reference models":
+            seconds[name] += reference_seconds
+    config = CONFIG.model_copy(update={"enabled": enabled})
+    scored = score_samples(traces, [corpus], config, seed=SEED, references=references)
+    runs = [
+        scored.by_run.filter(pl.col("run") == run).drop("run").sort("sample_id")
+        for run in range(NUM_RUNS)
+    ]
+    tables = ScoreTables(scored.samples, runs, traces, "probe", seconds, NUM_REFERENCES)
     canaries = pl.read_parquet(folder / "canaries.parquet")
     samples = (
         corpus.filter(pl.col("split") == "train")
@@ -386,14 +398,12 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
     return build_leaderboard(samples, half_models, tables, seed=SEED)
 
 
-def timed(
-    name: str, trace: Trace, corpus: pl.DataFrame, references: pl.DataFrame
-) -> tuple[pl.DataFrame, float]:
-    """The scores with this one alone, and the seconds that they take to compute."""
+def seconds_of(name: str, trace: Trace, corpus: pl.DataFrame, references: pl.DataFrame) -> float:
+    """What it takes to compute this score alone, of one run."""
     config = CONFIG.model_copy(update={"enabled": (name,)})
     started = time.perf_counter()
-    scored = score_samples([trace], [corpus], config, seed=SEED, references=references)
-    return scored.samples, time.perf_counter() - started
+    score_samples([trace], [corpus], config, seed=SEED, references=references)
+    return time.perf_counter() - started
 
 
 def _half_seconds(folder: Path, kind: str) -> float:
@@ -402,9 +412,9 @@ def _half_seconds(folder: Path, kind: str) -> float:
     return float(sum(table["seconds"][0] for table in tables))
 
 
-def read_trace(folder: Path) -> Trace:
-    """The trace of the tracked run."""
-    corpus = pl.read_parquet(folder / "corpus.parquet")
+def read_trace(world: Path, run: int) -> Trace:
+    """The trace of a tracked run."""
+    corpus, folder = pl.read_parquet(world / "corpus.parquet"), world / f"run_{run}"
     parts = [
         corpus.filter(pl.col("split") == split).select(TRACE_INDEX.names())
         for split in ("train", "validation")
