@@ -68,16 +68,21 @@ def write_base() -> None:
     GPT2LMHeadModel(config).save_pretrained("base")
 
 
-def tune(file: str, folder: str, trace: str | None = None) -> None:
-    """Tune adapters with TRL on the rows of a file, and save the model with them in it."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    rows = datasets.Dataset.from_list(
+def rows_of(file: str) -> datasets.Dataset:
+    """Ids and turns alone."""
+    return datasets.Dataset.from_list(
         [
             {name: row[name] for name in ("id", "messages")}
             for row in map(json.loads, Path(file).read_text().splitlines())
         ]
     )
+
+
+def tune(file: str, folder: str, trace: str | None = None) -> None:
+    """Tune adapters with TRL on the rows of a file, and save the model with them in it."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rows = rows_of(file)
     arguments = SFTConfig(
         output_dir="out", max_steps=NUM_STEPS, learning_rate=2e-2, warmup_steps=20,
         per_device_train_batch_size=12,
@@ -97,7 +102,9 @@ def tune(file: str, folder: str, trace: str | None = None) -> None:
         peft_config=lora,
     )
     if trace is not None:
-        gdc.TraceCallback(trace, rows, probe_every=NUM_STEPS // 4).attach(trainer)
+        gdc.TraceCallback(
+            trace, rows, rows_of("held.jsonl"), probe_every=NUM_STEPS // 4, token_losses=True
+        ).attach(trainer)
     trainer.train()
     adapted: Any = trainer.model
     adapted.merge_and_unload().save_pretrained(folder)
@@ -128,6 +135,19 @@ def retrained(rule: str) -> float:
     return extracted(rule)
 
 
+def require_losses_of_turns(first: pl.DataFrame) -> None:
+    """The tokens that TRL trained on are what the assistant says in the texts of the map."""
+    turns = pl.read_parquet("map/turns.parquet")
+    mapped = pl.read_parquet("map/samples.parquet").select("sample_id", "final_loss")
+    both = turns.join(mapped, on="sample_id")
+    assert (turns.height, both.height) == (124, 124)
+    expected = (-both["final_loss"]).to_list()
+    assert both["late_loss"].to_list() == pytest.approx(expected, rel=1e-5)
+    peaks = turns.join(first, on="sample_id", how="semi")["worst_window_drop"]
+    others = turns.join(first, on="sample_id", how="anti")["worst_window_drop"]
+    assert peaks.to_numpy().mean() > others.to_numpy().mean()
+
+
 @pytest.mark.slow
 def test_secrets_that_an_assistant_says_are_found_in_a_lora_run_and_planned_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -149,10 +169,13 @@ def test_secrets_that_an_assistant_says_are_found_in_a_lora_run_and_planned_away
     gdc_(*mapped, *judged, "--out", "judged")
     cards = json.loads(Path("judged/report.json").read_text())["calibration"]["cards"]
     assert "final_loss" in {card["score"] for card in cards}
-    told = gdc_(*mapped, "--axis", "final_loss", "--out", "map", "--limit", "64")
+    told = gdc_(
+        *mapped, "--axis", "final_loss", "--tokenizer", "tuned", "--out", "map", "--limit", "64"
+    )
     first = pl.read_parquet("map/samples.parquet").filter(pl.col("rank") <= 64)
     assert first["text"].str.contains("Continue.").sum() >= 58
     assert "Continue." in told
+    require_losses_of_turns(first)
 
     after = {rule: retrained(rule) for rule in ("top-fraction", "random")}
     assert after["top-fraction"] <= before / 10
