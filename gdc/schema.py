@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "reserved"]
 Quadrant = Literal["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"]
-Action = Literal["keep", "drop", "weight", "copy", "mask", "early", "live"]
+Action = Literal["keep", "drop", "weight", "copy", "mask", "early", "live", "private"]
 QUADRANTS: Final[tuple[str, ...]] = get_args(Quadrant)
 # Those above the memorization threshold.
 FLAGGED: Final = ("hotspot-memorized", "noisy-outlier")

@@ -110,6 +110,29 @@ class LiveArm(Section):
     weight: float = Field(ge=0, lt=1, description="Theirs in the next pass; 0: no loss.")
 
 
+class DpSgdArm(Section):
+    """Train with a bound on what any one text can change: clipped gradients and noise."""
+
+    rule: Literal["dp-sgd"]
+    clip_norm: float = Field(gt=0, description="Largest norm of the gradient of one text.")
+    noise_multiplier: float | None = Field(
+        gt=0, description="Standard deviation of the noise in clipping norms; null: by epsilon."
+    )
+    epsilon: float | None = Field(
+        gt=0, description="What the noise is chosen for; null: noise_multiplier gives it."
+    )
+    delta: float = Field(gt=0, lt=1, description="Probability with which epsilon may fail.")
+
+    @model_validator(mode="after")
+    def _one_of_noise_and_epsilon(self) -> Self:
+        if (self.noise_multiplier is None) == (self.epsilon is None):
+            raise ValueError(
+                "expected either noise_multiplier or epsilon, and null for the other, got "
+                f"{self.noise_multiplier} and {self.epsilon}"
+            )
+        return self
+
+
 class ListedArm(Section):
     """What a person decided, sample by sample; samples that the file does not name are kept."""
 
@@ -136,7 +159,14 @@ class ShuffledArm(Section):
 
 
 ScoreArm = (
-    NoneArm | QuadrantsArm | TopFractionArm | WeightByScoreArm | RandomArm | OrderArm | LiveArm
+    NoneArm
+    | QuadrantsArm
+    | TopFractionArm
+    | WeightByScoreArm
+    | RandomArm
+    | OrderArm
+    | LiveArm
+    | DpSgdArm
 )
 Arm = Annotated[
     ScoreArm
@@ -180,11 +210,11 @@ class InterveneConfig(Section):
 
     def makes_data(self, arm: str) -> bool:
         """Whether a data set can show what the arm does."""
-        return not isinstance(self.rule_of(arm), OrderArm | LiveArm)
+        return not isinstance(self.rule_of(arm), OrderArm | LiveArm | DpSgdArm)
 
     @model_validator(mode="after")
     def _shuffled_arms_have_a_plan_to_deal(self) -> Self:
-        never = ShuffledArm | ListedArm
+        never = ShuffledArm | ListedArm | DpSgdArm
         plans = sorted(name for name, arm in self.arms.items() if not isinstance(arm, never))
         for name, arm in self.arms.items():
             if isinstance(arm, ShuffledArm) and arm.of not in plans:

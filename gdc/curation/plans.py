@@ -16,6 +16,7 @@ from gdc.config import (
     Arm,
     CapCopiesArm,
     DedupArm,
+    DpSgdArm,
     LiveArm,
     NoneArm,
     OrderArm,
@@ -75,6 +76,8 @@ def make_plan(arm: ScoreArm, scored: pl.LazyFrame, *, seed: int) -> pl.LazyFrame
         plan = _order(arm, scored)
     elif isinstance(arm, LiveArm):
         plan = _live(arm, scored)
+    elif isinstance(arm, DpSgdArm):
+        plan = _private(arm, scored)
     else:
         plan = _random(arm, scored, seed)
     return _unmasked(plan.with_columns(pl.col("copies").cast(pl.Int64)))
@@ -358,6 +361,19 @@ def _live(arm: LiveArm, scored: pl.LazyFrame) -> pl.LazyFrame:
     reason = f"in the {100 * arm.fraction:g} % of a pass with the highest contrast: {arm.weight:g}"
     return scored.select(
         "sample_id", action=pl.lit("live"), weight=1.0, copies=1, reason=pl.lit(reason)
+    )
+
+
+def _private(arm: DpSgdArm, scored: pl.LazyFrame) -> pl.LazyFrame:
+    # Every number of the rule, as for live.
+    noise = (
+        f"epsilon {arm.epsilon:g}"
+        if arm.noise_multiplier is None
+        else f"noise of {arm.noise_multiplier:g} such norms"
+    )
+    reason = f"gradient norm up to {arm.clip_norm:g}, {noise}, delta {arm.delta:g}"
+    return scored.select(
+        "sample_id", action=pl.lit("private"), weight=1.0, copies=1, reason=pl.lit(reason)
     )
 
 

@@ -17,7 +17,7 @@ from gdc.schema import PLAN, require
 from gdc.statistics.label_weights import weigh_labels
 
 _NUM_SHOWN: Final = 3
-_OF_TRAINING: Final = "live"
+_OF_TRAINING: Final = ("live", "private")
 # A row of any data set, with fields of any type.
 Row = Mapping[str, Any]
 
@@ -51,10 +51,10 @@ class Plan:
                 f"plan: expected every sample once, got {repeated[0]!r} in two rows or more. Make "
                 "it again: gdc plan."
             )
-        if (table["action"] == _OF_TRAINING).any():
+        if len(odd := table.filter(pl.col("action").is_in(_OF_TRAINING))["action"]):
             raise ConfigError(
-                f"plan: expected one that a data set can show, got action {_OF_TRAINING!r}, which "
-                "only stage retrain does. Take the plan of an arm of another rule than live."
+                f"plan: expected one that a data set can show, got action {odd[0]!r}, which only "
+                "stage retrain does. Take the plan of an arm of another rule than live or dp-sgd."
             )
         self.table = table
 

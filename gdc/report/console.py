@@ -57,7 +57,8 @@ def _arms_markdown(report: Report) -> str:
         "of the rare tenth",
     ]  # fmt: skip
     return markdown_tables.table(
-        heading, [[name, *_arm_cells(audits)] for name, audits in _audited(report)]
+        heading,
+        [[_name(report, name), *_arm_cells(audits)] for name, audits in _audited(report)],
     )
 
 
@@ -65,6 +66,12 @@ def _audited(report: Report) -> list[tuple[str, ArmAudits]]:
     """The audits in the order of the arms; JSON has them by name."""
     names = [arm.arm for arm in report.arms if arm.arm in report.arm_audits]
     return [(name, report.arm_audits[name]) for name in names]
+
+
+def _name(report: Report, name: str) -> str:
+    """The arm, with the epsilon that its training gives."""
+    epsilon = next(arm.epsilon for arm in report.arms if arm.arm == name)
+    return name if epsilon is None else f"{name}, epsilon {number(epsilon)}"
 
 
 def _arm_cells(arm: ArmAudits) -> list[str]:

@@ -28,7 +28,7 @@ from gdc.statistics.bootstrap import Estimate, share_interval
 _TOP_SHARE: Final = 0.1
 # What a plan may do to a sample of a data set; in training it may do more.
 DATA_ACTIONS: Final = ("keep", "weight", "copy", "mask", "drop")
-ACTIONS: Final = (*DATA_ACTIONS, "early", "live")
+ACTIONS: Final = (*DATA_ACTIONS, "early", "live", "private")
 
 
 def count_corpus(tables: ReportTables) -> CorpusCounts:

@@ -234,23 +234,28 @@ def save(  # noqa: PLR0913  # what was trained, and of which cell
     arm: str,
     seed: int,
     weights: pl.DataFrame | None = None,
+    numbers: JsonObject | None = None,
 ) -> None:
-    """Write the model folder, with a ``LAST_WEIGHTS`` table if given; log it, curves by step."""
+    """Write the model folder, with a ``LAST_WEIGHTS`` table if given; log it, curves by step.
+
+    More ``numbers`` stand in ``training.json`` beside those of the recording.
+    """
     heldout = [
         (step, loss)
         for (_, step, *_), loss in zip(recording.checkpoints, recording.heldout_means, strict=True)
     ]
-    numbers = {
+    all_numbers = {
         "num_steps": recording.curve[-1][0],
         "num_masked_tokens": recording.num_masked_tokens,
+        **(numbers or {}),
     }
     path = paths.model_path(arm, seed)
     with durable.new_folder(path) as folder:
         models.save_model(model, folder)
-        files.write_json(folder / "training.json", numbers)
+        files.write_json(folder / "training.json", all_numbers)
         if weights is not None:
             table_files.write_parquet(folder / "weights.parquet", weights)
     stage.log_curve("train_loss", recording.curve)
     stage.log_curve("heldout_loss_mean_over_samples", heldout)
-    stage.log_metrics(numbers)
+    stage.log_metrics(all_numbers)
     stage.log_model(path)

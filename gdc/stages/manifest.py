@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-from gdc.config import ListedArm, Params
+from gdc.config import DpSgdArm, ListedArm, Params
 from gdc.corpus import sources
 from gdc.corpus.sources import unread
 from gdc.curation.listed import read_listed
+from gdc.errors import ConfigError
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.table_files import checksum
 from gdc.stages.runner import run
@@ -56,6 +58,7 @@ def contents() -> dict[Path, JsonObject]:
     params = files.load_params()
     # The stages after this one would delete it.
     outputs.require_outside_outputs(params)
+    _require_accountant(params)
     ingest = params.ingest
     left_out = unread.summarize(sources.find_unread(ingest.source))
     more = {"unread": left_out} if left_out else {}
@@ -66,6 +69,16 @@ def contents() -> dict[Path, JsonObject]:
         paths.PRETRAINED: sources.fingerprint_pretrained(ingest.tokenizer),
         paths.LISTED: _listed_files(params),
     }
+
+
+def _require_accountant(params: Params) -> None:
+    """Before anything is trained: it is an extra."""
+    for name in params.retrain.arms:
+        if isinstance(params.intervene.arms[name], DpSgdArm) and find_spec("opacus") is None:
+            raise ConfigError(
+                f"intervene.arms.{name}: dp-sgd needs the package opacus, which is not installed. "
+                "Install it: pip install 'gendatacarto[privacy]'."
+            )
 
 
 def _listed_files(params: Params) -> dict[str, str]:

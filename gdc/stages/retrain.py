@@ -6,16 +6,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.config import InterveneConfig, LiveArm, ShuffledArm
+from gdc.config import Arm, DpSgdArm, InterveneConfig, LiveArm, ShuffledArm
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.curation.live import LiveWeights
 from gdc.filesystem import scratch
+from gdc.filesystem.json_values import JsonObject
 from gdc.schema import LAST_WEIGHTS
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts
-from gdc.training.recipe import TrainingData, count_steps
+from gdc.training.private import Accountant, Privacy, count_batches
+from gdc.training.recipe import Recipe, TrainingData, count_steps
 from gdc.training.recording import Recording
 from gdc.workspace import files, paths, tables
 
@@ -50,6 +52,7 @@ def main() -> None:
         if params.retrain.match == "steps":
             full = TrainingData.unweighted(texts, heldout)
             recipe = replace(recipe, num_steps=count_steps(full, recipe))
+        recipe, privacy = _made_private(recipe, data, params.intervene.arms[cell.arm])
         name = f"retrain@{cell.arm}-{cell.seed}"
         model, recording = fitting.fit(
             params, tokenizer, data, recipe, group=group, name=name, stage=stage
@@ -58,7 +61,15 @@ def main() -> None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
             stage.log_dataset(f"plan/{cell.arm}", paths.plan_path(cell.arm), "training")
             weights = _last_weights(samples, recording)
-            fitting.save(model, recording, stage, arm=cell.arm, seed=cell.seed, weights=weights)
+            fitting.save(
+                model,
+                recording,
+                stage,
+                arm=cell.arm,
+                seed=cell.seed,
+                weights=weights,
+                numbers=privacy,
+            )
 
 
 def _early(samples: pl.DataFrame) -> NDArray[np.bool_] | None:
@@ -72,6 +83,21 @@ def _revision(config: InterveneConfig, arm: str, seed: int) -> LiveWeights | Non
     rule = config.rule_of(arm)
     by_chance = isinstance(config.arms[arm], ShuffledArm)
     return LiveWeights(rule, seed, by_chance) if isinstance(rule, LiveArm) else None
+
+
+def _made_private(recipe: Recipe, data: TrainingData, arm: Arm) -> tuple[Recipe, JsonObject]:
+    """The recipe with the privacy of an arm ``dp-sgd``, and what that gives; others: as it is."""
+    if not isinstance(arm, DpSgdArm):
+        return recipe, {}
+    num_batches = count_batches(data.windows(recipe.block_size), recipe.config.batch_tokens)
+    num_steps = recipe.num_steps or num_batches * recipe.config.epochs
+    accountant = Accountant(1 / num_batches, num_steps, arm.delta)
+    noise = arm.noise_multiplier
+    if noise is None:
+        assert arm.epsilon is not None  # noqa: S101 - the config has one of the two
+        noise = accountant.noise_for(arm.epsilon)
+    numbers = {"epsilon": accountant.epsilon(noise), "noise_multiplier": noise}
+    return replace(recipe, privacy=Privacy(arm.clip_norm, noise)), numbers
 
 
 def _last_weights(samples: pl.DataFrame, recording: Recording) -> pl.DataFrame | None:

@@ -5,7 +5,7 @@ Tensors: B windows of a batch, T positions, N predicted tokens of the batch end 
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from gdc.training.losses import (
     token_losses,
     weighted_loss,
 )
+from gdc.training.private import set_private_gradients
 from gdc.training.recipe import Recipe, TrainingData, count_steps, epoch_batches, learning_rate
 from gdc.training.recording import Recording, TokenSnapshot, TraceSink
 
@@ -57,6 +58,9 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
     the model once more after the update, in training mode with the dropout of its first pass, so
     that only the update makes the difference. Neither changes a bit of the training.
 
+    With ``recipe.privacy`` an update is made of clipped gradients of single texts and noise. A text
+    is in a pass several times or never: its online loss is the last one, or NaN.
+
     Several processes divide each batch among them, so batches are as large as those of one
     process. Weights and losses then differ from those of one process only by the rounding of sums,
     and with dropout by its draws, which each process makes on its own. All processes end with the
@@ -76,7 +80,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
         watch: Called after each step with what is recorded so far.
 
     Raises:
-        ConfigError: ``recipe.self_influence`` with several processes.
+        ConfigError: ``recipe.self_influence`` or ``recipe.privacy`` with several processes.
         DataError: No sample is left to train on, or the loss is no longer finite.
     """
     trainer = Trainer(model, data, recipe, trace, group)
@@ -157,7 +161,8 @@ class Trainer:
         """Take one optimizer step and record what is due; returns the tokens it predicted."""
         batch = self.batches[self.batch_index]
         rate = learning_rate(self.recipe.config, self.step, self.num_steps)
-        loss = self._optimize(batch, rate)
+        optimize = self._optimize if self.recipe.privacy is None else self._optimize_privately
+        loss = optimize(batch, rate)
         self.step += 1
         self.batch_index += 1
         self.recording.curve.append((self.step, loss))
@@ -314,15 +319,42 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the ranks, and the losses of their shares must be summed.
         (loss * self.group.world_size).backward()  # type: ignore[no-untyped-call]  # torch's
-        nn.utils.clip_grad_norm_(self.ddp_model.parameters(), self.recipe.config.clip_norm)
-        for param_group in self.optimizer.param_groups:
-            param_group["lr"] = rate
-        self.optimizer.step()
+        self._update(rate)
         if len(local):
             self._keep_window_losses(local, nll_N.detach(), row_N)
         if self.recipe.self_influence:
             self._add_window_gains(local, nll_N.detach(), row_N, rng)
         return batch_loss
+
+    def _optimize_privately(self, batch: NDArray[np.int64], rate: float) -> float:
+        assert self.recipe.privacy is not None  # noqa: S101 - the caller looks
+        text_losses: list[float] = []
+
+        def losses() -> Iterator[Tensor]:
+            sequence = self.windows.sequence[batch]
+            for text in np.unique(sequence):
+                windows = batch[sequence == text]
+                nll_N, row_N = self.forward(windows)
+                weight_N = self._token_weights(windows)
+                loss = weighted_loss(nll_N, weight_N, weight_N)
+                text_losses.append(float(loss.detach()))
+                self._keep_window_losses(windows, nll_N.detach(), row_N)
+                yield loss
+
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        num_texts = len(np.unique(self.windows.sequence))
+        set_private_gradients(trained, losses(), self.recipe.privacy, num_texts / len(self.batches))
+        # A batch may be empty; the step is taken with the noise alone.
+        batch_loss = self._reduce_loss(float(np.mean(text_losses)) if text_losses else 0.0)
+        self._require_finite(bool(np.isfinite(batch_loss)))
+        self._update(rate)
+        return batch_loss
+
+    def _update(self, rate: float) -> None:
+        nn.utils.clip_grad_norm_(self.ddp_model.parameters(), self.recipe.config.clip_norm)
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = rate
+        self.optimizer.step()
 
     def _reduce_loss(self, loss: float) -> float:
         """Loss of the whole batch; the main rank's clock decides when all ranks save."""
@@ -395,8 +427,13 @@ class Trainer:
             self.weights = self.data.revision(*np.stack(self.passes, axis=1))
 
     def _reduce_window_losses(self) -> NDArray[np.float64]:
-        """Loss of each window in an epoch that has ended, whichever rank trained on it."""
+        """Loss of each window in an epoch that has ended, whichever rank trained on it.
+
+        With privacy NaN for those in no batch.
+        """
         local = self.window_nll.double().cpu().numpy()
+        if self.recipe.privacy is not None:
+            return np.asarray(local)
         num_seen = self.group.all_reduce((~np.isnan(local)).astype(np.int64))
         assert (num_seen == 1).all()  # noqa: S101 - a batch is divided among the ranks
         return self.group.all_reduce(np.nan_to_num(local))
@@ -433,8 +470,10 @@ class Trainer:
 
 
 def _require_one_process(recipe: Recipe, group: Group) -> None:
-    if recipe.self_influence and group.world_size > 1:
-        raise ConfigError(
-            f"train.self_influence: expected one process, got {group.world_size}. Set it to "
-            "false, or unset GDC_LAUNCHER."
-        )
+    asked = {"train.self_influence": recipe.self_influence, "rule dp-sgd": recipe.privacy}
+    for name, is_asked in asked.items():
+        if is_asked and group.world_size > 1:
+            raise ConfigError(
+                f"{name}: expected one process, got {group.world_size}. Leave it out, or unset "
+                "GDC_LAUNCHER."
+            )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gdc.config import TrainingConfig
 from gdc.errors import DataError
 from gdc.training.batches import TokenizedTexts, Windows, cut_windows, plan_batches
+from gdc.training.private import Privacy, count_batches, poisson_batches
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Recipe:
     token_losses: bool = False  # record the first probe and the last step token by token
     self_influence: bool = False  # record by how much each step lowers its own samples' losses
     base_losses: bool = False  # record the samples' losses before the first step
+    privacy: Privacy | None = None  # of the texts; None: none
 
 
 class Revision(Protocol):
@@ -94,14 +96,18 @@ def epoch_batches(
 ) -> Sequence[NDArray[np.int64]]:
     """Indices into ``windows`` of each batch of an epoch, in the order of training.
 
+    With ``recipe.privacy`` they are those of ``poisson_batches``, else each window is in one.
+
     Args:
         windows: Of one epoch.
         recipe: The seed and the size of a batch.
         epoch: Number of the epoch, from 0.
-        early: Whether each text comes before all others; None: no order.
+        early: Whether each text comes before all others; None: no order. With privacy not heeded.
     """
     rng = np.random.default_rng([recipe.seed, epoch])
     size = recipe.config.batch_tokens
+    if recipe.privacy is not None:
+        return poisson_batches(windows, count_batches(windows, size), rng)
     if early is None:
         return plan_batches(windows.length, size, rng)
     is_early = early[windows.sequence]

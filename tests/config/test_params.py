@@ -21,6 +21,9 @@ SHIPPED = [REPOSITORY / paths.PARAMS, *PRESETS]
 
 KEEP = {"rule": "none"}
 MASK = {"rule": "mask-spans"}
+PRIVATE = {
+    "rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": None, "epsilon": 8, "delta": 1e-5,
+}  # fmt: skip
 LIVE = {"rule": "live", "fraction": 0.1, "weight": 0}
 ORDER = {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.1}
 WORDS = {"prefix_words": 2, "secret_words": 2, "repeats": [1], "per_level": 1, "num_twins": 0}
@@ -150,6 +153,29 @@ def test_the_repository_runs_the_docs_preset() -> None:
             },
             r"retrain\.arms: \['live'\] change how a model is trained, .*data/curated",
             id="no arm to make the curated data",
+        ),
+        pytest.param(
+            {"intervene.arms.dp": {**PRIVATE, "noise_multiplier": 1}},
+            r"intervene\.arms\.dp\.dp-sgd: .*either noise_multiplier or epsilon, .*got 1.0 and 8.0",
+            id="noise that is given twice",
+        ),
+        pytest.param(
+            {"intervene.arms.dp": {**PRIVATE, "epsilon": None}},
+            r"either noise_multiplier or epsilon, .*got None and None",
+            id="noise that is not given",
+        ),
+        pytest.param(
+            {
+                "intervene.arms.dp": PRIVATE,
+                "intervene.arms.chance": {"rule": "shuffled", "of": "dp"},
+            },
+            r"intervene\.arms\.chance\.of: expected one of .*, got 'dp'",
+            id="privacy dealt out by chance",
+        ),
+        pytest.param(
+            {"intervene.arms.dp": PRIVATE, "intervene.curated_arm": "dp"},
+            r"curated_arm: dp changes how a model is trained, which no data set shows",
+            id="curated data by privacy",
         ),
         pytest.param(
             {"train.seeds": [0, 2], "retrain.seeds": [1, 2]},

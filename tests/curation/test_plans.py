@@ -77,6 +77,9 @@ arms = st.one_of(
         {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.25}
     ),
     st.just({"rule": "live", "fraction": 0.25, "weight": 0.0}),
+    st.just(
+        {"rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 0.5, "epsilon": None, "delta": 0.01}
+    ),
 )
 
 
@@ -133,6 +136,21 @@ def test_a_live_plan_says_every_number_of_its_rule_so_that_a_change_of_one_train
     assert plans[0]["weight"].to_list() == [1.0] * 5
     every = plans + [shuffled_live_plan(table.lazy()).collect() for table in plans]
     assert len({table["reason"][0] for table in every}) == 8
+
+
+def test_a_private_plan_says_every_number_of_its_rule() -> None:
+    """For the same reason."""
+    numbers = {"rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 2, "epsilon": None}
+    private = [
+        {**numbers, "delta": 0.01},
+        {**numbers, "delta": 0.01, "clip_norm": 1.5},
+        {**numbers, "delta": 0.01, "noise_multiplier": 0.5},
+        {**numbers, "delta": 0.01, "noise_multiplier": None, "epsilon": 2},
+        {**numbers, "delta": 0.02},
+    ]
+    plans = [plan(arm, FIVE) for arm in private]
+    assert {tuple(table["action"]) for table in plans} == {("private",) * 5}
+    assert len({table["reason"][0] for table in plans}) == 5
 
 
 def test_an_arm_that_names_the_axis_reads_the_score_that_is_the_axis() -> None:

@@ -103,10 +103,11 @@ def test_ids_that_a_plan_lacks_and_files_that_are_no_plans_are_refused(
         Plan(pl.concat([plan.table, plan.table]))
 
 
-def test_a_plan_that_changes_how_a_model_is_trained_is_refused() -> None:
+@pytest.mark.parametrize("action", ["live", "private"])
+def test_a_plan_that_changes_how_a_model_is_trained_is_refused(action: str) -> None:
     rows: list[tuple[object, ...]] = [("0", "keep", 1.0, 1, "r", [])]
-    rows += [("1", "live", 1.0, 1, "r", [])]
-    with pytest.raises(ConfigError, match="a data set can show, got action 'live', which"):
+    rows += [("1", action, 1.0, 1, "r", [])]
+    with pytest.raises(ConfigError, match=f"a data set can show, got action '{action}', which"):
         Plan(pl.DataFrame(rows, schema=PLAN, orient="row"))
 
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,15 @@ def test_arms_come_in_the_order_of_the_params_with_every_interval() -> None:
         "| none | 50 % [25 %, 100 %] | 100 % [50 %, 200 %] |",
         "| half | 25 % [12.5 %, 50 %] | 100 % [50 %, 200 %] |",
     ]
+
+
+def test_the_epsilon_of_a_private_arm_stands_beside_its_name() -> None:
+    report = report_with({"none": audits_of(0.5, None), "dp": audits_of(0.0, around(-0.5))})
+    none, private = report.arms
+    known = report.model_copy(update={"arms": [none, replace(private, epsilon=7.98)]})
+    lines = console.markdown(known).splitlines()
+    assert lines[2].startswith("| none |")
+    assert lines[3].startswith("| dp, epsilon 7.98 |")
 
 
 def test_without_planted_canaries_there_is_no_table_of_them() -> None:
