@@ -6,7 +6,7 @@ import pytest
 
 from flows import dry_run
 from gdc.commands import estimate
-from gdc.config import Params, TextSource
+from gdc.config import InterveneConfig, Params, TextSource
 from gdc.workspace import files, paths
 from tasks.graph import Graph
 from tests.builders import preset_text
@@ -40,6 +40,22 @@ def test_passes_count_each_model_and_a_third_for_a_frozen_one(params: Params) ->
     )
     # The tracked run with its 12 frozen passes, two half-models, three retrained ones.
     assert estimate.passes(few) == pytest.approx(6 + 12 / 3 + 2 * (3 + 1 / 3) + 3 * 6)
+    # Texts of a private arm pass the model alone; what follows a run looks at all texts each pass.
+    arms = {
+        "none": {"rule": "none"},
+        "live": {"rule": "live", "fraction": 0.1, "weight": 0},
+        "chance": {"rule": "shuffled", "of": "live"},
+        "dp": {
+            "rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 1, "epsilon": None, "delta": 1e-5
+        },
+    }  # fmt: skip
+    intervene = InterveneConfig.model_validate(
+        {"curated_arm": "auto", "recommend": None, "arms": arms}
+    )
+    retrain = few.retrain.model_copy(update={"arms": tuple(arms)})
+    all_arms = few.model_copy(update={"intervene": intervene, "retrain": retrain})
+    more = estimate.passes(all_arms) - estimate.passes(few)
+    assert more == pytest.approx(3 * 6 * (4 / 3 + 4 / 3 + 5))
     # The pretrained model is asked once.
     models = params.reference.model_copy(update={"models": ("base", 0, 1)})
     more = estimate.passes(few.model_copy(update={"reference": models})) - estimate.passes(few)
