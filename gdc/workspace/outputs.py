@@ -4,6 +4,7 @@ DVC deletes a stage's outputs before it runs the stage, so a user's file there w
 """
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -170,6 +171,14 @@ def _require_makeable(out: Path) -> None:
             f"--out {out}: expected a folder that can be written, got {place}, which this user may "
             "not write. Name another."
         )
+    try:
+        # Some file systems refuse what their rights allow.
+        Path(tempfile.mkdtemp(prefix=".gdc-", dir=place)).rmdir()
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: expected a folder that can be written, got {place}: {error.strerror}. "
+            "Name another."
+        ) from None
 
 
 def foreign_files(graph: JsonObject) -> Iterator[Path]:

@@ -436,7 +436,10 @@ def test_a_trace_without_losses_is_named() -> None:
         ("file", r"--out file: expected a folder, got a file\. Name another\."),
         ("file/map", r"--out file/map: expected a folder, got the file .*/file on its way\."),
         ("link/map", r"--out link/map: expected a folder, got the file .*/link on its way\."),
-        ("/proc/map", r"/proc/map: expected a folder, or a place to make one, got: No such file"),
+        (
+            "/proc/map",
+            r"--out /proc/map: expected a folder that can be written, got /proc: No",
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_made_is_refused(out: str, message: str) -> None:
