@@ -1,4 +1,7 @@
-"""Run an experiment in a folder of its own and print its tables.
+"""Run an experiment in a folder of its own and print its tables; what is up to date is kept.
+
+A run that was killed goes on where it stood. The tables of ``leaderboard`` are written to
+docs/results/leaderboard.md too.
 
 python benchmarks/experiment.py paper-lstm
 python benchmarks/experiment.py leaderboard
@@ -10,6 +13,7 @@ import time
 from pathlib import Path
 
 from machine import machine
+from result_pages import put
 
 SOURCE = Path(__file__).resolve().parent.parent
 
@@ -30,7 +34,12 @@ def main() -> None:
     else:
         tables = gdc(folder, "show", "--markdown", capture=True)
     minutes = (time.monotonic() - started) / 60
-    sys.stdout.write(f"Preset `{preset}`, {machine()}, {minutes:.0f} minutes.\n\n{tables}")
+    text = (
+        f"Preset `{preset}`, {machine()}, {minutes:.0f} minutes since the last start.\n\n{tables}"
+    )
+    sys.stdout.write(text)
+    if preset == "leaderboard":
+        put("make leaderboard", text)
 
 
 def gdc(folder: Path, *arguments: str, capture: bool = False) -> str:

@@ -120,9 +120,7 @@ def test_a_page_without_a_place_for_it_is_refused(page: str) -> None:
         result_pages.replaced(page, "x", "new\n")
 
 
-@pytest.mark.parametrize(
-    "command", ["make bench", "make scale", "benchmarks/score_corpora.py page"]
-)
+@pytest.mark.parametrize("command", result_pages.PAGES)
 def test_a_page_of_the_results_has_a_place_for_each_command(command: str) -> None:
     page = result_pages.PAGES[command].read_text(encoding="utf-8")
     assert result_pages.replaced(page, command, "new\n") != page
