@@ -149,7 +149,7 @@ def _plan(request: Request, scored: pl.DataFrame, texts: _MapTexts, params: Para
     folder = texts.folder
     seed = params.seed if request.seed is None else request.seed
     if request.of is not None:
-        return _shuffled(request, scored, texts, seed)
+        return _shuffled(Plan.load(request.of).table, request, scored, texts, seed)
     if request.file is not None:
         return _listed(request.file, scored, folder)
     arm = _arm(request, scored, folder, params)
@@ -192,8 +192,9 @@ def _listed(file: Path, scored: pl.DataFrame, folder: Path) -> pl.LazyFrame:
     return listed_plan(scored.lazy(), listed, spans, name=str(file))
 
 
-def _shuffled(request: Request, scored: pl.DataFrame, texts: _MapTexts, seed: int) -> pl.LazyFrame:
-    plan = Plan.load(request.of or "").table
+def _shuffled(
+    plan: pl.DataFrame, request: Request, scored: pl.DataFrame, texts: _MapTexts, seed: int
+) -> pl.LazyFrame:
     if not plan["sample_id"].equals(scored["sample_id"]):
         raise DataError(
             "--of: expected a plan of this map, got one of other samples. Name another."

@@ -30,6 +30,7 @@ from gdc.recording.token_losses import (
     TokenLosses,
     Tokens,
     keep_tokens_until,
+    require_default,
     require_heldout,
     write_tokens,
 )
@@ -203,7 +204,7 @@ class TraceRecorder:
                 in the batch.
             token_losses: Whether to keep the loss of every token too, with which ``gdc map`` shows
                 memorized spans and turns: those of the first such probe and of the last. Held-out
-                samples are needed. Every process holds 12 bytes a token of them meanwhile. For
+                samples are needed. Every process holds 24 bytes a token of them meanwhile. For
                 models that ``causal_losses`` cannot call, a function in its place, of model and
                 batch: losses (nats) and ids of the tokens, sample after sample, and their number.
             batch_size: Samples of a batch. Those of about one length are put together.
@@ -212,13 +213,16 @@ class TraceRecorder:
             learning_rate: As for ``checkpoint``.
 
         Raises:
-            ConfigError: Only the ids of the samples are known, the batch has no labels, or there
-                are no held-out samples for losses of tokens.
+            ConfigError: Only the ids of the samples are known, the batch has no labels, or losses
+                of tokens are asked for without held-out samples or beside ``losses``.
             DataError: A loss is not finite or below 0.
         """
         if token_losses is not False:
             require_heldout(self._heldout_index, str(self.folder))
-            losses = causal_token_losses if token_losses is True else token_losses
+            if token_losses is True:
+                require_default(losses, causal_losses, str(self.folder))
+                token_losses = causal_token_losses
+            losses = token_losses
         how = Evaluation(collate, losses, batch_size)
         by_token = token_losses is not False
         with frozen(model):

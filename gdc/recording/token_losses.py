@@ -90,6 +90,19 @@ def require_heldout(index: pl.DataFrame | None, name: str) -> None:
         )
 
 
+def require_default(losses: object, default: object, name: str) -> None:
+    """Refuse losses of the user's, of which nobody knows those of tokens.
+
+    Raises:
+        ConfigError: They are not the default.
+    """
+    if losses is not default:
+        raise ConfigError(
+            f"{name}: token_losses: expected a function of model and batch, as losses= is one, got "
+            "True. Give one that returns the losses of all tokens, their ids, and their numbers."
+        )
+
+
 def write_tokens(
     files: TraceFiles,
     checkpoint: int,

@@ -454,6 +454,9 @@ def test_losses_of_tokens_that_nothing_can_be_done_with_are_refused(tmp_path: Pa
         DataError, match=r"a token with a loss in every sample, got none in 1, th.* 4"
     ):
         recorder.probe(Bigrams(), collate, token_losses=True)
+    recorder = gdc.TraceRecorder(tmp_path / "own", SAMPLES, heldout=SAMPLES)
+    with pytest.raises(ConfigError, match=r"token_losses: expected a function .* got True\. Give"):
+        recorder.probe(Bigrams(), collate, losses=lambda *_: (0, 1), token_losses=True)
     with pytest.raises(ConfigError, match=r"token_losses: expected probes and held-out samples"):
         gdc.TraceCallback(tmp_path / "c", SAMPLES, token_losses=True)
 
