@@ -70,6 +70,21 @@ def require_own_folder(
         _require_same_samples(part / "index.parquet", split, own[split])
 
 
+def require_whole(files: TraceFiles, num_checkpoints: int, *, with_heldout: bool) -> None:
+    """Compare the checkpoints of a trace that goes on with their checksums.
+
+    Raises:
+        DataError: A file is missing, or not as it was written.
+    """
+    try:
+        files.require_whole(num_checkpoints, with_heldout=with_heldout)
+    except DataError as error:
+        raise DataError(
+            f"{files.folder}: expected the {num_checkpoints} checkpoints of a trace that goes on, "
+            f"got: {error} Put the file back, or record into another folder."
+        ) from None
+
+
 def _require_same_samples(file: Path, split: str, index: pl.DataFrame | None) -> None:
     if not file.is_file() and index is None:
         return

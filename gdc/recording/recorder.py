@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from gdc.errors import DataError
 from gdc.filesystem.table_files import read_parquet
 from gdc.recording.first_seen import FirstSeen
-from gdc.recording.own_folder import CheckpointRow, checkpoints_of, require_own_folder
+from gdc.recording.own_folder import (
+    CheckpointRow,
+    checkpoints_of,
+    require_own_folder,
+    require_whole,
+)
 from gdc.recording.probe import (
     Collate,
     Evaluation,
@@ -217,14 +222,14 @@ class TraceRecorder:
                 of tokens are asked for without held-out samples or beside ``losses``.
             DataError: A loss is not finite or below 0.
         """
+        by_token = token_losses is not False
+        if token_losses is True:
+            require_default(losses, causal_losses, str(self.folder))
+            token_losses = causal_token_losses
         if token_losses is not False:
             require_heldout(self._heldout_index, str(self.folder))
-            if token_losses is True:
-                require_default(losses, causal_losses, str(self.folder))
-                token_losses = causal_token_losses
             losses = token_losses
         how = Evaluation(collate, losses, batch_size)
-        by_token = token_losses is not False
         with frozen(model):
             found = {
                 split: of.run(model, how, by_token=by_token) for split, of in self._probed.items()
@@ -339,7 +344,7 @@ class TraceRecorder:
         # Before anyone writes, all have looked.
         self._group.barrier()
         self._keep(len(self._rows))
-        self._require_whole()
+        require_whole(self._files, len(self._rows), with_heldout=self._heldout_index is not None)
 
     def _read(self, rows: list[CheckpointRow]) -> None:
         """Continue after the checkpoints on disk."""
@@ -375,17 +380,6 @@ class TraceRecorder:
         self._files.remove_after(num_checkpoints, with_heldout=self._heldout_index is not None)
         self._write_indices()
         self._files.flush()
-
-    def _require_whole(self) -> None:
-        """Compare the checkpoints on disk with their checksums."""
-        num = len(self._rows)
-        try:
-            self._files.require_whole(num, with_heldout=self._heldout_index is not None)
-        except DataError as error:
-            raise DataError(
-                f"{self.folder}: expected the {num} checkpoints of a trace that goes on, got: "
-                f"{error} Put the file back, or record into another folder."
-            ) from None
 
     def _write_indices(self) -> None:
         def table(index: pl.DataFrame, split: Split) -> pl.DataFrame:
