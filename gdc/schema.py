@@ -206,7 +206,7 @@ MASKED: Final = pl.List(pl.Struct({"start": pl.Int64(), "end": pl.Int64()}))
 PLAN: Final = pl.Schema(
     {
         "sample_id": pl.String(),
-        "action": pl.String(),
+        "action": pl.String(),  # `live`: the weights at the end stand beside each model
         "weight": pl.Float64(),  # factor of the sample's loss; 0 for a dropped sample
         "copies": pl.Int64(),  # times per epoch; 0 for a dropped sample
         "reason": pl.String(),

@@ -204,6 +204,45 @@ def test_no_score_and_no_plan_but_the_oracles_knows_the_canaries(folder: Path) -
     assert {"data/scores.parquet", "data/quadrants.parquet", "data/spans.parquet"} <= set(after)
 
 
+def test_arms_that_change_how_a_model_is_trained_train_otherwise_and_say_how(folder: Path) -> None:
+    params = read_params(folder)
+    score = {"score": "total_drop", "tie_break": "difficulty"}
+    arms = {
+        "first": {"rule": "order", "fraction": 0.25, **score},
+        "live": {"rule": "live", "fraction": 0.25, "weight": 0.5},
+        "private": {
+            "rule": "dp-sgd", "clip_norm": 0.5, "noise_multiplier": 2, "epsilon": None,
+            "delta": 1e-5,
+        },
+    }  # fmt: skip
+    params["intervene"]["arms"] |= arms
+    write_params(folder, params)
+    stages = "import sys\nfrom gdc.stages import evaluate, intervene, retrain\nintervene.main()\n"
+    stages += f"for arm in {list(arms)}:\n    sys.argv[1:] = ['--arm', arm, '--seed', '1']\n"
+    stages += "    retrain.main()\n    evaluate.main()"
+    subprocess.run([sys.executable, "-c", stages], cwd=folder, env=ENVIRONMENT, check=True)
+
+    plans = {arm: pl.read_parquet(folder / f"data/plans/{arm}.parquet") for arm in arms}
+    num_samples = plans["first"].height
+    num_chosen = int(0.25 * num_samples + 0.5)
+    assert plans["first"]["action"].value_counts().sort("action").rows() == [
+        ("early", num_chosen), ("keep", num_samples - num_chosen)
+    ]  # fmt: skip
+    assert set(plans["live"]["action"]) == {"live"}
+    assert set(plans["private"]["reason"]) == {
+        "gradient norm up to 0.5, noise of 2 such norms, delta 1e-05"
+    }
+    weights = pl.read_parquet(folder / "data/models/live-1/weights.parquet")
+    assert weights["sample_id"].to_list() == plans["live"]["sample_id"].to_list()
+    assert sorted(weights["weight"]) == [0.5] * num_chosen + [1.0] * (num_samples - num_chosen)
+    metrics = {arm: read_json(folder / f"metrics/{arm}-1.json") for arm in ("none", *arms)}
+    assert len({of["num_steps"] for of in metrics.values()}) == 1
+    assert len({of["perplexity"] for of in metrics.values()}) == 4
+    assert metrics["private"]["noise_multiplier"] == 2
+    assert 0 < metrics["private"]["epsilon"] < 100
+    assert "epsilon" not in metrics["none"]
+
+
 def assert_clone_has_the_same_data(folder: Path, clone: Path, tags: Mapping[str, str]) -> None:
     """What was published is complete: code, params and data fit each other elsewhere too."""
     branch = tags["gdc.published"].partition(":")[0]
