@@ -1,14 +1,15 @@
 """Peak memory of every stage for two corpora, one four times as large, with a tiny model.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --megabytes 100 400 --write
+    python benchmarks/memory.py --megabytes 50 200 --write
 
-Both corpora consist of random words, are made in work/memory and removed afterwards. While it
-trains and is probed, the model's losses are replaced by a function of the predicted token, so that
-hours become minutes; evaluation asks the model itself. Every stage is a process of its own, forked
-from one that has imported all. *Resident* is what the kernel counts as the process's own at its
-peak, pages of files included; *held* is the part that no file backs: the largest of samples taken
-50 times a second.
+Both corpora consist of random words, are made in work/memory and removed afterwards; their stages
+run at the same time. While it trains and is probed, the model's losses are replaced by a function
+of the predicted token, so that hours become minutes; evaluation asks the model itself, about
+``MEMBERS`` members and the share ``HELDOUT`` of the corpus. Every arm of the parameters is planned,
+one is trained. Every stage is a process of its own, forked from one that has imported all.
+*Resident* is what the kernel counts as the process's own at its peak, pages of files included;
+*held* is the part that no file backs: the largest of samples taken 50 times a second.
 """
 
 import argparse
@@ -20,6 +21,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -36,6 +40,8 @@ from gdc.workspace import dvc
 COMMAND = "benchmarks/memory.py"
 FOLDER = corpus.ROOT / "work" / "memory"
 MEGABYTES = (10, 40)
+MEMBERS = 100
+HELDOUT = 0.05
 BAR = 1.25
 SECONDS = 0.02
 MODEL = {"kind": "lstm", "block_size": 256, "precision": "float32"}
@@ -80,11 +86,17 @@ def main() -> None:
     for _, module, _ in STAGES:
         importlib.import_module(f"gdc.stages.{module}")
     shutil.rmtree(FOLDER, ignore_errors=True)
+    started = time.monotonic()
     try:
-        small, large = (peaks(size, token_losses=given.token_losses) for size in given.megabytes)
+        with ProcessPoolExecutor(2, get_context("fork")) as pool:
+            of_size = partial(peaks, token_losses=given.token_losses)
+            small, large = pool.map(of_size, given.megabytes)
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
-    text = f"{machine()}.\n\n{table(small, large, given.megabytes)}"
+    minutes = (time.monotonic() - started) / 60
+    tokens = ", with the losses of all tokens" if given.token_losses else ""
+    text = f"{machine()}, {minutes:.0f} minutes{tokens}.\n\n"
+    text += table(small, large, given.megabytes)
     sys.stdout.write(text)
     if given.write:
         result_pages.put(COMMAND, text)
@@ -103,7 +115,7 @@ def peaks(megabytes: int, *, token_losses: bool) -> dict[str, Peak]:
 
 
 def params(*, token_losses: bool) -> dict[str, Any]:
-    """Those of this repository for one epoch of a tiny model, two halves and one arm."""
+    """Those of this repository for one epoch of a tiny model, two halves and one trained arm."""
     values = corpus.params()
     values["model"] = MODEL
     values["training"] |= {"epochs": 1, "batch_tokens": 16384}
@@ -111,8 +123,8 @@ def params(*, token_losses: bool) -> dict[str, Any]:
     # These two take a second epoch.
     later = {"online_probe_gap", "online_late_contrast"}
     values["score"]["enabled"] = [name for name in values["score"]["enabled"] if name not in later]
-    arms = values["intervene"]["arms"]
-    values["intervene"]["arms"] = {"none": arms["none"]}
+    values["ingest"]["validation_fraction"] = HELDOUT
+    values["evaluate"]["num_members"] = MEMBERS
     values["intervene"]["curated_arm"] = "none"
     values["retrain"] |= {"arms": ["none"], "seeds": [1]}
     return values

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from hashlib import blake2b, file_digest
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from gdc.filesystem.durable import new_file
 from gdc.filesystem.path_checks import require_file
+
+_GROUP_ROWS: Final = 512**2  # as polars has it
+_GROUP_BYTES: Final = 2**26
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -70,9 +74,12 @@ def read_csv(path: Path) -> pl.DataFrame:
 
 
 def write_parquet(path: Path, table: pl.DataFrame) -> None:
-    """Write a table, whole or not at all."""
+    """Write a table, whole or not at all; its row groups take at most about 64 MB of memory."""
+    rows = max(1, int(table.height * _GROUP_BYTES / max(1, table.estimated_size())))
     with new_file(path) as temporary:
-        table.write_parquet(temporary, compression="zstd", statistics=True)
+        table.write_parquet(
+            temporary, compression="zstd", statistics=True, row_group_size=min(rows, _GROUP_ROWS)
+        )
 
 
 def checksum(path: Path) -> str:

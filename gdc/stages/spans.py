@@ -20,14 +20,16 @@ def main() -> None:
     params = files.load_params()
     sections = params.model_dump(mode="json", include={"train", "spans"})
     with tracking.stage_run("spans", sections) as stage:
-        recorded = [traces.read_token_losses(seed) for seed in params.train.seeds]
+        turns, flagged = tables.read("turns"), _flagged()
+        # Of conversations the turns of all samples are looked at.
+        asked = flagged if turns.is_empty() else None
+        recorded = [traces.read_token_losses(seed, asked) for seed in params.train.seeds]
         runs = [losses for losses in recorded if losses is not None]
         if len(runs) < len(recorded):
             table, found = spans.nothing_recorded()
             by_turn = pl.DataFrame(schema=TURN_LOSSES)
         else:
-            turns = tables.read("turns")
-            table, found = _find(runs, turns, params)
+            table, found = _find(runs, flagged, turns, params)
             by_turn = _by_turn(runs, turns, params)
         summary = found.to_json()
         tables.write("spans", table)
@@ -38,11 +40,21 @@ def main() -> None:
         stage.log_artifact(paths.SPANS_SUMMARY)
 
 
+def _flagged() -> pl.Series:
+    """Ids of the samples above the memorization threshold."""
+    is_flagged = pl.col("quadrant").is_in(FLAGGED)
+    flagged = tables.scan("quadrants").filter(is_flagged).select("sample_id").collect()
+    return flagged["sample_id"]
+
+
 def _find(
-    runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], turns: pl.DataFrame, params: Params
+    runs: Sequence[tuple[pl.DataFrame, pl.DataFrame]],
+    flagged: pl.Series,
+    turns: pl.DataFrame,
+    params: Params,
 ) -> tuple[pl.DataFrame, SpansSummary]:
-    flagged = tables.read("quadrants").filter(pl.col("quadrant").is_in(FLAGGED))
-    flagged_losses = [training.join(flagged, on="sample_id", how="semi") for training, _ in runs]
+    is_flagged = pl.col("sample_id").is_in(flagged.implode())
+    flagged_losses = [training.filter(is_flagged) for training, _ in runs]
     texts = pl.DataFrame({"text": tables.texts_of(flagged_losses[0]["sample_id"])})
     offsets = load_tokenizer(paths.TOKENIZER).offsets(texts["text"].to_list())
     unscored = with_unscored(texts, turns)

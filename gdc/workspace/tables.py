@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -90,11 +90,11 @@ def scan(name: str) -> pl.LazyFrame:
     return scan_table(*TABLES[name])
 
 
-def scan_table(path: Path, schema: pl.Schema) -> pl.LazyFrame:
-    """Open a table that lies at a path; see ``scan``."""
-    with naming_file(path, RUN):
+def scan_table(path: Path, schema: pl.Schema, remedy: str = RUN) -> pl.LazyFrame:
+    """Open a table that lies at a path; see ``scan``, and ``read_table`` for the remedy."""
+    with naming_file(path, remedy):
         table = scan_parquet(path)
-        require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+        require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path), remedy=remedy)
     return table
 
 
@@ -104,7 +104,8 @@ class TableChunks:
 
     path: Path
     columns: Sequence[str]
-    where: pl.Expr
+    where: pl.Expr = field(default_factory=lambda: pl.lit(value=True))
+    remedy: str = RUN
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """Tables with some rows each, in order.
@@ -113,7 +114,7 @@ class TableChunks:
             DataError: The file is damaged.
         """
         needed = list(dict.fromkeys([*self.columns, *self.where.meta.root_names()]))
-        with naming_file(self.path, RUN), pq.ParquetFile(self.path) as file:
+        with naming_file(self.path, self.remedy), pq.ParquetFile(self.path) as file:
             for group in range(file.num_row_groups):
                 table = pl.DataFrame(file.read_row_group(group, needed))
                 yield table.filter(self.where).select(self.columns)
@@ -129,7 +130,8 @@ def chunks(name: str, columns: Sequence[str], where: pl.Expr | None = None) -> T
         DataError: It is damaged where it describes itself.
     """
     scan(name)
-    return TableChunks(TABLES[name][0], columns, pl.lit(value=True) if where is None else where)
+    path, _ = TABLES[name]
+    return TableChunks(path, columns) if where is None else TableChunks(path, columns, where)
 
 
 def write_chunks(name: str, tables: Iterable[pl.DataFrame]) -> None:

@@ -23,12 +23,13 @@ from gdc.schema import (
 )
 from gdc.workspace.files import read_json
 from gdc.workspace.paths import trace_path
-from gdc.workspace.tables import TRAIN, naming_file, read_table
+from gdc.workspace.tables import TRAIN, TableChunks, naming_file, read_table, scan_table
 
 ANEW: Final = "Write the trace again, with the program that recorded it."
 GAINS: Final = "self_influence.parquet"
 FIRST_SEEN_FILE: Final = "first_seen.parquet"
 BASE: Final = "base.parquet"
+_TOKEN_LENGTHS: Final = pl.Schema({"sample_id": pl.String, "early": pl.Int64, "late": pl.Int64})
 
 
 def read(seed: int) -> Trace:
@@ -162,8 +163,14 @@ def verify(folder: Path) -> int:
     return num_files
 
 
-def read_token_losses(seed: int) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+def read_token_losses(
+    seed: int, asked: pl.Series | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame] | None:
     """The losses of every token of the training and of the held-out samples of a tracked run.
+
+    Args:
+        seed: Of the run.
+        asked: Ids of the training samples whose losses are to be held; None: all.
 
     Returns:
         Two ``TOKEN_LOSSES`` tables in the row order of the trace; None: they were not recorded.
@@ -175,7 +182,7 @@ def read_token_losses(seed: int) -> tuple[pl.DataFrame, pl.DataFrame] | None:
     folder = trace_path(seed)
     if not any((folder / name).exists() for name in TOKEN_FILES.values()):
         return None
-    return _read_both_tokens(folder)
+    return _read_both_tokens(folder, asked)
 
 
 def read_self_influence(seed: int) -> pl.DataFrame | None:
@@ -203,7 +210,7 @@ def _read_recorded(seed: int, name: str, schema: pl.Schema) -> pl.DataFrame | No
     folder = trace_path(seed)
     table = _read_of_samples(folder, name, schema, TRAIN)
     if table is not None:
-        _require_finite(table[table.columns[1]], folder / name)
+        _require_finite(_num_odd(table[table.columns[1]].drop_nulls()), folder / name)
     return table
 
 
@@ -266,8 +273,10 @@ def verify_files(folder: Path, checksums: JsonObject, remedy: str = TRAIN) -> No
             raise DataError(f"{path}: expected BLAKE2b {expected}, got {found}. {remedy}")
 
 
-def _read_both_tokens(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    train, heldout = (_read_tokens(folder, part) for part in TOKEN_FILES)
+def _read_both_tokens(
+    folder: Path, asked: pl.Series | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    train, heldout = _read_tokens(folder, "train", asked), _read_tokens(folder, "heldout")
     return train, heldout.filter(~_is_twin(heldout))
 
 
@@ -276,22 +285,34 @@ def _is_twin(samples: pl.DataFrame) -> pl.Series:
     return samples["sample_id"].cast(pl.String).str.starts_with(TWIN)
 
 
-def _read_tokens(folder: Path, part: str) -> pl.DataFrame:
+def _read_tokens(folder: Path, part: str, asked: pl.Series | None = None) -> pl.DataFrame:
     path = folder / TOKEN_FILES[part]
-    table = read_table(path, TOKEN_LOSSES, TRAIN)
+    scan_table(path, TOKEN_LOSSES, TRAIN)
+    tables, lengths = [pl.DataFrame(schema=TOKEN_LOSSES)], [pl.DataFrame(schema=_TOKEN_LENGTHS)]
+    num_odd = 0
+    for table in TableChunks(path, TOKEN_LOSSES.names(), remedy=TRAIN):
+        losses = pl.col("early", "late").list
+        lengths.append(table.with_columns(losses.len().cast(pl.Int64)))
+        num_odd += sum(_num_odd(table[name].explode()) for name in ("early", "late"))
+        is_asked = True if asked is None else pl.col("sample_id").is_in(asked.implode())
+        tables.append(table.filter(is_asked))
+    _require_lengths(pl.concat(lengths), folder, part)
+    _require_finite(num_odd, path)
+    return pl.concat(tables)
+
+
+def _require_lengths(found: pl.DataFrame, folder: Path, part: str) -> None:
+    """Refuse token losses of other samples or tokens than those of the index."""
+    path = folder / TOKEN_FILES[part]
     index = _read_index(*(shard_folders(folder) if part == "train" else [folder / part]))
-    _require_samples(table, index, path)
+    _require_samples(found, index, path)
     for name in ("early", "late"):
-        lengths = table[name].list.len().cast(pl.Int64)
-        num_odd = int((lengths.ne_missing(index["num_tokens"])).sum())
+        num_odd = int(found[name].ne_missing(index["num_tokens"]).sum())
         if num_odd:
             raise SchemaError(
                 f"{path}: expected num_tokens losses in {name} of every sample, got other numbers "
                 f"in {num_odd}. {TRAIN}"
             )
-        losses = table[name].explode()
-        _require_finite(losses.fill_null(float("nan")), path)
-    return table
 
 
 def _require_samples(
@@ -324,8 +345,12 @@ def _require_no_fall(numbers: pl.Series, path: Path) -> None:
         )
 
 
-def _require_finite(values: pl.Series, path: Path) -> None:
-    num_odd = int((~values.is_finite()).sum())
+def _num_odd(values: pl.Series) -> int:
+    """How many are missing or not finite."""
+    return int((~values.is_finite()).fill_null(value=True).sum())
+
+
+def _require_finite(num_odd: int, path: Path) -> None:
     if num_odd:
         raise DataError(f"{path}: expected finite numbers, got {num_odd} that are not. {TRAIN}")
 

@@ -11,12 +11,14 @@ import duckdb
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # it has none
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from gdc.errors import DataError, SchemaError
+from gdc.filesystem import table_files
 from gdc.recording import trace_files
 from gdc.recording.trace import Trace, first_seen_table, loss_table, token_table
 from gdc.schema import (
@@ -340,6 +342,19 @@ def test_token_losses_and_gains_are_read_as_written_beside_the_trace() -> None:
     assert {path.name for path in paths.trace_path(7).glob("*.parquet")} - names == {
         "checkpoints.parquet"
     }
+
+
+@pytest.mark.parametrize("asked", [["a-0"], ["b-0"], []])
+def test_token_losses_of_some_samples_are_read_group_by_group(
+    monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.setattr(table_files, "_GROUP_BYTES", 1)
+    write_recorded(gains=GAINS)
+    assert pq.ParquetFile(paths.trace_path(7) / "tokens.parquet").num_row_groups == TOKENS.height
+    tokens = traces.read_token_losses(7, pl.Series(asked, dtype=pl.String))
+    assert tokens is not None
+    assert_frame_equal(tokens[0], TOKENS.filter(pl.col("sample_id").is_in(asked)))
+    assert_frame_equal(tokens[1], HELDOUT_TOKENS)
 
 
 def test_what_was_not_recorded_is_none_and_a_former_record_disappears() -> None:
