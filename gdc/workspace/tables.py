@@ -70,6 +70,8 @@ TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
 RUN: Final = "Make it again: gdc run."
 TRAIN: Final = "Make it again: gdc stage train."
 _REFERENCE: Final = "Make it again: gdc stage reference."
+# Read at a time, not compressed.
+_CHUNK_BYTES: Final = 2**23
 # What polars and Arrow raise for a damaged file.
 _DAMAGE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
 
@@ -100,7 +102,7 @@ def scan_table(path: Path, schema: pl.Schema, remedy: str = RUN) -> pl.LazyFrame
 
 @dataclass(frozen=True)
 class TableChunks:
-    """Rows of a table on disk, a row group at a time; every iteration reads them again."""
+    """Rows of a table on disk, a few MB at a time; every iteration reads them again."""
 
     path: Path
     columns: Sequence[str]
@@ -116,14 +118,21 @@ class TableChunks:
         needed = list(dict.fromkeys([*self.columns, *self.where.meta.root_names()]))
         with naming_file(self.path, self.remedy), pq.ParquetFile(self.path) as file:
             for group in range(file.num_row_groups):
-                table = pl.DataFrame(file.read_row_group(group, needed))
-                yield table.filter(self.where).select(self.columns)
+                num_rows = _rows_of_chunk(file.metadata.row_group(group))
+                for batch in file.iter_batches(num_rows, row_groups=[group], columns=needed):
+                    table = pl.DataFrame(pa.Table.from_batches([batch]))
+                    yield table.filter(self.where).select(self.columns)
+
+
+def _rows_of_chunk(group: pq.RowGroupMetaData) -> int:
+    """As many rows of a row group as take ``_CHUNK_BYTES``, or one."""
+    return max(1, int(group.num_rows * _CHUNK_BYTES / max(1, group.total_byte_size)))
 
 
 def chunks(name: str, columns: Sequence[str], where: pl.Expr | None = None) -> TableChunks:
     """Some columns of the table ``name``, of the rows where a condition holds or of all.
 
-    A chunk holds what ``write_chunks`` was given at a time.
+    A chunk takes about ``_CHUNK_BYTES``; its rows are of one table that ``write_chunks`` was given.
 
     Raises:
         SchemaError: It is missing or has other columns.

@@ -79,6 +79,18 @@ def test_what_is_written_some_rows_at_a_time_is_read_so_and_as_a_whole() -> None
         assert [rows for rows in found if len(rows) > 2] == expected
 
 
+def test_what_is_written_at_once_is_read_a_few_rows_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "_CHUNK_BYTES", 1)
+    schema = tables.TABLES["corpus"][1]
+    whole = pl.concat([table_of(schema)] * 3)
+    tables.write_chunks("corpus", [whole])
+    found = list(tables.chunks("corpus", schema.names()))
+    assert [chunk.height for chunk in found] == [1] * whole.height
+    assert_frame_equal(pl.concat(found), whole)
+
+
 def test_no_rows_at_all_are_a_table_too() -> None:
     schema = tables.TABLES["curated/train"][1]
     tables.write_chunks("curated/train", [])
