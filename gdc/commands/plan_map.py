@@ -50,6 +50,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     "listed": ("file!",),
     "shuffled": ("of!", "tokenizer", "seed"),
 }
+_OF_OUR_LOOP: Final = ("live", "dp-sgd")
 _ARM: Final[TypeAdapter[Arm]] = TypeAdapter(Arm)
 _READ: Final = ("scores.parquet", "quadrants.parquet", "samples.parquet", "spans.parquet")
 _MAP_AGAIN: Final = "Map it with its texts: gdc map TRACE --corpus FILE."
@@ -258,11 +259,11 @@ def _score(request: Request, scored: pl.DataFrame, folder: Path) -> str:
 
 
 def _require_options(request: Request) -> None:
-    if request.rule == "live":
+    if request.rule in _OF_OUR_LOOP:
         raise ConfigError(
-            "--rule live: expected a rule that is known before training, got one whose weights "
-            "follow our own training loop, pass by pass. Make it an arm of params.yaml (gdc run), "
-            "or take weight-by-score."
+            f"--rule {request.rule}: expected a rule that says what to do with each sample before "
+            "training, got one of our own training loop, which decides while it trains. Make it an "
+            "arm of params.yaml (gdc run), or take weight-by-score."
         )
     if request.rule not in RULES:
         raise ConfigError(
