@@ -1,7 +1,7 @@
 """TRL's SFTTrainer with packing -> a trace of the losses of its samples.
 
 Run in an empty folder: python examples/record_with_trl.py. The code is that of
-docs/guides/trainer.md.
+docs/guides/trl.md.
 """
 
 from datasets import Dataset

@@ -1,14 +1,22 @@
 """Calls of ``record`` -> the optimizer step at which each sample was first trained on."""
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gdc.filesystem.table_files import read_parquet
 from gdc.training.distributed import Group, State
 
 _LATEST: Final = np.iinfo(np.int64).max
+
+
+def stored_steps(folder: Path) -> NDArray[np.int64] | None:
+    """Those that a trace has kept, 0 where there is none; None: it is one of an older version."""
+    path = folder / "first_seen.parquet"
+    return read_parquet(path)["step"].fill_null(0).to_numpy() if path.is_file() else None
 
 
 class FirstSeen:

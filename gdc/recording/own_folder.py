@@ -35,6 +35,11 @@ def checkpoints_of(folder: Path, *, resume: bool) -> list[CheckpointRow]:
     return rows
 
 
+def checkpoint_table(rows: list[CheckpointRow]) -> pl.DataFrame:
+    """``CHECKPOINTS`` table of the rows."""
+    return pl.DataFrame(rows, schema=CHECKPOINTS, orient="row")
+
+
 def require_own_folder(
     folder: Path, files: TraceFiles, own: Mapping[str, pl.DataFrame | None], world_size: int
 ) -> None:

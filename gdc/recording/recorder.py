@@ -14,21 +14,16 @@ from torch import Tensor, nn
 
 from gdc.errors import DataError
 from gdc.filesystem.table_files import read_parquet
-from gdc.recording.first_seen import FirstSeen
+from gdc.recording.first_seen import FirstSeen, stored_steps
 from gdc.recording.own_folder import (
     CheckpointRow,
+    checkpoint_table,
     checkpoints_of,
     require_own_folder,
     require_whole,
 )
-from gdc.recording.probe import (
-    Collate,
-    Evaluation,
-    Losses,
-    Probed,
-    frozen,
-)
-from gdc.recording.sample_ids import index_of
+from gdc.recording.probe import Collate, Evaluation, Losses, Probed, frozen
+from gdc.recording.sample_ids import index_of, with_lengths
 from gdc.recording.sample_losses import causal_losses, causal_token_losses
 from gdc.recording.sample_sums import SampleSums, detached, fetched
 from gdc.recording.token_losses import (
@@ -41,7 +36,6 @@ from gdc.recording.token_losses import (
 )
 from gdc.recording.trace import first_seen_table
 from gdc.recording.trace_files import TraceFiles
-from gdc.schema import CHECKPOINTS
 from gdc.training.distributed import State, joined_group
 
 Split = Literal["train", "heldout"]
@@ -243,7 +237,7 @@ class TraceRecorder:
         """Return when all checkpoints are on disk; all processes call this together."""
         self._files.flush()
         self._group.barrier()
-        self._files.list_checkpoints(self._checkpoint_table())
+        self._files.list_checkpoints(checkpoint_table(self._rows))
         self._files.flush()
         self._group.barrier()
 
@@ -357,14 +351,9 @@ class TraceRecorder:
             stored = read_parquet(self._files.heldout / "index.parquet")["num_tokens"]
             self._lengths["heldout"] = stored.to_numpy()
         self._num_records = self._last_step()
-        self._first_seen.go_on(self._num_records, self._first_steps())
+        self._first_seen.go_on(self._num_records, stored_steps(self.folder))
         recorded = round(rows[-1][2] * self._index.height)
         self._num_recorded = recorded if self._group.is_main else 0
-
-    def _first_steps(self) -> NDArray[np.int64] | None:
-        """Those that the trace has kept; None: it is one of an older version."""
-        path = self.folder / "first_seen.parquet"
-        return read_parquet(path)["step"].fill_null(0).to_numpy() if path.is_file() else None
 
     def _keep(self, num_checkpoints: int) -> None:
         """Remove later checkpoints, and what a killed run has not finished."""
@@ -373,7 +362,7 @@ class TraceRecorder:
             self._write_first_seen()
         # The list first: what it names is always there.
         self._files.flush()
-        self._files.list_checkpoints(self._checkpoint_table())
+        self._files.list_checkpoints(checkpoint_table(self._rows))
         self._files.flush()
         self._group.barrier()
         keep_tokens_until(self._files, num_checkpoints)
@@ -382,14 +371,10 @@ class TraceRecorder:
         self._files.flush()
 
     def _write_indices(self) -> None:
-        def table(index: pl.DataFrame, split: Split) -> pl.DataFrame:
-            # A sample that was not seen yet has a length that nobody knows: at least 1.
-            lengths = pl.Series(np.maximum(self._lengths[split], 1), dtype=pl.Int64)
-            return index.select("sample_id", num_tokens=lengths).hstack([index["original_id"]])
-
         heldout = self._heldout_index
         self._files.write_indices(
-            table(self._index, "train"), None if heldout is None else table(heldout, "heldout")
+            with_lengths(self._index, self._lengths["train"]),
+            None if heldout is None else with_lengths(heldout, self._lengths["heldout"]),
         )
 
     def _append(
@@ -403,7 +388,7 @@ class TraceRecorder:
             # Those of before are complete when all processes have come here.
             self._files.flush()
             self._group.barrier()
-            self._files.list_checkpoints(self._checkpoint_table())
+            self._files.list_checkpoints(checkpoint_table(self._rows))
         row = self._row(mode, *when)
         known = {split: np.maximum(self._lengths[split], of.lengths) for split, of in sums.items()}
         if any((lengths > self._lengths[split]).any() for split, lengths in known.items()):
@@ -417,7 +402,7 @@ class TraceRecorder:
             self._write_first_seen()
         self._rows.append(row)
         if self._group.world_size == 1:
-            self._files.list_checkpoints(self._checkpoint_table())
+            self._files.list_checkpoints(checkpoint_table(self._rows))
 
     def _row(
         self, mode: str, step: int | None, epoch: float | None, learning_rate: float | None
@@ -434,9 +419,6 @@ class TraceRecorder:
             epoch = recorded / max(1, self._index.height)
         rate = None if learning_rate is None else float(learning_rate)
         return len(self._rows), step, float(epoch), mode, rate
-
-    def _checkpoint_table(self) -> pl.DataFrame:
-        return pl.DataFrame(self._rows, schema=CHECKPOINTS, orient="row")
 
     def _fetch(self) -> None:
         """Add up what was recorded, waiting for the device once."""

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
 
@@ -54,6 +55,12 @@ def index_of(dataset: Any, id_column: str | None, name: str) -> pl.DataFrame:
             "leave id_column out of the data set to number the rows."
         )
     return pl.DataFrame([text, original])
+
+
+def with_lengths(index: pl.DataFrame, lengths: NDArray[np.int64]) -> pl.DataFrame:
+    """The index with ``num_tokens``; of length 0 (not seen yet) it is 1."""
+    known = pl.Series(np.maximum(lengths, 1), dtype=pl.Int64)
+    return index.select("sample_id", num_tokens=known).hstack([index["original_id"]])
 
 
 def _ids(dataset: Any, id_column: str | None, name: str) -> Sequence[Any]:

@@ -177,7 +177,7 @@ ADAPTERS = {
     "record_a_loop.py": ("own-trace.md", "recorded", 3),
     "record_with_accelerate.py": ("accelerate.md", "accelerated", 2),
     "record_with_lightning.py": ("lightning.md", "lit-trace", 2),
-    "record_with_trl.py": ("trainer.md", "trl-trace", 2),
+    "record_with_trl.py": ("trl.md", "trl-trace", 2),
 }
 
 
