@@ -216,7 +216,7 @@ class ArmResult:
         perplexity_ratio: To the baseline arm; None without one.
         extraction_difference: To the baseline arm.
         summary: A sentence.
-        epsilon: Of its training, the largest of all seeds; None: its rule bounds none.
+        privacy_epsilon: Of its training, the largest of all seeds; None: its rule bounds none.
     """
 
     arm: str
@@ -233,7 +233,7 @@ class ArmResult:
     perplexity_ratio: float | None
     extraction_difference: float | None
     summary: str
-    epsilon: float | None = None
+    privacy_epsilon: float | None = None
 
 
 @dataclass(frozen=True)

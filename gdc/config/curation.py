@@ -116,19 +116,20 @@ class DpSgdArm(Section):
     rule: Literal["dp-sgd"]
     clip_norm: float = Field(gt=0, description="Largest norm of the gradient of one text.")
     noise_multiplier: float | None = Field(
-        gt=0, description="Standard deviation of the noise in clipping norms; null: by epsilon."
+        gt=0,
+        description="Standard deviation of the noise in clipping norms; null: by target_epsilon.",
     )
-    epsilon: float | None = Field(
+    target_epsilon: float | None = Field(
         gt=0, description="What the noise is chosen for; null: noise_multiplier gives it."
     )
-    delta: float = Field(gt=0, lt=1, description="Probability with which epsilon may fail.")
+    delta: float = Field(gt=0, lt=1, description="Probability with which the epsilon may fail.")
 
     @model_validator(mode="after")
     def _one_of_noise_and_epsilon(self) -> Self:
-        if (self.noise_multiplier is None) == (self.epsilon is None):
+        if (self.noise_multiplier is None) == (self.target_epsilon is None):
             raise ValueError(
-                "expected either noise_multiplier or epsilon, and null for the other, got "
-                f"{self.noise_multiplier} and {self.epsilon}"
+                "expected either noise_multiplier or target_epsilon, and null for the other, got "
+                f"{self.noise_multiplier} and {self.target_epsilon}"
             )
         return self
 

@@ -367,7 +367,7 @@ def _live(arm: LiveArm, scored: pl.LazyFrame) -> pl.LazyFrame:
 def _private(arm: DpSgdArm, scored: pl.LazyFrame) -> pl.LazyFrame:
     # Every number of the rule, as for live.
     noise = (
-        f"epsilon {arm.epsilon:g}"
+        f"epsilon {arm.target_epsilon:g}"
         if arm.noise_multiplier is None
         else f"noise of {arm.noise_multiplier:g} such norms"
     )

@@ -40,8 +40,9 @@ def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
         perplexity_ratio=None,
         extraction_difference=None,
         summary="",
-        epsilon=max(
-            (run.epsilon for run in runs.values() if run.epsilon is not None), default=None
+        privacy_epsilon=max(
+            (run.privacy_epsilon for run in runs.values() if run.privacy_epsilon is not None),
+            default=None,
         ),
     )
 

@@ -70,7 +70,7 @@ def _audited(report: Report) -> list[tuple[str, ArmAudits]]:
 
 def _name(report: Report, name: str) -> str:
     """The arm, with the epsilon that its training gives."""
-    epsilon = next(arm.epsilon for arm in report.arms if arm.arm == name)
+    epsilon = next(arm.privacy_epsilon for arm in report.arms if arm.arm == name)
     return name if epsilon is None else f"{name}, epsilon {number(epsilon)}"
 
 

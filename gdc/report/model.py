@@ -76,7 +76,7 @@ class ArmMetrics(BaseModel):
     num_masked_tokens: int
     extraction_rate: float | None
     extraction: dict[str, dict[str, float]]  # by family and times planted
-    epsilon: float | None = None  # of an arm of rule dp-sgd
+    privacy_epsilon: float | None = None  # of an arm of rule dp-sgd
 
 
 @dataclass(frozen=True)

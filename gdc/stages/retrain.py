@@ -94,9 +94,9 @@ def _made_private(recipe: Recipe, data: TrainingData, arm: Arm) -> tuple[Recipe,
     accountant = Accountant(1 / num_batches, num_steps, arm.delta)
     noise = arm.noise_multiplier
     if noise is None:
-        assert arm.epsilon is not None  # noqa: S101 - the config has one of the two
-        noise = accountant.noise_for(arm.epsilon)
-    numbers = {"epsilon": accountant.epsilon(noise), "noise_multiplier": noise}
+        assert arm.target_epsilon is not None  # noqa: S101 - the config has one of the two
+        noise = accountant.noise_for(arm.target_epsilon)
+    numbers = {"privacy_epsilon": accountant.epsilon(noise), "noise_multiplier": noise}
     return replace(recipe, privacy=Privacy(arm.clip_norm, noise)), numbers
 
 

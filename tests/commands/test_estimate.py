@@ -46,7 +46,8 @@ def test_passes_count_each_model_and_a_third_for_a_frozen_one(params: Params) ->
         "live": {"rule": "live", "fraction": 0.1, "weight": 0},
         "chance": {"rule": "shuffled", "of": "live"},
         "dp": {
-            "rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 1, "epsilon": None, "delta": 1e-5
+            "rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 1,
+            "target_epsilon": None, "delta": 1e-5,
         },
     }  # fmt: skip
     intervene = InterveneConfig.model_validate(

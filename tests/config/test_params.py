@@ -22,7 +22,7 @@ SHIPPED = [REPOSITORY / paths.PARAMS, *PRESETS]
 KEEP = {"rule": "none"}
 MASK = {"rule": "mask-spans"}
 PRIVATE = {
-    "rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": None, "epsilon": 8, "delta": 1e-5,
+    "rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": None, "target_epsilon": 8, "delta": 1e-5,
 }  # fmt: skip
 LIVE = {"rule": "live", "fraction": 0.1, "weight": 0}
 ORDER = {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.1}
@@ -156,12 +156,12 @@ def test_the_repository_runs_the_docs_preset() -> None:
         ),
         pytest.param(
             {"intervene.arms.dp": {**PRIVATE, "noise_multiplier": 1}},
-            r"intervene\.arms\.dp\.dp-sgd: .*either noise_multiplier or epsilon, .*got 1.0 and 8.0",
+            r"intervene\.arms\.dp\.dp-sgd: .*either noise_multiplier or .*got 1.0 and 8.0",
             id="noise that is given twice",
         ),
         pytest.param(
-            {"intervene.arms.dp": {**PRIVATE, "epsilon": None}},
-            r"either noise_multiplier or epsilon, .*got None and None",
+            {"intervene.arms.dp": {**PRIVATE, "target_epsilon": None}},
+            r"either noise_multiplier or target_epsilon, .*got None and None",
             id="noise that is not given",
         ),
         pytest.param(

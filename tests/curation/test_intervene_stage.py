@@ -21,7 +21,8 @@ from tests.training.builders import recipe_with, training_data
 
 ORDER = {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.4}
 PRIVATE = {
-    "rule": "dp-sgd", "clip_norm": 0.5, "noise_multiplier": 2.0, "epsilon": None, "delta": 1e-5,
+    "rule": "dp-sgd", "clip_norm": 0.5, "noise_multiplier": 2.0, "target_epsilon": None,
+    "delta": 1e-5,
 }  # fmt: skip
 CONFIG = InterveneConfig.model_validate(
     {
@@ -69,19 +70,19 @@ def test_a_live_arm_and_its_control_differ_in_who_picks() -> None:
 
 def test_a_private_arm_chooses_its_noise_or_says_what_it_gives() -> None:
     by_noise = DpSgdArm.model_validate(PRIVATE)
-    by_epsilon = by_noise.model_copy(update={"noise_multiplier": None, "epsilon": 3.0})
+    by_epsilon = by_noise.model_copy(update={"noise_multiplier": None, "target_epsilon": 3.0})
     # A single batch of a pass has all texts.
     recipe, data = recipe_with(batch_tokens=100, epochs=3), training_data()
     accountant = Accountant(sample_rate=1.0, num_steps=3, delta=1e-5)
     private, numbers = retrain._made_private(recipe, data, by_noise)
     assert private.privacy == Privacy(clip_norm=0.5, noise_multiplier=2.0)
-    assert numbers == {"epsilon": accountant.epsilon(2.0), "noise_multiplier": 2.0}
+    assert numbers == {"privacy_epsilon": accountant.epsilon(2.0), "noise_multiplier": 2.0}
     private, numbers = retrain._made_private(recipe, data, by_epsilon)
     assert private.privacy is not None
     assert numbers["noise_multiplier"] == private.privacy.noise_multiplier
-    assert numbers["epsilon"] == pytest.approx(3.0, rel=0.03)
+    assert numbers["privacy_epsilon"] == pytest.approx(3.0, rel=0.03)
     other = retrain._made_private(replace(recipe, num_steps=60), data, by_noise)[1]
-    assert other["epsilon"] == replace(accountant, num_steps=60).epsilon(2.0)
+    assert other["privacy_epsilon"] == replace(accountant, num_steps=60).epsilon(2.0)
     assert retrain._made_private(recipe, data, CONFIG.arms["none"]) == (recipe, {})
 
 

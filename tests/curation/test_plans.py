@@ -78,7 +78,13 @@ arms = st.one_of(
     ),
     st.just({"rule": "live", "fraction": 0.25, "weight": 0.0}),
     st.just(
-        {"rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 0.5, "epsilon": None, "delta": 0.01}
+        {
+            "rule": "dp-sgd",
+            "clip_norm": 1,
+            "noise_multiplier": 0.5,
+            "target_epsilon": None,
+            "delta": 0.01,
+        }
     ),
 )
 
@@ -140,12 +146,12 @@ def test_a_live_plan_says_every_number_of_its_rule_so_that_a_change_of_one_train
 
 def test_a_private_plan_says_every_number_of_its_rule() -> None:
     """For the same reason."""
-    numbers = {"rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 2, "epsilon": None}
+    numbers = {"rule": "dp-sgd", "clip_norm": 1, "noise_multiplier": 2, "target_epsilon": None}
     private = [
         {**numbers, "delta": 0.01},
         {**numbers, "delta": 0.01, "clip_norm": 1.5},
         {**numbers, "delta": 0.01, "noise_multiplier": 0.5},
-        {**numbers, "delta": 0.01, "noise_multiplier": None, "epsilon": 2},
+        {**numbers, "delta": 0.01, "noise_multiplier": None, "target_epsilon": 2},
         {**numbers, "delta": 0.02},
     ]
     plans = [plan(arm, FIVE) for arm in private]

@@ -211,7 +211,7 @@ def test_arms_that_change_how_a_model_is_trained_train_otherwise_and_say_how(fol
         "first": {"rule": "order", "fraction": 0.25, **score},
         "live": {"rule": "live", "fraction": 0.25, "weight": 0.5},
         "private": {
-            "rule": "dp-sgd", "clip_norm": 0.5, "noise_multiplier": 2, "epsilon": None,
+            "rule": "dp-sgd", "clip_norm": 0.5, "noise_multiplier": 2, "target_epsilon": None,
             "delta": 1e-5,
         },
     }  # fmt: skip
@@ -239,8 +239,8 @@ def test_arms_that_change_how_a_model_is_trained_train_otherwise_and_say_how(fol
     assert len({of["num_steps"] for of in metrics.values()}) == 1
     assert len({of["perplexity"] for of in metrics.values()}) == 4
     assert metrics["private"]["noise_multiplier"] == 2
-    assert 0 < metrics["private"]["epsilon"] < 100
-    assert "epsilon" not in metrics["none"]
+    assert 0 < metrics["private"]["privacy_epsilon"] < 100
+    assert "privacy_epsilon" not in metrics["none"]
 
 
 def assert_clone_has_the_same_data(folder: Path, clone: Path, tags: Mapping[str, str]) -> None:

@@ -72,13 +72,15 @@ def test_an_arm_that_picks_as_it_trains_counts_what_it_weighs_in_a_pass(arm: str
 def test_a_private_arm_shows_its_epsilon() -> None:
     tables = tables_of()
     metrics = {
-        (arm, seed): values.model_copy(update={"epsilon": 7.5 + seed} if arm == "paper" else {})
+        (arm, seed): values.model_copy(
+            update={"privacy_epsilon": 7.5 + seed} if arm == "paper" else {}
+        )
         for (arm, seed), values in tables.metrics.items()
     }
     private = replace(tables, metrics=metrics)
     largest = max(arm_and_seed[1] for arm_and_seed in metrics) + 7.5
     built = report_of(private, params_of())
-    assert [arm["epsilon"] for arm in built["arms"]] == [None, largest]
+    assert [arm["privacy_epsilon"] for arm in built["arms"]] == [None, largest]
     assert page_of(private, params_of()).count(f"<br>epsilon {largest:g}") == 1
 
 

@@ -70,7 +70,7 @@ def test_arms_come_in_the_order_of_the_params_with_every_interval() -> None:
 def test_the_epsilon_of_a_private_arm_stands_beside_its_name() -> None:
     report = report_with({"none": audits_of(0.5, None), "dp": audits_of(0.0, around(-0.5))})
     none, private = report.arms
-    known = report.model_copy(update={"arms": [none, replace(private, epsilon=7.98)]})
+    known = report.model_copy(update={"arms": [none, replace(private, privacy_epsilon=7.98)]})
     lines = console.markdown(known).splitlines()
     assert lines[2].startswith("| none |")
     assert lines[3].startswith("| dp, epsilon 7.98 |")
