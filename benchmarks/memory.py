@@ -1,13 +1,14 @@
 """Peak memory of every stage for two corpora, one four times as large, with a tiny model.
 
-    python benchmarks/memory.py
-    python benchmarks/memory.py --megabytes 50 200 --write
+    python benchmarks/memory.py --write
+    python benchmarks/memory.py --megabytes 100 400
 
-Both corpora consist of random words, are made in work/memory and removed afterwards; their stages
-run at the same time. While it trains and is probed, the model's losses are replaced by a function
-of the predicted token, so that hours become minutes; evaluation asks the model itself, about
-``MEMBERS`` members and the share ``HELDOUT`` of the corpus. Every arm of the parameters is planned,
-one is trained. Every stage is a process of its own, forked from one that has imported all.
+`ingest` holds 32 MB of text at a time, so smaller corpora say nothing of how memory grows. Both
+consist of random words, are made in work/memory and removed afterwards; their stages run at the
+same time. While it trains and is probed, the model's losses are replaced by a function of the
+predicted token, so that hours become minutes; evaluation asks the model itself, about ``MEMBERS``
+members and the share ``HELDOUT`` of the corpus. Every arm of the parameters is planned, one is
+trained. Every stage is a process of its own, forked from one that has imported all.
 *Resident* is what the kernel counts as the process's own at its peak, pages of files included;
 *held* is the part that no file backs: the largest of samples taken 50 times a second.
 """
@@ -39,7 +40,7 @@ from gdc.workspace import dvc
 
 COMMAND = "benchmarks/memory.py"
 FOLDER = corpus.ROOT / "work" / "memory"
-MEGABYTES = (10, 40)
+MEGABYTES = (40, 160)
 MEMBERS = 100
 HELDOUT = 0.05
 BAR = 1.25
