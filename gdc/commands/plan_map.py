@@ -27,6 +27,7 @@ from gdc.curation import plans
 from gdc.curation.kept_copies import with_kept_copies
 from gdc.curation.listed import listed_plan, read_listed
 from gdc.curation.reader import Plan
+from gdc.curation.span_masks import mask_plan, shuffled_mask_plan
 from gdc.curation.token_masks import token_mask_plan
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import table_files
@@ -167,7 +168,7 @@ def _plan(request: Request, scored: pl.DataFrame, texts: _MapTexts, params: Para
                 f"{folder / 'spans.parquet'}: expected memorized spans, got none. Map a trace with "
                 "losses of tokens, with --corpus and --tokenizer."
             )
-        return plans.mask_plan(scored.lazy(), spans)
+        return mask_plan(scored.lazy(), spans)
     return plans.make_plan(arm, scored.lazy(), seed=seed)  # type: ignore[arg-type]  # by the rules
 
 
@@ -211,7 +212,7 @@ def _shuffled(
         texts.table, on="sample_id", how="left", maintain_order="left"
     )
     offsets = _tokenizer(request).offsets(in_order["text"].to_list())
-    return plans.shuffled_mask_plan(
+    return shuffled_mask_plan(
         plan, [len(of) for of in offsets], lambda rows: [offsets[row] for row in rows], seed=seed
     ).lazy()
 

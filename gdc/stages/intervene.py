@@ -24,13 +24,12 @@ from gdc.curation.listed import listed_plan, read_listed
 from gdc.curation.plans import (
     cap_copies_plan,
     make_plan,
-    mask_plan,
     on_axis,
     oracle_plan,
     shuffled_live_plan,
-    shuffled_mask_plan,
     shuffled_plan,
 )
+from gdc.curation.span_masks import mask_plan, shuffled_mask_plan
 from gdc.curation.token_masks import token_mask_plan
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.stages.runner import run

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gdc.environment import checkpoint_seconds
-from gdc.errors import ConfigError, DataError
+from gdc.errors import DataError
 from gdc.filesystem import scratch
 from gdc.training import distributed
 from gdc.training.batches import TokenizedTexts, pad_windows, target_indices
@@ -121,7 +121,7 @@ class Trainer:
         trace: TraceSink | None,
         group: Group,
     ) -> None:
-        _require_one_process(recipe, group)
+        recipe.require_one_process(group.world_size)
         self.model, self.data, self.recipe = model.train(), data, recipe
         self.trace, self.group = trace, group
         self.loss_model: nn.Module = TargetLosses(model)
@@ -249,7 +249,6 @@ class Trainer:
 
     def state_dict(self) -> State:
         """All that a run needs to resume; for the whole group, so all ranks must call it."""
-        recording = self.recording
         weights = (
             {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             if self.group.world_size == 1
@@ -263,21 +262,13 @@ class Trainer:
             "window_nll": self.group.all_gather(self.window_nll),
             "window_gain": self.window_gain,
             "rng": [self.group.all_gather(state) for state in rng_state(self.device)],
-            "checkpoints": recording.checkpoints,
-            "heldout_means": recording.heldout_means,
-            "curve": recording.curve,
             "passes": [torch.from_numpy(both) for both in self.passes],
-            "base": None if recording.base is None else torch.from_numpy(recording.base),
-            "weights": None if recording.weights is None else torch.from_numpy(recording.weights),
-            "snapshots": [
-                (step, torch.from_numpy(train), torch.from_numpy(heldout))
-                for step, train, heldout in recording.snapshots
-            ],
+            **self.recording.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` gave."""
-        recording, rank = self.recording, self.group.rank
+        rank = self.group.rank
         if self.group.world_size == 1:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -291,20 +282,7 @@ class Trainer:
         self._revise_weights()
         self.batches = epoch_batches(self.windows, self.recipe, self.epoch, self.data.early)
         set_rng_state(self.device, [states[rank] for states in state["rng"]])
-        recording.checkpoints = [tuple(row) for row in state["checkpoints"]]
-        recording.heldout_means = state["heldout_means"]
-        recording.base = None if state["base"] is None else state["base"].cpu().numpy()
-        weights = state["weights"]
-        recording.weights = None if weights is None else weights.cpu().numpy()
-        recording.curve = [tuple(point) for point in state["curve"]]
-        recording.snapshots = [
-            TokenSnapshot(
-                step,
-                scratch.copied(train.cpu().numpy(), like=self.data.texts.ids),
-                scratch.copied(heldout.cpu().numpy(), like=self.data.texts.ids),
-            )
-            for step, train, heldout in state["snapshots"]
-        ]
+        self.recording.load_state_dict(state, like=self.data.texts.ids)
 
     def _optimize(self, batch: NDArray[np.int64], rate: float) -> float:
         rng = rng_state(self.device) if self.recipe.self_influence else []
@@ -466,14 +444,4 @@ class Trainer:
                 f"training: expected finite losses and weights, got others at step {self.step}. "
                 f"Lower training.learning_rate ({config.learning_rate}) or training.clip_norm "
                 f"({config.clip_norm}), or use model.precision: float32."
-            )
-
-
-def _require_one_process(recipe: Recipe, group: Group) -> None:
-    asked = {"train.self_influence": recipe.self_influence, "rule dp-sgd": recipe.privacy}
-    for name, is_asked in asked.items():
-        if is_asked and group.world_size > 1:
-            raise ConfigError(
-                f"{name}: expected one process, got {group.world_size}. Leave it out, or unset "
-                "GDC_LAUNCHER."
             )

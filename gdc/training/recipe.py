@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdc.config import TrainingConfig
-from gdc.errors import DataError
+from gdc.errors import ConfigError, DataError
 from gdc.training.batches import TokenizedTexts, Windows, cut_windows, plan_batches
 from gdc.training.private import Privacy, count_batches, poisson_batches
 
@@ -27,6 +27,20 @@ class Recipe:
     self_influence: bool = False  # record by how much each step lowers its own samples' losses
     base_losses: bool = False  # record the samples' losses before the first step
     privacy: Privacy | None = None  # of the texts; None: none
+
+    def require_one_process(self, num_processes: int) -> None:
+        """Refuse several processes where the recipe has what only one can do.
+
+        Raises:
+            ConfigError: It has.
+        """
+        asked = {"train.self_influence": self.self_influence, "rule dp-sgd": self.privacy}
+        for name, is_asked in asked.items():
+            if is_asked and num_processes > 1:
+                raise ConfigError(
+                    f"{name}: expected one process, got {num_processes}. Leave it out, or unset "
+                    "GDC_LAUNCHER."
+                )
 
 
 class Revision(Protocol):

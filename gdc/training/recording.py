@@ -5,9 +5,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
+from gdc.filesystem import scratch
 from gdc.schema import CHECKPOINTS
+from gdc.training.distributed import State
 
 
 class TokenSnapshot(NamedTuple):
@@ -74,3 +77,34 @@ class Recording:
     def checkpoint_table(self) -> pl.DataFrame:
         """``CHECKPOINTS`` table of the recorded checkpoints."""
         return pl.DataFrame(self.checkpoints, schema=CHECKPOINTS, orient="row")
+
+    def state_dict(self) -> State:
+        """What was recorded so far, but for ``gain``, which follows at the end."""
+        return {
+            "checkpoints": self.checkpoints,
+            "heldout_means": self.heldout_means,
+            "curve": self.curve,
+            "base": None if self.base is None else torch.from_numpy(self.base),
+            "weights": None if self.weights is None else torch.from_numpy(self.weights),
+            "snapshots": [
+                (step, torch.from_numpy(train), torch.from_numpy(heldout))
+                for step, train, heldout in self.snapshots
+            ],
+        }
+
+    def load_state_dict(self, state: State, *, like: NDArray[np.int32]) -> None:
+        """Restore what ``state_dict`` gave; token losses lie in a file where ``like`` does."""
+        self.checkpoints = [tuple(row) for row in state["checkpoints"]]
+        self.heldout_means = state["heldout_means"]
+        self.curve = [tuple(point) for point in state["curve"]]
+        base, weights = state["base"], state["weights"]
+        self.base = None if base is None else base.cpu().numpy()
+        self.weights = None if weights is None else weights.cpu().numpy()
+        self.snapshots = [
+            TokenSnapshot(
+                step,
+                scratch.copied(train.cpu().numpy(), like=like),
+                scratch.copied(heldout.cpu().numpy(), like=like),
+            )
+            for step, train, heldout in state["snapshots"]
+        ]

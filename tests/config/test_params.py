@@ -1,20 +1,18 @@
 """params.yaml: what the repository ships is accepted; every rule refuses and says both values."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 
 from gdc.config import parse_params
 from gdc.errors import ConfigError
 from gdc.workspace import files, paths
 from tests.builders import REPOSITORY, params_with
+from tests.config.builders import PRETRAINED, SIZES, changed, values_of
 
 PRESETS = sorted((REPOSITORY / "gdc/presets").glob("*.yaml"))
 SHIPPED = [REPOSITORY / paths.PARAMS, *PRESETS]
@@ -27,29 +25,7 @@ PRIVATE = {
 LIVE = {"rule": "live", "fraction": 0.1, "weight": 0}
 ORDER = {"rule": "order", "score": "memorization", "tie_break": "difficulty", "fraction": 0.1}
 WORDS = {"prefix_words": 2, "secret_words": 2, "repeats": [1], "per_level": 1, "num_twins": 0}
-SIZES = {"block_size": 16, "precision": "float32"}
 GPT2 = {"kind": "gpt2", **SIZES, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "dropout": 0}
-PRETRAINED = {
-    "kind": "pretrained", **SIZES, "name": "some/model", "revision": None, "lora": None,
-    "gradient_checkpointing": False,
-}  # fmt: skip
-
-
-def values_of(path: Path = REPOSITORY / paths.PARAMS) -> dict[str, Any]:
-    values: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    return values
-
-
-def changed(changes: Mapping[str, object]) -> dict[str, Any]:
-    """The repository's values with some replaced; a key is a path with dots."""
-    values = values_of()
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        section = values
-        for parent in parents:
-            section = section[parent]
-        section[last] = value
-    return values
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
@@ -452,29 +428,6 @@ def test_every_wrong_value_gets_its_line() -> None:
     ]
 
 
-def test_a_pretrained_model_with_its_own_tokenizer_is_accepted() -> None:
-    tokenizer = {"kind": "pretrained", "name": "some/model", "revision": None}
-    values = changed({"model": PRETRAINED, "ingest.tokenizer": tokenizer})
-    assert parse_params(values, name="params.yaml").model.kind == "pretrained"
-
-
-def test_the_pretrained_model_stands_before_the_models_of_halves() -> None:
-    tokenizer = {"kind": "pretrained", "name": "some/model", "revision": None}
-    pretrained = {"model": PRETRAINED, "ingest.tokenizer": tokenizer}
-    alone = {"reference.models": ["base"], "score.enabled": ["final_loss", "base_gap", "random"]}
-    found = [
-        parse_params(changed({**pretrained, **changes}), name="params.yaml")
-        for changes in ({"reference.models": ["base", 0, 1]}, alone, {"reference.models": [0, 1]})
-    ]
-    assert [of.reference.halves for of in found] == [(0, 1), (), (0, 1)]
-    assert [of.reference.has_base for of in found] == [True, True, False]
-    # The pretrained model is not trained again.
-    assert [of.num_models - found[1].num_models for of in found] == [2, 0, 2]
-    for models in ([0, 1, "base"], ["base", "base"], ["base", 0]):
-        with pytest.raises(ConfigError, match=r"with or without base before them, got \["):
-            parse_params(changed({**pretrained, "reference.models": models}), name="params.yaml")
-
-
 def test_every_key_of_every_section_is_required() -> None:
     for section, value in values_of().items():
         for key in value if isinstance(value, dict) else ():
@@ -492,19 +445,3 @@ def test_params_cannot_be_changed() -> None:
         params.seed = 4  # type: ignore[misc]  # what is tested
     with pytest.raises(ValidationError, match="frozen"):
         params.training.epochs = 4  # type: ignore[misc]  # what is tested
-
-
-def test_a_model_and_its_tokenizer_have_one_revision() -> None:
-    name = {"kind": "pretrained", "name": "some/model"}
-    values = params_with().model_dump(mode="json")
-    tuning = {"lora": None, "gradient_checkpointing": False}
-    sizes = {"block_size": 8, "precision": "float32"}
-    values["model"] = {**name, **sizes, **tuning, "revision": "v1"}
-    for revision in ("v2", None):
-        values["ingest"]["tokenizer"] = {**name, "revision": revision}
-        with pytest.raises(
-            ConfigError, match=rf"tokenizer.revision: expected 'v1' .* got {revision!r}"
-        ):
-            parse_params(values, name="test")
-    values["ingest"]["tokenizer"] = {**name, "revision": "v1"}
-    parse_params(values, name="test")

@@ -7,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.corpus.tokenizer import Offsets, masked_tokens
-from gdc.curation.plans import (
-    mask_plan,
-    shuffled_mask_plan,
-)
+from gdc.curation.span_masks import mask_plan, shuffled_mask_plan
 from gdc.schema import CURATED, PLAN, SPANS
 from tests.curation.builders import FIVE, corpus_of, curated, quadrants_of
 
