@@ -70,6 +70,14 @@ Weight = Annotated[
 ShuffledPlan = Annotated[
     Path | None, typer.Option(help="The plan whose actions `shuffled` gives to others.")
 ]
+Fraction = Annotated[float | None, typer.Option(help="Share of the samples that are changed.")]
+MaxCopies = Annotated[int | None, typer.Option(help="Kept of a group of near copies.")]
+PlanSeed = Annotated[int | None, typer.Option(min=0, help="Of random, shuffled and goldfish.")]
+Every = Annotated[int | None, typer.Option(help="Of goldfish: one token of so many has no loss.")]
+Context = Annotated[int | None, typer.Option(help="Of goldfish: tokens before it that are hashed.")]
+MinTokens = Annotated[
+    int | None, typer.Option(help="Of substring-dedup: tokens of a stretch at least.")
+]
 Listed = Annotated[
     Path | None,
     typer.Option(help="Of rule listed: JSON lines with sample_id and action (keep, drop or mask)."),
@@ -218,24 +226,14 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument for each option
     map_folder: MapFolder = None,
     rule: Rule = None,
     score: OrderingScore = None,
-    fraction: Annotated[
-        float | None, typer.Option(help="Share of the samples that are changed.")
-    ] = None,
+    fraction: Fraction = None,
     weight: Weight = None,
-    max_copies: Annotated[int | None, typer.Option(help="Kept of a group of near copies.")] = None,
+    max_copies: MaxCopies = None,
     of: ShuffledPlan = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of random, shuffled and goldfish.")
-    ] = None,
-    every: Annotated[
-        int | None, typer.Option(help="Of goldfish: one token of so many has no loss.")
-    ] = None,
-    context: Annotated[
-        int | None, typer.Option(help="Of goldfish: tokens before it that are hashed.")
-    ] = None,
-    min_tokens: Annotated[
-        int | None, typer.Option(help="Of substring-dedup: tokens of a stretch at least.")
-    ] = None,
+    seed: PlanSeed = None,
+    every: Every = None,
+    context: Context = None,
+    min_tokens: MinTokens = None,
     file: Listed = None,
     tokenizer: PlanTokenizer = None,
     out: PlanFile = None,

@@ -91,11 +91,7 @@ def find(
         found, summary = spans.find_spans([losses], [tokens[1]], offsets, config)
         return TokenTables(summary, found)
     found, summary = _spans_of_turns(
-        losses.filter(is_flagged),
-        samples.filter(is_flagged),
-        tokens[1],
-        tokenizer,
-        config,
+        losses.filter(is_flagged), samples.filter(is_flagged), tokens[1], tokenizer, config
     )
     of_samples = samples.join(
         scored_turns(turns), on="content_id", how="left", maintain_order="left"

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.config import Arm, DpSgdArm, InterveneConfig, LiveArm, ShuffledArm
+from gdc.config import Arm, DpSgdArm, InterveneConfig, LiveArm, Params, ShuffledArm
 from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.curation.live import LiveWeights
 from gdc.filesystem import scratch
@@ -48,11 +48,7 @@ def main() -> None:
             early=_early(samples),
             revision=_revision(params.intervene, cell.arm, cell.seed),
         )
-        recipe = fitting.recipe_from(params, cell.seed)
-        if params.retrain.match == "steps":
-            full = TrainingData.unweighted(texts, heldout)
-            recipe = replace(recipe, num_steps=count_steps(full, recipe))
-        recipe, privacy = _made_private(recipe, data, params.intervene.arms[cell.arm])
+        recipe, privacy = _recipe_of(params, cell.arm, cell.seed, data)
         name = f"retrain@{cell.arm}-{cell.seed}"
         model, recording = fitting.fit(
             params, tokenizer, data, recipe, group=group, name=name, stage=stage
@@ -70,6 +66,17 @@ def main() -> None:
                 weights=weights,
                 numbers=privacy,
             )
+
+
+def _recipe_of(
+    params: Params, arm: str, seed: int, data: TrainingData
+) -> tuple[Recipe, JsonObject]:
+    """How a cell is trained, and the privacy that this gives, if any."""
+    recipe = fitting.recipe_from(params, seed)
+    if params.retrain.match == "steps":
+        full = TrainingData.unweighted(data.texts, data.heldout)
+        recipe = replace(recipe, num_steps=count_steps(full, recipe))
+    return _made_private(recipe, data, params.intervene.arms[arm])
 
 
 def _early(samples: pl.DataFrame) -> NDArray[np.bool_] | None:
