@@ -71,7 +71,7 @@ RUN: Final = "Make it again: gdc run."
 TRAIN: Final = "Make it again: gdc stage train."
 _REFERENCE: Final = "Make it again: gdc stage reference."
 # Read at a time, not compressed.
-_CHUNK_BYTES: Final = 2**23
+_CHUNK_BYTES: Final = 2**22
 # What polars and Arrow raise for a damaged file.
 _DAMAGE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
 
