@@ -11,6 +11,7 @@ machine only lengthens it. The linear series reads the first rows of the same tr
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -131,6 +132,8 @@ def score_rules(**changes: object) -> ScoreConfig:
 
 def run_part(part: str, num_samples: int, num_checkpoints: int) -> Result:
     """Seconds, processor seconds and GB at most, in this process."""
+    # In the repository `gdc map` would refuse a folder below work/, which is the pipeline's.
+    os.chdir(FOLDER)
     trace = traces.scan(FOLDER / "trace")
     chosen = trace.checkpoints.head(num_checkpoints)
     names = [*TRACE_INDEX.names(), *map(loss_column, chosen["checkpoint"])]
