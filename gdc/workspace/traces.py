@@ -287,12 +287,13 @@ def _is_twin(samples: pl.DataFrame) -> pl.Series:
 
 def _read_tokens(folder: Path, part: str, asked: pl.Series | None = None) -> pl.DataFrame:
     path = folder / TOKEN_FILES[part]
-    scan_table(path, TOKEN_LOSSES, TRAIN)
-    tables, lengths = [pl.DataFrame(schema=TOKEN_LOSSES)], [pl.DataFrame(schema=_TOKEN_LENGTHS)]
+    # A recorder's has the ids of the tokens too.
+    schema = scan_table(path, TOKEN_LOSSES, TRAIN).collect_schema()
+    tables, lengths = [pl.DataFrame(schema=schema)], [pl.DataFrame(schema=_TOKEN_LENGTHS)]
     num_odd = 0
-    for table in TableChunks(path, TOKEN_LOSSES.names(), remedy=TRAIN):
+    for table in TableChunks(path, schema.names(), remedy=TRAIN):
         losses = pl.col("early", "late").list
-        lengths.append(table.with_columns(losses.len().cast(pl.Int64)))
+        lengths.append(table.select("sample_id", losses.len().cast(pl.Int64)))
         num_odd += sum(_num_odd(table[name].explode()) for name in ("early", "late"))
         is_asked = True if asked is None else pl.col("sample_id").is_in(asked.implode())
         tables.append(table.filter(is_asked))

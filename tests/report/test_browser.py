@@ -18,7 +18,7 @@ from tests.report.builders import EVIL, SAMPLES, page_of, params_of, tables_of
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, PROGRAMS)), None)
-TITLE = "Which texts are memorized, and what helps"
+TITLE = "Which texts are memorized, why, and what helps"
 # What is wider than its place. Headings of cards are for screen readers alone, and what is in a
 # drawing of plotly's is its own.
 TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((e) =>
