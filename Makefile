@@ -26,9 +26,9 @@ $(STAMP): pyproject.toml requirements.lock
 run: $(STAMP)  ## Run the whole pipeline of params.yaml and say where to look.
 	$(BIN)/gdc run
 
-# Three, on two cores too: some tests wait for a server or the clock, and others run meanwhile.
+# Four, on two cores too: many tests wait for a server, a program or the clock.
 test: $(STAMP)  ## Run all tests, the slow ones included.
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-fast: $(STAMP)  ## Run the tests that take no seconds: no pipeline, hardly a program started.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

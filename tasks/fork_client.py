@@ -16,17 +16,20 @@ from typing import IO, Final
 
 import gdc.stages
 from gdc.environment import PARENT_VARIABLE
-from gdc.workspace import dvc
+from gdc.workspace import dvc, project
 from gdc.workspace.handover import Program, receive_answer, send
 from tasks import guard
 
 LOG: Final = Path("work/fork-server.log")
 # First what the first targets need, in steps that are short: a request waits for one of them.
-MODULES: Final = (
+DVC_MODULES: Final = (
     "dvc.cli.parser", "dvc.commands.repro", "dvc.repo.reproduce", "dvc.repo.plots", "dvc.scm",
     "dvc.stage.run", "dvc.stage.cache", "dvc.rwlock", "dvc.utils.strictyaml", "zc.lockfile",
     "dvc_data.hashfile.db.local", "dvc_data.hashfile.status", "fsspec.implementations.memory",
-    "dulwich.ignore", "dulwich.worktree", "polars._utils.parquet", "gdc.stages.manifest",
+    "dulwich.ignore", "dulwich.worktree",
+)  # fmt: skip
+MODULES: Final = (
+    *DVC_MODULES, "polars._utils.parquet", "gdc.stages.manifest",
     "tokenizers", "pandas", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "alembic.command",
     "mlflow", "mlflow.store.tracking.sqlalchemy_workspace_store", "torch", "scipy.stats",
     "sklearn.linear_model", "torch._dynamo", "transformers",
@@ -111,11 +114,12 @@ _MAX_FOLDER: Final = 80
 
 
 @contextmanager
-def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
+def fork_server(modules: Sequence[str] | None = None) -> Iterator[guard.Start]:
     """Keep a fork server, or the one that is kept already.
 
     Args:
-        modules: What it imports for all that it starts.
+        modules: What it imports for all that it starts; None: what DVC needs, and our stages where
+            the graph of the current folder has one.
 
     Yields:
         What starts a command under a guard, as ``guard.start`` does. Only Linux ends a process
@@ -137,7 +141,7 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
                 "tasks.fork_server",
                 str(theirs.fileno()),
                 folder,
-                *modules,
+                *(_needed() if modules is None else modules),
             ],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -155,6 +159,11 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[guard.Start]:
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _needed() -> Sequence[str]:
+    is_ours = project.GRAPH.is_file() and b"gdc.stages" in project.GRAPH.read_bytes()
+    return MODULES if is_ours else DVC_MODULES
 
 
 def _folder_of_sockets() -> str:

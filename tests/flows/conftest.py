@@ -2,16 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from flows import curate
-from tasks.fork_client import fork_server
 from tests.builders import MadeOnce, NewHome
 from tests.flows.builders import ENVIRONMENT, commit_all, dvc, make_workspace, run_flow
-from tests.flows.toy_pipeline import DVC_MODULES, make_pipeline
+from tests.flows.toy_pipeline import make_pipeline
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +34,6 @@ def pipeline(
     make_pipeline(folder)
     shutil.copy(migrated_store, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(curate, "fork_server", partial(fork_server, DVC_MODULES))
     for name in ("MLFLOW_TRACKING_URI", "GDC_EXPERIMENT", "GDC_PARENT_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     return folder

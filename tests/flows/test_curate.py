@@ -27,7 +27,7 @@ from tasks.graph import changed_targets, load_graph
 from tasks.stages import (
     StageFailedError,
 )
-from tests.flows.toy_pipeline import DVC_MODULES, PHASE_STAGE, whole_graph, write_graph
+from tests.flows.toy_pipeline import PHASE_STAGE, whole_graph, write_graph
 from tests.tasks.builders import commit_all, git
 
 
@@ -178,10 +178,7 @@ def test_a_stop_ends_in_ten_seconds_though_the_server_is_gone(
     write_graph(pipeline, whole_graph())
     waiting = PHASE_STAGE + "\nif stage == 'ingest':\n    import time; time.sleep(600)\n"
     (pipeline / "phase.py").write_text(waiting)
-    # What the fork server would import for our own stages takes seconds.
-    fewer = f"curate.fork_server = functools.partial(curate.fork_server, {DVC_MODULES})"
-    main = f"import functools; from flows import curate; {fewer}; from gdc.cli import main; main()"
-    program = [sys.executable, "-c", main, "run"]
+    program = [sys.executable, "-P", "-m", "gdc", "run"]
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True)
     while not (pipeline / "data/ingest").exists():

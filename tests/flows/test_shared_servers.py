@@ -27,7 +27,7 @@ from tests.flows.builders import read_json
 from tests.flows.postgres import databases
 from tests.flows.programs import running
 from tests.flows.s3 import BUCKET, Store, s3_server
-from tests.flows.toy_pipeline import PHASE_STAGE, PROGRAM, make_pipeline, phase_graph
+from tests.flows.toy_pipeline import PHASE_STAGE, make_pipeline, phase_graph
 from tests.tasks.builders import commit_all
 
 # One after the other; each has a run in MLflow.
@@ -191,7 +191,7 @@ def wait_for_answer(url: str, place: Path) -> None:
 
 @contextmanager
 def flow(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-P", "-m", "gdc", "run"]
     with running(command, folder.with_suffix(".log"), environment, folder) as process:
         yield process
 

@@ -12,7 +12,6 @@ import polars as pl
 
 from gdc.workspace import files, paths
 from gdc.workspace.code_digests import code_digests
-from tasks.fork_client import MODULES
 from tests.comparison.builders import arm_audits, measured
 from tests.report.builders import params_of, report_of, tables_of
 from tests.tasks.builders import commit_all, git, init_dvc
@@ -35,17 +34,6 @@ if stage == "retrain":
         run.log_model(Path("model"))
 """
 ARMS = ("none", "paper")
-# Of what the fork server imports what DVC needs: no toy stage is a module of ours.
-DVC_MODULES = tuple(
-    name for name in MODULES if name.startswith(("dvc", "zc.", "fsspec.", "dulwich."))
-)
-# The flow as a program, whose fork server imports no more than that.
-PROGRAM = f"""
-import functools
-from flows import curate, start
-curate.fork_server = functools.partial(curate.fork_server, {DVC_MODULES})
-start.run()
-"""
 
 
 def report_of_arms() -> dict[str, Any]:

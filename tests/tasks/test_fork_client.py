@@ -158,11 +158,31 @@ def test_code_that_was_edited_runs_and_not_what_the_server_knows(workspace: Path
 @pytest.mark.usefixtures("workspace")
 def test_a_stage_starts_by_itself_once_the_server_is_gone() -> None:
     with fork_server(()) as start:
-        (server,) = [p for p in psutil.Process().children() if "tasks.fork_server" in p.cmdline()]
+        server = only_server()
         server.kill()
         server.wait()
         assert "said" in run(start)
         assert read("is_fork") is False
+
+
+def only_server() -> psutil.Process:
+    (server,) = [p for p in psutil.Process().children() if "tasks.fork_server" in p.cmdline()]
+    return server
+
+
+@pytest.mark.parametrize(
+    ("graph", "is_ours"), [(GRAPH, True), ("stages: {}\n", False), (None, False)]
+)
+def test_what_our_stages_need_is_imported_where_the_graph_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str | None, *, is_ours: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if graph is not None:
+        Path("dvc.yaml").write_text(graph)
+    with fork_server():
+        asked = only_server().cmdline()
+    assert "dvc.repo.reproduce" in asked
+    assert ("torch" in asked) == is_ours
 
 
 WAITS = """
