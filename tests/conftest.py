@@ -44,15 +44,16 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """The longest first: no worker is left alone with one when all the others are done.
+    """The slow ones first, which fall to one worker; the others take them when they are done.
 
-    Of these the ones that share a first run: one worker makes it while the others have fast tests.
+    They take from the end: there stand the longest, so that none is left alone with one. At the
+    beginning stand those that share a first run, which that worker makes meanwhile.
     """
     items.sort(
         key=lambda item: (
             "first_run" not in item.fixturenames,
             item.get_closest_marker("slow") is None,
-            item.path.parent.name != "flows" and item.path.name not in _LONG,
+            item.path.parent.name == "flows" or item.path.name in _LONG,
         )
     )
 

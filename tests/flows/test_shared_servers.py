@@ -191,7 +191,8 @@ def wait_for_answer(url: str, place: Path) -> None:
 
 @contextmanager
 def flow(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-P", "-m", "gdc", "run"]
+    # Not `gdc run`, which refuses the beginning of a pipeline.
+    command = [sys.executable, "-P", "-c", "from flows import start; start.run()"]
     with running(command, folder.with_suffix(".log"), environment, folder) as process:
         yield process
 
