@@ -166,8 +166,13 @@ def test_a_stage_starts_by_itself_once_the_server_is_gone() -> None:
 
 
 def only_server() -> psutil.Process:
-    (server,) = [p for p in psutil.Process().children() if "tasks.fork_server" in p.cmdline()]
-    return server
+    """The server, once it has its arguments: they follow what tells its parent that it started."""
+    while True:
+        children = psutil.Process().children()
+        found = [child for child in children if "tasks.fork_server" in child.cmdline()]
+        if found:
+            return found[0]
+        assert any(not child.cmdline() for child in children)
 
 
 @pytest.mark.parametrize(
