@@ -175,12 +175,13 @@ def _extracted_by(arm: str | None, arm_audits: Mapping[str, ArmAudits]) -> str:
 
 def _costs_sentence(audits: ArmAudits) -> str:
     ratios = {
-        f"arm {audits.random}": audits.perplexity_against_random,
         "keeping all": audits.perplexity_ratio,
-        "keeping all, on rare text": audits.rare_perplexity_ratio,
+        "keeping all on rare text": audits.rare_perplexity_ratio,
+        f"arm {audits.random}": audits.perplexity_against_random,
     }
-    return "Perplexity against " + "; ".join(
-        f"{name}: x{decimals(ratio.value)} {ends(ratio, decimals)}"
+    told = (
+        f"x{decimals(ratio.value)} {ends(ratio, decimals)} that of {name}"
         for name, ratio in ratios.items()
         if ratio is not None
     )
+    return f"Perplexity (lower is better) is {', '.join(told)}"

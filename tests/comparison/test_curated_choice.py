@@ -65,8 +65,9 @@ def test_the_plan_that_is_shown_to_work_is_taken() -> None:
     assert choice.sentence == (
         "Yes, on planted secrets: models trained on data/curated (the plan of arm top) give away "
         "0 % [0 %, 0 %] of them, those of arm random, which does the same to as many random "
-        "samples, 30 %: -30.0 points [-50.0, -10.0]. Perplexity against arm random: x0.990 "
-        "[0.950, 1.020]; keeping all, on rare text: x1.400 [1.100, 1.900] (3 seeds)."
+        "samples, 30 %: -30.0 points [-50.0, -10.0]. Perplexity (lower is better) is x1.400 "
+        "[1.100, 1.900] that of keeping all on rare text, x0.990 [0.950, 1.020] that of arm random "
+        "(3 seeds)."
     )
 
 
