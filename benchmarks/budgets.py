@@ -61,7 +61,7 @@ def main() -> None:
         if arguments.tiny:
             sys.stdout.write(gdc(folder, "show", "--markdown", capture=True))
     if not arguments.tiny:
-        put("make budgets-text", "\n\n".join(section(c) for c in CORPORA if has_result(c)))
+        put("make budgets-text", "\n".join(section(c) for c in CORPORA if has_result(c)))
 
 
 def folder_of(corpus: str, *, is_tiny: bool = False) -> Path:
@@ -104,7 +104,7 @@ def section(corpus: str) -> str:
     """The tables of one corpus."""
     name, _ = CORPORA[corpus]
     tables = gdc(folder_of(corpus), "show", "--markdown", capture=True)
-    return f"## {name}\n\n{machine()}\n\n{tables.strip()}"
+    return f"## {name}\n\n{machine()}\n\n{tables.strip()}\n"
 
 
 if __name__ == "__main__":
