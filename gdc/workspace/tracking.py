@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,8 +112,8 @@ class Run:
         # Fields of MLflow's data set.
         known: dict[str, Any] = {**empty.to_dict(), "profile": json.dumps(profile)}
         dataset = Dataset(**known)
-        tags = [InputTag("mlflow.data.context", context)]
-        self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        _write_shared(lambda: self._client.log_inputs(self.run_id, datasets=inputs))
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, str]) -> Iterator["Run"]:
@@ -305,7 +305,7 @@ def register(model_id: str, name: str, alias: str | None, note: VersionNote) -> 
         client.update_model_version(name, version, description=note.description)
         client.set_model_version_tag(name, version, "gdc.gate", note.gate)
         if alias is not None:
-            client.set_registered_model_alias(name, alias, version)
+            _write_shared(lambda: client.set_registered_model_alias(name, alias, version))
     return version
 
 
@@ -369,6 +369,25 @@ def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> str
         name, model.artifact_location, run_id=model.source_run_id, model_id=model.model_id
     )
     return str(version.version)
+
+
+def _write_shared(write: Callable[[], object]) -> None:
+    """Write a row that other runs write too, of a data set or an alias.
+
+    MLflow looks for the row and inserts it where it is missing. Where another process inserts it in
+    between, the database refuses the second one, and MLflow undoes the whole write. Done again, it
+    finds the row.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
+
+    try:
+        write()
+    except MlflowException as error:
+        # So a refusal of the database is called, also by a server.
+        if error.error_code != ErrorCode.Name(BAD_REQUEST):
+            raise
+        write()
 
 
 def _batches(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
