@@ -23,6 +23,8 @@ from result_pages import put
 from ruamel.yaml import YAML
 from score_corpora import code, man, passages
 
+from gdc.statistics import markdown
+
 PRESET: Final = "budgets-text"
 CORPORA: Final[Mapping[str, tuple[str, Callable[[Path | None], Iterable[str]]]]] = {
     "code": ("Source code of CPython's library", code),
@@ -104,7 +106,18 @@ def section(corpus: str) -> str:
     """The tables of one corpus."""
     name, _ = CORPORA[corpus]
     tables = gdc(folder_of(corpus), "show", "--markdown", capture=True)
-    return f"## {name}\n\n{machine()}\n\n{tables.strip()}\n"
+    return f"## {name}\n\n{machine()}\n\n{tables.strip()}\n\n{changed_rows(folder_of(corpus))}"
+
+
+def changed_rows(folder: Path) -> str:
+    """What each plan changes; of an arm that weighs anew after each pass, the mean over seeds."""
+    report = json.loads((folder / "reports" / "report.json").read_text(encoding="utf-8"))
+    names = ("num_changed", "num_dropped", "num_masked", "num_weighted", "num_masked_tokens")
+    rows = [[arm["arm"], *(f"{arm[name]:,}" for name in names)] for arm in report["arms"]]
+    heading = [
+        "arm", "rows changed", "dropped", "masked", "weighted at a time", "tokens without loss"
+    ]  # fmt: skip
+    return markdown.table(heading, rows)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,15 @@ SELF_INFLUENCE: Final = pl.Schema(
     }
 )
 
-# One row is a training sample: its weight in the last pass of a run that revised the weights.
-LAST_WEIGHTS: Final = pl.Schema({"sample_id": pl.String(), "weight": pl.Float64()})
+# One row is a training sample of a run that revised the weights.
+REVISED_WEIGHTS: Final = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "weight": pl.Float64(),  # in the last pass
+        # The first pass, from 1, in which it had another weight than in the plan; null: none.
+        "first_changed": pl.Int64(),
+    }
+)
 # One row is a training or held-out sample. `seen` has an entry for each reference model: whether
 # the sample is in its half. No model is trained on a held-out sample, whatever the entry.
 HALVES: Final = pl.Schema({"sample_id": pl.String(), "seen": pl.List(pl.Boolean)})

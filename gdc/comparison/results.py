@@ -217,6 +217,8 @@ class ArmResult:
         extraction_difference: To the baseline arm.
         summary: A sentence.
         privacy_epsilon: Of its training, the largest of all seeds; None: its rule bounds none.
+        num_reweighted: Samples whose weight its runs themselves changed in some pass, mean over
+            seeds; None: all weights stand in the plan. ``num_weighted`` are those of one pass.
     """
 
     arm: str
@@ -234,6 +236,7 @@ class ArmResult:
     extraction_difference: float | None
     summary: str
     privacy_epsilon: float | None = None
+    num_reweighted: float | None = None
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,15 @@ def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
     action, seeds = tables.plans[arm]["action"], params.retrain.seeds
     num_live = _num_live(params.intervene.rule_of(arm), len(action))
     runs = {seed: tables.metrics[arm, seed] for seed in seeds}
+    known = [run.num_reweighted for run in runs.values() if run.num_reweighted is not None]
+    num_reweighted = fmean(known) if known else None
     return ArmResult(
         arm=arm,
         num_dropped=int((action == "drop").sum()),
         num_weighted=int((action == "weight").sum()) + num_live,
         num_copied=int((action == "copy").sum()),
-        num_changed=int((~action.is_in(["keep", "live"])).sum()) + num_live,
+        num_changed=int((~action.is_in(["keep", "live"])).sum())
+        + (num_live if num_reweighted is None else round(num_reweighted)),
         num_masked=int((action == "mask").sum()),
         num_masked_tokens=runs[seeds[0]].num_masked_tokens,
         num_rows=int(tables.plans[arm]["copies"].sum()),
@@ -44,6 +47,7 @@ def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
             (run.privacy_epsilon for run in runs.values() if run.privacy_epsilon is not None),
             default=None,
         ),
+        num_reweighted=num_reweighted,
     )
 
 

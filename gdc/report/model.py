@@ -77,6 +77,8 @@ class ArmMetrics(BaseModel):
     extraction_rate: float | None
     extraction: dict[str, dict[str, float]]  # by family and times planted
     privacy_epsilon: float | None = None  # of an arm of rule dp-sgd
+    # Samples whose weight a run of rule live changed in some pass; None: of another rule.
+    num_reweighted: int | None = None
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def save(  # noqa: PLR0913  # what was trained, and of which cell
     weights: pl.DataFrame | None = None,
     numbers: JsonObject | None = None,
 ) -> None:
-    """Write the model folder, with a ``LAST_WEIGHTS`` table if given; log it, curves by step.
+    """Write the model folder, with a ``REVISED_WEIGHTS`` table if given; log it, curves by step.
 
     More ``numbers`` stand in ``training.json`` beside those of the recording.
     """
@@ -249,6 +249,8 @@ def save(  # noqa: PLR0913  # what was trained, and of which cell
         "num_masked_tokens": recording.num_masked_tokens,
         **(numbers or {}),
     }
+    if weights is not None:
+        all_numbers["num_reweighted"] = weights["first_changed"].count()
     path = paths.model_path(arm, seed)
     with durable.new_folder(path) as folder:
         models.save_model(model, folder)

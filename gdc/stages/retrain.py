@@ -11,7 +11,7 @@ from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
 from gdc.curation.live import LiveWeights
 from gdc.filesystem import scratch
 from gdc.filesystem.json_values import JsonObject
-from gdc.schema import LAST_WEIGHTS
+from gdc.schema import REVISED_WEIGHTS
 from gdc.stages import fitting
 from gdc.stages.runner import parse_cell, run
 from gdc.training import distributed
@@ -56,7 +56,7 @@ def main() -> None:
         if stage is not None:
             stage.log_dataset("corpus", tables.TABLES["corpus"][0], "training")
             stage.log_dataset(f"plan/{cell.arm}", paths.plan_path(cell.arm), "training")
-            weights = _last_weights(samples, recording)
+            weights = _revised_weights(samples, recording)
             fitting.save(
                 model,
                 recording,
@@ -107,12 +107,16 @@ def _made_private(recipe: Recipe, data: TrainingData, arm: Arm) -> tuple[Recipe,
     return replace(recipe, privacy=Privacy(arm.clip_norm, noise)), numbers
 
 
-def _last_weights(samples: pl.DataFrame, recording: Recording) -> pl.DataFrame | None:
-    """``LAST_WEIGHTS`` table of the run; None if its weights stand in the plan."""
-    if recording.weights is None:
+def _revised_weights(samples: pl.DataFrame, recording: Recording) -> pl.DataFrame | None:
+    """``REVISED_WEIGHTS`` table of the run; None if its weights stand in the plan."""
+    if recording.weights is None or recording.first_changed is None:
         return None
-    table = samples.select("sample_id", weight=pl.Series(recording.weights))
-    return table.match_to_schema(LAST_WEIGHTS)
+    table = samples.select(
+        "sample_id",
+        weight=pl.Series(recording.weights),
+        first_changed=pl.Series(recording.first_changed).replace(0, None),
+    )
+    return table.match_to_schema(REVISED_WEIGHTS)
 
 
 def _masked(

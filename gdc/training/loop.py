@@ -167,7 +167,7 @@ class Trainer:
         self.batch_index += 1
         self.recording.curve.append((self.step, loss))
         if self.data.revision is not None:
-            self.recording.weights = self.weights
+            self.recording.note_weights(self.weights, self.data.weights, self.epoch)
         self._take_snapshot_if_due()
         if self._probe_is_due():
             self.record("probe", rate, self.evaluate("train"))

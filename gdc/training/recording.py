@@ -63,6 +63,8 @@ class Recording:
             None: not recorded.
         weights: Float64, weight of each sample in the last pass of a run whose weights were
             revised. None: they were not.
+        first_changed: Int64, for each sample the first pass of such a run, from 1, in which its
+            weight was another than that of the data; 0: none. None: as for ``weights``.
     """
 
     checkpoints: list[tuple[int, int, float, str, float]] = field(default_factory=list)
@@ -73,6 +75,19 @@ class Recording:
     gain: NDArray[np.float64] | None = None
     base: NDArray[np.float64] | None = None
     weights: NDArray[np.float64] | None = None
+    first_changed: NDArray[np.int64] | None = None
+
+    def note_weights(
+        self, weights: NDArray[np.float64], planned: NDArray[np.float64], epoch: int
+    ) -> None:
+        """Note the weights of a pass, the first with ``epoch`` 0, beside those of the data."""
+        if weights is self.weights:
+            return
+        known = (
+            np.zeros(len(weights), np.int64) if self.first_changed is None else self.first_changed
+        )
+        is_first = (known == 0) & (weights != planned)
+        self.weights, self.first_changed = weights, np.where(is_first, epoch + 1, known)
 
     def checkpoint_table(self) -> pl.DataFrame:
         """``CHECKPOINTS`` table of the recorded checkpoints."""
@@ -86,6 +101,9 @@ class Recording:
             "curve": self.curve,
             "base": None if self.base is None else torch.from_numpy(self.base),
             "weights": None if self.weights is None else torch.from_numpy(self.weights),
+            "first_changed": None
+            if self.first_changed is None
+            else torch.from_numpy(self.first_changed),
             "snapshots": [
                 (step, torch.from_numpy(train), torch.from_numpy(heldout))
                 for step, train, heldout in self.snapshots
@@ -97,9 +115,8 @@ class Recording:
         self.checkpoints = [tuple(row) for row in state["checkpoints"]]
         self.heldout_means = state["heldout_means"]
         self.curve = [tuple(point) for point in state["curve"]]
-        base, weights = state["base"], state["weights"]
-        self.base = None if base is None else base.cpu().numpy()
-        self.weights = None if weights is None else weights.cpu().numpy()
+        for name in ("base", "weights", "first_changed"):
+            setattr(self, name, None if state[name] is None else state[name].cpu().numpy())
         self.snapshots = [
             TokenSnapshot(
                 step,

@@ -10,7 +10,7 @@ import pytest
 from gdc.config import DpSgdArm, InterveneConfig, LiveArm, Params
 from gdc.curation.live import LiveWeights
 from gdc.errors import ConfigError
-from gdc.schema import CORPUS, LAST_WEIGHTS
+from gdc.schema import CORPUS, REVISED_WEIGHTS
 from gdc.stages import intervene, manifest, retrain
 from gdc.training.private import Accountant, Privacy
 from gdc.training.recording import Recording
@@ -103,10 +103,11 @@ def test_without_its_accountant_a_private_arm_is_refused_before_anything_is_trai
         manifest._require_accountant(retraining("none", "dp"))
 
 
-def test_the_weights_of_the_last_pass_are_named_by_sample() -> None:
+def test_revised_weights_are_named_by_sample() -> None:
     samples = pl.DataFrame({"sample_id": ["a", "b"], "weight": [1.0, 1.0]})
-    assert retrain._last_weights(samples, Recording()) is None
-    table = retrain._last_weights(samples, Recording(weights=np.array([0.25, 1])))
+    assert retrain._revised_weights(samples, Recording()) is None
+    recording = Recording(weights=np.array([0.25, 1]), first_changed=np.array([3, 0]))
+    table = retrain._revised_weights(samples, recording)
     assert table is not None
-    assert table.rows() == [("a", 0.25), ("b", 1.0)]
-    assert table.schema == LAST_WEIGHTS
+    assert table.rows() == [("a", 0.25, 3), ("b", 1.0, None)]
+    assert table.schema == REVISED_WEIGHTS

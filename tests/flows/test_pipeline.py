@@ -232,15 +232,29 @@ def test_arms_that_change_how_a_model_is_trained_train_otherwise_and_say_how(fol
     assert set(plans["private"]["reason"]) == {
         "gradient norm up to 0.5, noise of 2 such norms, delta 1e-05"
     }
-    weights = pl.read_parquet(folder / "data/models/live-1/weights.parquet")
-    assert weights["sample_id"].to_list() == plans["live"]["sample_id"].to_list()
-    assert sorted(weights["weight"]) == [0.5] * num_chosen + [1.0] * (num_samples - num_chosen)
     metrics = {arm: read_json(folder / f"metrics/{arm}-1.json") for arm in ("none", *arms)}
     assert len({of["num_steps"] for of in metrics.values()}) == 1
     assert len({of["perplexity"] for of in metrics.values()}) == 4
     assert metrics["private"]["noise_multiplier"] == 2
     assert 0 < metrics["private"]["privacy_epsilon"] < 100
     assert "privacy_epsilon" not in metrics["none"]
+    assert_revised_weights_are_recorded(folder, plans["live"]["sample_id"], num_chosen)
+    assert [arm for arm in metrics if "num_reweighted" in metrics[arm]] == ["live"]
+
+
+def assert_revised_weights_are_recorded(folder: Path, ids: pl.Series, num_chosen: int) -> None:
+    """As a table beside the model, and their number in the metrics and in MLflow."""
+    weights = pl.read_parquet(folder / "data/models/live-1/weights.parquet")
+    assert weights["sample_id"].to_list() == ids.to_list()
+    num_others = len(ids) - num_chosen
+    assert sorted(weights["weight"]) == [0.5] * num_chosen + [1.0] * num_others
+    changed = weights.drop_nulls("first_changed")
+    assert changed.filter(pl.col("weight") < 1).height == num_chosen
+    assert changed["first_changed"].min() == 3
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    run = client.get_run(read_json(folder / "lineage/retrain-live-1.json")["run_id"])
+    for metrics in (read_json(folder / "metrics/live-1.json"), run.data.metrics):
+        assert metrics["num_reweighted"] == changed.height
 
 
 def assert_clone_has_the_same_data(folder: Path, clone: Path, tags: Mapping[str, str]) -> None:

@@ -68,6 +68,19 @@ def test_an_arm_that_picks_as_it_trains_counts_what_it_weighs_in_a_pass(arm: str
     # 40 % of 8 samples, rounded.
     assert (found.num_changed, found.num_weighted, found.num_dropped) == (3, 3, 0)
 
+    # One more in a later pass with seed 1, three with seed 2.
+    known = {
+        (name, seed): m.model_copy(update={"num_reweighted": 2 + 2 * seed if name == arm else None})
+        for (name, seed), m in metrics.items()
+    }
+    recorded = replace(picking, metrics=known)
+    none, found = arm_results(recorded, chosen, "none")
+    assert (found.num_changed, found.num_weighted, found.num_reweighted) == (5, 3, 5.0)
+    assert (none.num_changed, none.num_reweighted) == (0, None)
+    page = page_of(recorded, chosen)
+    assert "3 weighted at a time<br>" in page
+    assert page.count("<br>5 weighted in some pass, mean of seeds") == 1
+
 
 def test_a_private_arm_shows_its_epsilon() -> None:
     tables = tables_of()

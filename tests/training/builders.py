@@ -156,7 +156,8 @@ def outcome_of(model: nn.Module, recording: Recorded) -> tuple[object, ...]:
     gain = None if recording.gain is None else recording.gain.tobytes()
     snapshots = [(step, one.tobytes(), other.tobytes()) for step, one, other in recording.snapshots]
     weights = None if recording.weights is None else recording.weights.tobytes()
-    run = (recording.checkpoints, recording.curve, gain, snapshots, weights)
+    changed = None if recording.first_changed is None else recording.first_changed.tolist()
+    run = (recording.checkpoints, recording.curve, gain, snapshots, weights, changed)
     return weights_of(model), losses, *run
 
 

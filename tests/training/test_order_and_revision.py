@@ -89,7 +89,8 @@ def test_weights_that_are_all_revised_alike_change_nothing(factor: float, tmp_pa
     revised = trained(tmp_path, models[1], recipe_with(), data_with(Revised(factor)))
     assert plain.weights is None
     assert revised.weights is not None
-    assert outcome_of(models[1], replace(revised, weights=None)) == outcome_of(models[0], plain)
+    as_plain = replace(revised, weights=None, first_changed=None)
+    assert outcome_of(models[1], as_plain) == outcome_of(models[0], plain)
 
 
 def test_a_sample_of_weight_0_is_not_learned_after_its_pass_and_its_loss_is_known(
@@ -130,6 +131,23 @@ def test_the_weights_of_the_last_pass_are_recorded(beyond: int, tmp_path: Path) 
     weights = trained(tmp_path, built(), recipe, data).weights
     assert weights is not None
     assert weights.tolist() == [0.0 if text == 4 else last for text in range(len(TEXTS))]
+
+
+def picked_in_turn(online: NDArray[np.float32], frozen: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sample 1 after the first pass, then 2 in its place, then 1 again and 3 with it; then all."""
+    assert online.shape == frozen.shape
+    weights = np.ones(len(TEXTS))
+    weights[([1], [2], [1, 3], slice(None))[len(online) - 1]] = 0.5
+    return weights
+
+
+def test_the_first_pass_in_which_a_sample_was_picked_is_recorded(tmp_path: Path) -> None:
+    data = replace(training_data(), revision=picked_in_turn)
+    run = trained(tmp_path, built(), recipe_with(epochs=4), data)
+    assert run.first_changed is not None
+    assert run.weights is not None
+    assert run.first_changed.tolist() == [0, 2, 3, 4] + [0] * (len(TEXTS) - 4)
+    assert run.weights[:4].tolist() == [1, 0.5, 1, 0.5]
 
 
 @pytest.mark.parametrize("num_steps", [7, 12])
