@@ -18,6 +18,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from importlib.metadata import distributions
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -165,11 +166,27 @@ def prose(novels: Path | None) -> Iterator[str]:
         yield str(json.loads(line)["text"])
 
 
+def readmes(_novels: Path | None) -> Iterator[str]:
+    """Descriptions of the packages that are installed, most of them Markdown."""
+    for package in sorted(distributions(), key=lambda package: package.name.lower()):
+        # The headers of a package's metadata end at the first empty line, before its description.
+        yield (package.read_text("METADATA") or "").partition("\n\n")[2]
+
+
+def changelogs(_novels: Path | None) -> Iterator[str]:
+    """What changed in the Debian packages of this machine."""
+    for path in sorted(Path("/usr/share/doc").glob("*/changelog.Debian.gz")):
+        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
+            yield file.read()
+
+
 CORPORA: Final[Mapping[str, Callable[[Path | None], Iterable[str]]]] = {
     "docs": docs,
     "code": code,
     "man": man,
     "prose": prose,
+    "readmes": readmes,
+    "changelogs": changelogs,
 }
 
 

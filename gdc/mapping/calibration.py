@@ -3,7 +3,8 @@
 A score is asked to tell the memorized canaries of a family from those that are not and from its
 twins, where it is known for them, and from ordinary training text where a family has neither. Its
 card says what it was asked, and how it does against each. A score that puts canaries which a model
-says verbatim below ordinary text is never an axis, whatever else it tells.
+says verbatim below ordinary text is never an axis, whatever else it tells; nor is one that orders
+ordinary text against what half-models measure on it, where there are some to ask.
 
 A planted canary counts as memorized when the tracked models find its secret likelier, per token,
 than those of all never-planted twins of its family, however often it was planted. Per token,
@@ -36,6 +37,7 @@ from gdc.mapping.score_cards import (
 )
 from gdc.schema import CANARY_MEMORIZATION, SCORES, Verdict, require
 from gdc.scores import cost_class
+from gdc.statistics import ranks
 from gdc.statistics.bootstrap import LEVEL, Estimate, share_interval
 from gdc.statistics.exposure import sampled_exposure
 
@@ -44,7 +46,16 @@ FALLBACK: Final = "memorization"
 # Few canaries do not resolve a smaller difference of AUROCs. Among scores that differ by less,
 # those that lead on ordinary text in leaderboards, at no cost beyond the run, come first.
 TOLERANCE: Final = 0.1
-PREFERRED: Final = ("std", "total_drop", "iqr")
+PREFERRED: Final = (
+    "unseen_loss_contrast",
+    "online_late_contrast",
+    "synthetic_control_gap",
+    "std",
+    "total_drop",
+    "iqr",
+)
+# Ordinary texts that half-models know, below which they are not asked about scores.
+MIN_MEASURED: Final = 20
 # The other axis of the map, and one of which a high value is no sign of memorization.
 NO_AXIS: Final = ("difficulty", "first_learned")
 # Scores that auto tests at most, and the chance that one which knows nothing passes: Bonferroni.
@@ -96,6 +107,7 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
     *,
     seed: int,
     unseen: pl.DataFrame | None = None,
+    gaps: pl.DataFrame | None = None,
 ) -> Calibration:
     """Test how well every score tells memorized canaries from the others of the same family.
 
@@ -113,6 +125,8 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
         seed: Of the resamples.
         unseen: ``UNSEEN_SCORES`` table with the ``family`` of each twin, null for held-out text;
             None: only planted canaries and training text are compared with.
+        gaps: ``sample_id`` and ``gap``: the loss of a training sample under half-models that did
+            not see it, minus that under those that did; None: there are none to ask.
 
     Raises:
         DataError: A canary has no scored row.
@@ -126,12 +140,16 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
         for table in _with_scores(labelled, scores, copies, names).partition_by("family")
     }
     counts = _with_roles({name: _count(table) for name, table in sorted(tables.items())})
-    text = scores.join(copies, on="sample_id", how="anti").select(names)
+    text = scores.join(copies, on="sample_id", how="anti")
     families = [
-        _family(tables[name], text, unseen, family.role, (seed, index))
+        _family(tables[name], text.select(names), unseen, family.role, (seed, index))
         for index, (name, family) in enumerate(counts.items())
     ]
-    cards = sorted((_card(scores[name], families, config) for name in names), key=_best_first)
+    measured = pl.DataFrame() if gaps is None else text.join(gaps.drop_nulls(), on="sample_id")
+    cards = sorted(
+        (_of_text(_card(scores[name], families, config), measured) for name in names),
+        key=_best_first,
+    )
     reporting = [family for family in counts.values() if family.role == "report"]
     return Calibration(
         families=counts,
@@ -343,6 +361,29 @@ def _not_below_text(card: ScoreCard, families: Sequence[Family]) -> ScoreCard:
         verdict="does not",
         why="Extracted canaries lie below ordinary training text, AUROC "
         f"{', '.join(below)}: such a score is no axis.",
+    )
+
+
+def _of_text(card: ScoreCard, measured: pl.DataFrame) -> ScoreCard:
+    """Add what half-models say of a score on ordinary text; refuse one that is upside down there.
+
+    A score that reads reference models shares their error, so it is not asked.
+    """
+    if measured.height < MIN_MEASURED or card.cost == "reference models":
+        return card
+    known = measured.select(card.score, "gap").fill_nan(None).drop_nulls()
+    agreement = ranks.spearman_interval(known[card.score].to_numpy(), known["gap"].to_numpy())
+    if agreement is None:
+        return card
+    asked = replace(card, ordinary_text=agreement)
+    if agreement.high >= 0:
+        return asked
+    return replace(
+        asked,
+        may_be_axis=False,
+        why="On ordinary text it falls where what half-models measure rises, rank correlation "
+        f"{agreement.value:.2f} [{agreement.low:.2f}, {agreement.high:.2f}]: such a score is no "
+        "axis.",
     )
 
 

@@ -48,6 +48,9 @@ class ScoreCard:
             compare them with.
         extracted_against_text: AUROC of the extracted canaries of each family against ordinary
             training text; a score below one half anywhere is never an axis.
+        ordinary_text: Rank correlation, on ordinary training text, with the loss that half-models
+            have where they did not see a text, minus that where they did; a score whose interval
+            is below 0 is never an axis. None: there are no half-models, or it reads them.
     """
 
     score: str
@@ -63,6 +66,7 @@ class ScoreCard:
     asked: dict[str, list[Comparison]] = field(default_factory=dict)
     against: dict[str, dict[Comparison, float]] = field(default_factory=dict)
     extracted_against_text: dict[str, float] = field(default_factory=dict)
+    ordinary_text: Estimate | None = None
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,12 @@ def _card_sentence(card: ScoreCard, calibration: Calibration) -> str:
         for family, against in card.against.items()
         if "training text" in against
     )
-    return f"{sentence} Against ordinary training text: {text}." if text else sentence
+    if text:
+        sentence += f" Against ordinary training text: {text}."
+    if card.ordinary_text is not None:
+        agreement = interval(card.ordinary_text, decimals)
+        sentence += f" Rank correlation with half-models on ordinary text: {agreement}."
+    return sentence
 
 
 def summarize(

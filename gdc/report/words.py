@@ -36,6 +36,8 @@ GLOSSARY: Final[Mapping[str, str]] = {
     "extraction": "the share of planted secrets that a model completes word for word",
     "exposure": "how far a planted secret stands out among its twins; each bit halves its rank",
     "AUROC": "how often a memorized canary scores above another one; 0.5 is a coin, 1 is perfect",
+    "order of ordinary text": "rank correlation, over ordinary texts, with how much better models "
+    "know a text that trained on it than those that did not; 1: the same order, 0: none",
     "to choose": "measured on the canaries by which the automatic choice of the axis is made",
     "to report": "measured on canaries that had no part in that choice",
     "TPR": "true positive rate: the share of training texts found, at a rate of false alarms (FPR)",

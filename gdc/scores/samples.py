@@ -17,6 +17,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.filesystem.json_values import JsonObject
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
+from gdc.scores.calibrated import MIN_HELDOUT
 from gdc.scores.ngrams import ngram_nats
 from gdc.scores.recorded import recorded_tokens_of
 from gdc.scores.references import References, references_of
@@ -131,7 +132,9 @@ def score_samples(
     samples = _mean_over_runs(tables)
     num_checkpoints = len(traces[0].columns(config.mode))
     summary = summarize(samples.lazy(), config, epsilon, num_checkpoints)
-    return Scored(samples, replace(summary, num_seeds=len(traces)), _by_run(tables))
+    warnings = (*summary.warnings, *_without_value(samples, config.enabled))
+    summary = replace(summary, num_seeds=len(traces), warnings=warnings)
+    return Scored(samples, summary, _by_run(tables))
 
 
 def corpus_columns(names: Sequence[str]) -> list[str]:
@@ -281,6 +284,18 @@ def summarize(
         num_distinct_memorization=num_distinct,
         warnings=tuple(warnings),
     )
+
+
+def _without_value(samples: pl.DataFrame, names: Sequence[str]) -> list[str]:
+    """A warning for every score that is null throughout."""
+    return [
+        f"{name} has no value for any sample: it needs {MIN_HELDOUT} held-out samples with losses. "
+        "Raise ingest.validation_fraction."
+        if name == "unseen_loss_contrast"
+        else f"{name} has no value for any sample."
+        for name in names
+        if samples[name].null_count() == samples.height
+    ]
 
 
 def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:

@@ -169,24 +169,30 @@ def unseen_loss_contrast(
 ) -> pl.Expr:
     """``online_late_contrast`` with an estimate of the unseen loss in place of the online losses.
 
-    Two regressions on held-out samples predict the late frozen loss that the text would have
-    unseen: one from its online losses of the middle passes (for a held-out sample from its frozen
-    losses at the end of these passes), one from ``text_features``. The first is the better one but
-    falls where a text is repeated; so it is raised to the second, less one deviation of that one's
-    residuals, where it is lower. No unit, any sign.
+    A regression on held-out samples predicts the late frozen loss that the text would have unseen
+    from ``text_features`` and its online losses of the first half of the passes, without the first
+    pass (for a held-out sample from its frozen losses at the end of these passes). That falls where
+    a text is repeated; so it is raised to what the text alone predicts, less one deviation of that
+    prediction's residuals, where it is lower. No unit, any sign. Null: not trained on in those
+    passes, or fewer than ``MIN_HELDOUT`` held-out samples.
 
     Needs: a trace of both modes, the held-out trace, the corpus columns ``text`` and
     ``num_copies``. Cost: two passes over the texts, and two small fits.
 
-    Source: our own; the deviation was chosen on CPython's documentation and source code.
+    Source: our own; passes and deviation were chosen on CPython's documentation and source code.
     """
-    middle, late = (mean(columns) for columns in middle_and_late(both_modes))
-    of_run = fit("unseen_loss_contrast", [middle], late, heldout)
-    named = (pl.col(name) for name in ("num_tokens", "zlib_size", "ngram_nats"))
-    of_text = fit("unseen_loss_contrast", text_features(*named), late, heldout)
-    predicted = of_text.predict(text_features(num_tokens, zlib_size, ngram_nats))
-    floor = predicted - float(of_text.residuals.std())
-    expected = of_run.predict([middle])
+    online, _ = both_modes
+    early = mean(online[1 : max(2, (len(online) + 1) // 2)])
+    _, late = (mean(columns) for columns in middle_and_late(both_modes))
+    named = text_features(*(pl.col(name) for name in ("num_tokens", "zlib_size", "ngram_nats")))
+    features = text_features(num_tokens, zlib_size, ngram_nats)
+    is_complete = pl.all_horizontal(each.is_not_null() for each in (early, late, *named))
+    if heldout.filter(is_complete).height < MIN_HELDOUT:
+        return pl.lit(None, pl.Float64)
+    of_run = fit("unseen_loss_contrast", [early, *named], late, heldout)
+    of_text = fit("unseen_loss_contrast", named, late, heldout)
+    expected = of_run.predict([early, *features])
+    floor = of_text.predict(features) - float(of_text.residuals.std())
     return contrast(pl.when(expected < floor).then(floor).otherwise(expected), late)
 
 

@@ -11,6 +11,7 @@ from gdc.config import Params
 from gdc.corpus.tokenizer import load_tokenizer
 from gdc.mapping import calibration
 from gdc.recording.trace import TWIN
+from gdc.scores.references import in_out_gap, references_of
 from gdc.stages.runner import run
 from gdc.training import models
 from gdc.workspace import files, paths, tables, tracking
@@ -19,7 +20,7 @@ from gdc.workspace import files, paths, tables, tracking
 def main() -> None:
     """Label the canaries by the tracked models; later stages see only what each score is worth."""
     params = files.load_params()
-    sections = params.model_dump(mode="json", include={"seed", "partition"})
+    sections = params.model_dump(mode="json", include={"seed", "partition", "reference"})
     with tracking.stage_run("calibrate", sections) as stage:
         canaries, scores = tables.read("canaries"), tables.read("scores")
         planted = tables.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
@@ -37,6 +38,7 @@ def main() -> None:
             params.partition,
             seed=params.seed,
             unseen=_with_families(tables.read("unseen_scores"), canaries),
+            gaps=_gaps(params),
         )
         tables.write("canary_memorization", labelled)
         files.write_json(paths.CALIBRATION, asdict(calibrated))
@@ -64,6 +66,15 @@ def _with_families(unseen: pl.DataFrame, canaries: pl.DataFrame) -> pl.DataFrame
     """The scores with the family of each twin; null: held-out text."""
     families = canaries.select("family", sample_id=TWIN + pl.col("canary_id"))
     return unseen.join(families, on="sample_id", how="left", maintain_order="left")
+
+
+def _gaps(params: Params) -> pl.DataFrame | None:
+    """What half-models measure on each training sample; None: there is no pair of them."""
+    table = tables.read_references(params.reference.halves)
+    references = None if table is None else references_of(table)
+    if references is None or not references.num_pairs:
+        return None
+    return references.table.select("sample_id", gap=in_out_gap(references))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,16 @@ and the values need no second sort.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gdc.statistics.bootstrap import Estimate
+
+# Both tails of a normal distribution beyond it hold 5 %.
+_NORMAL_QUANTILE: Final = 1.959963984540054
+_LARGEST: Final = 1 - 1e-12
 
 Values = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -27,6 +33,23 @@ def spearman(one: Codes, other: Codes, weights: Weights) -> float:
     if scale == 0:
         return float("nan")
     return float(np.clip((weights * a * b).sum() / scale, -1, 1))
+
+
+def spearman_interval(one: NDArray[np.number], other: NDArray[np.number]) -> Estimate | None:
+    """Spearman rank correlation with its 95 % interval over rows; None: under 4, or a constant.
+
+    Source: Fisher's transformation with the variance (1 + r^2 / 2) / (n - 3), Bonett & Wright 2000.
+    """
+    if len(one) < 4:
+        return None
+    value = spearman(codes(one), codes(other), np.ones(len(one)))
+    if np.isnan(value):
+        return None
+    # Where the order is the same, the transform has no value.
+    centre = np.arctanh(np.clip(value, -_LARGEST, _LARGEST))
+    half_width = _NORMAL_QUANTILE * np.sqrt((1 + value**2 / 2) / (len(one) - 3))
+    low, high = np.tanh([centre - half_width, centre + half_width])
+    return Estimate(value, float(low), float(high))
 
 
 def auroc(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> float:

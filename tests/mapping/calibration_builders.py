@@ -64,9 +64,10 @@ def calibrated(  # noqa: PLR0913 - as what it calls
     *,
     seed: int,
     unseen: pl.DataFrame | None = None,
+    gaps: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
     """What ``calibrate`` returns, as nested dictionaries."""
-    return asdict(calibrate(scores, copies, canaries, config, seed=seed, unseen=unseen))
+    return asdict(calibrate(scores, copies, canaries, config, seed=seed, unseen=unseen, gaps=gaps))
 
 
 def unseen_of(twins: Mapping[str, Sequence[float]], heldout: Sequence[float]) -> pl.DataFrame:

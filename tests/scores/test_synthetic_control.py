@@ -84,11 +84,11 @@ def contrasts(
 
 
 def test_the_contrast_by_hand_where_all_unseen_texts_cost_the_same() -> None:
-    # Passes 2 and 3 of four, and the last of four probes: a fourth power each.
-    heldout = {f"h{i:02d}": [9.0, 5.0, 5.0, 9.0, 9.0, 9.0, 9.0, 1.0] for i in range(24)}
+    # Pass 2 of four, and the last of four probes: a fourth power each.
+    heldout = {f"h{i:02d}": [9.0, 5.0, 9.0, 9.0, 9.0, 9.0, 9.0, 1.0] for i in range(24)}
     losses = {
-        "memorized": [9.0, 5.0, 5.0, 9.0, 9.0, 9.0, 9.0, 0.0625],
-        "repeated": [9.0, 0.1, 0.1, 9.0, 9.0, 9.0, 9.0, 0.0625],
+        "memorized": [9.0, 5.0, 9.0, 9.0, 9.0, 9.0, 9.0, 0.0625],
+        "repeated": [9.0, 0.1, 0.2, 9.0, 9.0, 9.0, 9.0, 0.0625],
         "unknown": [9.0, NAN, NAN, 9.0, 9.0, 9.0, 9.0, 1.0],
     }
     expected = pytest.approx(2 - 2.5 * 1)
@@ -111,6 +111,34 @@ def test_a_repeated_text_is_not_expected_to_be_easier_than_its_words_are() -> No
     # Texts say nothing here, so the floor is the mean held-out loss less its deviation.
     unseen = (0.1**-0.25 - found["repeated"]) / 2.5
     assert unseen**-4 == pytest.approx(3 - 0.4, abs=0.25)
+
+
+def test_what_early_losses_of_unseen_text_say_of_late_ones_holds_for_training_text() -> None:
+    rng = np.random.default_rng(4)
+    early = rng.normal(3, 0.3, 80)
+    trace, corpus = world(
+        {"low": [9.0, *[2.8] * 3, *[1.0] * 4], "high": [9.0, *[3.2] * 3, *[1.0] * 4]},
+        {f"h{i:02d}": [9.0, *[v] * 3, *[1.5 * v] * 4] for i, v in enumerate(early.tolist())},
+    )
+    rules = config(enabled=("unseen_loss_contrast",), mode="probe")
+    table = score_samples([both_modes_of(trace, 4)], [corpus], rules, seed=0).samples
+    assert table["sample_id"].to_list() == ["high", "low"]
+    found = (1.0 - table["unseen_loss_contrast"].to_numpy()) / 2.5
+    # A ridge over few texts shrinks the line a little.
+    assert found**-4 == pytest.approx(1.5 * np.array([3.2, 2.8]), abs=0.05)
+
+
+def test_with_too_few_held_out_samples_the_contrast_is_null_and_says_so() -> None:
+    heldout = {f"h{i:02d}": [9.0, 5.0, 5.0, 9.0, 9.0, 9.0, 9.0, 1.0] for i in range(20)}
+    heldout["h19"] = [9.0, NAN, 5.0, 9.0, 9.0, 9.0, 9.0, 1.0]
+    trace, corpus = world({"a": [9.0, 5.0, 5.0, 9.0, 9.0, 9.0, 9.0, 0.5]}, heldout)
+    rules = config(enabled=("unseen_loss_contrast",), mode="probe")
+    scored = score_samples([both_modes_of(trace, 4)], [corpus], rules, seed=0)
+    assert scored.samples["unseen_loss_contrast"].to_list() == [None]
+    assert (
+        "unseen_loss_contrast has no value for any sample: it needs 20 held-out samples with "
+        "losses. Raise ingest.validation_fraction."
+    ) in scored.summary.warnings
 
 
 def features_and_target(num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -36,6 +36,29 @@ def test_what_is_not_defined_is_nan() -> None:
     assert np.isnan(ranks.spearman(code[:0], code[:0], ones(0)))
 
 
+def test_the_interval_of_a_rank_correlation_by_hand() -> None:
+    # 1 - 6 * 4 / (5 * 24) = 0.8; its transform 1.0986, with deviation sqrt(1.32 / 2).
+    found = ranks.spearman_interval(np.arange(5), np.array([1, 0, 3, 2, 4]))
+    assert found is not None
+    assert found.value == pytest.approx(0.8)
+    expected = np.tanh(np.arctanh(0.8) + np.array([-1, 1]) * 1.959964 * np.sqrt(0.66))
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    assert ranks.spearman_interval(np.arange(5), np.ones(5)) is None
+    assert ranks.spearman_interval(np.arange(3), np.arange(3)) is None
+
+
+def test_the_interval_covers_the_rank_correlation_in_19_of_20_cases() -> None:
+    rng, true = np.random.default_rng(0), 6 / np.pi * np.arcsin(0.6 / 2)
+    covered = 0
+    for _ in range(400):
+        one = rng.normal(size=60)
+        found = ranks.spearman_interval(one, 0.6 * one + 0.8 * rng.normal(size=60))
+        assert found is not None
+        covered += found.low <= true <= found.high
+    # Three deviations.
+    assert covered / 400 == pytest.approx(0.95, abs=0.033)
+
+
 # Few values, so that there are ties.
 weighted = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans(), st.integers(0, 3)),
