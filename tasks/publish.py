@@ -15,6 +15,7 @@ from gdc.comparison.results import ArmAudits
 from gdc.config import Params
 from gdc.errors import ConfigError, TransientError
 from gdc.report.model import read_report
+from gdc.report.verdict import verdict
 from gdc.statistics.wording import decimals, ends, points
 from gdc.workspace import dvc, paths, tracking
 from gdc.workspace.project import edited_stages
@@ -179,7 +180,7 @@ def decide(params: Params) -> str:
     if model_id is None:
         return f"kept: {lineage} names no model"
     gate = "passed" if reason is None else f"kept: {reason}"
-    about = tracking.VersionNote(gate, f"{report.choice.sentence} Gate {gate}.")
+    about = tracking.VersionNote(gate, f"{verdict(report).worked} Gate {gate}.")
     try:
         version = tracking.register(model_id, MODEL_NAME, ALIAS if reason is None else None, about)
     except ConfigError as error:

@@ -1,6 +1,6 @@
 """Measured arms -> the one whose plan makes the curated data, and whether its effect is shown."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from gdc.comparison.recommendation import NEVER
 from gdc.comparison.results import ArmAudits, ArmResult, CuratedChoice
@@ -22,7 +22,7 @@ def choose_curated(
     arms: Sequence[ArmResult],
     arm_audits: Mapping[str, ArmAudits],
     config: InterveneConfig,
-    validated: Collection[str],
+    validated: Mapping[str, int],
     axis: str,
 ) -> CuratedChoice:
     """Name the arm that makes the curated data, by evidence where ``curated_arm`` is auto.
@@ -36,7 +36,7 @@ def choose_curated(
         arms: What each retrained arm's plan changes.
         arm_audits: What is measured of each, by name; an arm without audits is not shown.
         config: The rules of the arms, and ``curated_arm``.
-        validated: Scores that are shown to predict memorization here.
+        validated: Scores that are shown to predict memorization here, by how many secrets.
         axis: The score that is the memorization axis.
     """
     if config.curated_arm != AUTO:
@@ -58,21 +58,22 @@ def choose_curated(
         for arm in plans
         if arm in arm_audits
         and _is_safe(arm_audits[arm])
-        and _is_validated(config.arms[arm], validated, axis)
+        and _score_of(config.arms[arm], axis) in {None, *validated}
     ]
     if safe:
         arm = min(safe, key=order)
+        trust = _trust(_score_of(config.arms[arm], axis), validated)
     else:
         keeping = [name for name in of_data if config.arms[name].rule == "none"]
         arm = (keeping or of_data)[0]
+        trust = "there is: none is validated"
     return CuratedChoice(
         arm=arm,
         basis="evidence",
         is_shown=False,
         sentence=(
             "No plan is shown to lower extraction against as many random samples without a cost in "
-            f"perplexity, so data/curated is unproven: made by arm {arm}, the safest plan that "
-            f"{'is validated' if safe else 'there is: none is validated'}."
+            f"perplexity, so data/curated is unproven: made by arm {arm}, the safest plan {trust}."
         ),
         remedies=remedies(plans, arm_audits),
     )
@@ -134,11 +135,18 @@ def _named(arm: str, arm_audits: Mapping[str, ArmAudits]) -> CuratedChoice:
     )
 
 
-def _is_validated(rule: Arm, validated: Collection[str], axis: str) -> bool:
-    """Whether the plan reads no score, or one that predicts memorization here."""
+def _score_of(rule: Arm, axis: str) -> str | None:
+    """The score that a rule reads; None: it reads none."""
     if isinstance(rule, TopFractionArm | WeightByScoreArm):
-        return (axis if rule.score == AXIS else rule.score) in validated
-    return not isinstance(rule, QuadrantsArm | MaskSpansArm) or axis in validated
+        return axis if rule.score == AXIS else rule.score
+    return axis if isinstance(rule, QuadrantsArm | MaskSpansArm) else None
+
+
+def _trust(score: str | None, validated: Mapping[str, int]) -> str:
+    if score is None:
+        return "that reads no score"
+    secrets = counted(validated[score], "memorized secret")
+    return f"whose score is validated ({score}, by {secrets} planted here)"
 
 
 def _is_safe(audits: ArmAudits) -> bool:

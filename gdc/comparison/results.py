@@ -219,6 +219,7 @@ class ArmResult:
         privacy_epsilon: Of its training, the largest of all seeds; None: its rule bounds none.
         num_reweighted: Samples whose weight its runs themselves changed in some pass, mean over
             seeds; None: all weights stand in the plan. ``num_weighted`` are those of one pass.
+        num_planted_changed: Rows of planted canaries among the samples that its plan changes.
     """
 
     arm: str
@@ -237,6 +238,7 @@ class ArmResult:
     summary: str
     privacy_epsilon: float | None = None
     num_reweighted: float | None = None
+    num_planted_changed: int = 0
 
 
 @dataclass(frozen=True)

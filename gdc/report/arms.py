@@ -21,7 +21,9 @@ def arm_results(tables: ReportTables, params: Params, baseline: str | None) -> l
 
 
 def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
-    action, seeds = tables.plans[arm]["action"], params.retrain.seeds
+    plan, seeds = tables.plans[arm], params.retrain.seeds
+    action, planted = plan["action"], tables.corpus.drop_nulls("canary_id")
+    is_changed = ~action.is_in(["keep", "live"])
     num_live = _num_live(params.intervene.rule_of(arm), len(action))
     runs = {seed: tables.metrics[arm, seed] for seed in seeds}
     known = [run.num_reweighted for run in runs.values() if run.num_reweighted is not None]
@@ -31,11 +33,11 @@ def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
         num_dropped=int((action == "drop").sum()),
         num_weighted=int((action == "weight").sum()) + num_live,
         num_copied=int((action == "copy").sum()),
-        num_changed=int((~action.is_in(["keep", "live"])).sum())
+        num_changed=int(is_changed.sum())
         + (num_live if num_reweighted is None else round(num_reweighted)),
         num_masked=int((action == "mask").sum()),
         num_masked_tokens=runs[seeds[0]].num_masked_tokens,
-        num_rows=int(tables.plans[arm]["copies"].sum()),
+        num_rows=int(plan["copies"].sum()),
         # The intervals beside it are of the mean loss, so the mean is that of the logarithms.
         perplexity=_over_seeds({s: run.perplexity for s, run in runs.items()}, geometric_mean),
         extraction_rate=_over_seeds({s: run.extraction_rate for s, run in runs.items()}, fmean),
@@ -48,6 +50,9 @@ def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
             default=None,
         ),
         num_reweighted=num_reweighted,
+        num_planted_changed=plan.filter(is_changed)
+        .join(planted, on="sample_id", how="semi")
+        .height,
     )
 
 

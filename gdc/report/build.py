@@ -103,10 +103,15 @@ def _over_time(name: str, profile: Profile) -> MemorizationOverTime:
     )
 
 
-def validated_scores(calibration: Calibration | None) -> frozenset[str]:
-    """The scores that are shown to predict memorization here."""
-    cards = calibration.cards if calibration else []
-    return frozenset(card.score for card in cards if card.verdict == "predicts memorization here")
+def validated_scores(calibration: Calibration | None) -> dict[str, int]:
+    """The scores that are shown to predict memorization here, by how many memorized secrets."""
+    if calibration is None:
+        return {}
+    return {
+        card.score: calibration.num_memorized
+        for card in calibration.cards
+        if card.verdict == "predicts memorization here"
+    }
 
 
 def _chosen(tables: ReportTables, params: Params, arms: Sequence[ArmResult]) -> CuratedChoice:

@@ -165,6 +165,9 @@ class MemorizedTexts(Record):
     Attributes:
         num_texts: Their number.
         num_samples: Their rows, copies included.
+        num_planted_rows: Rows of planted canaries above it; None: an earlier version did not count
+            them.
+        num_canaries: How many canaries these are.
         causes: Distinct texts by cause, in the order of precedence.
         gap_check: None without half-models, or where the axis itself reads them.
     """
@@ -173,6 +176,8 @@ class MemorizedTexts(Record):
     num_samples: int
     causes: dict[str, int]
     gap_check: GapCheck | None
+    num_planted_rows: int | None = None
+    num_canaries: int | None = None
 
 
 class CauseCount(Record):
@@ -215,12 +220,16 @@ class ActionCounts:
 
 
 class CuratedCounts(Record):
-    """What the curated arm does to ordinary training samples."""
+    """What the curated arm does to ordinary training samples, and to planted rows.
+
+    ``planted`` is None where an earlier version did not count them.
+    """
 
     arm: str
     num_samples: int
     actions: ActionCounts
     by_quadrant: ByQuadrant[ActionCounts]
+    planted: ActionCounts | None = None
 
 
 class LeakedSample(Record):

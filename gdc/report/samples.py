@@ -69,6 +69,7 @@ def count_memorized(samples: pl.DataFrame, gaps: Gaps | None) -> MemorizedTexts:
         gaps: What half-models say of the training samples; None: there are none to ask.
     """
     ordinary = samples.filter(pl.col("canary").is_null())
+    planted = samples.filter(pl.col("canary").is_not_null() & _is_hot())
     texts = ordinary.filter(_is_hot()).unique("content_id", keep="first", maintain_order=True)
     counts = Counter(texts["cause"])
     return MemorizedTexts(
@@ -76,6 +77,8 @@ def count_memorized(samples: pl.DataFrame, gaps: Gaps | None) -> MemorizedTexts:
         num_samples=ordinary.filter(_is_hot()).height,
         causes={cause: counts[cause] for cause in REMEDIES if counts[cause]},
         gap_check=None if gaps is None else _check_gaps(ordinary, texts, gaps),
+        num_planted_rows=planted.height,
+        num_canaries=planted["canary_id"].n_unique(),
     )
 
 
@@ -142,10 +145,13 @@ def count_canaries(samples: pl.DataFrame) -> dict[str, dict[str, int]]:
 def count_curated(
     samples: pl.DataFrame, plans: Mapping[str, pl.DataFrame], arm: str
 ) -> CuratedCounts:
-    """What the curated arm does to ordinary training text: in all, and in each quadrant."""
-    planned = samples.filter(pl.col("canary").is_null()).join(plans[arm], on="sample_id")
+    """What the curated arm does to ordinary training text, by quadrant too, and to canaries."""
+    is_ordinary = pl.col("canary").is_null()
+    all_planned = samples.join(plans[arm], on="sample_id")
+    planned, planted = all_planned.filter(is_ordinary), all_planned.filter(~is_ordinary)
     counts = Counter(planned.select("quadrant", "action").iter_rows())
     in_all = {action: sum(counts[q, action] for q in QUADRANTS) for action in DATA_ACTIONS}
+    of_planted = Counter(planted["action"])
     return CuratedCounts(
         arm=arm,
         num_samples=planned.height,
@@ -154,6 +160,7 @@ def count_curated(
             quadrant: ActionCounts(**{action: counts[quadrant, action] for action in DATA_ACTIONS})
             for quadrant in QUADRANTS
         },
+        planted=ActionCounts(**{action: of_planted[action] for action in DATA_ACTIONS}),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gdc.mapping.causes import REMEDIES
-from gdc.report.model import Report
+from gdc.report.model import ActionCounts, Report
 from gdc.statistics.bootstrap import Estimate, Measured
 from gdc.statistics.wording import counted, ends, percent
 
@@ -24,10 +24,12 @@ class RunVerdict:
     """A run in four sentences, and the numbers that stand in them.
 
     Attributes:
-        found: How many distinct ordinary texts are memorized, by which score, and whether that
-            score is validated; where half-models can be asked, how many of the texts they confirm.
+        found: How many distinct ordinary texts are memorized, by which score, by how many secrets
+            that score is validated, and how many rows these are; where half-models can be asked,
+            how many of the texts they confirm.
         cause: Why, by number of texts.
-        worked: Whether the plan behind data/curated is shown to work, or that it is unproven.
+        worked: Whether the plan behind data/curated is shown to work, and on how many planted rows
+            it acts itself, or that it is unproven.
         next: What to do now.
         axis: The score that found the texts.
         is_validated: Whether it is shown to predict memorization here.
@@ -81,7 +83,7 @@ def verdict(report: Report) -> RunVerdict:
     return RunVerdict(
         found=_found(report),
         cause=_cause(report),
-        worked=report.choice.sentence,
+        worked=_worked(report),
         next=_next(report),
         axis=report.quadrants.axis,
         is_validated=_is_validated(report),
@@ -102,18 +104,68 @@ def _is_validated(report: Report) -> bool:
 
 def _found(report: Report) -> str:
     memorized = report.memorized
-    trust = "validated by secrets planted here" if _is_validated(report) else "not validated here"
     texts = counted(memorized.num_texts, "distinct ordinary text")
-    found = f"Score {report.quadrants.axis} ({trust}) puts {texts} above the threshold"
+    found = f"Score {report.quadrants.axis} ({_trust(report)}) puts {texts} above the threshold."
+    found = " ".join([found, *_in_rows(report)])
     check = memorized.gap_check
     if check is None:
-        return f"{found}."
+        return found
     # A list is not a proof: how much of it holds stands next to it.
     return (
-        f"{found}. {counted(check.num_models, 'other model')}, each trained on half of the texts, "
+        f"{found} {counted(check.num_models, 'other model')}, each trained on half of the texts, "
         f"confirm {check.num_confirmed:,} of {check.num_texts:,} as memorized "
         f"({percent(check.precision.value)} {ends(check.precision, percent)}; by chance 10 %)."
     )
+
+
+def _trust(report: Report) -> str:
+    if report.calibration is None or not report.calibration.is_validated:
+        return "not validated here"
+    secrets = counted(report.calibration.num_memorized, "memorized secret")
+    return f"validated by {secrets} planted here"
+
+
+def _in_rows(report: Report) -> list[str]:
+    """Ties the distinct texts to rows, which counts of plans and quadrants are of."""
+    memorized, corpus = report.memorized, report.corpus
+    if memorized.num_planted_rows is None or memorized.num_canaries is None:
+        return []
+    num_rows = memorized.num_samples + memorized.num_planted_rows
+    if num_rows == memorized.num_texts:
+        return []
+    said = (
+        f"With copies that is {memorized.num_samples:,} of "
+        f"{corpus.num_train + corpus.num_canary_rows:,} training rows"
+    )
+    if not memorized.num_planted_rows:
+        return [f"{said}."]
+    planted = counted(memorized.num_planted_rows, "planted row")
+    canaries = "1 canary" if memorized.num_canaries == 1 else f"{memorized.num_canaries:,} canaries"
+    return [f"{said}, and with {planted} of {canaries} it is {num_rows:,}."]
+
+
+def _worked(report: Report) -> str:
+    """Why the plan is taken; where it works, that it takes the planted rows themselves away."""
+    sentence, planted = report.choice.sentence, report.curated.planted
+    if not report.choice.is_shown or planted is None or not _acts(planted):
+        return sentence
+    ordinary = _acts(report.curated.actions) or "changes none"
+    return (
+        f"{sentence} Of {counted(report.corpus.num_canary_rows, 'planted row')} this plan "
+        f"{_acts(planted)}, of {report.curated.num_samples:,} ordinary ones it {ordinary}: the "
+        "planted secrets show that it finds such rows, not that what it misses is gone."
+    )
+
+
+def _acts(actions: ActionCounts) -> str:
+    """What a plan does, such as ``drops 66, down-weights 2``; nothing where it keeps all."""
+    done = {
+        "drops": actions.drop,
+        "down-weights": actions.weight,
+        "repeats": actions.copy,
+        "masks spans of": actions.mask,
+    }
+    return ", ".join(f"{does} {num:,}" for does, num in done.items() if num)
 
 
 def _cause(report: Report) -> str:

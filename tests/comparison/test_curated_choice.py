@@ -54,7 +54,7 @@ def chosen(
         {"curated_arm": curated_arm, "recommend": None, "arms": RULES}
     )
     arms = [arm_result(name, num_changed=len(name)) for name in RULES]
-    return choose_curated(arms, audits, config, validated, "std")
+    return choose_curated(arms, audits, config, dict.fromkeys(validated, 3), "std")
 
 
 def test_the_plan_that_is_shown_to_work_is_taken() -> None:
@@ -104,32 +104,36 @@ def test_what_is_not_shown_is_named_unproven_with_what_would_decide_it(
 
 
 @pytest.mark.parametrize(
-    ("audits", "validated", "arm"),
+    ("audits", "validated", "arm", "trust"),
     [
         pytest.param(
             {"top": audited(0.1, change=(-0.2, -0.5, 0.1)), "dedup": audited(0.2)},
-            ("std",), "top", id="the least extraction",
+            ("std",), "top", "whose score is validated (std, by 3 memorized secrets planted here)",
+            id="the least extraction",
         ),
         pytest.param(
             {"top": audited(0.1, change=(-0.2, -0.5, 0.1)), "dedup": audited(0.2)},
-            (), "dedup", id="a plan by a score that is not validated is left out",
+            (), "dedup", "that reads no score",
+            id="a plan by a score that is not validated is left out",
         ),
         pytest.param(
             {"top": audited(0.1, change=(0.05, -0.1, 0.2)), "dedup": audited(0.2)},
-            ("std",), "dedup", id="a plan that leaks more on average is left out",
+            ("std",), "dedup", "that reads no score",
+            id="a plan that leaks more on average is left out",
         ),
         pytest.param(
             {"top": audited(0.1, ratio=(1.1, 1.05, 1.2))},
-            ("std",), "none", id="a plan that costs perplexity is left out",
+            ("std",), "none", "there is: none is validated",
+            id="a plan that costs perplexity is left out",
         ),
     ],
 )  # fmt: skip
 def test_with_none_shown_the_safest_validated_plan_is_taken(
-    audits: Mapping[str, ArmAudits], validated: tuple[str, ...], arm: str
+    audits: Mapping[str, ArmAudits], validated: tuple[str, ...], arm: str, trust: str
 ) -> None:
     choice = chosen({"none": audited(0.3), **audits}, validated=validated)
     assert (choice.arm, choice.is_shown) == (arm, False)
-    assert f"made by arm {arm}" in choice.sentence
+    assert choice.sentence.endswith(f"made by arm {arm}, the safest plan {trust}.")
 
 
 def test_a_named_arm_is_taken_and_judged() -> None:

@@ -37,6 +37,7 @@ def test_a_plan_is_counted_by_its_actions() -> None:
     counts = ("num_dropped", "num_weighted", "num_copied", "num_rows")
     assert [[arm[name] for name in counts] for arm in built["arms"]] == [[0, 0, 0, 8], [1, 2, 0, 7]]
     assert built["curated"]["actions"] == {"keep": 3, "weight": 2, "copy": 0, "mask": 0, "drop": 1}
+    assert built["curated"]["planted"] == {"keep": 2, "weight": 0, "copy": 0, "mask": 0, "drop": 0}
     assert built["curated"]["by_quadrant"]["hotspot-memorized"] == {
         "keep": 1,
         "weight": 2,
@@ -44,6 +45,15 @@ def test_a_plan_is_counted_by_its_actions() -> None:
         "mask": 0,
         "drop": 0,
     }
+
+
+def test_the_page_says_how_many_of_the_changed_rows_are_planted() -> None:
+    tables = tables_of()
+    plan = plan_of(tables.scores["sample_id"].to_list(), g="drop", f="weight")
+    dropping = replace(tables, plans={**tables.plans, "paper": plan})
+    built = report_of(dropping, params_of())
+    assert [arm["num_planted_changed"] for arm in built["arms"]] == [0, 2]
+    assert page_of(dropping, params_of()).count("2 of them planted<br>") == 1
 
 
 @pytest.mark.parametrize("arm", ["live", "live-shuffled"])
