@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gdc.environment import checkpoint_seconds
 from gdc.errors import DataError
 from gdc.filesystem import scratch
-from gdc.training import distributed
+from gdc.training import distributed, models
 from gdc.training.batches import TokenizedTexts, pad_windows, target_indices
 from gdc.training.checkpoints import CheckpointFile, rng_state, run_digest, set_rng_state
 from gdc.training.distributed import SINGLE_PROCESS, Group, State
@@ -122,6 +122,7 @@ class Trainer:
         group: Group,
     ) -> None:
         recipe.require_one_process(group.world_size)
+        models.prepare(model, recipe.precision)
         self.model, self.data, self.recipe = model.train(), data, recipe
         self.trace, self.group = trace, group
         self.loss_model: nn.Module = TargetLosses(model)

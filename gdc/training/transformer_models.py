@@ -13,9 +13,11 @@ import transformers
 from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import ModuleList
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
@@ -23,6 +25,8 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.pytorch_utils import Conv1D
 
 from gdc.config import Gpt2Model, Lora, PretrainedModel
@@ -40,6 +44,8 @@ _LOADING_ERRORS: Final = (
 _CAUSAL_HEADS: Final = ("ForCausalLM", "ForConditionalGeneration")
 # Share of the largest logit by which another order of sums may change a logit.
 _ROUNDING: Final = 1e-5
+# The name under which transformers finds it.
+_FLOAT32_ATTENTION: Final = "gdc_sdpa_in_float32"
 
 
 def target_states(
@@ -51,6 +57,36 @@ def target_states(
         return hidden_BTH[is_target_BT], model.lm_head.weight, model.lm_head.bias
     # The head of another model may scale or cap its logits, so the whole model is called.
     return model(ids_BT, use_cache=False).logits[is_target_BT], None, None
+
+
+def attend_in_float32(model: PreTrainedModel) -> None:
+    """Compute scaled dot products in float32 whatever the precision of all else.
+
+    Models that attend in another way are left as they are. What is saved does not tell.
+    """
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(_FLOAT32_ATTENTION)
+
+
+def _attention_in_float32(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **options: Any,  # noqa: ANN401 - passed on
+) -> tuple[Tensor, None]:
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()
+    with torch.autocast(query.device.type, enabled=False):
+        attended, _ = sdpa_attention_forward(
+            module, query.float(), key.float(), value.float(), mask, **options
+        )
+    return attended.to(query.dtype), None
+
+
+AttentionInterface.register(_FLOAT32_ATTENTION, _attention_in_float32)
+AttentionMaskInterface.register(_FLOAT32_ATTENTION, sdpa_mask)
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:

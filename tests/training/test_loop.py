@@ -1,17 +1,19 @@
 """Training: known steps, equal bytes, weights, copies, masks, refusals."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from gdc.errors import DataError
 from gdc.training.batches import cut_windows, pad_windows
 from gdc.training.losses import sample_losses
-from gdc.training.models import target_states
+from gdc.training.models import save_model, target_states
 from gdc.training.recipe import TrainingData, count_steps
 from tests.training.builders import (
     BLOCK_SIZE,
@@ -216,3 +218,22 @@ def test_bfloat16_trains_float32_weights(kind: str, tmp_path: Path) -> None:
     plain = trained(tmp_path, built(kind), recipe_with(epochs=2, batch_tokens=100), data)
     assert recording.curve[0][1] == pytest.approx(plain.curve[0][1], rel=0.01)
     assert recording.curve != plain.curve
+
+
+def test_on_a_processor_bfloat16_leaves_attention_in_float32(tmp_path: Path) -> None:
+    recipe = recipe_with(precision="bfloat16", epochs=1, batch_tokens=100)
+    attend, asked = F.scaled_dot_product_attention, set[torch.dtype]()
+
+    def noting(query: Tensor, *others: Any, **options: Any) -> Tensor:  # noqa: ANN401 - as it has
+        asked.add(query.dtype)
+        return attend(query, *others, **options)
+
+    model = built("gpt2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", noting)
+        recording = trained(tmp_path, model, recipe)
+    assert asked == {torch.float32}
+    assert all(np.isfinite(loss) for _, loss in recording.curve)
+    # Nothing of it stays in what is saved.
+    save_model(model, tmp_path)
+    assert "gdc" not in (tmp_path / "config.json").read_text()
