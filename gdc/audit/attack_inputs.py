@@ -1,7 +1,7 @@
 """What membership attacks read: log-probabilities of tokens, and losses of reference models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,11 @@ class References:
         _require_finite("references", self.loss)
         if self.token_loss is not None:
             _require_finite("references", self.token_loss)
+
+
+def without_tokens(references: References | None) -> References | None:
+    """The losses of the texts alone."""
+    return None if references is None else replace(references, token_loss=None)
 
 
 def join_references(parts: Sequence[References | None]) -> References | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gdc.audit import extraction, membership_table, predictability
-from gdc.audit.attack_inputs import References, join_references
+from gdc.audit.attack_inputs import References, join_references, without_tokens
 from gdc.audit.extraction import Secrets
 from gdc.audit.predictability import Stretch
 from gdc.config import EvaluateConfig
@@ -23,6 +23,14 @@ from gdc.training.token_records import TokenRecords
 # Predicted tokens of a text besides its own: an end of text stands before and after it, and only
 # the one after it is predicted.
 _ENDS = 1
+# Stretches that a model is asked for together: 5 texts each, all of whose tokens are in memory.
+_STRETCHES = 1024
+
+
+class TextsByRow(Protocol):
+    """Texts by number: a column of a table, or texts on disk."""
+
+    def __getitem__(self, row: int, /) -> str: ...
 
 
 class Subject(NamedTuple):
@@ -59,19 +67,20 @@ def audit_model(
     subject: Subject, texts: AuditedTexts, config: EvaluateConfig
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Measure what a model leaks; see ``audit_in_parts``."""
-    return audit_in_parts(subject, [texts], config)
+    return audit_in_parts(subject, [texts], config, texts=texts.samples["text"])
 
 
 def audit_in_parts(
-    subject: Subject, parts: Iterable[AuditedTexts], config: EvaluateConfig
+    subject: Subject, parts: Iterable[AuditedTexts], config: EvaluateConfig, *, texts: TextsByRow
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Measure what a model leaks of canaries, their twins, members and held-out texts.
 
     Args:
         subject: The model, on the device it is to run on.
         parts: What it is asked about, at least one part, all canaries in the first: memory holds
-            the tokens of one part at a time.
+            the texts and tokens of one part at a time.
         config: Batch size and the share of Min-K.
+        texts: Those of the samples of all parts; they may lie on disk.
 
     Returns:
         What ``audit_records`` returns; the samples also have ``membership_table.ELSEWHERE``.
@@ -80,19 +89,20 @@ def audit_in_parts(
         DataError: A canary is longer than the model sees at once.
     """
     found = [_audit_part(subject, part, config) for part in parts]
-    samples = pl.concat([part.samples for part in found])
-    firsts = np.cumsum([0, *(part.samples.height for part in found)])
+    alone = pl.concat([part.alone for part in found])
+    firsts = np.cumsum([0, *(part.alone.height for part in found)])
     stretches = [
         stretch._replace(text=stretch.text + int(first))
         for part, first in zip(found, firsts, strict=False)
         for stretch in part.stretches
     ]
     membership = membership_table.compare_samples(
-        pl.concat([part.alone for part in found]),
+        alone,
         join_references([part.references for part in found]),
         join_references([part.base for part in found]),
     )
-    bits = ask_elsewhere(subject, samples, stretches, batch_tokens=config.batch_tokens)
+    is_member = alone["is_member"].to_numpy()
+    bits = ask_elsewhere(subject, texts, is_member, stretches, batch_tokens=config.batch_tokens)
     return found[0].canaries, membership_table.with_bits_elsewhere(membership, stretches, bits)
 
 
@@ -100,7 +110,6 @@ class _AuditedPart(NamedTuple):
     """What was measured of one part, and what is needed of it at the end."""
 
     canaries: pl.DataFrame
-    samples: pl.DataFrame
     alone: pl.DataFrame
     references: References | None
     base: References | None
@@ -120,42 +129,49 @@ def _audit_part(subject: Subject, texts: AuditedTexts, config: EvaluateConfig) -
     )
     return _AuditedPart(
         _audit_canaries(records, texts, subject.tokenizer),
-        texts.samples,
         alone,
-        texts.references,
-        texts.base,
+        without_tokens(texts.references),
+        without_tokens(texts.base),
         membership_table.suffix_stretches(alone, of_samples, subject.block_size),
     )
 
 
 def ask_elsewhere(
-    subject: Subject, samples: pl.DataFrame, stretches: Sequence[Stretch], *, batch_tokens: int
+    subject: Subject,
+    texts: TextsByRow,
+    is_member: NDArray[np.bool_],
+    stretches: Sequence[Stretch],
+    *,
+    batch_tokens: int,
 ) -> NDArray[np.float64]:
     """Bits per token of stretches of the samples after the ends of other samples.
 
     Args:
         subject: The model, on the device it is to run on.
-        samples: As in ``AuditedTexts``. Held-out texts serve as prefixes; without any, members do.
-        stretches: Those asked for; the text is the row of ``samples``.
+        texts: Of the samples. Held-out ones serve as prefixes; without any, members do.
+        is_member: Of each sample.
+        stretches: Those asked for; the text is the number of the sample.
         batch_tokens: Padded tokens of a batch at most.
 
     Returns:
         As ``predictability.bits_per_token``; NaN where there is no other text.
     """
-    if not stretches:
-        return np.zeros(0)
-    pool = np.flatnonzero(~samples["is_member"].to_numpy())
+    pool = np.flatnonzero(~is_member)
     if len(pool) < 2:
-        pool = np.arange(samples.height)
-    texts, starts = predictability.elsewhere(
-        _IdsOfTexts(subject.tokenizer, samples["text"]),
-        stretches,
-        pool.tolist(),
-        block_size=subject.block_size,
-    )
-    if not texts:
-        return np.full(len(stretches), np.nan)
-    return predictability.bits_per_token(_token_records(subject, texts, batch_tokens), starts)
+        pool = np.arange(len(is_member))
+    ids = _IdsOfTexts(subject.tokenizer, texts)
+    bits = [np.zeros(0)]
+    for first in range(0, len(stretches), _STRETCHES):
+        some = stretches[first : first + _STRETCHES]
+        asked, starts = predictability.elsewhere(
+            ids, some, pool, block_size=subject.block_size, first=first
+        )
+        bits.append(
+            predictability.bits_per_token(_token_records(subject, asked, batch_tokens), starts)
+            if asked
+            else np.full(len(some), np.nan)
+        )
+    return np.concatenate(bits)
 
 
 @dataclass(frozen=True)
@@ -163,7 +179,7 @@ class _IdsOfTexts:
     """Ids of texts, made for those that are asked for."""
 
     tokenizer: TextTokenizer
-    texts: pl.Series
+    texts: TextsByRow
 
     def __getitem__(self, text: int) -> Sequence[int]:
         return self.tokenizer.encode([self.texts[text]])[0]

@@ -42,28 +42,34 @@ class IdsOfTexts(Protocol):
 def elsewhere(
     ids: IdsOfTexts,
     stretches: Sequence[Stretch],
-    pool: Sequence[int],
+    pool: Sequence[int] | NDArray[np.int64],
     *,
     block_size: int,
+    first: int = 0,
 ) -> tuple[list[list[int]], NDArray[np.int64]]:
     """Put each stretch after the ends of ``NUM_PREFIXES`` other texts.
 
     Args:
         ids: Of all texts, without the ends of text.
         stretches: Of some of them.
-        pool: Numbers of the texts whose ends serve as prefixes; a text is no prefix of its own.
+        pool: Numbers of the texts whose ends serve as prefixes, ascending; a text is no prefix of
+            its own.
         block_size: Tokens that the model sees at once.
+        first: Number of the first stretch, where they are not asked for all together.
 
     Returns:
         The texts to ask about, ``NUM_PREFIXES`` for each stretch in turn, and the place at which
         the stretch begins in each. Without another text there is none.
     """
-    texts, starts, pooled = [], [], set(pool)
-    for number, (text, start, end) in enumerate(stretches):
-        others = [other for other in pool if other != text] if text in pooled else pool
+    texts, starts = [], []
+    for number, (text, start, end) in enumerate(stretches, first):
+        place = int(np.searchsorted(pool, text))
+        is_pooled = place < len(pool) and pool[place] == text
+        num_others = len(pool) - is_pooled
         length = min(start % block_size, PREFIX_TOKENS)
-        for k in range(NUM_PREFIXES if others else 0):
-            other = ids[others[(number * NUM_PREFIXES + k) % len(others)]]
+        for k in range(NUM_PREFIXES if num_others else 0):
+            at = (number * NUM_PREFIXES + k) % num_others
+            other = ids[int(pool[at + (is_pooled and at >= place)])]
             prefix = list(other[max(0, len(other) - length) :])
             room = block_size - len(prefix)
             texts.append([*prefix, *ids[text][start : min(end, start + room)]])

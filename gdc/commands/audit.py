@@ -205,7 +205,13 @@ def _record(
     )
     out = found.filter("extracted")
     stretches = [Stretch(*row) for row in out.select("sequence", "start", "end").iter_rows()]
-    bits = model_audit.ask_elsewhere(subject, texts.samples, stretches, batch_tokens=BATCH_TOKENS)
+    bits = model_audit.ask_elsewhere(
+        subject,
+        texts.samples["text"],
+        texts.samples["is_member"].to_numpy(),
+        stretches,
+        batch_tokens=BATCH_TOKENS,
+    )
     of_windows = out.select("sequence", bits_elsewhere=pl.Series(bits, nan_to_null=True))
     found = found.join(
         of_windows.match_to_schema(ELSEWHERE_BITS),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -107,15 +108,16 @@ class TextTokenizer:
 
 def text_chunks(texts: pl.Series) -> Iterator[pl.Series]:
     """The texts in order, at most ``CHUNK_BYTES`` of text, or one text, at a time."""
-    for table in sample_chunks(pl.DataFrame({"text": texts})):
-        yield table["text"]
+    for rows in chunk_rows(texts.str.len_bytes().to_numpy()):
+        yield texts[rows]
 
 
-def sample_chunks(samples: pl.DataFrame) -> list[pl.DataFrame]:
-    """The rows of a table with ``text`` in the parts of ``text_chunks``."""
-    chunk = samples["text"].str.len_bytes().cum_sum() // CHUNK_BYTES
-    by_chunk = samples.with_columns(chunk=chunk)
-    return by_chunk.partition_by("chunk", maintain_order=True, include_key=False)
+def chunk_rows(num_bytes: NDArray[np.integer]) -> Iterator[slice]:
+    """The rows of each part of ``text_chunks``, from the bytes of each text."""
+    chunk = num_bytes.cumsum(dtype=np.int64) // CHUNK_BYTES
+    edges = np.flatnonzero(np.diff(chunk, prepend=-1, append=-1))
+    for first, last in pairwise(edges.tolist()):
+        yield slice(first, last)
 
 
 def masked_tokens(offsets: Offsets, masked: Sequence[Mapping[str, int]]) -> NDArray[np.bool_]:

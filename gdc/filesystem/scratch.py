@@ -6,7 +6,8 @@ disappear with the process, however it ends.
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 _FOLDER: Final = Path("work/scratch")
 # Entries of an array that are looked at together.
 PIECE: Final = 2**22
+# Rows of places that are looked up together: for each, the kernel may map the 2 MB around it.
+_ROWS: Final = 8
 
 
 def new_file() -> IO[bytes]:
@@ -53,6 +56,23 @@ def copied(array: NDArray[Any], *, like: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
+def take(array: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    """``array[places]``; of an array in a file few pages are in memory at a time.
+
+    Args:
+        array: Entries, in memory or in a file.
+        places: Rows of places of entries, those of a row close to each other.
+    """
+    if not isinstance(array, np.memmap):
+        return np.asarray(array[places])
+    taken = np.empty(places.shape, array.dtype)
+    for start in range(0, len(places), _ROWS):
+        rows = slice(start, start + _ROWS)
+        taken[rows] = array[places[rows]]
+        forget(array)
+    return taken
+
+
 def forget(*arrays: NDArray[Any] | None) -> None:
     """No longer count the pages of these arrays as the process's own; they stay in their files."""
     for array in arrays:
@@ -72,3 +92,43 @@ def read(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     for piece in pieces(len(array)):
         yield array[piece]
         forget(array)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts in a file: text i is ``content[starts[i]:ends[i]]``, as UTF-8.
+
+    Memory holds 16 bytes for each.
+    """
+
+    content: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def written(
+        cls, parts: Iterable[tuple[NDArray[np.integer], Iterable[str]]], num: int
+    ) -> "Texts":
+        """Write ``num`` texts.
+
+        Args:
+            parts: Numbers of some texts, and these texts; all parts together have each once.
+            num: Of all texts.
+        """
+        bounds, end = np.zeros((2, num), np.int64), 0
+        with new_file() as file:
+            for rows, texts in parts:
+                for row, text in zip(rows.tolist(), texts, strict=True):
+                    bounds[:, row] = end, end + file.write(text.encode())
+                    end = bounds[1, row]
+            return cls(mapped(file, np.uint8), *bounds)
+
+    @property
+    def num_bytes(self) -> NDArray[np.int64]:
+        """Of each text."""
+        return self.ends - self.starts
+
+    def __getitem__(self, row: int) -> str:
+        text = self.content[self.starts[row] : self.ends[row]].tobytes().decode()
+        forget(self.content)
+        return text

@@ -23,7 +23,8 @@ def main() -> None:
     sections = params.model_dump(mode="json", include={"seed", "partition", "reference"})
     with tracking.stage_run("calibrate", sections) as stage:
         canaries, scores = tables.read("canaries"), tables.read("scores")
-        planted = tables.read("corpus").drop_nulls("canary_id").select("sample_id", "canary_id")
+        corpus = tables.scan("corpus").drop_nulls("canary_id")
+        planted = corpus.select("sample_id", "canary_id").collect()
         torch.set_num_threads(params.evaluate.num_threads)
         secrets = secrets_of_runs(canaries, params)
         labelled = calibration.label_canaries(

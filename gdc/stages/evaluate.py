@@ -10,7 +10,8 @@ from gdc.audit.attack_inputs import References
 from gdc.audit.model_audit import AuditedTexts, Subject, audit_in_parts
 from gdc.config import BASE, Params, ReferenceConfig
 from gdc.corpus.chat import with_unscored
-from gdc.corpus.tokenizer import load_tokenizer, sample_chunks
+from gdc.corpus.tokenizer import chunk_rows, load_tokenizer
+from gdc.filesystem import scratch
 from gdc.filesystem.json_values import JsonObject
 from gdc.stages.runner import parse_cell, run
 from gdc.training import models
@@ -27,10 +28,13 @@ def main() -> None:
         torch.set_num_threads(params.evaluate.num_threads)
         folder = paths.model_path(cell.arm, cell.seed)
         model = models.on_device(models.load_model(folder))
+        samples = _samples(params)
+        texts = tables.stored_texts(samples["sample_id"])
         canary_audit, sample_audit = audit_in_parts(
             Subject(model, load_tokenizer(paths.TOKENIZER), params.model.block_size),
-            _parts(params),
+            _parts(params, samples, texts),
             params.evaluate,
+            texts=texts,
         )
         metrics = {
             **files.read_json(folder / "training.json"),
@@ -46,14 +50,19 @@ def main() -> None:
         stage.log_artifact(paths.membership_path(cell.arm, cell.seed))
 
 
-def _parts(params: Params) -> Iterator[AuditedTexts]:
-    """What the model is asked about, a few megabytes of text at a time; canaries come first."""
+def _samples(params: Params) -> pl.DataFrame:
+    """``sample_id`` and ``is_member`` of the samples that the model is asked about."""
     columns = ("sample_id", "content_id", "canary_id", "split")
     corpus = tables.scan("corpus").select(columns).collect()
-    samples = membership_table.choose_samples(corpus, params.evaluate.num_members, seed=params.seed)
-    samples = samples.with_columns(text=pl.Series(tables.texts_of(samples["sample_id"])))
+    return membership_table.choose_samples(corpus, params.evaluate.num_members, seed=params.seed)
+
+
+def _parts(params: Params, samples: pl.DataFrame, texts: scratch.Texts) -> Iterator[AuditedTexts]:
+    """What the model is asked about, a few megabytes of text at a time; canaries come first."""
     canaries, turns = tables.read("canaries"), tables.read("turns")
-    for part in sample_chunks(samples):
+    for rows in chunk_rows(texts.num_bytes):
+        texts_of_rows = [texts[row] for row in range(rows.start, rows.stop)]
+        part = samples[rows].with_columns(text=pl.Series(texts_of_rows))
         references = _references(part, params.reference)
         yield AuditedTexts(canaries, with_unscored(part, turns), *references)
         canaries = canaries.clear()

@@ -206,9 +206,11 @@ def pad_windows(
     positions = np.arange(length.max())
     is_real = positions < length[:, None]
     index = np.where(is_real, windows.start[batch][:, None] + positions, 0)
-    inputs = np.where(is_real, texts.ids[index], 0).astype(np.int64)
-    is_target = is_real if texts.has_loss is None else is_real & texts.has_loss[index + 1]
-    targets = np.where(is_target, texts.ids[index + 1], PADDING).astype(np.int64)
+    inputs = np.where(is_real, scratch.take(texts.ids, index), 0).astype(np.int64)
+    is_target = is_real
+    if texts.has_loss is not None:
+        is_target = is_real & scratch.take(texts.has_loss, index + 1)
+    targets = np.where(is_target, scratch.take(texts.ids, index + 1), PADDING).astype(np.int64)
     texts.forget_pages()
     return inputs, targets
 

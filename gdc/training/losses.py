@@ -30,6 +30,8 @@ from gdc.training.token_records import TokenRecords
 
 # Logits held at once: those of more targets are computed in parts.
 MAX_LOGITS: Final = 2**24
+# Of the columns of ``TokenRecords`` after ``position``.
+_TOKEN_DTYPES: Final = (np.float32, np.bool_, np.float32, np.float32, np.int32)
 # Since torch 2.13; it does not support autocast.
 _HAS_LINEAR_CROSS_ENTROPY: Final = hasattr(F, "linear_cross_entropy")
 
@@ -205,16 +207,18 @@ def token_records(
 ) -> TokenRecords:
     """One pass over the texts: all that the audits need of every predicted token."""
     windows = cut_windows(texts, block_size)
-    # An empty part first: without texts there are no batches to join.
-    parts = [(np.zeros(0, int), *_token_columns(torch.zeros(0, 1), torch.zeros(0).long()))]
+    # Not parts to join: small arrays that stay between large ones that go keep the heap from
+    # shrinking.
+    num_tokens = int(texts.num_tokens.sum())
+    columns: list[NDArray[Any]] = [np.zeros(num_tokens, dtype) for dtype in _TOKEN_DTYPES]
     with _evaluation_mode(model):
         for batch, states, targets_N in _batch_states(model, texts, windows, batch_tokens):
             index = _token_indices(texts, windows, batch)
             for part in _parts(states):
-                parts.append((index[part], *_token_columns(states.logits(part), targets_N[part])))
-    indices, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(indices)
-    return TokenRecords(*texts.positions(), *(column[order] for column in columns))
+                found = _token_columns(states.logits(part), targets_N[part])
+                for column, values in zip(columns, found, strict=True):
+                    column[index[part]] = values
+    return TokenRecords(*texts.positions(), *columns)
 
 
 def _token_indices(

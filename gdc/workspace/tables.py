@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gdc.config import BASE
 from gdc.errors import DataError, SchemaError
+from gdc.filesystem import scratch
 from gdc.filesystem.durable import new_file, new_folder
 from gdc.filesystem.table_files import read_parquet, scan_parquet, whole_batches, write_parquet
 from gdc.schema import (
@@ -165,6 +166,22 @@ def texts_of(sample_ids: pl.Series) -> list[str]:
     texts = scan("corpus").select("sample_id", "text").join(asked, on="sample_id", how="semi")
     found = asked.join(texts, on="sample_id", how="left", maintain_order="left")
     return found.collect(engine="streaming")["text"].to_list()
+
+
+def stored_texts(sample_ids: pl.Series) -> scratch.Texts:
+    """The same texts as ``texts_of``, in a file.
+
+    Raises:
+        SchemaError: The corpus is missing or has other columns.
+        DataError: It is damaged.
+    """
+    asked = pl.DataFrame({"sample_id": sample_ids}).with_row_index("row")
+    found = (
+        chunk.join(asked, on="sample_id", maintain_order="left")
+        for chunk in chunks("corpus", ["sample_id", "text"])
+    )
+    parts = ((chosen["row"].to_numpy(), chosen["text"]) for chosen in found)
+    return scratch.Texts.written(parts, asked.height)
 
 
 def write(name: str, table: pl.DataFrame) -> None:

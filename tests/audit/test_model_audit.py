@@ -75,7 +75,8 @@ def test_parts_give_what_all_texts_at_once_give() -> None:
         )
         for row in range(4)
     ]
-    expected, found = audit_model(subject, whole, CONFIG), audit_in_parts(subject, parts, CONFIG)
+    expected = audit_model(subject, whole, CONFIG)
+    found = audit_in_parts(subject, parts, CONFIG, texts=samples["text"])
     assert "ez" in expected[1].columns
     assert_frame_equal(found[1], expected[1])
     shifted = pl.selectors.contains("shifted")

@@ -29,6 +29,19 @@ def test_a_stretch_of_a_later_window_stands_behind_what_the_model_saw_and_is_cut
     assert starts.tolist() == [1] * NUM_PREFIXES
 
 
+def test_stretches_asked_for_in_parts_stand_behind_the_same_texts() -> None:
+    stretches = [Stretch(0, 3, 6), Stretch(1, 2, 4), Stretch(2, 1, 2), Stretch(0, 1, 2)]
+    whole, starts = elsewhere(IDS, stretches, [0, 2], block_size=64)
+    parts = [
+        elsewhere(IDS, stretches[first : first + 3], [0, 2], block_size=64, first=first)
+        for first in (0, 3)
+    ]
+    assert [text for texts, _ in parts for text in texts] == whole
+    assert np.concatenate([of_part for _, of_part in parts]).tolist() == starts.tolist()
+    # Text 1 is no prefix itself, so it stands behind both by turns, from number 5 on.
+    assert whole[NUM_PREFIXES : NUM_PREFIXES + 2] == [[31, 32, 22, 23], [18, 19, 22, 23]]
+
+
 def test_without_another_text_there_is_nothing_to_ask() -> None:
     assert elsewhere(IDS, [Stretch(0, 3, 6)], [0], block_size=64)[0] == []
 
@@ -45,14 +58,16 @@ def test_bits_are_those_of_all_tokens_but_the_first_and_the_end() -> None:
 def test_a_model_is_asked_with_the_other_text_before_the_stretch() -> None:
     model, tokenizer, _ = subject = subject_of(block_size=64)
     samples = samples_of("members only", "held-out text", "a third one", "another held")
-    found = ask_elsewhere(subject, samples, [Stretch(0, 4, 9)], batch_tokens=64)
+    texts, is_member = samples["text"], samples["is_member"].to_numpy()
+    found = ask_elsewhere(subject, texts, is_member, [Stretch(0, 4, 9)], batch_tokens=64)
     ids = [ids_of(tokenizer, text) for text in samples["text"]]
     nats = []
     for k in range(NUM_PREFIXES):
         before = [tokenizer.end_of_text, *ids[(1, 3)[k % 2]][-4:], ids[0][4]]
         nats.append(nll_after(model, before, ids[0][5:9]) / 4)
     assert found == pytest.approx([sum(nats) / len(nats) / math.log(2)], rel=1e-5)
-    assert np.isnan(ask_elsewhere(subject, samples[:1], [Stretch(0, 4, 9)], batch_tokens=64)).all()
+    alone = ask_elsewhere(subject, texts[:1], is_member[:1], [Stretch(0, 4, 9)], batch_tokens=64)
+    assert np.isnan(alone).all()
 
 
 def test_what_is_predictable_is_not_memorized() -> None:

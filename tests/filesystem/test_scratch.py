@@ -64,3 +64,33 @@ def test_a_full_disk_is_an_error_before_anything_is_written() -> None:
             scratch.zeros(2**20, np.float64, like=like)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_few_pages_are_held_where_far_places_are_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """100 rows of 256 places, 1 MB from each other: looked up together they hold 100 MB."""
+    with scratch.new_file() as file:
+        file.write(np.arange(100 * 2**18, dtype=np.int32).tobytes())
+        array = scratch.mapped(file, np.int32)
+    places = np.arange(100)[:, None] * 2**18 + np.arange(256)
+    held, forget = [], scratch.forget
+
+    def forget_and_note(array: np.memmap) -> None:
+        held.append(psutil.Process().memory_info().shared)
+        forget(array)
+
+    monkeypatch.setattr(scratch, "forget", forget_and_note)
+    before = psutil.Process().memory_info().shared
+    assert (scratch.take(array, places) == places).all()
+    assert max(held) <= before + 9 * 2**21
+    assert (scratch.take(np.arange(5), np.array([[4, 1]])) == [[4, 1]]).all()
+
+
+def test_texts_in_a_file_are_found_by_number() -> None:
+    parts = [(np.array([2, 0]), ["two", "café"]), (np.array([1]), [""])]
+    texts = scratch.Texts.written(parts, 3)
+    assert [texts[row] for row in range(3)] == ["café", "", "two"]
+    assert texts.num_bytes.tolist() == [5, 0, 3]
+    assert list(Path("work/scratch").iterdir()) == []
+    assert scratch.Texts.written([], 0).num_bytes.tolist() == []
