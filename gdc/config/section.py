@@ -1,8 +1,9 @@
 """The form of a section of params.yaml, and the types and limits that sections share."""
 
-from typing import Annotated, Final, TypeVar
+import math
+from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Above it the numbers of polars and torch overflow.
 MAX_COUNT: Final = 2**31 - 1
@@ -46,3 +47,27 @@ class NearCopies(Section):
     threshold: float = Field(gt=0, le=1, description="Jaccard similarity; 1 is exact copies.")
     num_perm: int = Field(ge=16, le=MAX_WIDTH, description="Hash functions of a MinHash.")
     shingle_chars: Count = Field(ge=1, description="Characters of a shingle.")
+
+    @model_validator(mode="after")
+    def _hashes_tell_copies_from_other_texts(self) -> Self:
+        least = least_num_perm(self.threshold)
+        if self.num_perm < least:
+            raise ValueError(
+                f"num_perm: expected at least {least} for threshold {self.threshold}, got "
+                f"{self.num_perm}, with which nearly every text would be compared with every "
+                f"other. Set num_perm: {max(128, least)}."
+            )
+        return self
+
+
+def least_num_perm(threshold: float) -> int:
+    """Hash values that tell near copies from texts a quarter as similar as the threshold.
+
+    The number that two texts share is binomial with their similarity. With so many, what all near
+    copies share but 1e-9 (6 standard deviations) is shared by few other pairs: by 1 in 1,000 in the
+    normal approximation (3.09), which is off for high thresholds, by at most 8 in 100. The texts of
+    such a pair are held in memory and compared.
+    """
+    other = threshold / 4
+    spread = 6 * math.sqrt(threshold * (1 - threshold)) + 3.09 * math.sqrt(other * (1 - other))
+    return math.ceil((spread / (threshold - other)) ** 2)

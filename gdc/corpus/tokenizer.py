@@ -25,6 +25,8 @@ from gdc.filesystem.model_folders import require_sound
 END_OF_TEXT: Final = "<|endoftext|>"
 # Bytes of text that are encoded at a time; their ids, as Python objects, take ten times as many.
 CHUNK_BYTES: Final = 2**22
+# Characters that the library encodes at a time: it keeps strings and offsets of all their tokens.
+_ENCODED: Final = 2**19
 # Start and end (exclusive) of each token of a text, in characters.
 Offsets = Sequence[tuple[int, int]]
 
@@ -61,8 +63,12 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, no special token added."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        ids: list[list[int]] = []
+        for rows in chunk_rows(np.array([len(text) for text in texts], np.int64), _ENCODED):
+            some = list(texts[rows])
+            encodings = self.tokenizer.encode_batch_fast(some, add_special_tokens=False)
+            ids += [encoding.ids for encoding in encodings]
+        return ids
 
     def reading_special_tokens(self) -> "TextTokenizer":
         """The same for texts in which special tokens are meant."""
@@ -112,9 +118,9 @@ def text_chunks(texts: pl.Series) -> Iterator[pl.Series]:
         yield texts[rows]
 
 
-def chunk_rows(num_bytes: NDArray[np.integer]) -> Iterator[slice]:
+def chunk_rows(sizes: NDArray[np.integer], chunk_size: int = CHUNK_BYTES) -> Iterator[slice]:
     """The rows of each part of ``text_chunks``, from the bytes of each text."""
-    chunk = num_bytes.cumsum(dtype=np.int64) // CHUNK_BYTES
+    chunk = sizes.cumsum(dtype=np.int64) // chunk_size
     edges = np.flatnonzero(np.diff(chunk, prepend=-1, append=-1))
     for first, last in pairwise(edges.tolist()):
         yield slice(first, last)

@@ -182,7 +182,9 @@ def _first(texts: pl.DataFrame, max_texts: int) -> pl.DataFrame:
 def _with_texts(shown: pl.DataFrame, samples: pl.LazyFrame, frame: PageFrame) -> pl.DataFrame:
     """Add what the samples say of these rows."""
     max_chars = min(_MAX_TEXT, max(200, _MAX_CHARS // max(1, shown.height)))
-    text = pl.col("text").str.head(max_chars) if frame.show_text else pl.lit(None, pl.String)
+    # Joined with nothing, as a mere part of a text would keep the memory of the whole.
+    first_chars = pl.concat_str(pl.col("text").str.head(max_chars), pl.lit(""))
+    text = first_chars if frame.show_text else pl.lit(None, pl.String)
     more = samples.with_columns(text=text, num_chars=pl.col("text").str.len_chars()).drop(
         "content_id", "canary", "quadrant", "cause"
     )

@@ -22,7 +22,7 @@ def write_samples(arms: Iterable[str]) -> None:
     """
     joined = {name: tables.scan(name) for name in JOINED}
     table = sample_table(joined, {arm: tables.scan_plan(arm) for arm in arms})
-    tables.sink_table(paths.SAMPLES, table, SAMPLES)
+    tables.sink_table(paths.SAMPLES, table, SAMPLES, group_rows=tables.group_rows("corpus"))
 
 
 def sample_table(

@@ -20,8 +20,9 @@ def main() -> None:
             tables.scan("quadrants"),
             tables.scan_plan(choice.arm),
         )
+        group_rows = tables.group_rows("corpus")
         for name, table in curated.items():
-            tables.sink(f"curated/{name}", table)
+            tables.sink(f"curated/{name}", table, group_rows)
         files.write_json(paths.ABOUT_CURATED, asdict(choice))
         counts = {name: _num_rows(f"curated/{name}") for name in ("train", "removed")}
         stage.log_metrics({"num_curated": counts["train"], "num_removed": counts["removed"]})

@@ -73,6 +73,8 @@ TRAIN: Final = "Make it again: gdc stage train."
 _REFERENCE: Final = "Make it again: gdc stage reference."
 # Read at a time, not compressed.
 _CHUNK_BYTES: Final = 2**22
+# Of the rows of a group, all of which are in memory while it is written.
+_GROUP_BYTES: Final = 2**24
 # What polars and Arrow raise for a damaged file.
 _DAMAGE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
 
@@ -154,10 +156,20 @@ def write_chunks(name: str, tables: Iterable[pl.DataFrame]) -> None:
             file.write_table(to_arrow(table), row_group_size=max(1, table.height))
 
 
-def sink(name: str, table: pl.LazyFrame) -> None:
-    """Check and write the table ``name``, a key of ``TABLES``, without holding it."""
+def sink(name: str, table: pl.LazyFrame, group_rows: int | None = None) -> None:
+    """Check and write the table ``name``, a key of ``TABLES``; see ``sink_table``."""
     path, schema = TABLES[name]
-    sink_table(path, table, schema)
+    sink_table(path, table, schema, group_rows=group_rows)
+
+
+def group_rows(name: str) -> int | None:
+    """How many rows of the table ``name`` take about 16 MB; None: it takes no more."""
+    path, _ = TABLES[name]
+    with naming_file(path, RUN), pq.ParquetFile(path) as file:
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        num_bytes = sum(group.total_byte_size for group in groups)
+        share = _GROUP_BYTES / max(1, num_bytes)
+        return None if share >= 1 else max(1, int(file.metadata.num_rows * share))
 
 
 def texts_of(sample_ids: pl.Series) -> list[str]:
@@ -365,7 +377,11 @@ def write_table(path: Path, table: pl.DataFrame, schema: pl.Schema) -> None:
 
 
 def sink_table(
-    path: Path, table: pl.LazyFrame, schema: pl.Schema, zstd_level: int | None = None
+    path: Path,
+    table: pl.LazyFrame,
+    schema: pl.Schema,
+    zstd_level: int | None = None,
+    group_rows: int | None = None,
 ) -> None:
     """Write a table that need not fit into memory, whole or not at all.
 
@@ -374,6 +390,7 @@ def sink_table(
         table: What it is to hold.
         schema: Its columns; others may follow.
         zstd_level: Of the compression; None: polars' own, which is smaller and slower than 1.
+        group_rows: Rows in memory at a time; None: polars' own 262,144, many for rows with texts.
 
     Raises:
         SchemaError: It has other columns.
@@ -381,5 +398,9 @@ def sink_table(
     require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
     with new_file(path) as temporary:
         table.sink_parquet(
-            temporary, compression="zstd", compression_level=zstd_level, statistics=True
+            temporary,
+            compression="zstd",
+            compression_level=zstd_level,
+            statistics=True,
+            row_group_size=group_rows,
         )

@@ -78,7 +78,7 @@ def test_the_pretrained_model_says_what_it_would_and_is_not_trained(
     monkeypatch.setattr(sys, "argv", ["reference", "--model", "base"])
     reference.main()
     samples = pl.DataFrame({"sample_id": ["s2", "s0"]})
-    config = ReferenceConfig(models=("base",), threshold=0.7, num_perm=16, shingle_chars=5)
+    config = ReferenceConfig(models=("base",), threshold=0.7, num_perm=64, shingle_chars=5)
     halves, base = evaluate._references(samples, config)
     assert halves is None
     assert base is not None

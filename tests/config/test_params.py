@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy.stats import binom
 
 from gdc.config import parse_params
+from gdc.config.section import least_num_perm
 from gdc.errors import ConfigError
 from gdc.workspace import files, paths
 from tests.builders import REPOSITORY, params_with
@@ -383,6 +385,23 @@ def test_what_another_type_or_an_absurd_number_would_break_later_is_refused(
         parse_params(changed({path: value}), name="params.yaml")
     assert re.fullmatch(one, str(error.value))
     assert "at least 1 item" not in str(error.value)
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
+def test_few_unrelated_texts_are_compared_with_the_fewest_hash_values_that_are_accepted(
+    threshold: float,
+) -> None:
+    """By the exact binomial: pairs a quarter as similar that share what all near copies do."""
+    num_perm = max(16, least_num_perm(threshold))
+    shared = binom.ppf(1e-9, num_perm, threshold)
+    assert binom.sf(shared - 1, num_perm, threshold / 4) < 0.08
+
+
+def test_too_few_hash_values_for_a_threshold_are_refused() -> None:
+    message = r"reference.*at least 56 for threshold 0\.7, got 55.*Set num_perm: 128"
+    with pytest.raises(ConfigError, match=message):
+        parse_params(changed({"reference.num_perm": 55}), name="params.yaml")
+    parse_params(changed({"reference.num_perm": 56}), name="params.yaml")
 
 
 def test_the_largest_seed_and_a_whole_number_for_a_share_are_accepted() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -192,6 +193,21 @@ def test_a_table_sunk_is_a_table_written_byte_by_byte() -> None:
     assert Path("sunk.parquet").read_bytes() == Path("written.parquet").read_bytes()
     with pytest.raises(SchemaError, match=r"^sunk\.parquet: expected .*'reason'.*, got "):
         tables.sink_table(Path("sunk.parquet"), table.drop("reason").lazy(), PLAN)
+
+
+def test_few_rows_are_in_memory_while_a_large_table_is_sunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    corpus = pl.concat([table_of(CORPUS)] * 6)
+    tables.write_chunks("corpus", [corpus[:4], corpus[4:]])
+    assert tables.group_rows("corpus") is None
+    metadata = pq.ParquetFile(tables.TABLES["corpus"][0]).metadata
+    num_bytes = sum(metadata.row_group(group).total_byte_size for group in range(2))
+    monkeypatch.setattr(tables, "_GROUP_BYTES", num_bytes / 3)
+    assert tables.group_rows("corpus") == 2
+    tables.sink_table(Path("sunk.parquet"), tables.scan("corpus"), CORPUS, group_rows=2)
+    sunk = pq.ParquetFile("sunk.parquet").metadata
+    assert [sunk.row_group(group).num_rows for group in range(sunk.num_row_groups)] == [2, 2, 2]
 
 
 def halves_of(**seen: list[bool]) -> pl.DataFrame:
