@@ -45,6 +45,14 @@ _ALWAYS: Final = (
 _WITH_HELDOUT: Final = ("late_drop",)
 _WITH_HELDOUT_TEXTS: Final = ("calibrated_drop",)
 _WITH_TOKENS: Final = ("hard_token_drop",)
+_WITH_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast")
+# Of ordinary text it says most (docs/results/corpora.md), but few traces have all that it needs.
+_BEST_UNTESTED: Final = "unseen_loss_contrast"
+_WHY_UNTESTED: Final = {
+    _BEST_UNTESTED: "of the scores of one run the closest to the truth elsewhere",
+    UNTESTED_AXIS: "which finds repeated texts and says nothing of others. With held-out texts "
+    "(--heldout) and losses of both modes it would be " + _BEST_UNTESTED,
+}
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,8 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
         found = _read_samples(request, trace)
         report_tables, turns, rules = _measure(request, trace, found, rules)
     judged = report_tables.calibration
-    warnings = [*_warnings(request, found, judged), *_late_start(trace, rules)]
+    axis = rules.partition.axis
+    warnings = [*_warnings(request, found, judged, axis), *_late_start(trace, rules)]
     ranked = map_report.rank_samples(report_tables)
     report = map_report.build_map_report(report_tables, ranked, rules, warnings)
     page = map_report.render_map(report, ranked, trace)
@@ -168,8 +177,9 @@ def _measure(
     table = scored.samples.join(
         _causes(found.corpus, rules), on="sample_id", how="left", maintain_order="left"
     )
-    judged = _judge(request, found, table, rules)
-    rules = _with_axis(rules, judged)
+    untested = _untested_axis(table)
+    judged = _judge(request, found, table, rules, untested)
+    rules = _with_axis(rules, untested if judged is None else judged.auto.axis)
     runs = pl.DataFrame(schema=SCORES_BY_RUN)
     mapped, summary = quadrants.partition(table, runs, rules.partition)
     flagged = mapped.filter(pl.col("quadrant").is_in(FLAGGED))["sample_id"]
@@ -210,6 +220,8 @@ def _rules(request: Request, trace: Trace, params: Params) -> Params:
         enabled += [*_WITH_HELDOUT, *(_WITH_HELDOUT_TEXTS if request.heldout is not None else ())]
     if trace.tokens is not None:
         enabled += _WITH_TOKENS
+    if len(trace.columns("online")) > 1 and trace.columns("probe"):
+        enabled += [*_WITH_BOTH_MODES, *([_BEST_UNTESTED] if request.heldout is not None else ())]
     enabled += [*request.scores, *([request.axis] if request.axis in scores.REGISTRY else [])]
     score = params.score.model_copy(
         update={
@@ -307,8 +319,14 @@ def _causes(corpus: pl.DataFrame, params: Params) -> pl.DataFrame:
     return causes.find_causes(samples, duplicates)
 
 
+def _untested_axis(table: pl.DataFrame) -> str:
+    """The axis where no canary can say which score is right."""
+    is_known = _BEST_UNTESTED in table.columns and not table[_BEST_UNTESTED].null_count()
+    return _BEST_UNTESTED if is_known else UNTESTED_AXIS
+
+
 def _judge(
-    request: Request, found: _Samples, table: pl.DataFrame, params: Params
+    request: Request, found: _Samples, table: pl.DataFrame, params: Params, untested: str
 ) -> Calibration | None:
     """What each score is worth here; None without canaries or without their model."""
     tokenizer = request.tokenizer_in_use
@@ -322,15 +340,12 @@ def _judge(
     planted = found.corpus.drop_nulls("canary_id").select("sample_id", "canary_id")
     present = labelled.join(planted, on="canary_id", how="semi", maintain_order="left")
     judged = calibration.calibrate(table, planted, present, params.partition, seed=params.seed)
-    return replace(
-        judged, auto=calibration.choose_axis(judged.cards, judged.families, UNTESTED_AXIS)
-    )
+    return replace(judged, auto=calibration.choose_axis(judged.cards, judged.families, untested))
 
 
-def _with_axis(params: Params, judged: Calibration | None) -> Params:
+def _with_axis(params: Params, axis: str) -> Params:
     if params.partition.axis != AUTO:
         return params
-    axis = UNTESTED_AXIS if judged is None else judged.auto.axis
     return params.model_copy(
         update={"partition": params.partition.model_copy(update={"axis": axis})}
     )
@@ -348,15 +363,17 @@ def _late_start(trace: Trace, params: Params) -> Sequence[str]:
     ]
 
 
-def _warnings(request: Request, found: _Samples, judged: Calibration | None) -> Sequence[str]:
+def _warnings(
+    request: Request, found: _Samples, judged: Calibration | None, axis: str
+) -> Sequence[str]:
     warnings = []
     if found.num_others:
         warnings.append(f"{found.num_others:,} rows of --corpus are no samples of the trace.")
     if request.axis == AUTO and (found.canaries.is_empty() or request.model is None):
         warnings.append(
-            f"No canaries judge the scores here, so the map has {UNTESTED_AXIS}, which found most "
-            "of the memorized texts elsewhere. Plant canaries (gdc plant) and give --canaries and "
-            "--model to test the scores on this run."
+            f"No canaries judge the scores here, so the map has {axis}, {_WHY_UNTESTED[axis]}. "
+            "Plant canaries (gdc plant) and give --canaries and --model to test the scores on this "
+            "run."
         )
     elif request.axis == AUTO and judged is not None and not judged.auto.is_validated:
         warnings.append(judged.auto.reason)

@@ -242,6 +242,28 @@ def test_heldout_texts_give_the_scores_that_compare_with_them() -> None:
         run(replace(request, trace=trace()), OUT, 2)
 
 
+def test_with_both_modes_and_heldout_texts_the_axis_is_the_best_that_no_canary_tests() -> None:
+    curves = {name: [6.0, 5.5, 6.0, 6.0 - fall] for name, fall in FALLS.items()}
+    both, online = trace_of(curves), pl.Series("mode", ["online", "online", "probe", "probe"])
+    unseen = trace_of({f"h{i}": [6.0, 5.5, 6.0, 5.0 - i / 100] for i in range(20)})
+    sized = both.index.with_columns(num_tokens=pl.Series([len(TEXTS[name]) for name in FALLS]))
+    write_trace(
+        7,
+        replace(
+            both, index=sized, checkpoints=both.checkpoints.with_columns(online),
+            heldout_index=unseen.index, heldout_losses=unseen.losses,
+        ),
+    )  # fmt: skip
+    request = Request(paths.trace_path(7), corpus(), heldout=heldout_rows(), id_field="id")
+    report = run(request, OUT, 2)
+    assert report.quadrants.axis == "unseen_loss_contrast"
+    assert {row.sample_id for row in report.highest[:2]} == {"c", "k"}
+    assert any("the map has unseen_loss_contrast, of the sc" in told for told in report.warnings)
+    alone = run(replace(request, heldout=None), OUT, 2)
+    assert alone.quadrants.axis == "total_drop"
+    assert any("it would be unseen_loss_contrast." in told for told in alone.warnings)
+
+
 def test_spans_are_those_of_the_tokens_that_fell_beyond_heldout_ones() -> None:
     Path("tokenizer").mkdir()
     save_tokenizer(train_tokenizer(["one byte is one token"], 257), Path("tokenizer"))

@@ -198,7 +198,7 @@ def test_a_table_sunk_is_a_table_written_byte_by_byte() -> None:
 def test_few_rows_are_in_memory_while_a_large_table_is_sunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    corpus = pl.concat([table_of(CORPUS)] * 6)
+    corpus = pl.concat([table_of(CORPUS)] * 3)
     tables.write_chunks("corpus", [corpus[:4], corpus[4:]])
     assert tables.group_rows("corpus") is None
     metadata = pq.ParquetFile(tables.TABLES["corpus"][0]).metadata
