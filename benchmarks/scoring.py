@@ -2,11 +2,16 @@
 
     python benchmarks/scoring.py
     python benchmarks/scoring.py --samples 4000000
+    python benchmarks/scoring.py --samples 40000000 --against ../former
 
 Makes a trace (by default 4 GB of losses) in work/scoring and removes it. Every part runs in a
 process of its own, in turns, and is timed after the imports. Parts compared with only reading are
 shown for the turn with the median ratio; all others by their shortest run, as other work on the
 machine only lengthens it. The linear series reads the first rows of the same trace.
+
+``--against`` compares with another checkout of this repository: reading, quadrants and `gdc map`
+run by turns with its code and with ours, and medians of processor seconds and of time on the clock
+are printed, alone and over those of reading.
 """
 
 import argparse
@@ -18,8 +23,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -40,7 +46,7 @@ LOOPED = (1_000_000, 5)
 SHORT = ("read", "difficulty_memorization_quadrants", "quantile_epsilon")
 LONG = ("all_scores", "files")
 # What takes a minute runs once.
-NUM_TURNS, LINEAR_TURNS = 5, 2
+NUM_TURNS, LINEAR_TURNS, AGAINST_TURNS = 5, 2, 3
 GIVEN = {"kind": "absolute", "value": 1.0}
 SCORE = {"mode": "probe", "num_early": 2, "epsilon": GIVEN, "hysteresis": 0.1, "enabled": ()}
 QUANTILE = {"kind": "quantile", "value": 0.3}
@@ -176,17 +182,22 @@ def make_trace(folder: Path, num_samples: int, num_checkpoints: int) -> None:
 # ---- what is printed
 
 
-def in_a_process(part: str, num_samples: int, num_checkpoints: int) -> Result:
+def in_a_process(
+    part: str, num_samples: int, num_checkpoints: int, checkout: Path | None = None
+) -> Result:
     """Run one part by itself."""
-    result: Result = json.loads(start(part, num_samples, num_checkpoints))
+    result: Result = json.loads(start(part, num_samples, num_checkpoints, checkout))
     return result
 
 
-def start(part: str, num_samples: int, num_checkpoints: int) -> str:
-    """What a process of this script prints."""
+def start(part: str, num_samples: int, num_checkpoints: int, checkout: Path | None = None) -> str:
+    """What a process of this script prints, with the package of a checkout; None: ours."""
     command = [sys.executable, __file__, "--part", part, "--samples", str(num_samples)]
     command += ["--checkpoints", str(num_checkpoints)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    environment = {**os.environ, "PYTHONPATH": str(checkout)} if checkout else None
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
 
 
 def by_turns(parts: Sequence[Part], num_turns: int) -> list[dict[Part, Result]]:
@@ -265,11 +276,34 @@ def linear(num_samples: int, num_checkpoints: int) -> list[Row]:
     ]  # fmt: skip
 
 
+def against(checkout: Path, num_samples: int, num_checkpoints: int) -> str:
+    """Medians of our code and of another checkout, run by turns: a line for each part."""
+    codes = {"former": checkout.resolve(), "ours": FOLDER.parent.parent}
+    parts = [*SHORT, "files"]
+    seen: dict[tuple[str, str], list[Result]] = {}
+    for _ in range(AGAINST_TURNS):
+        for part, code in product(parts, codes):
+            result = in_a_process(part, num_samples, num_checkpoints, codes[code])
+            line((f"{part}, {code}", num_samples, num_checkpoints), result)
+            seen.setdefault((part, code), []).append(result)
+    lines = ["part, code: processor seconds (of reading), seconds (of reading), GB at most"]
+    for (part, code), results in seen.items():
+        shown = [f"{max(result['gigabytes'] for result in results):.2f}"]
+        for measure in ("seconds", "processor"):
+            ours, reading = (
+                median(result[measure] for result in runs) for runs in (results, seen["read", code])
+            )
+            shown.insert(0, f"{ours:.2f} (x{ours / reading:.2f})")
+        lines.append(f"{part}, {code}: {', '.join(shown)}")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Make the trace, compare, remove it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=100_000_000)
     parser.add_argument("--checkpoints", type=int, default=10)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT")
     parser.add_argument("--part", choices=[MAKE, *PARTS], help=argparse.SUPPRESS)
     given: Any = parser.parse_args()
     if given.part == MAKE:
@@ -282,6 +316,9 @@ def main() -> None:
     try:
         # A process inherits the peak of the one that starts it, so this one stays small.
         start(MAKE, given.samples, given.checkpoints)
+        if given.against:
+            sys.stdout.write(against(given.against, given.samples, given.checkpoints))
+            return
         sys.stdout.write(render(compare(given.samples, given.checkpoints)))
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)

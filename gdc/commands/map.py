@@ -143,8 +143,8 @@ def map_trace(
 ) -> QuadrantsSummary:
     """Write ``scores`` and ``quadrants`` of a trace, each as Parquet with a summary in JSON.
 
-    Memory holds a block of samples at a time; a quantile threshold adds about a fiftieth of the
-    values that it is a quantile of, a conformal one all of them.
+    Memory holds a block of samples at a time, about a fiftieth of the losses that epsilon is a
+    quantile of, and what ``quadrants.scan_partition`` holds.
 
     Args:
         trace: Folder with ``checkpoints.parquet``, ``train/index.parquet`` and a loss file for each

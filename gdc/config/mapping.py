@@ -39,7 +39,10 @@ class ScoreConfig(Section):
 
     mode: Literal["online", "probe"] = Field(description="Which checkpoints are read.")
     num_early: Count = Field(ge=1, description="First checkpoints averaged into difficulty (T_e).")
-    epsilon: Threshold = Field(description="Nats/token; learned below it. Quantile: of all losses.")
+    epsilon: Threshold = Field(
+        description="Nats/token; learned below it. Quantile: of all losses, or of a fixed part of "
+        "them where a run has more than 2^27."
+    )
     hysteresis: float = Field(
         ge=0, description="Nats/token beside epsilon in which forget_hysteresis decides nothing."
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,9 @@ from gdc.schema import QUADRANT_TABLE, QUADRANTS
 from gdc.statistics import streaming_quantile
 
 _QUADRANT = pl.Enum(QUADRANTS)
+# Of so many samples difficulty and the axis are held, which takes 2 GB at most; of more they are
+# read again wherever they are needed.
+_MAX_HELD_SAMPLES: Final = 2**27
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ def scan_partition(
 ) -> tuple[pl.LazyFrame, QuadrantsSummary]:
     """``partition`` of one run whose scores need not fit into memory.
 
-    Difficulty and the axis are read a few times, a block of samples at a time. A conformal
-    threshold alone holds the axis.
+    Memory holds difficulty and the axis, 16 bytes of each sample; of more than 134 million samples
+    they are read a few times, a block at a time, and a conformal threshold alone holds the axis.
 
     Args:
         scores: As for ``partition``.
@@ -115,11 +119,12 @@ def scan_partition(
         time, and the summary.
     """
     require_axis(scores, config)
-    difficulty, memorization = _read_axes(scores, ("difficulty", config.axis), name)
-    cuts = _cuts(scores, config)
+    scores, points = _held(scores, config.axis)
+    difficulty, memorization = _read_axes(scores, points, ("difficulty", config.axis), name)
+    cuts = _cuts(points, config)
     hard, memorized = _is_high(config.axis, cuts)
     num_hard, num_memorized, num_noisy = (
-        scores.select(
+        points.select(
             hard.sum(), memorized.sum().alias("memorized"), (hard & memorized).sum().alias("noisy")
         )
         .collect(engine="streaming")
@@ -142,6 +147,19 @@ def scan_partition(
         ),
     )
     return mapped(scores, config.axis, cuts), summary
+
+
+def _held(scores: pl.LazyFrame, axis: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """``sample_id``, difficulty and the axis, and the latter two alone; in memory where they fit.
+
+    Two tables, as the whole of a table whose columns lie side by side is read for any of them.
+    """
+    points = scores.select(list(dict.fromkeys(("difficulty", axis))))
+    num_samples: int = scores.select(pl.len()).collect(engine="streaming").item()
+    if num_samples > _MAX_HELD_SAMPLES:
+        return scores, points
+    points = points.collect(engine="streaming").lazy()
+    return pl.concat([scores.select("sample_id"), points], how="horizontal"), points
 
 
 def mapped(scores: pl.LazyFrame, axis: str, cuts: tuple[float, float]) -> pl.LazyFrame:
@@ -246,9 +264,11 @@ class _Axis:
     most: float
 
 
-def _read_axes(scores: pl.LazyFrame, axes: Sequence[str], name: str) -> list[_Axis]:
+def _read_axes(
+    scores: pl.LazyFrame, points: pl.LazyFrame, axes: Sequence[str], name: str
+) -> list[_Axis]:
     """Read the extent of the axes; refuse one that lacks values."""
-    seen = scores.select(pl.len(), *chain.from_iterable(map(_extent_of, dict.fromkeys(axes))))
+    seen = points.select(pl.len(), *chain.from_iterable(map(_extent_of, dict.fromkeys(axes))))
     found = seen.collect(engine="streaming").row(0, named=True)
     for axis in axes:
         if found[f"{axis} missing"]:
@@ -262,7 +282,7 @@ def _read_axes(scores: pl.LazyFrame, axes: Sequence[str], name: str) -> list[_Ax
         _Axis(
             axis,
             found["len"],
-            _num_distinct(scores.select(axis)),
+            _num_distinct(points.select(axis)),
             found[f"{axis} least"],
             found[f"{axis} most"],
         )

@@ -4,6 +4,7 @@ Every registered score is higher the more a sample is taken to be memorized.
 """
 
 from gdc.schema import REFERENCES
+from gdc.scores.epsilon import epsilon_of
 from gdc.scores.registry import (
     REGISTRY,
     STREAMED,
@@ -15,7 +16,6 @@ from gdc.scores.registry import (
 from gdc.scores.samples import (
     Scored,
     corpus_columns,
-    epsilon_of,
     scan_scores,
     score_samples,
     score_unseen,

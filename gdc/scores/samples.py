@@ -12,12 +12,13 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
-from gdc.config import ScoreConfig, Threshold
+from gdc.config import ScoreConfig
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem.json_values import JsonObject
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
 from gdc.scores.calibrated import MIN_HELDOUT
+from gdc.scores.epsilon import epsilon_of, part_warnings, trace_name
 from gdc.scores.ngrams import ngram_nats
 from gdc.scores.recorded import recorded_tokens_of
 from gdc.scores.references import References, references_of
@@ -31,7 +32,6 @@ from gdc.scores.registry import (
     require_registered,
 )
 from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization, never_learned
-from gdc.statistics import streaming_quantile
 from gdc.statistics.hashing import hash_order, zlib_size
 
 # What a score may need of the corpus, as expressions over its columns.
@@ -225,30 +225,6 @@ def _streamed_inputs(columns: tuple[str, ...], config: ScoreConfig, epsilon: flo
     )
 
 
-def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Threshold) -> float:
-    """The forget threshold in nats per token: as given, or a quantile of all recorded losses.
-
-    Raises:
-        DataError: The threshold is a quantile and no loss is recorded.
-    """
-    if threshold.kind == "absolute":
-        return threshold.value
-    losses = [
-        (trace.losses if isinstance(trace, Trace) else trace.samples).select(trace.columns(mode))
-        for trace in traces
-    ]
-    num_samples = [
-        trace.index.height if isinstance(trace, Trace) else trace.num_samples for trace in traces
-    ]
-    epsilon = streaming_quantile.quantile(losses, threshold.value, num_samples)
-    if epsilon is None:
-        raise DataError(
-            f"{_name(traces[0])}: expected {mode} losses, got no loss in {len(traces)} run(s). "
-            "Record some (stage train), or change score.mode (--mode)."
-        )
-    return epsilon
-
-
 def summarize(
     scores: pl.LazyFrame, config: ScoreConfig, epsilon: float, num_checkpoints: int
 ) -> ScoresSummary:
@@ -262,7 +238,7 @@ def summarize(
         .collect(engine="streaming")
         .row(0)
     )
-    warnings = []
+    warnings = part_warnings(config.epsilon, num_samples, num_checkpoints)
     if num_distinct < 5:
         warnings.append(
             f"memorization has only {num_distinct} distinct values: ties decide which samples are "
@@ -302,13 +278,9 @@ def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
     num_checkpoints = len(trace.columns(mode))
     if num_checkpoints < 2:
         raise DataError(
-            f"{_name(trace)}: expected at least 2 {mode} checkpoints, got {num_checkpoints}. "
+            f"{trace_name(trace)}: expected at least 2 {mode} checkpoints, got {num_checkpoints}. "
             "Record more (stage train), or change score.mode (--mode)."
         )
-
-
-def _name(trace: Trace | TraceScan) -> str:
-    return trace.name if isinstance(trace, TraceScan) else "data/trace"
 
 
 def _corpus_inputs(corpus: Chunks, needs: Collection[str], trained: pl.Series) -> pl.DataFrame:

@@ -1,8 +1,12 @@
-"""Columns on disk -> an exact quantile of all their values, without sorting or loading them all."""
+"""Columns on disk -> an exact quantile of all their values, without sorting or loading them all.
+
+Where a pass over a table costs too much, ``spread_rows`` is the part of it to take the quantile of.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -16,6 +20,11 @@ _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
 # Share of the values kept on either side of the sample's quantile.
 _MARGIN: Final = 0.01
+
+# The part of a table that stands for all of it: in so many places the rows with so many values. A
+# place costs about as much as decoding a row group.
+NUM_PLACES: Final = 64
+_PLACE_VALUES: Final = 2**17
 
 # Tables with the number of their rows.
 _Sized = Sequence[tuple[pl.LazyFrame, int]]
@@ -54,6 +63,47 @@ def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: Sequence[in
         margin *= 8
 
 
+def spread_rows(table: pl.LazyFrame, num_rows: int) -> pl.DataFrame:
+    """Read rows that are spread over a table: the same ones at every call, whatever they hold.
+
+    The table is cut into 64 equal parts, and of each part rows with 131,072 values that follow one
+    another are read, or all where it has fewer. Where they begin is drawn with a fixed seed.
+
+    Args:
+        table: Opened from files.
+        num_rows: That it has.
+
+    Raises:
+        ComputeError: The table gives fewer rows.
+    """
+    rng = np.random.default_rng(0)
+    slices = []
+    for start, end, length in _places(num_rows, len(table.collect_schema())):
+        slices.append(table.slice(start + int(rng.integers(end - start - length + 1)), length))
+    rows = pl.concat(_collected(slices))
+    expected = num_spread_rows(num_rows, rows.width)
+    if rows.height != expected:
+        raise pl.exceptions.ComputeError(f"expected {expected} rows, got {rows.height}")
+    return rows
+
+
+def num_spread_rows(num_rows: int, num_columns: int) -> int:
+    """How many rows ``spread_rows`` reads of a table of this size."""
+    return sum(length for *_, length in _places(num_rows, num_columns))
+
+
+def _places(num_rows: int, num_columns: int) -> Iterator[tuple[int, int, int]]:
+    """Begin and end of each part of the rows, and how many are read of it."""
+    length = max(1, _PLACE_VALUES // num_columns)
+    ends = (num_rows * part // NUM_PLACES for part in range(NUM_PLACES + 1))
+    return ((start, end, min(end - start, length)) for start, end in pairwise(ends))
+
+
+def _collected(slices: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+    # Otherwise polars reads what the slices share, which is the whole table.
+    return pl.collect_all(slices, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+
+
 @dataclass(frozen=True)
 class _Bracket:
     """Two values, the number of values below, at and between them, and the values between."""
@@ -83,8 +133,7 @@ class _Bracket:
 def _sample(table: pl.LazyFrame, num_rows: int) -> NDArray[np.floating]:
     step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
     slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
-    # Otherwise polars reads what the slices share, which is the whole table.
-    parts = pl.collect_all(slices, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+    parts = _collected(slices)
     values = np.concatenate([column.to_numpy() for part in parts for column in part.iter_columns()])
     return np.asarray(values[~np.isnan(values)])
 

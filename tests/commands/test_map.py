@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from gdc.cli import app
 from gdc.commands.map import UNTESTED_AXIS, map_on_cluster, map_trace
 from gdc.errors import ConfigError, DataError, GdcError
+from gdc.mapping import quadrants
 from gdc.mapping.quadrants import partition
 from gdc.recording.trace import Trace
 from gdc.schema import SCORES_BY_RUN
@@ -63,9 +64,14 @@ def test_a_known_map() -> None:
     assert files.read_json(OUT / "scores.json")["num_samples"] == 2
 
 
-@pytest.mark.parametrize("epsilon", [absolute(1.5), quantile(0.3)])
-def test_a_map_from_disk_is_that_of_the_pipeline(epsilon: dict[str, object]) -> None:
-    """Enough samples for several blocks."""
+@pytest.mark.parametrize(
+    ("epsilon", "num_held"), [(absolute(1.5), 2**27), (quantile(0.3), 2**27), (quantile(0.3), 0)]
+)
+def test_a_map_from_disk_is_that_of_the_pipeline(
+    epsilon: dict[str, object], num_held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enough samples for several blocks; whether or not the axes are held."""
+    monkeypatch.setattr(quadrants, "_MAX_HELD_SAMPLES", num_held)
     trace = random_trace(20_000)
     score = rules(enabled=STREAMED, epsilon=epsilon, num_early=2)
     split = cuts(quantile(0.5), quantile(0.9))

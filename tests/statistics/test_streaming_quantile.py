@@ -1,6 +1,6 @@
 """A streaming quantile equals those of numpy and polars, whatever the sample."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +104,55 @@ def test_a_table_with_other_rows_than_told_is_refused() -> None:
     table = pl.LazyFrame({"loss": [1.0, 2.0]})
     with pytest.raises(pl.exceptions.ComputeError, match="expected 3 rows, got 2"):
         streaming_quantile.quantile([table], 0.5, [3])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize(
+    ("order", "error"),
+    [
+        pytest.param(lambda rows: rows, 1 / 64, id="sorted"),
+        pytest.param(lambda rows: rows[::-1], 1 / 64, id="sorted the other way"),
+        # Four standard errors of 64 x 64 rows, at a quantile of a half.
+        pytest.param(np.random.default_rng(2).permutation, 1 / 32, id="any"),
+    ],
+)
+def test_spread_rows_stand_for_all_in_any_order(
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    order: Callable[[np.ndarray], np.ndarray],
+    error: float,
+) -> None:
+    monkeypatch.setattr(streaming_quantile, "_PLACE_VALUES", 64)
+    losses = order(np.sort(np.random.default_rng(1).normal(3, 1, 100_000)))
+    part = streaming_quantile.spread_rows(pl.LazyFrame({"loss": losses}), 100_000)["loss"]
+    found = float(np.quantile(part, share))
+    assert len(part) == streaming_quantile.num_spread_rows(100_000, 1) == 64 * 64
+    assert 0 < abs(np.mean(losses < found) - share) < error
+
+
+def test_spread_rows_are_whole_rows_in_their_order_and_the_same_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of several files are those of one: row groups and shards do not matter."""
+    monkeypatch.setattr(streaming_quantile, "_PLACE_VALUES", 2000)
+    rows = pl.select(a=pl.int_range(100_000).cast(pl.Float64)).with_columns(b=-pl.col("a"))
+    rows.write_parquet(tmp_path / "whole.parquet", row_group_size=5_001)
+    rows[:30_001].write_parquet(tmp_path / "0.parquet")
+    rows[30_001:].write_parquet(tmp_path / "1.parquet")
+    parts = [pl.scan_parquet(tmp_path / f"{shard}.parquet") for shard in range(2)]
+    whole, sharded = (
+        streaming_quantile.spread_rows(table, 100_000)
+        for table in (pl.scan_parquet(tmp_path / "whole.parquet"), pl.concat(parts))
+    )
+    assert whole.equals(sharded)
+    assert whole["a"].is_sorted()
+    assert whole["a"].is_unique().all()
+    assert whole["b"].equals((-whole["a"]).alias("b"))
+    assert (whole["a"] // (100_000 / 64)).n_unique() == 64
+
+
+def test_a_table_with_fewer_rows_than_places_is_read_whole() -> None:
+    table = pl.LazyFrame({"loss": [3.0, 1.0, 2.0]})
+    assert streaming_quantile.spread_rows(table, 3)["loss"].to_list() == [3.0, 1.0, 2.0]
+    with pytest.raises(pl.exceptions.ComputeError, match="expected 9 rows, got 3"):
+        streaming_quantile.spread_rows(table, 9)
