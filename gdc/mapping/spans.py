@@ -1,6 +1,6 @@
 """Token losses of flagged samples -> the spans that the tracked models have memorized."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -41,7 +41,7 @@ class SpansSummary:
 def find_spans(
     runs: Sequence[pl.DataFrame],
     heldout_runs: Sequence[pl.DataFrame],
-    offsets: Sequence[Offsets],
+    offsets: Iterable[Offsets],
     config: SpansConfig,
 ) -> tuple[pl.DataFrame, SpansSummary]:
     """Find the memorized spans of each sample.

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.config import Arm, DpSgdArm, InterveneConfig, LiveArm, Params, ShuffledArm
-from gdc.corpus.tokenizer import TextTokenizer, load_tokenizer, masked_tokens
+from gdc.corpus.tokenizer import TextTokenizer, chunk_rows, load_tokenizer, masked_tokens
 from gdc.curation.live import LiveWeights
 from gdc.filesystem import scratch
 from gdc.filesystem.json_values import JsonObject
@@ -127,13 +127,21 @@ def _masked(
     if rows.is_empty():
         return None
     is_masked = scratch.zeros(len(texts.ids), np.bool_, like=texts.ids)
-    offsets = tokenizer.offsets(tables.texts_of(rows["sample_id"]))
-    columns = (rows["row"], rows["masked"].to_list(), offsets)
-    for row, spans, token_offsets in zip(*columns, strict=True):
-        # Without the two end-of-text ids.
-        tokens = slice(texts.offsets[row] + 1, texts.offsets[row + 1] - 1)
-        is_masked[tokens] = masked_tokens(token_offsets, spans)
-    return is_masked if texts.has_loss is None else is_masked & texts.has_loss
+    masked_texts = tables.stored_texts(rows["sample_id"])
+    for part in chunk_rows(masked_texts.num_bytes):
+        some = rows[part]
+        offsets = tokenizer.offsets([masked_texts[row] for row in range(part.start, part.stop)])
+        columns = (some["row"], some["masked"].to_list(), offsets)
+        for row, spans, token_offsets in zip(*columns, strict=True):
+            # Without the two end-of-text ids.
+            tokens = slice(texts.offsets[row] + 1, texts.offsets[row + 1] - 1)
+            is_masked[tokens] = masked_tokens(token_offsets, spans)
+        scratch.forget(is_masked)
+    if texts.has_loss is not None:
+        for piece in scratch.pieces(len(is_masked)):
+            is_masked[piece] &= texts.has_loss[piece]
+            scratch.forget(is_masked, texts.has_loss)
+    return is_masked
 
 
 if __name__ == "__main__":

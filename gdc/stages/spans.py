@@ -1,12 +1,15 @@
 """Stage `spans`: token losses and quadrants -> memorized spans, and the losses of turns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from gdc.config import Params
 from gdc.corpus.chat import scored_offsets, with_unscored
-from gdc.corpus.tokenizer import load_tokenizer, tokens_with_loss
+from gdc.corpus.tokenizer import Offsets, chunk_rows, load_tokenizer
+from gdc.filesystem import scratch
 from gdc.mapping import spans
 from gdc.mapping.spans import SpansSummary
 from gdc.mapping.turns import scored_turns, turn_losses
@@ -55,13 +58,32 @@ def _find(
 ) -> tuple[pl.DataFrame, SpansSummary]:
     is_flagged = pl.col("sample_id").is_in(flagged.implode())
     flagged_losses = [training.filter(is_flagged) for training, _ in runs]
-    texts = pl.DataFrame({"text": tables.texts_of(flagged_losses[0]["sample_id"])})
-    offsets = load_tokenizer(paths.TOKENIZER).offsets(texts["text"].to_list())
-    unscored = with_unscored(texts, turns)
-    if "unscored" in unscored.columns:
-        has_loss = tokens_with_loss(offsets, unscored["unscored"].to_list())
+    texts = tables.stored_texts(flagged_losses[0]["sample_id"])
+    if not turns.is_empty():
+        has_loss = list(_has_loss(texts, turns))
         flagged_losses = [spans.at_all_tokens(losses, has_loss) for losses in flagged_losses]
-    return spans.find_spans(flagged_losses, [heldout for _, heldout in runs], offsets, params.spans)
+    heldout = [of_run for _, of_run in runs]
+    return spans.find_spans(flagged_losses, heldout, _offsets(texts), params.spans)
+
+
+def _offsets(texts: scratch.Texts) -> Iterator[Offsets]:
+    """Offsets of the tokens of each text; memory holds those of a few megabytes of text."""
+    tokenizer = load_tokenizer(paths.TOKENIZER)
+    for part in _parts(texts):
+        yield from tokenizer.offsets(part["text"].to_list())
+
+
+def _has_loss(texts: scratch.Texts, turns: pl.DataFrame) -> Iterator[NDArray[np.bool_]]:
+    """Whether each token of each conversation has a loss."""
+    tokenizer = load_tokenizer(paths.TOKENIZER)
+    for part in _parts(texts):
+        unscored = with_unscored(part, turns)["unscored"]
+        yield from tokenizer.has_loss(part["text"].to_list(), unscored.to_list())
+
+
+def _parts(texts: scratch.Texts) -> Iterator[pl.DataFrame]:
+    for rows in chunk_rows(texts.num_bytes):
+        yield pl.DataFrame({"text": [texts[row] for row in range(rows.start, rows.stop)]})
 
 
 def _by_turn(

@@ -141,8 +141,7 @@ class Trainer:
             weight_decay=recipe.config.weight_decay,
             fused=True,
         )
-        num_masked = 0 if data.masked is None else int(data.masked.sum())
-        self.recording = Recording(num_masked_tokens=num_masked)
+        self.recording = Recording(num_masked_tokens=data.num_masked)
         self.step = self.epoch = self.batch_index = 0
         # Loss of each window in the current epoch, nats; NaN: not seen yet.
         self.window_nll = torch.full((len(self.windows),), torch.nan, device=self.device)
@@ -365,6 +364,7 @@ class Trainer:
         if self.data.masked is not None:
             targets = target_indices(self.data.texts, self.windows, batch)
             weights[self.data.masked[targets]] = 0
+            scratch.forget(self.data.masked)
         return torch.from_numpy(weights).to(self.device)
 
     def _autocast(self) -> torch.autocast:

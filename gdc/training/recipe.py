@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gdc.config import TrainingConfig
 from gdc.errors import ConfigError, DataError
+from gdc.filesystem import scratch
 from gdc.training.batches import TokenizedTexts, Windows, cut_windows, plan_batches
 from gdc.training.private import Privacy, count_batches, poisson_batches
 
@@ -90,6 +91,12 @@ class TrainingData:
     def is_trained(self) -> NDArray[np.bool_]:
         """Whether each text is trained on."""
         return np.asarray((self.copies > 0) & (self.weights != 0))
+
+    @property
+    def num_masked(self) -> int:
+        """Ids of the texts that carry no loss."""
+        parts = () if self.masked is None else scratch.read(self.masked)
+        return sum(int(part.sum()) for part in parts)
 
     def windows(self, block_size: int) -> Windows:
         """Windows that one epoch trains on: those of a text once for each of its copies.

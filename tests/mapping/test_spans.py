@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdc.config import SpansConfig
-from gdc.corpus.tokenizer import masked_tokens, save_tokenizer, train_tokenizer
+from gdc.corpus.tokenizer import chunk_rows, masked_tokens, save_tokenizer, train_tokenizer
 from gdc.errors import DataError
+from gdc.filesystem import scratch
 from gdc.mapping.spans import at_all_tokens, find_spans, nothing_recorded
 from gdc.schema import CORPUS, MASKED, QUADRANT_TABLE, SPANS, TURNS
 from gdc.stages import retrain, spans
@@ -192,10 +194,16 @@ def test_without_flagged_samples_or_token_losses_there_are_no_spans() -> None:
 TEXTS = {"a-0": "caf\u00e9 one", "b-0": "two \u2603 snow", "c-0": "three"}
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 2**20])
 def test_a_mask_covers_the_ids_of_its_spans_between_the_ends_of_text(
-    monkeypatch: pytest.MonkeyPatch,
+    chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "texts_of", lambda ids: [TEXTS[sample_id] for sample_id in ids])
+    def stored(ids: pl.Series) -> scratch.Texts:
+        return scratch.Texts.written([(np.arange(len(ids)), map(TEXTS.__getitem__, ids))], len(ids))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tables, "stored_texts", stored)
+    monkeypatch.setattr(retrain, "chunk_rows", partial(chunk_rows, chunk_size=chunk_bytes))
     tokenizer = train_tokenizer(["plain words"], 257)
     masked = [[{"start": 3, "end": 4}, {"start": 6, "end": 8}], [], [{"start": 0, "end": 5}]]
     samples = pl.DataFrame(
