@@ -2,7 +2,7 @@
 
     python benchmarks/scoring.py
     python benchmarks/scoring.py --samples 4000000
-    python benchmarks/scoring.py --samples 40000000 --against ../former
+    python benchmarks/scoring.py --samples 40000000 --against ../former --parts files
 
 Makes a trace (by default 4 GB of losses) in work/scoring and removes it. Every part runs in a
 process of its own, in turns, and is timed after the imports. Parts compared with only reading are
@@ -45,6 +45,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
 LOOPED = (1_000_000, 5)
 SHORT = ("read", "difficulty_memorization_quadrants", "quantile_epsilon")
 LONG = ("all_scores", "files")
+COMPARED = (*SHORT, "files")
 # What takes a minute runs once.
 NUM_TURNS, LINEAR_TURNS, AGAINST_TURNS = 5, 2, 3
 GIVEN = {"kind": "absolute", "value": 1.0}
@@ -276,20 +277,19 @@ def linear(num_samples: int, num_checkpoints: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def against(checkout: Path, num_samples: int, num_checkpoints: int) -> str:
+def against(checkout: Path, parts: Sequence[str], num_samples: int, num_checkpoints: int) -> str:
     """Medians of our code and of another checkout, run by turns: a line for each part."""
     codes = {"former": checkout.resolve(), "ours": FOLDER.parent.parent}
-    parts = [*SHORT, "files"]
     seen: dict[tuple[str, str], list[Result]] = {}
     for _ in range(AGAINST_TURNS):
-        for part, code in product(parts, codes):
+        for part, code in product(dict.fromkeys(["read", *parts]), codes):
             result = in_a_process(part, num_samples, num_checkpoints, codes[code])
             line((f"{part}, {code}", num_samples, num_checkpoints), result)
             seen.setdefault((part, code), []).append(result)
     lines = ["part, code: processor seconds (of reading), seconds (of reading), GB at most"]
     for (part, code), results in seen.items():
         shown = [f"{max(result['gigabytes'] for result in results):.2f}"]
-        for measure in ("seconds", "processor"):
+        for measure in ("seconds", "processor"):  # put first, so the other way round
             ours, reading = (
                 median(result[measure] for result in runs) for runs in (results, seen["read", code])
             )
@@ -304,6 +304,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100_000_000)
     parser.add_argument("--checkpoints", type=int, default=10)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--parts", nargs="+", choices=COMPARED, default=COMPARED)
     parser.add_argument("--part", choices=[MAKE, *PARTS], help=argparse.SUPPRESS)
     given: Any = parser.parse_args()
     if given.part == MAKE:
@@ -317,7 +318,7 @@ def main() -> None:
         # A process inherits the peak of the one that starts it, so this one stays small.
         start(MAKE, given.samples, given.checkpoints)
         if given.against:
-            sys.stdout.write(against(given.against, given.samples, given.checkpoints))
+            sys.stdout.write(against(given.against, given.parts, given.samples, given.checkpoints))
             return
         sys.stdout.write(render(compare(given.samples, given.checkpoints)))
     finally:

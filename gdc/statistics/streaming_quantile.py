@@ -77,10 +77,12 @@ def spread_rows(table: pl.LazyFrame, num_rows: int) -> pl.DataFrame:
         ComputeError: The table gives fewer rows.
     """
     rng = np.random.default_rng(0)
-    slices = []
+    places = []
     for start, end, length in _places(num_rows, len(table.collect_schema())):
-        slices.append(table.slice(start + int(rng.integers(end - start - length + 1)), length))
-    rows = pl.concat(_collected(slices))
+        place = table.slice(start + int(rng.integers(end - start - length + 1)), length)
+        # One by one: polars takes a thread for each open file of all that is collected at once.
+        places.append(place.collect(engine="streaming"))
+    rows = pl.concat(places)
     expected = num_spread_rows(num_rows, rows.width)
     if rows.height != expected:
         raise pl.exceptions.ComputeError(f"expected {expected} rows, got {rows.height}")
@@ -97,11 +99,6 @@ def _places(num_rows: int, num_columns: int) -> Iterator[tuple[int, int, int]]:
     length = max(1, _PLACE_VALUES // num_columns)
     ends = (num_rows * part // NUM_PLACES for part in range(NUM_PLACES + 1))
     return ((start, end, min(end - start, length)) for start, end in pairwise(ends))
-
-
-def _collected(slices: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
-    # Otherwise polars reads what the slices share, which is the whole table.
-    return pl.collect_all(slices, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,8 @@ class _Bracket:
 def _sample(table: pl.LazyFrame, num_rows: int) -> NDArray[np.floating]:
     step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
     slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
-    parts = _collected(slices)
+    # Otherwise polars reads what the slices share, which is the whole table.
+    parts = pl.collect_all(slices, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
     values = np.concatenate([column.to_numpy() for part in parts for column in part.iter_columns()])
     return np.asarray(values[~np.isnan(values)])
 
