@@ -54,8 +54,8 @@ class NearCopies(Section):
         if self.num_perm < least:
             raise ValueError(
                 f"num_perm: expected at least {least} for threshold {self.threshold}, got "
-                f"{self.num_perm}, with which nearly every text would be compared with every "
-                f"other. Set num_perm: {max(128, least)}."
+                f"{self.num_perm}: with fewer, unrelated texts are compared too, in a time that "
+                f"grows with the square of their number. Set num_perm: {max(128, least)}."
             )
         return self
 
