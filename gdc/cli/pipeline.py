@@ -93,6 +93,8 @@ def _show_verdict(*, as_json: bool) -> None:
         return
     for heading, sentence in verdict(report).lines:
         typer.echo(f"{heading:13} {sentence}")
+    if report.warnings:
+        typer.echo(f"warnings      {len(report.warnings)}, at the top of the report")
     typer.echo(
         f"report        {paths.PAGE.resolve()}\ncurated data  {paths.CURATED_FOLDER.resolve()}"
     )

@@ -161,12 +161,13 @@ class Params(Section):
             if not is_on:
                 raise ValueError(f"score.enabled: {score} needs train.{switch}: true, got false")
         epochs, probes = self.training.epochs, self.train.probes_per_epoch
-        for score in _OF_BOTH_MODES:
-            if score in self.score.enabled and (epochs < 2 or not probes):
-                raise ValueError(
-                    f"score.enabled: {score} needs training.epochs of at least 2 and "
-                    f"train.probes_per_epoch of at least 1, got {epochs} and {probes}"
-                )
+        of_both = [score for score in _OF_BOTH_MODES if score in self.score.enabled]
+        if of_both and (epochs < 2 or not probes):
+            raise ValueError(
+                f"score.enabled: {', '.join(of_both)}: expected training.epochs of at least 2 and "
+                f"train.probes_per_epoch of at least 1, got {epochs} and {probes}. Raise them, or "
+                "take these scores out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -244,7 +245,7 @@ class Params(Section):
         if self.score.num_early > num_checkpoints:
             raise ValueError(
                 f"score.num_early ({self.score.num_early}) exceeds the number of "
-                f"{self.score.mode} checkpoints ({num_checkpoints})"
+                f"{self.score.mode} checkpoints ({num_checkpoints}); lower it, or record more"
             )
         return self
 

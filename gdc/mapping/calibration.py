@@ -41,7 +41,7 @@ from gdc.statistics import ranks
 from gdc.statistics.bootstrap import LEVEL, Estimate, share_interval
 from gdc.statistics.exposure import sampled_exposure
 
-# The score of the paper, taken where no other is shown to be right.
+# The score of the paper, taken where no other can be.
 FALLBACK: Final = "memorization"
 # Few canaries do not resolve a smaller difference of AUROCs. Among scores that differ by less,
 # those that lead on ordinary text in leaderboards, at no cost beyond the run, come first.
@@ -55,7 +55,7 @@ PREFERRED: Final = (
     "iqr",
 )
 # Ordinary texts that half-models know, below which they are not asked about scores.
-MIN_MEASURED: Final = 20
+MIN_MEASURED: Final = 100
 # The other axis of the map, and one of which a high value is no sign of memorization.
 NO_AXIS: Final = ("difficulty", "first_learned")
 # Scores that auto tests at most, and the chance that one which knows nothing passes: Bonferroni.
@@ -147,7 +147,7 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
     ]
     measured = pl.DataFrame() if gaps is None else text.join(gaps.drop_nulls(), on="sample_id")
     cards = sorted(
-        (_of_text(_card(scores[name], families, config), measured) for name in names),
+        (_of_text(_card(scores[name], families, config), measured, len(names)) for name in names),
         key=_best_first,
     )
     reporting = [family for family in counts.values() if family.role == "report"]
@@ -179,7 +179,9 @@ def _family(
 
 
 def choose_axis(
-    cards: Sequence[ScoreCard], families: Mapping[str, CanaryCounts], fallback: str = FALLBACK
+    cards: Sequence[ScoreCard],
+    families: Mapping[str, CanaryCounts],
+    fallback: str | None = None,
 ) -> AutoAxis:
     """The best score in the choosing families that predicts memorization in the reporting ones.
 
@@ -189,7 +191,8 @@ def choose_axis(
     Args:
         cards: In falling order of ``auroc_choose``.
         families: Why each cannot judge, or None.
-        fallback: The axis where none is validated.
+        fallback: The axis where none is validated; None: the first preferred one that may be an
+            axis, else the score of the paper.
     """
     above = [card for card in cards if card.may_be_axis and (card.auroc_choose or 0.0) > 0.5]
     tested = _preferred_first(above)[:NUM_TESTED]
@@ -202,6 +205,7 @@ def choose_axis(
                 "one-sided."
             )
             return AutoAxis(card.score, is_validated=True, reason=reason)
+    fallback = fallback or _preferred(cards)
     why = _why_none(tested, families, fallback)
     return AutoAxis(fallback, is_validated=False, reason=why)
 
@@ -213,6 +217,12 @@ def _preferred_first(cards: Sequence[ScoreCard]) -> list[ScoreCard]:
     preference = {name: place for place, name in enumerate(PREFERRED)}
     ordered = sorted(as_good, key=lambda card: preference.get(card.score, len(preference)))
     return [*ordered, *(card for card in cards if card not in as_good)]
+
+
+def _preferred(cards: Sequence[ScoreCard]) -> str:
+    """The score that is taken unproven."""
+    possible = {card.score for card in cards if card.may_be_axis}
+    return next((name for name in PREFERRED if name in possible), FALLBACK)
 
 
 def _why_none(
@@ -229,7 +239,7 @@ def _why_none(
         else "auto cannot choose: one family of canaries has to choose and another one to report, "
         f"and {num_usable} can judge"
     )
-    whose = ", the paper's" if fallback == FALLBACK else ""
+    whose = ", the paper's" if fallback == FALLBACK else ", unproven"
     return (
         f"{none}. So auto takes {fallback}{whose}. "
         + (f"Best by choice: {best}. " if best else "")
@@ -364,19 +374,22 @@ def _not_below_text(card: ScoreCard, families: Sequence[Family]) -> ScoreCard:
     )
 
 
-def _of_text(card: ScoreCard, measured: pl.DataFrame) -> ScoreCard:
+def _of_text(card: ScoreCard, measured: pl.DataFrame, num_scores: int) -> ScoreCard:
     """Add what half-models say of a score on ordinary text; refuse one that is upside down there.
 
-    A score that reads reference models shares their error, so it is not asked.
+    A score that reads reference models shares their error, so it is not asked. To be refused takes
+    an interval at the level of one of ``num_scores`` that are asked.
     """
     if measured.height < MIN_MEASURED or card.cost == "reference models":
         return card
     known = measured.select(card.score, "gap").fill_nan(None).drop_nulls()
-    agreement = ranks.spearman_interval(known[card.score].to_numpy(), known["gap"].to_numpy())
-    if agreement is None:
+    pair = known[card.score].to_numpy(), known["gap"].to_numpy()
+    agreement = ranks.spearman_interval(*pair, tail=TAIL)
+    strict = ranks.spearman_interval(*pair, tail=TAIL / num_scores)
+    if agreement is None or strict is None:
         return card
     asked = replace(card, ordinary_text=agreement)
-    if agreement.high >= 0:
+    if strict.high >= 0:
         return asked
     return replace(
         asked,

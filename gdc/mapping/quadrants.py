@@ -16,6 +16,7 @@ from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.score_cards import AutoAxis
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
 from gdc.statistics import streaming_quantile
+from gdc.statistics.wording import counted
 
 _QUADRANT = pl.Enum(QUADRANTS)
 # Of so many samples difficulty and the axis are held, which takes 2 GB at most; of more they are
@@ -315,13 +316,20 @@ def _warnings(
     warnings = []
     if axis.num_distinct < 5:
         warnings.append(
-            f"{axis.name} has only {axis.num_distinct} distinct values; many samples tie."
+            f"{axis.name} has only {counted(axis.num_distinct, 'distinct value')}; many samples "
+            "tie."
         )
     if threshold.kind == "quantile" and cut in (axis.least, axis.most):
         warnings.append(
             f"{axis.name}: its quantile {threshold.value} is its smallest or largest value "
             f"({cut:.4g}), so {num_high} of {axis.num_samples} samples are above it, not the share "
             "asked for."
+        )
+    elif threshold.kind == "quantile" and num_high < (1 - threshold.value) * axis.num_samples / 2:
+        warnings.append(
+            f"{axis.name}: many samples tie at its quantile {threshold.value} ({cut:.4g}), so only "
+            f"{num_high} of {axis.num_samples} are above it. Copies of one text tie: drop them "
+            "(rule dedup), or lower partition.memorization.value."
         )
     if threshold.kind == "conformal" and num_high == 0:
         smallest = 10**-axis.most

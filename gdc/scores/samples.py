@@ -33,6 +33,7 @@ from gdc.scores.registry import (
 )
 from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization, never_learned
 from gdc.statistics.hashing import hash_order, zlib_size
+from gdc.statistics.wording import counted
 
 # What a score may need of the corpus, as expressions over its columns.
 _CORPUS_NEEDS: Final[Mapping[str, pl.Expr]] = {
@@ -241,8 +242,9 @@ def summarize(
     warnings = part_warnings(config.epsilon, num_samples, num_checkpoints)
     if num_distinct < 5:
         warnings.append(
-            f"memorization has only {num_distinct} distinct values: ties decide which samples are "
-            "above a percentile. Record more checkpoints (training.epochs, train.probes_per_epoch)."
+            f"memorization has only {counted(num_distinct, 'distinct value')}: ties decide which "
+            "samples are above a percentile. Record more checkpoints (training.epochs, "
+            "train.probes_per_epoch)."
         )
     if never > num_samples / 2:
         warnings.append(

@@ -5,6 +5,7 @@ and the values need no second sort.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final, Self
 
 import numpy as np
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 
 from gdc.statistics.bootstrap import Estimate
 
-# Both tails of a normal distribution beyond it hold 5 %.
-_NORMAL_QUANTILE: Final = 1.959963984540054
 _LARGEST: Final = 1 - 1e-12
 
 Values = NDArray[np.float64]
@@ -35,8 +34,12 @@ def spearman(one: Codes, other: Codes, weights: Weights) -> float:
     return float(np.clip((weights * a * b).sum() / scale, -1, 1))
 
 
-def spearman_interval(one: NDArray[np.number], other: NDArray[np.number]) -> Estimate | None:
-    """Spearman rank correlation with its 95 % interval over rows; None: under 4, or a constant.
+def spearman_interval(
+    one: NDArray[np.number], other: NDArray[np.number], *, tail: float = 0.025
+) -> Estimate | None:
+    """Spearman rank correlation and its interval over rows; None: under 4, or a constant.
+
+    ``tail`` is the chance beyond each end.
 
     Source: Fisher's transformation with the variance (1 + r^2 / 2) / (n - 3), Bonett & Wright 2000.
     """
@@ -47,7 +50,7 @@ def spearman_interval(one: NDArray[np.number], other: NDArray[np.number]) -> Est
         return None
     # Where the order is the same, the transform has no value.
     centre = np.arctanh(np.clip(value, -_LARGEST, _LARGEST))
-    half_width = _NORMAL_QUANTILE * np.sqrt((1 + value**2 / 2) / (len(one) - 3))
+    half_width = NormalDist().inv_cdf(1 - tail) * np.sqrt((1 + value**2 / 2) / (len(one) - 3))
     low, high = np.tanh([centre - half_width, centre + half_width])
     return Estimate(value, float(low), float(high))
 

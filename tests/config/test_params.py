@@ -202,7 +202,7 @@ def test_the_repository_runs_the_docs_preset() -> None:
                 "score.enabled": ["online_probe_gap", "final_loss", "random"],
                 "train.probes_per_epoch": 0,
             },
-            r"online_probe_gap needs .* train\.probes_per_epoch of at least 1, got \d+ and 0",
+            r"online_probe_gap: expected .* train\.probes_per_epoch of at least 1, got \d+ and 0",
             id="both modes are read but not recorded",
         ),
         pytest.param(
@@ -210,7 +210,7 @@ def test_the_repository_runs_the_docs_preset() -> None:
                 "score.enabled": ["online_late_contrast", "memorization", "final_loss", "random"],
                 "training.epochs": 1,
             },
-            r"online_late_contrast needs training\.epochs of at least 2 .*, got 1 and \d+",
+            r"online_late_contrast.*: expected training\.epochs of at least 2 .*, got 1 and \d+",
             id="a single pass has no middle passes",
         ),
         pytest.param(

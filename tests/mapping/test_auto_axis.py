@@ -132,6 +132,19 @@ def test_with_none_of_the_best_three_validated_the_papers_score_is_taken() -> No
     assert "Families that cannot judge: c: 0 of 5 are memorized." in choice.reason
 
 
+def test_where_none_is_validated_the_preferred_score_that_all_samples_have_is_taken() -> None:
+    cards = [
+        judged_score("std", 0.9, 0.4),
+        judged_score("unseen_loss_contrast", 0.8, 0.4, may=False),
+        judged_score("online_late_contrast", 0.4, 0.4),
+    ]
+    choice = choose_axis(cards, TWO)
+    assert (choice.axis, choice.is_validated) == ("online_late_contrast", False)
+    assert "So auto takes online_late_contrast, unproven. Best by choice: std" in choice.reason
+    assert choose_axis(cards[:2], TWO).axis == "std"
+    assert choose_axis(cards, TWO, fallback="total_drop").axis == "total_drop"
+
+
 def test_auto_needs_more_than_a_verdict_does() -> None:
     # All in order: by chance 1 in 70, which is less than 2.5 % and more than a third of it.
     built = calibrated(*tables_of({"a": PERFECT, "b": PERFECT[2:10]}), rule(), seed=0)

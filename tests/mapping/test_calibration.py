@@ -280,25 +280,25 @@ def test_what_is_memorized_but_not_extracted_may_lie_below_ordinary_text() -> No
 
 def with_gaps(gaps: Sequence[float | None], score: str = "memorization") -> dict[str, Any]:
     """The card of a score that ordinary texts have in their order, where half-models say this."""
-    scores, copies, canaries = tables_of({"a": PERFECT}, ordinary=[float(i) for i in range(30)])
+    scores, copies, canaries = tables_of({"a": PERFECT}, ordinary=[float(i) for i in range(120)])
     scores = scores.with_columns(pl.col("memorization").alias(score))
-    ids = [f"text-{i}" for i in range(30)]
+    ids = [f"text-{i}" for i in range(120)]
     table = pl.DataFrame({"sample_id": ids, "gap": gaps}, schema_overrides={"gap": pl.Float64})
     return card_of(calibrated(scores, copies, canaries, rule(), seed=0, gaps=table), score)
 
 
 def test_a_score_that_orders_ordinary_text_against_half_models_is_no_axis() -> None:
-    card = with_gaps([-float(i) for i in range(30)])
+    card = with_gaps([-float(i) for i in range(120)])
     assert card["ordinary_text"]["value"] == pytest.approx(-1)
     assert (card["may_be_axis"], card["verdict"]) == (False, "predicts memorization here")
     assert card["why"] == (
         "On ordinary text it falls where what half-models measure rises, rank correlation -1.00 "
         "[-1.00, -1.00]: such a score is no axis."
     )
-    same = with_gaps([float(i) for i in range(30)])
+    same = with_gaps([float(i) for i in range(120)])
     assert (same["ordinary_text"]["value"], same["may_be_axis"]) == (pytest.approx(1), True)
     # Below zero by chance.
-    shown = with_gaps([float(i % 7) - 0.05 * i for i in range(30)])
+    shown = with_gaps([float(i % 7) - 0.005 * i for i in range(120)])
     assert shown["ordinary_text"]["low"] < shown["ordinary_text"]["value"] < 0
     assert (shown["ordinary_text"]["high"] > 0, shown["may_be_axis"]) == (True, True)
 
@@ -306,9 +306,9 @@ def test_a_score_that_orders_ordinary_text_against_half_models_is_no_axis() -> N
 @pytest.mark.parametrize(
     ("gaps", "score"),
     [
-        pytest.param([None] * 11 + [-float(i) for i in range(19)], "memorization", id="few texts"),
-        pytest.param([-float(i) for i in range(30)], "reference_gap", id="reads half-models"),
-        pytest.param([1.0] * 30, "memorization", id="all alike"),
+        pytest.param([None] * 21 + [-float(i) for i in range(99)], "memorization", id="few texts"),
+        pytest.param([-float(i) for i in range(120)], "reference_gap", id="reads half-models"),
+        pytest.param([1.0] * 120, "memorization", id="all alike"),
     ],
 )
 def test_half_models_that_cannot_answer_refuse_no_score(

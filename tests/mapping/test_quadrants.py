@@ -204,6 +204,16 @@ def test_a_quantile_at_the_largest_value_is_told() -> None:
     ]
 
 
+def test_copies_that_tie_at_the_quantile_are_told() -> None:
+    # Twelve copies of one text at the quantile of 0.8, and two texts above it, not ten.
+    losses = [i / 100 for i in range(36)] + [0.5] * 12 + [0.75, 1.0]
+    assert warnings_of(losses, quantile(0.8)) == [
+        "memorization: many samples tie at its quantile 0.8 (0.5), so only 2 of 50 are above it. "
+        "Copies of one text tie: drop them (rule dedup), or lower partition.memorization.value."
+    ]
+    assert warnings_of([i / 100 for i in range(50)], quantile(0.8)) == []
+
+
 def test_few_distinct_values_are_told() -> None:
     assert warnings_of([0.0, 0.25, 0.5, 0.75, 0.0], absolute(0.1)) == [
         "memorization has only 4 distinct values; many samples tie."
