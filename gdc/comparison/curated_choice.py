@@ -66,7 +66,7 @@ def choose_curated(
     else:
         keeping = [name for name in of_data if config.arms[name].rule == "none"]
         arm = (keeping or of_data)[0]
-        trust = "there is: none is validated"
+        trust = "there is: others cost, leak more or rest on an unproven score"
     return CuratedChoice(
         arm=arm,
         basis="evidence",
@@ -102,9 +102,12 @@ def remedies(plans: Sequence[str], arm_audits: Mapping[str, ArmAudits]) -> tuple
     found = []
     if not plans:
         found.append("retrain an arm that acts on samples (retrain.arms)")
-    if any(_extraction(audits) is None for audits in judged):
+    lacks_canaries = any(_extraction(audits) is None for audits in judged)
+    costs = [audits.perplexity_against_random for audits in judged]
+    if lacks_canaries:
         found.append("plant canaries (ingest.canaries)")
-    if plans and not measured:
+    # Without canaries a random arm is compared by perplexity alone.
+    if plans and not measured and not (lacks_canaries and any(costs)):
         found.append("retrain an arm that acts at random on as many samples (random or shuffled)")
     if any(one.num_seeds < ENOUGH_SEEDS for one in measured):
         found.append(f"raise retrain.seeds to at least {ENOUGH_SEEDS}")
@@ -114,10 +117,10 @@ def remedies(plans: Sequence[str], arm_audits: Mapping[str, ArmAudits]) -> tuple
             f"use more seeds (now {seeds}) or more canaries (per_level), planted often enough to "
             "be extracted"
         )
-        found.append("try a larger budget (fraction)")
-    costly = [audits.perplexity_against_random for audits in judged]
-    if any(one is not None and one.low > 1 for one in costly):
+    if any(one is not None and one.low > 1 for one in costs):
         found.append("try a smaller budget (fraction) or weights instead of dropping")
+    elif measured and not any(one.high < 0 for one in measured):
+        found.append("try a larger budget (fraction)")
     return tuple(found)
 
 

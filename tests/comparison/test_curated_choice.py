@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gdc.comparison.curated_choice import choose_curated
+from gdc.comparison.curated_choice import choose_curated, remedies
 from gdc.comparison.results import ArmAudits, CuratedChoice
 from gdc.config import InterveneConfig
 from tests.comparison.builders import arm_audits, arm_result, measured
@@ -77,6 +77,12 @@ def test_of_two_that_work_the_one_that_leaks_less_is_taken_and_of_equals_the_sma
     assert (leaky.arm, equal.arm) == ("dedup", "top")
 
 
+def test_without_canaries_a_random_arm_that_is_there_is_not_asked_for_again() -> None:
+    ratio = measured(0.9, 0.8, 1.0)
+    unmeasured = arm_audits(random="random", perplexity_against_random=ratio)
+    assert remedies(["top"], {"top": unmeasured}) == ("plant canaries (ingest.canaries)",)
+
+
 @pytest.mark.parametrize(
     ("audits", "remedy"),
     [
@@ -123,7 +129,7 @@ def test_what_is_not_shown_is_named_unproven_with_what_would_decide_it(
         ),
         pytest.param(
             {"top": audited(0.1, ratio=(1.1, 1.05, 1.2))},
-            ("std",), "none", "there is: none is validated",
+            ("std",), "none", "there is: others cost, leak more or rest on an unproven score",
             id="a plan that costs perplexity is left out",
         ),
     ],
