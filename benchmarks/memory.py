@@ -121,8 +121,8 @@ def params(*, token_losses: bool) -> dict[str, Any]:
     values["model"] = MODEL
     values["training"] |= {"epochs": 1, "batch_tokens": 16384}
     values["train"] |= {"token_losses": token_losses}
-    # These two take a second epoch.
-    later = {"online_probe_gap", "online_late_contrast"}
+    # These take a second epoch.
+    later = {"online_probe_gap", "online_late_contrast", "unseen_loss_contrast"}
     values["score"]["enabled"] = [name for name in values["score"]["enabled"] if name not in later]
     values["ingest"]["validation_fraction"] = HELDOUT
     values["evaluate"]["num_members"] = MEMBERS
