@@ -18,7 +18,7 @@ from gdc.commands.own_files import (
     read_rows,
     tokenizer_of,
 )
-from gdc.config import AUTO, Params
+from gdc.config import AUTO, Params, ScoreConfig
 from gdc.corpus import near_duplicates
 from gdc.corpus.chat import ChatFormat
 from gdc.corpus.samples import content_id, normalize
@@ -32,6 +32,7 @@ from gdc.report import map_report
 from gdc.report.map_report import MapReport
 from gdc.report.tables import ReportTables
 from gdc.schema import FLAGGED, QUADRANT_TABLE, SCORES, SCORES_BY_RUN, SPANS, TURN_LOSSES
+from gdc.scores.calibrated import MIN_HELDOUT
 from gdc.workspace import files, outputs, project, tables, trace_checks, traces
 
 WRITTEN: Final = (
@@ -50,8 +51,9 @@ _WITH_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast")
 _BEST_UNTESTED: Final = "unseen_loss_contrast"
 _WHY_UNTESTED: Final = {
     _BEST_UNTESTED: "of the scores of one run the closest to the truth elsewhere",
-    UNTESTED_AXIS: "which finds repeated texts and says nothing of others. With held-out texts "
-    "(--heldout) and losses of both modes it would be " + _BEST_UNTESTED,
+    UNTESTED_AXIS: "which finds repeated texts and says nothing of others. With the texts of "
+    f"{MIN_HELDOUT} held-out samples (--heldout) and losses of every sample in both modes it would "
+    f"be {_BEST_UNTESTED}",
 }
 
 
@@ -152,7 +154,7 @@ def map_corpus(request: Request, out: Path, params: Params) -> MapReport:
     with tables.naming_damage(request.trace, remedy=traces.ANEW):
         trace = traces.read_folder(request.trace)
         rules = _rules(request, trace, params)
-        _require_sound(request.trace, rules.score.mode)
+        _require_sound(request.trace, rules.score)
         found = _read_samples(request, trace)
         report_tables, turns, rules = _measure(request, trace, found, rules)
     judged = report_tables.calibration
@@ -216,12 +218,13 @@ def _rules(request: Request, trace: Trace, params: Params) -> Params:
     """The parameters with the scores that can be had here, and the axis that is asked for."""
     require_axis(request.axis, (*OF_ALL_TRACES, *scores.REGISTRY))
     enabled = [*_ALWAYS]
+    has_texts = request.heldout is not None and trace.heldout_index.height >= MIN_HELDOUT
     if trace.heldout_index.height:
-        enabled += [*_WITH_HELDOUT, *(_WITH_HELDOUT_TEXTS if request.heldout is not None else ())]
+        enabled += [*_WITH_HELDOUT, *(_WITH_HELDOUT_TEXTS if has_texts else ())]
     if trace.tokens is not None:
         enabled += _WITH_TOKENS
     if len(trace.columns("online")) > 1 and trace.columns("probe"):
-        enabled += [*_WITH_BOTH_MODES, *([_BEST_UNTESTED] if request.heldout is not None else ())]
+        enabled += [*_WITH_BOTH_MODES, *([_BEST_UNTESTED] if has_texts else ())]
     enabled += [*request.scores, *([request.axis] if request.axis in scores.REGISTRY else [])]
     score = params.score.model_copy(
         update={
@@ -238,11 +241,13 @@ def _rules(request: Request, trace: Trace, params: Params) -> Params:
     return params.model_copy(update={"score": score, "partition": partition})
 
 
-def _require_sound(folder: Path, mode: str) -> None:
+def _require_sound(folder: Path, score: ScoreConfig) -> None:
     trace_checks.require_samples(folder)
-    scan = traces.scan(folder, mode)
-    for shard in traces.shard_folders(folder):
-        trace_checks.require_losses(shard, scan, mode)
+    reads_both = "both_modes" in scores.needs_of(score.enabled)
+    for mode in ("online", "probe") if reads_both else (score.mode,):
+        scan = traces.scan(folder, mode)
+        for shard in traces.shard_folders(folder):
+            trace_checks.require_losses(shard, scan, mode)
 
 
 def _read_samples(request: Request, trace: Trace) -> _Samples:
@@ -321,7 +326,9 @@ def _causes(corpus: pl.DataFrame, params: Params) -> pl.DataFrame:
 
 def _untested_axis(table: pl.DataFrame) -> str:
     """The axis where no canary can say which score is right."""
-    is_known = _BEST_UNTESTED in table.columns and not table[_BEST_UNTESTED].null_count()
+    if _BEST_UNTESTED not in table.columns:
+        return UNTESTED_AXIS
+    is_known = table[_BEST_UNTESTED].is_finite().fill_null(value=False).all()
     return _BEST_UNTESTED if is_known else UNTESTED_AXIS
 
 

@@ -191,8 +191,8 @@ def choose_axis(
     Args:
         cards: In falling order of ``auroc_choose``.
         families: Why each cannot judge, or None.
-        fallback: The axis where none is validated; None: the first preferred one that may be an
-            axis, else the score of the paper.
+        fallback: The axis where none is validated. None, or where its card says that it is never
+            an axis: the first preferred one that may be an axis, else the score of the paper.
     """
     above = [card for card in cards if card.may_be_axis and (card.auroc_choose or 0.0) > 0.5]
     tested = _preferred_first(above)[:NUM_TESTED]
@@ -205,7 +205,7 @@ def choose_axis(
                 "one-sided."
             )
             return AutoAxis(card.score, is_validated=True, reason=reason)
-    fallback = fallback or _preferred(cards)
+    fallback = _unproven(cards, fallback)
     why = _why_none(tested, families, fallback)
     return AutoAxis(fallback, is_validated=False, reason=why)
 
@@ -219,9 +219,12 @@ def _preferred_first(cards: Sequence[ScoreCard]) -> list[ScoreCard]:
     return [*ordered, *(card for card in cards if card not in as_good)]
 
 
-def _preferred(cards: Sequence[ScoreCard]) -> str:
-    """The score that is taken unproven."""
+def _unproven(cards: Sequence[ScoreCard], fallback: str | None) -> str:
+    """The score that is taken without proof; see ``choose_axis``."""
     possible = {card.score for card in cards if card.may_be_axis}
+    refused = {card.score for card in cards} - possible
+    if fallback is not None and fallback not in refused:
+        return fallback
     return next((name for name in PREFERRED if name in possible), FALLBACK)
 
 

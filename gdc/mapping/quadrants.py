@@ -329,7 +329,7 @@ def _warnings(
         warnings.append(
             f"{axis.name}: many samples tie at its quantile {threshold.value} ({cut:.4g}), so only "
             f"{num_high} of {axis.num_samples} are above it. Copies of one text tie: drop them "
-            "(rule dedup), or lower partition.memorization.value."
+            "(rule dedup), or lower this quantile in section partition of params.yaml."
         )
     if threshold.kind == "conformal" and num_high == 0:
         smallest = 10**-axis.most

@@ -242,10 +242,12 @@ def test_heldout_texts_give_the_scores_that_compare_with_them() -> None:
         run(replace(request, trace=trace()), OUT, 2)
 
 
-def test_with_both_modes_and_heldout_texts_the_axis_is_the_best_that_no_canary_tests() -> None:
+def trace_of_both_modes(num_heldout: int = 20, second_loss: float = 5.5) -> Path:
+    """Two online and two frozen losses of each sample; ``second_loss`` is the online one of c."""
     curves = {name: [6.0, 5.5, 6.0, 6.0 - fall] for name, fall in FALLS.items()}
+    curves["c"][1] = second_loss
     both, online = trace_of(curves), pl.Series("mode", ["online", "online", "probe", "probe"])
-    unseen = trace_of({f"h{i}": [6.0, 5.5, 6.0, 5.0 - i / 100] for i in range(20)})
+    unseen = trace_of({f"h{i}": [6.0, 5.5, 6.0, 5.0 - i / 100] for i in range(num_heldout)})
     sized = both.index.with_columns(num_tokens=pl.Series([len(TEXTS[name]) for name in FALLS]))
     write_trace(
         7,
@@ -254,7 +256,11 @@ def test_with_both_modes_and_heldout_texts_the_axis_is_the_best_that_no_canary_t
             heldout_index=unseen.index, heldout_losses=unseen.losses,
         ),
     )  # fmt: skip
-    request = Request(paths.trace_path(7), corpus(), heldout=heldout_rows(), id_field="id")
+    return paths.trace_path(7)
+
+
+def test_with_both_modes_and_heldout_texts_the_axis_is_the_best_that_no_canary_tests() -> None:
+    request = Request(trace_of_both_modes(), corpus(), heldout=heldout_rows(), id_field="id")
     report = run(request, OUT, 2)
     assert report.quadrants.axis == "unseen_loss_contrast"
     assert {row.sample_id for row in report.highest[:2]} == {"c", "k"}
@@ -262,6 +268,19 @@ def test_with_both_modes_and_heldout_texts_the_axis_is_the_best_that_no_canary_t
     alone = run(replace(request, heldout=None), OUT, 2)
     assert alone.quadrants.axis == "total_drop"
     assert any("it would be unseen_loss_contrast." in told for told in alone.warnings)
+
+
+def test_with_too_few_heldout_texts_the_axis_is_that_of_a_trace_alone() -> None:
+    request = Request(trace_of_both_modes(19), corpus(), heldout=heldout_rows(19), id_field="id")
+    report = run(request, OUT, 2)
+    assert report.quadrants.axis == "total_drop"
+    assert any("the texts of 20 held-out samples" in told for told in report.warnings)
+
+
+def test_impossible_losses_of_the_other_mode_are_refused_where_a_score_reads_them() -> None:
+    request = Request(trace_of_both_modes(second_loss=-1.0), corpus(), id_field="id")
+    with pytest.raises(DataError, match="losses of at least 0, and finite, got 1 without"):
+        run(request, OUT, 2)
 
 
 def test_spans_are_those_of_the_tokens_that_fell_beyond_heldout_ones() -> None:
@@ -396,6 +415,6 @@ def test_the_model_says_what_each_score_is_worth_on_the_canaries() -> None:
     assert {card.score for card in report.calibration.cards} >= {"total_drop", "final_loss"}
     # A model that was never trained knows no canary, so nothing validates a score.
     assert report.quadrants.axis == "total_drop"
-    assert any("So auto takes total_drop. Families that can" in told for told in report.warnings)
+    assert any("total_drop, unproven. Families that can" in told for told in report.warnings)
     with pytest.raises(ConfigError, match="nowhere"):
         run(replace(request, model="nowhere", tokenizer=None), OUT, 3)

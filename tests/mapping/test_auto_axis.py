@@ -143,6 +143,8 @@ def test_where_none_is_validated_the_preferred_score_that_all_samples_have_is_ta
     assert "So auto takes online_late_contrast, unproven. Best by choice: std" in choice.reason
     assert choose_axis(cards[:2], TWO).axis == "std"
     assert choose_axis(cards, TWO, fallback="total_drop").axis == "total_drop"
+    refused = choose_axis(cards, TWO, fallback="unseen_loss_contrast")
+    assert refused.axis == "online_late_contrast"
 
 
 def test_auto_needs_more_than_a_verdict_does() -> None:

@@ -209,7 +209,8 @@ def test_copies_that_tie_at_the_quantile_are_told() -> None:
     losses = [i / 100 for i in range(36)] + [0.5] * 12 + [0.75, 1.0]
     assert warnings_of(losses, quantile(0.8)) == [
         "memorization: many samples tie at its quantile 0.8 (0.5), so only 2 of 50 are above it. "
-        "Copies of one text tie: drop them (rule dedup), or lower partition.memorization.value."
+        "Copies of one text tie: drop them (rule dedup), or lower this quantile in section "
+        "partition of params.yaml."
     ]
     assert warnings_of([i / 100 for i in range(50)], quantile(0.8)) == []
 
