@@ -55,7 +55,8 @@ class NearCopies(Section):
             raise ValueError(
                 f"num_perm: expected at least {least} for threshold {self.threshold}, got "
                 f"{self.num_perm}: with fewer, unrelated texts are compared too, in a time that "
-                f"grows with the square of their number. Set num_perm: {max(128, least)}."
+                f"grows with the square of their number. Set num_perm: {max(128, least)}, or raise "
+                "threshold."
             )
         return self
 

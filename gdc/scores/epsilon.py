@@ -16,11 +16,12 @@ _MAX_EXACT_LOSSES: Final = 2**27
 def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Threshold) -> float:
     """The forget threshold in nats per token: as given, or a quantile of all recorded losses.
 
-    Of a run with more than 2^27 (134 million) losses, the 2^23 (8.4 million) of n samples count
-    alone: in each 64th of the rows some that follow one another, where a fixed seed says. The same
-    trace has the same epsilon, and its shards do not matter. The rank of epsilon among all losses
-    is then a little off: by less than 1/64 where samples are sorted by loss, and where their order
-    has nothing to do with it by sqrt(q (1 - q) / n) at a quantile q (standard error).
+    Of a run with more than 2^27 (134 million) losses, only 2^23 (8.4 million), those of n samples,
+    are read: the rows are cut into 64 equal parts, and each gives a block of neighbouring rows
+    whose place a fixed seed draws. The same trace has the same epsilon, however it is cut into
+    shards. The rank of epsilon among all losses is then a little off: by less than 1/64 where
+    samples are sorted by loss, and where their order has nothing to do with it by
+    sqrt(q (1 - q) / n) at a quantile q (standard error).
 
     Raises:
         DataError: The threshold is a quantile and no loss is recorded.
