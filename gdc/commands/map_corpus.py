@@ -221,7 +221,7 @@ def _rules(request: Request, trace: Trace, params: Params) -> Params:
     has_texts = request.heldout is not None and trace.heldout_index.height >= MIN_HELDOUT
     if trace.heldout_index.height:
         enabled += [*_WITH_HELDOUT, *(_WITH_HELDOUT_TEXTS if has_texts else ())]
-    if trace.tokens is not None:
+    if trace.tokens is not None and trace.tokens[1].height >= MIN_HELDOUT:
         enabled += _WITH_TOKENS
     if len(trace.columns("online")) > 1 and trace.columns("probe"):
         enabled += [*_WITH_BOTH_MODES, *([_BEST_UNTESTED] if has_texts else ())]

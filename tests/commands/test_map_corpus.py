@@ -188,14 +188,14 @@ def heldout_rows(count: int = 20) -> str:
     return write_rows(rows, "held.jsonl")
 
 
-def trace_with_heldout(*, tokens: bool = False, num_before: int = 0) -> Path:
+def trace_with_heldout(*, tokens: bool = False, num_before: int = 0, num_heldout: int = 20) -> Path:
     """Held-out samples fall by 1 to 1.2 nats per token, and of tokens by as much each.
 
     Before the tokens of a text are ``num_before`` others, which end at 4.
     """
     curves = {name: [6.0, 6.0 - fall / 2, 6.0 - fall] for name, fall in FALLS.items()}
     found = trace_of(curves, "probe")
-    unseen = trace_of({f"h{i}": [6.0, 5.5, 5.0 - i / 100] for i in range(20)}, "probe")
+    unseen = trace_of({f"h{i}": [6.0, 5.5, 5.0 - i / 100] for i in range(num_heldout)}, "probe")
     sizes = {name: num_before + len(text) + 1 for name, text in TEXTS.items()}
     index = found.index.with_columns(num_tokens=pl.Series([sizes[name] for name in FALLS]))
     unseen_index = unseen.index.with_columns(num_tokens=pl.lit(40, pl.Int64))
@@ -275,6 +275,8 @@ def test_with_too_few_heldout_texts_the_axis_is_that_of_a_trace_alone() -> None:
     report = run(request, OUT, 2)
     assert report.quadrants.axis == "total_drop"
     assert any("the texts of 20 held-out samples" in told for told in report.warnings)
+    run(Request(trace_with_heldout(tokens=True, num_heldout=19), corpus(), id_field="id"), OUT, 2)
+    assert "hard_token_drop" not in pl.read_parquet(OUT / "scores.parquet").columns
 
 
 def test_impossible_losses_of_the_other_mode_are_refused_where_a_score_reads_them() -> None:
