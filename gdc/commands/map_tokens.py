@@ -36,7 +36,8 @@ class TokenTables:
 
     Behind the losses of a turn stand the scores of tokens, of the turn as of a sample.
 
-    Without token losses, or with those of another tokenizer, both are empty; the summary says why.
+    Without token losses, or with those of another tokenizer or of no held-out sample, both are
+    empty; the summary says why.
     """
 
     summary: SpansSummary
@@ -68,6 +69,12 @@ def find(
     name, chat = how
     if tokens is None:
         return TokenTables(SpansSummary(0))
+    if tokens[1].is_empty():
+        why = (
+            "Memorized spans are not shown: the trace has no losses of tokens of held-out samples "
+            "to compare with. Record some."
+        )
+        return TokenTables(SpansSummary(0, warnings=(why,)))
     if name is None:
         why = "The trace has losses of tokens; to see memorized spans, name the --tokenizer."
         return TokenTables(SpansSummary(0, warnings=(why,)))

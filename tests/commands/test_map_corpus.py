@@ -18,7 +18,7 @@ from gdc.commands.map_corpus import Request, run
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
 from gdc.errors import ConfigError, DataError
 from gdc.schema import CANARIES, TOKEN_LOSSES
-from gdc.workspace import paths
+from gdc.workspace import paths, traces
 from tests.builders import trace_of, write_trace
 from tests.commands.builders import save_lstm
 
@@ -277,6 +277,25 @@ def test_with_too_few_heldout_texts_the_axis_is_that_of_a_trace_alone() -> None:
     assert any("the texts of 20 held-out samples" in told for told in report.warnings)
     run(Request(trace_with_heldout(tokens=True, num_heldout=19), corpus(), id_field="id"), OUT, 2)
     assert "hard_token_drop" not in pl.read_parquet(OUT / "scores.parquet").columns
+
+
+def test_losses_of_tokens_without_heldout_samples_give_no_spans_and_say_so() -> None:
+    known = traces.read_folder(trace_with_heldout(tokens=True))
+    assert known.tokens is not None
+    write_trace(
+        8,
+        replace(
+            known, heldout_index=known.heldout_index.clear(),
+            heldout_losses=known.heldout_losses.head(0),
+            tokens=(known.tokens[0], known.tokens[1].clear()),
+        ),
+    )  # fmt: skip
+    Path("tokenizer").mkdir()
+    save_tokenizer(train_tokenizer(["one byte is one token"], 257), Path("tokenizer"))
+    request = Request(paths.trace_path(8), corpus(), id_field="id", tokenizer="tokenizer")
+    report = run(request, OUT, 2)
+    assert (report.quadrants.axis, report.spans.num_spans) == ("total_drop", None)
+    assert any("no losses of tokens of held-out samples" in told for told in report.spans.warnings)
 
 
 def test_impossible_losses_of_the_other_mode_are_refused_where_a_score_reads_them() -> None:
