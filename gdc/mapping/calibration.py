@@ -383,9 +383,11 @@ def _of_text(card: ScoreCard, measured: pl.DataFrame, num_scores: int) -> ScoreC
     A score that reads reference models shares their error, so it is not asked. To be refused takes
     an interval at the level of one of ``num_scores`` that are asked.
     """
-    if measured.height < MIN_MEASURED or card.cost == "reference models":
+    if measured.is_empty() or card.cost == "reference models":
         return card
     known = measured.select(card.score, "gap").fill_nan(None).drop_nulls()
+    if known.height < MIN_MEASURED:
+        return card
     pair = known[card.score].to_numpy(), known["gap"].to_numpy()
     agreement = ranks.spearman_interval(*pair, tail=TAIL)
     strict = ranks.spearman_interval(*pair, tail=TAIL / num_scores)

@@ -267,8 +267,8 @@ def summarize(
 def _without_value(samples: pl.DataFrame, names: Sequence[str]) -> list[str]:
     """A warning for every score that is null throughout."""
     return [
-        f"{name} has no value for any sample: it needs {MIN_HELDOUT} held-out samples with losses. "
-        "Raise ingest.validation_fraction."
+        f"{name} has no value for any sample: it needs {MIN_HELDOUT} held-out samples with losses "
+        "(ingest.validation_fraction) and online losses of the first half of the passes."
         if name == "unseen_loss_contrast"
         else f"{name} has no value for any sample."
         for name in names

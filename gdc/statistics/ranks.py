@@ -52,7 +52,7 @@ def spearman_interval(
     centre = np.arctanh(np.clip(value, -_LARGEST, _LARGEST))
     half_width = NormalDist().inv_cdf(1 - tail) * np.sqrt((1 + value**2 / 2) / (len(one) - 3))
     low, high = np.tanh([centre - half_width, centre + half_width])
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, min(float(low), value), max(float(high), value))
 
 
 def auroc(score: Codes, is_positive: NDArray[np.bool_], weights: Weights) -> float:
