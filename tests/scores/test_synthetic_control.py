@@ -136,8 +136,8 @@ def test_with_too_few_held_out_samples_the_contrast_is_null_and_says_so() -> Non
     scored = score_samples([both_modes_of(trace, 4)], [corpus], rules, seed=0)
     assert scored.samples["unseen_loss_contrast"].to_list() == [None]
     assert (
-        "unseen_loss_contrast has no value for any sample: it needs 20 held-out samples with losses "
-        "(ingest.validation_fraction) and online losses of the first half of the passes."
+        "unseen_loss_contrast has no value for any sample: it needs 20 held-out samples with "
+        "losses (ingest.validation_fraction) and online losses of the first half of the passes."
     ) in scored.summary.warnings
 
 
