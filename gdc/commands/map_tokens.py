@@ -70,14 +70,9 @@ def find(
     if tokens is None:
         return TokenTables(SpansSummary(0))
     if tokens[1].is_empty():
-        why = (
-            "Memorized spans are not shown: the trace has no losses of tokens of held-out samples "
-            "to compare with. Record some."
-        )
-        return TokenTables(SpansSummary(0, warnings=(why,)))
+        return _not_shown("the trace has no losses of tokens of held-out samples. Record some.")
     if name is None:
-        why = "The trace has losses of tokens; to see memorized spans, name the --tokenizer."
-        return TokenTables(SpansSummary(0, warnings=(why,)))
+        return _not_shown("to see them, name the --tokenizer.")
     with naming_options():
         tokenizer = load_pretrained_tokenizer(name, None)
     tokenizer = tokenizer if chat is None else chat.tokenizer(tokenizer)
@@ -89,11 +84,10 @@ def find(
     recorded = samples.select("sample_id").join(tokens[0], on="sample_id", maintain_order="left")
     losses = _at_tokens_of_text(recorded, ids)
     if losses is None:
-        why = (
-            "Memorized spans are not shown: with this tokenizer, a sample has other numbers of "
-            "token losses than its text has tokens and an end of text."
+        return _not_shown(
+            "with this tokenizer, a sample has other numbers of token losses than its text has "
+            "tokens and an end of text."
         )
-        return TokenTables(SpansSummary(0, warnings=(why,)))
     if turns is None:
         found, summary = spans.find_spans([losses], [tokens[1]], offsets, config)
         return TokenTables(summary, found)
@@ -106,6 +100,10 @@ def find(
     by_turn = turn_losses([losses], [tokens[1]], of_samples, offsets, config.p_value)
     scores = _turn_scores(turn_tokens(losses, of_samples, offsets), tokens[1])
     return TokenTables(summary, found, by_turn.hstack(scores))
+
+
+def _not_shown(why: str) -> TokenTables:
+    return TokenTables(SpansSummary(0, warnings=(f"Memorized spans are not shown: {why}",)))
 
 
 def _turn_scores(turns: pl.DataFrame, heldout: pl.DataFrame) -> pl.DataFrame:
