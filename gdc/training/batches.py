@@ -203,14 +203,16 @@ def pad_windows(
     ``PADDING``, as are those without a loss.
     """
     length = windows.length[batch]
-    positions = np.arange(length.max())
-    is_real = positions < length[:, None]
-    index = np.where(is_real, windows.start[batch][:, None] + positions, 0)
-    inputs = np.where(is_real, scratch.take(texts.ids, index), 0).astype(np.int64)
+    # A window has one id more than it predicts: the target of its last input.
+    positions = np.arange(length.max() + 1)
+    is_real = positions[:-1] < length[:, None]
+    index = np.where(positions <= length[:, None], windows.start[batch][:, None] + positions, 0)
+    ids = scratch.take(texts.ids, index)
+    inputs = np.where(is_real, ids[:, :-1], 0).astype(np.int64)
     is_target = is_real
     if texts.has_loss is not None:
-        is_target = is_real & scratch.take(texts.has_loss, index + 1)
-    targets = np.where(is_target, scratch.take(texts.ids, index + 1), PADDING).astype(np.int64)
+        is_target = is_real & scratch.take(texts.has_loss, index[:, 1:])
+    targets = np.where(is_target, ids[:, 1:], PADDING).astype(np.int64)
     texts.forget_pages()
     return inputs, targets
 
