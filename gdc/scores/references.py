@@ -157,6 +157,13 @@ def in_out_gap(references: References) -> pl.Expr:
     return pl.col("pair_out_loss").list.mean() - pl.col("pair_in_loss").list.mean()
 
 
+def pair_gaps(references: References | None) -> pl.DataFrame | None:
+    """``sample_id`` and ``gap``, the ``in_out_gap`` of every sample; None: there is no pair."""
+    if references is None or not references.num_pairs:
+        return None
+    return references.table.select("sample_id", gap=in_out_gap(references))
+
+
 def require_pairs(score: str, references: References, minimum: int) -> None:
     """Raise ``DataError`` unless ``score`` has that many pairs of reference models."""
     if references.num_pairs < minimum:

@@ -11,7 +11,7 @@ from gdc.config import Params
 from gdc.corpus.tokenizer import load_tokenizer
 from gdc.mapping import calibration
 from gdc.recording.trace import TWIN
-from gdc.scores.references import in_out_gap, references_of
+from gdc.scores.references import pair_gaps, references_of
 from gdc.stages.runner import run
 from gdc.training import models
 from gdc.workspace import files, paths, tables, tracking
@@ -72,10 +72,7 @@ def _with_families(unseen: pl.DataFrame, canaries: pl.DataFrame) -> pl.DataFrame
 def _gaps(params: Params) -> pl.DataFrame | None:
     """What half-models measure on each training sample; None: there is no pair of them."""
     table = tables.read_references(params.reference.halves)
-    references = None if table is None else references_of(table)
-    if references is None or not references.num_pairs:
-        return None
-    return references.table.select("sample_id", gap=in_out_gap(references))
+    return None if table is None else pair_gaps(references_of(table))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from gdc.report.page_data import PageData
 from gdc.report.tables import Gaps, ReportTables
 from gdc.schema import SAMPLES
 from gdc.scores import cost_class
-from gdc.scores.references import References, in_out_gap, references_of
+from gdc.scores.references import References, pair_gaps, references_of
 from gdc.scores.samples import ScoresSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
@@ -190,10 +190,10 @@ def _references(params: Params) -> References | None:
 
 def _gaps(axis: str, references: References | None, params: Params) -> Gaps | None:
     """What reference models say of each sample; None: there are none, or the axis reads them."""
-    if references is None or cost_class(axis) == "reference models" or not references.num_pairs:
+    gaps = pair_gaps(references)
+    if gaps is None or cost_class(axis) == "reference models":
         return None
-    gap = in_out_gap(references).alias("gap")
-    return Gaps(references.table.select("sample_id", gap), len(params.reference.halves))
+    return Gaps(gaps, len(params.reference.halves))
 
 
 def _next_layer(
