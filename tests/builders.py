@@ -1,10 +1,12 @@
 """Builders shared by all tests; none hides a number that a test asserts."""
 
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
@@ -37,11 +39,16 @@ OWN_TEXTS: Mapping[str, Any] = {
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """A port of this machine that nobody listens at, nor will before its test does.
+
+    The system gives away those from 32768 on itself: a connection of another test may take one.
+    """
+    while True:
+        # Not of `random`, whose seed is the same in all workers.
+        port = 16_000 + secrets.randbelow(16_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def preset_text(name: str) -> str:

@@ -339,7 +339,7 @@ def test_an_unreachable_server_is_noticed_before_a_run_begins(
         with refusal as caught:
             mlflow_store.require_answer()
         assert "secret" not in str(caught.value)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_a_server_that_listens_is_not_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
