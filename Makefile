@@ -20,6 +20,7 @@ install: $(STAMP)  ## Make .venv and install everything through requirements.loc
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip  # that of Python 3.11 takes thrice as long
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true  # templates are no Python
 	touch $@

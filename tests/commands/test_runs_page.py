@@ -15,6 +15,7 @@ from tests.builders import free_port
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, PROGRAMS)), None)
 LOADING_MS = 120_000
+expect.set_options(timeout=LOADING_MS)
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,8 +47,8 @@ def test_mlflow_opens_for_model_training_with_the_arms_below_the_flow(address: s
         page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.goto(address, timeout=LOADING_MS)
         flow = page.locator(".ag-row", has_text="curate").first
-        expect(flow).to_be_visible(timeout=LOADING_MS)
+        expect(flow).to_be_visible()
         expect(page.get_by_text("Model registry")).to_be_visible()
         flow.locator("button").first.click()
-        expect(page.get_by_text("arm/top")).to_be_visible(timeout=LOADING_MS)
+        expect(page.get_by_text("arm/top")).to_be_visible()
         browser.close()

@@ -27,6 +27,8 @@ TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((e) =>
     e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 1)
   ).map((e) => `${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`)"""
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+# What a page does after a click takes longer beside other tests.
+expect.set_options(timeout=60_000)
 
 pytestmark = [
     pytest.mark.slow,
