@@ -424,7 +424,7 @@ def _at_the_cut(
     rule = config.memorization
     if rule.kind != "quantile" and card.score != config.axis:
         return replace(card, why=f"The cut, {rule.kind}, is for {config.axis} alone.")
-    cut = threshold_value(scores.fill_nan(None).drop_nulls().to_frame().lazy(), rule)
+    cut = threshold_value(scores.fill_nan(None).drop_nulls().to_frame(), rule)
     is_high = np.concatenate([family.canaries[card.score].to_numpy() for family in families]) > cut
     is_memorized = np.concatenate([family.is_memorized for family in families])
     seed = families[0].seed[0]

@@ -16,6 +16,7 @@ from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.score_cards import AutoAxis
 from gdc.schema import QUADRANT_TABLE, QUADRANTS
 from gdc.statistics import streaming_quantile
+from gdc.statistics.streaming_quantile import Table
 from gdc.statistics.wording import counted
 
 _QUADRANT = pl.Enum(QUADRANTS)
@@ -120,12 +121,13 @@ def scan_partition(
         time, and the summary.
     """
     require_axis(scores, config)
-    scores, points = _held(scores, config.axis)
+    points = _read_points(scores, config.axis)
     difficulty, memorization = _read_axes(scores, points, ("difficulty", config.axis), name)
     cuts = _cuts(points, config)
     hard, memorized = _is_high(config.axis, cuts)
     num_hard, num_memorized, num_noisy = (
-        points.select(
+        points.lazy()
+        .select(
             hard.sum(), memorized.sum().alias("memorized"), (hard & memorized).sum().alias("noisy")
         )
         .collect(engine="streaming")
@@ -147,20 +149,20 @@ def scan_partition(
             *_warnings(memorization, config.memorization, cuts[1], num_memorized),
         ),
     )
+    if isinstance(points, pl.DataFrame):
+        scores = pl.concat([scores.select("sample_id"), points.lazy()], how="horizontal")
     return mapped(scores, config.axis, cuts), summary
 
 
-def _held(scores: pl.LazyFrame, axis: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """``sample_id``, difficulty and the axis, and the latter two alone; in memory where they fit.
+def _read_points(scores: pl.LazyFrame, axis: str) -> Table:
+    """Difficulty and the axis: in memory, or on disk where they are too many.
 
-    Two tables, as the whole of a table whose columns lie side by side is read for any of them.
+    A table of their own, as the whole of a table whose columns lie side by side is read for any of
+    them.
     """
     points = scores.select(list(dict.fromkeys(("difficulty", axis))))
     num_samples: int = scores.select(pl.len()).collect(engine="streaming").item()
-    if num_samples > _MAX_HELD_SAMPLES:
-        return scores, points
-    points = points.collect(engine="streaming").lazy()
-    return pl.concat([scores.select("sample_id"), points], how="horizontal"), points
+    return points if num_samples > _MAX_HELD_SAMPLES else points.collect(engine="streaming")
 
 
 def mapped(scores: pl.LazyFrame, axis: str, cuts: tuple[float, float]) -> pl.LazyFrame:
@@ -172,7 +174,7 @@ def mapped(scores: pl.LazyFrame, axis: str, cuts: tuple[float, float]) -> pl.Laz
     )
 
 
-def _cuts(scores: pl.LazyFrame, config: PartitionConfig) -> tuple[float, float]:
+def _cuts(scores: Table, config: PartitionConfig) -> tuple[float, float]:
     return (
         threshold_value(scores.select("difficulty"), config.difficulty),
         threshold_value(scores.select(config.axis), config.memorization),
@@ -212,7 +214,7 @@ def _stability(
     runs = [
         table.select(
             "sample_id",
-            quadrant=quadrant(config.axis, _cuts(table.lazy(), config)).cast(pl.String),
+            quadrant=quadrant(config.axis, _cuts(table, config)).cast(pl.String),
         ).join(quadrants, on="sample_id", suffix="_of_means")
         for table in by_run.partition_by("run", maintain_order=True)
     ]
@@ -220,7 +222,7 @@ def _stability(
     return pl.concat(runs).group_by("sample_id").agg(stability=same.mean())
 
 
-def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThreshold) -> float:
+def threshold_value(values: Table, threshold: Threshold | ConformalThreshold) -> float:
     """The cut of one column.
 
     As given, a quantile with linear interpolation (numpy's default), or conformal.
@@ -228,8 +230,8 @@ def threshold_value(values: pl.LazyFrame, threshold: Threshold | ConformalThresh
     if threshold.kind == "absolute":
         return threshold.value
     if threshold.kind == "conformal":
-        return conformal_cut(values.collect().to_series().to_numpy(), threshold.value)
-    num_rows: int = values.select(pl.len()).collect().item()
+        return conformal_cut(values.lazy().collect().to_series().to_numpy(), threshold.value)
+    num_rows: int = values.lazy().select(pl.len()).collect().item()
     value = streaming_quantile.quantile([values], threshold.value, [num_rows])
     assert value is not None  # noqa: S101 - no values are missing
     return value
@@ -265,11 +267,10 @@ class _Axis:
     most: float
 
 
-def _read_axes(
-    scores: pl.LazyFrame, points: pl.LazyFrame, axes: Sequence[str], name: str
-) -> list[_Axis]:
+def _read_axes(scores: pl.LazyFrame, points: Table, axes: Sequence[str], name: str) -> list[_Axis]:
     """Read the extent of the axes; refuse one that lacks values."""
-    seen = points.select(pl.len(), *chain.from_iterable(map(_extent_of, dict.fromkeys(axes))))
+    extents = chain.from_iterable(map(_extent_of, dict.fromkeys(axes)))
+    seen = points.lazy().select(pl.len(), *extents)
     found = seen.collect(engine="streaming").row(0, named=True)
     for axis in axes:
         if found[f"{axis} missing"]:
@@ -283,7 +284,7 @@ def _read_axes(
         _Axis(
             axis,
             found["len"],
-            _num_distinct(points.select(axis)),
+            _num_distinct(points.lazy().select(axis)),
             found[f"{axis} least"],
             found[f"{axis} most"],
         )

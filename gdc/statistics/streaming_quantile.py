@@ -1,4 +1,4 @@
-"""Columns on disk -> an exact quantile of all their values, without sorting or loading them all.
+"""Columns -> an exact quantile of all their values, without sorting, copying or loading them all.
 
 Where a pass over a table costs too much, ``spread_rows`` is the part of it to take the quantile of.
 """
@@ -18,6 +18,8 @@ from gdc.filesystem.table_files import whole_batches
 # The sample of a table: this many slices, evenly spaced, of this many rows.
 _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
+# Of a table in memory so many rows are looked at, one column after the other.
+_CHUNK_ROWS: Final = 2**17
 # Share of the values kept on either side of the sample's quantile.
 _MARGIN: Final = 0.01
 
@@ -26,17 +28,19 @@ _MARGIN: Final = 0.01
 NUM_PLACES: Final = 64
 _PLACE_VALUES: Final = 2**17
 
+# On disk or in memory.
+Table = pl.LazyFrame | pl.DataFrame
 # Tables with the number of their rows.
-_Sized = Sequence[tuple[pl.LazyFrame, int]]
+_Sized = Sequence[tuple[Table, int]]
 
 
-def quantile(tables: Sequence[pl.LazyFrame], share: float, num_rows: Sequence[int]) -> float | None:
+def quantile(tables: Sequence[Table], share: float, num_rows: Sequence[int]) -> float | None:
     """Compute the quantile, with linear interpolation (numpy's default), of all values.
 
     A sample gives two values that bracket it; one pass over the tables counts the values below the
     bracket and keeps those inside. Where the quantile lies outside, as may happen with a sorted
     table, further passes use a wider bracket. Memory: a fiftieth of the values, more in each
-    further pass.
+    further pass; a table in memory is not copied.
 
     Args:
         tables: Frames whose columns are all of one float type. Nulls and NaNs are ignored.
@@ -80,8 +84,7 @@ def spread_rows(table: pl.LazyFrame, num_rows: int) -> pl.DataFrame:
     places = []
     for start, end, length in _places(num_rows, len(table.collect_schema())):
         place = table.slice(start + int(rng.integers(end - start - length + 1)), length)
-        # One by one: polars takes a thread for each open file of all that is collected at once.
-        places.append(place.collect(engine="streaming"))
+        places.append(_collected(place))
     rows = pl.concat(places)
     expected = num_spread_rows(num_rows, rows.width)
     if rows.height != expected:
@@ -127,13 +130,17 @@ class _Bracket:
         return self.high if index < self.num_high else None
 
 
-def _sample(table: pl.LazyFrame, num_rows: int) -> NDArray[np.floating]:
+def _sample(table: Table, num_rows: int) -> NDArray[np.floating]:
     step = max(num_rows // _NUM_SLICES, _SLICE_ROWS)
-    slices = [table.slice(start, _SLICE_ROWS) for start in range(0, max(num_rows, 1), step)]
-    # Otherwise polars reads what the slices share, which is the whole table.
-    parts = pl.collect_all(slices, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+    starts = range(0, max(num_rows, 1), step)
+    parts = [_collected(table.slice(start, _SLICE_ROWS)) for start in starts]
     values = np.concatenate([column.to_numpy() for part in parts for column in part.iter_columns()])
     return np.asarray(values[~np.isnan(values)])
+
+
+def _collected(part: Table) -> pl.DataFrame:
+    """Read a part, and no other meanwhile: polars takes a thread, of 512, for each open file."""
+    return part if isinstance(part, pl.DataFrame) else part.collect(engine="streaming")
 
 
 def _bracket_ends(sample: NDArray[np.floating], share: float, margin: float) -> list[np.floating]:
@@ -176,6 +183,16 @@ def _columns(tables: _Sized) -> Iterator[NDArray[np.floating]]:
         ComputeError: As ``whole_batches``.
     """
     for table, num_rows in tables:
-        for chunk in whole_batches(table, num_rows):
+        for chunk in _chunks(table, num_rows):
             for column in chunk.iter_columns():
                 yield column.to_numpy()
+
+
+def _chunks(table: Table, num_rows: int) -> Iterator[pl.DataFrame]:
+    """Rows of a table; streamed, one in memory would be copied."""
+    if isinstance(table, pl.LazyFrame):
+        yield from whole_batches(table, num_rows)
+    elif table.height != num_rows:
+        raise pl.exceptions.ComputeError(f"expected {num_rows} rows, got {table.height}")
+    else:
+        yield from table.iter_slices(_CHUNK_ROWS)

@@ -97,7 +97,9 @@ def test_a_known_map() -> None:
 @given(values=st.lists(quarters, min_size=1, max_size=30), share=st.floats(0, 1))
 def test_a_quantile_is_numpys_linear_one(values: list[float], share: float) -> None:
     threshold = config(quantile(share), quantile(share)).difficulty
-    value = threshold_value(pl.LazyFrame({"difficulty": values}), threshold)
+    table = pl.DataFrame({"difficulty": values})
+    value = threshold_value(table, threshold)
+    assert value == threshold_value(table.lazy(), threshold)
     assert value == pytest.approx(np.quantile(values, share, method="linear"), rel=1e-12, abs=1e-12)
 
 

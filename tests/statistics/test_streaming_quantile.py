@@ -1,5 +1,8 @@
 """A streaming quantile equals those of numpy and polars, whatever the sample."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +41,8 @@ def test_a_quantile_is_that_of_all_values_of_all_columns(
     num_rows = [len(column) for column in columns]
     found = streaming_quantile.quantile(tables, share, num_rows)
     assert found == known.quantile(share, interpolation="linear")
+    in_memory = [table.collect() for table in tables]
+    assert found == streaming_quantile.quantile(in_memory, share, num_rows)
     if known.len():
         assert found == pytest.approx(np.quantile(known, share), rel=1e-9, abs=1e-30)
 
@@ -67,6 +72,47 @@ def test_a_file_is_read_to_its_end(tmp_path: Path, share: float) -> None:
         [pl.scan_parquet(tmp_path / "loss.parquet")], share, [30_000]
     )
     assert found == pytest.approx(np.quantile(losses, share), rel=1e-15)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_table_in_memory_is_read_to_its_end_without_a_copy(
+    monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(streaming_quantile, "_CHUNK_ROWS", 1000)
+    losses = np.random.default_rng(1).normal(3, 1, 30_000)
+    # Of several chunks, which the slices do not cut alike.
+    table = pl.concat(
+        [pl.DataFrame({"loss": losses[:777]}), pl.DataFrame({"loss": losses[777:]})], rechunk=False
+    )
+    found = streaming_quantile.quantile([table], share, [30_000])
+    assert found == pytest.approx(np.quantile(losses, share), rel=1e-15)
+    whole = pl.DataFrame({"loss": losses})
+    seen = list(streaming_quantile._columns([(whole, 30_000)]))
+    assert len(seen) == 30
+    assert all(np.shares_memory(values, whole["loss"].to_numpy()) for values in seen)
+
+
+def test_many_columns_on_disk_do_not_ask_for_more_threads_than_polars_has(tmp_path: Path) -> None:
+    """With a limit of 64 threads in place of 512, 20 files in 8 places at a time would be 160."""
+    for column in range(20):
+        losses = np.random.default_rng(column).random(140_000, dtype=np.float32)
+        table = pl.DataFrame({f"loss_{column}": losses})
+        table.write_parquet(tmp_path / f"{column}.parquet", row_group_size=5_000)
+    program = f"""
+import polars as pl
+from gdc.statistics import streaming_quantile
+
+files = [pl.scan_parquet(f"{tmp_path}/{{column}}.parquet") for column in range(20)]
+table = pl.concat(files, how="horizontal")
+print(streaming_quantile.quantile([table], 0.5, [140_000]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True, capture_output=True, text=True,
+        env={**os.environ, "POLARS_MAX_BLOCKING_THREAD_COUNT": "64"},
+    )  # fmt: skip
+    assert float(done.stdout) == pytest.approx(0.5, abs=0.01)
+    assert not done.stderr
 
 
 def test_a_column_without_rows_has_no_quantile() -> None:
@@ -101,9 +147,10 @@ def test_rows_that_a_damaged_file_hides_are_missed(tmp_path: Path) -> None:
 
 
 def test_a_table_with_other_rows_than_told_is_refused() -> None:
-    table = pl.LazyFrame({"loss": [1.0, 2.0]})
-    with pytest.raises(pl.exceptions.ComputeError, match="expected 3 rows, got 2"):
-        streaming_quantile.quantile([table], 0.5, [3])
+    table = pl.DataFrame({"loss": [1.0, 2.0]})
+    for place in (table, table.lazy()):
+        with pytest.raises(pl.exceptions.ComputeError, match="expected 3 rows, got 2"):
+            streaming_quantile.quantile([place], 0.5, [3])
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
