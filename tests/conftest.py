@@ -47,11 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """The slow ones first, which fall to one worker; the others take them when they are done.
 
     They take from the end: there stand the longest, so that none is left alone with one. At the
-    beginning stand those that share a first run, which that worker makes meanwhile.
+    beginning stand those that share a first run, which that worker makes meanwhile, and then those
+    that share a server of Prefect, which every other worker would start anew.
     """
     items.sort(
         key=lambda item: (
             "first_run" not in item.fixturenames,
+            "prefect_server" not in item.fixturenames,
             item.get_closest_marker("slow") is None,
             item.path.parent.name == "flows" or item.path.name in _LONG,
         )

@@ -420,15 +420,17 @@ def test_too_little_memory_to_import_what_a_run_needs_is_told_in_words(tmp_path:
 def test_the_pages_are_served_until_ctrl_c(workspace: Path) -> None:
     port = free_port()
     command = [sys.executable, "-c", "from gdc.cli import main; main()"]
-    process = subprocess.Popen(
-        [*command, "ui", "--no-open", "--port", str(port)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    with process.stdout as output:
-        assert f"http://127.0.0.1:{port}" in next(line for line in output if line[:4] == "runs")
-        assert status_of(port) == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+    pages = [*command, "ui", "--no-open", "--port", str(port)]
+    with subprocess.Popen(pages, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            told = next(line for line in process.stdout if line[:4] == "runs")
+            assert f"http://127.0.0.1:{port}" in told
+            assert status_of(port) == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=300) == 0
+        finally:
+            process.kill()
     with pytest.raises(ConnectionRefusedError):
         status_of(port)
     assert (workspace / "mlflow.db").exists()
