@@ -44,8 +44,8 @@ from gdc.workspace import traces
 FOLDER = Path(__file__).resolve().parent.parent / "work" / "scoring"
 LOOPED = (1_000_000, 5)
 SHORT = ("read", "difficulty_memorization_quadrants", "quantile_epsilon")
-LONG = ("all_scores", "files")
-COMPARED = (*SHORT, "files")
+LONG = ("all_scores", "unchecked_files", "files")
+COMPARED = (*SHORT, "computed", "unchecked_files", "files")
 # What takes a minute runs once.
 NUM_TURNS, LINEAR_TURNS, AGAINST_TURNS = 5, 2, 3
 GIVEN = {"kind": "absolute", "value": 1.0}
@@ -113,6 +113,24 @@ def loop(trace: TraceScan) -> None:
         )
 
 
+def computed(trace: TraceScan) -> None:
+    """All that `gdc map` writes of the losses, summed in place of written."""
+    scores, _ = scan_scores(trace, score_rules())
+    scores.drop("sample_id").select(pl.all().sum()).collect(engine="streaming")
+
+
+def unchecked_files(trace: TraceScan) -> None:
+    """The limit of `gdc map`: its tables, with thresholds that are given and nothing checked."""
+    folder = FOLDER / "unchecked"
+    folder.mkdir(exist_ok=True)
+    scores, _ = scan_scores(trace, score_rules())
+    scores.sink_parquet(folder / "scores.parquet", compression="zstd", compression_level=1)
+    written = pl.scan_parquet(folder / "scores.parquet")
+    quadrants.mapped(written, PARTITION.axis, (2.0, 0.1)).sink_parquet(
+        folder / "quadrants.parquet", compression="zstd", compression_level=1
+    )
+
+
 def files(_: TraceScan) -> None:
     """The command `gdc map`: scores and quadrants with their ids, written."""
     map_trace(FOLDER / "trace", FOLDER / "map", score_rules(epsilon=QUANTILE), PARTITION)
@@ -125,6 +143,8 @@ PARTS: Mapping[str, Callable[[TraceScan], object]] = {
         difficulty_memorization_quadrants,
         quantile_epsilon,
         all_scores,
+        computed,
+        unchecked_files,
         files,
         with_std,
         loop,
@@ -235,11 +255,11 @@ def line(part: Part, result: Result) -> None:
 
 def compare(num_samples: int, num_checkpoints: int) -> list[Row]:
     """All comparisons."""
-    read, to_quadrants, quantile, scores, written = (
+    read, to_quadrants, quantile, scores, unchecked, written = (
         (name, num_samples, num_checkpoints) for name in (*SHORT, *LONG)
     )
     turns = by_turns([read, to_quadrants, quantile], NUM_TURNS)
-    long = by_turns([scores, written], 1)
+    long = by_turns([scores, unchecked, written], 1)
     size = f"{num_samples * num_checkpoints:.0e} losses".replace("e+0", "e")
     rows = [
         Row(f"{size} to quadrants, only reading them, s",
@@ -251,6 +271,8 @@ def compare(num_samples: int, num_checkpoints: int) -> list[Row]:
         Row("all scores of the losses, of 60 s", seconds_of(long, scores), 60, "<=", 1),
         Row("`gdc map` with all its files, only reading, s", seconds_of(long, written),
             seconds_of(turns, read)),
+        Row("the same, reading, computing and writing alone, s", seconds_of(long, written),
+            seconds_of(long, unchecked)),
     ]  # fmt: skip
     looped = (min(LOOPED[0], num_samples), min(LOOPED[1], num_checkpoints))
     ours, theirs = ("with_std", *looped), ("loop", *looped)
