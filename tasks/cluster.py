@@ -19,6 +19,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
 
+from dvc.config import Config
 from dvc.repo import Repo
 from filelock import FileLock, Timeout
 from prefect.logging import get_run_logger
@@ -281,10 +282,11 @@ def _made(folder: Path, workspace: Workspace) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    with chdir(folder):
-        _dvc("config", "--local", "core.no_scm", "true")
+    # As `dvc config` and `dvc remote modify` do, each of which would import DVC anew for seconds.
+    with Config(str(folder / ".dvc")).edit("local") as local:
+        local["core"]["no_scm"] = "true"
         # A path in the configuration is relative to it.
-        _dvc("remote", "modify", "--local", workspace.remote, "url", workspace.url)
+        local["remote"].setdefault(workspace.remote, {})["url"] = workspace.url
     return folder
 
 

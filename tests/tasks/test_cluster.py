@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from dvc.config import Config
 from dvc.repo import Repo
 from ray.exceptions import WorkerCrashedError
 
@@ -24,9 +25,14 @@ from tasks.graph import Graph
 from tasks.stages import StageFailedError, StageResult, StageTransientError
 
 SECRET = "hush"  # noqa: S105 - of nobody
+OWN_REMOTE = f"""
+['remote "storage"']
+    url = https://example.org
+    password = {SECRET}
+"""
 WORKSPACE = Workspace(
     name="test",
-    files={"params.yaml": b"a: 1\n", ".dvc/config.local": SECRET.encode()},
+    files={"params.yaml": b"a: 1\n", ".dvc/config.local": OWN_REMOTE.encode()},
     remote="storage",
     url=f"https://user:{SECRET}@example.org",
     environment={"MLFLOW_TRACKING_URI": f"https://user:{SECRET}@example.org"},
@@ -86,6 +92,14 @@ def test_a_clone_holds_no_file_of_a_former_state() -> None:
         (folder / "dvc.lock").touch()
     with clone_of(WORKSPACE) as folder:
         assert sorted(path.name for path in folder.iterdir()) == [".dvc", "params.yaml"]
+
+
+def test_a_clone_has_the_remote_of_the_workspace_and_needs_no_git() -> None:
+    with clone_of(WORKSPACE):
+        config = Config(".dvc")
+    assert config["core"]["no_scm"] is True
+    remote = config["remote"]["storage"]
+    assert (remote["url"], remote["password"]) == (WORKSPACE.url, SECRET)
 
 
 def test_passwords_are_neither_shown_nor_readable_by_others(tmp_path: Path) -> None:
