@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Constraints hold for the isolated build environment too.
+# Constraints hold for the isolated build environment too, of which newer pips ask by its own name.
 export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Every stage and many tests start Python anew: without kept bytecode each compiles our modules.
 export PYTHONDONTWRITEBYTECODE :=
@@ -64,7 +65,7 @@ kills: $(STAMP)  ## Kill small runs of the pipeline 300 times; write the table t
 audit: $(STAMP)  ## Look for known holes in the locked versions (needs the network).
 	@mkdir -p work
 	@$(PYTHON) -m venv work/pip-audit
-	@PIP_CONSTRAINT= work/pip-audit/bin/pip install --quiet 'pip-audit>=2.9' 2>work/pip-audit.log \
+	@PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= work/pip-audit/bin/pip install --quiet 'pip-audit>=2.9' 2>work/pip-audit.log \
 	  || { $(AUDIT_FAILED); exit 75; }
 	@work/pip-audit/bin/pip-audit --strict --requirement requirements.lock --no-deps \
 	  --disable-pip 2>work/pip-audit.log; code=$$?; \
