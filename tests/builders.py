@@ -189,7 +189,7 @@ def stopped_by_ctrl_c(program: str, folder: Path) -> tuple[int, bytes]:
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
 

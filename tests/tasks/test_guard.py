@@ -52,7 +52,7 @@ def test_a_command_that_is_stopped_ends_what_it_started_without_a_traceback(
         time.sleep(0.05)
     # As a terminal does it.
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 128 + number
     assert errors == b"error: stopped; what was finished is kept, run again to go on\n"
     assert not is_running(int(started.read_text()))

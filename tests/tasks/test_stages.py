@@ -173,7 +173,7 @@ def test_a_stage_that_is_stopped_leaves_nothing_half_written_and_no_traceback(
     while not (tmp_path / "data/.a.tmp").exists():
         time.sleep(0.05)
     stage.send_signal(number)
-    assert stage.communicate(timeout=60)[1] == b""
+    assert stage.communicate(timeout=200)[1] == b""
     assert stage.returncode == 128 + number
     assert list((tmp_path / "data").iterdir()) == []
 
