@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.utils.checkpoint import checkpoint
 
@@ -30,6 +31,8 @@ from gdc.training.token_records import TokenRecords
 
 # Logits held at once: those of more targets are computed in parts.
 MAX_LOGITS: Final = 2**24
+# Of these a processor turns so many at a time into losses or gradients: they stay in its cache.
+_CACHED_LOGITS: Final = 2**20
 # Of the columns of ``TokenRecords`` after ``position``.
 _TOKEN_DTYPES: Final = (np.float32, np.bool_, np.float32, np.float32, np.int32)
 # Since torch 2.13; it does not support autocast.
@@ -48,7 +51,7 @@ def target_nll(states: TargetStates, targets_N: Tensor) -> Tensor:
     """
     parts = _parts(states)
     if states.weight is None or len(parts) <= 1:
-        return token_nll(states.logits(), targets_N)
+        return _nll_of_own(states.logits(), targets_N)
     if _HAS_LINEAR_CROSS_ENTROPY and not torch.is_autocast_enabled(targets_N.device.type):
         return F.linear_cross_entropy(
             states.hidden,
@@ -60,9 +63,52 @@ def target_nll(states: TargetStates, targets_N: Tensor) -> Tensor:
         )
 
     def part_nll(part: slice) -> Tensor:
-        return token_nll(states.logits(part), targets_N[part])
+        return _nll_of_own(states.logits(part), targets_N[part])
 
     return torch.cat([checkpoint(part_nll, part, use_reentrant=False) for part in parts])
+
+
+def _nll_of_own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """``token_nll`` of logits that nothing else reads."""
+    if logits_NV.device.type != "cpu":
+        return token_nll(logits_NV, targets_N)
+    nll_N: Tensor = _CachedCrossEntropy.apply(logits_NV, targets_N)  # type: ignore[no-untyped-call]
+    return nll_N
+
+
+class _CachedCrossEntropy(torch.autograd.Function):
+    """``token_nll`` part by part; the gradient takes the place of the logits.
+
+    In one piece it makes three more arrays of their size. Large arrays come from the system and go
+    back to it, which on a processor costs as much as the computing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        size = _num_cached_rows(logits_NV)
+        parts = zip(logits_NV.split(size), targets_N.split(size), strict=True)
+        nll_N = torch.cat([token_nll(logits, targets) for logits, targets in parts])
+        ctx.save_for_backward(logits_NV, targets_N, nll_N)
+        return nll_N
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch leaves it so
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's
+        logits_NV, targets_N, nll_N = ctx.saved_tensors
+        target_N1, grad_N1 = targets_N[:, None], grad_N[:, None]
+        log_sum_N1 = nll_N[:, None] + logits_NV.gather(1, target_N1)
+        arrays = (logits_NV, target_N1, grad_N1, log_sum_N1)
+        size = _num_cached_rows(logits_NV)
+        for logits, target, grad, log_sum in zip(*(a.split(size) for a in arrays), strict=True):
+            # A view of float32 logits, and a copy of others.
+            part = logits.float()
+            part.sub_(log_sum).exp_().mul_(grad).scatter_add_(1, target, -grad)
+            logits.copy_(part)
+        return logits_NV, None
+
+
+def _num_cached_rows(logits_NV: Tensor) -> int:
+    return max(1, _CACHED_LOGITS // logits_NV.shape[1])
 
 
 def weighted_loss(nll_N: Tensor, weight_N: Tensor, batch_weight_N: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from gdc.config import Gpt2Model, LstmModel
 from gdc.filesystem import scratch
@@ -23,7 +24,7 @@ from gdc.training.losses import (
     token_records,
     weighted_loss,
 )
-from gdc.training.models import build_model, target_states
+from gdc.training.models import TargetStates, build_model, target_states
 from gdc.training.token_records import TokenRecords
 
 VOCAB_SIZE, END_OF_TEXT, BLOCK_SIZE = 30, 29, 6
@@ -182,6 +183,28 @@ def test_losses_and_gradients_made_in_parts_are_those_made_at_once(
         torch.testing.assert_close(
             found, known, rtol=1e-4, atol=1e-5 if precision == torch.float32 else 0.1
         )
+
+
+@pytest.mark.parametrize("logits_at_a_time", [1, 2 * VOCAB_SIZE, 2**20])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_gradients_that_take_the_place_of_the_logits_are_softmax_less_the_target(
+    precision: torch.dtype, logits_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_CACHED_LOGITS", logits_at_a_time)
+    generator = torch.Generator().manual_seed(0)
+    drawn = 4 * torch.randn(5, VOCAB_SIZE, generator=generator)
+    hidden = drawn.to(precision).requires_grad_()
+    targets, weights = torch.tensor([0, 3, 3, 29, 7]), torch.tensor([1.0, 0.0, -2.0, 0.5, 3.0])
+    # A copy, as the logits of a model are: they are overwritten.
+    nll = target_nll(TargetStates(hidden.clone(), None, None), targets)
+    known = hidden.detach().double()
+    assert nll.tolist() == token_nll(hidden, targets).tolist()
+    (gradient,) = torch.autograd.grad((weights * nll).sum(), hidden, retain_graph=True)
+    expected = weights[:, None] * (known.softmax(1) - F.one_hot(targets, VOCAB_SIZE))
+    rounding = 1e-6 if precision == torch.float32 else 2e-2
+    torch.testing.assert_close(gradient.double(), expected, rtol=rounding, atol=1e-6)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        nll.sum().backward()
 
 
 def test_losses_and_records_do_not_depend_on_the_logits_held_at_once(
