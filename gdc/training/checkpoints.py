@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -100,8 +101,7 @@ def run_digest(model: nn.Module, data: TrainingData, *settings: object) -> str:
     trains, and torch's version.
     """
     digest = blake2b(repr((*settings, torch.__version__)).encode(), digest_size=16)
-    for module in sorted(_CODE.glob("*.py")):
-        digest.update(module.name.encode() + syntax_hash(module.read_bytes()))
+    digest.update(_code_digest(_CODE))
     for texts in (data.texts, data.heldout):
         for array in (texts.ids, texts.offsets, texts.has_loss):
             for part in () if array is None else scratch.read(array):
@@ -116,6 +116,13 @@ def run_digest(model: nn.Module, data: TrainingData, *settings: object) -> str:
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+@cache
+def _code_digest(folder: Path) -> bytes:
+    """Of the modules in a folder, read once: a process goes on with the code that it has loaded."""
+    modules = sorted(folder.glob("*.py"))
+    return b"".join(module.name.encode() + syntax_hash(module.read_bytes()) for module in modules)
 
 
 def _load(path: Path, device: torch.device) -> State:

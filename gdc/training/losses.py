@@ -86,20 +86,22 @@ class _CachedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:  # noqa: ANN401 - torch's
         size = _num_cached_rows(logits_NV)
-        parts = zip(logits_NV.split(size), targets_N.split(size), strict=True)
+        parts = zip(torch.split(logits_NV, size), torch.split(targets_N, size), strict=True)
         nll_N = torch.cat([token_nll(logits, targets) for logits, targets in parts])
         ctx.save_for_backward(logits_NV, targets_N, nll_N)
         return nll_N
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch leaves it so
+    @once_differentiable
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's
         logits_NV, targets_N, nll_N = ctx.saved_tensors
         target_N1, grad_N1 = targets_N[:, None], grad_N[:, None]
         log_sum_N1 = nll_N[:, None] + logits_NV.gather(1, target_N1)
         arrays = (logits_NV, target_N1, grad_N1, log_sum_N1)
         size = _num_cached_rows(logits_NV)
-        for logits, target, grad, log_sum in zip(*(a.split(size) for a in arrays), strict=True):
+        for logits, target, grad, log_sum in zip(
+            *(torch.split(a, size) for a in arrays), strict=True
+        ):
             # A view of float32 logits, and a copy of others.
             part = logits.float()
             part.sub_(log_sum).exp_().mul_(grad).scatter_add_(1, target, -grad)
