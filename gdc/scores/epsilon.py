@@ -9,7 +9,7 @@ from gdc.recording.trace import Trace, TraceScan
 from gdc.statistics import streaming_quantile
 
 # Of more losses of a run than this, epsilon is a quantile of a part of them, as reading all of them
-# once more takes as long as all the rest. The part costs as much as reading 50 million.
+# once more takes as long as all the rest. The part costs as much as reading 120 million.
 _MAX_EXACT_LOSSES: Final = 2**27
 
 
