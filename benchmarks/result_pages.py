@@ -7,6 +7,7 @@ from typing import Final
 RESULTS: Final = Path(__file__).resolve().parent.parent / "docs/results"
 PAGES: Final[Mapping[str, Path]] = {
     "make bench": RESULTS / "speed.md",
+    "benchmarks/operators.py": RESULTS / "speed.md",
     "benchmarks/shapes.py": RESULTS / "speed.md",
     "benchmarks/cells.py": RESULTS / "speed.md",
     "benchmarks/texts.py": RESULTS / "speed.md",
