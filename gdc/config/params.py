@@ -35,7 +35,9 @@ MIN_TWINS: Final = 9
 # The contrast of a run with itself has a middle and an end from the second pass on.
 MIN_LIVE_EPOCHS: Final = 3
 # Scores that compare online losses with those at frozen checkpoints.
-_OF_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast", "unseen_loss_contrast")
+_OF_BOTH_MODES: Final = (
+    "online_probe_gap", "online_late_contrast", "unseen_loss_contrast", "influence_contrast",
+)  # fmt: skip
 
 
 class ReportConfig(Section):
@@ -147,6 +149,7 @@ class Params(Section):
             "window_votes_drop": tokens,
             "error_balance_drop": tokens,
             "self_influence": ("self_influence", self.train.self_influence),
+            "influence_contrast": ("self_influence", self.train.self_influence),
         }
         if "base_gap" in self.score.enabled and self.model.kind != "pretrained":
             raise ValueError(

@@ -47,6 +47,7 @@ FALLBACK: Final = "memorization"
 # those that lead on ordinary text in leaderboards, at no cost beyond the run, come first.
 TOLERANCE: Final = 0.1
 PREFERRED: Final = (
+    "influence_contrast",
     "unseen_loss_contrast",
     "online_late_contrast",
     "synthetic_control_gap",

@@ -110,6 +110,10 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "unseen_loss_contrast": Score(
         synthetic_control.unseen_loss_contrast, ("both_modes", *_OF_TEXT[1:])
     ),
+    "influence_contrast": Score(
+        synthetic_control.influence_contrast,
+        ("both_modes", *_OF_TEXT[1:], "gain"),
+    ),
     "reference_gap": Score(references.reference_gap, ("columns", "references")),
     "reference_gap_calibrated": Score(
         references.reference_gap_calibrated, ("columns", "references")

@@ -269,7 +269,7 @@ def _without_value(samples: pl.DataFrame, names: Sequence[str]) -> list[str]:
     return [
         f"{name} has no value for any sample: it needs {MIN_HELDOUT} held-out samples with losses "
         "(ingest.validation_fraction) and online losses of the first half of the passes."
-        if name == "unseen_loss_contrast"
+        if name in {"unseen_loss_contrast", "influence_contrast"}
         else f"{name} has no value for any sample."
         for name in names
         if samples[name].null_count() == samples.height

@@ -19,6 +19,10 @@ from gdc.scores.trace_scores import Columns, contrast, mean, middle_and_late
 NUM_LATE: Final = 3
 """Last checkpoints whose mean stands for the loss at the end."""
 
+# Of influence_contrast.
+_UNSEEN_FACTOR: Final = 3.5
+_INFLUENCE_FACTOR: Final = 0.2
+_LEAST_INFLUENCE: Final = 1e-4  # nats per token; a sum of noisy gains may be negative
 _PENALTY: Final = 1.0
 # Deviations of a feature beyond which its value is taken for that of the bound.
 _MAX_DEVIATIONS: Final = 4.0
@@ -181,6 +185,49 @@ def unseen_loss_contrast(
 
     Source: our own; passes and deviation were chosen on CPython's documentation and source code.
     """
+    losses = _unseen_and_late(both_modes, num_tokens, zlib_size, ngram_nats, heldout)
+    return pl.lit(None, pl.Float64) if losses is None else contrast(*losses)
+
+
+def influence_contrast(  # noqa: PLR0913, PLR0917  # what its two parts read
+    both_modes: tuple[Columns, Columns],
+    num_tokens: pl.Expr,
+    zlib_size: pl.Expr,
+    ngram_nats: pl.Expr,
+    heldout: pl.DataFrame,
+    gain: pl.Expr,
+) -> pl.Expr:
+    """late^(-1/4) - 3.5 unseen^(-1/4) + 0.2 ln(influence).
+
+    ``unseen`` and ``late`` as in ``unseen_loss_contrast``; ``influence`` is ``self_influence``, how
+    much the steps with the text taught of it. Both say what a model would not know of the text
+    without it, and err for different reasons, so together they err less. Copies share among them
+    what is taught of a text: an influence below half the median of all samples is taken for that.
+    No unit, any sign. Null: where either part is.
+
+    Needs: what ``unseen_loss_contrast`` needs, and the gains of the run, ``train.self_influence``.
+    Cost: both of theirs.
+
+    Source: our own; the factors were chosen on CPython's documentation and source code.
+    """
+    losses = _unseen_and_late(both_modes, num_tokens, zlib_size, ngram_nats, heldout)
+    if losses is None:
+        return pl.lit(None, pl.Float64)
+    influence = gain.clip(lower_bound=pl.max_horizontal(gain.median() / 2, _LEAST_INFLUENCE))
+    return contrast(*losses, _UNSEEN_FACTOR) + _INFLUENCE_FACTOR * influence.log()
+
+
+def _unseen_and_late(
+    both_modes: tuple[Columns, Columns],
+    num_tokens: pl.Expr,
+    zlib_size: pl.Expr,
+    ngram_nats: pl.Expr,
+    heldout: pl.DataFrame,
+) -> tuple[pl.Expr, pl.Expr] | None:
+    """Late loss that the text is expected to have unseen, and the one it has.
+
+    None: fewer than ``MIN_HELDOUT`` held-out samples.
+    """
     online, _ = both_modes
     early = mean(online[1 : max(2, (len(online) + 1) // 2)])
     _, late = (mean(columns) for columns in middle_and_late(both_modes))
@@ -188,12 +235,12 @@ def unseen_loss_contrast(
     features = text_features(num_tokens, zlib_size, ngram_nats)
     is_complete = pl.all_horizontal(each.is_not_null() for each in (early, late, *named))
     if heldout.filter(is_complete).height < MIN_HELDOUT:
-        return pl.lit(None, pl.Float64)
+        return None
     of_run = fit("unseen_loss_contrast", [early, *named], late, heldout)
     of_text = fit("unseen_loss_contrast", named, late, heldout)
     expected = of_run.predict([early, *features])
     floor = of_text.predict(features) - float(of_text.residuals.std())
-    return contrast(pl.when(expected < floor).then(floor).otherwise(expected), late)
+    return pl.when(expected < floor).then(floor).otherwise(expected), late
 
 
 def _fit_to_text(score: str, columns: Columns, heldout: pl.DataFrame) -> Regression:

@@ -235,9 +235,9 @@ def middle_and_late(both_modes: tuple[Columns, Columns]) -> tuple[Columns, Colum
     return online[1 : max(2, 3 * len(online) // 4)], probes[3 * len(probes) // 4 :]
 
 
-def contrast(unseen: pl.Expr, late: pl.Expr) -> pl.Expr:
-    """late^(-1/4) - 2.5 unseen^(-1/4) of two losses, nats per token and at least 1e-4."""
-    return _inverse_root(late) - _EARLY_FACTOR * _inverse_root(unseen)
+def contrast(unseen: pl.Expr, late: pl.Expr, factor: float = _EARLY_FACTOR) -> pl.Expr:
+    """late^(-1/4) - factor unseen^(-1/4) of two losses, nats per token and at least 1e-4."""
+    return _inverse_root(late) - factor * _inverse_root(unseen)
 
 
 def _inverse_root(loss: pl.Expr) -> pl.Expr:

@@ -80,7 +80,8 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
         watch: Called after each step with what is recorded so far.
 
     Raises:
-        ConfigError: ``recipe.self_influence`` or ``recipe.privacy`` with several processes.
+        ConfigError: ``recipe.privacy`` with several processes, or ``recipe.self_influence`` with a
+            sharded model.
         DataError: No sample is left to train on, or the loss is no longer finite.
     """
     trainer = Trainer(model, data, recipe, trace, group)
@@ -121,7 +122,7 @@ class Trainer:
         trace: TraceSink | None,
         group: Group,
     ) -> None:
-        recipe.require_one_process(group.world_size)
+        recipe.require_group(group.world_size, is_sharded=group.is_sharded)
         models.prepare(model, recipe.precision)
         self.model, self.data, self.recipe = model.train(), data, recipe
         self.trace, self.group = trace, group
@@ -175,11 +176,13 @@ class Trainer:
             self._end_epoch(rate)
         return int(self.windows.length[batch].sum())
 
-    def forward(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: NDArray[np.int64], model: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Losses of the N predicted tokens of some windows, nats, and the row of each."""
         inputs, targets = pad_windows(self.data.texts, self.windows, batch)
         with self._autocast():
-            nll_N = self.ddp_model(
+            nll_N = (model or self.ddp_model)(
                 torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
             )
         row_N = np.repeat(np.arange(len(batch)), self.windows.num_targets[batch])
@@ -260,7 +263,7 @@ class Trainer:
             "epoch": self.epoch,
             "batch_index": self.batch_index,
             "window_nll": self.group.all_gather(self.window_nll),
-            "window_gain": self.window_gain,
+            "window_gain": self.group.all_gather(self.window_gain),
             "rng": [self.group.all_gather(state) for state in rng_state(self.device)],
             "passes": [torch.from_numpy(both) for both in self.passes],
             **self.recording.state_dict(),
@@ -277,7 +280,7 @@ class Trainer:
         self.step, self.epoch = state["step"], state["epoch"]
         self.batch_index = state["batch_index"]
         self.window_nll = state["window_nll"][rank]
-        self.window_gain = state["window_gain"]
+        self.window_gain = state["window_gain"][rank]
         self.passes = [both.cpu().numpy() for both in state["passes"]]
         self._revise_weights()
         self.batches = epoch_batches(self.windows, self.recipe, self.epoch, self.data.early)
@@ -300,7 +303,7 @@ class Trainer:
         self._update(rate)
         if len(local):
             self._keep_window_losses(local, nll_N.detach(), row_N)
-        if self.recipe.self_influence:
+        if self.recipe.self_influence and len(local):
             self._add_window_gains(local, nll_N.detach(), row_N, rng)
         return batch_loss
 
@@ -351,7 +354,8 @@ class Trainer:
         # The same draws again, which leave the generator where it stood. The forward pass keeps
         # its gradient, though it is not used: without it torch chooses other kernels.
         set_rng_state(self.device, rng)
-        after_N = self.forward(batch)[0].detach()
+        # DDP would wait for the gradients of this pass.
+        after_N = self.forward(batch, self.loss_model)[0].detach()
         self._require_finite(bool(after_N.isfinite().all()))
         index_B = torch.from_numpy(batch).to(self.device)
         gain_N = (nll_N - after_N).double()
@@ -432,10 +436,14 @@ class Trainer:
     def _sample_gain(self) -> NDArray[np.float64] | None:
         if not self.recipe.self_influence:
             return None
-        gain = self.window_gain.cpu().numpy()
-        sequence, is_seen = self.windows.sequence, ~np.isnan(gain)
-        num_seen = np.bincount(sequence, weights=is_seen, minlength=len(self.data.texts))
-        sums = mean_per_sequence(self.windows, np.where(is_seen, gain, 0), self.data.texts)
+        local = self.window_gain.cpu().numpy()
+        # A window may be in batches of several ranks.
+        num_ranks = self.group.all_reduce((~np.isnan(local)).astype(np.int64))
+        gain = self.group.all_reduce(np.nan_to_num(local))
+        num_seen = np.bincount(
+            self.windows.sequence, weights=num_ranks, minlength=len(self.data.texts)
+        )
+        sums = mean_per_sequence(self.windows, gain, self.data.texts)
         return np.where(num_seen > 0, sums / np.maximum(self.data.copies, 1), np.nan)
 
     def _require_finite(self, is_finite: bool) -> None:

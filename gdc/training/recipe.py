@@ -29,19 +29,22 @@ class Recipe:
     base_losses: bool = False  # record the samples' losses before the first step
     privacy: Privacy | None = None  # of the texts; None: none
 
-    def require_one_process(self, num_processes: int) -> None:
-        """Refuse several processes where the recipe has what only one can do.
+    def require_group(self, num_processes: int, *, is_sharded: bool) -> None:
+        """Refuse several processes, or a sharded model, where the recipe has what they cannot do.
 
         Raises:
             ConfigError: It has.
         """
-        asked = {"train.self_influence": self.self_influence, "rule dp-sgd": self.privacy}
-        for name, is_asked in asked.items():
-            if is_asked and num_processes > 1:
-                raise ConfigError(
-                    f"{name}: expected one process, got {num_processes}. Leave it out, or unset "
-                    "GDC_LAUNCHER."
-                )
+        if self.privacy is not None and num_processes > 1:
+            raise ConfigError(
+                f"rule dp-sgd: expected one process, got {num_processes}. Leave it out, or unset "
+                "GDC_LAUNCHER."
+            )
+        if self.self_influence and is_sharded:
+            raise ConfigError(
+                "train.self_influence: expected GDC_PARALLEL=ddp, got fsdp. Set "
+                "train.self_influence: false and take the scores that need it out of score.enabled."
+            )
 
 
 class Revision(Protocol):

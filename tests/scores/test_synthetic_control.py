@@ -1,16 +1,21 @@
 """The loss of unseen text predicted from held-out text: worlds with known answers, and oracles."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace
+from gdc.schema import SELF_INFLUENCE
 from gdc.scores import score_samples
 from gdc.scores.synthetic_control import fit
 from tests.builders import trace_of
@@ -139,6 +144,58 @@ def test_with_too_few_held_out_samples_the_contrast_is_null_and_says_so() -> Non
         "unseen_loss_contrast has no value for any sample: it needs 20 held-out samples with "
         "losses (ingest.validation_fraction) and online losses of the first half of the passes."
     ) in scored.summary.warnings
+
+
+def with_gains(trace: Trace, gains: Mapping[str, float | None]) -> Trace:
+    return replace(
+        trace, gains=pl.DataFrame(list(gains.items()), schema=SELF_INFLUENCE, orient="row")
+    )
+
+
+def test_influence_by_hand_and_never_less_than_half_the_median() -> None:
+    # As above all texts are expected to have a loss of 1 and have one of a sixteenth.
+    heldout = {f"h{i:02d}": [9.0, 5.0, 9.0, 9.0, 9.0, 9.0, 9.0, 1.0] for i in range(24)}
+    curve = [9.0, 5.0, 9.0, 9.0, 9.0, 9.0, 9.0, 0.0625]
+    gains = {"least": -2.0, "low": 1.5, "median": 2.0, "high": 8.0, "most": 9.0, "untrained": None}
+    trace, corpus = world(dict.fromkeys(gains, curve), heldout)
+    rules = config(enabled=("influence_contrast",), mode="probe")
+    run = with_gains(both_modes_of(trace, 4), gains)
+    table = score_samples([run], [corpus], rules, seed=0).samples
+    found = dict(table.select("sample_id", "influence_contrast").iter_rows())
+    assert found.pop("untrained") is None
+    influences = {"least": 1.0, "low": 1.5, "median": 2.0, "high": 8.0, "most": 9.0}
+    assert found == pytest.approx(
+        {name: 2 - 3.5 + 0.2 * math.log(value) for name, value in influences.items()}
+    )
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**16))
+def test_of_two_texts_alike_the_one_that_taught_more_is_higher(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    curve = [9.0, 5.0, 5.0, 5.0, 3.0, 2.0, 2.0, 2.0]
+    gains = {f"s{i:02d}": float(value) for i, value in enumerate(rng.normal(1, 1, 20))}
+    heldout = {f"h{i:02d}": [*curve[:4], *rng.normal(4, 1, 4).tolist()] for i in range(24)}
+    trace, corpus = world(dict.fromkeys(gains, curve), heldout)
+    rules = config(enabled=("influence_contrast",), mode="probe")
+    run = with_gains(both_modes_of(trace, 4), gains)
+    alike = with_gains(run, dict.fromkeys(gains, 1.0))
+    found, without = (
+        score_samples([each], [corpus], rules, seed=0).samples["influence_contrast"].to_numpy()
+        for each in (run, alike)
+    )
+    by_gain = np.argsort(np.fromiter(gains.values(), dtype=np.float64))
+    assert (np.diff((found - without)[by_gain]) >= -1e-12).all()
+    assert np.isfinite(found).all()
+
+
+def test_without_the_gains_of_the_run_it_is_refused() -> None:
+    trace, corpus = world({"a": [9.0, 5.0, 5.0, 5.0, 3.0, 2.0, 2.0, 2.0]}, noisy_heldout(30))
+    rules = config(enabled=("influence_contrast",), mode="probe")
+    with pytest.raises(
+        ConfigError, match=r"influence_contrast needs gain, got none\. Set train\.self_"
+    ):
+        score_samples([both_modes_of(trace, 4)], [corpus], rules, seed=0)
 
 
 def features_and_target(num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,6 +1,7 @@
 """Train a small model, as a single process or as one of several, and save the results."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ def main(kind: str, out: Path, die_at: int, dropout: float) -> None:
     trace = Mortal(0, index, heldout_index, group)
     trace.die_at = die_at
     recipe = recipe_with(probes_per_epoch=2, epochs=4)
+    recipe = replace(recipe, self_influence=not group.is_sharded)
     recording = train(
         model, data, recipe, checkpoints=Path("checkpoints"), name=kind, trace=trace, group=group
     )
@@ -47,6 +49,7 @@ def main(kind: str, out: Path, die_at: int, dropout: float) -> None:
         weights=weights,
         curve=recording.curve,
         losses=losses,
+        gain=np.zeros(0) if recording.gain is None else recording.gain,
         num_written=trace.num_written,
     )
 
