@@ -243,7 +243,7 @@ def _rules(request: Request, trace: Trace, params: Params) -> Params:
 
 def _require_sound(folder: Path, score: ScoreConfig) -> None:
     trace_checks.require_samples(folder)
-    reads_both = "both_modes" in scores.needs_of(score.enabled)
+    reads_both = "both_modes" in scores.reads_of(score.enabled)
     for mode in ("online", "probe") if reads_both else (score.mode,):
         scan = traces.scan(folder, mode)
         for shard in traces.shard_folders(folder):

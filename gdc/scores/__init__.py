@@ -10,6 +10,7 @@ from gdc.scores.registry import (
     STREAMED,
     cost_class,
     needs_of,
+    reads_of,
     reads_run,
     require_registered,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "cost_class",
     "epsilon_of",
     "needs_of",
+    "reads_of",
     "reads_run",
     "require_registered",
     "scan_scores",

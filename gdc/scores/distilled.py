@@ -52,18 +52,20 @@ class _Known:
     in_loss: Values  # under the one that did
 
 
-def distilled_gap(
+def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     columns: Columns,
     num_tokens: pl.Expr,
     zlib_size: pl.Expr,
     content_id: pl.Expr,
     references: References,
+    gain: pl.Expr | None,
 ) -> pl.Expr:
     """The expected gap of one more pair of reference models.
 
     Nats per token, any sign. Extremely randomised trees predict each pair's gap from the trace, the
-    text's length and compressed size, the losses of the *other* pairs, their gap and their gap to
-    the tracked run, and never fall in either gap. They are fitted to other contents (``FOLDS``) and
+    gains of the run where they were recorded (``train.self_influence``), the text's length and
+    compressed size, the losses of the *other* pairs, their gap and their gap to the tracked run,
+    and never fall in either gap. They are fitted to other contents (``FOLDS``) and
     predict from all pairs. Trees are constant beyond the range of the fit, where canaries lie among
     ordinary text, and within a leaf; so a part of the dependence on the mean of both gaps is a
     straight line, and the score rises with the gaps everywhere.
@@ -92,6 +94,8 @@ def distilled_gap(
         "log_tokens": num_tokens.log(),
         "zlib_rate": zlib_size / num_tokens,
     }
+    if gain is not None:
+        features["gain"] = gain.fill_null(0)
     rows = pl.struct(
         pl.col("sample_id").alias("id"),
         content_id.alias("content"),

@@ -65,11 +65,13 @@ class ScoreInputs:
 class Score:
     """A score and the fields of ``ScoreInputs`` it is called with, in order.
 
-    It gives one number for each sample; higher: more memorized.
+    It gives one number for each sample; higher: more memorized. Fields of ``optional`` follow the
+    others, None where they are missing.
     """
 
     function: Callable[..., pl.Expr]
     arguments: tuple[str, ...] = ("columns",)
+    optional: tuple[str, ...] = ()
 
     @property
     def needs(self) -> frozenset[str]:
@@ -121,7 +123,9 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "base_gap": Score(references.base_gap, ("columns", "base")),
     "in_out_gap": Score(references.in_out_gap, ("references",)),
     "distilled_gap": Score(
-        distilled.distilled_gap, ("columns", "num_tokens", "zlib_size", "content_id", "references")
+        distilled.distilled_gap,
+        ("columns", "num_tokens", "zlib_size", "content_id", "references"),
+        optional=("gain",),
     ),
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),
@@ -165,6 +169,11 @@ def needs_of(names: Sequence[str]) -> frozenset[str]:
     return frozenset().union(*(REGISTRY[name].needs for name in names))
 
 
+def reads_of(names: Sequence[str]) -> frozenset[str]:
+    """What the scores ``names`` need, and what they read besides where it is there."""
+    return needs_of(names).union(*(REGISTRY[name].optional for name in names))
+
+
 def cost_class(name: str) -> str:
     """What a score costs: no model, one tracked run, or reference models too."""
     if name in REGISTRY and "references" in REGISTRY[name].arguments:
@@ -192,4 +201,5 @@ def require_given(names: Sequence[str], inputs: ScoreInputs) -> None:
 def expression(name: str, inputs: ScoreInputs) -> pl.Expr:
     """The score ``name`` as an expression over the samples of one run."""
     score = REGISTRY[name]
-    return score.function(*(getattr(inputs, argument) for argument in score.arguments))
+    given = (getattr(inputs, argument) for argument in (*score.arguments, *score.optional))
+    return score.function(*given)

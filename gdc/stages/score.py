@@ -25,8 +25,8 @@ def main() -> None:
     sections = params.model_dump(mode="json", include={"seed", "train", "score", "reference"})
     with tracking.stage_run("score", sections) as stage:
         scores.require_registered(params.score.enabled)
-        needs = scores.needs_of(params.score.enabled)
-        traces = [read_run(seed, needs) for seed in params.train.seeds]
+        reads = scores.reads_of(params.score.enabled)
+        traces = [read_run(seed, reads) for seed in params.train.seeds]
         corpus = _texts(scores.corpus_columns(params.score.enabled))
         references = tables.read_references(params.reference.halves)
         with tables.naming_damage(*map(paths.trace_path, params.train.seeds)):
@@ -62,13 +62,13 @@ def _texts(columns: Collection[str]) -> Chunks:
     return ScoredTexts(tables.chunks("corpus", with_ids), turns)
 
 
-def read_run(seed: int, needs: Collection[str]) -> Trace:
-    """The trace of a tracked run, with the recordings that scores with these needs read."""
+def read_run(seed: int, reads: Collection[str]) -> Trace:
+    """The trace of a tracked run, with the recordings that scores read."""
     return replace(
         traces.read(seed),
-        tokens=traces.read_token_losses(seed) if "tokens" in needs else None,
-        gains=traces.read_self_influence(seed) if "gain" in needs else None,
-        base=traces.read_base(seed) if "base" in needs else None,
+        tokens=traces.read_token_losses(seed) if "tokens" in reads else None,
+        gains=traces.read_self_influence(seed) if "gain" in reads else None,
+        base=traces.read_base(seed) if "base" in reads else None,
     )
 
 

@@ -1,6 +1,7 @@
 """Gaps of pairs of reference models: hand-made answers, what distilling must keep, refusals."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
+from gdc.schema import SELF_INFLUENCE
 from gdc.scores import REFERENCES, distilled, score_samples
 from gdc.statistics import ranks
 from tests.builders import trace_of
@@ -48,9 +50,18 @@ class Simulated:
         contents = [name.removesuffix("-0") for name in self.ids]
         return pl.DataFrame({"sample_id": self.ids, "content_id": contents, "text": "some text"})
 
-    def scores(self, names: Sequence[str] = NAMES) -> pl.DataFrame:
+    @property
+    def gains(self) -> pl.DataFrame:
+        """What the steps taught of each sample, with as much noise as two pairs' gap has."""
+        taught = self.memorized / 2 + np.random.default_rng(1).normal(0, 0.3, len(self.ids))
+        columns = {"sample_id": self.ids, "gain": taught}
+        return pl.DataFrame(columns, schema=SELF_INFLUENCE)
+
+    def scores(
+        self, names: Sequence[str] = NAMES, gains: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
         table, *_ = score_samples(
-            [trace_of(self.curves)],
+            [replace(trace_of(self.curves), gains=gains)],
             [self.corpus],
             config(enabled=names),
             seed=0,
@@ -96,6 +107,19 @@ def test_it_ranks_ordinary_text_better_than_either_gap_alone(
         name: agreement(scores[name].to_numpy()[FAR:], simulated.memorized[FAR:]) for name in NAMES
     }
     assert found["distilled_gap"] > max(found["reference_gap"], found["in_out_gap"]) + 0.1
+
+
+def test_the_gains_of_the_run_bring_it_closer_where_they_were_recorded(
+    simulated: Simulated, scores: pl.DataFrame
+) -> None:
+    gains = simulated.gains
+    with_gains = simulated.scores(gains=gains)
+    ordinary = simulated.memorized[FAR:]
+    closer = agreement(with_gains["distilled_gap"].to_numpy()[FAR:], ordinary)
+    assert closer > agreement(scores["distilled_gap"].to_numpy()[FAR:], ordinary) + 0.02
+    assert with_gains.drop("distilled_gap").equals(scores.drop("distilled_gap"))
+    unknown = gains.with_columns(gain=pl.lit(None, pl.Float64))
+    assert simulated.scores(gains=unknown)["distilled_gap"].null_count() == 0
 
 
 def test_trees_of_a_part_of_many_samples_rank_as_well(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace
-from gdc.scores import REGISTRY, needs_of, score_samples, score_unseen
+from gdc.scores import REGISTRY, score_samples, score_unseen
 from gdc.scores.calibrated import calibrate, p_values
 from tests.builders import cut, trace_of, with_mixed_records, with_records
 from tests.scores.builders import NAN, config, shuffled
@@ -22,7 +22,7 @@ Curves = Mapping[str, Sequence[float]]
 CALIBRATED = ("calibrated_drop", "calibrated_drop_log_p")
 # What a trace of one mode and the texts suffice for.
 WITHOUT_REFERENCES = tuple(
-    name for name in REGISTRY if not {"references", "both_modes"} & needs_of([name])
+    name for name in REGISTRY if not {"references", "both_modes"} & REGISTRY[name].needs
 )
 
 
