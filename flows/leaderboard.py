@@ -20,7 +20,7 @@ from gdc.leaderboard.evaluation import build_leaderboard
 from gdc.leaderboard.inputs import TRAINED, HalfModels, ScoreTables
 from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
-from gdc.scores import corpus_columns, cost_class, needs_of, score_samples
+from gdc.scores import corpus_columns, cost_class, reads_of, score_samples
 from gdc.stages.score import read_run
 from gdc.workspace import files, half_models, mlflow_store, paths, tables, tracking
 from tasks.half_models import require_scores, train_models
@@ -110,8 +110,8 @@ def read_scores(params: Params) -> ScoreTables:
     """The scores that stage `score` wrote: their mean over tracked runs, and those of each run."""
     mean = tables.read("scores")
     runs = tables.read("scores_by_run").partition_by("run", maintain_order=True) or [mean]
-    needs = needs_of(params.score.enabled)
-    traces = [read_run(seed, needs) for seed in params.train.seeds]
+    reads = reads_of(params.score.enabled)
+    traces = [read_run(seed, reads) for seed in params.train.seeds]
     return ScoreTables(
         mean,
         runs,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gdc.errors import DataError
 from gdc.scores.references import References, require_pairs
+from gdc.scores.synthetic_control import influence_contrast
 from gdc.scores.trace_scores import Columns, iqr, losses, mean, std
 
 FOLDS: Final = 5
@@ -59,13 +60,17 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     content_id: pl.Expr,
     references: References,
     gain: pl.Expr | None,
+    both_modes: tuple[Columns, Columns] | None,
+    ngram_nats: pl.Expr | None,
+    heldout: pl.DataFrame | None,
 ) -> pl.Expr:
     """The expected gap of one more pair of reference models.
 
     Nats per token, any sign. Extremely randomised trees predict each pair's gap from the trace, the
-    gains of the run where they were recorded (``train.self_influence``), the text's length and
-    compressed size, the losses of the *other* pairs, their gap and their gap to the tracked run,
-    and never fall in either gap. They are fitted to other contents (``FOLDS``) and
+    text's length and compressed size, the losses of the *other* pairs, their gap and their gap to
+    the tracked run, and never fall in either gap. Where the gains of the run were recorded
+    (``train.self_influence``) they read these too, and where there is all that it needs
+    ``influence_contrast``. They are fitted to other contents (``FOLDS``) and
     predict from all pairs. Trees are constant beyond the range of the fit, where canaries lie among
     ordinary text, and within a leaf; so a part of the dependence on the mean of both gaps is a
     straight line, and the score rises with the gaps everywhere.
@@ -96,6 +101,11 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     }
     if gain is not None:
         features["gain"] = gain.fill_null(0)
+        if both_modes is not None and ngram_nats is not None and heldout is not None:
+            of_run = influence_contrast(
+                both_modes, num_tokens, zlib_size, ngram_nats, heldout, gain
+            )
+            features["influence"] = of_run.fill_null(0)
     rows = pl.struct(
         pl.col("sample_id").alias("id"),
         content_id.alias("content"),

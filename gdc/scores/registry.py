@@ -125,7 +125,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "distilled_gap": Score(
         distilled.distilled_gap,
         ("columns", "num_tokens", "zlib_size", "content_id", "references"),
-        optional=("gain",),
+        optional=("gain", "both_modes", "ngram_nats", "heldout"),
     ),
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),
@@ -164,14 +164,10 @@ def require_registered(names: Sequence[str]) -> None:
         raise ConfigError(f"score.enabled: expected names of {list(REGISTRY)}, got {unknown}")
 
 
-def needs_of(names: Sequence[str]) -> frozenset[str]:
-    """The data that the scores ``names`` need: keys of ``REMEDIES``."""
-    return frozenset().union(*(REGISTRY[name].needs for name in names))
-
-
 def reads_of(names: Sequence[str]) -> frozenset[str]:
-    """What the scores ``names`` need, and what they read besides where it is there."""
-    return needs_of(names).union(*(REGISTRY[name].optional for name in names))
+    """What the scores need, keys of ``REMEDIES``, and what else they read where it is there."""
+    scores = [REGISTRY[name] for name in names]
+    return frozenset().union(*(score.needs.union(score.optional) for score in scores))
 
 
 def cost_class(name: str) -> str:

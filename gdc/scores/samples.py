@@ -27,7 +27,7 @@ from gdc.scores.registry import (
     STREAMED,
     ScoreInputs,
     expression,
-    needs_of,
+    reads_of,
     require_given,
     require_registered,
 )
@@ -121,7 +121,7 @@ def score_samples(
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     shared = _Shared(
-        _corpus_inputs(corpus, needs_of(config.enabled), traces[0].index["sample_id"]),
+        _corpus_inputs(corpus, reads_of(config.enabled), traces[0].index["sample_id"]),
         None if references is None else references_of(references),
         config,
         epsilon,
@@ -140,9 +140,9 @@ def score_samples(
 
 def corpus_columns(names: Sequence[str]) -> list[str]:
     """Columns of the corpus that these scores read; none tells which rows are canaries."""
-    needs = needs_of(names)
-    read = [value.meta.root_names() for need, value in _CORPUS_NEEDS.items() if need in needs]
-    if "ngram_nats" in needs:
+    reads = reads_of(names)
+    read = [value.meta.root_names() for need, value in _CORPUS_NEEDS.items() if need in reads]
+    if "ngram_nats" in reads:
         read.append(_NGRAM_COLUMNS)
     return list(dict.fromkeys(["sample_id", *chain.from_iterable(read)]))
 
@@ -334,7 +334,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
         for name in ("num_copies", "zlib_size", "content_id", "ngram_nats")
     }
     online, probes = trace.columns("online"), trace.columns("probe")
-    tokens = trace.tokens if "tokens" in needs_of(shared.config.enabled) else None
+    tokens = trace.tokens if "tokens" in reads_of(shared.config.enabled) else None
     return ScoreInputs(
         columns=trace.columns(shared.config.mode),
         both_modes=(online, probes) if len(online) > 1 and probes else None,
@@ -354,7 +354,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
 
 def _heldout_of(trace: Trace, shared: _Shared) -> pl.DataFrame | None:
     """Held-out samples with their losses, sorted by id; None: no sample or no score needs them."""
-    if trace.heldout_index.is_empty() or "heldout" not in needs_of(shared.config.enabled):
+    if trace.heldout_index.is_empty() or "heldout" not in reads_of(shared.config.enabled):
         return None
     samples = _joined(trace.heldout_index, shared.corpus)
     table = pl.concat([samples.lazy(), trace.heldout_losses], how="horizontal")
