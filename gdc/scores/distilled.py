@@ -63,6 +63,7 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     both_modes: tuple[Columns, Columns] | None,
     ngram_nats: pl.Expr | None,
     heldout: pl.DataFrame | None,
+    num_copies: pl.Expr | None,
 ) -> pl.Expr:
     """The expected gap of one more pair of reference models.
 
@@ -101,9 +102,14 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     }
     if gain is not None:
         features["gain"] = gain.fill_null(0)
-        if both_modes is not None and ngram_nats is not None and heldout is not None:
+        if (
+            both_modes is not None
+            and ngram_nats is not None
+            and heldout is not None
+            and num_copies is not None
+        ):
             of_run = influence_contrast(
-                both_modes, num_tokens, zlib_size, ngram_nats, heldout, gain
+                both_modes, num_tokens, zlib_size, ngram_nats, heldout, gain, num_copies
             )
             features["influence"] = of_run.fill_null(0)
     rows = pl.struct(

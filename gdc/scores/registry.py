@@ -114,7 +114,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     ),
     "influence_contrast": Score(
         synthetic_control.influence_contrast,
-        ("both_modes", *_OF_TEXT[1:], "gain"),
+        ("both_modes", *_OF_TEXT[1:], "gain", "num_copies"),
     ),
     "reference_gap": Score(references.reference_gap, ("columns", "references")),
     "reference_gap_calibrated": Score(
@@ -125,7 +125,7 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "distilled_gap": Score(
         distilled.distilled_gap,
         ("columns", "num_tokens", "zlib_size", "content_id", "references"),
-        optional=("gain", "both_modes", "ngram_nats", "heldout"),
+        optional=("gain", "both_modes", "ngram_nats", "heldout", "num_copies"),
     ),
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),

@@ -20,7 +20,7 @@ NUM_LATE: Final = 3
 """Last checkpoints whose mean stands for the loss at the end."""
 
 # Of influence_contrast.
-_UNSEEN_FACTOR: Final = 3.5
+_UNSEEN_FACTOR: Final = 3.0
 _INFLUENCE_FACTOR: Final = 0.2
 _LEAST_INFLUENCE: Final = 1e-4  # nats per token; a sum of noisy gains may be negative
 _PENALTY: Final = 1.0
@@ -196,14 +196,15 @@ def influence_contrast(  # noqa: PLR0913, PLR0917  # what its two parts read
     ngram_nats: pl.Expr,
     heldout: pl.DataFrame,
     gain: pl.Expr,
+    num_copies: pl.Expr,
 ) -> pl.Expr:
-    """late^(-1/4) - 3.5 unseen^(-1/4) + 0.2 ln(influence).
+    """late^(-1/4) - 3 unseen^(-1/4) + 0.2 ln(influence).
 
     ``unseen`` and ``late`` as in ``unseen_loss_contrast``; ``influence`` is ``self_influence``, how
-    much the steps with the text taught of it. Both say what a model would not know of the text
-    without it, and err for different reasons, so together they err less. Copies share among them
-    what is taught of a text: an influence below half the median of all samples is taken for that.
-    No unit, any sign. Null: where either part is.
+    much the steps with the text taught of it, of all its copies together. Both say what a model
+    would not know of the text without it, and err for different reasons, so together they err less.
+    Like texts share among them what is taught of each: a ``self_influence`` below half the median
+    of all samples is taken for that. No unit, any sign. Null: where either part is.
 
     Needs: what ``unseen_loss_contrast`` needs, and the gains of the run, ``train.self_influence``.
     Cost: both of theirs.
@@ -213,7 +214,8 @@ def influence_contrast(  # noqa: PLR0913, PLR0917  # what its two parts read
     losses = _unseen_and_late(both_modes, num_tokens, zlib_size, ngram_nats, heldout)
     if losses is None:
         return pl.lit(None, pl.Float64)
-    influence = gain.clip(lower_bound=pl.max_horizontal(gain.median() / 2, _LEAST_INFLUENCE))
+    least = pl.max_horizontal(gain.median() / 2, _LEAST_INFLUENCE)
+    influence = gain.clip(lower_bound=least) * num_copies
     return contrast(*losses, _UNSEEN_FACTOR) + _INFLUENCE_FACTOR * influence.log()
 
 

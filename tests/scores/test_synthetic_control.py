@@ -158,14 +158,16 @@ def test_influence_by_hand_and_never_less_than_half_the_median() -> None:
     curve = [9.0, 5.0, 9.0, 9.0, 9.0, 9.0, 9.0, 0.0625]
     gains = {"least": -2.0, "low": 1.5, "median": 2.0, "high": 8.0, "most": 9.0, "untrained": None}
     trace, corpus = world(dict.fromkeys(gains, curve), heldout)
+    is_copied = pl.col("sample_id").is_in(["least", "high"])
+    corpus = corpus.with_columns(num_copies=pl.when(is_copied).then(4).otherwise(1).cast(pl.Int64))
     rules = config(enabled=("influence_contrast",), mode="probe")
     run = with_gains(both_modes_of(trace, 4), gains)
     table = score_samples([run], [corpus], rules, seed=0).samples
     found = dict(table.select("sample_id", "influence_contrast").iter_rows())
     assert found.pop("untrained") is None
-    influences = {"least": 1.0, "low": 1.5, "median": 2.0, "high": 8.0, "most": 9.0}
+    influences = {"least": 4.0, "low": 1.5, "median": 2.0, "high": 32.0, "most": 9.0}
     assert found == pytest.approx(
-        {name: 2 - 3.5 + 0.2 * math.log(value) for name, value in influences.items()}
+        {name: 2 - 3 + 0.2 * math.log(value) for name, value in influences.items()}
     )
 
 
