@@ -42,7 +42,7 @@ from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
 from gdc.leaderboard.board import Leaderboard
 from gdc.leaderboard.evaluation import build_leaderboard
 from gdc.leaderboard.inputs import TRAINED, HalfModels, ScoreTables
-from gdc.recording.trace import Trace, loss_table, token_table
+from gdc.recording.trace import Trace, gain_table, loss_table, token_table
 from gdc.schema import SOURCE_ROWS, TRACE_INDEX
 from gdc.scores import cost_class, score_samples
 from gdc.training import loop, losses
@@ -109,6 +109,7 @@ CHOSEN_ON: Final = ("docs", "code")
 SCORES: Final = (
     "num_copies", "random", "final_loss", "zlib", "iqr", "std", "total_drop", "online_probe_gap",
     "online_late_contrast", "synthetic_control_gap", "unseen_loss_contrast",
+    "self_influence", "influence_contrast",
     "calibrated_drop_log_p", "synthetic_control_log_p", "hard_token_drop", "worst_window_drop",
     "recited_run_drop", "reference_gap", "in_out_gap", "distilled_gap",
 )  # fmt: skip
@@ -285,7 +286,15 @@ def track(
     samples, heldout, canaries = tables
     config, training = MODELS[model_name]
     model = new_model(config, tokenizer, run)
-    recipe = Recipe(training, BLOCK_SIZE, "float32", run, probes_per_epoch=2, token_losses=True)
+    recipe = Recipe(
+        training,
+        BLOCK_SIZE,
+        "float32",
+        run,
+        probes_per_epoch=2,
+        token_losses=True,
+        self_influence=True,
+    )
     data = TrainingData.unweighted(tokenized(samples, tokenizer), tokenized(heldout, tokenizer))
     trace = MemoryTrace()
     started = time.monotonic()
@@ -307,6 +316,9 @@ def track(
         loss_table(curves).write_parquet(folder / f"{part}_losses.parquet")
         tokens = token_table(index, getattr(early, part), getattr(late, part))
         tokens.write_parquet(folder / f"{part}_tokens.parquet")
+    assert recording.gain is not None  # noqa: S101  # the recipe asks for it
+    gains = gain_table(samples.select(TRACE_INDEX.names()), recording.gain)
+    gains.write_parquet(folder / "self_influence.parquet")
     if run == 0:
         secrets = record_secrets(
             Subject(model, tokenizer, BLOCK_SIZE), canaries, batch_tokens=BATCH_TOKENS
@@ -446,6 +458,7 @@ def read_trace(world: Path, run: int) -> Trace:
             pl.read_parquet(folder / "train_tokens.parquet"),
             pl.read_parquet(folder / "heldout_tokens.parquet"),
         ),
+        gains=pl.read_parquet(folder / "self_influence.parquet"),
     )
 
 
