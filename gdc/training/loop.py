@@ -80,8 +80,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
         watch: Called after each step with what is recorded so far.
 
     Raises:
-        ConfigError: ``recipe.privacy`` with several processes, or ``recipe.self_influence`` with a
-            sharded model.
+        ConfigError: What the recipe asks for these processes cannot do.
         DataError: No sample is left to train on, or the loss is no longer finite.
     """
     trainer = Trainer(model, data, recipe, trace, group)
@@ -180,11 +179,10 @@ class Trainer:
         self, batch: NDArray[np.int64], model: nn.Module | None = None
     ) -> tuple[Tensor, Tensor]:
         """Losses of the N predicted tokens of some windows, nats, and the row of each."""
-        inputs, targets = pad_windows(self.data.texts, self.windows, batch)
+        ids = pad_windows(self.data.texts, self.windows, batch)
         with self._autocast():
-            nll_N = (model or self.ddp_model)(
-                torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
-            )
+            inputs, targets = (torch.from_numpy(part).to(self.device) for part in ids)
+            nll_N = (model or self.ddp_model)(inputs, targets)
         row_N = np.repeat(np.arange(len(batch)), self.windows.num_targets[batch])
         return nll_N, torch.from_numpy(row_N).to(self.device)
 
@@ -438,13 +436,9 @@ class Trainer:
             return None
         local = self.window_gain.cpu().numpy()
         # A window may be in batches of several ranks.
-        num_ranks = self.group.all_reduce((~np.isnan(local)).astype(np.int64))
-        gain = self.group.all_reduce(np.nan_to_num(local))
-        num_seen = np.bincount(
-            self.windows.sequence, weights=num_ranks, minlength=len(self.data.texts)
-        )
-        sums = mean_per_sequence(self.windows, gain, self.data.texts)
-        return np.where(num_seen > 0, sums / np.maximum(self.data.copies, 1), np.nan)
+        sums = map(self.group.all_reduce, (np.nan_to_num(local), 1.0 - np.isnan(local)))
+        gain, num_seen = (mean_per_sequence(self.windows, part, self.data.texts) for part in sums)
+        return np.where(num_seen > 0, gain / np.maximum(self.data.copies, 1), np.nan)
 
     def _require_finite(self, is_finite: bool) -> None:
         if not is_finite:
