@@ -47,13 +47,15 @@ _WITH_HELDOUT: Final = ("late_drop",)
 _WITH_HELDOUT_TEXTS: Final = ("calibrated_drop",)
 _WITH_TOKENS: Final = ("hard_token_drop",)
 _WITH_BOTH_MODES: Final = ("online_probe_gap", "online_late_contrast")
-# Of ordinary text it says most (docs/results/corpora.md), but few traces have all that it needs.
-_BEST_UNTESTED: Final = "unseen_loss_contrast"
+# Of ordinary text the first says most (docs/results/corpora.md), then the second, but few traces
+# have all that they need.
+_BEST_UNTESTED: Final = ("influence_contrast", "unseen_loss_contrast")
+_CLOSEST: Final = "of the scores that this trace allows the closest to the truth elsewhere"
 _WHY_UNTESTED: Final = {
-    _BEST_UNTESTED: "of the scores of one run the closest to the truth elsewhere",
+    **dict.fromkeys(_BEST_UNTESTED, _CLOSEST),
     UNTESTED_AXIS: "which finds repeated texts and says nothing of others. With the texts of "
     f"{MIN_HELDOUT} held-out samples (--heldout) and losses of every sample in both modes it would "
-    f"be {_BEST_UNTESTED}",
+    f"be {_BEST_UNTESTED[1]}",
 }
 
 
@@ -224,7 +226,9 @@ def _rules(request: Request, trace: Trace, params: Params) -> Params:
     if trace.tokens is not None and trace.tokens[1].height >= MIN_HELDOUT:
         enabled += _WITH_TOKENS
     if len(trace.columns("online")) > 1 and trace.columns("probe"):
-        enabled += [*_WITH_BOTH_MODES, *([_BEST_UNTESTED] if has_texts else ())]
+        # The first needs the gains of the run too.
+        best = _BEST_UNTESTED if trace.gains is not None else _BEST_UNTESTED[1:]
+        enabled += [*_WITH_BOTH_MODES, *(best if has_texts else ())]
     enabled += [*request.scores, *([request.axis] if request.axis in scores.REGISTRY else [])]
     score = params.score.model_copy(
         update={
@@ -326,10 +330,12 @@ def _causes(corpus: pl.DataFrame, params: Params) -> pl.DataFrame:
 
 def _untested_axis(table: pl.DataFrame) -> str:
     """The axis where no canary can say which score is right."""
-    if _BEST_UNTESTED not in table.columns:
-        return UNTESTED_AXIS
-    is_known = table[_BEST_UNTESTED].is_finite().fill_null(value=False).all()
-    return _BEST_UNTESTED if is_known else UNTESTED_AXIS
+    is_known = table.select(
+        pl.col(name).is_finite().fill_null(value=False).all()
+        for name in _BEST_UNTESTED
+        if name in table.columns
+    )
+    return next((name for name in is_known.columns if is_known[name].item()), UNTESTED_AXIS)
 
 
 def _judge(

@@ -66,7 +66,7 @@ def read(seed: int) -> Trace:
 def read_folder(folder: Path) -> Trace:
     """Open a trace folder, whoever wrote it, with its held-out samples where it has some.
 
-    Token losses are read where both files are there; other losses stay on disk.
+    Gains, and token losses where both files are there, are read; other losses stay on disk.
 
     Raises:
         SchemaError: A file is missing, or has other columns or another number of rows.
@@ -89,6 +89,7 @@ def read_folder(folder: Path) -> Trace:
         heldout_index.select(names)[:num],
         heldout_losses.head(num),
         tokens=_read_both_tokens(folder) if has_tokens else None,
+        gains=_read_recorded(folder, GAINS, SELF_INFLUENCE, ANEW),
     )
 
 
@@ -192,7 +193,7 @@ def read_self_influence(seed: int) -> pl.DataFrame | None:
         SchemaError: It does not hold the samples of the trace.
         DataError: The file is damaged, or a gain is not finite.
     """
-    return _read_recorded(seed, GAINS, SELF_INFLUENCE)
+    return _read_recorded(trace_path(seed), GAINS, SELF_INFLUENCE)
 
 
 def read_base(seed: int) -> pl.DataFrame | None:
@@ -202,15 +203,16 @@ def read_base(seed: int) -> pl.DataFrame | None:
         SchemaError: It does not hold the samples of the trace.
         DataError: The file is damaged, or a loss is not finite.
     """
-    return _read_recorded(seed, BASE, REFERENCE_LOSS)
+    return _read_recorded(trace_path(seed), BASE, REFERENCE_LOSS)
 
 
-def _read_recorded(seed: int, name: str, schema: pl.Schema) -> pl.DataFrame | None:
+def _read_recorded(
+    folder: Path, name: str, schema: pl.Schema, remedy: str = TRAIN
+) -> pl.DataFrame | None:
     """A table with one number for each training sample; None: it was not recorded."""
-    folder = trace_path(seed)
-    table = _read_of_samples(folder, name, schema, TRAIN)
+    table = _read_of_samples(folder, name, schema, remedy)
     if table is not None:
-        _require_finite(_num_odd(table[table.columns[1]].drop_nulls()), folder / name)
+        _require_finite(_num_odd(table[table.columns[1]].drop_nulls()), folder / name, remedy)
     return table
 
 
@@ -351,9 +353,9 @@ def _num_odd(values: pl.Series) -> int:
     return int((~values.is_finite()).fill_null(value=True).sum())
 
 
-def _require_finite(num_odd: int, path: Path) -> None:
+def _require_finite(num_odd: int, path: Path, remedy: str = TRAIN) -> None:
     if num_odd:
-        raise DataError(f"{path}: expected finite numbers, got {num_odd} that are not. {TRAIN}")
+        raise DataError(f"{path}: expected finite numbers, got {num_odd} that are not. {remedy}")
 
 
 def _num_rows(path: Path, schema: pl.Schema, remedy: str) -> int:

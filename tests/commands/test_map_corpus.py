@@ -16,7 +16,7 @@ import gdc
 from gdc.cli import app
 from gdc.commands.map_corpus import Request, run
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
-from gdc.errors import ConfigError, DataError
+from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.schema import CANARIES, TOKEN_LOSSES
 from gdc.workspace import paths, traces
 from tests.builders import trace_of, write_trace
@@ -268,6 +268,19 @@ def test_with_both_modes_and_heldout_texts_the_axis_is_the_best_that_no_canary_t
     alone = run(replace(request, heldout=None), OUT, 2)
     assert alone.quadrants.axis == "total_drop"
     assert any("it would be unseen_loss_contrast." in told for told in alone.warnings)
+
+
+def test_with_the_gains_of_the_run_too_it_is_the_contrast_that_reads_them() -> None:
+    folder = trace_of_both_modes()
+    gains = pl.DataFrame({"sample_id": [*FALLS], "gain": [1.0 + fall for fall in FALLS.values()]})
+    gains.write_parquet(folder / "self_influence.parquet")
+    request = Request(folder, corpus(), heldout=heldout_rows(), id_field="id")
+    report = run(request, OUT, 2)
+    assert report.quadrants.axis == "influence_contrast"
+    assert {row.sample_id for row in report.highest[:2]} == {"c", "k"}
+    gains[1:].write_parquet(folder / "self_influence.parquet")
+    with pytest.raises(SchemaError, match=r"self_influence\.parquet"):
+        run(request, OUT, 2)
 
 
 def test_with_too_few_heldout_texts_the_axis_is_that_of_a_trace_alone() -> None:
