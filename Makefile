@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip  # that of Python 3.11 takes thrice as long
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
-	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true  # templates are no Python
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true  # but for templates, which are no Python
 	touch $@
 
 run: $(STAMP)  ## Run the whole pipeline of params.yaml and say where to look.

@@ -122,7 +122,9 @@ def params(*, token_losses: bool) -> dict[str, Any]:
     values["training"] |= {"epochs": 1, "batch_tokens": 16384}
     values["train"] |= {"token_losses": token_losses}
     # These take a second epoch.
-    later = {"online_probe_gap", "online_late_contrast", "unseen_loss_contrast"}
+    later = {
+        "online_probe_gap", "online_late_contrast", "unseen_loss_contrast", "influence_contrast",
+    }  # fmt: skip
     values["score"]["enabled"] = [name for name in values["score"]["enabled"] if name not in later]
     values["ingest"]["validation_fraction"] = HELDOUT
     values["evaluate"]["num_members"] = MEMBERS

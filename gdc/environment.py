@@ -27,6 +27,10 @@ QUIET: Final[Mapping[str, str]] = {
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
 # Keeps Python from importing from the current folder.
 SAFE_PATH: Final = "PYTHONSAFEPATH"
+SHARDED_INFLUENCE: Final = (
+    "train.self_influence: expected GDC_PARALLEL=ddp, got fsdp. Set train.self_influence: false, "
+    "and take the scores that need it out of score.enabled."
+)
 _ADDRESSES: Final = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
 _DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
@@ -116,3 +120,13 @@ def never_fail_to_print() -> None:
         # What takes its place, as in a test, may have no encoding.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def require_whole_models() -> None:
+    """Refuse, for ``train.self_influence``, processes that have a part of the model each.
+
+    Raises:
+        ConfigError: ``GDC_LAUNCHER`` is set, and ``GDC_PARALLEL`` to ``fsdp``.
+    """
+    if os.environ.get("GDC_LAUNCHER") and os.environ.get("GDC_PARALLEL") == "fsdp":
+        raise ConfigError(SHARDED_INFLUENCE)

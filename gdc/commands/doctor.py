@@ -15,7 +15,13 @@ import psutil
 
 from gdc.config import Params
 from gdc.corpus.sources import require_usable
-from gdc.environment import checkpoint_seconds, device, split_address, workers
+from gdc.environment import (
+    checkpoint_seconds,
+    device,
+    require_whole_models,
+    split_address,
+    workers,
+)
 from gdc.errors import ConfigError, GdcError, TransientError, without_secrets
 from gdc.workspace import mlflow_store, project
 from gdc.workspace.progress import read_progress
@@ -104,6 +110,8 @@ def _workspace() -> str:
 
 def _parameters() -> str:
     params = _params()
+    if params.train.self_influence:
+        require_whole_models()
     return f"params.yaml is valid: {params.num_models} {params.model.kind} models to train"
 
 

@@ -71,7 +71,8 @@ def estimate(params: Params, num_workers: int | None = None) -> Estimate:
 def passes(params: Params) -> float:
     """Training passes over the training split that all models take together, frozen ones added."""
     epochs = params.training.epochs
-    tracked = len(params.train.seeds) * epochs * (1 + params.train.probes_per_epoch * _FROZEN)
+    num_frozen = params.train.probes_per_epoch + params.train.self_influence
+    tracked = len(params.train.seeds) * epochs * (1 + num_frozen * _FROZEN)
     references = len(params.reference.halves) * epochs / 2 + len(params.reference.models) * _FROZEN
     retrained = sum(_cost(params.intervene.rule_of(arm)) for arm in params.retrain.arms)
     return tracked + references + retrained * len(params.retrain.seeds) * epochs

@@ -164,10 +164,14 @@ def require_registered(names: Sequence[str]) -> None:
         raise ConfigError(f"score.enabled: expected names of {list(REGISTRY)}, got {unknown}")
 
 
-def reads_of(names: Sequence[str]) -> frozenset[str]:
-    """What the scores need, keys of ``REMEDIES``, and what else they read where it is there."""
+def reads_of(names: Sequence[str], *, has_gains: bool = True) -> frozenset[str]:
+    """What the scores need, keys of ``REMEDIES``, and what else they read where it is there.
+
+    All that is optional is read together with the gains of a run, or not at all.
+    """
     scores = [REGISTRY[name] for name in names]
-    return frozenset().union(*(score.needs.union(score.optional) for score in scores))
+    optional = (score.optional for score in scores if has_gains)
+    return frozenset().union(*(score.needs for score in scores), *optional)
 
 
 def cost_class(name: str) -> str:

@@ -121,7 +121,7 @@ def score_samples(
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     shared = _Shared(
-        _corpus_inputs(corpus, reads_of(config.enabled), traces[0].index["sample_id"]),
+        _corpus_inputs(corpus, _reads(traces[0], config), traces[0].index["sample_id"]),
         None if references is None else references_of(references),
         config,
         epsilon,
@@ -276,6 +276,10 @@ def _without_value(samples: pl.DataFrame, names: Sequence[str]) -> list[str]:
     ]
 
 
+def _reads(trace: Trace, config: ScoreConfig) -> frozenset[str]:
+    return reads_of(config.enabled, has_gains=trace.gains is not None)
+
+
 def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
     num_checkpoints = len(trace.columns(mode))
     if num_checkpoints < 2:
@@ -334,7 +338,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
         for name in ("num_copies", "zlib_size", "content_id", "ngram_nats")
     }
     online, probes = trace.columns("online"), trace.columns("probe")
-    tokens = trace.tokens if "tokens" in reads_of(shared.config.enabled) else None
+    tokens = trace.tokens if "tokens" in _reads(trace, shared.config) else None
     return ScoreInputs(
         columns=trace.columns(shared.config.mode),
         both_modes=(online, probes) if len(online) > 1 and probes else None,
@@ -354,7 +358,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
 
 def _heldout_of(trace: Trace, shared: _Shared) -> pl.DataFrame | None:
     """Held-out samples with their losses, sorted by id; None: no sample or no score needs them."""
-    if trace.heldout_index.is_empty() or "heldout" not in reads_of(shared.config.enabled):
+    if trace.heldout_index.is_empty() or "heldout" not in _reads(trace, shared.config):
         return None
     samples = _joined(trace.heldout_index, shared.corpus)
     table = pl.concat([samples.lazy(), trace.heldout_losses], how="horizontal")

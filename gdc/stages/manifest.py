@@ -9,6 +9,7 @@ from gdc.config import DpSgdArm, ListedArm, Params
 from gdc.corpus import sources
 from gdc.corpus.sources import unread
 from gdc.curation.listed import read_listed
+from gdc.environment import require_whole_models
 from gdc.errors import ConfigError
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.table_files import checksum
@@ -59,6 +60,8 @@ def contents() -> dict[Path, JsonObject]:
     # The stages after this one would delete it.
     outputs.require_outside_outputs(params)
     _require_accountant(params)
+    if params.train.self_influence:
+        require_whole_models()
     ingest = params.ingest
     left_out = unread.summarize(sources.find_unread(ingest.source))
     more = {"unread": left_out} if left_out else {}

@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913  # what is trained, how, and where it is kept
         watch: Called after each step with what is recorded so far.
 
     Raises:
-        ConfigError: What the recipe asks for these processes cannot do.
+        ConfigError: The recipe asks for what these processes cannot do (``require_group``).
         DataError: No sample is left to train on, or the loss is no longer finite.
     """
     trainer = Trainer(model, data, recipe, trace, group)
@@ -146,7 +146,7 @@ class Trainer:
         # Loss of each window in the current epoch, nats; NaN: not seen yet.
         self.window_nll = torch.full((len(self.windows),), torch.nan, device=self.device)
         # Loss of each window before minus after its steps, nats; NaN: it was in none.
-        self.window_gain = torch.full_like(self.window_nll, torch.nan, dtype=torch.float64)
+        self.window_gain = self.window_nll[: len(self.windows) * recipe.self_influence].double()
         self.batches = epoch_batches(self.windows, recipe, 0, data.early)
         # Of each pass the losses that weights are revised by: as trained on, and at its end.
         self.weights, self.passes = data.weights, list[NDArray[np.float32]]()
@@ -354,7 +354,6 @@ class Trainer:
         set_rng_state(self.device, rng)
         # DDP would wait for the gradients of this pass.
         after_N = self.forward(batch, self.loss_model)[0].detach()
-        self._require_finite(bool(after_N.isfinite().all()))
         index_B = torch.from_numpy(batch).to(self.device)
         gain_N = (nll_N - after_N).double()
         gain_B = self.window_gain[index_B].nan_to_num().index_add(0, row_N, gain_N)
@@ -438,6 +437,7 @@ class Trainer:
         # A window may be in batches of several ranks.
         sums = map(self.group.all_reduce, (np.nan_to_num(local), 1.0 - np.isnan(local)))
         gain, num_seen = (mean_per_sequence(self.windows, part, self.data.texts) for part in sums)
+        self._require_finite(bool(np.isfinite(gain).all()))
         return np.where(num_seen > 0, gain / np.maximum(self.data.copies, 1), np.nan)
 
     def _require_finite(self, is_finite: bool) -> None:

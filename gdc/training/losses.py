@@ -95,16 +95,14 @@ class _CachedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's
         logits_NV, targets_N, nll_N = ctx.saved_tensors
-        target_N1, grad_N1 = targets_N[:, None], grad_N[:, None]
-        log_sum_N1 = nll_N[:, None] + logits_NV.gather(1, target_N1)
-        arrays = (logits_NV, target_N1, grad_N1, log_sum_N1)
+        arrays = (logits_NV, targets_N[:, None], grad_N[:, None], nll_N[:, None])
         size = _num_cached_rows(logits_NV)
-        for logits, target, grad, log_sum in zip(
-            *(torch.split(a, size) for a in arrays), strict=True
-        ):
+        for logits, target, grad, nll in zip(*(torch.split(a, size) for a in arrays), strict=True):
             # A view of float32 logits, and a copy of others.
             part = logits.float()
-            part.sub_(log_sum).exp_().mul_(grad).scatter_add_(1, target, -grad)
+            # One after the other: their sum would be rounded at the size of the logits.
+            part.sub_(part.gather(1, target)).sub_(nll).exp_()
+            part.mul_(grad).scatter_add_(1, target, -grad)
             logits.copy_(part)
         return logits_NV, None
 

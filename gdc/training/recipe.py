@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdc.config import TrainingConfig
+from gdc.environment import SHARDED_INFLUENCE
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import scratch
 from gdc.training.batches import TokenizedTexts, Windows, cut_windows, plan_batches
@@ -41,10 +42,7 @@ class Recipe:
                 "GDC_LAUNCHER."
             )
         if self.self_influence and is_sharded:
-            raise ConfigError(
-                "train.self_influence: expected GDC_PARALLEL=ddp, got fsdp. Set "
-                "train.self_influence: false and take the scores that need it out of score.enabled."
-            )
+            raise ConfigError(SHARDED_INFLUENCE)
 
 
 class Revision(Protocol):

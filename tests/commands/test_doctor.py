@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gdc.commands import doctor
+from gdc.errors import ConfigError
+from gdc.stages import manifest
 from tests.builders import REPOSITORY, preset_text
 
 
@@ -49,6 +51,19 @@ def test_what_a_user_must_mend_is_named(workspace: Path, monkeypatch: pytest.Mon
     assert doctor.exit_code(list(found.values())) == 2
     (workspace / "params.yaml").write_text("seed: 0\n")
     assert {"params", "source"} <= set(failed())
+
+
+@pytest.mark.usefixtures("workspace")
+def test_parts_of_a_model_in_several_processes_cannot_record_self_influence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GDC_PARALLEL", "fsdp")
+    assert "params" not in failed()
+    monkeypatch.setenv("GDC_LAUNCHER", "torchrun --nproc-per-node 2")
+    expected = "train.self_influence: expected GDC_PARALLEL=ddp, got fsdp. Set train.self_influence"
+    assert failed()["params"].text.startswith(expected)
+    with pytest.raises(ConfigError, match="^" + re.escape(expected)):
+        manifest.contents()
 
 
 @pytest.mark.usefixtures("workspace")

@@ -33,13 +33,17 @@ def test_passes_count_each_model_and_a_third_for_a_frozen_one(params: Params) ->
     few = params.model_copy(
         update={
             "training": params.training.model_copy(update={"epochs": epochs}),
-            "train": params.train.model_copy(update={"seeds": (0,), "probes_per_epoch": probes}),
+            "train": params.train.model_copy(
+                update={"seeds": (0,), "probes_per_epoch": probes, "self_influence": False}
+            ),
             "reference": params.reference.model_copy(update={"models": (0, 1)}),
             "retrain": params.retrain.model_copy(update={"arms": ("none",), "seeds": (1, 2, 3)}),
         }
     )
     # The tracked run with its 12 frozen passes, two half-models, three retrained ones.
     assert estimate.passes(few) == pytest.approx(6 + 12 / 3 + 2 * (3 + 1 / 3) + 3 * 6)
+    taught = few.model_copy(update={"train": few.train.model_copy(update={"self_influence": True})})
+    assert estimate.passes(taught) - estimate.passes(few) == pytest.approx(6 / 3)
     # Texts of a private arm pass the model alone; what follows a run looks at all texts each pass.
     arms = {
         "none": {"rule": "none"},

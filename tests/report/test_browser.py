@@ -28,7 +28,7 @@ TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((e) =>
   ).map((e) => `${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`)"""
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 # What a page does after a click takes longer beside other tests.
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=120_000)
 
 pytestmark = [
     pytest.mark.slow,

@@ -122,6 +122,40 @@ def test_the_gains_of_the_run_bring_it_closer_where_they_were_recorded(
     assert simulated.scores(gains=unknown)["distilled_gap"].null_count() == 0
 
 
+def test_with_all_that_it_needs_the_influence_contrast_is_one_more_feature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a run with both modes and held-out texts, whose contrast alone tells what is memorized."""
+    simulated = Simulated()
+    unseen = {f"h{i:02d}": [9.0, 5.0, 5.0, 9.0, 9.0, 4.0] for i in range(24)}
+    curves = {
+        name: [9.0, 5.0, 5.0, 9.0, 9.0, 4.0 - min(3.5, known)]
+        for name, known in zip(simulated.ids, simulated.memorized.tolist(), strict=True)
+    }
+    trace, other = trace_of(curves), trace_of(unseen)
+    modes = pl.Series("mode", ["online"] * 3 + ["probe"] * 3)
+    run = replace(
+        trace,
+        checkpoints=trace.checkpoints.with_columns(modes),
+        heldout_index=other.index,
+        heldout_losses=other.losses,
+        gains=simulated.gains.with_columns(gain=pl.lit(1.0)),
+    )
+    more = pl.DataFrame({"sample_id": [*unseen], "content_id": [*unseen], "text": "some text"})
+    corpus = pl.concat([simulated.corpus, more]).with_columns(num_copies=pl.lit(1, pl.Int64))
+    seen: list[NDArray[np.float64]] = []
+
+    def keep(known: distilled._Known) -> NDArray[np.float64]:
+        seen.append(known.trace)
+        return np.zeros(len(known.last))
+
+    monkeypatch.setattr(distilled, "_distil", keep)
+    rules = config(enabled=("distilled_gap", "influence_contrast"), mode="probe")
+    table = score_samples([run], [corpus], rules, seed=0, references=simulated.references).samples
+    assert seen[0][:, -1].tolist() == table["influence_contrast"].to_list()
+    assert seen[0][:, -2].tolist() == [1.0] * len(simulated.ids)
+
+
 def test_trees_of_a_part_of_many_samples_rank_as_well(
     simulated: Simulated, scores: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,7 +187,10 @@ def test_of_two_texts_alike_the_one_that_taught_more_is_higher(seed: int) -> Non
         for each in (run, alike)
     )
     by_gain = np.argsort(np.fromiter(gains.values(), dtype=np.float64))
-    assert (np.diff((found - without)[by_gain]) >= -1e-12).all()
+    rises = np.diff((found - without)[by_gain])
+    assert (rises >= -1e-12).all()
+    # The upper half is above the least that counts.
+    assert (rises[10:] > 0).all()
     assert np.isfinite(found).all()
 
 

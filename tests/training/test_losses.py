@@ -207,6 +207,22 @@ def test_gradients_that_take_the_place_of_the_logits_are_softmax_less_the_target
         torch.autograd.grad(nll.sum(), hidden)
 
 
+@pytest.mark.parametrize("offset", [0.0, -100.0, 1000.0])
+def test_gradients_do_not_depend_on_what_all_logits_have_in_common(offset: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Powers of two, which the offset does not round; the last token is all but certain.
+    drawn = torch.randint(-16, 16, (6, VOCAB_SIZE), generator=generator) / 4
+    drawn[5, 4] = 20.0
+    targets = torch.tensor([0, 3, 3, 29, 7, 4])
+    logits = (drawn + offset).requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        target_nll(TargetStates(logits.clone(), None, None), targets).sum(), logits
+    )
+    expected = drawn.double().softmax(1) - F.one_hot(targets, VOCAB_SIZE)
+    assert expected[5, 4] != 0
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-6, atol=2e-7)
+
+
 def test_losses_and_records_do_not_depend_on_the_logits_held_at_once(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
