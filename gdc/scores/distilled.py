@@ -71,10 +71,10 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     text's length and compressed size, the losses of the *other* pairs, their gap and their gap to
     the tracked run, and never fall in either gap. Where the gains of the run were recorded
     (``train.self_influence``) they read these too, and where there is all that it needs
-    ``influence_contrast``. They are fitted to other contents (``FOLDS``) and
-    predict from all pairs. Trees are constant beyond the range of the fit, where canaries lie among
-    ordinary text, and within a leaf; so a part of the dependence on the mean of both gaps is a
-    straight line, and the score rises with the gaps everywhere.
+    ``influence_contrast``. They are fitted to other contents (``FOLDS``) and predict from all
+    pairs. Trees are constant beyond the range of the fit, where canaries lie among ordinary text,
+    and within a leaf; so a part of the dependence on the mean of both gaps is a straight line, and
+    the score rises with the gaps everywhere.
 
     Null: no last loss, or not known to every reference model. Needs: the trace, four reference
     models in complementary pairs, the corpus columns ``text`` and ``content_id``. Cost: training

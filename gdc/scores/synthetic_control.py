@@ -201,8 +201,9 @@ def influence_contrast(  # noqa: PLR0913, PLR0917  # what its two parts read
     """late^(-1/4) - 3 unseen^(-1/4) + 0.2 ln(influence).
 
     ``unseen`` and ``late`` as in ``unseen_loss_contrast``; ``influence`` is ``self_influence``, how
-    much the steps with the text taught of it, times the number of its copies. Both say what a model
-    would not know of the text without it, and err for different reasons, so together they err less.
+    much the steps with the text taught of it, times the square root of the number of its copies.
+    Both say what a model would not know of the text without it, and err for different reasons, so
+    together they err less.
     Like texts share among them what is taught of each: a ``self_influence`` below half the median
     of all samples (at least 1e-4 nats per token) is taken for that. No unit, any sign. Null: where
     either part is.
@@ -216,7 +217,7 @@ def influence_contrast(  # noqa: PLR0913, PLR0917  # what its two parts read
     if losses is None:
         return pl.lit(None, pl.Float64)
     least = pl.max_horizontal(gain.median() / 2, _LEAST_INFLUENCE)
-    influence = gain.clip(lower_bound=least) * num_copies
+    influence = gain.clip(lower_bound=least) * num_copies.cast(pl.Float64).sqrt()
     return contrast(*losses, _UNSEEN_FACTOR) + _INFLUENCE_FACTOR * influence.log()
 
 
