@@ -203,10 +203,9 @@ def influence_contrast(  # noqa: PLR0913, PLR0917  # what its two parts read
     ``unseen`` and ``late`` as in ``unseen_loss_contrast``; ``influence`` is ``self_influence``, how
     much the steps with the text taught of it, times the square root of the number of its copies.
     Both say what a model would not know of the text without it, and err for different reasons, so
-    together they err less.
-    Like texts share among them what is taught of each: a ``self_influence`` below half the median
-    of all samples (at least 1e-4 nats per token) is taken for that. No unit, any sign. Null: where
-    either part is.
+    together they err less. Like texts share among them what is taught of each: a ``self_influence``
+    below half the median of all samples (at least 1e-4 nats per token) is taken for that. No unit,
+    any sign. Null: where either part is.
 
     Needs: what ``unseen_loss_contrast`` needs, and the gains of the run, ``train.self_influence``.
     Cost: both of theirs.
