@@ -44,7 +44,7 @@ from gdc.statistics.exposure import sampled_exposure
 # The score of the paper, taken where no other can be.
 FALLBACK: Final = "memorization"
 # Few canaries do not resolve a smaller difference of AUROCs. Among scores that differ by less,
-# those that lead on ordinary text in leaderboards, at no cost beyond the run, come first.
+# those that lead on ordinary text in leaderboards, and need no other models, come first.
 TOLERANCE: Final = 0.1
 PREFERRED: Final = (
     "influence_contrast",

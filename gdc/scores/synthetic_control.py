@@ -183,7 +183,8 @@ def unseen_loss_contrast(
     Needs: a trace of both modes, the held-out trace, the corpus columns ``text`` and
     ``num_copies``. Cost: two passes over the texts, and two small fits.
 
-    Source: our own; passes and deviation were chosen on CPython's documentation and source code.
+    Source: our own; passes were chosen on CPython's documentation and source code, the deviation on
+    manual pages too (docs/results/corpora.md).
     """
     losses = _unseen_and_late(both_modes, num_tokens, zlib_size, ngram_nats, heldout)
     return pl.lit(None, pl.Float64) if losses is None else contrast(*losses)
@@ -210,7 +211,8 @@ def influence_contrast(  # noqa: PLR0913, PLR0917  # what its two parts read
     Needs: what ``unseen_loss_contrast`` needs, and the gains of the run, ``train.self_influence``.
     Cost: both of theirs.
 
-    Source: our own; the factors were chosen on CPython's documentation and source code.
+    Source: our own; the factors were chosen on CPython's documentation and source code, that copies
+    count on manual pages too (docs/results/corpora.md).
     """
     losses = _unseen_and_late(both_modes, num_tokens, zlib_size, ngram_nats, heldout)
     if losses is None:
