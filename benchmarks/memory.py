@@ -33,6 +33,7 @@ import result_pages
 from machine import machine
 from torch import Tensor
 
+from gdc.scores import REGISTRY
 from gdc.statistics import markdown
 from gdc.training import losses
 from gdc.training.batches import PADDING
@@ -121,11 +122,10 @@ def params(*, token_losses: bool) -> dict[str, Any]:
     values["model"] = MODEL
     values["training"] |= {"epochs": 1, "batch_tokens": 16384}
     values["train"] |= {"token_losses": token_losses}
-    # These take a second epoch.
-    later = {
-        "online_probe_gap", "online_late_contrast", "unseen_loss_contrast", "influence_contrast",
-    }  # fmt: skip
-    values["score"]["enabled"] = [name for name in values["score"]["enabled"] if name not in later]
+    # Others take a second epoch.
+    values["score"]["enabled"] = [
+        name for name in values["score"]["enabled"] if "both_modes" not in REGISTRY[name].needs
+    ]
     values["ingest"]["validation_fraction"] = HELDOUT
     values["evaluate"]["num_members"] = MEMBERS
     values["intervene"]["curated_arm"] = "none"
