@@ -1,7 +1,7 @@
 """A trace folder and the texts it is of -> scores, causes, quadrants, spans and the page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -352,11 +352,12 @@ def _judge(
     )
     planted = found.corpus.drop_nulls("canary_id").select("sample_id", "canary_id")
     present = labelled.join(planted, on="canary_id", how="semi", maintain_order="left")
-    judged = calibration.calibrate(table, planted, present, params.partition, seed=params.seed)
-    return replace(judged, auto=calibration.choose_axis(judged.cards, judged.families, untested))
+    return calibration.calibrate(
+        table, planted, present, params.partition, seed=params.seed, fallback=untested
+    )
 
 
-def _with_axis(params: Params, axis: str) -> Params:
+def _with_axis(params: Params, axis: str | None) -> Params:
     if params.partition.axis != AUTO:
         return params
     return params.model_copy(

@@ -1,4 +1,4 @@
-"""Scores and labelled canaries -> a card for each score, and the axis that ``auto`` stands for.
+"""Scores and labelled canaries -> a card for each score.
 
 A score is asked to tell the memorized canaries of a family from those that are not and from its
 twins, where it is known for them, and from ordinary training text where a family has neither. Its
@@ -24,45 +24,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.config import MIN_TWINS, PartitionConfig
+from gdc.config import AUTO, MIN_TWINS, PartitionConfig
 from gdc.errors import DataError
+from gdc.mapping.auto_axis import NO_AXIS, TAIL, TAIL_TESTED, choose_axis, require_some
 from gdc.mapping.canary_families import Family, mean_auroc, spread_of
 from gdc.mapping.quadrants import threshold_value
-from gdc.mapping.score_cards import (
-    AutoAxis,
-    Calibration,
-    CanaryCounts,
-    Role,
-    ScoreCard,
-)
+from gdc.mapping.score_cards import Calibration, CanaryCounts, Role, ScoreCard
 from gdc.schema import CANARY_MEMORIZATION, SCORES, Verdict, require
 from gdc.scores import cost_class
 from gdc.statistics import ranks
-from gdc.statistics.bootstrap import LEVEL, Estimate, share_interval
+from gdc.statistics.bootstrap import Estimate, share_interval
 from gdc.statistics.exposure import sampled_exposure
 
-# The score of the paper, taken where no other can be.
-FALLBACK: Final = "memorization"
-# Few canaries do not resolve a smaller difference of AUROCs. Among scores that differ by less,
-# those that lead on ordinary text in leaderboards, and need no other models, come first.
-TOLERANCE: Final = 0.1
-PREFERRED: Final = (
-    "influence_contrast",
-    "unseen_loss_contrast",
-    "online_late_contrast",
-    "synthetic_control_gap",
-    "std",
-    "total_drop",
-    "iqr",
-)
 # Ordinary texts that half-models know, below which they are not asked about scores.
 MIN_MEASURED: Final = 100
-# The other axis of the map, and one of which a high value is no sign of memorization.
-NO_AXIS: Final = ("difficulty", "first_learned")
-# Scores that auto tests at most, and the chance that one which knows nothing passes: Bonferroni.
-NUM_TESTED: Final = 3
-TAIL: Final = (1 - LEVEL) / 2
-TAIL_TESTED: Final = TAIL / NUM_TESTED
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -109,6 +84,7 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
     seed: int,
     unseen: pl.DataFrame | None = None,
     gaps: pl.DataFrame | None = None,
+    fallback: str | None = None,
 ) -> Calibration:
     """Test how well every score tells memorized canaries from the others of the same family.
 
@@ -128,9 +104,10 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
             None: only planted canaries and training text are compared with.
         gaps: ``sample_id`` and ``gap``: the loss of a training sample under half-models that did
             not see it, minus that under those that did; None: there are none to ask.
+        fallback: The axis that comes first where ``auto`` finds none validated.
 
     Raises:
-        DataError: A canary has no scored row.
+        DataError: A canary has no scored row, or the axis is ``auto`` and every score is refused.
         SchemaError: A table has other columns.
     """
     require(scores, SCORES, name="scores")
@@ -148,16 +125,26 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
     ]
     measured = pl.DataFrame() if gaps is None else text.join(gaps.drop_nulls(), on="sample_id")
     cards = sorted(
-        (_of_text(_card(scores[name], families, config), measured, len(names)) for name in names),
+        (
+            _of_text(
+                _not_below_text(_card(scores[name], families, config), families),
+                measured,
+                len(names),
+            )
+            for name in names
+        ),
         key=_best_first,
     )
+    auto = choose_axis(cards, counts, fallback)
+    if config.axis == AUTO:
+        require_some(auto)
     reporting = [family for family in counts.values() if family.role == "report"]
     return Calibration(
         families=counts,
         num_memorized=sum(family.num_memorized or 0 for family in reporting),
         num_unmemorized=sum(family.num_unmemorized or 0 for family in reporting),
         cards=cards,
-        auto=choose_axis(cards, counts),
+        auto=auto,
     )
 
 
@@ -176,80 +163,6 @@ def _family(
         heldout_text=others.filter(pl.col("family").is_null()),
         role=role,
         seed=seed,
-    )
-
-
-def choose_axis(
-    cards: Sequence[ScoreCard],
-    families: Mapping[str, CanaryCounts],
-    fallback: str | None = None,
-) -> AutoAxis:
-    """The best score in the choosing families that predicts memorization in the reporting ones.
-
-    Only scores that need a model are eligible, and only those above chance in the choosing
-    families. The best ``NUM_TESTED`` are tested, each at ``TAIL_TESTED``.
-
-    Args:
-        cards: In falling order of ``auroc_choose``.
-        families: Why each cannot judge, or None.
-        fallback: The axis where none is validated. None, or where its card says that it is never
-            an axis: the first preferred one that may be an axis, else the score of the paper.
-    """
-    above = [card for card in cards if card.may_be_axis and (card.auroc_choose or 0.0) > 0.5]
-    tested = _preferred_first(above)[:NUM_TESTED]
-    for number, card in enumerate(tested, start=1):
-        if card.low_for_auto is not None and card.low_for_auto > 0.5:
-            reason = (
-                f"{card.score} is the first of the best in the choosing families that predicts "
-                f"memorization in the reporting ones: {_in_words(card)}, number {number} by "
-                f"choice. {number} tested, of at most {NUM_TESTED}, each at {TAIL_TESTED:.2%} "
-                "one-sided."
-            )
-            return AutoAxis(card.score, is_validated=True, reason=reason)
-    fallback = _unproven(cards, fallback)
-    why = _why_none(tested, families, fallback)
-    return AutoAxis(fallback, is_validated=False, reason=why)
-
-
-def _preferred_first(cards: Sequence[ScoreCard]) -> list[ScoreCard]:
-    """The cards in falling order, those as good as the best by what is preferred."""
-    best = max((card.auroc_choose or 0.0 for card in cards), default=0.0)
-    as_good = [card for card in cards if (card.auroc_choose or 0.0) > best - TOLERANCE]
-    preference = {name: place for place, name in enumerate(PREFERRED)}
-    ordered = sorted(as_good, key=lambda card: preference.get(card.score, len(preference)))
-    return [*ordered, *(card for card in cards if card not in as_good)]
-
-
-def _unproven(cards: Sequence[ScoreCard], fallback: str | None) -> str:
-    """The score that is taken without proof; see ``choose_axis``."""
-    possible = {card.score for card in cards if card.may_be_axis}
-    refused = {card.score for card in cards} - possible
-    if fallback is not None and fallback not in refused:
-        return fallback
-    return next((name for name in PREFERRED if name in possible), FALLBACK)
-
-
-def _why_none(
-    tested: Sequence[ScoreCard], families: Mapping[str, CanaryCounts], fallback: str
-) -> str:
-    best = "; ".join(f"{card.score} {_in_words(card)}" for card in tested)
-    why = [f"{name}: {f.why}" for name, f in families.items() if f.why is not None]
-    num_usable = len(families) - len(why)
-    none = (
-        "No score that may be an axis and is above chance in the choosing families is validated "
-        f"in the reporting ones: {len(tested)} tested, of at most {NUM_TESTED}, each at "
-        f"{TAIL_TESTED:.2%} one-sided"
-        if num_usable > 1
-        else "auto cannot choose: one family of canaries has to choose and another one to report, "
-        f"and {num_usable} can judge"
-    )
-    whose = ", the paper's" if fallback == FALLBACK else ", unproven"
-    return (
-        f"{none}. So auto takes {fallback}{whose}. "
-        + (f"Best by choice: {best}. " if best else "")
-        + (f"Families that cannot judge: {'; '.join(why)}. " if why else "")
-        + "Plant canaries of two families, more of each (per_level), with more twins (num_twins) "
-        "and at repeats that some but not all are memorized at, or name an axis."
     )
 
 
@@ -358,7 +271,7 @@ def _card(scores: pl.Series, families: Sequence[Family], config: PartitionConfig
         asked={family.name: family.asked(name) for family in judging},
         against={family.name: family.against(name) for family in judging},
     )
-    return _not_below_text(_at_the_cut(judged, scores, reporting, config), families)
+    return _at_the_cut(judged, scores, reporting, config)
 
 
 def _not_below_text(card: ScoreCard, families: Sequence[Family]) -> ScoreCard:
@@ -438,13 +351,3 @@ def _at_the_cut(
 def _share(values: Mask, seed: int) -> Estimate:
     share = share_interval([values], seed=seed)
     return Estimate(share.value, share.low, share.high)
-
-
-def _in_words(card: ScoreCard) -> str:
-    chosen, auroc = card.auroc_choose, card.auroc_report
-    if chosen is None or auroc is None:
-        return "not measured"
-    return (
-        f"AUROC {chosen:.2f} there, {auroc.value:.2f} "
-        f"[{auroc.low:.2f}, {auroc.high:.2f}] in the reporting ones"
-    )

@@ -71,9 +71,9 @@ class ScoreCard:
 
 @dataclass(frozen=True)
 class AutoAxis:
-    """The axis that ``auto`` stands for, and a sentence that says why."""
+    """The axis that ``auto`` stands for, None where every score is refused, and why."""
 
-    axis: str
+    axis: str | None
     is_validated: bool
     reason: str
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import gdc
 from gdc.cli import app
+from gdc.commands import canary_labels
 from gdc.commands.map_corpus import Request, run
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
 from gdc.errors import ConfigError, DataError, SchemaError
@@ -452,3 +453,32 @@ def test_the_model_says_what_each_score_is_worth_on_the_canaries() -> None:
     assert any("total_drop, unproven. Families that can" in told for told in report.warnings)
     with pytest.raises(ConfigError, match="nowhere"):
         run(replace(request, model="nowhere", tokenizer=None), OUT, 3)
+
+
+def test_where_the_model_refutes_every_score_an_axis_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planted = "the code is 5081"
+    canary = pl.DataFrame(
+        [("code", "digits", "the code is", " 5081", planted, 1)], schema=CANARIES, orient="row"
+    )
+    canary.write_parquet("canaries.parquet")
+    said = canary.select("canary_id", "family", "num_repeats").with_columns(
+        num_twins=pl.lit(0, pl.Int64),
+        exposure=pl.lit(None, pl.Float64),
+        is_memorized=pl.lit(None, pl.Boolean),
+        is_extracted=True,
+    )
+    monkeypatch.setattr(canary_labels, "label_by_model", lambda *_, **__: said)
+    # Texts are learned, forgotten and learned again; the secret has never moved and is said.
+    curves = {name: [6.0, 1.0, 5.0, 1.0 + i / 10] for i, name in enumerate(TEXTS)}
+    write_trace(7, trace_of(curves | {"code": [5.9] * 4}, "probe"))
+    rows = [{"id": name, "text": text} for name, text in (TEXTS | {"code": planted}).items()]
+    request = Request(
+        paths.trace_path(7), write_rows(rows), canaries=Path("canaries.parquet"), model="m",
+        tokenizer="m",
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"^axis auto: .*below ordinary text.* Name an axis"):
+        run(request, OUT, 3)
+    assert not OUT.exists()
+    assert run(replace(request, axis="std"), OUT, 3).quadrants.axis == "std"

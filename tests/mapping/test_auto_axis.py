@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from gdc.errors import DataError
 from gdc.mapping import canary_families
-from gdc.mapping.calibration import choose_axis
+from gdc.mapping.auto_axis import choose_axis
 from gdc.mapping.quadrants import resolve_axis
 from gdc.mapping.score_cards import AutoAxis, CanaryCounts, ScoreCard
 from gdc.schema import SCORES_BY_RUN
@@ -118,15 +119,15 @@ def test_of_scores_that_are_equally_good_those_that_lead_elsewhere_are_tested_fi
     assert choose_axis([cards[0], cards[3]], TWO).axis == "final_loss"
 
 
-def test_with_none_of_the_best_three_validated_the_papers_score_is_taken() -> None:
+def test_with_none_of_the_best_three_validated_the_best_by_choice_is_taken_unproven() -> None:
     cards = [judged_score(f"s{i}", 0.9 - i / 10, 0.6 if i == 3 else 0.4) for i in range(4)]
     cards.append(judged_score("wrong", 0.25, 0.6))
     choice = choose_axis(cards, TWO | {"c": replace(USABLE, why="0 of 5 are memorized")})
-    assert (choice.axis, choice.is_validated) == ("memorization", False)
+    assert (choice.axis, choice.is_validated) == ("s0", False)
     assert choice.reason.startswith(
         "No score that may be an axis and is above chance in the choosing families is validated in "
         "the reporting ones: 3 tested, of at most 3, each at 0.83% one-sided. So auto takes "
-        "memorization, the paper's. Best by choice: s0 AUROC 0.90 there, 0.75 [0.50, 1.00]"
+        "s0, unproven. Best by choice: s0 AUROC 0.90 there, 0.75 [0.50, 1.00]"
     )
     assert ("s2 " in choice.reason, "s3 " in choice.reason) == (True, False)
     assert "Families that cannot judge: c: 0 of 5 are memorized." in choice.reason
@@ -145,6 +146,67 @@ def test_where_none_is_validated_the_preferred_score_that_all_samples_have_is_ta
     assert choose_axis(cards, TWO, fallback="total_drop").axis == "total_drop"
     refused = choose_axis(cards, TWO, fallback="unseen_loss_contrast")
     assert refused.axis == "online_late_contrast"
+
+
+def unmeasured(name: str, *, may: bool = True) -> ScoreCard:
+    return replace(judged_score(name, 0.0, 0.0, may=may), auroc_choose=None, low_for_auto=None)
+
+
+@pytest.mark.parametrize(
+    ("cards", "axis"),
+    [
+        pytest.param([], "memorization", id="no card speaks against it"),
+        pytest.param(
+            [unmeasured("final_loss"), unmeasured("memorization")],
+            "memorization",
+            id="it comes before others of which no canary says anything",
+        ),
+        pytest.param(
+            [judged_score("final_loss", 0.7, 0.4), judged_score("memorization", 0.6, 0.4)],
+            "final_loss",
+            id="and behind one that canaries put higher",
+        ),
+        pytest.param(
+            [unmeasured("final_loss"), unmeasured("memorization", may=False)],
+            "final_loss",
+            id="where it is refused any other comes first",
+        ),
+        pytest.param(
+            [
+                judged_score("min_loss", 0.4, 0.4),
+                judged_score("iqr", 0.3, 0.4, may=False),
+                judged_score("memorization", 0.2, 0.4, may=False),
+            ],
+            "min_loss",
+            id="even one that canaries put low, if it is not refused",
+        ),
+    ],
+)
+def test_the_papers_score_is_the_last_resort_and_never_taken_where_it_is_refused(
+    cards: list[ScoreCard], axis: str
+) -> None:
+    choice = choose_axis(cards, TWO)
+    assert (choice.axis, choice.is_validated) == (axis, False)
+
+
+def test_where_every_score_is_refused_auto_has_no_axis_and_a_named_one_stays() -> None:
+    # What the model says verbatim lies below both ordinary texts; the family has too few twins to
+    # judge scores, which changes nothing of that.
+    tables = tables_of({"a": PERFECT}, 2, ordinary=[4.0, 4.0], are_extracted=True)
+    assert calibrated(*tables, rule(), seed=0)["auto"]["axis"] is None
+    with pytest.raises(DataError) as refusal:
+        calibrated(*tables, rule(axis="auto"), seed=0)
+    assert str(refusal.value) == (
+        "axis auto: expected a score that may be an axis, got none: difficulty, first_learned "
+        "(no sign of memorization); memorization (extracted canaries below ordinary text). Name an "
+        "axis (partition.axis or --axis), enable other scores (score.enabled or --score) or plant "
+        "other canaries."
+    )
+    # A score that may be one, of which the family says nothing: taken, and not the refused one.
+    scores, copies, canaries = tables
+    other = scores.with_columns(final_loss=-pl.col("memorization"))
+    built = calibrated(other, copies, canaries, rule(axis="auto"), seed=0)
+    assert (built["auto"]["axis"], built["auto"]["is_validated"]) == ("final_loss", False)
 
 
 def test_auto_needs_more_than_a_verdict_does() -> None:
