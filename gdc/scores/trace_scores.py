@@ -256,9 +256,14 @@ def _is_step(columns: Columns) -> list[pl.Expr]:
 
 
 def _count(conditions: Sequence[pl.Expr]) -> pl.Expr:
-    """How many hold; in the smallest type, as polars' own sum of flags takes twice as long."""
+    """How many hold; null does not.
+
+    In the smallest type, as polars' own sum of flags takes longer. A number is chosen by each flag,
+    which takes a tenth of the time of its cast.
+    """
     dtype = pl.UInt8 if len(conditions) < 2**8 else pl.UInt32
-    return _tree_sum([condition.fill_null(value=False).cast(dtype) for condition in conditions])
+    one, zero = pl.lit(1, dtype), pl.lit(0, dtype)
+    return _tree_sum([pl.when(condition).then(one).otherwise(zero) for condition in conditions])
 
 
 def _value_of(known: pl.Expr, value: pl.Expr) -> pl.Expr:

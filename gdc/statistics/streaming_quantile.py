@@ -13,13 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gdc.filesystem.table_files import whole_batches
-
 # The sample of a table: this many slices, evenly spaced, of this many rows.
 _NUM_SLICES: Final = 8
 _SLICE_ROWS: Final = 16_384
-# Of a table in memory so many rows are looked at, one column after the other.
-_CHUNK_ROWS: Final = 2**17
+# What a pass finds of a column.
+_BRACKET_PARTS: Final = ("values", "below", "low", "high", "between")
 # Share of the values kept on either side of the sample's quantile.
 _MARGIN: Final = 0.01
 
@@ -155,15 +153,22 @@ def _bracket_ends(sample: NDArray[np.floating], share: float, margin: float) -> 
 
 
 def _count_bracket(tables: _Sized, low: np.floating, high: np.floating) -> _Bracket:
-    """Count and collect the values of the bracket in one pass over every table."""
+    """Count and collect the values of the bracket in one pass over every table.
+
+    Raises:
+        ComputeError: A table gives another number of rows.
+    """
     counts, between = np.zeros(4, np.int64), [np.empty(0, low.dtype)]
-    for values in _columns(tables):
-        # Neither holds for NaN, which null has become too.
-        is_below, is_to_high = values < low, values <= high
-        inside = values[is_below ^ is_to_high]
-        is_low, is_high = inside == low, inside == high
-        counts += list(map(np.count_nonzero, (values <= np.inf, is_below, is_low, is_high)))
-        between.append(inside[~(is_low | is_high)])
+    for table, num_rows in tables:
+        names, ends = table.collect_schema().names(), (float(low), float(high))
+        parts = [part for name in names for part in _bracket_of(pl.col(name), *ends)]
+        found = table.lazy().select(pl.len().alias("len"), *parts).collect(engine="streaming")
+        if found["len"].item() != num_rows:
+            raise pl.exceptions.ComputeError(f"expected {num_rows} rows, got {found['len'].item()}")
+        for name in names:
+            *numbers, inside = (found[f"{name} {part}"].item() for part in _BRACKET_PARTS)
+            counts += numbers
+            between.append(inside.to_numpy())
     num_values, num_below, num_low, num_high = counts.tolist()
     return _Bracket(
         low=float(low),
@@ -176,23 +181,13 @@ def _count_bracket(tables: _Sized, low: np.floating, high: np.floating) -> _Brac
     )
 
 
-def _columns(tables: _Sized) -> Iterator[NDArray[np.floating]]:
-    """The values of all columns, chunk by chunk, in any order.
-
-    Raises:
-        ComputeError: As ``whole_batches``.
-    """
-    for table, num_rows in tables:
-        for chunk in _chunks(table, num_rows):
-            for column in chunk.iter_columns():
-                yield column.to_numpy()
-
-
-def _chunks(table: Table, num_rows: int) -> Iterator[pl.DataFrame]:
-    """Rows of a table; streamed, one in memory would be copied."""
-    if isinstance(table, pl.LazyFrame):
-        yield from whole_batches(table, num_rows)
-    elif table.height != num_rows:
-        raise pl.exceptions.ComputeError(f"expected {num_rows} rows, got {table.height}")
-    else:
-        yield from table.iter_slices(_CHUNK_ROWS)
+def _bracket_of(value: pl.Expr, low: float, high: float) -> list[pl.Expr]:
+    """``_BRACKET_PARTS`` of one column; NaN, greater than all numbers here, is in none of them."""
+    found = (
+        (value <= np.inf).sum(),
+        (value < low).sum(),
+        (value == low).sum(),
+        (value == high).sum(),
+        value.filter(value.is_between(low, high, closed="none")).implode(),
+    )
+    return [of.name.suffix(f" {part}") for of, part in zip(found, _BRACKET_PARTS, strict=True)]
