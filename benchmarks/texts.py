@@ -30,7 +30,7 @@ WORDS: Final = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "
 NUM_WORDS: Final = 16
 RARE: Final = "needle"
 CHUNK: Final = 500_000
-FRAME: Final = PageFrame("std", 2, {"std": 1.0}, ("top",), 100, show_text=True)
+FRAME: Final = PageFrame("std", 2, {"std": 1.0}, {"top": 0}, 100, show_text=True)
 BASE: Final = Query("difficulty", "std", sort="std")
 QUESTIONS: Final = {
     "all texts, the highest of a score": BASE,

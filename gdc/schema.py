@@ -222,7 +222,11 @@ PLAN: Final = pl.Schema(
 )
 # Every row of the corpus with what is known of it, for other programs. It is followed by one
 # Float64 column for every enabled score, then by `action_<arm>` for every arm, its dashes as
-# underscores. Split `train` alone has what stands after `num_tokens`.
+# underscores. A retrained arm of rule `live`, or `shuffled` of one, has there what its runs did:
+# `weight` where that of any seed changed the weight in some pass, else `keep`; behind it stand
+# `first_changed_<arm>` (Int64, the first such pass of any seed, from 1; null: none) and
+# `num_seeds_<arm>` (Int64, how many of `retrain.seeds` did so). Split `train` alone has what stands
+# after `num_tokens`.
 SAMPLES: Final = pl.Schema(
     {
         "sample_id": pl.String(),

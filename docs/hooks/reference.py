@@ -135,6 +135,7 @@ CELLS: Final[Mapping[str, Sequence[Path]]] = {
     "TOKEN_LOSSES": [_TRACE / "tokens.parquet", _TRACE / "heldout_tokens.parquet"],
     "SELF_INFLUENCE": [_TRACE / "self_influence.parquet"],
     "REFERENCE_LOSS": [paths.REFERENCE_FOLDER / "<model>.parquet", _TRACE / "base.parquet"],
+    "REVISED_WEIGHTS": [paths.weights_path("<arm>", "<seed>")],  # type: ignore[arg-type]  # so too
     "REFERENCE_TOKENS": [paths.reference_tokens_path("<model>")],
     "SAMPLES": [paths.SAMPLES],
     "PLAN": [paths.plan_path("<arm>")],

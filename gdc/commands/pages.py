@@ -32,6 +32,7 @@ from gdc.recording.trace import Trace
 from gdc.report import page
 from gdc.report.curves import sample_curves
 from gdc.report.page_data import PageFrame, page_words, to_script
+from gdc.report.sample_table import revising_seeds
 from gdc.report.texts_on_disk import Query, TextsOnDisk
 from gdc.scores.samples import ScoresSummary
 from gdc.workspace import files, paths, traces
@@ -114,7 +115,7 @@ def _texts_of(_: str) -> tuple[TextsOnDisk, PageFrame]:
     params = files.load_params()
     quadrants = files.read_as(QuadrantsSummary, paths.QUADRANTS_SUMMARY)
     num_early = files.read_as(ScoresSummary, paths.SCORES_SUMMARY).num_early
-    frame = PageFrame.of(quadrants, num_early, list(params.intervene.arms), params.report)
+    frame = PageFrame.of(quadrants, num_early, revising_seeds(params), params.report)
     return TextsOnDisk(paths.SAMPLES, frame), frame
 
 

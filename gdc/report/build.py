@@ -32,6 +32,7 @@ from gdc.report.model import (
 )
 from gdc.report.page_data import PageFrame
 from gdc.report.plots import POINTS, MapFrame
+from gdc.report.sample_table import revising_seeds
 from gdc.report.tables import ReportTables
 
 # The name of the one model that `gdc audit` looks at, in place of an arm's.
@@ -220,4 +221,4 @@ def map_frame(report: Report) -> MapFrame:
 def page_frame(report: Report, params: Params) -> PageFrame:
     """What the page needs beside the samples."""
     num_early, shown = report.scores.num_early, report.settings.report
-    return PageFrame.of(report.quadrants, num_early, list(params.intervene.arms), shown)
+    return PageFrame.of(report.quadrants, num_early, revising_seeds(params), shown)

@@ -142,7 +142,7 @@ def render_map(report: MapReport, ranked: pl.DataFrame, trace: Trace) -> str:
         ranked: What ``rank_samples`` returns.
         trace: That was mapped.
     """
-    frame = PageFrame.of(report.quadrants, report.scores.num_early, (), report.settings.report)
+    frame = PageFrame.of(report.quadrants, report.scores.num_early, {}, report.settings.report)
     samples = ranked.lazy().with_columns(split=pl.lit("train"))
     data = page_data(samples, frame, lambda ids: sample_curves(ids, [trace], report.scores.mode))
     return page.render_map(report, data)

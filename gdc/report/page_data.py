@@ -15,7 +15,7 @@ from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.causes import REMEDIES
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.report.plots import COLOURS, difficulty_label, score_label
-from gdc.report.sample_table import action_of, scores_of
+from gdc.report.sample_table import action_of, changed_of, scores_of
 from gdc.report.samples import ACTIONS
 from gdc.report.words import meaning_of
 from gdc.schema import FLAGGED, QUADRANTS
@@ -37,7 +37,7 @@ class PageFrame:
         axis: The score on the memorization axis.
         num_early: Checkpoints averaged into difficulty.
         cuts: Thresholds by score.
-        arms: Those with a plan.
+        arms: Those with a plan, and how many runs of each chose weights themselves.
         max_texts: Texts on the page at most.
         show_text: Whether texts may stand on the page.
     """
@@ -45,15 +45,19 @@ class PageFrame:
     axis: str
     num_early: int
     cuts: Mapping[str, float]
-    arms: Sequence[str]
+    arms: Mapping[str, int]
     max_texts: int
     show_text: bool
 
     @classmethod
     def of(
-        cls, quadrants: QuadrantsSummary, num_early: int, arms: Sequence[str], shown: ReportConfig
+        cls,
+        quadrants: QuadrantsSummary,
+        num_early: int,
+        arms: Mapping[str, Sequence[int]],
+        shown: ReportConfig,
     ) -> Self:
-        """The axes and thresholds of the quadrants, and what may be shown."""
+        """The axes and thresholds of the quadrants, what may be shown, and ``revising_seeds``."""
         return cls(
             axis=quadrants.axis,
             num_early=num_early,
@@ -61,7 +65,7 @@ class PageFrame:
                 "difficulty": quadrants.difficulty_threshold,
                 quadrants.axis: quadrants.memorization_threshold,
             },
-            arms=arms,
+            arms={arm: len(seeds) for arm, seeds in arms.items()},
             max_texts=shown.max_points,
             show_text=shown.show_text,
         )
@@ -152,7 +156,10 @@ def page_words(frame: PageFrame, scores: Sequence[str]) -> JsonObject:
             {"name": name, "label": _label(name, frame), "title": meaning_of(name)}
             for name in scores
         ],
-        "arms": [{"name": arm, "column": action_of(arm)} for arm in frame.arms],
+        "arms": [
+            {"name": arm, "column": action_of(arm), "runs": runs}
+            for arm, runs in frame.arms.items()
+        ],
         "actions": list(ACTIONS),
         "quadrants": list(QUADRANTS),
         "colours": dict(COLOURS),
@@ -214,5 +221,10 @@ def _columns(rows: pl.DataFrame, frame: PageFrame, scores: Sequence[str]) -> Jso
         "scores": {name: numbers[name].to_list() for name in scores},
         "actions": {
             arm: [ACTIONS.index(action) for action in rows[action_of(arm)]] for arm in frame.arms
+        },
+        "revised": {
+            arm: list(zip(*(rows[name] for name in changed_of(arm)), strict=True))
+            for arm, runs in frame.arms.items()
+            if runs
         },
     }

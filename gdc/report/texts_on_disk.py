@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gdc.errors import DataError
 from gdc.report.page_data import PageFrame
-from gdc.report.sample_table import action_of, scores_of
+from gdc.report.sample_table import action_of, changed_of, scores_of
 from gdc.report.samples import ACTIONS
 from gdc.report.texts_index import FOUND_IN, TextsIndex, best_first, open_index
 from gdc.schema import QUADRANTS, SAMPLES
@@ -34,7 +34,7 @@ class Query:
 
     Attributes:
         search: Part of a text, a source or an id, in any case.
-        arm: With ``action``: what the plan of this arm does.
+        arm: With ``action``: what this arm does.
         box: Lowest and highest value of ``across`` and of ``up``; None: all.
         sort: A score or one of ``_SORTED``.
         first: Rows before the first one listed.
@@ -67,7 +67,9 @@ class Text:
         quadrant: Its place in ``QUADRANTS``.
         spans: First and last character of each memorized span.
         scores: By name.
-        actions: What the plan of each arm does with it.
+        actions: What each arm does with it.
+        revised: Of arms whose runs chose weights, the first pass in which one changed that of this
+            text, and the number of runs that did.
     """
 
     key: str
@@ -82,6 +84,7 @@ class Text:
     spans: list[tuple[int, int]]
     scores: dict[str, float | None]
     actions: dict[str, str]
+    revised: dict[str, tuple[int | None, int]]
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,13 @@ class TextsOnDisk:
             spans=[(span["start"], span["end"]) for span in row["spans"]],
             scores={name: row[name] for name in self.scores},
             actions={arm: row[action_of(arm)] for arm in self._frame.arms},
+            # A table of before has no such columns.
+            revised={
+                arm: (row[first], row[seeds])
+                for arm, runs in self._frame.arms.items()
+                for first, seeds in [changed_of(arm)]
+                if runs and first in row
+            },
         )
 
 

@@ -256,7 +256,7 @@ def save(  # noqa: PLR0913  # what was trained, and of which cell
         models.save_model(model, folder)
         files.write_json(folder / "training.json", all_numbers)
         if weights is not None:
-            table_files.write_parquet(folder / "weights.parquet", weights)
+            table_files.write_parquet(folder / paths.weights_path(arm, seed).name, weights)
     stage.log_curve("train_loss", recording.curve)
     stage.log_curve("heldout_loss_mean_over_samples", heldout)
     stage.log_metrics(all_numbers)

@@ -51,7 +51,7 @@ def main() -> None:
         inputs = with_audits(read_tables(params), params)
         report = build.build_report(inputs, params)
         files.write_json(paths.CHOICE, asdict(report.choice))
-        sample_table.write_samples(params.intervene.arms)
+        sample_table.write_samples(sample_table.revising_seeds(params))
         files.write_json(paths.REPORT, to_json(report))
         drawn = page.render_html(report, _draw(report, inputs), _page_data(report, params))
         files.write_text(paths.PAGE, drawn)

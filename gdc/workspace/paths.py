@@ -58,6 +58,11 @@ def model_path(arm: str, seed: int) -> Path:
     return Path(folder) / f"{arm}-{seed}"
 
 
+def weights_path(arm: str, seed: int) -> Path:
+    """Where the weights that a run chose itself lie, beside its model."""
+    return model_path(arm, seed) / "weights.parquet"
+
+
 def trace_path(seed: int) -> Path:
     """Where the trace of a tracked run lies."""
     return Path(f"data/trace/{seed}")

@@ -30,6 +30,7 @@ from gdc.schema import (
     REFERENCE_LOSS,
     REFERENCE_TOKENS,
     REMOVED,
+    REVISED_WEIGHTS,
     SCORES,
     SCORES_BY_RUN,
     SPANS,
@@ -46,6 +47,7 @@ from gdc.workspace.paths import (
     membership_path,
     plan_path,
     reference_tokens_path,
+    weights_path,
 )
 
 TABLES: Final[Mapping[str, tuple[Path, pl.Schema]]] = {
@@ -210,6 +212,11 @@ def read_plan(arm: str) -> pl.DataFrame:
 def scan_plan(arm: str) -> pl.LazyFrame:
     """Open an arm's plan; its rows stay on disk until they are asked for."""
     return scan_table(plan_path(arm), PLAN)
+
+
+def scan_revised_weights(arm: str, seed: int) -> pl.LazyFrame:
+    """Open the weights that the run of an arm chose itself."""
+    return scan_table(weights_path(arm, seed), REVISED_WEIGHTS)
 
 
 def write_plans(plans: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> None:

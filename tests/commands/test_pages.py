@@ -14,9 +14,10 @@ from gdc.report.sample_table import JOINED, sample_table
 from gdc.report.texts_on_disk import Query, TextsOnDisk
 from gdc.workspace import files, paths
 from tests.builders import trace_of, write_trace
-from tests.report.builders import EVIL, SAMPLES, params_of, tables_of
+from tests.report.builders import EVIL, SAMPLES, params_of, revised_by, tables_of
 
-FRAME = PageFrame("memorization", 3, {"memorization": 0.15}, ("none", "paper"), 100, show_text=True)
+ARMS = {"none": 0, "paper": 0}
+FRAME = PageFrame("memorization", 3, {"memorization": 0.15}, ARMS, 100, show_text=True)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TextsOnDisk:
     arms = {
         arm: made.plans.get(arm, made.plans["none"]).lazy() for arm in params_of().intervene.arms
     }
-    sample_table(joined, arms).sink_parquet(paths.SAMPLES)
+    sample_table(joined, arms, {}).sink_parquet(paths.SAMPLES)
     return TextsOnDisk(paths.SAMPLES, FRAME)
 
 
@@ -55,6 +56,23 @@ def test_texts_are_filtered_searched_boxed_and_sorted(texts: TextsOnDisk) -> Non
     assert ids(texts, box=(1.0, 2.0, 0.2, 0.3)) == ["e-0", "d-0"]
     assert ids(texts, canaries=True)[:2] == ["f-0", "g-0"]
     assert texts.listed(asked(first=5)).rows[0].key == "a-0"
+
+
+@pytest.mark.usefixtures("texts")
+def test_what_the_runs_of_an_arm_did_is_filtered_by_and_told() -> None:
+    made = tables_of()
+    joined = {name: getattr(made, name).lazy() for name in JOINED}
+    revised = {"paper": revised_by({"b-0": 4, "c-0": 3}, {"b-0": 3})}
+    plans = {arm: made.plans["none"].lazy() for arm in ARMS}
+    of_runs = replace(FRAME, arms={"none": 0, "paper": 2})
+    # The table of an older version says nothing of them.
+    assert TextsOnDisk(paths.SAMPLES, of_runs).opened("b-0").revised == {}
+    sample_table(joined, plans, revised).sink_parquet(paths.SAMPLES)
+    told = TextsOnDisk(paths.SAMPLES, of_runs)
+    assert ids(told, arm="paper", action="weight") == ["c-0", "b-0"]
+    assert told.opened("b-0").actions == {"none": "keep", "paper": "weight"}
+    assert told.opened("b-0").revised == {"paper": (3, 2)}
+    assert told.opened("a-0").revised == {"paper": (None, 0)}
 
 
 def test_without_texts_none_is_shown_or_searched(texts: TextsOnDisk) -> None:

@@ -240,6 +240,24 @@ def test_arms_that_change_how_a_model_is_trained_train_otherwise_and_say_how(fol
     assert "privacy_epsilon" not in metrics["none"]
     assert_revised_weights_are_recorded(folder, plans["live"]["sample_id"], num_chosen)
     assert [arm for arm in metrics if "num_reweighted" in metrics[arm]] == ["live"]
+    assert_the_table_of_samples_says_what_was_done_to_each(folder)
+
+
+def assert_the_table_of_samples_says_what_was_done_to_each(folder: Path) -> None:
+    params = read_params(folder)
+    params["retrain"]["arms"] = [*params["retrain"]["arms"], "live"]
+    write_params(folder, params)
+    report = "from gdc.stages import report\nreport.main()"
+    subprocess.run([sys.executable, "-c", report], cwd=folder, env=ENVIRONMENT, check=True)
+    samples = pl.read_parquet(folder / "data/samples.parquet").filter(pl.col("split") == "train")
+    weights = pl.read_parquet(folder / "data/models/live-1/weights.parquet")
+    done = dict(weights.select("sample_id", "first_changed").rows())
+    assert dict(samples.select("sample_id", "first_changed_live").rows()) == done
+    is_changed = samples["first_changed_live"].is_not_null()
+    assert samples["action_live"].to_list() == ["weight" if was else "keep" for was in is_changed]
+    assert samples["num_seeds_live"].to_list() == is_changed.cast(pl.Int64).to_list()
+    # An arm that is not retrained has its plan alone.
+    assert set(samples["action_private"]) == {"private"}
 
 
 def assert_revised_weights_are_recorded(folder: Path, ids: pl.Series, num_chosen: int) -> None:

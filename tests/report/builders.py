@@ -32,6 +32,7 @@ from gdc.schema import (
     QUADRANT_TABLE,
     QUADRANTS,
     REFERENCE_LOSS,
+    REVISED_WEIGHTS,
     SCORES,
     Verdict,
 )
@@ -125,6 +126,18 @@ def plan_of(ids: Sequence[str], **actions: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=PLAN, orient="row")
 
 
+def revised_by(*runs: Mapping[str, int]) -> list[pl.LazyFrame]:
+    """``REVISED_WEIGHTS`` of each run: the first pass in which it changed a sample's weight."""
+    return [
+        pl.LazyFrame(
+            [(row[0], 1.0, run.get(row[0])) for row in SAMPLES],
+            schema=REVISED_WEIGHTS,
+            orient="row",
+        )
+        for run in runs
+    ]
+
+
 def tables_of(
     samples: Sequence[tuple[Any, ...]] = SAMPLES, text: str = "text of", num_quarantined: int = 0
 ) -> ReportTables:
@@ -190,7 +203,7 @@ def page_data_of(tables: ReportTables, params: Params) -> PageData:
     joined = {name: getattr(tables, name).lazy() for name in sample_table.JOINED}
     plans = {arm: tables.plans.get(arm, tables.plans["none"]).lazy() for arm in frame.arms}
     return page_data.page_data(
-        sample_table.sample_table(joined, plans),
+        sample_table.sample_table(joined, plans, {}),
         frame,
         lambda ids: pl.DataFrame({"sample_id": ids, "curve": [[3.0, 1.0]] * len(ids)}),
     )

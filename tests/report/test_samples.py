@@ -8,12 +8,15 @@ import pytest
 
 from gdc.errors import DataError
 from gdc.mapping.causes import REMEDIES
+from gdc.report.sample_table import JOINED, revising_seeds, sample_table, scores_of
+from tests.builders import params_with
 from tests.report.builders import (
     ORDINARY,
     SAMPLES,
     page_of,
     params_of,
     report_of,
+    revised_by,
     tables_of,
 )
 
@@ -31,6 +34,45 @@ def test_rows_of_the_corpus_are_counted_with_canaries_apart() -> None:
         "num_left_out": 0,
         "unread": {},
     }
+
+
+def test_of_an_arm_whose_runs_choose_weights_the_table_says_what_they_did_with_each_sample() -> (
+    None
+):
+    made = tables_of()
+    joined = {name: getattr(made, name).lazy() for name in JOINED}
+    plans = {"none": made.plans["none"].lazy(), "by-run": made.plans["none"].lazy()}
+    revised = {"by-run": revised_by({"b-0": 4, "c-0": 3}, {"b-0": 3}, {})}
+    table = sample_table(joined, plans, revised).collect()
+    assert table.columns[-4:] == [
+        "action_none", "action_by_run", "first_changed_by_run", "num_seeds_by_run"
+    ]  # fmt: skip
+    assert {row[0]: row[1:] for row in table.select("sample_id", *table.columns[-3:]).rows()} == {
+        **{row[0]: ("keep", None, 0) for row in SAMPLES},
+        "b-0": ("weight", 3, 2),
+        "c-0": ("weight", 3, 1),
+        "y-0": (None, None, None),
+        "z-0": (None, None, None),
+    }
+    assert table["sample_id"].to_list() == made.corpus["sample_id"].to_list()
+    # They are no scores.
+    assert scores_of(table.lazy()) == ["difficulty", "memorization", "num_copies"]
+
+
+def test_the_runs_that_choose_weights_are_the_retrained_ones_of_live_arms() -> None:
+    live = {"rule": "live", "fraction": 0.25, "weight": 0.5}
+    arms = {
+        "none": {"rule": "none"}, "live": live, "by-chance": {"rule": "shuffled", "of": "live"},
+        "planned": live, "paper": {"rule": "none"},
+    }  # fmt: skip
+    base = params_of().model_dump(mode="json")
+    params = params_with(
+        intervene=base["intervene"] | {"arms": arms, "curated_arm": "none", "recommend": None},
+        retrain=base["retrain"] | {"arms": ["none", "live", "by-chance"], "seeds": [1, 2]},
+    )
+    assert revising_seeds(params) == {
+        "none": (), "live": (1, 2), "by-chance": (1, 2), "planned": (), "paper": ()
+    }  # fmt: skip
 
 
 def test_hotspots_come_first_then_by_score_then_the_easier_and_no_canary_is_listed() -> None:

@@ -153,7 +153,7 @@ def test_the_stage_writes_and_logs_its_files(workspace: FakeRun) -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_one_flat_table_holds_every_row_of_the_corpus_with_all_that_is_known_of_it() -> None:
-    sample_table.write_samples(params_of().intervene.arms)
+    sample_table.write_samples(sample_table.revising_seeds(params_of()))
     samples = pl.read_parquet(paths.SAMPLES)
     assert not [name for name in samples.columns if name.endswith("_right")]
     assert samples["sample_id"].equals(tables.read("corpus")["sample_id"])

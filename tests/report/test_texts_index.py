@@ -29,7 +29,7 @@ def test_the_first_are_those_of_a_stable_sort(column: list[float], number: int, 
 def write_samples(path: Path, text: str) -> pl.LazyFrame:
     made = tables_of(text=text)
     joined = {name: getattr(made, name).lazy() for name in JOINED}
-    sample_table(joined, {"none": made.plans["none"].lazy()}).sink_parquet(path)
+    sample_table(joined, {"none": made.plans["none"].lazy()}, {}).sink_parquet(path)
     return pl.scan_parquet(path)
 
 

@@ -38,6 +38,7 @@
         curve: columns.curve[i], jitter: columns.jitter[i],
         scores: Object.fromEntries(words.scores.map(({ name }) => [name, columns.scores[name][i]])),
         actions: Object.fromEntries(words.arms.map(({ name }) => [name, words.actions[columns.actions[name][i]]])),
+        revised: Object.fromEntries(Object.entries(columns.revised).map(([name, known]) => [name, known[i]])),
       };
     }
     const rows = Array.from({ length: size }, (_, i) => row(i));
@@ -247,6 +248,8 @@
     return isAbove ? "No memorized span is known in this text." : "Below the threshold: memorized spans are not looked for.";
   };
 
+  const inRuns = (revised, runs) => (revised && revised[1] ? `, first in pass ${revised[0]}, in ${revised[1]} of ${runs} run${runs === 1 ? "" : "s"}` : "");
+
   async function open(key) {
     const row = await texts.open(key);
     state.opened = key;
@@ -266,7 +269,7 @@
       curve(row.curve) || "",
       listed([
         ["Exact copies, itself included", counted(row.copies)], ["Cause", row.cause], ["Remedy", words.remedies[row.cause] || "-"],
-        ...words.arms.map(({ name }) => [`Arm ${name}`, row.actions[name] || "-"]),
+        ...words.arms.map(({ name, runs }) => [`Arm ${name}`, (row.actions[name] || "-") + inRuns(row.revised[name], runs)]),
       ]),
       element("details", {}, element("summary", {}, "All scores and ids"),
         listed([...words.scores.map(({ name }) => [name, number(row.scores[name])]), ["Ids", copies]])));
@@ -312,7 +315,7 @@
   function record(row) {
     return JSON.stringify({
       sample_ids: row.ids, text: row.text, source: row.source, cause: row.cause,
-      quadrant: words.quadrants[row.quadrant], scores: row.scores, actions: row.actions,
+      quadrant: words.quadrants[row.quadrant], scores: row.scores, actions: row.actions, revised: row.revised,
     });
   }
 
