@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -191,19 +192,26 @@ def report_of(tables: ReportTables, params: Params) -> dict[str, Any]:
     return to_json(build.build_report(tables, params))
 
 
-def page_of(tables: ReportTables, params: Params) -> str:
-    """The HTML page."""
+Revised = Mapping[str, Sequence[pl.LazyFrame]]
+
+
+def page_of(tables: ReportTables, params: Params, revised: Revised | None = None) -> str:
+    """The HTML page; ``revised``: what the runs of some arms did, as ``revised_by`` returns it."""
     report = build.build_report(tables, params)
-    return page.render_html(report, Pictures(), page_data_of(tables, params))
+    return page.render_html(report, Pictures(), page_data_of(tables, params, revised or {}))
 
 
-def page_data_of(tables: ReportTables, params: Params) -> PageData:
+def page_data_of(
+    tables: ReportTables, params: Params, revised: Revised = MappingProxyType({})
+) -> PageData:
     """What the map and the table of texts on the page are made of; every loss curve is 3, 1."""
     frame = build.page_frame(build.build_report(tables, params), params)
+    num_runs = {arm: len(runs) for arm, runs in revised.items()}
+    frame = replace(frame, arms={**frame.arms, **num_runs})
     joined = {name: getattr(tables, name).lazy() for name in sample_table.JOINED}
     plans = {arm: tables.plans.get(arm, tables.plans["none"]).lazy() for arm in frame.arms}
     return page_data.page_data(
-        sample_table.sample_table(joined, plans, {}),
+        sample_table.sample_table(joined, plans, revised),
         frame,
         lambda ids: pl.DataFrame({"sample_id": ids, "curve": [[3.0, 1.0]] * len(ids)}),
     )

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from gdc.curation.listed import listed_plan, read_listed
 from gdc.schema import SPANS
-from tests.report.builders import EVIL, SAMPLES, page_of, params_of, tables_of
+from tests.report.builders import EVIL, SAMPLES, page_of, params_of, revised_by, tables_of
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, PROGRAMS)), None)
@@ -52,7 +52,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = pl.lit(f"<svg onload=alert(1)>{EVIL}:") + pl.col("sample_id")
     path = tmp_path_factory.mktemp("page") / "report.html"
     corpus = tables.corpus.with_columns(source=source)
-    path.write_text(page_of(replace(tables, corpus=corpus, spans=spans), params_of()), "utf-8")
+    shown = replace(tables, corpus=corpus, spans=spans)
+    runs = {"none": revised_by({"e-0": 4}, {"e-0": 3}, {})}
+    path.write_text(page_of(shown, params_of(), runs), "utf-8")
     return path
 
 
@@ -160,6 +162,7 @@ def test_an_opened_text_shows_its_span_curve_cause_and_actions(opened: Page) -> 
     shown = opened.inner_text("#opened dl >> nth=0")
     assert "secret" in shown
     assert "Arm paper" in shown
+    assert "weight, first in pass 3, in 2 of 3 runs" in shown
     assert opened.evaluate("document.activeElement.id") == "opened"
 
 
