@@ -52,7 +52,8 @@ def contents_of(rows: pl.DataFrame) -> pl.DataFrame:
 
 def beginning(text: pl.Expr) -> pl.Expr:
     """The first characters of a text: alike in copies, near copies, licences and templates."""
-    return text.str.head(_BEGINNING)
+    # `head` alone keeps the whole text in memory.
+    return pl.concat_str(text.str.head(_BEGINNING), pl.lit(""))
 
 
 def samples_from(rows: pl.DataFrame, *, max_samples: int | None, seed: int) -> pl.DataFrame:

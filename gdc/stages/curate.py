@@ -15,7 +15,7 @@ def main() -> None:
     choice = files.read_as(CuratedChoice, paths.CHOICE)
     with tracking.stage_run("curate", {"arm": choice.arm, "is_shown": choice.is_shown}) as stage:
         curated = curate(
-            tables.scan("corpus"),
+            tables.scan_chunks("corpus"),
             tables.scan("keys"),
             tables.scan("quadrants"),
             tables.scan_plan(choice.arm),

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from polars.io.plugins import register_io_source
 
 from gdc.config import BASE
 from gdc.errors import DataError, SchemaError
@@ -111,7 +112,7 @@ class TableChunks:
 
     path: Path
     columns: Sequence[str]
-    where: pl.Expr = field(default_factory=lambda: pl.lit(value=True))
+    where: pl.Expr | None = None
     remedy: str = RUN
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
@@ -120,13 +121,18 @@ class TableChunks:
         Raises:
             DataError: The file is damaged.
         """
-        needed = list(dict.fromkeys([*self.columns, *self.where.meta.root_names()]))
+        asked = [] if self.where is None else self.where.meta.root_names()
+        needed = list(dict.fromkeys([*self.columns, *asked]))
         with naming_file(self.path, self.remedy), pq.ParquetFile(self.path) as file:
             for group in range(file.num_row_groups):
                 num_rows = _rows_of_chunk(file.metadata.row_group(group))
                 for batch in file.iter_batches(num_rows, row_groups=[group], columns=needed):
-                    table = pl.DataFrame(pa.Table.from_batches([batch]))
-                    yield table.filter(self.where).select(self.columns)
+                    table = pa.Table.from_batches([batch])
+                    if self.where is not None:
+                        # What polars filters keeps the texts that it leaves out in memory.
+                        is_kept = pl.DataFrame(table).select(self.where).to_series()
+                        table = table.filter(is_kept.to_arrow())
+                    yield pl.DataFrame(table.select(self.columns))
 
 
 def _rows_of_chunk(group: pq.RowGroupMetaData) -> int:
@@ -145,7 +151,21 @@ def chunks(name: str, columns: Sequence[str], where: pl.Expr | None = None) -> T
     """
     scan(name)
     path, _ = TABLES[name]
-    return TableChunks(path, columns) if where is None else TableChunks(path, columns, where)
+    return TableChunks(path, columns, where)
+
+
+def scan_chunks(name: str) -> pl.LazyFrame:
+    """As ``scan``, a chunk at a time: polars' own reader decodes several row groups ahead."""
+    path, schema = TABLES[name]
+    scan(name)
+
+    def read(
+        columns: list[str] | None, where: pl.Expr | None, num_rows: int | None, _: int | None
+    ) -> Iterator[pl.DataFrame]:
+        assert num_rows is None, num_rows  # noqa: S101 - nobody asks for the first rows
+        return iter(TableChunks(path, columns or schema.names(), where))
+
+    return register_io_source(read, schema=schema)
 
 
 def write_chunks(name: str, tables: Iterable[pl.DataFrame]) -> None:

@@ -134,6 +134,19 @@ def test_a_damaged_table_is_refused(damage: Callable[[bytes], bytes]) -> None:
         tables.read("corpus")
 
 
+def test_a_scan_by_chunks_has_the_rows_of_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_CHUNK_BYTES", 1)
+    corpus = table_of(CORPUS)
+    tables.write_chunks("corpus", [corpus, corpus[:1]])
+    is_asked = (pl.col("split") == corpus["split"][0]) | (pl.col("split") == "none")
+    for scan in (tables.scan, tables.scan_chunks):
+        assert_frame_equal(scan("corpus").collect(), pl.concat([corpus, corpus[:1]]))
+        asked = scan("corpus").filter(is_asked).select("text")
+        kept = pl.concat([corpus, corpus[:1]]).filter(is_asked).select("text")
+        assert_frame_equal(asked.collect(engine="streaming"), kept)
+        assert scan("corpus").select(pl.len()).collect().item() == corpus.height + 1
+
+
 def test_a_table_without_a_column_is_neither_read_nor_written() -> None:
     path, schema = tables.TABLES["corpus"]
     lacking = table_of(schema).drop("split")
