@@ -55,6 +55,14 @@ def preset_text(name: str) -> str:
     return (resources.files("gdc") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+def num_bytes_held(texts: pl.Series) -> int:
+    """What texts keep in memory, also of others that they were parts of or stood beside."""
+    return sum(
+        chunk.to_arrow(compat_level=pl.CompatLevel.newest()).get_total_buffer_size()
+        for chunk in texts.get_chunks()
+    )
+
+
 def rows_of(texts: Sequence[str]) -> pl.DataFrame:
     """A SOURCE_ROWS table."""
     rows = [(text, f"test:{i}") for i, text in enumerate(texts)]

@@ -33,7 +33,7 @@ def write_samples(arms: Mapping[str, Sequence[int]]) -> None:
     Args:
         arms: As ``revising_seeds`` returns; their plans and weights lie in the folder.
     """
-    joined = {name: tables.scan(name) for name in JOINED}
+    joined = {name: tables.scan(name) for name in JOINED} | {"corpus": tables.scan_chunks("corpus")}
     plans = {arm: tables.scan_plan(arm) for arm in arms}
     revised = {
         arm: [tables.scan_revised_weights(arm, seed) for seed in seeds]

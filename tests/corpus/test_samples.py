@@ -27,7 +27,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.schema import CANARIES, CORPUS
 from gdc.stages import ingest, manifest
 from gdc.workspace import files, paths, tables
-from tests.builders import params_with, rows_of
+from tests.builders import num_bytes_held, params_with, rows_of
 
 NO_CANARIES = pl.DataFrame(schema=CANARIES)
 
@@ -102,6 +102,12 @@ def test_a_text_with_too_many_copies_to_fit_keeps_no_other_out() -> None:
     for seed in range(5):
         kept = samples_from(rows_of(texts), max_samples=20, seed=seed)
         assert sorted(kept["text"]) == sorted(texts[30:])
+
+
+def test_a_beginning_does_not_keep_the_rest_of_its_text_in_memory() -> None:
+    texts = pl.DataFrame({"text": ["x" * 1000]})
+    assert num_bytes_held(texts["text"]) > 1000
+    assert num_bytes_held(texts.select(beginning(pl.col("text"))).to_series()) < 100
 
 
 def test_texts_that_begin_alike_are_kept_or_left_out_together() -> None:

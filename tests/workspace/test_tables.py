@@ -20,6 +20,7 @@ from gdc.schema import (
 )
 from gdc.stages import runner
 from gdc.workspace import paths, tables
+from tests.builders import num_bytes_held
 from tests.workspace.builders import all_files, damage, table_of
 
 
@@ -145,6 +146,15 @@ def test_a_scan_by_chunks_has_the_rows_of_a_scan(monkeypatch: pytest.MonkeyPatch
         kept = pl.concat([corpus, corpus[:1]]).filter(is_asked).select("text")
         assert_frame_equal(asked.collect(engine="streaming"), kept)
         assert scan("corpus").select(pl.len()).collect().item() == corpus.height + 1
+
+
+def test_chunks_keep_no_text_of_rows_that_are_left_out() -> None:
+    long, short = "x" * 1000, "y" * 100
+    rows = table_of(CORPUS).with_columns(text=pl.Series([long, short]), split=pl.Series(["a", "b"]))
+    tables.write_chunks("corpus", [rows])
+    (chunk,) = tables.chunks("corpus", ["text"], pl.col("split") == "b")
+    assert chunk["text"].to_list() == [short]
+    assert num_bytes_held(chunk["text"]) < 200
 
 
 def test_a_table_without_a_column_is_neither_read_nor_written() -> None:
