@@ -46,7 +46,17 @@ from gdc.corpus.samples import build_corpus, contents_of, samples_from
 from gdc.corpus.sources import read_source
 from gdc.corpus.tokenizer import train_tokenizer
 from gdc.curation import plans
-from gdc.schema import CANARIES, CORPUS, CURATED, HALVES, MASKED, PLAN, REFERENCE_LOSS, TRACE_INDEX
+from gdc.schema import (
+    CANARIES,
+    CORPUS,
+    CURATED,
+    HALVES,
+    MASKED,
+    PLAN,
+    QUADRANT_TABLE,
+    REFERENCE_LOSS,
+    TRACE_INDEX,
+)
 from gdc.scores import STREAMED
 from gdc.statistics import markdown
 from gdc.workspace import files, tables
@@ -120,9 +130,8 @@ def of_losses(folder: Path, params: Params, num_references: int) -> dict[str, fl
     enabled = tuple(name for name in params.score.enabled if name in STREAMED)
     rules = score_rules(epsilon=QUANTILE, enabled=enabled)
     seconds = timed(lambda: map_trace(trace, out, rules, PARTITION))
-    scored = pl.read_parquet(out / "scores.parquet").with_columns(
-        pl.read_parquet(out / "quadrants.parquet")["quadrant"]
-    )
+    scored = pl.read_parquet(out / "scores.parquet")
+    mapped = scored.select("sample_id", "quadrant", stability=pl.lit(None, pl.Float64))
     arm: Any = next(arm for arm in params.intervene.arms.values() if arm.rule == "quadrants")
     plan = plans.make_plan(arm, scored.lazy(), seed=0).collect()
     losses = (trace / "train").glob("loss_*.parquet")
@@ -133,7 +142,7 @@ def of_losses(folder: Path, params: Params, num_references: int) -> dict[str, fl
         "loss": bytes_of(*losses) / (NUM_SAMPLES * NUM_CHECKPOINTS * FLOAT_BYTES),
         "index": bytes_of(trace / "train" / "index.parquet") / NUM_SAMPLES,
         "scores": bytes_of(out / "scores.parquet") / NUM_SAMPLES,
-        "quadrants": bytes_of(out / "quadrants.parquet") / NUM_SAMPLES,
+        "quadrants": size_of(folder, mapped, QUADRANT_TABLE) / NUM_SAMPLES,
         "plan": size_of(folder, plan, PLAN) / NUM_SAMPLES,
         "reference": size_of(folder, of_model, REFERENCE_LOSS) / NUM_SAMPLES,
         "halves": size_of(folder, halves, HALVES) / NUM_SAMPLES,

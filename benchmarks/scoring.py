@@ -76,7 +76,7 @@ def difficulty_memorization_quadrants(trace: TraceScan, **rules: object) -> pl.D
     """Three columns in memory."""
     scores, _ = scan_scores(trace, score_rules(**rules))
     points = scores.select("difficulty", "memorization").collect(engine="streaming")
-    _, summary = quadrants.scan_partition(points.lazy().with_row_index("sample_id"), PARTITION)
+    summary = quadrants.summarize(points, PARTITION, trace.samples.select("sample_id"))
     quadrant = quadrants.quadrant(PARTITION.axis, summary.thresholds)
     return points.lazy().with_columns(quadrant=quadrant).collect(engine="streaming")
 
@@ -120,19 +120,18 @@ def computed(trace: TraceScan) -> None:
 
 
 def unchecked_files(trace: TraceScan) -> None:
-    """The limit of `gdc map`: its tables, with thresholds that are given and nothing checked."""
+    """The limit of `gdc map`: its table, with thresholds that are given and nothing checked."""
     folder = FOLDER / "unchecked"
     folder.mkdir(exist_ok=True)
     scores, _ = scan_scores(trace, score_rules())
-    scores.sink_parquet(folder / "scores.parquet", compression="zstd", compression_level=1)
-    written = pl.scan_parquet(folder / "scores.parquet")
-    quadrants.mapped(written, PARTITION.axis, (2.0, 0.1)).sink_parquet(
-        folder / "quadrants.parquet", compression="zstd", compression_level=1
+    quadrant = quadrants.quadrant(PARTITION.axis, (2.0, 0.1))
+    scores.with_columns(quadrant=quadrant).sink_parquet(
+        folder / "scores.parquet", compression="zstd", compression_level=1
     )
 
 
 def files(_: TraceScan) -> None:
-    """The command `gdc map`: scores and quadrants with their ids, written."""
+    """The command `gdc map`: scores and quadrants with the ids, written."""
     map_trace(FOLDER / "trace", FOLDER / "map", score_rules(epsilon=QUANTILE), PARTITION)
 
 

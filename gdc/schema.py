@@ -137,7 +137,7 @@ REFERENCES: Final = pl.Schema(
 )
 
 # SCORES is followed by one Float64 column for every enabled score of the registry, then by `cause`
-# and `duplicate_ids` of gdc.mapping.causes.
+# and `duplicate_ids` of gdc.mapping.causes, and in what `gdc map` writes by `quadrant`.
 SCORES: Final = pl.Schema(
     {
         "sample_id": pl.String,

@@ -128,7 +128,7 @@ def test_a_trace_is_opened_and_mapped_by_plain_arguments(
     mapped = gdc.map_trace(folder, tmp_path / "map", params, mode="online").collect()
     assert mapped["sample_id"].to_list() == list(curves)
     assert mapped["difficulty"].to_list() == [3.0 + i for i in range(8)]
-    written = pl.read_parquet(tmp_path / "map/quadrants.parquet")
+    written = pl.read_parquet(tmp_path / "map/scores.parquet")
     assert mapped["quadrant"].to_list() == written["quadrant"].to_list()
 
 

@@ -178,7 +178,7 @@ def profile(
     from gdc.commands import profile
     from gdc.workspace import files, paths, tables
 
-    quadrants = None if map_folder is None else map_folder / "quadrants.parquet"
+    quadrants = None if map_folder is None else map_folder / "scores.parquet"
     if trace is None:
         trace = paths.trace_path(files.load_params().train.seeds[0])
         usual = tables.TABLES["quadrants"][0]
@@ -199,9 +199,8 @@ def _show_map(summary: "QuadrantsSummary", out: Path, *, as_json: bool) -> None:
         typer.echo(f"{name:<18} {num_samples:,}")
     for warning in summary.warnings:
         typer.echo(warning)
-    for name in ("scores", "quadrants"):
-        path = out / name
-        typer.echo(f"{name:<13} {(path if path.is_dir() else out / f'{name}.parquet').resolve()}")
+    folder = out / "scores"
+    typer.echo(f"scores        {(folder if folder.is_dir() else out / 'scores.parquet').resolve()}")
 
 
 def _show_corpus_map(report: "MapReport", out: Path, limit: int, *, as_json: bool) -> None:

@@ -75,8 +75,8 @@ def map_trace(
 
     Args:
         trace: As for ``load_trace``.
-        out: Folder for ``scores`` and ``quadrants``, each as Parquet with a summary in JSON. Files
-            of these names that a former call wrote are replaced.
+        out: Folder for ``scores.parquet``, ``scores.json`` and ``quadrants.json``. Files of these
+            names that a former call wrote are replaced.
         params: Its ``score``, but for the enabled ones, and ``partition`` are used; None:
             params.yaml of the current folder, or preset docs where there is none.
         mode: Checkpoints read, ``online`` or ``probe``; None: as ``params`` says or, where the
@@ -98,11 +98,7 @@ def map_trace(
     request = mapping.Request(Path(trace), folder, mode=mode, scores=tuple(scores))
     rules = mapping.rules_of(request, params or project.params_or_preset("docs"))
     mapping.map_trace(request.trace, folder, *rules)
-    scored = scan_parquet(folder / "scores.parquet")
-    known = set(scored.collect_schema().names())
-    quadrants = scan_parquet(folder / "quadrants.parquet")
-    added = [name for name in quadrants.collect_schema().names() if name not in known]
-    return pl.concat([scored, quadrants.select(added)], how="horizontal")
+    return scan_parquet(folder / "scores.parquet")
 
 
 def audit_model(  # noqa: PLR0913 - the options of `gdc audit`

@@ -1,29 +1,40 @@
 """A trace folder, whoever wrote it -> scores and quadrants of its samples, which stay on disk."""
 
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import polars as pl
+
 from gdc import scores
 from gdc.config import AUTO, Params, PartitionConfig, ScoreConfig, Threshold
-from gdc.errors import ConfigError, DataError
+from gdc.errors import ConfigError, DataError, SchemaError
 from gdc.filesystem import durable, table_files
 from gdc.mapping import quadrants
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.recording.trace import Trace, TraceScan
-from gdc.schema import QUADRANT_TABLE, SCORES
+from gdc.schema import SCORES
+from gdc.statistics.streaming_quantile import Table
 from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_checks, traces
 
 # Of the scores that one run gives, the one with the best precision for the most memorized texts
 # (docs/results/leaderboard.md): taken where no canary can say which score is right.
 UNTESTED_AXIS: Final = "total_drop"
 OF_ALL_TRACES: Final = ("difficulty", "memorization", "first_learned")
-_TABLES: Final = ("scores", "quadrants")
+_WRITTEN: Final = ("scores.parquet", "scores.json", "quadrants.json")
+# Where former versions wrote the quadrants, now a column of the scores.
+FORMER: Final = "quadrants.parquet"
 # Of large tables: what more compression saves is a tenth at most.
 _ZSTD_LEVEL: Final = 1
+# As polars has it; said, so that it does not depend on the parts in which the scores were computed.
+_GROUP_ROWS: Final = 2**18
+# Scores are held where they are no more numbers than this, 4 GB; else they wait in a file.
+_MAX_HELD_NUMBERS: Final = 2**29
 _SHARD: Final = re.compile(r"(train|shard_\d+)\.parquet")
 
 
@@ -138,13 +149,31 @@ def require_none(options: Mapping[str, object]) -> None:
         )
 
 
+def read_mapped(path: Path, schema: pl.Schema) -> pl.DataFrame:
+    """Read a table with a column ``quadrant``: what ``gdc map`` or stage partition wrote.
+
+    Args:
+        path: Of the file.
+        schema: The columns that it begins with.
+
+    Raises:
+        SchemaError: It is missing or has other columns.
+        DataError: It is damaged.
+    """
+    remedy = "Make it: gdc map."
+    table = tables.read_table(path, schema, remedy)
+    if table.schema.get("quadrant") != pl.String:
+        raise SchemaError(f"{path}: expected a column quadrant of strings, got none. {remedy}")
+    return table
+
+
 def map_trace(
     trace: Path, out: Path, score: ScoreConfig, partition: PartitionConfig
 ) -> QuadrantsSummary:
-    """Write ``scores`` and ``quadrants`` of a trace, each as Parquet with a summary in JSON.
+    """Write ``scores.parquet`` of a trace, with the quadrant in its last column, and two summaries.
 
     Memory holds a block of samples at a time, about a fiftieth of the losses that epsilon is a
-    quantile of, and what ``quadrants.scan_partition`` holds.
+    quantile of, and the scores: up to 4 GB, and of more difficulty and the axis alone, up to 2 GB.
 
     Args:
         trace: Folder with ``checkpoints.parquet``, ``train/index.parquet`` and a loss file for each
@@ -162,24 +191,20 @@ def map_trace(
             id stands in two rows, or a number cannot be.
         SchemaError: A file is missing or has other columns or rows.
     """
-    names = [f"{table}.{ending}" for table in _TABLES for ending in ("parquet", "json")]
-    outputs.require_free(out, names, {"the trace": trace})
+    outputs.require_free(out, _WRITTEN, {"the trace": trace})
     with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
-        for shard in traces.shard_folders(trace):
+        shards = traces.shard_folders(trace)
+        for shard in shards:
             trace_checks.require_losses(shard, scan, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
-        outputs.claim(out, names)
-        tables.sink_table(out / "scores.parquet", table, SCORES, _ZSTD_LEVEL)
-    written = table_files.scan_parquet(out / "scores.parquet")
-    num_checkpoints = len(scan.columns(score.mode))
-    files.write_json(
-        out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints).to_json()
-    )
-    name = str(out / "scores.parquet")
-    mapped, summary = quadrants.scan_partition(written, partition, name)
-    tables.sink_table(out / "quadrants.parquet", mapped, QUADRANT_TABLE, _ZSTD_LEVEL)
-    files.write_json(out / "quadrants.json", summary.to_json())
+        outputs.claim(out, _WRITTEN)
+        with _folder_of_parts(out) as parts:
+            kept = _kept(table.drop("sample_id"), scan.num_samples, parts / "all.parquet")
+            summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
+            _sink(out / "scores.parquet", shards, kept, summary)
+            _write_summaries(out, kept, (score, epsilon, scan), summary)
+    outputs.drop_former(out, FORMER)
     return summary
 
 
@@ -188,35 +213,70 @@ def map_on_cluster(
 ) -> QuadrantsSummary:
     """``map_trace`` on the Ray cluster that is connected, a worker for each shard of the trace.
 
-    All of them see both folders under these names. ``scores/`` and ``quadrants/`` hold one file a
-    shard, of its name. What needs all losses, a quantile of them, is read here.
+    All of them see both folders under these names. ``scores/`` holds one file a shard, of its name.
+    What needs all losses, a quantile of them, is read here.
     """
-    names = [f"{table}{ending}" for table in _TABLES for ending in ("", ".json")]
+    names = ["scores", *_WRITTEN[1:]]
     outputs.require_free(out, names, {"the trace": trace})
     trace, out = trace.absolute(), out.absolute()
-    for table in _TABLES:
-        _require_former_map(out / table)
+    _require_former_map(out / "scores")
     with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
         epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
     given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
     shards = traces.shard_folders(trace)
     outputs.claim(out, names)
-    with durable.new_folder(out / "scores") as folder:
-        ray_cluster.for_each(partial(_score_shard, trace, folder, given), shards)
-    scored = [out / "scores" / f"{shard.name}.parquet" for shard in shards]
-    written = table_files.scan_parquet(*scored)
-    num_checkpoints = len(scan.columns(score.mode))
-    files.write_json(
-        out / "scores.json", scores.summarize(written, score, epsilon, num_checkpoints).to_json()
-    )
-    _, summary = quadrants.scan_partition(written, partition, str(out / "scores"))
-    with durable.new_folder(out / "quadrants") as folder:
-        ray_cluster.for_each(
-            partial(_map_shard, folder, partition.axis, summary.thresholds), scored
-        )
-    files.write_json(out / "quadrants.json", summary.to_json())
+    with _folder_of_parts(out) as parts:
+        ray_cluster.for_each(partial(_score_shard, trace, parts, given), shards)
+        kept = table_files.scan_parquet(*(_named(parts, shard) for shard in shards))
+        summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
+        with durable.new_folder(out / "scores") as folder:
+            ray_cluster.for_each(partial(_map_shard, parts, folder, summary), shards)
+        _write_summaries(out, kept, (score, epsilon, scan), summary)
     return summary
+
+
+@contextmanager
+def _folder_of_parts(out: Path) -> Iterator[Path]:
+    """A folder for what is read again by and by; what a kill has left there goes."""
+    folder = out.absolute() / ".scores.parts.tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    durable.make_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept(table: pl.LazyFrame, num_samples: int, path: Path) -> Table:
+    """The rows of a table, computed once: in memory or, where they are too many, in a file."""
+    if num_samples * len(table.collect_schema()) <= _MAX_HELD_NUMBERS:
+        return table.collect(engine="streaming")
+    return table_files.sink_part(path, table)
+
+
+def _ids(shards: Sequence[Path]) -> pl.LazyFrame:
+    return table_files.scan_parquet(*(shard / "index.parquet" for shard in shards)).select(
+        "sample_id"
+    )
+
+
+def _sink(path: Path, shards: Sequence[Path], kept: Table, summary: QuadrantsSummary) -> None:
+    """Write the scores of the samples of some shards, with ids and quadrants."""
+    table = pl.concat([_ids(shards), kept.lazy()], how="horizontal").with_columns(
+        quadrant=quadrants.quadrant(summary.axis, summary.thresholds)
+    )
+    tables.sink_table(path, table, SCORES, _ZSTD_LEVEL, _GROUP_ROWS)
+
+
+def _write_summaries(
+    out: Path, kept: Table, of: tuple[ScoreConfig, float, TraceScan], summary: QuadrantsSummary
+) -> None:
+    """Write both summaries."""
+    score, epsilon, scan = of
+    found = scores.summarize(kept.lazy(), score, epsilon, len(scan.columns(score.mode)))
+    files.write_json(out / "scores.json", found.to_json())
+    files.write_json(out / "quadrants.json", summary.to_json())
 
 
 def _require_former_map(folder: Path) -> None:
@@ -243,14 +303,18 @@ def _open(trace: Path, score: ScoreConfig, partition: PartitionConfig) -> TraceS
     return scan
 
 
-def _score_shard(trace: Path, out: Path, score: ScoreConfig, shard: Path) -> None:
+def _score_shard(trace: Path, parts: Path, score: ScoreConfig, shard: Path) -> None:
     with tables.naming_damage(shard, remedy=traces.ANEW):
         scan = traces.scan(trace, score.mode, [shard])
         trace_checks.require_losses(shard, scan, score.mode)
         table, _ = scores.scan_scores(scan, score)
-        tables.sink_table(out / f"{shard.name}.parquet", table, SCORES, _ZSTD_LEVEL)
+        table_files.sink_part(_named(parts, shard), table.drop("sample_id"))
 
 
-def _map_shard(out: Path, axis: str, cuts: tuple[float, float], file: Path) -> None:
-    table = quadrants.mapped(table_files.scan_parquet(file), axis, cuts)
-    tables.sink_table(out / file.name, table, QUADRANT_TABLE, _ZSTD_LEVEL)
+def _map_shard(parts: Path, out: Path, summary: QuadrantsSummary, shard: Path) -> None:
+    kept = table_files.scan_parquet(_named(parts, shard))
+    _sink(_named(out, shard), [shard], kept, summary)
+
+
+def _named(folder: Path, shard: Path) -> Path:
+    return folder / f"{shard.name}.parquet"

@@ -9,7 +9,7 @@ import polars as pl
 
 from gdc import scores
 from gdc.commands import map_tokens
-from gdc.commands.map import OF_ALL_TRACES, UNTESTED_AXIS, choose_mode, require_axis
+from gdc.commands.map import FORMER, OF_ALL_TRACES, UNTESTED_AXIS, choose_mode, require_axis
 from gdc.commands.own_files import (
     OwnRows,
     naming_options,
@@ -31,13 +31,13 @@ from gdc.recording.trace import Trace
 from gdc.report import map_report
 from gdc.report.map_report import MapReport
 from gdc.report.tables import ReportTables
-from gdc.schema import FLAGGED, QUADRANT_TABLE, SCORES, SCORES_BY_RUN, SPANS, TURN_LOSSES
+from gdc.schema import FLAGGED, SCORES, SCORES_BY_RUN, SPANS, TURN_LOSSES
 from gdc.scores.calibrated import MIN_HELDOUT
 from gdc.workspace import files, outputs, project, tables, trace_checks, traces
 
 WRITTEN: Final = (
-    "scores.parquet", "scores.json", "quadrants.parquet", "quadrants.json", "samples.parquet",
-    "spans.parquet", "turns.parquet", "report.json", "report.html",
+    "scores.parquet", "scores.json", "quadrants.json", "samples.parquet", "spans.parquet",
+    "turns.parquet", "report.json", "report.html",
 )  # fmt: skip
 _ALWAYS: Final = (
     "total_drop", "std", "iqr", "final_loss", "initial_loss", "mean_loss", "min_loss", "zlib",
@@ -208,8 +208,9 @@ def _measure(
 
 def _write(found: ReportTables, turns: pl.DataFrame, out: Path) -> None:
     outputs.claim(out, WRITTEN)
-    tables.write_table(out / "scores.parquet", found.scores, SCORES)
-    tables.write_table(out / "quadrants.parquet", found.quadrants, QUADRANT_TABLE)
+    mapped = found.scores.with_columns(found.quadrants["quadrant"])
+    tables.write_table(out / "scores.parquet", mapped, SCORES)
+    outputs.drop_former(out, FORMER)
     tables.write_table(out / "spans.parquet", found.spans, SPANS)
     tables.write_table(out / "turns.parquet", turns, TURN_LOSSES)
     files.write_json(out / "scores.json", found.scores_summary.to_json())

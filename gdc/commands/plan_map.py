@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
+from gdc.commands.map import read_mapped
 from gdc.commands.own_files import naming_options
 from gdc.commands.plan import PlanSummary, count_reasons
 from gdc.config import (
@@ -32,7 +33,7 @@ from gdc.curation.token_masks import token_mask_plan
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import table_files
 from gdc.filesystem.path_checks import require_other_file
-from gdc.schema import QUADRANT_TABLE, SCORES, SPANS
+from gdc.schema import SCORES, SPANS
 from gdc.workspace import files, outputs, project, tables
 
 # The options that each rule reads; those that it needs end in !.
@@ -53,7 +54,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _OF_OUR_LOOP: Final = ("live", "dp-sgd")
 _ARM: Final[TypeAdapter[Arm]] = TypeAdapter(Arm)
-_READ: Final = ("scores.parquet", "quadrants.parquet", "samples.parquet", "spans.parquet")
+_READ: Final = ("scores.parquet", "samples.parquet", "spans.parquet")
 _MAP_AGAIN: Final = "Map it with its texts: gdc map TRACE --corpus FILE."
 
 
@@ -93,9 +94,7 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
     _require_options(request)
     require_other_file(out, [folder / name for name in _READ])
     outputs.require_free_files({"--out": out})
-    scores = tables.read_table(folder / "scores.parquet", SCORES, "Make it: gdc map.")
-    quadrants = tables.read_table(folder / "quadrants.parquet", QUADRANT_TABLE, "Make it: gdc map.")
-    scored = scores.join(quadrants, on="sample_id", how="left", maintain_order="left")
+    scored = read_mapped(folder / "scores.parquet", SCORES)
     params = project.params_or_preset("docs")
     texts = _MapTexts(folder, params)
     plan = _plan(request, scored, texts, params).collect()
@@ -249,7 +248,6 @@ def _arm(request: Request, scored: pl.DataFrame, folder: Path, params: Params) -
 
 def _score(request: Request, scored: pl.DataFrame, folder: Path) -> str:
     known = [name for name, dtype in scored.schema.items() if dtype.is_float()]
-    known = [name for name in known if name != "stability"]
     score = request.score or str(files.read_json(folder / "quadrants.json")["axis"])
     if score not in known:
         raise ConfigError(

@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import polars as pl
+
+from gdc.commands.map import read_mapped
 from gdc.errors import ConfigError
 from gdc.filesystem import durable
 from gdc.filesystem.json_values import JsonObject
 from gdc.mapping.profile import ALL, Profile, profile_by_quadrant
 from gdc.recording.trace import Trace
 from gdc.report import plots
-from gdc.schema import QUADRANT_TABLE
 from gdc.statistics import wording
 from gdc.statistics.markdown import table
-from gdc.workspace import files, outputs, tables, traces
+from gdc.workspace import files, outputs, traces
 from gdc.workspace.panels import read_panel
 
 WRITTEN: Final = ("profile.json", "profile.png")
@@ -24,7 +26,8 @@ def run(trace: Path, quadrants: Path | None, out: Path) -> dict[str, Profile]:
 
     Args:
         trace: A trace folder, of the pipeline or of ``gdc.TraceRecorder``.
-        quadrants: ``quadrants.parquet`` of a map of its samples; None: there is none.
+        quadrants: A table with ``sample_id`` and ``quadrant``: ``scores.parquet`` of ``gdc map`` or
+            ``quadrants.parquet`` of the pipeline; None: there is none.
         out: Folder of the files.
 
     Returns:
@@ -85,7 +88,7 @@ def told(profiles: Mapping[str, Profile]) -> list[str]:
 def _quadrants(trace: Trace, path: Path | None) -> list[str | None] | None:
     if path is None:
         return None
-    mapped = tables.read_table(path, QUADRANT_TABLE, "Make it: gdc map.")
+    mapped = read_mapped(path, pl.Schema({"sample_id": pl.String()}))
     found = trace.index.join(mapped, on="sample_id", how="left", maintain_order="left")["quadrant"]
     if not found.count():
         raise ConfigError(

@@ -82,6 +82,12 @@ def write_parquet(path: Path, table: pl.DataFrame) -> None:
         )
 
 
+def sink_part(path: Path, table: pl.LazyFrame) -> pl.LazyFrame:
+    """Write a table that need not fit into memory, to be read again soon, and open it."""
+    table.sink_parquet(path, compression="uncompressed", statistics=False)
+    return scan_parquet(path)
+
+
 def checksum(path: Path) -> str:
     """BLAKE2b of a file, 32 hex digits."""
     require_file(path)

@@ -88,8 +88,12 @@ def partition(
 
     Source: arXiv:2509.00083, section on quadrants; it names no percentiles.
     """
-    scanned, summary = scan_partition(scores.lazy(), config)
-    quadrants = scanned.collect()
+    summary = summarize(scores, config, scores.lazy().select("sample_id"))
+    quadrants = scores.select(
+        "sample_id",
+        quadrant=quadrant(config.axis, summary.thresholds).cast(pl.String),
+        stability=pl.lit(None, pl.Float64),
+    )
     if by_run.is_empty():
         return quadrants, summary
     quadrants = (
@@ -103,26 +107,31 @@ def partition(
     return quadrants, replace(summary, num_unstable=num_unstable)
 
 
-def scan_partition(
-    scores: pl.LazyFrame, config: PartitionConfig, name: str = "data/scores.parquet"
-) -> tuple[pl.LazyFrame, QuadrantsSummary]:
-    """``partition`` of one run whose scores need not fit into memory.
+def summarize(
+    scores: Table,
+    config: PartitionConfig,
+    sample_ids: pl.LazyFrame,
+    name: str = "data/scores.parquet",
+) -> QuadrantsSummary:
+    """The thresholds of the map of one run, and what lies where.
 
-    Memory holds difficulty and the axis, 16 bytes of each sample; of more than 134 million samples
-    they are read a few times, a block at a time, and a conformal threshold alone holds the axis.
+    Memory holds difficulty and the axis of a table on disk, 16 bytes of each sample; of more than
+    134 million samples they are read a few times, a block at a time, and a conformal threshold
+    alone holds the axis.
 
     Args:
-        scores: As for ``partition``.
+        scores: With difficulty and the axis, of all samples.
         config: As for ``partition``.
+        sample_ids: Column ``sample_id``, in the same order.
         name: Of the table of scores, for messages.
 
-    Returns:
-        ``QUADRANT_TABLE`` in the row order of ``scores``, to be collected or written a block at a
-        time, and the summary.
+    Raises:
+        ConfigError: As ``partition``.
+        DataError: As ``partition``.
     """
     require_axis(scores, config)
     points = _read_points(scores, config.axis)
-    difficulty, memorization = _read_axes(scores, points, ("difficulty", config.axis), name)
+    difficulty, memorization = _read_axes(points, ("difficulty", config.axis), sample_ids, name)
     cuts = _cuts(points, config)
     hard, memorized = _is_high(config.axis, cuts)
     num_hard, num_memorized, num_noisy = (
@@ -133,7 +142,7 @@ def scan_partition(
         .collect(engine="streaming")
         .row(0)
     )
-    summary = QuadrantsSummary(
+    return QuadrantsSummary(
         axis=config.axis,
         difficulty_threshold=cuts[0],
         memorization_threshold=cuts[1],
@@ -149,29 +158,15 @@ def scan_partition(
             *_warnings(memorization, config.memorization, cuts[1], num_memorized),
         ),
     )
-    if isinstance(points, pl.DataFrame):
-        scores = pl.concat([scores.select("sample_id"), points.lazy()], how="horizontal")
-    return mapped(scores, config.axis, cuts), summary
 
 
-def _read_points(scores: pl.LazyFrame, axis: str) -> Table:
-    """Difficulty and the axis: in memory, or on disk where they are too many.
-
-    A table of their own, as the whole of a table whose columns lie side by side is read for any of
-    them.
-    """
+def _read_points(scores: Table, axis: str) -> Table:
+    """Difficulty and the axis: in memory, or on disk where they are too many."""
     points = scores.select(list(dict.fromkeys(("difficulty", axis))))
-    num_samples: int = scores.select(pl.len()).collect(engine="streaming").item()
+    if isinstance(points, pl.DataFrame):
+        return points
+    num_samples: int = points.select(pl.len()).collect(engine="streaming").item()
     return points if num_samples > _MAX_HELD_SAMPLES else points.collect(engine="streaming")
-
-
-def mapped(scores: pl.LazyFrame, axis: str, cuts: tuple[float, float]) -> pl.LazyFrame:
-    """``QUADRANT_TABLE`` of one run by thresholds on difficulty and ``axis``."""
-    return scores.select(
-        "sample_id",
-        quadrant=quadrant(axis, cuts).cast(pl.String),
-        stability=pl.lit(None, pl.Float64),
-    )
 
 
 def _cuts(scores: Table, config: PartitionConfig) -> tuple[float, float]:
@@ -181,7 +176,7 @@ def _cuts(scores: Table, config: PartitionConfig) -> tuple[float, float]:
     )
 
 
-def require_axis(scores: pl.LazyFrame, config: PartitionConfig) -> None:
+def require_axis(scores: Table, config: PartitionConfig) -> None:
     """Raise ``ConfigError`` unless ``config.axis`` is a score of the table."""
     known = [name for name, dtype in scores.collect_schema().items() if dtype.is_float()]
     if config.axis not in known:
@@ -267,7 +262,9 @@ class _Axis:
     most: float
 
 
-def _read_axes(scores: pl.LazyFrame, points: Table, axes: Sequence[str], name: str) -> list[_Axis]:
+def _read_axes(
+    points: Table, axes: Sequence[str], sample_ids: pl.LazyFrame, name: str
+) -> list[_Axis]:
     """Read the extent of the axes; refuse one that lacks values."""
     extents = chain.from_iterable(map(_extent_of, dict.fromkeys(axes)))
     seen = points.lazy().select(pl.len(), *extents)
@@ -275,7 +272,8 @@ def _read_axes(scores: pl.LazyFrame, points: Table, axes: Sequence[str], name: s
     for axis in axes:
         if found[f"{axis} missing"]:
             is_missing = pl.col(axis).is_null() | pl.col(axis).is_nan()
-            first = scores.filter(is_missing).select("sample_id").head(1).collect().item()
+            row = points.lazy().with_row_index().filter(is_missing).head(1).collect().row(0)[0]
+            first = sample_ids.slice(row, 1).collect().item()
             raise DataError(
                 f"{name}: {found[f'{axis} missing']} samples have no {axis}, first {first}. "
                 "Choose a score that all samples have."

@@ -125,6 +125,15 @@ def claim(out: Path, names: Iterable[str]) -> None:
     files.write_json(out / RESULTS, {"results": sorted(_claimed(out) | set(names))})
 
 
+def drop_former(out: Path, name: str) -> None:
+    """Remove a result that only former versions wrote, so that it is not taken for a new one.
+
+    A file that ``claim`` does not know stays.
+    """
+    if name in _claimed(out):
+        (out / name).unlink(missing_ok=True)
+
+
 def require_free_files(written: Mapping[str, Path]) -> None:
     """Refuse to replace files that ``claim_files`` does not know.
 

@@ -1,5 +1,6 @@
 """Tables of our schemas -> Parquet files of a workspace, and back."""
 
+import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -414,7 +415,8 @@ def sink_table(
 
     Args:
         path: Of the file.
-        table: What it is to hold.
+        table: What it is to hold. An Enum is written, and read again, as strings, of which each
+            is looked at once in place of in every row.
         schema: Its columns; others may follow.
         zstd_level: Of the compression; None: polars' own, which is smaller and slower than 1.
         group_rows: Rows in memory at a time; None: polars' own 262,144, many for rows with texts.
@@ -422,12 +424,21 @@ def sink_table(
     Raises:
         SchemaError: It has other columns.
     """
-    require(pl.DataFrame(schema=table.collect_schema()), schema, name=str(path))
+    found = pl.DataFrame(schema=table.collect_schema())
+    read = found.cast({pl.Enum: pl.String})
+    require(read, schema, name=str(path))
     with new_file(path) as temporary:
         table.sink_parquet(
             temporary,
+            metadata=None if found.schema == read.schema else _arrow_schema(read),
             compression="zstd",
             compression_level=zstd_level,
             statistics=True,
             row_group_size=group_rows,
         )
+
+
+def _arrow_schema(table: pl.DataFrame) -> dict[str, str]:
+    """What a Parquet file says of the types of its columns besides what Parquet has a word for."""
+    schema = base64.b64encode(to_arrow(table).schema.serialize().to_pybytes()).decode()
+    return {"ARROW:schema": schema}

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from gdc.cli import app
+from gdc.commands import map as mapping
 from gdc.commands.map import UNTESTED_AXIS, map_on_cluster, map_trace
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.mapping import quadrants
 from gdc.mapping.quadrants import partition
 from gdc.recording.trace import Trace
-from gdc.schema import SCORES_BY_RUN
+from gdc.schema import SCORES, SCORES_BY_RUN
 from gdc.scores import STREAMED, score_samples
 from gdc.workspace import files, outputs, paths, ray_cluster, trace_checks, traces
 from tests.builders import params_with, trace_of, write_trace
@@ -52,36 +54,77 @@ def random_trace(num_samples: int) -> Trace:
 def test_a_known_map() -> None:
     trace = trace_of({"b": [4.0, 2.0, 0.5, 1.5], "a": [2.0, 0.5, 0.5, 0.5]})
     summary = map_trace(written(trace), OUT, rules(), cuts(absolute(3.0), absolute(0.1)))
-    assert pl.read_parquet(OUT / "scores.parquet").rows() == [
-        ("b", 4.0, 1 / 3, 2.0, False),
-        ("a", 2.0, 0.0, 1.0, False),
+    mapped = pl.read_parquet(OUT / "scores.parquet")
+    assert mapped.rows() == [
+        ("b", 4.0, 1 / 3, 2.0, False, "noisy-outlier"),
+        ("a", 2.0, 0.0, 1.0, False, "stable-easy"),
     ]
-    assert pl.read_parquet(OUT / "quadrants.parquet").rows() == [
-        ("b", "noisy-outlier", None),
-        ("a", "stable-easy", None),
-    ]
+    assert mapped.schema == pl.Schema({**SCORES, "quadrant": pl.String()})
     assert summary.to_json() == files.read_json(OUT / "quadrants.json")
     assert files.read_json(OUT / "scores.json")["num_samples"] == 2
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "num_held"), [(absolute(1.5), 2**27), (quantile(0.3), 2**27), (quantile(0.3), 0)]
+    ("epsilon", "num_held"), [(absolute(1.5), 2**29), (quantile(0.3), 2**29), (quantile(0.3), 0)]
 )
 def test_a_map_from_disk_is_that_of_the_pipeline(
     epsilon: dict[str, object], num_held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Enough samples for several blocks; whether or not the axes are held."""
+    """Enough samples for several blocks; whether or not scores and axes are held."""
     monkeypatch.setattr(quadrants, "_MAX_HELD_SAMPLES", num_held)
+    monkeypatch.setattr(mapping, "_MAX_HELD_NUMBERS", num_held)
     trace = random_trace(20_000)
     score = rules(enabled=STREAMED, epsilon=epsilon, num_early=2)
     split = cuts(quantile(0.5), quantile(0.9))
     summary = map_trace(written(trace), OUT, score, split)
     scored = score_samples([trace], [trace.index.select("sample_id")], score, seed=0)
-    assert_frame_equal(pl.read_parquet(OUT / "scores.parquet"), scored.samples, check_exact=True)
     assert files.read_json(OUT / "scores.json") == scored.summary.to_json()
     table, expected = partition(scored.samples, pl.DataFrame(schema=SCORES_BY_RUN), split)
-    assert_frame_equal(pl.read_parquet(OUT / "quadrants.parquet"), table)
+    both = scored.samples.with_columns(table["quadrant"])
+    assert_frame_equal(pl.read_parquet(OUT / "scores.parquet"), both, check_exact=True)
     assert summary == expected
+    assert sorted(path.name for path in OUT.iterdir()) == [
+        outputs.RESULTS, "quadrants.json", "scores.json", "scores.parquet",
+    ]  # fmt: skip
+
+
+def test_a_map_has_the_same_bytes_whatever_the_threads_and_wherever_scores_wait(
+    tmp_path: Path,
+) -> None:
+    """Enough samples for several row groups."""
+    folder = written(random_trace(300_000))
+    program = f"""
+from pathlib import Path
+from gdc.commands import map
+from tests.mapping.builders import config, quantile
+from tests.scores.builders import config as rules
+
+for name, num_held in (("memory", 2**29), ("file", 0)):
+    map._MAX_HELD_NUMBERS = num_held
+    out = Path("{tmp_path}", name + "THREADS")
+    map.map_trace(
+        Path("{folder.absolute()}"), out, rules(enabled=("std",), epsilon=quantile(0.3)),
+        config(quantile(0.5), quantile(0.9), axis="std"),
+    )
+"""
+    for threads in ("1", "2", "5"):
+        subprocess.run(
+            [sys.executable, "-c", program.replace("THREADS", threads)],
+            check=True, timeout=300, env={**os.environ, "POLARS_MAX_THREADS": threads},
+        )  # fmt: skip
+    for name in ("scores.parquet", "scores.json", "quadrants.json"):
+        found = {path.read_bytes() for path in tmp_path.glob(f"*[125]/{name}")}
+        assert len(found) == 1, name
+
+
+def test_quadrants_of_a_former_map_do_not_stay_beside_a_new_one() -> None:
+    folder, split = written(trace_of({"a": [1.0, 2.0]})), cuts(absolute(1.0), absolute(0.1))
+    for is_ours in (False, True):
+        OUT.mkdir(exist_ok=True)
+        (OUT / "quadrants.parquet").write_text("former")
+        outputs.claim(OUT, ["quadrants.parquet"] if is_ours else [])
+        map_trace(folder, OUT, rules(), split)
+        assert (OUT / "quadrants.parquet").exists() is not is_ours
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "quadrants.json"])
@@ -100,19 +143,17 @@ def test_a_map_replaces_no_file_of_the_user_and_what_a_map_has_written(name: str
     assert (OUT / name).read_bytes() == first
 
 
-@pytest.mark.parametrize("table", ["scores", "quadrants"])
-def test_a_map_on_a_cluster_replaces_no_folder_of_the_user(table: str) -> None:
+def test_a_map_on_a_cluster_replaces_no_folder_of_the_user() -> None:
     folder = written(trace_of({"a": [1.0, 2.0]}))
-    (OUT / table).mkdir(parents=True)
-    (OUT / table / "train.parquet").write_bytes(b"of a former map")
-    (OUT / table / "mine.parquet").write_bytes(b"mine")
-    refusal = pytest.raises(ConfigError, match=rf"got {table}, which was not written there")
-    with refusal:
+    (OUT / "scores").mkdir(parents=True)
+    (OUT / "scores/train.parquet").write_bytes(b"of a former map")
+    (OUT / "scores/mine.parquet").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=r"got scores, which was not written there"):
         map_on_cluster(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
-    outputs.claim(OUT, [table])
-    with pytest.raises(ConfigError, match=rf"--out .*no folder {table}, .* got one with mine"):
+    outputs.claim(OUT, ["scores"])
+    with pytest.raises(ConfigError, match=r"--out .*no folder scores, .* got one with mine"):
         map_on_cluster(folder, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
-    assert len(list((OUT / table).iterdir())) == 2
+    assert len(list((OUT / "scores").iterdir())) == 2
 
 
 @pytest.mark.slow
@@ -125,13 +166,12 @@ def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
     there = Path("there")
     with ray_cluster.connected(ray_cluster.LOCAL):
         assert map_on_cluster(folder, there, score, split) == here
-        for name in ("scores", "quadrants"):
-            mapped = sorted((there / name).iterdir())
-            assert [file.stem for file in mapped] == [f"shard_{i:05d}" for i in range(3)]
-            found = pl.concat(pl.read_parquet(file) for file in mapped)
-            assert_frame_equal(found, pl.read_parquet(OUT / f"{name}.parquet"), check_exact=True)
-            summary = files.read_json(there / f"{name}.json")
-            assert summary == files.read_json(OUT / f"{name}.json")
+        mapped = sorted((there / "scores").iterdir())
+        assert [file.stem for file in mapped] == [f"shard_{i:05d}" for i in range(3)]
+        found = pl.concat(pl.read_parquet(file) for file in mapped)
+        assert_frame_equal(found, pl.read_parquet(OUT / "scores.parquet"), check_exact=True)
+        for name in ("scores.json", "quadrants.json"):
+            assert files.read_json(there / name) == files.read_json(OUT / name)
         damage(folder / "train/shard_00001/loss_003.parquet", 4)
         given = rules(enabled=STREAMED, epsilon=absolute(1.0), num_early=2)
         with pytest.raises(DataError, match=r"(?s)shard_00001/loss_003\.parquet: not a Parquet"):
@@ -214,7 +254,7 @@ def test_a_loss_that_is_not_a_number_was_not_seen() -> None:
         [trace], [trace.index.select("sample_id")], rules(enabled=STREAMED), seed=0
     )
     found = pl.read_parquet(OUT / "scores.parquet")
-    assert_frame_equal(found, scored.samples, check_exact=True)
+    assert_frame_equal(found.drop("quadrant"), scored.samples, check_exact=True)
     assert found["memorization"].to_list() == [1 / 2, 2 / 4]
 
 

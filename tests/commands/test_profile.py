@@ -11,7 +11,7 @@ import gdc
 from gdc.cli import app
 from gdc.commands import profile
 from gdc.errors import ConfigError, SchemaError
-from gdc.schema import CORPUS, QUADRANT_TABLE
+from gdc.schema import CORPUS, QUADRANT_TABLE, SCORES
 from gdc.stages import report
 from gdc.workspace import files, paths, tables
 from tests.builders import params_with
@@ -46,8 +46,8 @@ def quadrants_of(folder: Path, ids: list[str]) -> Path:
     names = ["hotspot-memorized" if i < 4 else "stable-easy" for i in range(len(ids))]
     rows = {"sample_id": ids, "quadrant": names, "stability": None}
     folder.mkdir()
-    pl.DataFrame(rows, schema=QUADRANT_TABLE).write_parquet(folder / "quadrants.parquet")
-    return folder / "quadrants.parquet"
+    pl.DataFrame(rows, schema=QUADRANT_TABLE).write_parquet(folder / "scores.parquet")
+    return folder / "scores.parquet"
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +94,12 @@ def test_what_a_profile_cannot_be_made_of_is_refused() -> None:
     trace = recorded(Path("t"))
     with pytest.raises(ConfigError, match=r"expected the quadrants of samples of this trace, got"):
         profile.run(trace, quadrants_of(Path("m"), ["x", "y"]), Path("out"))
+    former = Path("m/former.parquet")
+    pl.DataFrame(schema=SCORES).write_parquet(former)
+    with pytest.raises(
+        SchemaError, match=r"former\.parquet: expected a column quadrant of strings"
+    ):
+        profile.run(trace, former, Path("out"))
     with pytest.raises(ConfigError, match=r"at least 2 frozen checkpoints \(probe\), got 1"):
         profile.run(recorded(Path("few"), num_probes=1), None, Path("out"))
     (trace / "first_seen.parquet").unlink()
@@ -109,7 +115,7 @@ def test_the_report_of_a_run_has_the_same_numbers_and_none_of_too_few_looks() ->
     quadrants = pl.read_parquet(quadrants_of(Path("m"), SAMPLES))
     recorded(folder)
     assert report._profiles(quadrants, params) == profile.run(
-        folder, Path("m/quadrants.parquet"), Path("out")
+        folder, Path("m/scores.parquet"), Path("out")
     )
     shutil.rmtree(folder)
     recorded(folder, num_probes=1)

@@ -215,4 +215,4 @@ def test_the_python_of_a_page_runs_and_its_trace_can_be_mapped(
     (command,) = [words_of(line) for line in lines if line.startswith("gdc map my-trace")]
     done = CliRunner().invoke(cli.app, command[1:], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert Path("reports/map/quadrants.parquet").exists()
+    assert Path("reports/map/scores.parquet").exists()

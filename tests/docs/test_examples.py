@@ -38,8 +38,8 @@ def test_a_trace_is_mapped_and_the_forgotten_samples_are_flagged(
 ) -> None:
     told = run("map_a_trace.py")
     assert "most often forgotten: sample-0000" in told
-    quadrants = pl.read_parquet(tmp_path / "map/quadrants.parquet")
-    flagged = quadrants.filter(quadrant="hotspot-memorized")["sample_id"].to_list()
+    mapped = pl.read_parquet(tmp_path / "map/scores.parquet")
+    flagged = mapped.filter(quadrant="hotspot-memorized")["sample_id"].to_list()
     assert 30 < len(flagged) <= 50
     assert set(flagged) <= {f"sample-{i:06d}" for i in range(50)}
 
