@@ -45,7 +45,8 @@ def main() -> None:
         disable_tqdm=True,
     )  # fmt: skip
     trainer = Trainer(GPT2LMHeadModel(config), arguments, train_dataset=samples())
-    gdc.TraceCallback(folder / "trace").attach(trainer)
+    # Gains take another forward pass of each batch; `gdc map --corpus --heldout` can use them.
+    gdc.TraceCallback(folder / "trace", gains=True).attach(trainer)
     trainer.train()
     gdc.map_trace(folder / "trace", folder / "map", mode="online", scores=["total_drop"])
     scores = pl.read_parquet(folder / "map/scores.parquet")

@@ -8,7 +8,7 @@ import polars as pl
 
 from gdc.errors import DataError
 from gdc.filesystem.table_files import read_parquet
-from gdc.recording.trace import TOKEN_FILES
+from gdc.recording.trace import GAINS, TOKEN_FILES
 from gdc.recording.trace_files import TraceFiles
 from gdc.schema import CHECKPOINTS
 
@@ -40,6 +40,20 @@ def checkpoint_table(rows: list[CheckpointRow]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=CHECKPOINTS, orient="row")
 
 
+def require_no_step_back(rows: list[CheckpointRow], step: int, folder: Path) -> None:
+    """Refuse another checkpoint whose step lies before that of the last one.
+
+    Raises:
+        DataError: It does.
+    """
+    last = rows[-1][1] if rows else 0
+    if step < last:
+        raise DataError(
+            f"{folder}: expected a step of at least {last}, that of the last checkpoint, got "
+            f"{step}. Record a new run into another folder, or load the state of this one."
+        )
+
+
 def require_own_folder(
     folder: Path, files: TraceFiles, own: Mapping[str, pl.DataFrame | None], world_size: int
 ) -> None:
@@ -56,7 +70,7 @@ def require_own_folder(
     """
     known = {
         "train", "heldout", "checkpoints.parquet", "first_seen.parquet", "checksums.json",
-        *TOKEN_FILES.values(),
+        GAINS, *TOKEN_FILES.values(),
     }  # fmt: skip
     found = sorted({path.name for path in folder.glob("[!.]*")} - known)
     if found:

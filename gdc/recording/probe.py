@@ -27,11 +27,13 @@ class Evaluation(NamedTuple):
         losses: Turns model and batch into loss sums and numbers of tokens of the samples; or into
             what ``TokenLosses`` are.
         batch_size: Samples of a batch.
+        by_token: Whether ``losses`` are ``TokenLosses``.
     """
 
     collate: Collate
     losses: Losses
     batch_size: int
+    by_token: bool = False
 
 
 class Probed:
@@ -48,9 +50,7 @@ class Probed:
         self._dataset, self._name, self._processes = dataset, name, processes
         self._lengths: NDArray[np.int64] | None = None
 
-    def run(
-        self, model: nn.Module, how: Evaluation, *, by_token: bool
-    ) -> tuple[SampleSums, Tokens | None]:
+    def run(self, model: nn.Module, how: Evaluation) -> tuple[SampleSums, Tokens | None]:
         """The sums of all samples, and the losses of their tokens if ``how`` gives these.
 
         Raises:
@@ -65,9 +65,9 @@ class Probed:
             self._lengths = lengths_of(self._dataset)
         batches = evaluate(model, self._dataset, self._lengths, how, self._processes)
         of_tokens = TokenPass(num_samples)
-        parts = of_tokens.sums_of(batches) if by_token else batches
+        parts = of_tokens.sums_of(batches) if how.by_token else batches
         sums = SampleSums.of_parts(parts, num_samples, self._name).reduced(self._processes)
-        return sums, of_tokens.joined(self._processes, self._name) if by_token else None
+        return sums, of_tokens.joined(self._processes, self._name) if how.by_token else None
 
 
 def lengths_of(dataset: Any) -> NDArray[np.int64]:

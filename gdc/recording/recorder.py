@@ -2,15 +2,15 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from gdc.errors import DataError
 from gdc.filesystem.table_files import read_parquet
@@ -19,19 +19,20 @@ from gdc.recording.own_folder import (
     CheckpointRow,
     checkpoint_table,
     checkpoints_of,
+    require_no_step_back,
     require_own_folder,
     require_whole,
 )
 from gdc.recording.probe import Collate, Evaluation, Losses, Probed, frozen
 from gdc.recording.sample_ids import index_of, with_lengths
-from gdc.recording.sample_losses import causal_losses, causal_token_losses
-from gdc.recording.sample_sums import SampleSums, detached, fetched
+from gdc.recording.sample_losses import causal_losses
+from gdc.recording.sample_sums import SampleSums, Waiting
+from gdc.recording.step_gains import StepGains
 from gdc.recording.token_losses import (
     TokenLosses,
     Tokens,
     keep_tokens_until,
-    require_default,
-    require_heldout,
+    token_losses_in_use,
     write_tokens,
 )
 from gdc.recording.trace import first_seen_table
@@ -40,8 +41,6 @@ from gdc.training.distributed import State, joined_group
 
 Split = Literal["train", "heldout"]
 Mode = Literal["online", "probe"]
-# Records on another device that wait to be fetched at once.
-_MAX_WAITING: Final = 512
 
 
 class TraceRecorder:
@@ -93,8 +92,7 @@ class TraceRecorder:
         self._lengths: dict[Split, NDArray[np.int64]] = {
             split: np.zeros(len(of.lengths), np.int64) for split, of in self._sums.items()
         }
-        # With the number of the call.
-        self._waiting: list[tuple[Split, int, Any, Any, Any]] = []
+        self._waiting = Waiting()
         self._rows: list[CheckpointRow] = []
         self._num_records = self._num_recorded = 0
         self._group = joined_group()
@@ -104,6 +102,7 @@ class TraceRecorder:
         }
         self._first_seen = FirstSeen(self._index.height, self._group)
         self._files = TraceFiles(self.folder, self._group)
+        self._gains = StepGains(self._files, self._index, self._group)
         self._open(resume=resume)
 
     # ---- what a loop calls
@@ -130,12 +129,28 @@ class TraceRecorder:
                 tokens is below 0.
         """
         self._num_records += split == "train"
-        values = [detached(value) for value in (sample_index, loss_sums, num_tokens)]
-        index, sums, tokens = values
-        self._waiting.append((split, self._num_records, index, sums, tokens))
-        is_elsewhere = any(isinstance(value, Tensor) for value in values)
-        if not is_elsewhere or len(self._waiting) > _MAX_WAITING:
-            self._fetch()
+        take = partial(self._take, split, self._num_records)
+        self._waiting.add(take, sample_index, loss_sums, num_tokens)
+
+    def record_gain(
+        self, sample_index: Any, loss_sums: Any, loss_sums_after: Any, num_tokens: Any = 1
+    ) -> None:
+        """Take what an optimizer step taught of the samples that it was taken on.
+
+        Called once for each batch of the step, after it. Both losses are of the same pass: in
+        training mode, with the same draws of dropout. Of all steps from the first on, or of none.
+
+        Args:
+            sample_index: As for ``record``.
+            loss_sums: Sum of the losses of each sample before the step, as ``record`` takes them.
+            loss_sums_after: The same after it, before the next one.
+            num_tokens: Tokens of each whole sample, also where its parts come in several calls.
+
+        Raises:
+            DataError: As for ``record``, or the gains of earlier steps are not known.
+        """
+        self._gains.require_whole()
+        self._waiting.add(self._gains.add, sample_index, loss_sums, loss_sums_after, num_tokens)
 
     def checkpoint(
         self,
@@ -162,7 +177,7 @@ class TraceRecorder:
         Raises:
             DataError: Nothing was recorded, or the step lies before the last checkpoint's.
         """
-        self._fetch()
+        self._waiting.fetch()
         sums = {split: of.reduced(self._group) for split, of in self._sums.items()}
         num_seen = int((sums["train"].num_tokens > 0).sum())
         if not num_seen:
@@ -217,21 +232,35 @@ class TraceRecorder:
             DataError: A loss is not finite or below 0.
         """
         by_token = token_losses is not False
-        if token_losses is True:
-            require_default(losses, causal_losses, str(self.folder))
-            token_losses = causal_token_losses
         if token_losses is not False:
-            require_heldout(self._heldout_index, str(self.folder))
-            losses = token_losses
-        how = Evaluation(collate, losses, batch_size)
+            losses = token_losses_in_use(losses, token_losses, self._heldout_index, self.folder)
+        how = Evaluation(collate, losses, batch_size, by_token)
         with frozen(model):
-            found = {
-                split: of.run(model, how, by_token=by_token) for split, of in self._probed.items()
-            }
-        self._fetch()
+            found = {split: of.run(model, how) for split, of in self._probed.items()}
+        self._waiting.fetch()
         sums: dict[Split, SampleSums] = {split: of[0] for split, of in found.items()}
         tokens = {split: of[1] for split, of in found.items()}
         self._append("probe", sums, (step, epoch, learning_rate), tokens)
+
+    def probe_heldout(
+        self,
+        model: nn.Module,
+        collate: Collate,
+        *,
+        losses: Losses = causal_losses,
+        batch_size: int = 8,
+    ) -> None:
+        """Record the held-out samples as the model is now, for the next ``checkpoint``.
+
+        ``unseen_loss_contrast`` and ``influence_contrast`` compare with them at the end of passes.
+        All processes call this together, and each runs its share. Arguments as for ``probe``.
+        """
+        with frozen(model):
+            how = Evaluation(collate, losses, batch_size)
+            found, _ = self._probed["heldout"].run(model, how)
+        if self._group.is_main:
+            rows = np.arange(len(found.num_tokens))
+            self.record(rows, found.loss_sums, found.num_tokens, split="heldout")
 
     def flush(self) -> None:
         """Return when all checkpoints are on disk; all processes call this together."""
@@ -243,7 +272,7 @@ class TraceRecorder:
 
     def close(self) -> None:
         """``flush``, and say if losses were recorded that are in no checkpoint."""
-        self._fetch()
+        self._waiting.fetch()
         self.flush()
         self._files.close()
         num_left = int((self._sums["train"].num_tokens > 0).sum())
@@ -271,20 +300,16 @@ class TraceRecorder:
         Equal in all processes, and made of tensors and numbers. What it knows of is on disk when
         this returns.
         """
-        self._fetch()
+        self._waiting.fetch()
         self.flush()
         state: State = {
             "num_checkpoints": len(self._rows),
             "num_records": self._num_records,
             "num_recorded": int(self._group.all_reduce(np.array([self._num_recorded]))[0]),
             **self._first_seen.state_dict(),
+            **self._gains.state_dict(),
         }
-        for split, of in self._sums.items():
-            total = of.reduced(self._group)
-            state[split] = {
-                name: torch.from_numpy(values.copy()) for name, values in vars(total).items()
-            }
-        return state
+        return state | {split: of.state_dict(self._group) for split, of in self._sums.items()}
 
     def load_state_dict(self, state: State) -> None:
         """Go back to where ``state_dict`` was called, in a run of any number of processes.
@@ -305,16 +330,14 @@ class TraceRecorder:
         self._first_seen.load_state_dict(state, self._num_records)
         self._waiting.clear()
         for split, of in self._sums.items():
-            for name, values in vars(of).items():
-                values[:] = state[split][name].cpu().numpy()
-            if not self._group.is_main:
-                of.clear()
-        # Sums over processes: one of them holds what all had recorded.
+            of.load_state_dict(state[split], self._group)
+        self._gains.load_state_dict(state, self._num_records)
         self._num_recorded = state["num_recorded"] if self._group.is_main else 0
 
     def keep_until(self, step: int) -> None:
         """Leave out the checkpoints after an optimizer step, where no state of the run was kept."""
         self._keep(sum(row[1] <= step for row in self._rows))
+        self._gains.forget(self._last_step())
 
     @property
     def num_samples(self) -> int:
@@ -351,6 +374,7 @@ class TraceRecorder:
             stored = read_parquet(self._files.heldout / "index.parquet")["num_tokens"]
             self._lengths["heldout"] = stored.to_numpy()
         self._num_records = self._last_step()
+        self._gains.num_missed = self._num_records
         self._first_seen.go_on(self._num_records, stored_steps(self.folder))
         recorded = round(rows[-1][2] * self._index.height)
         self._num_recorded = recorded if self._group.is_main else 0
@@ -359,12 +383,9 @@ class TraceRecorder:
         """Remove later checkpoints, and what a killed run has not finished."""
         self._rows = self._rows[:num_checkpoints]
         if self._first_seen.keep_until(self._last_step()):
-            self._write_first_seen()
+            self._files.write_first_seen(first_seen_table(self._index, self._first_seen.steps))
         # The list first: what it names is always there.
-        self._files.flush()
-        self._files.list_checkpoints(checkpoint_table(self._rows))
-        self._files.flush()
-        self._group.barrier()
+        self.flush()
         keep_tokens_until(self._files, num_checkpoints)
         self._files.remove_after(num_checkpoints, with_heldout=self._heldout_index is not None)
         self._write_indices()
@@ -386,9 +407,7 @@ class TraceRecorder:
     ) -> None:
         if self._group.world_size > 1:
             # Those of before are complete when all processes have come here.
-            self._files.flush()
-            self._group.barrier()
-            self._files.list_checkpoints(checkpoint_table(self._rows))
+            self.flush()
         row = self._row(mode, *when)
         known = {split: np.maximum(self._lengths[split], of.lengths) for split, of in sums.items()}
         if any((lengths > self._lengths[split]).any() for split, lengths in known.items()):
@@ -399,7 +418,8 @@ class TraceRecorder:
         indices = {"train": self._index, "heldout": self._heldout_index}
         write_tokens(self._files, len(self._rows), indices, tokens or {})
         if self._first_seen.date(self._last_step(), row[1], self._num_records):
-            self._write_first_seen()
+            self._files.write_first_seen(first_seen_table(self._index, self._first_seen.steps))
+        self._gains.write(row[1], mode)
         self._rows.append(row)
         if self._group.world_size == 1:
             self._files.list_checkpoints(checkpoint_table(self._rows))
@@ -408,31 +428,19 @@ class TraceRecorder:
         self, mode: str, step: int | None, epoch: float | None, learning_rate: float | None
     ) -> CheckpointRow:
         step = self._num_records if step is None else int(step)
-        last = self._last_step()
-        if step < last:
-            raise DataError(
-                f"{self.folder}: expected a step of at least {last}, that of the last checkpoint, "
-                f"got {step}. Record a new run into another folder, or load the state of this one."
-            )
+        require_no_step_back(self._rows, step, self.folder)
         if epoch is None:
             recorded = int(self._group.all_reduce(np.array([self._num_recorded]))[0])
             epoch = recorded / max(1, self._index.height)
         rate = None if learning_rate is None else float(learning_rate)
         return len(self._rows), step, float(epoch), mode, rate
 
-    def _fetch(self) -> None:
-        """Add up what was recorded, waiting for the device once."""
-        waiting, self._waiting = self._waiting, []
-        for split, call, *values in waiting:
-            index, loss_sums, num_tokens = map(fetched, values)
-            self._sums[split].add(index, loss_sums, num_tokens, self._name(split))
-            if split == "train":
-                rows = np.atleast_1d(index)
-                self._num_recorded += len(rows)
-                self._first_seen.note(rows, call)
-
-    def _write_first_seen(self) -> None:
-        self._files.write_first_seen(first_seen_table(self._index, self._first_seen.steps))
+    def _take(self, split: Split, call: int, index: Any, loss_sums: Any, num_tokens: Any) -> None:
+        self._sums[split].add(index, loss_sums, num_tokens, self._name(split))
+        if split == "train":
+            rows = np.atleast_1d(index)
+            self._num_recorded += len(rows)
+            self._first_seen.note(rows, call)
 
     def _last_step(self) -> int:
         return self._rows[-1][1] if self._rows else 0

@@ -1,7 +1,8 @@
 """The losses of single tokens in a probe -> the tables of a trace that spans are found with."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem.table_files import read_parquet
+from gdc.recording.sample_losses import causal_losses, causal_token_losses
 from gdc.recording.sample_sums import fetched
 from gdc.recording.trace import TOKEN_FILES, token_lists, token_table
 from gdc.recording.trace_files import TraceFiles
@@ -77,30 +79,29 @@ class TokenPass:
         return Tokens(group.all_reduce(losses), group.all_reduce(ids), lengths)
 
 
-def require_heldout(index: pl.DataFrame | None, name: str) -> None:
-    """Refuse token losses that nothing can be compared with.
+def token_losses_in_use(
+    losses: object,
+    token_losses: TokenLosses | Literal[True],
+    heldout_index: pl.DataFrame | None,
+    folder: Path,
+) -> TokenLosses:
+    """What gives the losses of tokens; True: ``causal_token_losses``, beside the usual ``losses``.
 
     Raises:
-        ConfigError: There are no held-out samples.
+        ConfigError: There are no held-out samples, which tokens are compared with, or losses of
+            the user's, of which nobody knows those of tokens.
     """
-    if index is None or index.is_empty():
+    if token_losses is True and losses is not causal_losses:
         raise ConfigError(
-            f"{name}: token_losses: expected held-out samples, which tokens are compared with, got "
-            "none. Give heldout=, or leave token_losses out."
+            f"{folder}: token_losses: expected a function of model and batch, as losses= is one, "
+            "got True. Give one that returns losses of all tokens, their ids, and their numbers."
         )
-
-
-def require_default(losses: object, default: object, name: str) -> None:
-    """Refuse losses of the user's, of which nobody knows those of tokens.
-
-    Raises:
-        ConfigError: They are not the default.
-    """
-    if losses is not default:
+    if heldout_index is None or heldout_index.is_empty():
         raise ConfigError(
-            f"{name}: token_losses: expected a function of model and batch, as losses= is one, got "
-            "True. Give one that returns the losses of all tokens, their ids, and their numbers."
+            f"{folder}: token_losses: expected held-out samples, which tokens are compared with, "
+            "got none. Give heldout=, or leave token_losses out."
         )
+    return causal_token_losses if token_losses is True else token_losses
 
 
 def write_tokens(

@@ -67,6 +67,8 @@ from gdc.schema import TOKEN_LOSSES, TRACE_INDEX
 
 # Of the token losses of each part of a trace.
 TOKEN_FILES: Final = {"train": "tokens.parquet", "heldout": "heldout_tokens.parquet"}
+# Of what the optimizer steps taught of each training sample.
+GAINS: Final = "self_influence.parquet"
 # Begins the id of a twin among the held-out samples.
 TWIN: Final = "twin:"
 

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from gdc.errors import DataError
 from gdc.filesystem.durable import new_file
 from gdc.filesystem.table_files import checksum, write_parquet
-from gdc.recording.trace import TOKEN_FILES, loss_column, loss_table
-from gdc.schema import CHECKPOINTS, FIRST_SEEN, TOKEN_LOSSES, TRACE_INDEX, require
+from gdc.recording.trace import GAINS, TOKEN_FILES, loss_column, loss_table
+from gdc.schema import (
+    CHECKPOINTS,
+    FIRST_SEEN,
+    SELF_INFLUENCE,
+    TOKEN_LOSSES,
+    TRACE_INDEX,
+    require,
+)
 
 # Beside the files of each folder of a trace: BLAKE2b of each.
 CHECKSUMS: Final = "checksums.json"
@@ -99,6 +106,17 @@ class TraceFiles:
         if self._processes.is_main:
             self._submit(self.folder, "first_seen", first_seen, FIRST_SEEN)
 
+    def write_gains(self, gains: pl.DataFrame) -> None:
+        """Say what the steps so far taught of each sample: a ``SELF_INFLUENCE`` table."""
+        if self._processes.is_main:
+            self._submit(self.folder, Path(GAINS).stem, gains, SELF_INFLUENCE)
+
+    def remove_gains(self) -> None:
+        """Remove what ``write_gains`` has written, if it has, in the main process only."""
+        if (self.folder / GAINS).exists():
+            self.flush()
+            self._remove(GAINS)
+
     def write_tokens(self, part: str, tokens: pl.DataFrame) -> None:
         """Write the losses of the tokens of a part, a key of ``TOKEN_FILES``.
 
@@ -111,11 +129,7 @@ class TraceFiles:
 
     def remove_tokens(self, part: str) -> None:
         """Remove what ``write_tokens`` has written, in the main process only."""
-        if self._processes.is_main:
-            name = TOKEN_FILES[part]
-            known = _read_checksums(self.folder)
-            _write_checksums(self.folder, {key: known[key] for key in known.keys() - {name}})
-            (self.folder / name).unlink()
+        self._remove(TOKEN_FILES[part])
 
     def flush(self) -> None:
         """Return when all that was taken is written."""
@@ -162,6 +176,12 @@ class TraceFiles:
 
     def _own_folders(self, *, with_heldout: bool) -> Iterable[Path]:
         return [self.train, *([self.heldout] if with_heldout and self._processes.is_main else [])]
+
+    def _remove(self, name: str) -> None:
+        if self._processes.is_main:
+            known = _read_checksums(self.folder)
+            _write_checksums(self.folder, {key: known[key] for key in known.keys() - {name}})
+            (self.folder / name).unlink()
 
     def _submit_losses(self, folder: Path, name: str, losses: NDArray[np.float32]) -> None:
         table = loss_table([losses]).rename({loss_column(0): name})

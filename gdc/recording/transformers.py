@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gdc.errors import ConfigError
+from gdc.errors import ConfigError, DataError
 from gdc.recording.loaders import ROWS, NumberedCollator, number_samples
 from gdc.recording.recorder import TraceRecorder
 from gdc.recording.sample_losses import Batch, sums_of_samples, token_nll, tokens_of_samples
+from gdc.recording.trainer_gains import StepPasses, require_whole_model
 from gdc.recording.trainer_samples import Samples, rows_of_own, samples_of_rows, tokenized
 
 # Beside the model in the Trainer's checkpoint folders: what was recorded since the last checkpoint.
@@ -26,7 +27,7 @@ class TraceCallback(TrainerCallback):
     makes a checkpoint of mode ``online``. Every ``probe_every`` steps the frozen model also looks
     at all samples. The training itself is not changed by a bit. Batches may be shuffled, grouped
     by length, accumulated, packed or divided among processes; a run that resumes from a checkpoint
-    of the Trainer records on.
+    of the Trainer records on. With ``gains`` each batch passes the model once more after its step.
 
     With packing each sample's loss is its own, as TRL keeps the samples of a row apart. Where a
     fused loss hides the logits, or packing cuts through samples without a mark
@@ -42,6 +43,7 @@ class TraceCallback(TrainerCallback):
         id_column: str | None = None,
         probe_every: int = 0,
         token_losses: bool = False,
+        gains: bool = False,
     ) -> None:
         """Say what is recorded where.
 
@@ -56,6 +58,9 @@ class TraceCallback(TrainerCallback):
                 training; 0: none.
             token_losses: Whether the probes keep the losses of single tokens too, as
                 ``TraceRecorder.probe`` does; ``heldout`` is needed.
+            gains: Whether to record how far each optimizer step lowered the loss of its own
+                samples, which the score ``influence_contrast`` reads. It costs another forward
+                pass of every batch, and holds the batches of a step until it is taken.
 
         Raises:
             ConfigError: Losses of tokens are asked for without ``probe_every`` or ``heldout``.
@@ -66,7 +71,7 @@ class TraceCallback(TrainerCallback):
                 f"probe_every={probe_every} and {'no' if heldout is None else 'a'} heldout. Give "
                 "both, as probe_every=100, heldout=rows."
             )
-        self._token_losses = token_losses
+        self._token_losses, self._gains = token_losses, gains
         self._folder, self._dataset, self._heldout = folder, dataset, heldout
         self._id_column, self._probe_every = id_column, probe_every
         self._recorder: TraceRecorder | None = None
@@ -75,7 +80,13 @@ class TraceCallback(TrainerCallback):
         self._rate: float | None = None
 
     def attach(self, trainer: Any) -> Self:
-        """Record what this Trainer trains on, from its next ``train()`` on."""
+        """Record what this Trainer trains on, from its next ``train()`` on.
+
+        Raises:
+            ConfigError: Gains are asked for, and this Trainer shards, copies or compiles its model.
+        """
+        if self._gains:
+            require_whole_model(trainer)
         self._trainer = trainer
         self._get_loader, self._compute_loss = trainer.get_train_dataloader, trainer.compute_loss
         trainer.get_train_dataloader = self._numbered_loader
@@ -97,7 +108,12 @@ class TraceCallback(TrainerCallback):
         self._recorder = TraceRecorder(
             self._folder, self._samples, self._heldout_samples, resume=state.global_step > 0
         )
-        self._hook = self._trainer.model.register_forward_hook(self._see_outputs)
+        model = self._trainer.model
+        self._passes = StepPasses(model)
+        self._hooks = [
+            model.register_forward_pre_hook(self._see_inputs),
+            model.register_forward_hook(self._see_outputs, with_kwargs=True),
+        ]
         if state.global_step > 0:
             self._resume(args, state)
         elif self._probe_every:
@@ -113,7 +129,10 @@ class TraceCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Probe if that is due."""
+        """Record what the step has taught, and probe if that is due."""
+        if self._gains:
+            with self._trainer.compute_loss_context_manager():
+                self._passes.record_gains(self._own())
         if self._probe_every and state.global_step % self._probe_every == 0:
             self._probe(state)
 
@@ -137,7 +156,8 @@ class TraceCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Finish the trace."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         self._own().close()
 
     # ---- what flows through the Trainer
@@ -165,7 +185,11 @@ class TraceCallback(TrainerCallback):
         finally:
             self._batch = None
 
-    def _see_outputs(self, _: nn.Module, __: Any, outputs: Any) -> None:
+    def _see_inputs(self, *_: Any) -> None:
+        if self._gains and self._batch is not None:
+            self._passes.begin()
+
+    def _see_outputs(self, _: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
         # A Trainer may call the model a second time for its metrics.
         batch, self._batch = self._batch, None
         if batch is None:
@@ -178,6 +202,8 @@ class TraceCallback(TrainerCallback):
         with torch.no_grad():
             loss_sums, num_tokens = sums_of_samples(nll_BT, labels_BT, len(rows), batch)
         self._own().record(rows, loss_sums, num_tokens)
+        if self._gains:
+            self._passes.keep(batch, args, kwargs, loss_sums, num_tokens)
 
     # ---- checkpoints
 
@@ -186,6 +212,9 @@ class TraceCallback(TrainerCallback):
             self._probe(state)
             return
         recorder = self._own()
+        if self._heldout_samples is not None:
+            with self._trainer.compute_loss_context_manager():
+                recorder.probe_heldout(**self._how_to_probe(), losses=_probe_losses)
         num_seen = recorder.checkpoint(
             step=state.global_step, epoch=state.epoch, learning_rate=self._rate
         )
@@ -199,26 +228,37 @@ class TraceCallback(TrainerCallback):
     def _probe(self, state: TrainerState) -> None:
         with self._trainer.compute_loss_context_manager():
             self._own().probe(
-                self._trainer.model_wrapped if _is_sharded(self._trainer) else self._trainer.model,
-                self._collate,
+                **self._how_to_probe(),
                 losses=_probe_losses,
                 token_losses=_probe_token_losses if self._token_losses else False,
-                batch_size=self._trainer.args.per_device_train_batch_size,
                 step=state.global_step,
                 epoch=state.epoch,
                 learning_rate=self._rate,
             )
 
+    def _how_to_probe(self) -> dict[str, Any]:
+        trainer = self._trainer
+        return {
+            "model": trainer.model_wrapped if _is_sharded(trainer) else trainer.model,
+            "collate": self._collate,
+            "batch_size": trainer.args.per_device_train_batch_size,
+        }
+
     def _resume(self, args: TrainingArguments, state: TrainerState) -> None:
         path, recorder = _checkpoint_folder(args, state) / _STATE, self._own()
-        if not path.is_file():
+        kept = torch.load(path, weights_only=True) if path.is_file() else None
+        if self._gains and (kept is None or kept["recorder"].get("gains") is None):
+            raise DataError(
+                f"{path}: expected the gains of the {state.global_step} steps before, got none. "
+                "Record a new run into another folder, or leave gains out."
+            )
+        if kept is None:
             recorder.keep_until(state.global_step)
             _LOG.warning(
                 "%s: not found, so the trace lacks the losses between its last checkpoint and "
                 "step %d", path, state.global_step,
             )  # fmt: skip
             return
-        kept = torch.load(path, weights_only=True)
         self._rate = kept["learning_rate"]
         recorder.load_state_dict(kept["recorder"])
         is_pending = bool((kept["recorder"]["train"]["num_tokens"] > 0).any())
@@ -227,6 +267,11 @@ class TraceCallback(TrainerCallback):
             self._end_epoch(state)
 
     def _say_that_it_probes(self, why: str) -> None:
+        if self._gains:
+            raise ConfigError(
+                f"TraceCallback: gains: expected losses from the training pass, got none: {why}. "
+                "Train otherwise, or leave gains out."
+            )
         self._is_online = False
         _LOG.warning(
             "%s: %s: losses cannot come from the training pass. The frozen model looks at all "

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gdc.errors import DataError
 from gdc.filesystem.durable import new_folder
-from gdc.recording.trace import TOKEN_FILES
+from gdc.recording.trace import GAINS, TOKEN_FILES
 from gdc.recording.trace_files import TraceFiles
 from gdc.schema import (
     CHECKPOINTS,
@@ -98,7 +98,7 @@ class TraceWriter:
             if first_seen is not None:
                 self._files.write(Path(traces.FIRST_SEEN_FILE).stem, first_seen, FIRST_SEEN)
             if gains is not None:
-                self._files.write(Path(traces.GAINS).stem, gains, SELF_INFLUENCE)
+                self._files.write(Path(GAINS).stem, gains, SELF_INFLUENCE)
             if base is not None:
                 self._files.write(Path(traces.BASE).stem, base, REFERENCE_LOSS)
             self._files.write("checkpoints", checkpoints, CHECKPOINTS)

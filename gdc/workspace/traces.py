@@ -10,7 +10,7 @@ import polars as pl
 from gdc.errors import DataError, SchemaError
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.table_files import checksum, scan_parquet
-from gdc.recording.trace import TOKEN_FILES, TWIN, Trace, TraceScan, loss_column
+from gdc.recording.trace import GAINS, TOKEN_FILES, TWIN, Trace, TraceScan, loss_column
 from gdc.recording.trace_files import CHECKSUMS
 from gdc.schema import (
     CHECKPOINTS,
@@ -26,7 +26,6 @@ from gdc.workspace.paths import trace_path
 from gdc.workspace.tables import TRAIN, TableChunks, naming_file, read_table, scan_table
 
 ANEW: Final = "Write the trace again, with the program that recorded it."
-GAINS: Final = "self_influence.parquet"
 FIRST_SEEN_FILE: Final = "first_seen.parquet"
 BASE: Final = "base.parquet"
 _TOKEN_LENGTHS: Final = pl.Schema({"sample_id": pl.String, "early": pl.Int64, "late": pl.Int64})

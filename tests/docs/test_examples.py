@@ -45,11 +45,13 @@ def test_a_trace_is_mapped_and_the_forgotten_samples_are_flagged(
 
 
 def test_a_trainer_is_recorded_and_its_repeated_secret_stands_out(
-    run: Callable[[str], str],
+    run: Callable[[str], str], tmp_path: Path
 ) -> None:
     told = run("record_a_trainer.py")
     secrets = ", ".join(f"secret-{i}" for i in range(8))
     assert told.endswith(f"lost most of their loss: {secrets}\n")
+    gains = pl.read_parquet(tmp_path / "trace/self_influence.parquet")
+    assert (gains.height, gains["gain"].null_count()) == (104, 0)
 
 
 def test_a_model_is_audited_and_gives_the_planted_secret_away(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import polars
 import pytest
 import torch
 from torch import nn
@@ -69,6 +70,41 @@ def test_losses_of_samples_without_tokens_are_those_of_each_alone(tmp_path: Path
         assert losses == {IDS[row]: pytest.approx(loss, rel=1e-5) for row, loss in seen.items()}
     checkpoints = gdc.load_trace(tmp_path / "trace").checkpoints
     assert checkpoints.drop("mode").rows() == [(0, 3, 1.0, 0.05), (1, 6, 2.0, 0.05)]
+
+
+class Taught(Lines):
+    """As docs/guides/lightning.md says."""
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, _: int) -> None:
+        rows, points, targets = batch
+        with torch.no_grad():
+            after = (self.line(points) - targets).square().sum(1)
+        self.trainer.callbacks[0].recorder.record_gain(rows, outputs["loss_sums"], after)  # type: ignore[attr-defined]
+
+
+def test_a_step_on_all_samples_gains_what_the_next_one_finds(tmp_path: Path) -> None:
+    dataset = TensorDataset(torch.arange(4), torch.randn(4, 3), torch.randn(4, 1))
+    for epochs in (1, 2):
+        trainer = pl.Trainer(
+            max_epochs=epochs, callbacks=[TraceCallback(tmp_path / "t", IDS[:4])],
+            accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, enable_checkpointing=False,
+        )  # fmt: skip
+        path = tmp_path / "last.ckpt"
+        trainer.fit(
+            Taught(), DataLoader(dataset, batch_size=4), ckpt_path=path if epochs > 1 else None
+        )
+        trainer.save_checkpoint(path)
+    first, second = recorded(tmp_path / "t")
+    after = Taught()
+    after.load_state_dict(torch.load(path)["state_dict"])
+    _, points, targets = dataset.tensors
+    last = (after.line(points) - targets).square().sum(1).tolist()
+    gains = dict(polars.read_parquet(tmp_path / "t/self_influence.parquet").rows())
+    for name, loss in zip(IDS, last, strict=False):
+        # The second epoch is of a run that goes on.
+        assert gains[name] == pytest.approx(first[name] - loss, abs=1e-6)
+        assert second[name] != loss
 
 
 def test_a_run_that_resumes_records_on(tmp_path: Path) -> None:

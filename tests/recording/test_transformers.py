@@ -5,6 +5,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,12 @@ def test_a_run_that_resumes_has_the_trace_of_one_that_was_not_killed(
         trainer, dataset = trainer_of(folder, **saved), None
         if is_packed:
             trainer, dataset = sft_of(folder, packing=True, **one_row, **saved)
-        TraceCallback(folder / "trace", dataset).attach(trainer)
+        TraceCallback(folder / "trace", dataset, gains=True).attach(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
         return {path.name: path.read_bytes() for path in (folder / "trace").rglob("*.parquet")}
 
     whole = train(tmp_path / "whole", None)
+    assert "self_influence.parquet" in whole
     for step in (2, 3, 4):
         # It had gone on after the checkpoint from which it resumes.
         killed = tmp_path / f"killed-{step}"
@@ -292,7 +294,22 @@ def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
                 name: pytest.approx(total / count, rel=1e-5)
                 for name, (total, count) in sums.items()
             }, kind
+    assert_gains_and_heldout_losses_are_whole(tmp_path / "trainer", names["trainer"])
     # Each process has looked at half of the samples, and one has written the tokens of all.
     tokens = pl.read_parquet(tmp_path / "sharded/trace/tokens.parquet")
     means = dict(zip(tokens["sample_id"], tokens["late"].list.mean(), strict=True))
     assert means == {name: pytest.approx(of, rel=1e-6) for name, of in probed.items()}
+
+
+def assert_gains_and_heldout_losses_are_whole(folder: Path, names: dict[Any, str]) -> None:
+    gains: dict[str, float] = defaultdict(float)
+    for rank in (0, 1):
+        for ids, gain in torch.load(folder / f"gains-{rank}.pt").items():
+            gains[names[ids]] += gain
+    table = pl.read_parquet(folder / "trace/self_influence.parquet")
+    assert dict(table.rows()) == {name: pytest.approx(gains[name], abs=1e-5) for name in gains}
+    assert table.height == NUM_SAMPLES
+    # The same model looks at held-out samples at the end of the last epoch and in the probe there.
+    ends = [folder / f"trace/heldout/loss_00{number}.parquet" for number in (1, 2)]
+    online, probed = (pl.read_parquet(end).to_series().to_list() for end in ends)
+    assert online == pytest.approx(probed, abs=1e-6)

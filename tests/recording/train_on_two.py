@@ -17,6 +17,7 @@ import gdc
 from gdc.recording.transformers import TraceCallback
 from gdc.training import distributed
 from tests.builders import free_port
+from tests.recording.gain_witness import GainWitness
 from tests.recording.loops import (
     EPOCHS,
     LOOPS,
@@ -28,7 +29,14 @@ from tests.recording.loops import (
     witness,
 )
 from tests.recording.sft_builders import sft_of
-from tests.recording.trainer_builders import NUM_SAMPLES, Witness, model_of, pad, trainer_of
+from tests.recording.trainer_builders import (
+    NUM_SAMPLES,
+    Witness,
+    model_of,
+    pad,
+    tokens_of_words,
+    trainer_of,
+)
 
 SAVED: Final = {"save_strategy": "steps", "save_steps": 1, "ddp_find_unused_parameters": False}
 BATCHES: Final = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
@@ -47,14 +55,15 @@ def main(folder: Path) -> None:
 
 def train_and_resume(folder: Path) -> None:
     """The first epoch whole; the second from its middle, where a checkpoint was saved."""
-    trainer = trainer_of(folder, **SAVED, **BATCHES)
-    TraceCallback(folder / "trace").attach(trainer)
-    witness = Witness(trainer)
+    trainer, heldout = trainer_of(folder, **SAVED, **BATCHES), tokens_of_words().select(range(3))
+    TraceCallback(folder / "trace", heldout=heldout, gains=True).attach(trainer)
+    witness, of_gains = Witness(trainer), GainWitness(trainer)
     trainer.train()
     again = trainer_of(folder, **SAVED, **BATCHES)
-    TraceCallback(folder / "trace", probe_every=6).attach(again)
+    TraceCallback(folder / "trace", heldout=heldout, probe_every=6, gains=True).attach(again)
     again.train(resume_from_checkpoint=str(folder / "model/checkpoint-4"))
     keep(folder, witness.sums)
+    torch.save(dict(of_gains.gains), folder / f"gains-{os.environ['RANK']}.pt")
 
 
 def train_packed(folder: Path) -> None:

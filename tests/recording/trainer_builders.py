@@ -118,7 +118,7 @@ class Witness:
 
     def training_step(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
         epoch = int(self.trainer.state.epoch or 0)
-        for ids, labels in _samples_in(inputs):
+        for ids, labels in samples_in(inputs):
             with torch.no_grad():
                 logits = self.trainer.model(input_ids=torch.tensor([ids])).logits[0, :-1]
             targets = torch.tensor(labels[1:])
@@ -136,7 +136,8 @@ class Witness:
         ]
 
 
-def _samples_in(batch: Any) -> Iterator[tuple[list[int], list[int]]]:
+def samples_in(batch: Any) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids and labels of each sample of a batch, without padding."""
     rows = zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)
     for place, (ids, labels) in enumerate(rows):
         if "position_ids" in batch:
