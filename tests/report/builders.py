@@ -206,6 +206,8 @@ def page_data_of(
 ) -> PageData:
     """What the map and the table of texts on the page are made of; every loss curve is 3, 1."""
     frame = build.page_frame(build.build_report(tables, params), params)
+    changed_none = {arm: revised_by(*[{}] * runs) for arm, runs in frame.arms.items() if runs}
+    revised = {**changed_none, **revised}
     num_runs = {arm: len(runs) for arm, runs in revised.items()}
     frame = replace(frame, arms={**frame.arms, **num_runs})
     joined = {name: getattr(tables, name).lazy() for name in sample_table.JOINED}
