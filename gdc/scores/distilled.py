@@ -6,7 +6,7 @@ cannot learn its noise, so its predictions are less noisy.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -59,6 +59,7 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     zlib_size: pl.Expr,
     content_id: pl.Expr,
     references: References,
+    half_nats: pl.Expr | None,
     gain: pl.Expr | None,
     both_modes: tuple[Columns, Columns] | None,
     ngram_nats: pl.Expr | None,
@@ -76,12 +77,17 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     and within a leaf; so a part of the dependence on the mean of both gaps is a straight line, and
     the score rises with the gaps everywhere.
 
+    Which texts fell into the half of a model moves its losses of all that is like them. The n-gram
+    losses of a sample under the halves tell a part of that, which is taken out of the losses under
+    the models that did not see it. Halves are drawn by chance, so this changes no expectation.
+
     Null: no last loss, or not known to every reference model. Needs: the trace, four reference
     models in complementary pairs, the corpus columns ``text`` and ``content_id``. Cost: training
     the reference models; ``FOLDS`` times the number of pairs small fits.
 
-    Source: our own; regression on noisy counterfactual labels. Trees: Geurts et al. 2006. They and
-    their settings were chosen on CPython's documentation and source code.
+    Source: our own; regression on noisy counterfactual labels; control variates, Glasserman 2003,
+    section 4.1. Trees: Geurts et al. 2006. They and their settings were chosen on CPython's
+    documentation and source code.
 
     Raises:
         DataError: There are fewer than two complementary pairs, or fewer than ``MIN_CONTENTS``
@@ -115,7 +121,8 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
     rows = pl.struct(
         pl.col("sample_id").alias("id"),
         content_id.alias("content"),
-        pl.col("pair_out_loss", "pair_in_loss"),
+        pl.col("pair_out_loss", "pair_in_loss", "pair_first_saw"),
+        (pl.lit(None) if half_nats is None else half_nats / num_tokens).alias("half_nats"),
         *(feature.alias(name) for name, feature in features.items()),
     )
 
@@ -123,8 +130,11 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
         # Sorted by id, since sums of floats depend on their order.
         table = structs.struct.unnest().with_row_index("row").sort("id")
         is_known = pl.all_horizontal(pl.col("last", "pair_out_loss").is_not_null())
-        known = table.filter(is_known)
-        found = known.select("row", score=pl.Series(_distil(_known(known, list(features)))))
+        rows = table.filter(is_known)
+        known = _known(rows, list(features))
+        if half_nats is not None:
+            known = _without_composition(known, rows)
+        found = rows.select("row", score=pl.Series(_distil(known)))
         return table.select("row").join(found, on="row", how="left").sort("row")["score"]
 
     return rows.map_batches(score, return_dtype=pl.Float64)
@@ -138,6 +148,26 @@ def _known(table: pl.DataFrame, features: list[str]) -> _Known:
         out_loss=np.array(table["pair_out_loss"].to_list(), dtype=np.float64),
         in_loss=np.array(table["pair_in_loss"].to_list(), dtype=np.float64),
     )
+
+
+def _without_composition(known: _Known, rows: pl.DataFrame) -> _Known:
+    """The same with what the n-gram losses under the halves tell of ``out_loss`` taken out of it.
+
+    Of one sample the expected losses under all models that did not see it are equal. So their
+    differences are composition and noise, and least squares on those of the n-gram losses finds
+    what the first is.
+    """
+    num_samples, num_pairs = known.out_loss.shape
+    # samples x models x lengths of n-grams
+    nats = rows["half_nats"].explode().to_numpy().reshape(num_samples, 2 * num_pairs, -1)
+    first_saw = np.array(rows["pair_first_saw"].to_list())[:, :, None]
+    unseen = np.where(first_saw, nats[:, 1::2], nats[:, ::2])
+    differ, out_differ = (
+        values - values.mean(axis=1, keepdims=True) for values in (unseen, known.out_loss)
+    )
+    slopes = np.linalg.lstsq(differ.reshape(num_samples * num_pairs, -1), out_differ.ravel())[0]
+    composition = (unseen - nats.mean(axis=1, keepdims=True)) @ slopes
+    return replace(known, out_loss=known.out_loss - composition)
 
 
 def _distil(known: _Known) -> Values:

@@ -58,6 +58,30 @@ def ngram_nats(texts: Chunks, trained: Collection[str]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=NGRAM_NATS), *parts])
 
 
+def half_nats(texts: Chunks, halves: pl.DataFrame) -> pl.DataFrame:
+    """Nats of each text under n-gram models of the halves of the reference models.
+
+    A half that holds the text leaves it out, so that no half owes anything to it.
+
+    Args:
+        texts: As for ``ngram_nats``; they are read twice for each half.
+        halves: ``sample_id`` and the list ``seen``, whether each reference model saw the sample.
+
+    Returns:
+        ``sample_id`` and ``half_nats``, what ``ngram_nats`` gives for each model, one after the
+        other, of the samples of ``halves``.
+    """
+    num_models = halves.select(pl.col("seen").list.len().max()).item() or 0
+    table = halves.select("sample_id", half_nats=pl.lit([], pl.List(pl.Float64)))
+    for model in range(num_models):
+        half = halves.filter(pl.col("seen").list.get(model, null_on_oob=True))["sample_id"]
+        nats = ngram_nats(texts, half.to_list())
+        table = table.join(nats, on="sample_id", how="left", maintain_order="left").select(
+            "sample_id", half_nats=pl.concat_list("half_nats", "ngram_nats")
+        )
+    return table
+
+
 class _Bytes:
     """The bytes of some texts end to end, and the buckets of the n-grams that end at each."""
 

@@ -21,7 +21,8 @@ class References:
     ``reference_variance`` (divisor: models - 1) where fewer than two did not. ``usual_variance`` is
     the median of the variances, null without any. ``pair_out_loss`` and ``pair_in_loss`` list, for
     models 2k and 2k + 1, the loss under the one that did not see the sample and under the one that
-    did; ``num_pairs`` is 0 and they are null where not all pairs have complementary halves.
+    did, and ``pair_first_saw`` whether that is model 2k; ``num_pairs`` is 0 and they are null where
+    not all pairs have complementary halves.
     """
 
     table: pl.DataFrame
@@ -66,7 +67,7 @@ def references_of(table: pl.DataFrame) -> References:
 
 
 def _pairs(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """``sample_id``, ``pair_out_loss`` and ``pair_in_loss``, and the number of pairs."""
+    """``sample_id`` and the columns ``pair_...`` of ``References``, and the number of pairs."""
     num_models = table.select(pl.col("seen").list.len().max()).item() or 0
     evens, odds = (
         [pl.col("seen").list.get(i, null_on_oob=True) for i in range(first, num_models, 2)]
@@ -77,8 +78,9 @@ def _pairs(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         for even, odd in zip(evens, odds, strict=True)
     )
     if not is_paired:
-        nothing = pl.lit(None, pl.List(pl.Float64))
-        return table.select("sample_id", pair_out_loss=nothing, pair_in_loss=nothing), 0
+        nothing, unknown = pl.lit(None, pl.List(pl.Float64)), pl.lit(None, pl.List(pl.Boolean))
+        no_pair = {"pair_out_loss": nothing, "pair_in_loss": nothing, "pair_first_saw": unknown}
+        return table.select("sample_id", **no_pair), 0
     # Of each pair exactly one model saw the sample, so both lists are in the order of the pairs.
     columns = [pl.col("loss").list.get(i).cast(pl.Float64) for i in range(num_models)]
     pairs = list(zip(evens, columns[::2], columns[1::2], strict=True))
@@ -87,6 +89,7 @@ def _pairs(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
             "sample_id",
             pair_out_loss=pl.concat_list(pl.when(s).then(b).otherwise(a) for s, a, b in pairs),
             pair_in_loss=pl.concat_list(pl.when(s).then(a).otherwise(b) for s, a, b in pairs),
+            pair_first_saw=pl.concat_list(evens),
         ),
         len(pairs),
     )

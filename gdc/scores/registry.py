@@ -35,6 +35,7 @@ class ScoreInputs:
         zlib_size: Bytes of the compressed text.
         content_id: The same for samples with the same text.
         ngram_nats: ``ngrams.ngram_nats`` of the text.
+        half_nats: ``ngrams.half_nats`` of the text.
         heldout: The held-out samples, sorted by ``sample_id``, with ``num_tokens``, with
             ``zlib_size`` and ``ngram_nats`` where the texts are at hand, and all loss columns.
         references: Losses under models that did not see the sample.
@@ -54,6 +55,7 @@ class ScoreInputs:
     zlib_size: pl.Expr | None
     content_id: pl.Expr | None
     ngram_nats: pl.Expr | None
+    half_nats: pl.Expr | None
     heldout: pl.DataFrame | None
     references: references.References | None
     tokens: recorded.RecordedTokens | None
@@ -125,7 +127,14 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "distilled_gap": Score(
         distilled.distilled_gap,
         ("columns", "num_tokens", "zlib_size", "content_id", "references"),
-        optional=("gain", "both_modes", "ngram_nats", "heldout", "num_copies"),
+        optional=(
+            "half_nats",
+            "gain",
+            "both_modes",
+            "ngram_nats",
+            "heldout",
+            "num_copies",
+        ),
     ),
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),
@@ -164,14 +173,10 @@ def require_registered(names: Sequence[str]) -> None:
         raise ConfigError(f"score.enabled: expected names of {list(REGISTRY)}, got {unknown}")
 
 
-def reads_of(names: Sequence[str], *, has_gains: bool = True) -> frozenset[str]:
-    """What the scores need, keys of ``REMEDIES``, and what else they read where it is there.
-
-    All that is optional is read together with the gains of a run, or not at all.
-    """
+def reads_of(names: Sequence[str]) -> frozenset[str]:
+    """What the scores need, keys of ``REMEDIES``, and what else they read where it is there."""
     scores = [REGISTRY[name] for name in names]
-    optional = (score.optional for score in scores if has_gains)
-    return frozenset().union(*(score.needs for score in scores), *optional)
+    return frozenset().union(*(score.needs | {*score.optional} for score in scores))
 
 
 def cost_class(name: str) -> str:

@@ -19,7 +19,7 @@ from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
 from gdc.scores.calibrated import MIN_HELDOUT
 from gdc.scores.epsilon import epsilon_of, part_warnings, trace_name
-from gdc.scores.ngrams import ngram_nats
+from gdc.scores.ngrams import half_nats, ngram_nats
 from gdc.scores.recorded import recorded_tokens_of
 from gdc.scores.references import References, references_of
 from gdc.scores.registry import (
@@ -121,7 +121,7 @@ def score_samples(
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     shared = _Shared(
-        _corpus_inputs(corpus, _reads(traces[0], config), traces[0].index["sample_id"]),
+        _corpus_inputs(corpus, reads_of(config.enabled), traces[0].index["sample_id"], references),
         None if references is None else references_of(references),
         config,
         epsilon,
@@ -218,6 +218,7 @@ def _streamed_inputs(columns: tuple[str, ...], config: ScoreConfig, epsilon: flo
         zlib_size=None,
         content_id=None,
         ngram_nats=None,
+        half_nats=None,
         heldout=None,
         references=None,
         tokens=None,
@@ -276,10 +277,6 @@ def _without_value(samples: pl.DataFrame, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _reads(trace: Trace, config: ScoreConfig) -> frozenset[str]:
-    return reads_of(config.enabled, has_gains=trace.gains is not None)
-
-
 def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
     num_checkpoints = len(trace.columns(mode))
     if num_checkpoints < 2:
@@ -289,7 +286,12 @@ def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
         )
 
 
-def _corpus_inputs(corpus: Chunks, needs: Collection[str], trained: pl.Series) -> pl.DataFrame:
+def _corpus_inputs(
+    corpus: Chunks,
+    needs: Collection[str],
+    trained: pl.Series,
+    references: pl.DataFrame | None,
+) -> pl.DataFrame:
     """``sample_id`` and those needs whose columns the corpus has."""
     inputs = pl.concat(
         chunk.select(
@@ -305,7 +307,10 @@ def _corpus_inputs(corpus: Chunks, needs: Collection[str], trained: pl.Series) -
     # Each further look at the corpus reads its texts again.
     if "ngram_nats" not in needs or not set(_NGRAM_COLUMNS) <= set(next(iter(corpus)).columns):
         return inputs
-    return _joined(inputs, ngram_nats(corpus, trained))
+    inputs = _joined(inputs, ngram_nats(corpus, trained))
+    if "half_nats" not in needs or references is None:
+        return inputs
+    return _joined(inputs, half_nats(corpus, references))
 
 
 def _score_run(trace: Trace, shared: _Shared) -> pl.DataFrame:
@@ -335,10 +340,10 @@ def _scores(inputs: ScoreInputs, config: ScoreConfig) -> list[pl.Expr]:
 def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
     given = {
         name: pl.col(name) if name in shared.corpus.columns else None
-        for name in ("num_copies", "zlib_size", "content_id", "ngram_nats")
+        for name in ("num_copies", "zlib_size", "content_id", "ngram_nats", "half_nats")
     }
     online, probes = trace.columns("online"), trace.columns("probe")
-    tokens = trace.tokens if "tokens" in _reads(trace, shared.config) else None
+    tokens = trace.tokens if "tokens" in reads_of(shared.config.enabled) else None
     return ScoreInputs(
         columns=trace.columns(shared.config.mode),
         both_modes=(online, probes) if len(online) > 1 and probes else None,
@@ -358,7 +363,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
 
 def _heldout_of(trace: Trace, shared: _Shared) -> pl.DataFrame | None:
     """Held-out samples with their losses, sorted by id; None: no sample or no score needs them."""
-    if trace.heldout_index.is_empty() or "heldout" not in _reads(trace, shared.config):
+    if trace.heldout_index.is_empty() or "heldout" not in reads_of(shared.config.enabled):
         return None
     samples = _joined(trace.heldout_index, shared.corpus)
     table = pl.concat([samples.lazy(), trace.heldout_losses], how="horizontal")

@@ -58,11 +58,14 @@ class Simulated:
         return pl.DataFrame(columns, schema=SELF_INFLUENCE)
 
     def scores(
-        self, names: Sequence[str] = NAMES, gains: pl.DataFrame | None = None
+        self,
+        names: Sequence[str] = NAMES,
+        gains: pl.DataFrame | None = None,
+        corpus: pl.DataFrame | None = None,
     ) -> pl.DataFrame:
         table, *_ = score_samples(
             [replace(trace_of(self.curves), gains=gains)],
-            [self.corpus],
+            [self.corpus if corpus is None else corpus],
             config(enabled=names),
             seed=0,
             references=self.references,
@@ -154,6 +157,48 @@ def test_with_all_that_it_needs_the_influence_contrast_is_one_more_feature(
     table = score_samples([run], [corpus], rules, seed=0, references=simulated.references).samples
     assert seen[0][:, -1].tolist() == table["influence_contrast"].to_list()
     assert seen[0][:, -2].tolist() == [1.0] * len(simulated.ids)
+
+
+def test_what_the_halves_tell_of_unseen_losses_is_taken_out_of_them() -> None:
+    """By hand: losses where not seen are those of the text, and half of what its half lacks."""
+    rng = np.random.default_rng(0)
+    first_saw = rng.random((60, 2)) < 0.5
+    nats = rng.normal(5, 1, (60, 4, 3))
+    models = np.where(first_saw, [1, 3], [0, 2])
+    unseen = np.take_along_axis(nats, models[:, :, None], axis=1)
+    lacks = (unseen - nats.mean(axis=1, keepdims=True)) @ [0.5, 0.0, 0.25]
+    of_text = rng.normal(4, 1, 60)
+    known = distilled._Known(
+        content=np.arange(60),
+        last=of_text,
+        trace=np.zeros((60, 1)),
+        out_loss=of_text[:, None] + lacks,
+        in_loss=np.ones((60, 2)),
+    )
+    rows = pl.DataFrame({"half_nats": nats.reshape(60, -1), "pair_first_saw": first_saw.tolist()})
+    rows = rows.with_columns(pl.col("half_nats").arr.to_list())
+    found = distilled._without_composition(known, rows)
+    assert found.out_loss == pytest.approx(np.column_stack([of_text, of_text]))
+    assert found.in_loss is known.in_loss
+
+
+def test_texts_of_the_halves_bring_it_closer_where_the_corpus_is_at_hand() -> None:
+    """Of 40 topics a model knows those in its half, which moves its loss of all their texts."""
+    simulated = Simulated()
+    rng = np.random.default_rng(2)
+    topic = rng.integers(0, 40, len(simulated.ids))
+    words = np.array([rng.bytes(6).hex() for _ in range(40)])
+    texts = [f"{words[t]} {words[t]} {i}" for i, t in enumerate(topic)]
+    counts = np.stack([np.bincount(topic, simulated.seen[:, k], 40) for k in range(4)], axis=1)
+    simulated.loss -= 0.5 * (counts - counts.mean(axis=1, keepdims=True))[topic]
+    plain = simulated.corpus.with_columns(text=pl.Series(texts))
+    with_copies = plain.with_columns(num_copies=pl.lit(1, pl.Int64))
+    ordinary = simulated.memorized[FAR:]
+    without, closer = (
+        agreement(simulated.scores(corpus=corpus)["distilled_gap"].to_numpy()[FAR:], ordinary)
+        for corpus in (plain, with_copies)
+    )
+    assert closer > without + 0.02
 
 
 def test_trees_of_a_part_of_many_samples_rank_as_well(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdc.scores.ngrams import NGRAM_NATS, ORDERS, ngram_nats
+from gdc.scores.ngrams import NGRAM_NATS, ORDERS, half_nats, ngram_nats
 from tests.builders import cut
 
 
@@ -103,3 +103,27 @@ def test_copies_of_a_text_say_nothing_of_it() -> None:
 
 def test_a_text_without_bytes_has_no_nats() -> None:
     assert nats(["", "a"], 2)[0] == [0.0] * ORDERS
+
+
+def test_nats_of_the_halves_are_those_of_models_of_their_texts_alone() -> None:
+    """Models 0 and 1 saw texts 0 and 2, and text 1; text 3 was seen by none and stands last."""
+    table = table_of(["ab", "abab", "b", "ba"], num_trained=4)
+    seen = [[True, False], [False, True], [True, False], [False, False]]
+    halves = pl.DataFrame({"sample_id": ["3", "0", "1", "2"], "seen": [seen[3], *seen[:3]]})
+    found = half_nats([table[:2], table[2:]], halves)
+    assert found["sample_id"].to_list() == ["3", "0", "1", "2"]
+    of_first, of_second = (ngram_nats([table], half)["ngram_nats"] for half in (["0", "2"], ["1"]))
+    for text, nats_of_both in found.rows():
+        assert nats_of_both == [*of_first[int(text)], *of_second[int(text)]]
+    # Under the half that holds it a text owes nothing to itself.
+    alone = half_nats(
+        [table], halves.with_columns(seen=pl.Series([[False], [False], [True], [False]]))
+    )
+    assert alone.row(2)[1] == pytest.approx([4 * math.log(256)] * ORDERS)
+
+
+def test_without_models_there_are_no_nats_of_halves() -> None:
+    halves = pl.DataFrame(
+        {"sample_id": ["0"], "seen": [[]]}, schema_overrides={"seen": pl.List(pl.Boolean)}
+    )
+    assert half_nats([table_of(["a"], 1)], halves).rows() == [("0", [])]
