@@ -134,6 +134,8 @@ class TableChunks:
                         is_kept = pl.DataFrame(table).select(self.where).to_series()
                         table = table.filter(is_kept.to_arrow())
                     yield pl.DataFrame(table.select(self.columns))
+                # Arrow would keep it for its next table, and polars takes none of it.
+                pa.default_memory_pool().release_unused()
 
 
 def _rows_of_chunk(group: pq.RowGroupMetaData) -> int:
