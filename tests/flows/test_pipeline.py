@@ -14,10 +14,12 @@ import polars as pl
 import psutil
 import pytest
 from mlflow.entities import Run
+from numpy.typing import NDArray
 
 from gdc.commands import certificate, verification
 from tasks.graph import changed_targets, load_graph
-from tests.builders import losses_by_numpy
+from tests.builders import free_port, losses_by_numpy
+from tests.flows import slurm
 from tests.flows.builders import (
     ENVIRONMENT,
     digests,
@@ -333,20 +335,46 @@ def test_a_source_that_is_not_the_certified_one_is_found(
 def test_a_stage_started_as_two_processes_writes_the_losses_of_one(folder: Path) -> None:
     expected = losses_by_numpy(folder / "data/trace/0")
     launcher = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    train(folder, {"GDC_LAUNCHER": launcher})
+    np.testing.assert_allclose(losses_of_two(folder), expected, atol=1e-3)
+    assert read_json(folder / "lineage/train-0.json")["model_id"]
+
+
+def test_a_stage_that_srun_starts_on_two_nodes_writes_the_losses_of_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    expected = losses_by_numpy(folder / "data/trace/0")
+    with slurm.two_nodes(tmp_path) as environment:
+        if environment is None:
+            pytest.skip("no Slurm (slurmctld, slurmd, slurm-client, munge), or not root")
+        launcher = (
+            f"srun --nodes 2 --ntasks-per-node 1 {sys.executable} -m torch.distributed.run "
+            "--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id gdc "
+            f"--rdzv-endpoint 127.0.0.1:{free_port()}"
+        )
+        train(folder, {**environment, "GDC_LAUNCHER": launcher})
+        accounted = (tmp_path / "slurmctld.log").read_text(encoding="utf-8")
+    np.testing.assert_allclose(losses_of_two(folder), expected, atol=1e-3)
+    assert "NodeList=node[1-2]" in accounted
+
+
+def train(folder: Path, environment: Mapping[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gdc.stages.train", "--seed", "0"],
         cwd=folder,
-        env={**ENVIRONMENT, "GDC_LAUNCHER": launcher},
+        env={**ENVIRONMENT, **environment},
         check=False,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def losses_of_two(folder: Path) -> NDArray[np.float32]:
+    """The losses of all samples, of which each of two processes wrote its own."""
     shards = sorted((folder / "data/trace/0/train").iterdir())
     assert [shard.name for shard in shards] == ["shard_00000", "shard_00001"]
-    found = np.concatenate([losses_by_numpy(shard, ".") for shard in shards])
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert read_json(folder / "lineage/train-0.json")["model_id"]
+    return np.concatenate([losses_by_numpy(shard, ".") for shard in shards])
 
 
 def test_cells_on_workers_of_ray_make_the_bytes_of_a_run_without_it(
