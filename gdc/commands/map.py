@@ -27,8 +27,8 @@ from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_ch
 UNTESTED_AXIS: Final = "total_drop"
 OF_ALL_TRACES: Final = ("difficulty", "memorization", "first_learned")
 _WRITTEN: Final = ("scores.parquet", "scores.json", "quadrants.json")
-# Where former versions wrote the quadrants, now a column of the scores.
-FORMER: Final = "quadrants.parquet"
+# Of a trace here and on a cluster, and where former versions wrote the quadrants.
+_TABLES: Final = ("scores.parquet", "scores", "quadrants.parquet", "quadrants")
 # Of large tables: what more compression saves is a tenth at most.
 _ZSTD_LEVEL: Final = 1
 # As polars has it; said, so that it does not depend on the parts in which the scores were computed.
@@ -204,7 +204,7 @@ def map_trace(
             summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
             _sink(out / "scores.parquet", shards, kept, summary)
             _write_summaries(out, kept, (score, epsilon, scan), summary)
-    outputs.drop_former(out, FORMER)
+    drop_former(out, "scores.parquet")
     return summary
 
 
@@ -233,7 +233,13 @@ def map_on_cluster(
         with durable.new_folder(out / "scores") as folder:
             ray_cluster.for_each(partial(_map_shard, parts, folder, summary), shards)
         _write_summaries(out, kept, (score, epsilon, scan), summary)
+    drop_former(out, "scores")
     return summary
+
+
+def drop_former(out: Path, written: str) -> None:
+    """Remove the tables that a former map has left beside the one that was written."""
+    outputs.drop_former(out, set(_TABLES) - {written}, _SHARD)
 
 
 @contextmanager

@@ -9,7 +9,13 @@ import polars as pl
 
 from gdc import scores
 from gdc.commands import map_tokens
-from gdc.commands.map import FORMER, OF_ALL_TRACES, UNTESTED_AXIS, choose_mode, require_axis
+from gdc.commands.map import (
+    OF_ALL_TRACES,
+    UNTESTED_AXIS,
+    choose_mode,
+    drop_former,
+    require_axis,
+)
 from gdc.commands.own_files import (
     OwnRows,
     naming_options,
@@ -210,7 +216,7 @@ def _write(found: ReportTables, turns: pl.DataFrame, out: Path) -> None:
     outputs.claim(out, WRITTEN)
     mapped = found.scores.with_columns(found.quadrants["quadrant"])
     tables.write_table(out / "scores.parquet", mapped, SCORES)
-    outputs.drop_former(out, FORMER)
+    drop_former(out, "scores.parquet")
     tables.write_table(out / "spans.parquet", found.spans, SPANS)
     tables.write_table(out / "turns.parquet", turns, TURN_LOSSES)
     files.write_json(out / "scores.json", found.scores_summary.to_json())

@@ -337,7 +337,7 @@ class TraceRecorder:
     def keep_until(self, step: int) -> None:
         """Leave out the checkpoints after an optimizer step, where no state of the run was kept."""
         self._keep(sum(row[1] <= step for row in self._rows))
-        self._gains.forget(self._last_step())
+        self._gains.forget(step)
 
     @property
     def num_samples(self) -> int:

@@ -28,6 +28,7 @@ class StepGains:
         self._files, self._index, self._group = files, index, group
         self._values = np.full(index.height, np.nan)
         self._is_known = False  # to any process
+        self._is_new = False  # whether there are any since the last checkpoint
 
     def require_whole(self) -> None:
         """Refuse to begin where steps are missed.
@@ -56,6 +57,7 @@ class StepGains:
         for sums in (before, after):
             name = f"{self._files.folder}: record_gain"
             require_sums(index, sums, num_tokens, len(self._values), name)
+        self._is_new = True
         has_tokens = num_tokens > 0
         rows, tokens = index[has_tokens], num_tokens[has_tokens]
         gains = before[has_tokens].astype(np.float64) - after[has_tokens]
@@ -63,10 +65,21 @@ class StepGains:
         np.add.at(self._values, rows, gains / tokens)
 
     def write(self, num_steps: int, mode: str = "online") -> None:
-        """Let the trace have what is known after so many steps.
+        """Let the trace have what is known at a checkpoint after so many steps.
 
-        Where none is known and there was training, whatever a former run has left is removed.
+        Where there was training without gains nothing is known, and whatever a former run has left
+        is removed.
         """
+        if mode == "online":
+            if not self._in_any(self._is_new):
+                if self._is_known:
+                    # What waits to be written goes too.
+                    self._files.flush()
+                self._is_known, self._values[:] = False, np.nan
+            self._is_new = False
+        self._write(num_steps, mode)
+
+    def _write(self, num_steps: int, mode: str = "online") -> None:
         values = self._reduced()
         if values is not None:
             self._files.write_gains(gain_table(self._index, values))
@@ -81,7 +94,10 @@ class StepGains:
     def state_dict(self) -> State:
         """The same in all processes."""
         values = self._reduced()
-        return {"gains": None if values is None else torch.from_numpy(values.copy())}
+        return {
+            "gains": None if values is None else torch.from_numpy(values.copy()),
+            "has_new_gains": self._in_any(self._is_new),
+        }
 
     def load_state_dict(self, state: State, num_steps: int) -> None:
         """Go back to a state of so many steps, and let the trace have what it knows.
@@ -90,17 +106,22 @@ class StepGains:
         """
         gains = state.get("gains")
         self._is_known = gains is not None
+        self._is_new = self._is_known and state.get("has_new_gains", False)
         self._values[:] = np.nan
         # One of the processes holds what all had recorded.
         if gains is not None and self._group.is_main:
             self._values[:] = gains.cpu().numpy()
-        self.write(num_steps)
+        self._write(num_steps)
 
     def _reduced(self) -> NDArray[np.float64] | None:
         """Of all processes; None: none of them knows any."""
         is_known = ~np.isnan(self._values)
-        self._is_known |= bool(self._group.all_reduce(np.array([int(is_known.any())]), "max")[0])
+        self._is_known |= self._in_any(bool(is_known.any()))
         if not self._is_known:
             return None
         is_known = self._group.all_reduce(is_known.astype(np.int64), "max") > 0
         return np.where(is_known, self._group.all_reduce(np.nan_to_num(self._values)), np.nan)
+
+    def _in_any(self, is_so: bool) -> bool:
+        """Whether it is so in any of the processes."""
+        return bool(self._group.all_reduce(np.array([int(is_so)]), "max")[0])

@@ -260,7 +260,9 @@ class TraceCallback(TrainerCallback):
             )  # fmt: skip
             return
         self._rate = kept["learning_rate"]
-        recorder.load_state_dict(kept["recorder"])
+        # Without gains from here on, those from before would be taken for all.
+        without = {} if self._gains else {"gains": None}
+        recorder.load_state_dict(kept["recorder"] | without)
         is_pending = bool((kept["recorder"]["train"]["num_tokens"] > 0).any())
         # Saved at the end of an epoch, before its checkpoint.
         if is_pending and float(state.epoch or 0).is_integer():

@@ -4,6 +4,7 @@ DVC deletes a stage's outputs before it runs the stage, so a user's file there w
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -125,13 +126,28 @@ def claim(out: Path, names: Iterable[str]) -> None:
     files.write_json(out / RESULTS, {"results": sorted(_claimed(out) | set(names))})
 
 
-def drop_former(out: Path, name: str) -> None:
-    """Remove a result that only former versions wrote, so that it is not taken for a new one.
+def drop_former(out: Path, names: Iterable[str], inside: re.Pattern[str]) -> None:
+    """Remove results of former calls that would be taken for new ones, and no longer claim them.
 
-    A file that ``claim`` does not know stays.
+    What ``claim`` does not know stays.
+
+    Args:
+        out: The ``--out`` folder.
+        names: Of files and folders in it.
+        inside: Names of the files that may go from one of these folders; others stay.
     """
-    if name in _claimed(out):
-        (out / name).unlink(missing_ok=True)
+    former = _claimed(out) & set(names)
+    for path in (out / name for name in former):
+        if path.is_dir() and not path.is_symlink():
+            for file in path.iterdir():
+                if inside.fullmatch(file.name):
+                    file.unlink()
+            if not any(path.iterdir()):
+                path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    if former:
+        files.write_json(out / RESULTS, {"results": sorted(_claimed(out) - former)})
 
 
 def require_free_files(written: Mapping[str, Path]) -> None:

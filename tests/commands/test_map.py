@@ -117,14 +117,17 @@ for name, num_held in (("memory", 2**29), ("file", 0)):
         assert len(found) == 1, name
 
 
-def test_quadrants_of_a_former_map_do_not_stay_beside_a_new_one() -> None:
+def test_tables_of_a_former_map_do_not_stay_beside_a_new_one() -> None:
     folder, split = written(trace_of({"a": [1.0, 2.0]})), cuts(absolute(1.0), absolute(0.1))
-    for is_ours in (False, True):
-        OUT.mkdir(exist_ok=True)
-        (OUT / "quadrants.parquet").write_text("former")
-        outputs.claim(OUT, ["quadrants.parquet"] if is_ours else [])
+    former = ["quadrants.parquet", "quadrants", "scores"]
+    left = [OUT / name for name in (former[0], "quadrants/train.parquet", "scores/train.parquet")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for ours in ([], former):
+        outputs.claim(OUT, ours)
         map_trace(folder, OUT, rules(), split)
-        assert (OUT / "quadrants.parquet").exists() is not is_ours
+        assert [(OUT / name).exists() for name in former] == [not ours] * 3
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "quadrants.json"])
@@ -165,8 +168,10 @@ def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
     here = map_trace(folder, OUT, score, split)
     there = Path("there")
     with ray_cluster.connected(ray_cluster.LOCAL):
+        map_trace(folder, there, score, split)
         assert map_on_cluster(folder, there, score, split) == here
         mapped = sorted((there / "scores").iterdir())
+        assert not (there / "scores.parquet").exists()
         assert [file.stem for file in mapped] == [f"shard_{i:05d}" for i in range(3)]
         found = pl.concat(pl.read_parquet(file) for file in mapped)
         assert_frame_equal(found, pl.read_parquet(OUT / "scores.parquet"), check_exact=True)

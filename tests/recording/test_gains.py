@@ -223,6 +223,47 @@ def test_a_run_that_goes_on_without_gains_leaves_none_and_a_look_at_it_leaves_th
     assert traces.verify(tmp_path / "t") == 6
 
 
+def test_training_that_stops_to_record_gains_leaves_none(tmp_path: Path) -> None:
+    """Those of a part of the steps would be taken for all."""
+    recorder = gdc.TraceRecorder(tmp_path / "t", range(1))
+    take(recorder, 4.0, 2.0)
+    recorder.checkpoint(step=1)
+    recorder.record([0], [1.0])
+    # Nothing was trained, so nothing is missed.
+    recorder.checkpoint(step=1, mode="probe")
+    recorder.flush()
+    assert gains_of(tmp_path / "t") == [1.0]
+    recorder.record([0], [1.0])
+    recorder.checkpoint(step=2)
+    recorder.flush()
+    assert not (tmp_path / "t" / FILE).exists()
+    with pytest.raises(DataError, match="expected the gains of all steps"):
+        recorder.record_gain([0], [1.0], [0.5])
+    assert recorder.state_dict()["gains"] is None
+    recorder.close()
+
+
+def test_a_checkpoint_right_after_going_on_keeps_the_gains_from_before(tmp_path: Path) -> None:
+    recorder = gdc.TraceRecorder(tmp_path / "t", range(1))
+    take(recorder, 4.0, 2.0)
+    state = recorder.state_dict()
+    again = gdc.TraceRecorder(tmp_path / "t", range(1), resume=True)
+    again.load_state_dict(state)
+    again.checkpoint(step=1)
+    again.close()
+    assert gains_of(tmp_path / "t") == [1.0]
+
+
+def test_a_run_that_goes_on_after_steps_in_no_checkpoint_has_missed_them(tmp_path: Path) -> None:
+    recorder = gdc.TraceRecorder(tmp_path / "t", range(1))
+    recorder.record([0], [1.0])
+    recorder.checkpoint(step=0, mode="probe")
+    recorder.keep_until(3)
+    with pytest.raises(DataError, match="expected the gains of all steps"):
+        recorder.record_gain([0], [1.0], [0.5])
+    recorder.close()
+
+
 def test_what_is_left_out_takes_the_gains_with_it(tmp_path: Path) -> None:
     recorded_once(tmp_path / "t")
     recorder = gdc.TraceRecorder(tmp_path / "t", range(1), resume=True)

@@ -218,6 +218,15 @@ def test_a_run_that_began_without_gains_does_not_go_on_with_them(tmp_path: Path)
     assert gdc.load_trace(tmp_path / "trace").checkpoints.height == 2
 
 
+def test_a_run_that_goes_on_without_gains_leaves_none(tmp_path: Path) -> None:
+    saved = {"save_strategy": "steps", "save_steps": 2}
+    train(trainer_of(tmp_path, **saved), tmp_path)
+    assert None not in gains_of(tmp_path / "trace")
+    TraceCallback(tmp_path / "trace").attach(trainer := trainer_of(tmp_path, **saved))
+    trainer.train(resume_from_checkpoint=str(tmp_path / "model/checkpoint-2"))
+    assert not (tmp_path / "trace" / FILE).exists()
+
+
 def test_arguments_are_of_a_trainer(tmp_path: Path) -> None:
     """The refusals above read what a real one has."""
     args = TrainingArguments(**arguments(tmp_path))

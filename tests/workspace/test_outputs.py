@@ -425,3 +425,17 @@ def test_a_folder_that_cannot_be_written_is_refused_in_words(
     assert errors.startswith("error: /proc/")
     assert "Traceback" not in errors
     assert folder.is_dir()
+
+
+def test_what_a_former_call_has_left_goes_once_and_what_the_user_put_there_stays(
+    folder: Path,
+) -> None:
+    out, names = folder / "map", ["table.parquet", "parts"]
+    (out / "parts").mkdir(parents=True)
+    files_there = [out / name for name in ("table.parquet", "parts/a.parquet", "parts/mine.txt")]
+    for claimed, left in ([], [0, 1, 2]), (names, [2]), ([], [0, 1, 2]):
+        for path in files_there:
+            path.write_text("former")
+        outputs.claim(out, claimed)
+        outputs.drop_former(out, names, re.compile(r".+\.parquet"))
+        assert [i for i, path in enumerate(files_there) if path.exists()] == left
