@@ -162,8 +162,10 @@ def read_mapped(path: Path, schema: pl.Schema) -> pl.DataFrame:
     """
     remedy = "Make it: gdc map."
     table = tables.read_table(path, schema, remedy)
-    if table.schema.get("quadrant") != pl.String:
-        raise SchemaError(f"{path}: expected a column quadrant of strings, got none. {remedy}")
+    dtype = table.schema.get("quadrant")
+    if dtype != pl.String:
+        got = "none, as in maps of former versions" if dtype is None else dtype
+        raise SchemaError(f"{path}: expected a column quadrant of strings, got {got}. {remedy}")
     return table
 
 
@@ -198,10 +200,10 @@ def map_trace(
         for shard in shards:
             trace_checks.require_losses(shard, scan, score.mode)
         table, epsilon = scores.scan_scores(scan, score)
-        outputs.claim(out, _WRITTEN)
         with _folder_of_parts(out) as parts:
             kept = _kept(table.drop("sample_id"), scan.num_samples, parts / "all.parquet")
             summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
+            outputs.claim(out, _WRITTEN)
             _sink(out / "scores.parquet", shards, kept, summary)
             _write_summaries(out, kept, (score, epsilon, scan), summary)
     drop_former(out, "scores.parquet")
@@ -225,11 +227,11 @@ def map_on_cluster(
         epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
     given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
     shards = traces.shard_folders(trace)
-    outputs.claim(out, names)
     with _folder_of_parts(out) as parts:
         ray_cluster.for_each(partial(_score_shard, trace, parts, given), shards)
         kept = table_files.scan_parquet(*(_named(parts, shard) for shard in shards))
         summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
+        outputs.claim(out, names)
         with durable.new_folder(out / "scores") as folder:
             ray_cluster.for_each(partial(_map_shard, parts, folder, summary), shards)
         _write_summaries(out, kept, (score, epsilon, scan), summary)

@@ -183,33 +183,11 @@ def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
             map_on_cluster(folder, there, given, split)
 
 
-def test_a_cluster_reports_nothing_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
-    monkeypatch.setattr("ray.init", lambda *_, **__: started.append(dict(os.environ)))
-    started: list[dict[str, str]] = []
-    with ray_cluster.connected(ray_cluster.LOCAL):
-        pass
-    assert started[0]["RAY_USAGE_STATS_ENABLED"] == "0"
-
-
-def test_a_cluster_that_is_started_here_listens_to_this_machine_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    started: list[dict[str, object]] = []
-    monkeypatch.setattr("ray.init", lambda *_, **options: started.append(options))
-    for address in (ray_cluster.LOCAL, "auto"):
-        with ray_cluster.connected(address):
-            pass
-    assert [options.get("_node_ip_address") for options in started] == ["127.0.0.1", None]
-
-
-def test_a_cluster_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with (
-        pytest.raises(ConfigError, match=r"pip install 'gendatacarto\[ray\]'"),
-        ray_cluster.connected("auto"),
-    ):
-        pass
+def test_a_sample_without_a_value_on_an_axis_is_named_and_no_file_is_claimed() -> None:
+    trace = written(trace_of({"a": [1.0, 2.0], "b": [float("nan"), 2.0]}))
+    with pytest.raises(DataError, match=r"1 samples have no difficulty, first b\."):
+        map_trace(trace, OUT, rules(), cuts(absolute(1.0), absolute(0.1)))
+    assert list(OUT.iterdir()) == []
 
 
 def test_a_score_that_reads_more_than_the_losses_is_refused() -> None:

@@ -94,12 +94,12 @@ def test_what_a_profile_cannot_be_made_of_is_refused() -> None:
     trace = recorded(Path("t"))
     with pytest.raises(ConfigError, match=r"expected the quadrants of samples of this trace, got"):
         profile.run(trace, quadrants_of(Path("m"), ["x", "y"]), Path("out"))
-    former = Path("m/former.parquet")
+    former, odd = Path("m/former.parquet"), Path("m/odd.parquet")
     pl.DataFrame(schema=SCORES).write_parquet(former)
-    with pytest.raises(
-        SchemaError, match=r"former\.parquet: expected a column quadrant of strings"
-    ):
-        profile.run(trace, former, Path("out"))
+    pl.DataFrame(schema={**SCORES, "quadrant": pl.Int64}).write_parquet(odd)
+    for path, got in (former, "none, as in maps of former versions"), (odd, "Int64"):
+        with pytest.raises(SchemaError, match=rf"expected a column quadrant of strings, got {got}"):
+            profile.run(trace, path, Path("out"))
     with pytest.raises(ConfigError, match=r"at least 2 frozen checkpoints \(probe\), got 1"):
         profile.run(recorded(Path("few"), num_probes=1), None, Path("out"))
     (trace / "first_seen.parquet").unlink()
