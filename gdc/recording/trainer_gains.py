@@ -77,11 +77,16 @@ class StepPasses:
     def record_gains(self, recorder: TraceRecorder) -> None:
         """Make the passes again, and record what the step between has taught."""
         random, passes = self._states(), self._passes
+        # A pass in training may change them, as that of a batch norm does.
+        buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
         self._passes = []
         for one in passes:
             after = self._sums_again(one)
             recorder.record_gain(one.batch[ROWS], one.loss_sums, after, one.num_tokens)
         self._set(random)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
     def _sums_again(self, one: _Pass) -> Tensor:
         self._set(one.random)

@@ -117,6 +117,26 @@ def test_with_dropout_gains_do_not_change_the_training_and_steps_of_length_zero_
     assert gains == [0.0] * len(gains)
 
 
+def test_what_a_model_counts_of_its_passes_in_training_stays_what_it_was(tmp_path: Path) -> None:
+    """As a batch norm does."""
+
+    def count(part: Any, *_: Any) -> None:
+        part.passes += part.training
+
+    counted = []
+    for is_tracked in (False, True):
+        model: Any = model_of()
+        model.transformer.register_buffer("passes", torch.zeros(()))
+        model.transformer.register_forward_pre_hook(count)
+        trainer = trainer_of(tmp_path, model)
+        if is_tracked:
+            train(trainer, tmp_path)
+        else:
+            trainer.train()
+        counted.append(model.transformer.passes.item())
+    assert counted[0] == counted[1] > 0
+
+
 def test_the_map_of_a_trainers_trace_has_the_score_that_reads_gains(tmp_path: Path) -> None:
     """As docs/guides/trainer.md says."""
     rows = list(tokens_of_words())
