@@ -96,7 +96,7 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
     outputs.require_free_files({"--out": out})
     scored = read_mapped(folder / "scores.parquet", SCORES)
     params = project.params_or_preset("docs")
-    texts = _MapTexts(folder, params)
+    texts = _MapTexts(folder, params, scored["sample_id"])
     plan = _plan(request, scored, texts, params).collect()
     # Only of dropped samples the kept copy is named.
     is_named = texts.are_there and "drop" in plan["action"]
@@ -113,11 +113,21 @@ class _MapTexts:
 
     folder: Path
     params: Params
+    sample_ids: pl.Series
 
     @property
+    def path(self) -> Path:
+        """Where they lie."""
+        return self.folder / "samples.parquet"
+
+    @cached_property
     def are_there(self) -> bool:
-        """Whether the map was made with texts."""
-        return (self.folder / "samples.parquet").exists()
+        """Whether the map was made with texts; a former one of other samples may have been."""
+        if not self.path.exists():
+            return False
+        with tables.naming_file(self.path, _MAP_AGAIN):
+            found = table_files.scan_parquet(self.path).select("sample_id").collect()["sample_id"]
+        return found.sort().equals(self.sample_ids.sort())
 
     @cached_property
     def table(self) -> pl.DataFrame:
@@ -128,12 +138,11 @@ class _MapTexts:
         """
         if not self.are_there:
             raise DataError(
-                f"{self.folder}: expected samples.parquet with texts, got none. {_MAP_AGAIN}"
+                f"{self.folder}: expected samples.parquet with the texts of the samples in "
+                f"scores.parquet, got none. {_MAP_AGAIN}"
             )
-        path = self.folder / "samples.parquet"
-        schema = pl.Schema({"sample_id": pl.String, "text": pl.String})
-        with tables.naming_file(path, _MAP_AGAIN):
-            return table_files.read_parquet(path).select(schema.names())
+        with tables.naming_file(self.path, _MAP_AGAIN):
+            return table_files.read_parquet(self.path).select("sample_id", "text")
 
     @cached_property
     def near_copies(self) -> pl.DataFrame:

@@ -83,6 +83,16 @@ def test_deduplication_names_the_kept_copy_and_leaves_the_rest() -> None:
     assert dropped.select("sample_id", "duplicate_of").rows() == [("15", "12")]
 
 
+def test_texts_that_a_former_map_of_other_samples_has_left_are_not_those_of_the_map() -> None:
+    folder = mapped()
+    write_trace(8, trace_of({"12": [6.0, 1.0], "other": [6.0, 5.0]}, "probe"))
+    run("map", str(paths.trace_path(8)), "--out", str(folder))
+    with pytest.raises(DataError, match=r"expected .*texts of the samples in scores\.parquet, got"):
+        plan_map.plan_map(plan_map.Request("dedup"), folder, Path("plan.parquet"))
+    top = plan_map.Request("top-fraction", fraction=0.5)
+    assert plan_map.plan_map(top, folder, Path("plan.parquet")).actions == {"keep": 1, "drop": 1}
+
+
 def test_an_equal_random_plan_drops_as_many_others() -> None:
     folder = mapped()
     plan_map.plan_map(plan_map.Request("random", fraction=0.34, seed=3), folder, Path("r.parquet"))
