@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,12 @@ from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_ch
 # (docs/results/leaderboard.md): taken where no canary can say which score is right.
 UNTESTED_AXIS: Final = "total_drop"
 OF_ALL_TRACES: Final = ("difficulty", "memorization", "first_learned")
-_WRITTEN: Final = ("scores.parquet", "scores.json", "quadrants.json")
+WRITTEN_OF_ALL: Final = ("scores.parquet", "scores.json", "quadrants.json")
+OF_TEXTS: Final = (
+    "samples.parquet", "spans.parquet", "turns.parquet", "report.json", "report.html",
+)  # fmt: skip
+"""What is written beside these where the texts are given."""
+
 # Of a trace here and on a cluster, and where former versions wrote the quadrants.
 _TABLES: Final = ("scores.parquet", "scores", "quadrants.parquet", "quadrants")
 # Of large tables: what more compression saves is a tenth at most.
@@ -193,7 +198,7 @@ def map_trace(
             id stands in two rows, or a number cannot be.
         SchemaError: A file is missing or has other columns or rows.
     """
-    outputs.require_free(out, _WRITTEN, {"the trace": trace})
+    outputs.require_free(out, WRITTEN_OF_ALL, {"the trace": trace})
     with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
         shards = traces.shard_folders(trace)
@@ -203,10 +208,10 @@ def map_trace(
         with _folder_of_parts(out) as parts:
             kept = _kept(table.drop("sample_id"), scan.num_samples, parts / "all.parquet")
             summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
-            outputs.claim(out, _WRITTEN)
+            outputs.claim(out, WRITTEN_OF_ALL)
             _sink(out / "scores.parquet", shards, kept, summary)
             _write_summaries(out, kept, (score, epsilon, scan), summary)
-    drop_former(out, "scores.parquet")
+    drop_former(out, WRITTEN_OF_ALL)
     return summary
 
 
@@ -218,7 +223,7 @@ def map_on_cluster(
     All of them see both folders under these names. ``scores/`` holds one file a shard, of its name.
     What needs all losses, a quantile of them, is read here.
     """
-    names = ["scores", *_WRITTEN[1:]]
+    names = ["scores", *WRITTEN_OF_ALL[1:]]
     outputs.require_free(out, names, {"the trace": trace})
     trace, out = trace.absolute(), out.absolute()
     _require_former_map(out / "scores")
@@ -235,13 +240,13 @@ def map_on_cluster(
         with durable.new_folder(out / "scores") as folder:
             ray_cluster.for_each(partial(_map_shard, parts, folder, summary), shards)
         _write_summaries(out, kept, (score, epsilon, scan), summary)
-    drop_former(out, "scores")
+    drop_former(out, names)
     return summary
 
 
-def drop_former(out: Path, written: str) -> None:
-    """Remove the tables that a former map has left beside the one that was written."""
-    outputs.drop_former(out, set(_TABLES) - {written}, _SHARD)
+def drop_former(out: Path, written: Collection[str]) -> None:
+    """Remove what a former map has left beside what was written."""
+    outputs.drop_former(out, {*_TABLES, *OF_TEXTS} - {*written}, _SHARD)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from gdc import scores
 from gdc.commands import map_tokens
 from gdc.commands.map import (
     OF_ALL_TRACES,
+    OF_TEXTS,
     UNTESTED_AXIS,
+    WRITTEN_OF_ALL,
     choose_mode,
     drop_former,
     require_axis,
@@ -41,10 +43,7 @@ from gdc.schema import FLAGGED, SCORES, SCORES_BY_RUN, SPANS, TURN_LOSSES
 from gdc.scores.calibrated import MIN_HELDOUT
 from gdc.workspace import files, outputs, project, tables, trace_checks, traces
 
-WRITTEN: Final = (
-    "scores.parquet", "scores.json", "quadrants.json", "samples.parquet", "spans.parquet",
-    "turns.parquet", "report.json", "report.html",
-)  # fmt: skip
+WRITTEN: Final = (*WRITTEN_OF_ALL, *OF_TEXTS)
 _ALWAYS: Final = (
     "total_drop", "std", "iqr", "final_loss", "initial_loss", "mean_loss", "min_loss", "zlib",
     "num_copies", "random",
@@ -216,7 +215,7 @@ def _write(found: ReportTables, turns: pl.DataFrame, out: Path) -> None:
     outputs.claim(out, WRITTEN)
     mapped = found.scores.with_columns(found.quadrants["quadrant"])
     tables.write_table(out / "scores.parquet", mapped, SCORES)
-    drop_former(out, "scores.parquet")
+    drop_former(out, WRITTEN)
     tables.write_table(out / "spans.parquet", found.spans, SPANS)
     tables.write_table(out / "turns.parquet", turns, TURN_LOSSES)
     files.write_json(out / "scores.json", found.scores_summary.to_json())

@@ -117,17 +117,18 @@ for name, num_held in (("memory", 2**29), ("file", 0)):
         assert len(found) == 1, name
 
 
-def test_tables_of_a_former_map_do_not_stay_beside_a_new_one() -> None:
+def test_what_a_former_map_has_left_does_not_stay_beside_a_new_one() -> None:
     folder, split = written(trace_of({"a": [1.0, 2.0]})), cuts(absolute(1.0), absolute(0.1))
-    former = ["quadrants.parquet", "quadrants", "scores"]
-    left = [OUT / name for name in (former[0], "quadrants/train.parquet", "scores/train.parquet")]
+    former = ["quadrants.parquet", "samples.parquet", "report.html", "quadrants", "scores"]
+    left = [OUT / name for name in former[:3]]
+    left += [OUT / name / "train.parquet" for name in former[3:]]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     for ours in ([], former):
         outputs.claim(OUT, ours)
         map_trace(folder, OUT, rules(), split)
-        assert [(OUT / name).exists() for name in former] == [not ours] * 3
+        assert [(OUT / name).exists() for name in former] == [not ours] * 5
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "quadrants.json"])
