@@ -345,8 +345,6 @@ def test_a_stage_that_srun_starts_on_two_nodes_writes_the_losses_of_one(
 ) -> None:
     expected = losses_by_numpy(folder / "data/trace/0")
     with slurm.two_nodes(tmp_path) as environment:
-        if environment is None:
-            pytest.skip("no Slurm (slurmctld, slurmd, slurm-client, munge), or not root")
         launcher = (
             f"srun --nodes 2 --ntasks-per-node 1 {sys.executable} -m torch.distributed.run "
             "--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id gdc "
