@@ -58,18 +58,20 @@ def ngram_nats(texts: Chunks, trained: Collection[str]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=NGRAM_NATS), *parts])
 
 
-def half_nats(texts: Chunks, halves: pl.DataFrame) -> pl.DataFrame:
+def half_nats(texts: Chunks, halves: pl.DataFrame, duplicates: pl.DataFrame | None) -> pl.DataFrame:
     """Nats of each text under n-gram models of the halves of the reference models.
 
-    A half that holds the text leaves it out, so that no half owes anything to it.
+    A half that holds the text leaves it out, so that no half owes anything to it. That cannot be
+    said of a text whose near copies always fall into the same half as itself.
 
     Args:
         texts: As for ``ngram_nats``; they are read twice for each half.
         halves: ``sample_id`` and the list ``seen``, whether each reference model saw the sample.
+        duplicates: ``NEAR_DUPLICATES`` that fell into the same halves; None: there are none.
 
     Returns:
         ``sample_id`` and ``half_nats``, what ``ngram_nats`` gives for each model, one after the
-        other, of the samples of ``halves``.
+        other, of the samples of ``halves``; null for one with near copies that are no exact ones.
     """
     num_models = halves.select(pl.col("seen").list.len().max()).item() or 0
     table = halves.select("sample_id", half_nats=pl.lit([], pl.List(pl.Float64)))
@@ -79,7 +81,12 @@ def half_nats(texts: Chunks, halves: pl.DataFrame) -> pl.DataFrame:
         table = table.join(nats, on="sample_id", how="left", maintain_order="left").select(
             "sample_id", half_nats=pl.concat_list("half_nats", "ngram_nats")
         )
-    return table
+    if duplicates is None:
+        return table
+    near = duplicates.filter(pl.col("similarity") < 1).select("duplicate_of").unique()
+    copies = duplicates.join(near, on="duplicate_of", how="semi")["sample_id"]
+    has_near = pl.col("sample_id").is_in(pl.concat([near["duplicate_of"], copies]).implode())
+    return table.with_columns(half_nats=pl.when(~has_near).then("half_nats"))
 
 
 class _Bytes:

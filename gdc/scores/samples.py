@@ -93,13 +93,14 @@ class _Shared:
     seed: int
 
 
-def score_samples(
+def score_samples(  # noqa: PLR0913 - what the models of halves know of the samples
     traces: Sequence[Trace],
     corpus: Chunks,
     config: ScoreConfig,
     *,
     seed: int,
     references: pl.DataFrame | None = None,
+    duplicates: pl.DataFrame | None = None,
 ) -> Scored:
     """Score every sample of the tracked runs.
 
@@ -111,6 +112,7 @@ def score_samples(
         config: Checkpoints to read, epsilon, the early checkpoints, scores to write.
         seed: Seed of the score ``random``.
         references: ``REFERENCES`` table, for the scores that need it.
+        duplicates: ``NEAR_DUPLICATES`` that fell into the same halves; None: there are none.
 
     Raises:
         ConfigError: An enabled score is not registered, or what it needs is missing.
@@ -121,7 +123,12 @@ def score_samples(
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
     shared = _Shared(
-        _corpus_inputs(corpus, reads_of(config.enabled), traces[0].index["sample_id"], references),
+        _corpus_inputs(
+            corpus,
+            reads_of(config.enabled),
+            traces[0].index["sample_id"],
+            (references, duplicates),
+        ),
         None if references is None else references_of(references),
         config,
         epsilon,
@@ -290,7 +297,7 @@ def _corpus_inputs(
     corpus: Chunks,
     needs: Collection[str],
     trained: pl.Series,
-    references: pl.DataFrame | None,
+    halves: tuple[pl.DataFrame | None, pl.DataFrame | None],
 ) -> pl.DataFrame:
     """``sample_id`` and those needs whose columns the corpus has."""
     inputs = pl.concat(
@@ -308,9 +315,10 @@ def _corpus_inputs(
     if "ngram_nats" not in needs or not set(_NGRAM_COLUMNS) <= set(next(iter(corpus)).columns):
         return inputs
     inputs = _joined(inputs, ngram_nats(corpus, trained))
+    references, duplicates = halves
     if "half_nats" not in needs or references is None:
         return inputs
-    return _joined(inputs, half_nats(corpus, references))
+    return _joined(inputs, half_nats(corpus, references, duplicates))
 
 
 def _score_run(trace: Trace, shared: _Shared) -> pl.DataFrame:

@@ -29,14 +29,19 @@ def main() -> None:
         traces = [read_run(seed, reads) for seed in params.train.seeds]
         corpus = _texts(scores.corpus_columns(params.score.enabled))
         references = tables.read_references(params.reference.halves)
-        with tables.naming_damage(*map(paths.trace_path, params.train.seeds)):
-            scored = scores.score_samples(
-                traces, corpus, params.score, seed=params.seed, references=references
-            )
         samples = tables.chunks(
             "corpus", ["sample_id", "num_copies", "text"], pl.col("split") == "train"
         )
         duplicates = near_duplicates.near_copies(samples, params.reference, seed=params.seed)
+        with tables.naming_damage(*map(paths.trace_path, params.train.seeds)):
+            scored = scores.score_samples(
+                traces,
+                corpus,
+                params.score,
+                seed=params.seed,
+                references=references,
+                duplicates=duplicates,
+            )
         reasons = causes.find_causes(samples, duplicates)
         table = scored.samples.join(reasons, on="sample_id", how="left", maintain_order="left")
         tables.write("scores", table)

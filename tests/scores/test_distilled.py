@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gdc.errors import ConfigError, DataError
 from gdc.schema import SELF_INFLUENCE
 from gdc.scores import REFERENCES, distilled, score_samples
+from gdc.scores.ngrams import ORDERS
 from gdc.statistics import ranks
 from tests.builders import trace_of
 from tests.scores.builders import config
@@ -163,10 +164,10 @@ def test_what_the_halves_tell_of_unseen_losses_is_taken_out_of_them() -> None:
     """By hand: losses where not seen are those of the text, and half of what its half lacks."""
     rng = np.random.default_rng(0)
     first_saw = rng.random((60, 2)) < 0.5
-    nats = rng.normal(5, 1, (60, 4, 3))
+    nats = rng.normal(5, 1, (60, 4, ORDERS))
     models = np.where(first_saw, [1, 3], [0, 2])
     unseen = np.take_along_axis(nats, models[:, :, None], axis=1)
-    lacks = (unseen - nats.mean(axis=1, keepdims=True)) @ [0.5, 0.0, 0.25]
+    lacks = (unseen - nats.mean(axis=1, keepdims=True)) @ [0.5, 0.0, 0.25, 0.0, 0.0, 1.0]
     of_text = rng.normal(4, 1, 60)
     known = distilled._Known(
         content=np.arange(60),
@@ -176,9 +177,13 @@ def test_what_the_halves_tell_of_unseen_losses_is_taken_out_of_them() -> None:
         in_loss=np.ones((60, 2)),
     )
     rows = pl.DataFrame({"half_nats": nats.reshape(60, -1), "pair_first_saw": first_saw.tolist()})
-    rows = rows.with_columns(pl.col("half_nats").arr.to_list())
-    found = distilled._without_composition(known, rows)
+    lists = pl.col("half_nats").arr.to_list()
+    found = distilled._without_composition(known, rows.with_columns(lists))
     assert found.out_loss == pytest.approx(np.column_stack([of_text, of_text]))
+    is_first = pl.int_range(pl.len()) == 0
+    found = distilled._without_composition(known, rows.with_columns(pl.when(~is_first).then(lists)))
+    assert found.out_loss[0].tolist() == known.out_loss[0].tolist()
+    assert found.out_loss[1:] == pytest.approx(np.column_stack([of_text, of_text])[1:])
     assert found.in_loss is known.in_loss
 
 

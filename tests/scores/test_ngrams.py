@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gdc.corpus.near_duplicates import NEAR_DUPLICATES
 from gdc.scores.ngrams import NGRAM_NATS, ORDERS, half_nats, ngram_nats
 from tests.builders import cut
 
@@ -110,20 +111,31 @@ def test_nats_of_the_halves_are_those_of_models_of_their_texts_alone() -> None:
     table = table_of(["ab", "abab", "b", "ba"], num_trained=4)
     seen = [[True, False], [False, True], [True, False], [False, False]]
     halves = pl.DataFrame({"sample_id": ["3", "0", "1", "2"], "seen": [seen[3], *seen[:3]]})
-    found = half_nats([table[:2], table[2:]], halves)
+    found = half_nats([table[:2], table[2:]], halves, None)
     assert found["sample_id"].to_list() == ["3", "0", "1", "2"]
     of_first, of_second = (ngram_nats([table], half)["ngram_nats"] for half in (["0", "2"], ["1"]))
     for text, nats_of_both in found.rows():
         assert nats_of_both == [*of_first[int(text)], *of_second[int(text)]]
     # Under the half that holds it a text owes nothing to itself.
     alone = half_nats(
-        [table], halves.with_columns(seen=pl.Series([[False], [False], [True], [False]]))
+        [table], halves.with_columns(seen=pl.Series([[False], [False], [True], [False]])), None
     )
     assert alone.row(2)[1] == pytest.approx([4 * math.log(256)] * ORDERS)
+
+
+def test_a_text_with_near_copies_has_no_nats_of_halves_and_one_with_exact_ones_has() -> None:
+    """Text 1 nearly copies 0, of which 2 is an exact copy; 4 exactly copies 3."""
+    table = table_of(["abcd", "abce", "abcd", "zz", "zz"], num_trained=5)
+    halves = pl.DataFrame({"sample_id": list("01234"), "seen": [[True]] * 3 + [[False]] * 2})
+    pairs = [("1", "0", 0.8), ("2", "0", 1.0), ("4", "3", 1.0)]
+    duplicates = pl.DataFrame(pairs, schema=NEAR_DUPLICATES, orient="row")
+    found = half_nats([table], halves, duplicates)["half_nats"]
+    assert found.is_null().to_list() == [True, True, True, False, False]
+    assert found[3:].to_list() == half_nats([table], halves, None)["half_nats"][3:].to_list()
 
 
 def test_without_models_there_are_no_nats_of_halves() -> None:
     halves = pl.DataFrame(
         {"sample_id": ["0"], "seen": [[]]}, schema_overrides={"seen": pl.List(pl.Boolean)}
     )
-    assert half_nats([table_of(["a"], 1)], halves).rows() == [("0", [])]
+    assert half_nats([table_of(["a"], 1)], halves, None).rows() == [("0", [])]
