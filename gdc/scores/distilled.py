@@ -162,9 +162,9 @@ def _without_composition(known: _Known, rows: pl.DataFrame) -> _Known:
     """
     num_samples, num_pairs = known.out_loss.shape
     # samples x models x lengths of n-grams
-    unknown = [0.0] * (2 * num_pairs * ORDERS)
-    nats = np.array([nats or unknown for nats in rows["half_nats"].to_list()])
-    nats = nats.reshape(num_samples, 2 * num_pairs, ORDERS)
+    nothing = pl.lit([0.0] * (2 * num_pairs * ORDERS), pl.List(pl.Float64))
+    known_nats = rows.select(pl.col("half_nats").fill_null(nothing).explode()).to_series()
+    nats = known_nats.to_numpy().reshape(num_samples, 2 * num_pairs, ORDERS)
     first_saw = np.array(rows["pair_first_saw"].to_list())[:, :, None]
     unseen = np.where(first_saw, nats[:, 1::2], nats[:, ::2])
     differ, out_differ = (

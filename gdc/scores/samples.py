@@ -122,13 +122,12 @@ def score_samples(  # noqa: PLR0913 - what the models of halves know of the samp
     for trace in traces:
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
+    reads = reads_of(config.enabled)
+    inputs = _corpus_inputs(corpus, reads, traces[0].index["sample_id"])
+    if references is not None and "half_nats" in reads and "ngram_nats" in inputs.columns:
+        inputs = _joined(inputs, half_nats(corpus, references, duplicates))
     shared = _Shared(
-        _corpus_inputs(
-            corpus,
-            reads_of(config.enabled),
-            traces[0].index["sample_id"],
-            (references, duplicates),
-        ),
+        inputs,
         None if references is None else references_of(references),
         config,
         epsilon,
@@ -293,12 +292,7 @@ def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
         )
 
 
-def _corpus_inputs(
-    corpus: Chunks,
-    needs: Collection[str],
-    trained: pl.Series,
-    halves: tuple[pl.DataFrame | None, pl.DataFrame | None],
-) -> pl.DataFrame:
+def _corpus_inputs(corpus: Chunks, needs: Collection[str], trained: pl.Series) -> pl.DataFrame:
     """``sample_id`` and those needs whose columns the corpus has."""
     inputs = pl.concat(
         chunk.select(
@@ -314,11 +308,7 @@ def _corpus_inputs(
     # Each further look at the corpus reads its texts again.
     if "ngram_nats" not in needs or not set(_NGRAM_COLUMNS) <= set(next(iter(corpus)).columns):
         return inputs
-    inputs = _joined(inputs, ngram_nats(corpus, trained))
-    references, duplicates = halves
-    if "half_nats" not in needs or references is None:
-        return inputs
-    return _joined(inputs, half_nats(corpus, references, duplicates))
+    return _joined(inputs, ngram_nats(corpus, trained))
 
 
 def _score_run(trace: Trace, shared: _Shared) -> pl.DataFrame:
