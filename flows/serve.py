@@ -33,6 +33,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from flows.curate import curate
+from gdc.environment import require_address_space
 from gdc.errors import ConfigError, TransientError
 from gdc.workspace import project
 
@@ -70,6 +71,7 @@ def serve(
         TransientError: The server does not answer, or plans no run.
     """
     due = next_date(cron, timezone)
+    require_address_space()
     project.require_workspace()
     require_server(server_seconds)
     runner = Runner(name=deployment_name(Path.cwd()), limit=1, pause_on_shutdown=False)

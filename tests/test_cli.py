@@ -400,20 +400,22 @@ def test_a_new_database_of_runs_is_whole_before_a_server_opens_it(
         ui.open_pages(port, str)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux heeds ulimit -v")
-def test_too_little_memory_to_import_what_a_run_needs_is_told_in_words(tmp_path: Path) -> None:
-    program = (
-        "import resource; from gdc import cli; from gdc.workspace import project\n"
-        "project.require_workspace = lambda: None\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))\n"
-        "import sys; sys.argv = ['gdc', 'run']; cli.main()"
-    )
+@pytest.mark.parametrize("command", ["run", "leaderboard", "stage train"])
+def test_too_little_memory_for_a_run_is_told_before_a_library_is_loaded(
+    command: str, workspace: Path
+) -> None:
+    program = 'ulimit -v 262144; exec "$@"'
+    gdc = [sys.executable, "-c", "from gdc.cli import main; main()", *command.split()]
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["sh", "-c", program, "sh", *gdc],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
-    assert re.fullmatch(r"error: .*Cannot allocate memory\. .* more memory\.\n", done.stderr)
+    assert re.fullmatch(r"error: ulimit -v: .* 4194304 KB .* got 262144\. Raise .*\n", done.stderr)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gdc.cli.application import Json, TextField, app, print_json
-from gdc.environment import checkpoint_seconds, device, require_addresses
+from gdc.environment import checkpoint_seconds, device, require_address_space, require_addresses
 from gdc.errors import ConfigError
 from gdc.workspace import project, run_lock, source_option
 
@@ -40,10 +40,11 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     as_json: Json = False,
 ) -> None:
     """Run the pipeline in this folder; what is up to date is not done again."""
+    require_address_space()
+    project.require_workspace()
     from gdc import scores
     from gdc.corpus.sources import require_usable
 
-    project.require_workspace()
     if not dry_run:
         run_lock.require_free()
     # What a stage would refuse only after those before it.
@@ -134,9 +135,10 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Compare every score with memorization measured by half-models: reports/leaderboard.*."""
+    require_address_space()
+    project.require_workspace()
     from gdc.workspace import files, half_models
 
-    project.require_workspace()
     run_lock.require_free()
     half_models.require_num_models(num_models)
     require_addresses()
@@ -154,6 +156,7 @@ def stage(
     name: Annotated[str, typer.Argument(help="A stage, or one cell of it: retrain@none-1.")],
 ) -> None:
     """Run one stage, if its inputs changed."""
+    require_address_space()
     project.require_workspace()
     project.load_params()
     require_addresses()

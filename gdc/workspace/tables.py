@@ -354,6 +354,8 @@ def naming_damage(*folders: Path, remedy: str = TRAIN) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError:  # some of Arrow's are both
+        raise
     except _DAMAGE:
         for path in sorted(path for folder in folders for path in folder.rglob("*.parquet")):
             with naming_file(path, remedy):
@@ -392,6 +394,8 @@ def naming_file(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise SchemaError(f"{path}: not found. {remedy}") from None
+    except MemoryError:
+        raise
     except (*_DAMAGE, OSError) as error:
         raise DataError(f"{path}: not a Parquet file ({error}). {remedy}") from None
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
@@ -117,6 +118,14 @@ def test_a_table_damaged_in_the_middle_is_refused_by_name() -> None:
     path.write_bytes(whole)
     with pytest.raises(DataError, match=r"^data/corpus\.parquet: not a Parquet file"):
         list(tables.chunks("corpus", schema.names()))
+
+
+def test_a_lack_of_memory_is_not_taken_for_damage() -> None:
+    path, schema = tables.TABLES["corpus"]
+    tables.write("corpus", table_of(schema))
+    for naming in (tables.naming_file(path, "x"), tables.naming_damage(path.parent)):
+        with pytest.raises(MemoryError, match="malloc of size 1"), naming:
+            raise pa.ArrowMemoryError("malloc of size 188928 failed")
 
 
 @pytest.mark.parametrize(
