@@ -219,7 +219,8 @@ class ArmResult:
         privacy_epsilon: Of its training, the largest of all seeds; None: its rule bounds none.
         num_reweighted: Samples whose weight its runs themselves changed in some pass, mean over
             seeds; None: all weights stand in the plan. ``num_weighted`` are those of one pass.
-        num_planted_changed: Rows of planted canaries among the samples that its plan changes.
+        num_planted_changed: Rows of planted canaries among the samples that its plan changes or its
+            runs weigh in some pass, of these the mean over seeds.
     """
 
     arm: str

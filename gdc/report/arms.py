@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, geometric_mean
 
+import polars as pl
+
 from gdc.comparison.results import ArmResult, OverSeeds
 from gdc.config import Arm, LiveArm, Params
 from gdc.curation.plans import budget
@@ -22,7 +24,7 @@ def arm_results(tables: ReportTables, params: Params, baseline: str | None) -> l
 
 def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
     plan, seeds = tables.plans[arm], params.retrain.seeds
-    action, planted = plan["action"], tables.corpus.drop_nulls("canary_id")
+    action = plan["action"]
     is_changed = ~action.is_in(["keep", "live"])
     num_live = _num_live(params.intervene.rule_of(arm), len(action))
     runs = {seed: tables.metrics[arm, seed] for seed in seeds}
@@ -50,15 +52,18 @@ def _arm(arm: str, tables: ReportTables, params: Params) -> ArmResult:
             default=None,
         ),
         num_reweighted=num_reweighted,
-        num_planted_changed=plan.filter(is_changed)
-        .join(planted, on="sample_id", how="semi")
-        .height,
+        num_planted_changed=_num_planted(plan.filter(is_changed), tables.corpus)
+        + round(fmean(tables.planted_reweighted.get(arm, (0,)))),
     )
 
 
 def _num_live(rule: Arm, num_samples: int) -> int:
     """Samples that an arm ``live`` weighs in each pass; which ones, each run decides itself."""
     return budget(rule.fraction, num_samples) if isinstance(rule, LiveArm) else 0
+
+
+def _num_planted(rows: pl.DataFrame, corpus: pl.DataFrame) -> int:
+    return rows.join(corpus.drop_nulls("canary_id"), on="sample_id", how="semi").height
 
 
 def _over_seeds(

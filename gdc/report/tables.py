@@ -50,6 +50,8 @@ class ReportTables:
     spans_summary: SpansSummary = field(default_factory=lambda: SpansSummary(0))
     num_left_out: int = 0  # rows beyond ``ingest.max_samples``
     unread: Mapping[str, UnreadFiles] = field(default_factory=dict)
+    # Of every arm whose runs choose weights: the planted rows that each seed's run changed.
+    planted_reweighted: Mapping[str, Sequence[int]] = field(default_factory=dict)
     calibration: Calibration | None = None
     arm_audits: Mapping[str, ArmAudits] = field(default_factory=dict)
     groups: LeakageByGroup | None = None

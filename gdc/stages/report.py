@@ -121,9 +121,10 @@ def _log(report: Report, stage: StageRun) -> None:
 def read_tables(params: Params) -> ReportTables:
     """Read everything that the report is made of from the current folder."""
     arms = params.retrain.arms
-    corpus = files.read_as(CorpusSummary, paths.CORPUS_SUMMARY)
+    summary = files.read_as(CorpusSummary, paths.CORPUS_SUMMARY)
+    corpus = tables.scan("corpus").drop("text").collect()
     return ReportTables(
-        corpus=tables.scan("corpus").drop("text").collect(),
+        corpus=corpus,
         read_texts=tables.texts_of,
         canaries=tables.read("canaries"),
         scores=tables.read("scores"),
@@ -142,9 +143,20 @@ def read_tables(params: Params) -> ReportTables:
         num_quarantined=tables.read("quarantine").height,
         spans=tables.read("spans"),
         spans_summary=files.read_as(SpansSummary, paths.SPANS_SUMMARY),
-        num_left_out=corpus.num_left_out,
-        unread=corpus.unread,
+        num_left_out=summary.num_left_out,
+        unread=summary.unread,
+        planted_reweighted={
+            arm: [_num_planted_reweighted(arm, seed, corpus) for seed in seeds]
+            for arm, seeds in sample_table.revising_seeds(params).items()
+            if seeds
+        },
     )
+
+
+def _num_planted_reweighted(arm: str, seed: int, corpus: pl.DataFrame) -> int:
+    planted = corpus.lazy().drop_nulls("canary_id").select("sample_id")
+    changed = tables.scan_revised_weights(arm, seed).drop_nulls("first_changed")
+    return changed.join(planted, on="sample_id", how="semi").collect().height
 
 
 def with_audits(inputs: ReportTables, params: Params) -> ReportTables:

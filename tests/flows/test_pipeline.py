@@ -258,6 +258,14 @@ def assert_the_table_of_samples_says_what_was_done_to_each(folder: Path) -> None
     is_changed = samples["first_changed_live"].is_not_null()
     assert samples["action_live"].to_list() == ["weight" if was else "keep" for was in is_changed]
     assert samples["num_seeds_live"].to_list() == is_changed.cast(pl.Int64).to_list()
+    planted = weights.drop_nulls("first_changed").join(
+        samples.drop_nulls("canary"), on="sample_id", how="semi"
+    )
+    counted = {
+        arm["arm"]: arm["num_planted_changed"]
+        for arm in read_json(folder / "reports/report.json")["arms"]
+    }
+    assert 0 < counted["live"] == planted.height
     # An arm that is not retrained has its plan alone.
     assert set(samples["action_private"]) == {"private"}
 

@@ -83,13 +83,17 @@ def test_an_arm_that_picks_as_it_trains_counts_what_it_weighs_in_a_pass(arm: str
         (name, seed): m.model_copy(update={"num_reweighted": 2 + 2 * seed if name == arm else None})
         for (name, seed), m in metrics.items()
     }
-    recorded = replace(picking, metrics=known)
+    # Of them one was planted with seed 1, both with seed 2.
+    recorded = replace(picking, metrics=known, planted_reweighted={arm: (1, 2)})
     none, found = arm_results(recorded, chosen, "none")
     assert (found.num_changed, found.num_weighted, found.num_reweighted) == (5, 3, 5.0)
     assert (none.num_changed, none.num_reweighted) == (0, None)
+    # The plan alone, in which all samples may be picked, would say none or all.
+    assert (none.num_planted_changed, found.num_planted_changed) == (0, 2)
     page = page_of(recorded, chosen)
     assert "3 weighted at a time<br>" in page
-    assert page.count("<br>5 weighted in some pass, mean of seeds") == 1
+    assert page.count("<br>5 weighted in some pass, 2 of them planted, mean of seeds") == 1
+    assert page.count("of them planted") == 1
 
 
 def test_a_private_arm_shows_its_epsilon() -> None:
