@@ -1,6 +1,7 @@
 """``transformers.Trainer`` and TRL's ``SFTTrainer`` -> a trace of what they train on."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -12,7 +13,8 @@ from gdc.errors import ConfigError, DataError
 from gdc.recording.loaders import ROWS, NumberedCollator, number_samples
 from gdc.recording.recorder import TraceRecorder
 from gdc.recording.sample_losses import Batch, sums_of_samples, token_nll, tokens_of_samples
-from gdc.recording.trainer_gains import StepPasses, require_whole_model
+from gdc.recording.step_passes import StepPasses
+from gdc.recording.trainer_gains import require_whole_model, sums_again
 from gdc.recording.trainer_samples import Samples, rows_of_own, samples_of_rows, tokenized
 
 # Beside the model in the Trainer's checkpoint folders: what was recorded since the last checkpoint.
@@ -189,7 +191,7 @@ class TraceCallback(TrainerCallback):
         if self._gains and self._batch is not None:
             self._passes.begin()
 
-    def _see_outputs(self, _: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+    def _see_outputs(self, model: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
         # A Trainer may call the model a second time for its metrics.
         batch, self._batch = self._batch, None
         if batch is None:
@@ -203,7 +205,8 @@ class TraceCallback(TrainerCallback):
             loss_sums, num_tokens = sums_of_samples(nll_BT, labels_BT, len(rows), batch)
         self._own().record(rows, loss_sums, num_tokens)
         if self._gains:
-            self._passes.keep(batch, args, kwargs, loss_sums, num_tokens)
+            again = partial(sums_again, model, batch, args, dict(kwargs))
+            self._passes.keep(again, rows, loss_sums, num_tokens)
 
     # ---- checkpoints
 

@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - its usual name
@@ -47,3 +49,14 @@ class GainWitness(TrainerCallback):
         expected = {places[ids]: gain for ids, gain in self.gains.items()}
         assert [expected[place] for place in range(len(found))] == pytest.approx(found, abs=1e-5)
         assert max(expected.values()) > 1e-3
+
+
+def assert_gains_are_whole(folder: Path, names: Mapping[Any, str], num_processes: int) -> None:
+    """Compare a trace with what a witness in each process has kept beside it, by other names."""
+    gains: dict[str, float] = defaultdict(float)
+    for rank in range(num_processes):
+        for sample, gain in torch.load(folder / f"gains-{rank}.pt").items():
+            gains[names[sample]] += gain
+    table = pl.read_parquet(folder / "trace/self_influence.parquet")
+    assert dict(table.rows()) == {name: pytest.approx(gains[name], abs=1e-5) for name in gains}
+    assert table.height == len(names)

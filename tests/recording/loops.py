@@ -181,14 +181,32 @@ def accelerate_loop(folder: Path, condition: Condition) -> Sums:
 
 
 class Words(pl.LightningModule):
-    """The same step in Lightning."""
+    """The same step in Lightning, with a witness of what it teaches too."""
 
-    def __init__(self, condition: Condition, sums: Sums) -> None:
+    def __init__(self, condition: Condition, sums: Sums, gains: dict[int, float]) -> None:
         super().__init__()
-        self.model, self.condition, self.sums = model_of(), condition, sums
+        self.model, self.condition, self.sums, self.gains = model_of(), condition, sums, gains
+        self.batches: list[list[int]] = []
+
+    def on_train_batch_start(self, rows: list[int], _: int) -> None:
+        witness(self.sums, self.current_epoch, self.model, rows)
+        self._add(rows, 1)
+        self.batches.append(rows)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        for rows in self.batches:
+            self._add(rows, -1)
+        self.batches.clear()
+
+    def _add(self, rows: Sequence[int], sign: int) -> None:
+        sums = new_sums()
+        for row in rows:
+            witness(sums, 0, self.model, [row])
+            total, count = sums[0].pop(row)
+            self.gains[row] += sign * total / count
 
     def training_step(self, rows: list[int], _: int) -> dict[str, Any]:
-        witness(self.sums, self.current_epoch, self.model, rows)
         losses, counts = sums_of(self.model, rows, is_packed=self.condition.is_packed)
         return {
             "loss": losses.sum(), "sample_index": rows, "loss_sums": losses.detach(),
@@ -201,7 +219,7 @@ class Words(pl.LightningModule):
 
 def lightning_loop(folder: Path, condition: Condition) -> Sums:
     """As the recipe of the guide; a run that goes on does so from Lightning's own checkpoint."""
-    sums, path = new_sums(), folder / "last.ckpt"
+    sums, path, gains = new_sums(), folder / "last.ckpt", defaultdict[int, float](float)
     strategy: Any = "auto"
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size > 1:
@@ -210,7 +228,7 @@ def lightning_loop(folder: Path, condition: Condition) -> Sums:
         )
     for first, last in _parts(condition):
         trainer = pl.Trainer(
-            max_epochs=last, callbacks=[TraceCallback(folder / "trace", IDS)],
+            max_epochs=last, callbacks=[TraceCallback(folder / "trace", IDS, gains=True)],
             accumulate_grad_batches=2, accelerator="cpu", devices=world_size, strategy=strategy,
             default_root_dir=folder, logger=False, enable_progress_bar=False,
             enable_model_summary=False, enable_checkpointing=False,
@@ -218,8 +236,9 @@ def lightning_loop(folder: Path, condition: Condition) -> Sums:
         batches = Batches(condition, first)
         usual: Any = {"batch_sampler": batches} if world_size == 1 else {"batch_size": 2}
         loader: Any = DataLoader(range(NUM_SAMPLES), collate_fn=list, **usual)  # type: ignore[arg-type]
-        trainer.fit(Words(condition, sums), loader, ckpt_path=str(path) if first else None)
+        trainer.fit(Words(condition, sums, gains), loader, ckpt_path=str(path) if first else None)
         trainer.save_checkpoint(path)
+    torch.save(dict(gains), folder / f"gains-{os.environ.get('RANK', '0')}.pt")
     return sums
 
 

@@ -73,7 +73,7 @@ def test_losses_of_samples_without_tokens_are_those_of_each_alone(tmp_path: Path
 
 
 class Taught(Lines):
-    """As docs/guides/lightning.md says."""
+    """Records by hand what its steps have taught."""
 
     def on_train_batch_end(self, outputs: Any, batch: Any, _: int) -> None:
         rows, points, targets = batch

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.recording.gain_witness import assert_gains_are_whole
 from tests.recording.loops import IDS, LOOPS, Condition, Sums
 from tests.recording.trainer_builders import NUM_SAMPLES, recorded
 
@@ -35,3 +36,5 @@ def test_recorded_losses_are_those_of_each_sample_alone(
     loop: str, condition: Condition, tmp_path: Path
 ) -> None:
     assert_recorded(tmp_path / "trace", LOOPS[loop](tmp_path, condition))
+    if loop == "lightning":
+        assert_gains_are_whole(tmp_path, dict(enumerate(IDS)), 1)

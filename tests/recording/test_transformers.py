@@ -5,7 +5,6 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import gdc
 from gdc.errors import ConfigError, DataError
 from gdc.recording.transformers import TraceCallback
 from tests.builders import REPOSITORY
+from tests.recording.gain_witness import assert_gains_are_whole
 from tests.recording.loops import IDS, LOOPS
 from tests.recording.sft_builders import ids_of_prompts, sft_of
 from tests.recording.trainer_builders import (
@@ -294,22 +294,13 @@ def test_two_processes_record_what_one_records(tmp_path: Path) -> None:
                 name: pytest.approx(total / count, rel=1e-5)
                 for name, (total, count) in sums.items()
             }, kind
-    assert_gains_and_heldout_losses_are_whole(tmp_path / "trainer", names["trainer"])
+    assert_gains_are_whole(tmp_path / "trainer", names["trainer"], 2)
+    assert_gains_are_whole(tmp_path / "lightning", names["lightning"], 2)
+    # The same model looks at held-out samples at the end of the last epoch and in the probe there.
+    ends = [tmp_path / f"trainer/trace/heldout/loss_00{number}.parquet" for number in (1, 2)]
+    online, last = (pl.read_parquet(end).to_series().to_list() for end in ends)
+    assert online == pytest.approx(last, abs=1e-6)
     # Each process has looked at half of the samples, and one has written the tokens of all.
     tokens = pl.read_parquet(tmp_path / "sharded/trace/tokens.parquet")
     means = dict(zip(tokens["sample_id"], tokens["late"].list.mean(), strict=True))
     assert means == {name: pytest.approx(of, rel=1e-6) for name, of in probed.items()}
-
-
-def assert_gains_and_heldout_losses_are_whole(folder: Path, names: dict[Any, str]) -> None:
-    gains: dict[str, float] = defaultdict(float)
-    for rank in (0, 1):
-        for ids, gain in torch.load(folder / f"gains-{rank}.pt").items():
-            gains[names[ids]] += gain
-    table = pl.read_parquet(folder / "trace/self_influence.parquet")
-    assert dict(table.rows()) == {name: pytest.approx(gains[name], abs=1e-5) for name in gains}
-    assert table.height == NUM_SAMPLES
-    # The same model looks at held-out samples at the end of the last epoch and in the probe there.
-    ends = [folder / f"trace/heldout/loss_00{number}.parquet" for number in (1, 2)]
-    online, probed = (pl.read_parquet(end).to_series().to_list() for end in ends)
-    assert online == pytest.approx(probed, abs=1e-6)
