@@ -1,6 +1,7 @@
 """The folder of a trace, of our own or of another program -> its tables, checked."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,10 @@ ANEW: Final = "Write the trace again, with the program that recorded it."
 FIRST_SEEN_FILE: Final = "first_seen.parquet"
 BASE: Final = "base.parquet"
 _TOKEN_LENGTHS: Final = pl.Schema({"sample_id": pl.String, "early": pl.Int64, "late": pl.Int64})
+
+# Polars opens the files of all checkpoints at once, each in a thread of at most 512. More of them
+# wait their turn; none waits for another, so one thread would do, and this is no deadlock.
+warnings.filterwarnings("ignore", "POLARS_MAX_BLOCKING_THREAD_COUNT reached", UserWarning)
 
 
 def read(seed: int) -> Trace:
