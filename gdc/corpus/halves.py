@@ -49,6 +49,23 @@ def assign_halves(
     return pl.DataFrame({"sample_id": ids, "seen": [seen[group[i]] for i in ids]}, schema=HALVES)
 
 
+def with_near_copies(samples: pl.DataFrame, duplicates: pl.DataFrame) -> pl.Series:
+    """The ids of the samples that share their half with another text that is like theirs.
+
+    Texts of one set of shingles may differ, so a similarity of 1 does not say that they are equal.
+
+    Args:
+        samples: As for ``assign_halves``; more of them change nothing.
+        duplicates: As for ``assign_halves``, of these samples.
+    """
+    alike = pl.concat([duplicates["sample_id"], duplicates["duplicate_of"]])
+    members = samples.filter(pl.col("sample_id").is_in(alike.implode()))
+    group = _groups(members, duplicates)
+    groups = members.with_columns(group=pl.col("sample_id").replace_strict(group))
+    has_others = pl.col("content_id").n_unique().over("group") > 1
+    return groups.filter(has_others)["sample_id"]
+
+
 def _groups(samples: pl.DataFrame, duplicates: pl.DataFrame) -> Mapping[str, str]:
     """Group of each sample, named by the smallest ``content_id`` of the texts that are alike."""
     content = dict(samples.select("sample_id", "content_id").iter_rows())

@@ -85,8 +85,8 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
 
     Null: no last loss, or not known to every reference model. Needs: the trace, four reference
     models in complementary pairs, the corpus columns ``text`` and ``content_id``. Cost: training
-    the reference models; ``FOLDS`` times the number of pairs small fits; for each reference model
-    two passes of an n-gram model over the texts, about a second for a megabyte.
+    the reference models; ``FOLDS`` times the number of pairs small fits; for each pair of them
+    two passes of n-gram models over the texts, less than a second for a megabyte.
 
     Source: our own; regression on noisy counterfactual labels; control variates, Glasserman 2003,
     section 4.1. Trees: Geurts et al. 2006. They and their settings were chosen on CPython's

@@ -4,7 +4,8 @@ What it says of a text owes nothing to that text or its copies, so it is a loss 
 Counts stand in tables of fixed size, by hash, so memory does not grow with the corpus.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -18,10 +19,14 @@ ORDERS: Final = 6
 
 NGRAM_NATS: Final = pl.Schema({"sample_id": pl.String(), "ngram_nats": pl.List(pl.Float64)})
 
-# Counts of a table: 2^20 of them take 4 MiB.
+# Counts of a table: 2^20 of them take 8 MiB.
 _BITS: Final = 20
 # As many observations as the shorter context stands for.
 _PRIOR: Final = 4.0
+# Models whose counts are held together, as those of the two halves of a pair: 96 MiB each.
+_AT_ONCE: Final = 2
+# Bytes of text whose numbers, some hundred times as large, are held together.
+_PART: Final = 2**18
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 # What stands before a text.
 _START: Final = 256
@@ -47,46 +52,69 @@ def ngram_nats(texts: Chunks, trained: Collection[str]) -> pl.DataFrame:
 
     Source: Dirichlet smoothing, MacKay & Peto 1995, of leave-one-out counts.
     """
-    ngrams, contexts = (np.zeros((ORDERS, 2**_BITS), dtype=np.int64) for _ in range(2))
-    ids = set(trained)
-    for chunk in texts:
-        known = _Bytes(chunk.filter(pl.col("sample_id").is_in(ids)))
-        for order in range(ORDERS):
-            _count(known.ngrams(order), ngrams[order])
-            _count(known.contexts(order), contexts[order])
-    parts = [_chunk_nats(chunk, ids, ngrams, contexts) for chunk in texts]
-    return pl.concat([pl.DataFrame(schema=NGRAM_NATS), *parts])
+    return _nats_of_models(texts, [trained])
 
 
-def half_nats(texts: Chunks, halves: pl.DataFrame, duplicates: pl.DataFrame | None) -> pl.DataFrame:
+def half_nats(texts: Chunks, halves: pl.DataFrame, near: pl.Series) -> pl.DataFrame:
     """Nats of each text under n-gram models of the halves of the reference models.
 
     A half that holds the text leaves it out, so that no half owes anything to it. That cannot be
     said of a text whose near copies always fall into the same half as itself.
 
     Args:
-        texts: As for ``ngram_nats``; they are read twice for each half.
+        texts: As for ``ngram_nats``; they are read twice for each pair of models.
         halves: ``sample_id`` and the list ``seen``, whether each reference model saw the sample.
-        duplicates: ``NEAR_DUPLICATES`` that fell into the same halves; None: there are none.
+        near: Ids of the samples with near copies that are no exact ones.
 
     Returns:
         ``sample_id`` and ``half_nats``, what ``ngram_nats`` gives for each model, one after the
-        other, of the samples of ``halves``; null for one with near copies that are no exact ones.
+        other, of the samples of ``halves``; null for those of ``near``.
     """
     num_models = halves.select(pl.col("seen").list.len().max()).item() or 0
     table = halves.select("sample_id", half_nats=pl.lit([], pl.List(pl.Float64)))
-    for model in range(num_models):
-        half = halves.filter(pl.col("seen").list.get(model, null_on_oob=True))["sample_id"]
-        nats = ngram_nats(texts, half.to_list())
+    sides = [
+        halves.filter(pl.col("seen").list.get(model, null_on_oob=True))["sample_id"]
+        for model in range(num_models)
+    ]
+    for first in range(0, num_models, _AT_ONCE):
+        nats = _nats_of_models(texts, sides[first : first + _AT_ONCE])
         table = table.join(nats, on="sample_id", how="left", maintain_order="left").select(
             "sample_id", half_nats=pl.concat_list("half_nats", "ngram_nats")
         )
-    if duplicates is None:
-        return table
-    near = duplicates.filter(pl.col("similarity") < 1).select("duplicate_of").unique()
-    copies = duplicates.join(near, on="duplicate_of", how="semi")["sample_id"]
-    has_near = pl.col("sample_id").is_in(pl.concat([near["duplicate_of"], copies]).implode())
+    has_near = pl.col("sample_id").is_in(near.implode())
     return table.with_columns(half_nats=pl.when(~has_near).then("half_nats"))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Counts of the texts of ``trained``, orders x buckets."""
+
+    trained: Collection[str]
+    ngrams: Counts = field(default_factory=lambda: np.zeros((ORDERS, 2**_BITS), dtype=np.int64))
+    contexts: Counts = field(default_factory=lambda: np.zeros((ORDERS, 2**_BITS), dtype=np.int64))
+
+
+def _nats_of_models(texts: Chunks, trained: Sequence[Collection[str]]) -> pl.DataFrame:
+    """As ``ngram_nats``, with the numbers of one model after those of the other."""
+    models = [_Model(set(ids)) for ids in trained]
+    for chunk in _small(texts):
+        is_trained = [chunk["sample_id"].is_in(model.trained).to_numpy() for model in models]
+        known = _Bytes(chunk.filter(np.any(is_trained, axis=0)))
+        is_own = [of[np.any(is_trained, axis=0)][known.text] for of in is_trained]
+        for order in range(ORDERS):
+            ngrams, contexts = known.ngrams(order), known.contexts(order)
+            for model, is_of in zip(models, is_own, strict=True):
+                _count(ngrams[is_of], model.ngrams[order])
+                _count(contexts[is_of], model.contexts[order])
+    parts = [_chunk_nats(chunk, models) for chunk in _small(texts)]
+    return pl.concat([pl.DataFrame(schema=NGRAM_NATS), *parts])
+
+
+def _small(texts: Chunks) -> Iterator[pl.DataFrame]:
+    """Parts of the chunks with about ``_PART`` bytes of text."""
+    for chunk in texts:
+        num_bytes = 1 + int(chunk["text"].str.len_bytes().sum())
+        yield from chunk.iter_slices(max(1, chunk.height * _PART // num_bytes))
 
 
 class _Bytes:
@@ -118,23 +146,30 @@ class _Bytes:
         return shifted
 
 
-def _chunk_nats(
-    chunk: pl.DataFrame, trained: Collection[str], ngrams: Counts, contexts: Counts
-) -> pl.DataFrame:
+def _chunk_nats(chunk: pl.DataFrame, models: Sequence[_Model]) -> pl.DataFrame:
     known = _Bytes(chunk)
-    is_trained = chunk["sample_id"].is_in(trained).to_numpy()
-    copies = (chunk["num_copies"].to_numpy() * is_trained)[known.text]
-    probability = np.full(len(known.text), 1 / 256)
-    nats = np.empty((known.num_texts, ORDERS))
+    num_copies = chunk["num_copies"].to_numpy()
+    copies = [
+        (num_copies * chunk["sample_id"].is_in(model.trained).to_numpy())[known.text]
+        for model in models
+    ]
+    probabilities = [np.full(len(known.text), 1 / 256) for _ in models]
+    nats = np.empty((known.num_texts, len(models), ORDERS))
     for order in range(ORDERS):
-        count = _others(known.ngrams(order), ngrams[order], known.text, copies)
-        total = _others(known.contexts(order), contexts[order], known.text, copies)
-        # Two n-grams in one bucket may make the sum of the parts more than the whole.
-        probability = (np.minimum(count, total) + _PRIOR * probability) / (total + _PRIOR)
-        nats[:, order] = np.bincount(
-            known.text, weights=-np.log(probability), minlength=known.num_texts
-        )
-    return chunk.select("sample_id", ngram_nats=pl.Series(nats.tolist(), dtype=pl.List(pl.Float64)))
+        # What does not depend on the model is found once for all.
+        ngrams, contexts = known.ngrams(order), known.contexts(order)
+        own_ngrams, own_contexts = _own(ngrams, known.text), _own(contexts, known.text)
+        for place, model in enumerate(models):
+            count = _others(model.ngrams[order][ngrams], own_ngrams, copies[place])
+            total = _others(model.contexts[order][contexts], own_contexts, copies[place])
+            # Two n-grams in one bucket may make the sum of the parts more than the whole.
+            shorter = _PRIOR * probabilities[place]
+            probabilities[place] = (np.minimum(count, total) + shorter) / (total + _PRIOR)
+            nats[:, place, order] = np.bincount(
+                known.text, weights=-np.log(probabilities[place]), minlength=known.num_texts
+            )
+    lists = nats.reshape(known.num_texts, -1).tolist()
+    return chunk.select("sample_id", ngram_nats=pl.Series(lists, dtype=pl.List(pl.Float64)))
 
 
 def _count(buckets: Buckets, counts: Counts) -> None:
@@ -142,13 +177,16 @@ def _count(buckets: Buckets, counts: Counts) -> None:
     counts[found] += times
 
 
-def _others(
-    buckets: Buckets, counts: Counts, text: NDArray[np.int64], copies: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Counts without those of the text itself, in all its copies."""
+def _own(buckets: Buckets, text: NDArray[np.int64]) -> Counts:
+    """How often each bucket comes in its own text."""
     _, own, times = np.unique((text << _BITS) | buckets, return_inverse=True, return_counts=True)
+    return np.asarray(times[own])
+
+
+def _others(counts: Counts, own: Counts, copies: NDArray[np.int64]) -> Counts:
+    """Counts without those of the text itself, in all its copies."""
     # A table of samples may leave out copies.
-    return np.asarray(np.maximum(counts[buckets] - times[own] * copies, 0))
+    return np.maximum(counts - own * copies, 0)
 
 
 def _mixed(hashes: NDArray[np.uint64], values: NDArray[np.int64]) -> NDArray[np.uint64]:

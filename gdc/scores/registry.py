@@ -68,12 +68,14 @@ class Score:
     """A score and the fields of ``ScoreInputs`` it is called with, in order.
 
     It gives one number for each sample; higher: more memorized. Fields of ``optional`` follow the
-    others, None where they are missing.
+    others, and those of ``beside_gain``, which say nothing where no gains were recorded, follow
+    these; None where they are missing.
     """
 
     function: Callable[..., pl.Expr]
     arguments: tuple[str, ...] = ("columns",)
     optional: tuple[str, ...] = ()
+    beside_gain: tuple[str, ...] = ()
 
     @property
     def needs(self) -> frozenset[str]:
@@ -127,14 +129,8 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "distilled_gap": Score(
         distilled.distilled_gap,
         ("columns", "num_tokens", "zlib_size", "content_id", "references"),
-        optional=(
-            "half_nats",
-            "gain",
-            "both_modes",
-            "ngram_nats",
-            "heldout",
-            "num_copies",
-        ),
+        optional=("half_nats", "gain"),
+        beside_gain=("both_modes", "ngram_nats", "heldout", "num_copies"),
     ),
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),
@@ -173,10 +169,11 @@ def require_registered(names: Sequence[str]) -> None:
         raise ConfigError(f"score.enabled: expected names of {list(REGISTRY)}, got {unknown}")
 
 
-def reads_of(names: Sequence[str]) -> frozenset[str]:
+def reads_of(names: Sequence[str], *, has_gains: bool = True) -> frozenset[str]:
     """What the scores need, keys of ``REMEDIES``, and what else they read where it is there."""
     scores = [REGISTRY[name] for name in names]
-    return frozenset().union(*(score.needs | {*score.optional} for score in scores))
+    more = frozenset().union(*(score.beside_gain for score in scores)) if has_gains else ()
+    return frozenset().union(more, *(score.needs | {*score.optional} for score in scores))
 
 
 def cost_class(name: str) -> str:
@@ -206,5 +203,5 @@ def require_given(names: Sequence[str], inputs: ScoreInputs) -> None:
 def expression(name: str, inputs: ScoreInputs) -> pl.Expr:
     """The score ``name`` as an expression over the samples of one run."""
     score = REGISTRY[name]
-    given = (getattr(inputs, argument) for argument in (*score.arguments, *score.optional))
-    return score.function(*given)
+    names = (*score.arguments, *score.optional, *score.beside_gain)
+    return score.function(*(getattr(inputs, name) for name in names))

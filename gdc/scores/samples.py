@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from gdc.config import ScoreConfig
+from gdc.corpus.halves import with_near_copies
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem.json_values import JsonObject
 from gdc.recording.trace import Trace, TraceScan
@@ -89,6 +90,7 @@ class _Shared:
     corpus: pl.DataFrame
     references: References | None
     config: ScoreConfig
+    reads: frozenset[str]
     epsilon: float
     seed: int
 
@@ -122,14 +124,16 @@ def score_samples(  # noqa: PLR0913 - what the models of halves know of the samp
     for trace in traces:
         _require_checkpoints(trace, config.mode)
     epsilon = epsilon_of(traces, config.mode, config.epsilon)
-    reads = reads_of(config.enabled)
+    has_gains = any(trace.gains is not None for trace in traces)
+    reads = reads_of(config.enabled, has_gains=has_gains)
     inputs = _corpus_inputs(corpus, reads, traces[0].index["sample_id"])
-    if references is not None and "half_nats" in reads and "ngram_nats" in inputs.columns:
-        inputs = _joined(inputs, half_nats(corpus, references, duplicates))
+    if references is not None and "half_nats" in reads:
+        inputs = _with_half_nats(inputs, corpus, references, duplicates)
     shared = _Shared(
         inputs,
         None if references is None else references_of(references),
         config,
+        reads,
         epsilon,
         seed,
     )
@@ -148,7 +152,7 @@ def corpus_columns(names: Sequence[str]) -> list[str]:
     """Columns of the corpus that these scores read; none tells which rows are canaries."""
     reads = reads_of(names)
     read = [value.meta.root_names() for need, value in _CORPUS_NEEDS.items() if need in reads]
-    if "ngram_nats" in reads:
+    if {"ngram_nats", "half_nats"} & reads:
         read.append(_NGRAM_COLUMNS)
     return list(dict.fromkeys(["sample_id", *chain.from_iterable(read)]))
 
@@ -306,9 +310,24 @@ def _corpus_inputs(corpus: Chunks, needs: Collection[str], trained: pl.Series) -
         for chunk in corpus
     )
     # Each further look at the corpus reads its texts again.
-    if "ngram_nats" not in needs or not set(_NGRAM_COLUMNS) <= set(next(iter(corpus)).columns):
+    if "ngram_nats" not in needs or not _has(corpus, *_NGRAM_COLUMNS):
         return inputs
     return _joined(inputs, ngram_nats(corpus, trained))
+
+
+def _with_half_nats(
+    inputs: pl.DataFrame, corpus: Chunks, halves: pl.DataFrame, duplicates: pl.DataFrame | None
+) -> pl.DataFrame:
+    if not _has(corpus, *_NGRAM_COLUMNS, "content_id"):
+        return inputs
+    near = pl.Series("sample_id", [], pl.String)
+    if duplicates is not None:
+        near = with_near_copies(inputs.select("sample_id", "content_id"), duplicates)
+    return _joined(inputs, half_nats(corpus, halves, near))
+
+
+def _has(corpus: Chunks, *names: str) -> bool:
+    return set(names) <= set(next(iter(corpus)).columns)
 
 
 def _score_run(trace: Trace, shared: _Shared) -> pl.DataFrame:
@@ -341,7 +360,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
         for name in ("num_copies", "zlib_size", "content_id", "ngram_nats", "half_nats")
     }
     online, probes = trace.columns("online"), trace.columns("probe")
-    tokens = trace.tokens if "tokens" in reads_of(shared.config.enabled) else None
+    tokens = trace.tokens if "tokens" in shared.reads else None
     return ScoreInputs(
         columns=trace.columns(shared.config.mode),
         both_modes=(online, probes) if len(online) > 1 and probes else None,
@@ -361,7 +380,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
 
 def _heldout_of(trace: Trace, shared: _Shared) -> pl.DataFrame | None:
     """Held-out samples with their losses, sorted by id; None: no sample or no score needs them."""
-    if trace.heldout_index.is_empty() or "heldout" not in reads_of(shared.config.enabled):
+    if trace.heldout_index.is_empty() or "heldout" not in shared.reads:
         return None
     samples = _joined(trace.heldout_index, shared.corpus)
     table = pl.concat([samples.lazy(), trace.heldout_losses], how="horizontal")

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from gdc.corpus.halves import assign_halves
+from gdc.corpus.halves import assign_halves, with_near_copies
+from gdc.corpus.near_duplicates import near_duplicates
+from gdc.corpus.samples import content_id
 from gdc.errors import ConfigError
 from gdc.schema import HALVES
 
@@ -72,3 +74,25 @@ def test_halves_are_about_even_and_differ_between_pairs() -> None:
 def test_a_model_without_its_partner_is_refused() -> None:
     with pytest.raises(ConfigError, match="even number, got 3"):
         assign_halves(samples_of("a"), NO_DUPLICATES, num_models=3, seed=0)
+
+
+def test_texts_have_near_copies_where_another_text_shares_their_group() -> None:
+    """c is like a, of which there are two, and d like c; b has an exact copy alone, e none."""
+    samples = samples_of("a", "a", "b", "b", "c", "d", "e")
+    pairs = [("a-1", "a-0"), ("b-1", "b-0"), ("c-0", "a-0"), ("d-0", "c-0")]
+    duplicates = pl.DataFrame(
+        pairs, schema={"sample_id": pl.String, "duplicate_of": pl.String}, orient="row"
+    )
+    found = with_near_copies(samples, duplicates)
+    assert sorted(found) == ["a-0", "a-1", "c-0", "d-0"]
+    assert with_near_copies(samples, NO_DUPLICATES).to_list() == []
+
+
+def test_texts_of_one_set_of_shingles_are_near_copies_unless_they_are_equal() -> None:
+    texts = ["abc" * 9, "abc" * 12, "xyz" * 9, "xyz" * 9]
+    samples = pl.DataFrame({"sample_id": list("0123"), "text": texts}).with_columns(
+        content_id=pl.Series([content_id(text) for text in texts])
+    )
+    duplicates = near_duplicates([samples], threshold=0.8, num_perm=64, shingle_chars=5, seed=0)
+    assert duplicates.rows() == [("1", "0", 1.0), ("3", "2", 1.0)]
+    assert with_near_copies(samples, duplicates).to_list() == ["0", "1"]

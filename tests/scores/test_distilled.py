@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
 from gdc.schema import SELF_INFLUENCE
-from gdc.scores import REFERENCES, distilled, score_samples
-from gdc.scores.ngrams import ORDERS
+from gdc.scores import REFERENCES, distilled, samples, score_samples
+from gdc.scores.ngrams import ORDERS, ngram_nats
 from gdc.statistics import ranks
 from tests.builders import trace_of
 from tests.scores.builders import config
@@ -158,6 +158,28 @@ def test_with_all_that_it_needs_the_influence_contrast_is_one_more_feature(
     table = score_samples([run], [corpus], rules, seed=0, references=simulated.references).samples
     assert seen[0][:, -1].tolist() == table["influence_contrast"].to_list()
     assert seen[0][:, -2].tolist() == [1.0] * len(simulated.ids)
+
+
+def test_what_only_gains_make_useful_is_read_where_there_are_some(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def noted(what: str, of: pl.DataFrame) -> pl.DataFrame:
+        read.append(what)
+        return of
+
+    monkeypatch.setattr(samples, "ngram_nats", lambda *of: noted("n-grams", ngram_nats(*of)))
+    unseen = trace_of({"h-0": [6.0, 5.0, 4.0]})
+    losses = unseen.losses.map_batches(lambda table: noted("held-out", table))
+    run = replace(trace_of(simulated.curves), heldout_index=unseen.index, heldout_losses=losses)
+    corpus = simulated.corpus.with_columns(num_copies=pl.lit(1, pl.Int64))
+    rules = config(enabled=("distilled_gap",))
+    for gains, expected in ((None, set()), (simulated.gains, {"n-grams", "held-out"})):
+        score_samples(
+            [replace(run, gains=gains)], [corpus], rules, seed=0, references=simulated.references
+        )
+        assert set(read) == expected
 
 
 def test_what_the_halves_tell_of_unseen_losses_is_taken_out_of_them() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdc.corpus.near_duplicates import NEAR_DUPLICATES
+from gdc.scores import ngrams
 from gdc.scores.ngrams import NGRAM_NATS, ORDERS, half_nats, ngram_nats
 from tests.builders import cut
+
+# No sample has near copies.
+NONE = pl.Series([], dtype=pl.String)
 
 
 def table_of(texts: Sequence[str], num_trained: int) -> pl.DataFrame:
@@ -111,31 +115,44 @@ def test_nats_of_the_halves_are_those_of_models_of_their_texts_alone() -> None:
     table = table_of(["ab", "abab", "b", "ba"], num_trained=4)
     seen = [[True, False], [False, True], [True, False], [False, False]]
     halves = pl.DataFrame({"sample_id": ["3", "0", "1", "2"], "seen": [seen[3], *seen[:3]]})
-    found = half_nats([table[:2], table[2:]], halves, None)
+    found = half_nats([table[:2], table[2:]], halves, NONE)
     assert found["sample_id"].to_list() == ["3", "0", "1", "2"]
     of_first, of_second = (ngram_nats([table], half)["ngram_nats"] for half in (["0", "2"], ["1"]))
     for text, nats_of_both in found.rows():
         assert nats_of_both == [*of_first[int(text)], *of_second[int(text)]]
     # Under the half that holds it a text owes nothing to itself.
     alone = half_nats(
-        [table], halves.with_columns(seen=pl.Series([[False], [False], [True], [False]])), None
+        [table], halves.with_columns(seen=pl.Series([[False], [False], [True], [False]])), NONE
     )
     assert alone.row(2)[1] == pytest.approx([4 * math.log(256)] * ORDERS)
 
 
-def test_a_text_with_near_copies_has_no_nats_of_halves_and_one_with_exact_ones_has() -> None:
-    """Text 1 nearly copies 0, of which 2 is an exact copy; 4 exactly copies 3."""
+def test_a_text_with_near_copies_has_no_nats_of_halves_and_the_others_keep_theirs() -> None:
     table = table_of(["abcd", "abce", "abcd", "zz", "zz"], num_trained=5)
     halves = pl.DataFrame({"sample_id": list("01234"), "seen": [[True]] * 3 + [[False]] * 2})
-    pairs = [("1", "0", 0.8), ("2", "0", 1.0), ("4", "3", 1.0)]
-    duplicates = pl.DataFrame(pairs, schema=NEAR_DUPLICATES, orient="row")
-    found = half_nats([table], halves, duplicates)["half_nats"]
+    found = half_nats([table], halves, pl.Series(["0", "1", "2"]))["half_nats"]
     assert found.is_null().to_list() == [True, True, True, False, False]
-    assert found[3:].to_list() == half_nats([table], halves, None)["half_nats"][3:].to_list()
+    assert found[3:].to_list() == half_nats([table], halves, NONE)["half_nats"][3:].to_list()
+
+
+@pytest.mark.parametrize("part", [1, 40, 2**18])
+def test_neither_parts_nor_models_at_once_matter(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    table = table_of(["".join(rng.choice(list("abc"), 9)) for _ in range(12)], num_trained=10)
+    seen = rng.random((12, 5)) < 0.5
+    halves = pl.DataFrame({"sample_id": table["sample_id"], "seen": seen.tolist()})
+    monkeypatch.setattr(ngrams, "_PART", part)
+    found = half_nats([table[:5], table[5:5], table[5:]], halves, NONE)
+    alone = [ngram_nats([table], table["sample_id"].filter(of))["ngram_nats"] for of in seen.T]
+    assert found["half_nats"].to_list() == [
+        [*chain.from_iterable(of)] for of in zip(*alone, strict=True)
+    ]
 
 
 def test_without_models_there_are_no_nats_of_halves() -> None:
     halves = pl.DataFrame(
         {"sample_id": ["0"], "seen": [[]]}, schema_overrides={"seen": pl.List(pl.Boolean)}
     )
-    assert half_nats([table_of(["a"], 1)], halves, None).rows() == [("0", [])]
+    assert half_nats([table_of(["a"], 1)], halves, NONE).rows() == [("0", [])]
