@@ -124,17 +124,10 @@ def calibrate(  # noqa: PLR0913 - what is judged, and what it is compared with
         for index, (name, family) in enumerate(counts.items())
     ]
     measured = pl.DataFrame() if gaps is None else text.join(gaps.drop_nulls(), on="sample_id")
-    cards = sorted(
-        (
-            _of_text(
-                _not_below_text(_card(scores[name], families, config), families),
-                measured,
-                len(names),
-            )
-            for name in names
-        ),
-        key=_best_first,
-    )
+    of_canaries = [_card(scores[name], families, config) for name in names]
+    of_extracted = [_not_below_text(card, families) for card in of_canaries]
+    cards = [_of_text(card, measured, len(names)) for card in of_extracted]
+    cards.sort(key=_best_first)
     auto = choose_axis(cards, counts, fallback)
     if config.axis == AUTO:
         require_some(auto)
