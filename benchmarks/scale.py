@@ -57,7 +57,7 @@ from gdc.schema import (
     REFERENCE_LOSS,
     TRACE_INDEX,
 )
-from gdc.scores import STREAMED
+from gdc.scores import FORGETTING, STREAMED
 from gdc.statistics import markdown
 from gdc.workspace import files, tables
 
@@ -127,7 +127,7 @@ def of_losses(folder: Path, params: Params, num_references: int) -> dict[str, fl
     ids = sample_ids(NUM_SAMPLES)
     index = pl.DataFrame({"sample_id": ids, "num_tokens": 1000}, schema=TRACE_INDEX)
     tables.write_table(trace / "train" / "index.parquet", index, TRACE_INDEX)
-    enabled = tuple(name for name in params.score.enabled if name in STREAMED)
+    enabled = (*FORGETTING, *(name for name in params.score.enabled if name in STREAMED))
     rules = score_rules(epsilon=QUANTILE, enabled=enabled)
     seconds = timed(lambda: map_trace(trace, out, rules, PARTITION))
     scored = pl.read_parquet(out / "scores.parquet")

@@ -52,8 +52,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     write_trace(folder / "trace", made_up_losses())
     command = [sys.executable, "-m", "gdc", "map"]
-    options = ["--mode", "probe", "--score", "std", "--out", str(folder / "map")]
-    subprocess.run([*command, str(folder / "trace"), *options], check=True)
+    options = ["--mode", "probe", "--score", "memorization", "--score", "std"]
+    folders = [str(folder / "trace"), "--out", str(folder / "map")]
+    subprocess.run([*command, *folders, *options], check=True)
     scores = pl.read_parquet(folder / "map/scores.parquet")
     worst = scores.sort("memorization", "sample_id", descending=[True, False]).head(5)
     sys.stdout.write(f"most often forgotten: {', '.join(worst['sample_id'])}\n")

@@ -136,6 +136,15 @@ REFERENCES: Final = pl.Schema(
     }
 )
 
+# What `gdc map` writes: MAP is followed by the axis and the scores that are asked for, each of them
+# Float64 but for `never_learned`, in the order of SCORES and then of the request, and by
+# `quadrant`. With texts it is SCORES with all that follows it there.
+MAP: Final = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "difficulty": pl.Float64,  # nats per token
+    }
+)
 # SCORES is followed by one Float64 column for every enabled score of the registry, then by `cause`
 # and `duplicate_ids` of gdc.mapping.causes, and in what `gdc map` writes by `quadrant`.
 SCORES: Final = pl.Schema(

@@ -175,10 +175,10 @@ def profile(
 
     Compares samples with those not yet trained on, so one pass over the data is enough.
     """
-    from gdc.commands import profile
+    from gdc.commands import map, profile
     from gdc.workspace import files, paths, tables
 
-    quadrants = None if map_folder is None else map_folder / "scores.parquet"
+    quadrants = None if map_folder is None else map.table_of(map_folder)
     if trace is None:
         trace = paths.trace_path(files.load_params().train.seeds[0])
         usual = tables.TABLES["quadrants"][0]
@@ -192,6 +192,8 @@ def profile(
 
 
 def _show_map(summary: "QuadrantsSummary", out: Path, *, as_json: bool) -> None:
+    from gdc.commands.map import table_of
+
     if as_json:
         print_json(summary.to_json())
         return
@@ -199,8 +201,7 @@ def _show_map(summary: "QuadrantsSummary", out: Path, *, as_json: bool) -> None:
         typer.echo(f"{name:<18} {num_samples:,}")
     for warning in summary.warnings:
         typer.echo(warning)
-    folder = out / "scores"
-    typer.echo(f"scores        {(folder if folder.is_dir() else out / 'scores.parquet').resolve()}")
+    typer.echo(f"scores        {table_of(out).resolve()}")
 
 
 def _show_corpus_map(report: "MapReport", out: Path, limit: int, *, as_json: bool) -> None:

@@ -81,12 +81,13 @@ def map_trace(
             params.yaml of the current folder, or preset docs where there is none.
         mode: Checkpoints read, ``online`` or ``probe``; None: as ``params`` says or, where the
             trace has none of these, the others.
-        scores: Names of further scores that need nothing but losses.
+        scores: Names of further scores that need nothing but losses, ``memorization``,
+            ``first_learned`` and ``never_learned`` among them.
 
     Returns:
         A lazy table of what was written, in the order of the trace: ``sample_id``, ``difficulty``
-        (nats per token), ``memorization`` (share of checkpoint steps, in [0, 1]), the further
-        scores, and ``quadrant``.
+        (nats per token), the score of the axis, the further scores, and ``quadrant``;
+        ``memorization`` (share of checkpoint steps, in [0, 1]) comes with ``never_learned``.
 
     Raises:
         ConfigError: A score or the axis cannot be computed from losses alone, or ``out`` holds

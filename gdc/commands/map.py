@@ -18,14 +18,15 @@ from gdc.filesystem import durable, table_files
 from gdc.mapping import quadrants
 from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.recording.trace import Trace, TraceScan
-from gdc.schema import SCORES
+from gdc.schema import MAP
 from gdc.statistics.streaming_quantile import Table
 from gdc.workspace import files, outputs, project, ray_cluster, tables, trace_checks, traces
 
 # Of the scores that one run gives, the one with the best precision for the most memorized texts
 # (docs/results/leaderboard.md): taken where no canary can say which score is right.
 UNTESTED_AXIS: Final = "total_drop"
-OF_ALL_TRACES: Final = ("difficulty", "memorization", "first_learned")
+# Besides the scores of the registry.
+AXES: Final = ("difficulty", "memorization", "first_learned")
 WRITTEN_OF_ALL: Final = ("scores.parquet", "scores.json", "quadrants.json")
 OF_TEXTS: Final = (
     "samples.parquet", "spans.parquet", "turns.parquet", "report.json", "report.html",
@@ -84,16 +85,17 @@ def rules_of(request: Request, params: Params) -> tuple[ScoreConfig, PartitionCo
     The axis ``auto`` is ``UNTESTED_AXIS``, as there are no canaries.
 
     Raises:
-        ConfigError: A score is asked for twice, or there are too few checkpoints of the mode.
+        ConfigError: A score is asked for twice, the axis is none that the losses alone can give, or
+            there are too few checkpoints of the mode.
         SchemaError: A file of the trace is missing.
     """
     if len(set(request.scores)) < len(request.scores):
         raise ConfigError(f"score: expected every name once, got {list(request.scores)}.")
     axis = request.axis or params.partition.axis
     axis = UNTESTED_AXIS if axis == AUTO else axis
-    if request.axis is not None:
-        require_axis(request.axis, (*OF_ALL_TRACES, *scores.STREAMED))
-    is_more = axis in scores.STREAMED and axis not in request.scores
+    option = "--axis" if request.axis is not None else "partition.axis"
+    require_axis(axis, (*AXES, *scores.STREAMED), option)
+    is_more = axis not in {"difficulty", *request.scores}
     enabled = (*request.scores, *([axis] if is_more else []))
     with tables.naming_damage(request.trace, remedy=traces.ANEW):
         checkpoints = traces.scan(request.trace)
@@ -102,7 +104,7 @@ def rules_of(request: Request, params: Params) -> tuple[ScoreConfig, PartitionCo
     return score, params.partition.model_copy(update={"axis": axis})
 
 
-def require_axis(axis: str, known: Sequence[str]) -> None:
+def require_axis(axis: str, known: Sequence[str], option: str = "--axis") -> None:
     """Refuse a value of ``--axis`` that is neither ``auto`` nor a known score.
 
     Raises:
@@ -110,7 +112,7 @@ def require_axis(axis: str, known: Sequence[str]) -> None:
     """
     if axis != AUTO and axis not in known:
         raise ConfigError(
-            f"--axis {axis}: expected {AUTO} or one of {', '.join(known)}, got another name. "
+            f"{option} {axis}: expected {AUTO} or one of {', '.join(known)}, got another name. "
             "Choose one of them."
         )
 
@@ -154,11 +156,17 @@ def require_none(options: Mapping[str, object]) -> None:
         )
 
 
+def table_of(folder: Path) -> Path:
+    """Where a map has its table: in one file or, from a cluster, in a folder with one a shard."""
+    shards = folder / "scores"
+    return shards if shards.is_dir() else folder / "scores.parquet"
+
+
 def read_mapped(path: Path, schema: pl.Schema) -> pl.DataFrame:
     """Read a table with a column ``quadrant``: what ``gdc map`` or stage partition wrote.
 
     Args:
-        path: Of the file.
+        path: Of the file, or of a folder as ``table_of`` has it.
         schema: The columns that it begins with.
 
     Raises:
@@ -166,7 +174,8 @@ def read_mapped(path: Path, schema: pl.Schema) -> pl.DataFrame:
         DataError: It is damaged.
     """
     remedy = "Make it: gdc map."
-    table = tables.read_table(path, schema, remedy)
+    shards = sorted(part for part in path.glob("*.parquet") if _SHARD.fullmatch(part.name))
+    table = pl.concat([tables.read_table(part, schema, remedy) for part in shards or [path]])
     dtype = table.schema.get("quadrant")
     if dtype != pl.String:
         got = "none, as in maps of former versions" if dtype is None else dtype
@@ -179,8 +188,9 @@ def map_trace(
 ) -> QuadrantsSummary:
     """Write ``scores.parquet`` of a trace, with the quadrant in its last column, and two summaries.
 
-    Memory holds a block of samples at a time, about a fiftieth of the losses that epsilon is a
-    quantile of, and the scores: up to 4 GB, and of more difficulty and the axis alone, up to 2 GB.
+    No more is read, computed and written than difficulty and the enabled scores take. Memory holds
+    a block of samples at a time, about a fiftieth of the losses that epsilon is a quantile of, and
+    the scores: up to 4 GB, and of more difficulty and the axis alone, up to 2 GB.
 
     Args:
         trace: Folder with ``checkpoints.parquet``, ``train/index.parquet`` and a loss file for each
@@ -204,9 +214,10 @@ def map_trace(
         shards = traces.shard_folders(trace)
         for shard in shards:
             trace_checks.require_losses(shard, scan, score.mode)
-        table, epsilon = scores.scan_scores(scan, score)
+        given, epsilon = _with_epsilon(scan, score)
+        table = _scan_needed(scan, shards, given)
         with _folder_of_parts(out) as parts:
-            kept = _kept(table.drop("sample_id"), scan.num_samples, parts / "all.parquet")
+            kept = _kept(table, scan.num_samples, parts / "all.parquet")
             summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
             outputs.claim(out, WRITTEN_OF_ALL)
             _sink(out / "scores.parquet", shards, kept, summary)
@@ -229,8 +240,7 @@ def map_on_cluster(
     _require_former_map(out / "scores")
     with tables.naming_damage(trace, remedy=traces.ANEW):
         scan = _open(trace, score, partition)
-        epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
-    given = score.model_copy(update={"epsilon": Threshold(kind="absolute", value=epsilon)})
+        given, epsilon = _with_epsilon(scan, score)
     shards = traces.shard_folders(trace)
     with _folder_of_parts(out) as parts:
         ray_cluster.for_each(partial(_score_shard, trace, parts, given), shards)
@@ -279,16 +289,19 @@ def _sink(path: Path, shards: Sequence[Path], kept: Table, summary: QuadrantsSum
     table = pl.concat([_ids(shards), kept.lazy()], how="horizontal").with_columns(
         quadrant=quadrants.quadrant(summary.axis, summary.thresholds)
     )
-    tables.sink_table(path, table, SCORES, _ZSTD_LEVEL, _GROUP_ROWS)
+    tables.sink_table(path, table, MAP, _ZSTD_LEVEL, _GROUP_ROWS)
 
 
 def _write_summaries(
-    out: Path, kept: Table, of: tuple[ScoreConfig, float, TraceScan], summary: QuadrantsSummary
+    out: Path,
+    kept: Table,
+    of: tuple[ScoreConfig, float | None, TraceScan],
+    summary: QuadrantsSummary,
 ) -> None:
     """Write both summaries."""
     score, epsilon, scan = of
-    found = scores.summarize(kept.lazy(), score, epsilon, len(scan.columns(score.mode)))
-    files.write_json(out / "scores.json", found.to_json())
+    found = scores.summarize_map(kept.lazy(), score, epsilon, len(scan.columns(score.mode)))
+    files.write_json(out / "scores.json", found)
     files.write_json(out / "quadrants.json", summary.to_json())
 
 
@@ -316,12 +329,27 @@ def _open(trace: Path, score: ScoreConfig, partition: PartitionConfig) -> TraceS
     return scan
 
 
+def _with_epsilon(scan: TraceScan, score: ScoreConfig) -> tuple[ScoreConfig, float | None]:
+    """The rules with the value of epsilon, and that value; None: no score reads it."""
+    if not scores.reads_epsilon(score.enabled):
+        return score, None
+    epsilon = scores.epsilon_of([scan], score.mode, score.epsilon)
+    given = Threshold(kind="absolute", value=epsilon)
+    return score.model_copy(update={"epsilon": given}), epsilon
+
+
+def _scan_needed(scan: TraceScan, shards: Sequence[Path], score: ScoreConfig) -> pl.LazyFrame:
+    """The scores of some shards without their ids, of those files alone that they read."""
+    columns = scores.columns_read(scan.columns(score.mode), score)
+    needed = traces.scan(Path(scan.name), score.mode, shards, columns)
+    return scores.scan_scores(needed, score)[0].drop("sample_id")
+
+
 def _score_shard(trace: Path, parts: Path, score: ScoreConfig, shard: Path) -> None:
     with tables.naming_damage(shard, remedy=traces.ANEW):
         scan = traces.scan(trace, score.mode, [shard])
         trace_checks.require_losses(shard, scan, score.mode)
-        table, _ = scores.scan_scores(scan, score)
-        table_files.sink_part(_named(parts, shard), table.drop("sample_id"))
+        table_files.sink_part(_named(parts, shard), _scan_needed(scan, [shard], score))
 
 
 def _map_shard(parts: Path, out: Path, summary: QuadrantsSummary, shard: Path) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 from gdc import scores
 from gdc.commands import map_tokens
 from gdc.commands.map import (
-    OF_ALL_TRACES,
+    AXES,
     OF_TEXTS,
     UNTESTED_AXIS,
     WRITTEN_OF_ALL,
@@ -224,7 +224,7 @@ def _write(found: ReportTables, turns: pl.DataFrame, out: Path) -> None:
 
 def _rules(request: Request, trace: Trace, params: Params) -> Params:
     """The parameters with the scores that can be had here, and the axis that is asked for."""
-    require_axis(request.axis, (*OF_ALL_TRACES, *scores.REGISTRY))
+    require_axis(request.axis, (*AXES, *scores.REGISTRY))
     enabled = [*_ALWAYS]
     has_texts = request.heldout is not None and trace.heldout_index.height >= MIN_HELDOUT
     if trace.heldout_index.height:
@@ -235,7 +235,9 @@ def _rules(request: Request, trace: Trace, params: Params) -> Params:
         # The first needs the gains of the run too.
         best = _BEST_UNTESTED if trace.gains is not None else _BEST_UNTESTED[1:]
         enabled += [*_WITH_BOTH_MODES, *(best if has_texts else ())]
-    enabled += [*request.scores, *([request.axis] if request.axis in scores.REGISTRY else [])]
+    # Those of every table of the pipeline are in this one anyway.
+    further = [name for name in request.scores if name not in scores.FORGETTING]
+    enabled += [*further, *([request.axis] if request.axis in scores.REGISTRY else [])]
     score = params.score.model_copy(
         update={
             "enabled": tuple(dict.fromkeys(enabled)),

@@ -34,7 +34,7 @@ from gdc.report.curves import sample_curves
 from gdc.report.page_data import PageFrame, page_words, to_script
 from gdc.report.sample_table import revising_seeds
 from gdc.report.texts_on_disk import Query, TextsOnDisk
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 from gdc.workspace import files, paths, traces
 
 # A page of another site that finds its way here has another name for us.

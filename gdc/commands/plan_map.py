@@ -9,7 +9,7 @@ from typing import Any, Final
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
-from gdc.commands.map import read_mapped
+from gdc.commands.map import read_mapped, table_of
 from gdc.commands.own_files import naming_options
 from gdc.commands.plan import PlanSummary, count_reasons
 from gdc.config import (
@@ -33,7 +33,7 @@ from gdc.curation.token_masks import token_mask_plan
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import table_files
 from gdc.filesystem.path_checks import require_other_file
-from gdc.schema import SCORES, SPANS
+from gdc.schema import MAP, SPANS
 from gdc.workspace import files, outputs, project, tables
 
 # The options that each rule reads; those that it needs end in !.
@@ -54,7 +54,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _OF_OUR_LOOP: Final = ("live", "dp-sgd")
 _ARM: Final[TypeAdapter[Arm]] = TypeAdapter(Arm)
-_READ: Final = ("scores.parquet", "samples.parquet", "spans.parquet")
+_READ: Final = ("samples.parquet", "spans.parquet")
 _MAP_AGAIN: Final = "Map it with its texts: gdc map TRACE --corpus FILE."
 
 
@@ -92,9 +92,10 @@ def plan_map(request: Request, folder: Path, out: Path) -> PlanSummary:
         SchemaError: A file of the map is missing.
     """
     _require_options(request)
-    require_other_file(out, [folder / name for name in _READ])
+    table = table_of(folder)
+    require_other_file(out, [table, *(folder / name for name in _READ)])
     outputs.require_free_files({"--out": out})
-    scored = read_mapped(folder / "scores.parquet", SCORES)
+    scored = read_mapped(table, MAP)
     params = project.params_or_preset("docs")
     texts = _MapTexts(folder, params, scored["sample_id"])
     plan = _plan(request, scored, texts, params).collect()
@@ -261,7 +262,7 @@ def _score(request: Request, scored: pl.DataFrame, folder: Path) -> str:
     if score not in known:
         raise ConfigError(
             f"--score: expected a score of the map, {', '.join(known)}, got {score!r}. Map it with "
-            f"--score {score}."
+            f"that score: gdc map TRACE --score {score}."
         )
     return score
 

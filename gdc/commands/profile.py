@@ -26,7 +26,7 @@ def run(trace: Path, quadrants: Path | None, out: Path) -> dict[str, Profile]:
 
     Args:
         trace: A trace folder, of the pipeline or of ``gdc.TraceRecorder``.
-        quadrants: A table with ``sample_id`` and ``quadrant``: ``scores.parquet`` of ``gdc map`` or
+        quadrants: A table with ``sample_id`` and ``quadrant``: that of a map (``table_of``) or
             ``quadrants.parquet`` of the pipeline; None: there is none.
         out: Folder of the files.
 

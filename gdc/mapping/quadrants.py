@@ -20,6 +20,10 @@ from gdc.statistics.streaming_quantile import Table
 from gdc.statistics.wording import counted
 
 _QUADRANT = pl.Enum(QUADRANTS)
+# Else another score can be chosen.
+_MISSING: Final = {
+    "difficulty": "Record their first losses, or choose other checkpoints: score.mode (--mode)."
+}
 # Of so many samples difficulty and the axis are held, which takes 2 GB at most; of more they are
 # read again wherever they are needed.
 _MAX_HELD_SAMPLES: Final = 2**27
@@ -276,7 +280,7 @@ def _read_axes(
             first = sample_ids.slice(row, 1).collect().item()
             raise DataError(
                 f"{name}: {found[f'{axis} missing']} samples have no {axis}, first {first}. "
-                "Choose a score that all samples have."
+                f"{_MISSING.get(axis, 'Choose a score that all samples have.')}"
             )
     return [
         _Axis(

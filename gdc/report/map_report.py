@@ -22,7 +22,7 @@ from gdc.report.model import (
 )
 from gdc.report.page_data import PageFrame, page_data
 from gdc.report.tables import ReportTables
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 from gdc.statistics.wording import counted, number
 
 

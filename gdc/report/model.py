@@ -34,7 +34,7 @@ from gdc.mapping.quadrants import QuadrantsSummary
 from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
 from gdc.schema import QUADRANTS
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 from gdc.statistics.bootstrap import Estimate
 from gdc.workspace import files, paths
 

@@ -16,7 +16,7 @@ from gdc.report.model import (
 )
 from gdc.report.tables import ReportTables
 from gdc.schema import QUADRANTS, Verdict
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 from gdc.statistics.bootstrap import ENOUGH_SEEDS
 from gdc.statistics.wording import counted, decimals, interval, number, percent
 

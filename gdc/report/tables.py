@@ -15,7 +15,7 @@ from gdc.mapping.score_cards import Calibration
 from gdc.mapping.spans import SpansSummary
 from gdc.report.model import ArmMetrics, UnreadFiles
 from gdc.schema import MASKED, SPANS
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 
 
 @dataclass(frozen=True)

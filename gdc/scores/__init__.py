@@ -14,22 +14,28 @@ from gdc.scores.registry import (
     require_registered,
 )
 from gdc.scores.samples import (
+    FORGETTING,
     Scored,
+    columns_read,
     corpus_columns,
+    reads_epsilon,
     scan_scores,
     score_samples,
     score_unseen,
-    summarize,
 )
+from gdc.scores.summary import summarize, summarize_map
 
 __all__ = [
+    "FORGETTING",
     "REFERENCES",
     "REGISTRY",
     "STREAMED",
     "Scored",
+    "columns_read",
     "corpus_columns",
     "cost_class",
     "epsilon_of",
+    "reads_epsilon",
     "reads_of",
     "reads_run",
     "require_registered",
@@ -37,4 +43,5 @@ __all__ = [
     "score_samples",
     "score_unseen",
     "summarize",
+    "summarize_map",
 ]

@@ -5,8 +5,9 @@ Memory holds the other data of each sample (ids, held-out samples, references), 
 and, for ``relative_area``, a few columns. ``scan_scores`` holds none of these.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -15,11 +16,9 @@ import polars as pl
 from gdc.config import ScoreConfig
 from gdc.corpus.halves import with_near_copies
 from gdc.errors import ConfigError, DataError
-from gdc.filesystem.json_values import JsonObject
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
-from gdc.scores.calibrated import MIN_HELDOUT
-from gdc.scores.epsilon import epsilon_of, part_warnings, trace_name
+from gdc.scores.epsilon import epsilon_of, trace_name
 from gdc.scores.ngrams import half_nats, ngram_nats
 from gdc.scores.recorded import recorded_tokens_of
 from gdc.scores.references import References, references_of
@@ -32,9 +31,12 @@ from gdc.scores.registry import (
     require_given,
     require_registered,
 )
+from gdc.scores.summary import ScoresSummary, summarize, without_value
 from gdc.scores.trace_scores import difficulty, first_learned, mean, memorization, never_learned
 from gdc.statistics.hashing import hash_order, zlib_size
-from gdc.statistics.wording import counted
+
+# Of ``SCORES`` besides difficulty: in every table of the pipeline, and in a map that asks for them.
+FORGETTING: Final = ("memorization", "first_learned", "never_learned")
 
 # What a score may need of the corpus, as expressions over its columns.
 _CORPUS_NEEDS: Final[Mapping[str, pl.Expr]] = {
@@ -43,29 +45,6 @@ _CORPUS_NEEDS: Final[Mapping[str, pl.Expr]] = {
     "zlib_size": pl.col("text").map_elements(zlib_size, pl.Int64),
 }
 _NGRAM_COLUMNS: Final = ["text", "num_copies"]
-
-
-@dataclass(frozen=True)
-class ScoresSummary:
-    """The content of ``scores.json``.
-
-    ``epsilon`` is in nats per token. ``num_early`` checkpoints make the difficulty. A sample counts
-    in ``num_never_learned`` if no recorded loss is below epsilon.
-    """
-
-    mode: str
-    epsilon: float
-    num_checkpoints: int
-    num_early: int
-    num_samples: int
-    num_seeds: int
-    num_never_learned: int
-    num_distinct_memorization: int
-    warnings: tuple[str, ...]
-
-    def to_json(self) -> JsonObject:
-        """The same as an object of numbers and strings."""
-        return {**asdict(self), "warnings": list(self.warnings)}
 
 
 class Scored(NamedTuple):
@@ -143,7 +122,7 @@ def score_samples(  # noqa: PLR0913 - what the models of halves know of the samp
     samples = _mean_over_runs(tables)
     num_checkpoints = len(traces[0].columns(config.mode))
     summary = summarize(samples.lazy(), config, epsilon, num_checkpoints)
-    warnings = (*summary.warnings, *_without_value(samples, config.enabled))
+    warnings = (*summary.warnings, *without_value(samples, config.enabled))
     summary = replace(summary, num_seeds=len(traces), warnings=warnings)
     return Scored(samples, summary, _by_run(tables))
 
@@ -157,26 +136,53 @@ def corpus_columns(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(["sample_id", *chain.from_iterable(read)]))
 
 
-def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, float]:
+def scan_scores(trace: TraceScan, config: ScoreConfig) -> tuple[pl.LazyFrame, float | None]:
     """Score the samples of one run whose trace need not fit into memory.
 
     Returns:
-        ``SCORES`` with one more column for every enabled score, in the trace's row order, to be
-        collected or written a block of samples at a time; and epsilon, nats per token.
+        ``MAP`` with one more column for every enabled score, those of ``FORGETTING`` first and with
+        ``never_learned`` beside ``memorization``, in the trace's row order, to be collected or
+        written a block of samples at a time; and epsilon, nats per token, None where no score reads
+        it.
 
     Raises:
-        ConfigError: An enabled score reads more than the losses: it is not in ``STREAMED``.
+        ConfigError: An enabled score is neither of ``FORGETTING`` nor of ``STREAMED``, so that it
+            reads more than the losses.
         DataError: The trace holds too few checkpoints or no loss.
     """
-    others = sorted(set(config.enabled) - set(STREAMED))
+    known = (*FORGETTING, *STREAMED)
+    others = sorted(set(config.enabled) - set(known))
     if others:
-        raise ConfigError(f"score: expected names of {list(STREAMED)}, got {others}.")
+        raise ConfigError(f"score: expected names of {list(known)}, got {others}.")
     if len(set(config.enabled)) < len(config.enabled):
         raise ConfigError(f"score: expected every name once, got {list(config.enabled)}.")
     _require_checkpoints(trace, config.mode)
-    epsilon = epsilon_of([trace], config.mode, config.epsilon)
-    inputs = _streamed_inputs(trace.columns(config.mode), config, epsilon)
-    return trace.samples.select(_scores(inputs, config)), epsilon
+    epsilon = None
+    if reads_epsilon(config.enabled):
+        epsilon = epsilon_of([trace], config.mode, config.epsilon)
+    return trace.samples.select(_scanned(trace.columns(config.mode), config, epsilon)), epsilon
+
+
+def reads_epsilon(names: Sequence[str]) -> bool:
+    """Whether one of the scores reads epsilon, a quantile of which takes a look at all losses."""
+    return any(name in FORGETTING or "epsilon" in REGISTRY[name].arguments for name in names)
+
+
+def columns_read(columns: tuple[str, ...], config: ScoreConfig) -> list[str]:
+    """Those of the loss columns that ``scan_scores`` reads, but for a quantile of all losses."""
+    # Any epsilon will do.
+    read = {name for value in _scanned(columns, config, 1.0) for name in value.meta.root_names()}
+    return [name for name in columns if name in read]
+
+
+def _scanned(columns: tuple[str, ...], config: ScoreConfig, epsilon: float | None) -> list[pl.Expr]:
+    # Where no score reads it, it is no number.
+    inputs = _streamed_inputs(columns, config, math.nan if epsilon is None else epsilon)
+    asked = {*config.enabled}
+    if "memorization" in asked:
+        # Which says of what samples a memorization of 0 says nothing.
+        asked.add("never_learned")
+    return _scores(inputs, config, [name for name in FORGETTING if name in asked])
 
 
 def score_unseen(traces: Sequence[Trace], config: ScoreConfig, epsilon: float) -> pl.DataFrame:
@@ -237,56 +243,6 @@ def _streamed_inputs(columns: tuple[str, ...], config: ScoreConfig, epsilon: flo
     )
 
 
-def summarize(
-    scores: pl.LazyFrame, config: ScoreConfig, epsilon: float, num_checkpoints: int
-) -> ScoresSummary:
-    """Summarize the scores of one run."""
-    num_samples, num_distinct, never = (
-        scores.select(
-            pl.len(),
-            pl.col("memorization").n_unique().alias("distinct"),
-            pl.col("never_learned").sum(),
-        )
-        .collect(engine="streaming")
-        .row(0)
-    )
-    warnings = part_warnings(config.epsilon, num_samples, num_checkpoints)
-    if num_distinct < 5:
-        warnings.append(
-            f"memorization has only {counted(num_distinct, 'distinct value')}: ties decide which "
-            "samples are above a percentile. Record more checkpoints (training.epochs, "
-            "train.probes_per_epoch)."
-        )
-    if never > num_samples / 2:
-        warnings.append(
-            f"{never} of {num_samples} samples were never below epsilon, so they cannot be "
-            "forgotten: their memorization of 0 says nothing. Raise score.epsilon or train longer."
-        )
-    return ScoresSummary(
-        mode=config.mode,
-        epsilon=epsilon,
-        num_checkpoints=num_checkpoints,
-        num_early=config.num_early,
-        num_samples=num_samples,
-        num_seeds=1,
-        num_never_learned=never,
-        num_distinct_memorization=num_distinct,
-        warnings=tuple(warnings),
-    )
-
-
-def _without_value(samples: pl.DataFrame, names: Sequence[str]) -> list[str]:
-    """A warning for every score that is null throughout."""
-    return [
-        f"{name} has no value for any sample: it needs {MIN_HELDOUT} held-out samples with losses "
-        "(ingest.validation_fraction) and online losses of the first half of the passes."
-        if name in {"unseen_loss_contrast", "influence_contrast"}
-        else f"{name} has no value for any sample."
-        for name in names
-        if samples[name].null_count() == samples.height
-    ]
-
-
 def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
     num_checkpoints = len(trace.columns(mode))
     if num_checkpoints < 2:
@@ -342,15 +298,20 @@ def _score_run(trace: Trace, shared: _Shared) -> pl.DataFrame:
     return scores if scores["sample_id"].is_sorted() else scores.sort("sample_id")
 
 
-def _scores(inputs: ScoreInputs, config: ScoreConfig) -> list[pl.Expr]:
-    columns, epsilon = inputs.columns, inputs.epsilon
+def _scores(
+    inputs: ScoreInputs, config: ScoreConfig, forgetting: Sequence[str] = FORGETTING
+) -> list[pl.Expr]:
+    functions = zip(FORGETTING, (memorization, first_learned, never_learned), strict=True)
+    further = [name for name in config.enabled if name not in FORGETTING]
     return [
         pl.col("sample_id"),
-        difficulty(columns, config.num_early).alias("difficulty"),
-        memorization(columns, epsilon).alias("memorization"),
-        first_learned(columns, epsilon).alias("first_learned"),
-        never_learned(columns, epsilon).alias("never_learned"),
-        *(expression(name, inputs).alias(name) for name in config.enabled),
+        difficulty(inputs.columns, config.num_early).alias("difficulty"),
+        *(
+            function(inputs.columns, inputs.epsilon).alias(name)
+            for name, function in functions
+            if name in forgetting
+        ),
+        *(expression(name, inputs).alias(name) for name in further),
     ]
 
 

@@ -35,7 +35,7 @@ from gdc.report.tables import Gaps, ReportTables
 from gdc.schema import SAMPLES
 from gdc.scores import cost_class
 from gdc.scores.references import References, pair_gaps, references_of
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 from gdc.stages.runner import run
 from gdc.workspace import files, paths, tables, traces, tracking
 from gdc.workspace.panels import MIN_CHECKPOINTS, read_panel

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -122,13 +122,20 @@ def shard_folders(folder: Path) -> list[Path]:
     return found or [train]
 
 
-def scan(folder: Path, mode: str | None = None, shards: Sequence[Path] | None = None) -> TraceScan:
+def scan(
+    folder: Path,
+    mode: str | None = None,
+    shards: Sequence[Path] | None = None,
+    columns: Collection[str] | None = None,
+) -> TraceScan:
     """Open the training samples of a trace folder, whoever wrote it; nothing of them is read.
 
     Args:
         folder: With ``checkpoints.parquet``, ``train/index.parquet`` and a file a checkpoint.
         mode: The checkpoints whose losses are asked for; None: all of them.
         shards: Those asked for, whose rows then stand one after the other; None: all of them.
+        columns: The loss columns of the mode that are wanted; None: all of them. Of files side by
+            side polars reads all, even where one column is asked for.
 
     Raises:
         SchemaError: A file is missing, or has other columns or another number of rows.
@@ -144,7 +151,7 @@ def scan(folder: Path, mode: str | None = None, shards: Sequence[Path] | None = 
         index = shard / "index.parquet"
         num_samples += _num_rows(index, TRACE_INDEX, ANEW)
         known = scan_parquet(index).select(TRACE_INDEX.names())
-        losses = _scan_losses(shard, checkpoints, mode, ANEW)
+        losses = _scan_losses(shard, checkpoints, mode, ANEW, columns)
         samples.append(pl.concat([known, *losses], how="horizontal"))
     return TraceScan(pl.concat(samples), checkpoints, num_samples, str(folder))
 
@@ -248,12 +255,13 @@ def _read_index(*folders: Path) -> pl.DataFrame:
 
 
 def _scan_losses(
-    folder: Path, checkpoints: pl.DataFrame, mode: str | None = None, remedy: str = TRAIN
+    folder: Path,
+    checkpoints: pl.DataFrame,
+    mode: str | None = None,
+    remedy: str = TRAIN,
+    wanted: Collection[str] | None = None,
 ) -> list[pl.LazyFrame]:
-    """A column for each checkpoint of the mode; NaN, as others may write, is not seen either.
-
-    Of files side by side polars reads all, even where one column is asked for.
-    """
+    """A column for each checkpoint of the mode; NaN, as others may write, is not seen either."""
     expected = _num_rows(folder / "index.parquet", TRACE_INDEX, remedy)
     columns = []
     for checkpoint, of_mode in checkpoints.select("checkpoint", "mode").iter_rows():
@@ -264,7 +272,7 @@ def _scan_losses(
             raise SchemaError(
                 f"{path}: expected {expected} rows as in index, got {num_rows}. {remedy}"
             )
-        if mode in (None, of_mode):
+        if mode in (None, of_mode) and (wanted is None or name in wanted):
             columns.append(scan_parquet(path).select(pl.col(name).fill_nan(None)))
     return columns
 

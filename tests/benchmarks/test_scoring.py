@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from gdc.commands.map import map_trace
+from gdc.commands.map import UNTESTED_AXIS, map_trace
 from gdc.config import PartitionConfig
 from gdc.filesystem.table_files import read_parquet
 from gdc.workspace import traces
@@ -25,9 +25,10 @@ def test_files_without_checks_hold_what_gdc_map_writes(
     scoring.unchecked_files(traces.scan(tmp_path / "trace"))
     rules = {"kind": "absolute", "value": 2.0}, {"kind": "absolute", "value": 0.1}
     partition = PartitionConfig.model_validate(
-        {"axis": "memorization", "difficulty": rules[0], "memorization": rules[1]}
+        {"axis": UNTESTED_AXIS, "difficulty": rules[0], "memorization": rules[1]}
     )
-    map_trace(tmp_path / "trace", tmp_path / "map", scoring.score_rules(), partition)
+    score = scoring.score_rules(enabled=(UNTESTED_AXIS,))
+    map_trace(tmp_path / "trace", tmp_path / "map", score, partition)
     whole = read_parquet(tmp_path / "map/scores.parquet")
     assert whole.height == 1000
     unchecked = read_parquet(tmp_path / "unchecked/scores.parquet")

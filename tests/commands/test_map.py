@@ -17,20 +17,28 @@ from typer.testing import CliRunner
 from gdc.cli import app
 from gdc.commands import map as mapping
 from gdc.commands.map import UNTESTED_AXIS, map_on_cluster, map_trace
+from gdc.config import ScoreConfig
 from gdc.errors import ConfigError, DataError, GdcError
 from gdc.mapping import quadrants
 from gdc.mapping.quadrants import partition
 from gdc.recording.trace import Trace
 from gdc.schema import SCORES, SCORES_BY_RUN
-from gdc.scores import STREAMED, score_samples
+from gdc.scores import FORGETTING, STREAMED, score_samples
 from gdc.workspace import files, outputs, paths, ray_cluster, trace_checks, traces
 from tests.builders import params_with, trace_of, write_trace
 from tests.mapping.builders import absolute, quantile
 from tests.mapping.builders import config as cuts
-from tests.scores.builders import config as rules
+from tests.scores.builders import config
 from tests.workspace.builders import damage
 
 OUT = Path("map")
+# All that a map of losses alone can hold.
+EVERYTHING = (*FORGETTING, *STREAMED)
+
+
+def rules(**changes: object) -> ScoreConfig:
+    """With the columns that the pipeline's table has."""
+    return config(**{"enabled": FORGETTING, **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +84,8 @@ def test_a_map_from_disk_is_that_of_the_pipeline(
     trace = random_trace(20_000)
     score = rules(enabled=STREAMED, epsilon=epsilon, num_early=2)
     split = cuts(quantile(0.5), quantile(0.9))
-    summary = map_trace(written(trace), OUT, score, split)
+    asked = score.model_copy(update={"enabled": EVERYTHING})
+    summary = map_trace(written(trace), OUT, asked, split)
     scored = score_samples([trace], [trace.index.select("sample_id")], score, seed=0)
     assert files.read_json(OUT / "scores.json") == scored.summary.to_json()
     table, expected = partition(scored.samples, pl.DataFrame(schema=SCORES_BY_RUN), split)
@@ -164,7 +173,7 @@ def test_a_map_on_a_cluster_replaces_no_folder_of_the_user() -> None:
 def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
     trace = random_trace(1000)
     folder = write_trace(7, trace, num_processes=3)
-    score = rules(enabled=STREAMED, epsilon=quantile(0.3), num_early=2)
+    score = rules(enabled=EVERYTHING, epsilon=quantile(0.3), num_early=2)
     split = cuts(quantile(0.5), quantile(0.9))
     here = map_trace(folder, OUT, score, split)
     there = Path("there")
@@ -179,7 +188,7 @@ def test_a_trace_in_shards_is_mapped_on_a_cluster_as_it_is_here() -> None:
         for name in ("scores.json", "quadrants.json"):
             assert files.read_json(there / name) == files.read_json(OUT / name)
         damage(folder / "train/shard_00001/loss_003.parquet", 4)
-        given = rules(enabled=STREAMED, epsilon=absolute(1.0), num_early=2)
+        given = rules(enabled=EVERYTHING, epsilon=absolute(1.0), num_early=2)
         with pytest.raises(DataError, match=r"(?s)shard_00001/loss_003\.parquet: not a Parquet"):
             map_on_cluster(folder, there, given, split)
 
@@ -193,7 +202,7 @@ def test_a_sample_without_a_value_on_an_axis_is_named_and_no_file_is_claimed() -
 
 def test_a_score_that_reads_more_than_the_losses_is_refused() -> None:
     trace = written(trace_of({"a": [1.0, 2.0]}))
-    with pytest.raises(ConfigError, match=r"expected names of \['final_loss', .*got \['zlib'\]"):
+    with pytest.raises(ConfigError, match=r"expected names of \['memorization', .*got \['zlib'\]"):
         map_trace(trace, OUT, rules(enabled=("zlib",)), cuts(absolute(1.0), absolute(0.1)))
 
 
@@ -233,7 +242,7 @@ def test_a_loss_that_is_not_a_number_was_not_seen() -> None:
     folder = written(trace)
     path = folder / "train/loss_003.parquet"
     pl.read_parquet(path).fill_null(float("nan")).write_parquet(path)
-    map_trace(folder, OUT, rules(enabled=STREAMED), cuts(absolute(1.0), absolute(0.1)))
+    map_trace(folder, OUT, rules(enabled=EVERYTHING), cuts(absolute(1.0), absolute(0.1)))
     scored = score_samples(
         [trace], [trace.index.select("sample_id")], rules(enabled=STREAMED), seed=0
     )
@@ -457,7 +466,8 @@ def test_a_trace_without_losses_is_named() -> None:
     for i in range(3):
         name = f"loss_00{i}"
         edit(folder / f"train/{name}.parquet", **{name: pl.lit(None, pl.Float32)})
-    assert refused(folder).startswith("theirs: expected online losses, got no loss in 1 run(s).")
+    message = "theirs: expected online losses, got no loss in 1 run(s)."
+    assert refused(folder, "--axis", "memorization").startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import gdc
 from gdc.cli import app
 from gdc.commands import profile
+from gdc.commands.map import table_of
 from gdc.errors import ConfigError, SchemaError
 from gdc.schema import CORPUS, QUADRANT_TABLE, SCORES
 from gdc.stages import report
@@ -74,6 +75,19 @@ def test_one_pass_over_the_data_tells_what_each_step_memorized() -> None:
     assert picture.startswith(b"\x89PNG")
     profile.run(trace, quadrants, Path("again"))
     assert Path("again/profile.png").read_bytes() == picture
+
+
+def test_a_map_in_shards_has_the_quadrants_of_one_in_a_file() -> None:
+    trace, quadrants = recorded(Path("t")), quadrants_of(Path("m"), SAMPLES)
+    expected, whole = profile.run(trace, quadrants, Path("out")), pl.read_parquet(quadrants)
+    quadrants.unlink()
+    Path("m/scores").mkdir()
+    for shard, rows in enumerate((whole[:3], whole[3:])):
+        rows.write_parquet(f"m/scores/shard_0000{shard}.parquet")
+    assert profile.run(trace, table_of(Path("m")), Path("again")) == expected
+    done = CliRunner().invoke(app, ["profile", str(trace), "--map", "m", "--out", "again"])
+    assert done.exit_code == 0, done.output
+    assert (Path("again/profile.json")).read_bytes() == Path("out/profile.json").read_bytes()
 
 
 def test_a_copy_that_was_seen_counts_for_all_copies_of_its_text() -> None:

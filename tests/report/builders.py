@@ -37,7 +37,7 @@ from gdc.schema import (
     SCORES,
     Verdict,
 )
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 from gdc.statistics.bootstrap import Estimate
 from tests.builders import audit_table, params_with, trace_of
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gdc.config import ScoreConfig
 from gdc.recording.trace import Trace
 from gdc.scores import score_samples
-from gdc.scores.samples import ScoresSummary
+from gdc.scores.summary import ScoresSummary
 from tests.builders import trace_of
 
 NAN = float("nan")

@@ -60,7 +60,7 @@ def test_it_is_the_same_on_disk_in_memory_and_in_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rules, of_memory = config(epsilon=QUANTILE), trace(2_000)
+    rules, of_memory = config(epsilon=QUANTILE, enabled=("memorization",)), trace(2_000)
     expected = epsilon_of([of_memory], "online", rules.epsilon)
     for num_processes in (1, 3):
         write_trace(7, of_memory, num_processes=num_processes)
