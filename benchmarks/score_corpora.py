@@ -112,6 +112,7 @@ SCORES: Final = (
     "self_influence", "influence_contrast",
     "calibrated_drop_log_p", "synthetic_control_log_p", "hard_token_drop", "worst_window_drop",
     "recited_run_drop", "reference_gap", "in_out_gap", "distilled_gap",
+    "distilled_window_gap",
 )  # fmt: skip
 _BLANK_LINES: Final = re.compile(r"\n\s*\n")
 _REQUEST: Final = re.compile(r"^[.'].*$", re.MULTILINE)
@@ -398,13 +399,16 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
     corpus = pl.read_parquet(folder / "corpus.parquet")
     traces = [read_trace(folder, run) for run in range(NUM_RUNS)]
     references = read_references(folder, "reference", NUM_REFERENCES)
-    seconds = {name: seconds_of(name, traces[0], corpus, references) for name in enabled}
+    tokens = read_reference_tokens(folder)
+    seconds = {name: seconds_of(name, traces[0], corpus, references, tokens) for name in enabled}
     reference_seconds = _half_seconds(folder, "reference")
     for name in enabled:
         if cost_class(name) == "reference models":
             seconds[name] += reference_seconds
     config = CONFIG.model_copy(update={"enabled": enabled})
-    scored = score_samples(traces, [corpus], config, seed=SEED, references=references)
+    scored = score_samples(
+        traces, [corpus], config, seed=SEED, references=references, reference_tokens=tokens
+    )
     runs = [
         scored.by_run.filter(pl.col("run") == run).drop("run").sort("sample_id")
         for run in range(NUM_RUNS)
@@ -427,11 +431,19 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
     return build_leaderboard(samples, half_models, tables, seed=SEED)
 
 
-def seconds_of(name: str, trace: Trace, corpus: pl.DataFrame, references: pl.DataFrame) -> float:
+def seconds_of(
+    name: str,
+    trace: Trace,
+    corpus: pl.DataFrame,
+    references: pl.DataFrame,
+    tokens: pl.DataFrame,
+) -> float:
     """What it takes to compute this score alone, of one run."""
     config = CONFIG.model_copy(update={"enabled": (name,)})
     started = time.perf_counter()
-    score_samples([trace], [corpus], config, seed=SEED, references=references)
+    score_samples(
+        [trace], [corpus], config, seed=SEED, references=references, reference_tokens=tokens
+    )
     return time.perf_counter() - started
 
 
@@ -460,6 +472,17 @@ def read_trace(world: Path, run: int) -> Trace:
         ),
         gains=pl.read_parquet(folder / "self_influence.parquet"),
     )
+
+
+def read_reference_tokens(folder: Path) -> pl.DataFrame:
+    """``sample_id`` and the losses of all tokens under each reference model."""
+    tables = [
+        pl.read_parquet(folder / f"reference_{number}.parquet").select(
+            "sample_id", pl.col("token_losses").alias(str(number))
+        )
+        for number in range(NUM_REFERENCES)
+    ]
+    return pl.concat(tables, how="align")
 
 
 def read_references(folder: Path, kind: str, num_models: int) -> pl.DataFrame:

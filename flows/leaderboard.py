@@ -21,7 +21,7 @@ from gdc.leaderboard.inputs import TRAINED, HalfModels, ScoreTables
 from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, reads_of, score_samples
-from gdc.stages.score import read_run
+from gdc.stages.score import read_reference_tokens, read_run
 from gdc.workspace import files, half_models, mlflow_store, paths, tables, tracking
 from tasks.half_models import require_scores, train_models
 
@@ -128,6 +128,7 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
     Columns that come with every score, such as ``difficulty``, are not timed.
     """
     references = tables.read_references(params.reference.halves)
+    tokens = read_reference_tokens(params.reference, traces[0], reads_of(params.score.enabled))
     reference_seconds = seconds_of_references(params)
     seconds: dict[str, float | None] = {}
     for name in params.score.enabled:
@@ -135,7 +136,14 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
         corpus = tables.chunks("corpus", corpus_columns(config.enabled))
         started = time.perf_counter()
         with tables.naming_damage(*map(paths.trace_path, params.train.seeds)):
-            score_samples(traces, corpus, config, seed=params.seed, references=references)
+            score_samples(
+                traces,
+                corpus,
+                config,
+                seed=params.seed,
+                references=references,
+                reference_tokens=tokens,
+            )
         alone = time.perf_counter() - started
         if cost_class(name) != "reference models":
             seconds[name] = alone

@@ -121,7 +121,7 @@ REVISED_WEIGHTS: Final = pl.Schema(
 # the sample is in its half. No model is trained on a held-out sample, whatever the entry.
 HALVES: Final = pl.Schema({"sample_id": pl.String(), "seen": pl.List(pl.Boolean)})
 REFERENCE_LOSS: Final = pl.Schema({"sample_id": pl.String, "loss": pl.Float32})  # nats per token
-# A row is a sample that one reference model did not see; token losses in nats, as in TOKEN_LOSSES.
+# A row is a sample under one reference model; token losses in nats, as in TOKEN_LOSSES.
 REFERENCE_TOKENS: Final = pl.Schema({"sample_id": pl.String(), "token_losses": pl.List(pl.Float32)})
 # Of one half-model of the leaderboard; token losses in nats, as in TOKEN_LOSSES.
 HALF_MODEL_LOSS: Final = pl.Schema(

@@ -148,6 +148,7 @@ class Params(Section):
             "recited_run_drop": tokens,
             "window_votes_drop": tokens,
             "error_balance_drop": tokens,
+            "distilled_window_gap": tokens,
             "self_influence": ("self_influence", self.train.self_influence),
             "influence_contrast": ("self_influence", self.train.self_influence),
         }

@@ -30,7 +30,7 @@ BEYOND: Final = ("window_drop", "run_drop", "votes", "balance")
 the largest drop over a window and over a run of a sample, bits; the share of its windows that drop
 more; the balance of its tokens that are wrong after the last step."""
 
-_NATS_PER_BIT: Final = float(np.log(2))
+NATS_PER_BIT: Final = float(np.log(2))
 
 Values = NDArray[np.float64]
 
@@ -77,9 +77,9 @@ def _beyond_unseen(samples: pl.DataFrame, heldout: pl.DataFrame) -> list[pl.Seri
     early, late = (_end_to_end(samples[name]) for name in ("early", "late"))
     intercept, (slope,) = least_squares(known[:, None], known_late)
     expected = intercept + early.clip(known.min(), known.max()) * float(slope)
-    drops = (expected - late) / _NATS_PER_BIT
+    drops = (expected - late) / NATS_PER_BIT
     num_tokens = samples["late"].list.len().to_numpy().astype(np.int64)
-    is_recited = late < _NATS_PER_BIT
+    is_recited = late < NATS_PER_BIT
     found = (
         largest_window_sums(drops, num_tokens, WINDOW_TOKENS)[0],
         largest_run_sums(drops, is_recited, num_tokens),

@@ -12,6 +12,7 @@ from gdc.scores import (
     baselines,
     calibrated,
     distilled,
+    distilled_tokens,
     recorded,
     references,
     synthetic_control,
@@ -40,6 +41,7 @@ class ScoreInputs:
             ``zlib_size`` and ``ngram_nats`` where the texts are at hand, and all loss columns.
         references: Losses under models that did not see the sample.
         tokens: Losses of all tokens at two looks.
+        reference_tokens: Losses of all tokens under the reference models and at both looks.
         base: Loss under the model that the run started from, nats per token.
         gain: How much the optimizer steps with the sample lowered its loss, nats per token.
     """
@@ -59,6 +61,7 @@ class ScoreInputs:
     heldout: pl.DataFrame | None
     references: references.References | None
     tokens: recorded.RecordedTokens | None
+    reference_tokens: distilled_tokens.ReferenceTokens | None
     base: pl.Expr | None
     gain: pl.Expr | None
 
@@ -86,6 +89,8 @@ class Score:
 _EPSILON: Final = ("columns", "epsilon")
 _CALIBRATED: Final = ("columns", "num_tokens", "zlib_size", "heldout")
 _OF_TEXT: Final = ("columns", "num_tokens", "zlib_size", "ngram_nats", "heldout")
+_DISTILLED: Final = ("columns", "num_tokens", "zlib_size", "content_id", "references")
+_BESIDE_GAIN: Final = ("both_modes", "ngram_nats", "heldout", "num_copies")
 
 REGISTRY: Final[Mapping[str, Score]] = {
     "final_loss": Score(baselines.final_loss),
@@ -128,9 +133,15 @@ REGISTRY: Final[Mapping[str, Score]] = {
     "in_out_gap": Score(references.in_out_gap, ("references",)),
     "distilled_gap": Score(
         distilled.distilled_gap,
-        ("columns", "num_tokens", "zlib_size", "content_id", "references"),
+        _DISTILLED,
         optional=("half_nats", "gain"),
-        beside_gain=("both_modes", "ngram_nats", "heldout", "num_copies"),
+        beside_gain=_BESIDE_GAIN,
+    ),
+    "distilled_window_gap": Score(
+        distilled.distilled_window_gap,
+        ("reference_tokens", *_DISTILLED),
+        optional=("half_nats", "gain"),
+        beside_gain=_BESIDE_GAIN,
     ),
     "hard_token_drop": Score(recorded.hard_token_drop, ("tokens",)),
     "worst_window_drop": Score(recorded.worst_window_drop, ("tokens",)),
@@ -156,6 +167,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "heldout": "Raise ingest.validation_fraction and re-run stage train",
     "references": "Pass the losses of reference models",
     "tokens": "Set train.token_losses: true and re-run stage train",
+    "reference_tokens": "Set train.token_losses: true and re-run stages train and reference",
     "base": "Set model.kind: pretrained and re-run stage train",
     "gain": "Set train.self_influence: true and re-run stage train",
 }

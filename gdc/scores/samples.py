@@ -18,6 +18,7 @@ from gdc.corpus.halves import with_near_copies
 from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
+from gdc.scores.distilled_tokens import ReferenceTokens
 from gdc.scores.epsilon import epsilon_of, trace_name
 from gdc.scores.ngrams import half_nats, ngram_nats
 from gdc.scores.recorded import recorded_tokens_of
@@ -68,6 +69,7 @@ class _Shared:
 
     corpus: pl.DataFrame
     references: References | None
+    reference_tokens: pl.DataFrame | None
     config: ScoreConfig
     reads: frozenset[str]
     epsilon: float
@@ -81,6 +83,7 @@ def score_samples(  # noqa: PLR0913 - what the models of halves know of the samp
     *,
     seed: int,
     references: pl.DataFrame | None = None,
+    reference_tokens: pl.DataFrame | None = None,
     duplicates: pl.DataFrame | None = None,
 ) -> Scored:
     """Score every sample of the tracked runs.
@@ -93,6 +96,8 @@ def score_samples(  # noqa: PLR0913 - what the models of halves know of the samp
         config: Checkpoints to read, epsilon, the early checkpoints, scores to write.
         seed: Seed of the score ``random``.
         references: ``REFERENCES`` table, for the scores that need it.
+        reference_tokens: ``sample_id`` and the losses of all tokens under each reference model, a
+            list column for each in their order; None: not recorded.
         duplicates: ``NEAR_DUPLICATES`` that fell into the same halves; None: there are none.
 
     Raises:
@@ -111,6 +116,7 @@ def score_samples(  # noqa: PLR0913 - what the models of halves know of the samp
     shared = _Shared(
         inputs,
         None if references is None else references_of(references),
+        reference_tokens,
         config,
         reads,
         epsilon,
@@ -238,6 +244,7 @@ def _streamed_inputs(columns: tuple[str, ...], config: ScoreConfig, epsilon: flo
         heldout=None,
         references=None,
         tokens=None,
+        reference_tokens=None,
         base=None,
         gain=None,
     )
@@ -321,6 +328,7 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
         for name in ("num_copies", "zlib_size", "content_id", "ngram_nats", "half_nats")
     }
     online, probes = trace.columns("online"), trace.columns("probe")
+    models = shared.reference_tokens
     tokens = trace.tokens if "tokens" in shared.reads else None
     return ScoreInputs(
         columns=trace.columns(shared.config.mode),
@@ -333,6 +341,11 @@ def _score_inputs(trace: Trace, shared: _Shared) -> ScoreInputs:
         heldout=_heldout_of(trace, shared),
         references=shared.references,
         tokens=None if tokens is None else recorded_tokens_of(tokens),
+        reference_tokens=(
+            None
+            if models is None or trace.tokens is None
+            else ReferenceTokens(models, trace.tokens[0])
+        ),
         base=None if trace.base is None else pl.col("base_loss"),
         gain=None if trace.gains is None else pl.col("gain"),
         **given,

@@ -49,17 +49,15 @@ class TokenEvaluation:
         return losses.sample_losses_from_tokens(self.nll, texts, block_size=block_size)
 
 
-def unseen_tokens(samples: pl.DataFrame, nll: NDArray[np.float32], number: int) -> pl.DataFrame:
-    """``REFERENCE_TOKENS`` of the samples outside the model's half, the others' losses left out.
+def token_table(samples: pl.DataFrame, nll: NDArray[np.float32]) -> pl.DataFrame:
+    """``REFERENCE_TOKENS`` of the samples.
 
     Args:
-        samples: ``sample_id``, ``num_tokens`` and the lists ``seen``.
+        samples: ``sample_id`` and ``num_tokens``.
         nll: Losses of the tokens of all samples, nats, one sample after the other.
-        number: Of the model.
     """
     lists = token_lists(samples["num_tokens"], nll)
-    table = pl.DataFrame([samples["sample_id"], lists], schema=REFERENCE_TOKENS)
-    return table.filter(~samples["seen"].list.get(number))
+    return pl.DataFrame([samples["sample_id"], lists], schema=REFERENCE_TOKENS)
 
 
 def main() -> None:
@@ -93,7 +91,7 @@ def main() -> None:
         if stage is not None:
             table = samples.select("sample_id", loss=pl.Series(loss, dtype=pl.Float32))
             tables.write_reference(name, table)
-            tables.write_reference_tokens(name, _tokens(samples, recorder, number))
+            tables.write_reference_tokens(name, _tokens(samples, recorder))
             stage.log_curve("train_loss", curve)
             stage.log_metrics({"num_trained": int(is_trained.sum())})
 
@@ -107,10 +105,10 @@ def _samples(name: str) -> pl.DataFrame:
     return samples
 
 
-def _tokens(samples: pl.DataFrame, recorder: TokenEvaluation | None, number: int) -> pl.DataFrame:
+def _tokens(samples: pl.DataFrame, recorder: TokenEvaluation | None) -> pl.DataFrame:
     if recorder is None:
         return pl.DataFrame(schema=REFERENCE_TOKENS)
-    return unseen_tokens(samples, recorder.nll, number)
+    return token_table(samples, recorder.nll)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import replace
 import polars as pl
 
 from gdc import scores
+from gdc.config import ReferenceConfig
 from gdc.corpus import near_duplicates
 from gdc.corpus.chat import ScoredTexts
 from gdc.mapping import causes
@@ -40,6 +41,7 @@ def main() -> None:
                 params.score,
                 seed=params.seed,
                 references=references,
+                reference_tokens=read_reference_tokens(params.reference, traces[0], reads),
                 duplicates=duplicates,
             )
         reasons = causes.find_causes(samples, duplicates)
@@ -67,11 +69,25 @@ def _texts(columns: Collection[str]) -> Chunks:
     return ScoredTexts(tables.chunks("corpus", with_ids), turns)
 
 
+def read_reference_tokens(
+    config: ReferenceConfig, trace: Trace, reads: Collection[str]
+) -> pl.DataFrame | None:
+    """Token losses of the samples of a trace under the reference models; None: no score reads them.
+
+    A column of lists for each model.
+    """
+    if "reference_tokens" not in reads:
+        return None
+    return tables.read_all_reference_tokens(config.halves, trace.index)
+
+
 def read_run(seed: int, reads: Collection[str]) -> Trace:
     """The trace of a tracked run, with the recordings that scores read."""
     return replace(
         traces.read(seed),
-        tokens=traces.read_token_losses(seed) if "tokens" in reads else None,
+        tokens=traces.read_token_losses(seed)
+        if {"tokens", "reference_tokens"} & {*reads}
+        else None,
         gains=traces.read_self_influence(seed) if "gain" in reads else None,
         base=traces.read_base(seed) if "base" in reads else None,
     )

@@ -291,13 +291,45 @@ def read_reference_tokens(
     Returns:
         ``REFERENCE_TOKENS`` table in the order of the models; None: not recorded.
     """
-    asked, found = samples.lazy().select("sample_id"), [pl.DataFrame(schema=REFERENCE_TOKENS)]
-    for path in filter(Path.exists, map(reference_tokens_path, numbers)):
-        with naming_file(path, RUN):
-            tokens = scan_table(path, REFERENCE_TOKENS)
-            found.append(tokens.join(asked, on="sample_id", how="semi").collect(engine="streaming"))
+    found = [pl.DataFrame(schema=REFERENCE_TOKENS)]
+    for number in numbers:
+        asked = samples.lazy().select("sample_id")
+        if number != BASE:
+            seen = read("halves").lazy().filter(pl.col("seen").list.get(int(number)))
+            asked = asked.join(seen, on="sample_id", how="anti")
+        found.append(_tokens_of(number, asked))
     table = pl.concat(found)
     return None if table.is_empty() else table
+
+
+def read_all_reference_tokens(numbers: Sequence[int], samples: pl.DataFrame) -> pl.DataFrame | None:
+    """Token losses of some samples under all of these reference models.
+
+    Args:
+        numbers: Of the models.
+        samples: Table with ``sample_id``.
+
+    Returns:
+        ``sample_id`` and a column of lists for each model, named by its number; None: not recorded.
+    """
+    asked = samples.lazy().select("sample_id")
+    found = [_tokens_of(number, asked) for number in numbers]
+    if not found or any(table.is_empty() for table in found):
+        return None
+    named = [
+        table.rename({"token_losses": str(number)})
+        for number, table in zip(numbers, found, strict=True)
+    ]
+    return pl.concat(named, how="align_full")
+
+
+def _tokens_of(number: int | str, asked: pl.LazyFrame) -> pl.DataFrame:
+    path = reference_tokens_path(number)
+    if not path.exists():
+        return pl.DataFrame(schema=REFERENCE_TOKENS)
+    with naming_file(path, RUN):
+        tokens = scan_table(path, REFERENCE_TOKENS)
+        return tokens.join(asked, on="sample_id", how="semi").collect(engine="streaming")
 
 
 def read_base_reference() -> pl.DataFrame:

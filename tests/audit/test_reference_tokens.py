@@ -15,7 +15,7 @@ from gdc.config import Gpt2Model, LstmModel, ReferenceConfig
 from gdc.corpus.tokenizer import save_tokenizer, train_tokenizer
 from gdc.schema import CORPUS, HALVES, TURNS
 from gdc.stages import evaluate, fitting, reference
-from gdc.stages.reference import TokenEvaluation, unseen_tokens
+from gdc.stages.reference import TokenEvaluation, token_table
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import SINGLE_PROCESS
 from gdc.training.losses import sample_losses, token_losses
@@ -41,17 +41,10 @@ def test_recording_the_tokens_changes_no_bit_of_the_losses() -> None:
     assert len(evaluate.nll) == texts.num_tokens.sum()
 
 
-def test_only_samples_outside_the_half_are_kept() -> None:
-    samples = pl.DataFrame(
-        {
-            "sample_id": ["a", "b", "c"],
-            "num_tokens": [1, 2, 3],
-            "seen": [[True, False], [False, True], [True, False]],
-        }
-    )
-    nll = np.arange(6, dtype=np.float32)
-    assert unseen_tokens(samples, nll, 0).rows() == [("b", [1.0, 2.0])]
-    assert unseen_tokens(samples, nll, 1).rows() == [("a", [0.0]), ("c", [3.0, 4.0, 5.0])]
+def test_token_losses_of_all_samples_are_kept_as_lists() -> None:
+    samples = pl.DataFrame({"sample_id": ["a", "b", "c"], "num_tokens": [1, 2, 3]})
+    found = token_table(samples, np.arange(6, dtype=np.float32))
+    assert found.rows() == [("a", [0.0]), ("b", [1.0, 2.0]), ("c", [3.0, 4.0, 5.0])]
 
 
 def test_the_pretrained_model_says_what_it_would_and_is_not_trained(

@@ -22,10 +22,12 @@ NUM_MODELS = 4
 # As after a kill of the leaderboard's first half-model; one process, as imports take seconds.
 STAGES = f"""
 import sys
-from gdc.stages import ground_truth, halves, ingest, manifest, score, train
-OPTIONS = {{train: "--seed 0", ground_truth: "--model 0 --num-models {NUM_MODELS}"}}
-for stage in (manifest, ingest, halves, train, score, ground_truth):
-    sys.argv = ["stage", *OPTIONS.get(stage, "").split()]
+from gdc.stages import ground_truth, halves, ingest, manifest, reference, score, train
+references = [(reference, f"--model {{number}}") for number in range(4)]
+half_model = (ground_truth, "--model 0 --num-models {NUM_MODELS}")
+before = [(manifest, ""), (ingest, ""), (halves, ""), (train, "--seed 0")]
+for stage, options in [*before, *references, (score, ""), half_model]:
+    sys.argv = ["stage", *options.split()]
     stage.main()
 """
 
@@ -92,12 +94,15 @@ def killed_leaderboard(folder: Path) -> Path:
     make_workspace(folder)
     params = read_params(folder)
     params["train"]["self_influence"] = True
-    params["score"]["enabled"] += ["hard_token_drop", "self_influence"]
+    params["reference"]["models"] = [0, 1, 2, 3]
+    params["score"]["enabled"] += ["hard_token_drop", "self_influence", "distilled_window_gap"]
     params["ingest"]["validation_fraction"] = 0.3
     write_params(folder, params)
     done = run(folder, sys.executable, "-c", STAGES)
     assert done.returncode == 0, done.stderr
-    dvc(folder, "commit", "--force", "manifest", "ingest", "halves", "train@0", "score")
+    references = [f"reference@{number}" for number in range(4)]
+    stages = ["manifest", "ingest", "halves", "train@0", *references, "score"]
+    dvc(folder, "commit", "--force", *stages)
     return folder
 
 

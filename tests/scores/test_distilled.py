@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
 from gdc.schema import SELF_INFLUENCE
-from gdc.scores import REFERENCES, distilled, samples, score_samples
+from gdc.scores import REFERENCES, distilled, distilled_trees, samples, score_samples
+from gdc.scores.distilled_trees import Known
 from gdc.scores.ngrams import ORDERS, ngram_nats
 from gdc.statistics import ranks
 from tests.builders import trace_of
@@ -149,11 +150,11 @@ def test_with_all_that_it_needs_the_influence_contrast_is_one_more_feature(
     corpus = pl.concat([simulated.corpus, more]).with_columns(num_copies=pl.lit(1, pl.Int64))
     seen: list[NDArray[np.float64]] = []
 
-    def keep(known: distilled._Known) -> NDArray[np.float64]:
+    def keep(known: Known) -> NDArray[np.float64]:
         seen.append(known.trace)
         return np.zeros(len(known.last))
 
-    monkeypatch.setattr(distilled, "_distil", keep)
+    monkeypatch.setattr(distilled, "sample_gaps", keep)
     rules = config(enabled=("distilled_gap", "influence_contrast"), mode="probe")
     table = score_samples([run], [corpus], rules, seed=0, references=simulated.references).samples
     assert seen[0][:, -1].tolist() == table["influence_contrast"].to_list()
@@ -191,14 +192,15 @@ def test_what_the_halves_tell_of_unseen_losses_is_taken_out_of_them() -> None:
     unseen = np.take_along_axis(nats, models[:, :, None], axis=1)
     lacks = (unseen - nats.mean(axis=1, keepdims=True)) @ [0.5, 0.0, 0.25, 0.0, 0.0, 1.0]
     of_text = rng.normal(4, 1, 60)
-    known = distilled._Known(
+    known = Known(
         content=np.arange(60),
         last=of_text,
         trace=np.zeros((60, 1)),
         out_loss=of_text[:, None] + lacks,
         in_loss=np.ones((60, 2)),
+        first_saw=first_saw,
     )
-    rows = pl.DataFrame({"half_nats": nats.reshape(60, -1), "pair_first_saw": first_saw.tolist()})
+    rows = pl.DataFrame({"half_nats": nats.reshape(60, -1)})
     lists = pl.col("half_nats").arr.to_list()
     found = distilled._without_composition(known, rows.with_columns(lists))
     assert found.out_loss == pytest.approx(np.column_stack([of_text, of_text]))
@@ -231,7 +233,7 @@ def test_texts_of_the_halves_bring_it_closer_where_the_corpus_is_at_hand() -> No
 def test_trees_of_a_part_of_many_samples_rank_as_well(
     simulated: Simulated, scores: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distilled, "MAX_FITTED", 200)
+    monkeypatch.setattr(distilled_trees, "MAX_FITTED", 200)
     of_parts = simulated.scores()
     assert not of_parts.equals(scores)
     memorized, ours = simulated.memorized[FAR:], of_parts["distilled_gap"].to_numpy()[FAR:]

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
+from gdc.config import BASE
 from gdc.errors import DataError, SchemaError
 from gdc.schema import (
     AUDIT,
@@ -257,19 +258,51 @@ def test_references_join_the_losses_of_all_models() -> None:
     assert tables.read_references([]) is None
 
 
-def test_token_losses_are_those_of_the_models_that_did_not_see_the_samples() -> None:
-    samples = pl.DataFrame({"sample_id": ["b", "a"]})
-    assert tables.read_reference_tokens([0], samples) is None
-    for number, rows in enumerate(([("a", [1.0, 2.0]), ("c", [9.0])], [("b", [3.0])], [])):
-        table = pl.DataFrame(rows, schema=REFERENCE_TOKENS, orient="row")
+@pytest.fixture
+def token_losses() -> pl.DataFrame:
+    """Of three models, of which the last recorded none; returns the samples asked for."""
+    tables.write("halves", halves_of(a=[False, True], b=[True, False], c=[False, False]))
+    rows: list[list[tuple[str, list[float]]]] = [
+        [("a", [1.0, 2.0]), ("b", [3.0]), ("c", [9.0])],
+        [("b", [4.0]), ("a", [5.0, 6.0])],
+        [],
+    ]
+    for number, of_model in enumerate(rows):
+        table = pl.DataFrame(of_model, schema=REFERENCE_TOKENS, orient="row")
         tables.write_reference_tokens(number, table)
-    found = tables.read_reference_tokens([0, 1, 2], samples)
+    return pl.DataFrame({"sample_id": ["b", "a"]})
+
+
+def test_token_losses_are_those_of_the_models_that_did_not_see_the_samples(
+    token_losses: pl.DataFrame,
+) -> None:
+    found = tables.read_reference_tokens([0, 1], token_losses)
     assert found is not None
-    assert found.rows() == [("a", [1.0, 2.0]), ("b", [3.0])]
-    assert tables.read_reference_tokens([2], samples) is None
+    assert found.rows() == [("a", [1.0, 2.0]), ("b", [4.0])]
+    assert tables.read_reference_tokens([3], token_losses) is None
     paths.reference_tokens_path(1).write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"tokens-1\.parquet: not a Parquet file .*gdc run"):
-        tables.read_reference_tokens([0, 1], samples)
+        tables.read_reference_tokens([0, 1], token_losses)
+
+
+def test_token_losses_under_the_pretrained_model_are_of_every_sample() -> None:
+    table = pl.DataFrame([("a", [1.0])], schema=REFERENCE_TOKENS, orient="row")
+    tables.write_reference_tokens(BASE, table)
+    found = tables.read_reference_tokens([BASE], table.select("sample_id"))
+    assert found is not None
+    assert found.equals(table)
+
+
+def test_token_losses_under_all_models_stand_beside_each_other(token_losses: pl.DataFrame) -> None:
+    found = tables.read_all_reference_tokens([1, 0], token_losses)
+    assert found is not None
+    assert found.columns == ["sample_id", "1", "0"]
+    assert found.sort("sample_id").rows() == [
+        ("a", [5.0, 6.0], [1.0, 2.0]),
+        ("b", [4.0], [3.0]),
+    ]
+    for unrecorded in ([], [0, 2], [0, 3]):
+        assert tables.read_all_reference_tokens(unrecorded, token_losses) is None
 
 
 def test_references_that_miss_a_sample_are_refused() -> None:

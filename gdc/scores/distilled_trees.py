@@ -1,0 +1,116 @@
+"""Gaps of pairs of reference models -> the gap that trees expect of one more pair.
+
+Extremely randomised trees predict each pair's gap from the *other* pairs and the trace, so that
+they cannot learn its noise. They are fitted to other contents and predict from all pairs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdc.errors import DataError
+
+FOLDS: Final = 5
+"""Parts of the contents; a sample is scored by fits to other contents."""
+
+MIN_CONTENTS: Final = 50
+"""On fewer, a fold's leaves would be single texts."""
+
+LINEAR_SHARE: Final = 0.25
+"""Part of the least-squares slope on the gaps that no tree has to find."""
+
+MAX_FITTED: Final = 20_000
+"""Rows that a tree is fitted to at most, so that the cost does not grow faster than the data."""
+
+# Arguments of scikit-learn. The targets are mostly noise, which an average of random trees follows
+# less than boosting does.
+FIT: Final[Mapping[str, Any]] = {
+    "n_estimators": 100,
+    "min_samples_leaf": 8,
+    "max_features": 0.5,
+    "random_state": 0,
+}
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Known:
+    """One row is a sample; gaps are samples x pairs, nats per token."""
+
+    content: NDArray[np.int64]
+    last: Values  # loss of the tracked run at its last checkpoint
+    trace: Values  # samples x features of the trace and the text
+    out_loss: Values  # under the model of each pair that did not see the sample
+    in_loss: Values  # under the one that did
+    first_saw: NDArray[np.bool_]  # whether that is the first model of the pair
+
+
+def sample_gaps(known: Known) -> Values:
+    """The expected gap of each sample, nats per token.
+
+    Raises:
+        DataError: There are fewer than ``MIN_CONTENTS`` contents.
+    """
+    require_contents(known)
+    num_pairs: int = known.out_loss.shape[1]
+    inputs = features(known, range(num_pairs))
+    predictions: Values = np.zeros(len(known.last))
+    for pair in range(num_pairs):
+        fitted = features(known, others(pair, num_pairs))
+        target = known.out_loss[:, pair] - known.in_loss[:, pair]
+        for chosen in folds(known.content):
+            predict = fit(fitted[~chosen], target[~chosen], FIT)
+            predictions[chosen] += predict(inputs[chosen])
+    return predictions / num_pairs
+
+
+def require_contents(known: Known) -> None:
+    """Raise ``DataError`` unless there are ``MIN_CONTENTS`` contents."""
+    num_contents: int = len(np.unique(known.content))
+    if num_contents < MIN_CONTENTS:
+        raise DataError(
+            f"distilled scores: expected at least {MIN_CONTENTS} contents that every reference "
+            f"model knows, got {num_contents}. Add text or take them out of score.enabled."
+        )
+
+
+def others(pair: int, num_pairs: int) -> list[int]:
+    """All pairs but one."""
+    return [other for other in range(num_pairs) if other != pair]
+
+
+def features(known: Known, pairs: Sequence[int]) -> Values:
+    """The gap of ``pairs`` to the tracked run, their own gap, their losses, and the trace."""
+    out_loss = known.out_loss[:, pairs].mean(axis=1)
+    in_loss = known.in_loss[:, pairs].mean(axis=1)
+    gaps = (out_loss - known.last, out_loss - in_loss)
+    return np.column_stack([*gaps, out_loss, in_loss, known.trace])
+
+
+def folds(content: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    """The rows of each fold; ``content`` numbers the contents."""
+    # Contents are hashes in sorted order, so every FOLDS-th one is a random choice.
+    for part in range(FOLDS):
+        yield content % FOLDS == part
+
+
+def fit(fitted: Values, target: Values, arguments: Mapping[str, Any]) -> Callable[[Values], Values]:
+    """Trees that predict the target, none of which falls in the first two features."""
+    from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415  # takes a second
+
+    line = fitted[:, :2].mean(axis=1)
+    slope = LINEAR_SHARE * max(0.0, np.polyfit(line, target, 1)[0])
+    rises = [1, 1] + [0] * (fitted.shape[1] - 2)
+    part = {"bootstrap": True, "max_samples": MAX_FITTED} if len(target) > MAX_FITTED else {}
+    model = ExtraTreesRegressor(**arguments, **part, monotonic_cst=rises)
+    model.fit(fitted, target - slope * line)
+
+    def predict(inputs: Values) -> Values:
+        found = model.predict(inputs) + slope * inputs[:, :2].mean(axis=1)
+        return np.asarray(found, dtype=np.float64)
+
+    return predict
