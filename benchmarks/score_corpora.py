@@ -50,7 +50,7 @@ from gdc.training.batches import TokenizedTexts
 from gdc.training.models import build_model
 from gdc.training.recipe import Recipe, TrainingData
 from gdc.workspace.half_models import loss_table as half_model_losses
-from gdc.workspace.tables import with_losses
+from gdc.workspace.reference_tables import with_losses
 
 FOLDER: Final = Path("work/score-corpora")
 NUM_TEXTS, MIN_CHARS, MAX_CHARS = 800, 80, 200

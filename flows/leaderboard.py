@@ -22,7 +22,15 @@ from gdc.leaderboard.page import leaderboard_png, markdown
 from gdc.recording.trace import Trace
 from gdc.scores import corpus_columns, cost_class, reads_of, score_samples
 from gdc.stages.score import read_reference_tokens, read_run
-from gdc.workspace import files, half_models, mlflow_store, paths, tables, tracking
+from gdc.workspace import (
+    files,
+    half_models,
+    mlflow_store,
+    paths,
+    reference_tables,
+    tables,
+    tracking,
+)
 from tasks.half_models import require_scores, train_models
 
 NUM_MODELS: Final = 16
@@ -127,7 +135,7 @@ def seconds_of_scores(params: Params, traces: Sequence[Trace]) -> dict[str, floa
 
     Columns that come with every score, such as ``difficulty``, are not timed.
     """
-    references = tables.read_references(params.reference.halves)
+    references = reference_tables.read_references(params.reference.halves)
     tokens = read_reference_tokens(params.reference, traces[0], reads_of(params.score.enabled))
     reference_seconds = seconds_of_references(params)
     seconds: dict[str, float | None] = {}

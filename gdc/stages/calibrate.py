@@ -14,7 +14,7 @@ from gdc.recording.trace import TWIN
 from gdc.scores.references import pair_gaps, references_of
 from gdc.stages.runner import run
 from gdc.training import models
-from gdc.workspace import files, paths, tables, tracking
+from gdc.workspace import files, paths, reference_tables, tables, tracking
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def _with_families(unseen: pl.DataFrame, canaries: pl.DataFrame) -> pl.DataFrame
 
 def _gaps(params: Params) -> pl.DataFrame | None:
     """What half-models measure on each training sample; None: there is no pair of them."""
-    table = tables.read_references(params.reference.halves)
+    table = reference_tables.read_references(params.reference.halves)
     return None if table is None else pair_gaps(references_of(table))
 
 

@@ -15,7 +15,7 @@ from gdc.filesystem import scratch
 from gdc.filesystem.json_values import JsonObject
 from gdc.stages.runner import parse_cell, run
 from gdc.training import models
-from gdc.workspace import files, paths, tables, tracking
+from gdc.workspace import files, paths, reference_tables, tables, tracking
 
 
 def main() -> None:
@@ -74,13 +74,15 @@ def _references(
     """What the models of halves, and what the pretrained model says of the samples."""
     halves = membership_table.align_references(
         samples,
-        tables.read_references(config.halves),
-        tables.read_reference_tokens(config.halves, samples),
+        reference_tables.read_references(config.halves),
+        reference_tables.read_reference_tokens(config.halves, samples),
     )
     if not config.has_base:
         return halves, None
-    tokens = tables.read_reference_tokens([BASE], samples)
-    return halves, membership_table.align_base(samples, tables.read_base_reference(), tokens)
+    tokens = reference_tables.read_reference_tokens([BASE], samples)
+    return halves, membership_table.align_base(
+        samples, reference_tables.read_base_reference(), tokens
+    )
 
 
 def _flat(metrics: JsonObject, prefix: str = "") -> dict[str, float]:

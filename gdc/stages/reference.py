@@ -18,7 +18,7 @@ from gdc.stages.runner import run
 from gdc.training import distributed, losses
 from gdc.training.batches import TokenizedTexts
 from gdc.training.distributed import Group
-from gdc.workspace import files, tables
+from gdc.workspace import files, reference_tables, tables
 
 # Reference models are independent draws: no tracked or retrained run has such a seed.
 SEEDS_FROM = 1_000_000
@@ -90,8 +90,8 @@ def main() -> None:
             curve = recording.curve
         if stage is not None:
             table = samples.select("sample_id", loss=pl.Series(loss, dtype=pl.Float32))
-            tables.write_reference(name, table)
-            tables.write_reference_tokens(name, _tokens(samples, recorder))
+            reference_tables.write_reference(name, table)
+            reference_tables.write_reference_tokens(name, _tokens(samples, recorder))
             stage.log_curve("train_loss", curve)
             stage.log_metrics({"num_trained": int(is_trained.sum())})
 

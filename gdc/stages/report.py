@@ -37,7 +37,7 @@ from gdc.scores import cost_class
 from gdc.scores.references import References, pair_gaps, references_of
 from gdc.scores.summary import ScoresSummary
 from gdc.stages.runner import run
-from gdc.workspace import files, paths, tables, traces, tracking
+from gdc.workspace import files, paths, reference_tables, tables, traces, tracking
 from gdc.workspace.panels import MIN_CHECKPOINTS, read_panel
 from gdc.workspace.tracking import StageRun
 
@@ -196,7 +196,7 @@ def _profiles(quadrants: pl.DataFrame, params: Params) -> dict[str, Profile]:
 
 
 def _references(params: Params) -> References | None:
-    table = tables.read_references(params.reference.halves)
+    table = reference_tables.read_references(params.reference.halves)
     return None if table is None else references_of(table)
 
 

@@ -13,7 +13,7 @@ from gdc.mapping import causes
 from gdc.recording.trace import Trace
 from gdc.schema import Chunks
 from gdc.stages.runner import run
-from gdc.workspace import files, paths, tables, traces, tracking
+from gdc.workspace import files, paths, reference_tables, tables, traces, tracking
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         reads = scores.reads_of(params.score.enabled)
         traces = [read_run(seed, reads) for seed in params.train.seeds]
         corpus = _texts(scores.corpus_columns(params.score.enabled))
-        references = tables.read_references(params.reference.halves)
+        references = reference_tables.read_references(params.reference.halves)
         samples = tables.chunks(
             "corpus", ["sample_id", "num_copies", "text"], pl.col("split") == "train"
         )
@@ -78,7 +78,7 @@ def read_reference_tokens(
     """
     if "reference_tokens" not in reads:
         return None
-    return tables.read_all_reference_tokens(config.halves, trace.index)
+    return reference_tables.read_all_reference_tokens(config.halves, trace.index)
 
 
 def read_run(seed: int, reads: Collection[str]) -> Trace:

@@ -15,7 +15,7 @@ from gdc.corpus import halves, near_duplicates
 from gdc.errors import ConfigError, DataError
 from gdc.filesystem import table_files
 from gdc.schema import HALF_MODEL_LOSS, HALVES, require
-from gdc.workspace import paths, tables
+from gdc.workspace import paths, reference_tables, tables
 
 FOLDER: Final = Path("work/leaderboard")
 LEADERBOARD: Final = Path("reports/leaderboard.json")
@@ -105,7 +105,7 @@ def read_references(params: Params, num_models: int) -> pl.DataFrame:
         DataError: The losses of a model are missing, or those of some training samples.
     """
     losses = [table.drop("token_losses") for table in _read_losses(params, num_models)]
-    table, num_missing = tables.with_losses(make_halves(params, num_models), losses)
+    table, num_missing = reference_tables.with_losses(make_halves(params, num_models), losses)
     if num_missing:
         raise DataError(
             f"{folder(params, num_models)}: expected every training sample in each model's losses, "

@@ -21,7 +21,7 @@ from gdc.schema import (
     QUARANTINE,
 )
 from gdc.stages import report as stage
-from gdc.workspace import files, paths, tables, tracking
+from gdc.workspace import files, paths, reference_tables, tables, tracking
 from tests.builders import write_trace
 from tests.report.builders import (
     HALVES_OF_TWO,
@@ -71,7 +71,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     write_trace(params_of().train.seeds[0], trace_with_heldout("y-0", 4.0))
     tables.write("halves", HALVES_OF_TWO)
     for number, loss in enumerate((0.5, 3.0)):
-        tables.write_reference(number, reference_of(loss))
+        reference_tables.write_reference(number, reference_of(loss))
     # JSON is YAML.
     files.write_json(paths.PARAMS, params_of().model_dump(mode="json"))
     fake = FakeRun()
