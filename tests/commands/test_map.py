@@ -112,7 +112,8 @@ for name, num_held in (("memory", 2**29), ("file", 0)):
     map._MAX_HELD_NUMBERS = num_held
     out = Path("{tmp_path}", name + "THREADS")
     map.map_trace(
-        Path("{folder.absolute()}"), out, rules(enabled=("std",), epsilon=quantile(0.3)),
+        Path("{folder.absolute()}"), out,
+        rules(enabled=("memorization", "std"), epsilon=quantile(0.3)),
         config(quantile(0.5), quantile(0.9), axis="std"),
     )
 """

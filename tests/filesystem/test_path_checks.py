@@ -57,7 +57,8 @@ def test_a_trace_is_mapped_by_its_name_into_a_folder_by_its_name(name: str) -> N
         write_trace(7, trace_of({"a": losses, "b": [1.0, 1.0]}))
         Path("data/trace/7").rename(folder)
         split = cuts(absolute(3.0), absolute(0.1))
-        found[folder] = map_trace(Path(folder), Path(f"out {folder}"), rules(), split)
+        score = rules(enabled=("memorization",))
+        found[folder] = map_trace(Path(folder), Path(f"out {folder}"), score, split)
     assert table_files.read_parquet(Path(f"out {name}", "scores.parquet"))["difficulty"][0] == 4.0
     assert sum(found[name].counts.values()) == 2
 

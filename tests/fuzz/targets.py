@@ -231,7 +231,7 @@ def traces(data: st.DataObject) -> bool:
     else:
         name = data.draw(st.sampled_from(["loss_004.parquet", "shard_00001", "x.parquet"]))
         shutil.copy(path, path.with_name(name))
-    printed = run("map", str(folder), "--out", str(OUT), "--json")
+    printed = run("map", str(folder), "--out", str(OUT), "--score", "memorization", "--json")
     if printed is None:
         return False
     counts = json.loads(printed)["counts"]

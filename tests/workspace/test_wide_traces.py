@@ -38,7 +38,8 @@ from tests.scores.builders import config as rules
 out = Path(sys.argv[1])
 score = rules(enabled=("std", "relative_area"), epsilon=quantile(0.3))
 map_trace(
-    Path("{paths.trace_path(7)}"), out, rules(enabled=("std",), epsilon=quantile(0.3)),
+    Path("{paths.trace_path(7)}"), out,
+    rules(enabled=("memorization", "std"), epsilon=quantile(0.3)),
     config(quantile(0.5), quantile(0.9), axis="std"),
 )
 trace = traces.read(7)
