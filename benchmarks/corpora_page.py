@@ -122,9 +122,14 @@ def _row(name: str, cell: Cell, boards: Boards) -> list[str]:
     return [
         f"`{name}`",
         str(rows[0].num_models),
-        f"{np.median(seconds):.2g}" if seconds else NOTHING,
+        _rounded(float(np.median(seconds))) if seconds else NOTHING,
         *[_text(_cell(name, cell, board)) for board in boards.values()],
     ]
+
+
+def _rounded(seconds: float) -> str:
+    """Two digits, or all of a whole number."""
+    return f"{seconds:.2g}" if seconds < 100 else f"{seconds:.0f}"
 
 
 def _truth_row(title: str, boards: Boards) -> list[str]:
