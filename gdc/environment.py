@@ -33,7 +33,7 @@ SHARDED_INFLUENCE: Final = (
     "and take the scores that need it out of score.enabled."
 )
 _ADDRESSES: Final = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
-_LEAST_ADDRESS_SPACE: Final = 3 * 2**30
+_TOO_LITTLE_ADDRESS_SPACE: Final = 3 * 2**30
 _DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -85,12 +85,12 @@ def require_address_space() -> None:
     Below it libraries abort the process somewhere, where nothing can be told any more.
 
     Raises:
-        ConfigError: The limit is below 3 GiB: on 2 cores training dies at 3 GiB and runs at 4.
+        ConfigError: The limit is 3 GiB or less: on 2 cores training dies there, and runs at 4.
     """
     if not sys.platform.startswith("linux"):  # others do not heed it
         return
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+    if limit != resource.RLIM_INFINITY and limit <= _TOO_LITTLE_ADDRESS_SPACE:
         raise ConfigError(
             f"ulimit -v: expected a limit on memory of 4194304 KB or more, or none, got "
             f"{limit // 1024}. Raise it (ulimit -v unlimited), then run again."

@@ -158,8 +158,13 @@ def require_none(options: Mapping[str, object]) -> None:
 
 def table_of(folder: Path) -> Path:
     """Where a map has its table: in one file or, from a cluster, in a folder with one a shard."""
-    shards = folder / "scores"
-    return shards if shards.is_dir() else folder / "scores.parquet"
+    # A folder of this name may be the user's.
+    return folder / "scores" if _shards(folder / "scores") else folder / "scores.parquet"
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files of a map from a cluster, in the order of the trace."""
+    return sorted(part for part in folder.glob("*.parquet") if _SHARD.fullmatch(part.name))
 
 
 def read_mapped(path: Path, schema: pl.Schema) -> pl.DataFrame:
@@ -174,8 +179,8 @@ def read_mapped(path: Path, schema: pl.Schema) -> pl.DataFrame:
         DataError: It is damaged.
     """
     remedy = "Make it: gdc map."
-    shards = sorted(part for part in path.glob("*.parquet") if _SHARD.fullmatch(part.name))
-    table = pl.concat([tables.read_table(part, schema, remedy) for part in shards or [path]])
+    parts = _shards(path) or [path]
+    table = pl.concat([tables.read_table(part, schema, remedy) for part in parts])
     dtype = table.schema.get("quadrant")
     if dtype != pl.String:
         got = "none, as in maps of former versions" if dtype is None else dtype

@@ -40,6 +40,7 @@ class LightningSteps:
         self._trainer, self._module = trainer, module
         self._passes, self._num_steps = StepPasses(module), trainer.global_step
         self._call: partial[Any] | None = None
+        self._own = _own_of(module, "training_step")
         step = module.training_step
 
         @wraps(step)  # Lightning reads its arguments' names
@@ -55,6 +56,7 @@ class LightningSteps:
     def remove(self) -> None:
         """Give the module its own ``training_step`` back."""
         del self._module.training_step
+        vars(self._module).update(self._own)
 
     def end_batch(
         self, recorder: TraceRecorder, sample_index: Any, loss_sums: Any, num_tokens: Any
@@ -72,16 +74,23 @@ class LightningSteps:
     def _silent(self) -> Iterator[None]:
         """Nothing is logged; metrics, which cannot be put back, are refused."""
         module, counted = self._module, self._num_updates()
+        own = _own_of(module, "log", "log_dict")
         module.log = module.log_dict = _ignore  # type: ignore[method-assign]
         try:
             yield
         finally:
             del module.log, module.log_dict
+            vars(module).update(own)
         if self._num_updates() > counted:
             raise _refusal("a training_step that updates no metric, which would count twice")
 
     def _num_updates(self) -> int:
         return sum(one.update_count for one in self._module.modules() if isinstance(one, Metric))
+
+
+def _own_of(module: pl.LightningModule, *names: str) -> dict[str, Any]:
+    """Those of these attributes that the module has itself, besides those of its class."""
+    return {name: value for name, value in vars(module).items() if name in names}
 
 
 def _ignore(*_: Any, **__: Any) -> None:

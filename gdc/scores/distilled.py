@@ -130,18 +130,7 @@ def _read(  # noqa: PLR0913, PLR0917  # as distilled_gap
 ) -> pl.Expr:
     """What is known of each sample, as a struct."""
     require_pairs(score, references, 2)
-    first, *_, last = losses(columns)
-    features = {
-        "first": first,
-        "last": last,
-        "mean": mean(columns),
-        "lowest": pl.min_horizontal(*losses(columns)),
-        "late_drop": losses(columns)[len(columns) // 2] - last,
-        "std": std(columns),
-        "iqr": iqr(columns),
-        "log_tokens": num_tokens.log(),
-        "zlib_rate": zlib_size / num_tokens,
-    }
+    features = _of_losses(columns, num_tokens, zlib_size)
     if gain is not None:
         features["gain"] = gain.fill_null(0)
         if (
@@ -157,11 +146,27 @@ def _read(  # noqa: PLR0913, PLR0917  # as distilled_gap
     return pl.struct(
         pl.col("sample_id").alias("id"),
         content_id.alias("content"),
-        last.alias("loss"),
+        losses(columns)[-1].alias("loss"),
         pl.col("pair_out_loss", "pair_in_loss", "pair_first_saw"),
         (pl.lit(None) if half_nats is None else half_nats / num_tokens).alias("half_nats"),
         pl.struct(value.alias(name) for name, value in features.items()).alias("features"),
     )
+
+
+def _of_losses(columns: Columns, num_tokens: pl.Expr, zlib_size: pl.Expr) -> dict[str, pl.Expr]:
+    """What the trees read of the losses of the tracked run and of the text."""
+    first, *_, last = losses(columns)
+    return {
+        "first": first,
+        "last": last,
+        "mean": mean(columns),
+        "lowest": pl.min_horizontal(*losses(columns)),
+        "late_drop": losses(columns)[len(columns) // 2] - last,
+        "std": std(columns),
+        "iqr": iqr(columns),
+        "log_tokens": num_tokens.log(),
+        "zlib_rate": zlib_size / num_tokens,
+    }
 
 
 def _estimate(read: pl.Expr, estimate: Callable[[Known, pl.Series], Values]) -> pl.Expr:

@@ -89,16 +89,21 @@ def half_nats(texts: Chunks, halves: pl.DataFrame, near: pl.Series) -> pl.DataFr
 class _Model:
     """Counts of the texts of ``trained``, orders x buckets."""
 
-    trained: Collection[str]
+    trained: frozenset[str]
     ngrams: Counts = field(default_factory=lambda: np.zeros((ORDERS, 2**_BITS), dtype=np.int64))
     contexts: Counts = field(default_factory=lambda: np.zeros((ORDERS, 2**_BITS), dtype=np.int64))
+
+    def is_trained(self, sample_ids: pl.Series) -> NDArray[np.bool_]:
+        """Whether each of them is of ``trained``."""
+        # polars would convert all of ``trained`` for each few of them.
+        return np.array([sample_id in self.trained for sample_id in sample_ids], dtype=np.bool_)
 
 
 def _nats_of_models(texts: Chunks, trained: Sequence[Collection[str]]) -> pl.DataFrame:
     """As ``ngram_nats``, with the numbers of one model after those of the other."""
-    models = [_Model(set(ids)) for ids in trained]
+    models = [_Model(frozenset(ids)) for ids in trained]
     for chunk in _small(texts):
-        is_trained = [chunk["sample_id"].is_in(model.trained).to_numpy() for model in models]
+        is_trained = [model.is_trained(chunk["sample_id"]) for model in models]
         known = _Bytes(chunk.filter(np.any(is_trained, axis=0)))
         is_own = [of[np.any(is_trained, axis=0)][known.text] for of in is_trained]
         for order in range(ORDERS):
@@ -149,10 +154,7 @@ class _Bytes:
 def _chunk_nats(chunk: pl.DataFrame, models: Sequence[_Model]) -> pl.DataFrame:
     known = _Bytes(chunk)
     num_copies = chunk["num_copies"].to_numpy()
-    copies = [
-        (num_copies * chunk["sample_id"].is_in(model.trained).to_numpy())[known.text]
-        for model in models
-    ]
+    copies = [(num_copies * model.is_trained(chunk["sample_id"]))[known.text] for model in models]
     probabilities = [np.full(len(known.text), 1 / 256) for _ in models]
     nats = np.empty((known.num_texts, len(models), ORDERS))
     for order in range(ORDERS):

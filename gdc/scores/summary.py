@@ -86,8 +86,13 @@ def summarize_map(
     """
     if epsilon is not None and "memorization" in scores.collect_schema():
         return summarize(scores, config, epsilon, num_checkpoints).to_json()
-    num_samples: int = scores.select(pl.len()).collect(engine="streaming").item()
+    counts = {"num_samples": pl.len()}
+    if "never_learned" in scores.collect_schema():
+        counts["num_never_learned"] = pl.col("never_learned").sum()
+    found = scores.select(**counts).collect(engine="streaming").row(0, named=True)
+    num_samples = found["num_samples"]
     is_read = epsilon is not None
+    warnings = part_warnings(config.epsilon, num_samples, num_checkpoints) if is_read else []
     return {
         "mode": config.mode,
         "epsilon": epsilon,
@@ -95,11 +100,9 @@ def summarize_map(
         "num_early": config.num_early,
         "num_samples": num_samples,
         "num_seeds": 1,
-        "num_never_learned": None,
+        "num_never_learned": found.get("num_never_learned"),
         "num_distinct_memorization": None,
-        "warnings": [*part_warnings(config.epsilon, num_samples, num_checkpoints)]
-        if is_read
-        else [],
+        "warnings": warnings,
     }
 
 

@@ -82,6 +82,13 @@ def test_the_summary_of_a_map_by_memorization_says_of_how_many_it_says_nothing()
     assert any("only 2 distinct values" in warning for warning in summary["warnings"])
 
 
+def test_the_summary_of_a_map_counts_what_it_holds() -> None:
+    mapped(scores=("never_learned",))
+    summary = files.read_json(OUT / "scores.json")
+    assert summary["num_never_learned"] == 1
+    assert summary["num_distinct_memorization"] is None
+
+
 def test_losses_that_no_score_of_the_map_reads_are_left_on_disk() -> None:
     """So a damaged one does no harm; a score that reads it finds it."""
     folder = written()
@@ -118,6 +125,17 @@ def test_with_texts_a_score_that_is_there_anyway_may_be_asked_for() -> None:
     asked = map_corpus.Request(written(), "my.jsonl", scores=("first_learned", "std"))
     map_corpus.map_corpus(asked, OUT, params_with())
     assert {*FORGETTING, "std"} < {*pl.read_parquet(OUT / "scores.parquet").columns}
+
+
+def test_a_folder_of_the_user_named_scores_is_not_taken_for_the_map() -> None:
+    foreign = OUT / "scores/mine.parquet"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"mine")
+    mapped()
+    assert table_of(OUT) == OUT / "scores.parquet"
+    asked = plan_map.Request("top-fraction", fraction=0.4)
+    assert plan_map.plan_map(asked, OUT, Path("plan.parquet")).actions == {"keep": 2, "drop": 1}
+    assert foreign.read_bytes() == b"mine"
 
 
 # ---- a file for each shard, as a cluster writes it

@@ -131,6 +131,17 @@ def test_a_run_that_began_without_gains_does_not_go_on_with_them(tmp_path: Path)
         fit(tmp_path, Lines(), ckpt_path=path)
 
 
+def test_what_the_user_has_put_on_the_module_stays_on_it(tmp_path: Path) -> None:
+    module, logged = Lines(), list[str]()
+    step: Any = module.training_step
+    own = {"training_step": step, "log": lambda name, _: logged.append(name)}
+    vars(module).update(own)
+    fit(tmp_path, module, max_epochs=1)
+    require_gains(gains_of(tmp_path / "t"), module.gains)
+    assert {name: vars(module)[name] for name in own} == own
+    assert logged == ["loss"] * 6
+
+
 # ---- what is refused
 
 
