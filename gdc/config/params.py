@@ -39,6 +39,15 @@ _OF_BOTH_MODES: Final = (
     "online_probe_gap", "online_late_contrast", "unseen_loss_contrast", "influence_contrast",
 )  # fmt: skip
 
+# Scores that read losses under reference models, and the models of halves that each needs.
+_NUM_HALVES: Final[Mapping[str, int]] = {
+    "reference_gap": 2,
+    "reference_gap_calibrated": 2,
+    "in_out_gap": 2,
+    "distilled_gap": 4,
+    "distilled_window_gap": 4,
+}
+
 
 class ReportConfig(Section):
     """Stage `report`."""
@@ -94,13 +103,6 @@ class Params(Section):
                 used[f"intervene.arms.{name}.score"] = arm.score
             if isinstance(arm, TopFractionArm | OrderArm):
                 used[f"intervene.arms.{name}.tie_break"] = arm.tie_break
-        if not self.reference.halves:
-            gaps = sorted(name for name in self.score.enabled if name.startswith("reference_"))
-            if gaps:
-                raise ValueError(
-                    f"score.enabled: {gaps} need reference models of halves, got "
-                    f"reference.models: {list(self.reference.models)}"
-                )
         for where, score in used.items():
             if score not in written:
                 raise ValueError(
@@ -172,6 +174,17 @@ class Params(Section):
                 f"train.probes_per_epoch of at least 1, got {epochs} and {probes}. Raise them, or "
                 "take these scores out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _scores_have_their_reference_models(self) -> Self:
+        for score in self.score.enabled:
+            expected = _NUM_HALVES.get(score, 0)
+            if len(self.reference.halves) < expected:
+                raise ValueError(
+                    f"score.enabled: {score} needs {expected} or more reference models of halves, "
+                    f"got reference.models: {list(self.reference.models)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -187,6 +187,14 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="there is no base model",
         ),
         pytest.param(
+            {
+                "score.enabled": ["distilled_gap", "final_loss", "random"],
+                "reference.models": [0, 1],
+            },
+            r"distilled_gap needs 4 or more reference models of halves, .*models: \[0, 1\]",
+            id="a score lacks reference models",
+        ),
+        pytest.param(
             {"reference.models": ["base", 0, 1]},
             r"reference\.models: base needs model\.kind: pretrained, got \w+",
             id="there is no base model to refer to",

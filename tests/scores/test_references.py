@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdc.errors import DataError, SchemaError
-from gdc.scores import REFERENCES, score_samples
+from gdc.config import parse_params
+from gdc.errors import ConfigError, DataError, SchemaError
+from gdc.scores import REFERENCES, REGISTRY, cost_class, score_samples
 from gdc.scores.references import references_of
 from tests.builders import trace_of
+from tests.config.builders import changed
 from tests.scores.builders import config
 
 GAPS = ("reference_gap", "reference_gap_calibrated")
@@ -106,3 +108,14 @@ def test_a_sample_with_more_losses_than_models_is_refused() -> None:
 def test_a_table_without_losses_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"references: expected columns .*loss"):
         gaps(references().drop("loss"))
+
+
+@pytest.mark.parametrize(
+    "score", [name for name in REGISTRY if cost_class(name) == "reference models"]
+)
+def test_params_refuse_a_score_whose_reference_models_are_not_trained(score: str) -> None:
+    enabled = {"score.enabled": [score, "final_loss", "random"], "train.token_losses": True}
+    with pytest.raises(ConfigError, match=rf"enabled: {score} needs \d or more reference models"):
+        parse_params(changed({**enabled, "reference.models": []}), name="params.yaml")
+    models = {"reference.models": [0, 1, 2, 3]}
+    assert score in parse_params(changed({**enabled, **models}), name="params.yaml").score.enabled
