@@ -18,6 +18,7 @@ from gdc.corpus.sources import require_usable
 from gdc.environment import (
     checkpoint_seconds,
     device,
+    require_address_space,
     require_whole_models,
     split_address,
     workers,
@@ -149,6 +150,7 @@ def _disk() -> str:
 
 
 def _memory() -> str:
+    require_address_space()
     memory = psutil.virtual_memory()
     text = f"{memory.available / GB:.1f} of {memory.total / GB:.1f} GB free"
     if memory.available < ENOUGH_MEMORY:

@@ -2,8 +2,10 @@
 
 import os
 import re
+import resource
 import shutil
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -38,6 +40,17 @@ def test_nothing_fails_in_a_fresh_workspace_and_nothing_takes_long() -> None:
     assert [found for found in findings if found.level == "failed"] == []
     assert doctor.exit_code(findings) == 0
     assert len(list(doctor.lines(findings))) == len(findings)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux heeds ulimit -v")
+@pytest.mark.usefixtures("workspace")
+def test_a_limit_on_memory_under_which_no_run_starts_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**31, 2**31))
+    found = failed()
+    assert set(found) == {"memory"}
+    assert re.match(r"ulimit -v: expected .* got 2097152\. Raise it", found["memory"].text)
 
 
 def test_what_a_user_must_mend_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
