@@ -4,7 +4,7 @@ The mean over a sample hides a stretch that is memorized, and single tokens are 
 not, which the mean over many smooths away. So the trees of samples are asked for tokens as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -109,9 +109,10 @@ def token_gaps(known: Known, tokens: Tokens) -> Values:
         draws = np.random.default_rng(0).choice(len(sample), MAX_TOKENS, replace=False)
         chosen = np.sort(draws)
     fold = known.content[sample] % FOLDS
+    inputs = read.features(pairs)
     predictions: Values = np.zeros(len(sample))
     for pair in pairs:
-        fitted = read.features(others(pair, len(pairs)), chosen)
+        fitted = read.features(others(pair, len(pairs)))(chosen)
         target = read.out_loss[chosen, pair] - read.in_loss[chosen, pair]
         for part in range(FOLDS):
             is_fitted = fold[chosen] != part
@@ -119,7 +120,7 @@ def token_gaps(known: Known, tokens: Tokens) -> Values:
             rows = np.flatnonzero(fold == part)
             for start in range(0, len(rows), _BLOCK):
                 block = rows[start : start + _BLOCK]
-                predictions[block] += predict(read.features(pairs, block))
+                predictions[block] += predict(inputs(block))
     return predictions / len(pairs)
 
 
@@ -148,14 +149,26 @@ class _Read:
         ends = np.cumsum(tokens.num_tokens)
         self.place = np.arange(len(sample)) - (ends - tokens.num_tokens)[sample]
 
-    def features(self, pairs: Sequence[int], rows: Counts) -> Values:
-        """The gaps and losses of the tokens, their place, and what is read of their samples."""
-        out_loss, in_loss = (
-            losses[rows][:, pairs].mean(axis=1) for losses in (self.out_loss, self.in_loss)
-        )
-        early, late = self.looks[rows].T
-        of_samples = features(self.known, pairs)[self.sample[rows]]
-        gaps = (out_loss - late, out_loss - in_loss)
-        return np.column_stack(
-            [*gaps, out_loss, in_loss, early, late, self.place[rows], of_samples]
-        )
+    def features(self, pairs: Sequence[int]) -> Callable[[Counts], Values]:
+        """Of some tokens: their gaps and losses, their place, and what is read of their samples."""
+        of_samples = features(self.known, pairs)
+
+        def of(rows: Counts) -> Values:
+            out_loss, in_loss = (
+                losses[rows][:, pairs].mean(axis=1) for losses in (self.out_loss, self.in_loss)
+            )
+            early, late = self.looks[rows].T
+            gaps = (out_loss - late, out_loss - in_loss)
+            return np.column_stack(
+                [
+                    *gaps,
+                    out_loss,
+                    in_loss,
+                    early,
+                    late,
+                    self.place[rows],
+                    of_samples[self.sample[rows]],
+                ]
+            )
+
+        return of
