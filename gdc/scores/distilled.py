@@ -93,7 +93,7 @@ def distilled_window_gap(  # noqa: PLR0913, PLR0917  # as distilled_gap
     is its ``distilled_gap``, which is closer to the truth of the mean.
 
     Null: as ``distilled_gap``. Needs: what that needs, and ``train.token_losses``. Cost: as that;
-    the fits of the tokens take seconds for each tracked run, and half a minute a million tokens.
+    the fits of the tokens take some seconds for each tracked run, and some for a million tokens.
 
     Source: our own; the peak form of ``distilled_gap``. Its settings and the window were chosen on
     CPython's documentation and source code.

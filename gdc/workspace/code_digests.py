@@ -45,16 +45,18 @@ def code_digests(package: Path = PACKAGE, cache_file: Path | None = None) -> dic
     """
     files_in = sorted((package / "stages").glob("[!_]*.py"))
     modules = _Modules(package, cache_file)
-    digests = {}
-    for stage in files_in:
-        if stage.stem not in _NEVER_SKIPPED:
-            digest = blake2b(digest_size=8)
-            for file in sorted(modules.reached(stage)):
-                name = file.relative_to(package).as_posix()
-                digest.update(f"{name} {modules.digest(file)}\n".encode())
-            digests[stage.stem] = digest.hexdigest()
+    skipped = [stage for stage in files_in if stage.stem not in _NEVER_SKIPPED]
+    digests = {stage.stem: modules.reached_digest(stage) for stage in skipped}
     modules.save()
     return digests
+
+
+def code_digest(stage: str, package: Path = PACKAGE, cache_file: Path | None = None) -> str:
+    """The same digest of one module of ``stages/``, whether DVC may skip it or not."""
+    modules = _Modules(package, cache_file)
+    digest = modules.reached_digest(package / "stages" / f"{stage}.py")
+    modules.save()
+    return digest
 
 
 def reached(modules: Iterable[Path], package: Path = PACKAGE) -> list[set[Path]]:
@@ -92,8 +94,12 @@ class _Modules:
                 todo += self._needs(file)
         return found
 
-    def digest(self, file: Path) -> str:
-        return self._read(file)[1]
+    def reached_digest(self, module: Path) -> str:
+        digest = blake2b(digest_size=8)
+        for file in sorted(self.reached(module)):
+            name = file.relative_to(self._package).as_posix()
+            digest.update(f"{name} {self._read(file)[1]}\n".encode())
+        return digest.hexdigest()
 
     def save(self) -> None:
         """Keep what is known of files that a change would give another stamp."""

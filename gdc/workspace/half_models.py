@@ -16,6 +16,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.filesystem import table_files
 from gdc.schema import HALF_MODEL_LOSS, HALVES, require
 from gdc.workspace import paths, reference_tables, tables
+from gdc.workspace.code_digests import code_digest
 
 FOLDER: Final = Path("work/leaderboard")
 LEADERBOARD: Final = Path("reports/leaderboard.json")
@@ -35,12 +36,13 @@ def require_num_models(num_models: int) -> None:
 
 
 def folder(params: Params, num_models: int) -> Path:
-    """Folder of the losses, named by a digest of corpus, model, training and number of models."""
+    """Folder of the losses, named by a digest of code, corpus, model, training and their number."""
     sections = params.model_dump(mode="json", include={"seed", "model", "training", "reference"})
     # The reference models of the scores change nothing here.
     sections["reference"].pop("models")
     # Files of other columns lie in other folders.
-    contents = [sections, num_models, list(HALF_MODEL_LOSS)]
+    code = code_digest("ground_truth", cache_file=paths.CODE_CACHE)
+    contents = [sections, num_models, list(HALF_MODEL_LOSS), code]
     digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode())
     for path in _inputs():
         content = hashlib.sha256(path.read_bytes()).hexdigest()

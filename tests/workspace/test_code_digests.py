@@ -95,6 +95,15 @@ def test_an_edit_changes_the_digests_of_what_reaches_it(
     assert changed(KNOWN, code_digests(package)) == stages
 
 
+def test_the_digest_of_one_stage_is_that_of_all_and_knows_what_is_never_skipped(
+    package: Path,
+) -> None:
+    assert digests.code_digest("train", package) == KNOWN["train"]
+    before = digests.code_digest("ground_truth", package)
+    append(package / "training/recipe.py", "EDITED = 1\n")
+    assert digests.code_digest("ground_truth", package) != before
+
+
 def test_a_template_counts_by_its_bytes(package: Path) -> None:
     append(package / "report/templates/report.html", "<!-- edited -->")
     assert changed(KNOWN, code_digests(package)) == {"report"}

@@ -58,6 +58,10 @@ def test_losses_of_other_inputs_have_another_folder(
     assert half_models.folder(params.model_copy(update={"reference": fewer}), 4) == here
     assert half_models.folder(params.model_copy(update={"training": slower}), 4) != here
     assert half_models.folder(params, 6) != here
+    with monkeypatch.context() as patch:
+        patch.setattr(half_models, "code_digest", lambda stage, **_: f"edited {stage}")
+        assert half_models.folder(params, 4) != here
+    assert half_models.folder(params, 4) == here
     tables.write("corpus", tables.read("corpus")[:5])
     assert half_models.folder(params, 4) != here
 
