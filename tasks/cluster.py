@@ -10,24 +10,27 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from dvc.config import Config
 from dvc.repo import Repo
 from filelock import FileLock, Timeout
 from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_API_URL
 
 from gdc.environment import device
 from gdc.errors import ConfigError, TransientError
 from gdc.workspace import dvc, dvc_files, mlflow_store
-from gdc.workspace.ray_cluster import LOCAL, connected
+from gdc.workspace.ray_cluster import LOCAL, connected, not_shared
 from tasks.graph import Graph
 from tasks.processes import WAIT_SECONDS
 from tasks.stages import (
@@ -72,7 +75,8 @@ def joined(address: str, num_threads: int) -> Iterator[None]:
 
     Raises:
         ConfigError: There is no default DVC remote, Ray is not installed or does not answer, its
-            nodes cannot reach MLflow, or the cluster that is started here has no room for a cell.
+            nodes cannot reach MLflow or Prefect, or the cluster that is started here has no room
+            for a cell.
     """
     needs = {"num_cpus": num_threads, "num_gpus": _num_gpus()}
     default_remote()
@@ -82,12 +86,8 @@ def joined(address: str, num_threads: int) -> Iterator[None]:
 
         nodes = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it so
         hosts = {node["NodeManagerHostname"] for node in nodes if node["Alive"]}
-        uri = mlflow_store.tracking_uri()
-        if uri.startswith("sqlite") and hosts != {socket.gethostname()}:
-            raise ConfigError(
-                f"MLFLOW_TRACKING_URI: expected a server that all of {', '.join(sorted(hosts))} "
-                f"reach, got {uri}. Start one: mlflow server."
-            )
+        if hosts != {socket.gethostname()}:
+            _require_reached(hosts)
         if address == LOCAL:
             _require_room(ray.cluster_resources(), needs)  # type: ignore[no-untyped-call]  # ray
         with remote_options(**needs):
@@ -101,6 +101,30 @@ def _num_gpus() -> int:
     if not given.isdecimal() or given == "0":
         raise ConfigError(f"GDC_WORKER_GPUS: expected GPUs of a cell, 1 or more, got {given!r}.")
     return int(given)
+
+
+def _require_reached(hosts: Collection[str]) -> None:
+    """Refuse services of this machine alone, to which cells on other machines cannot speak."""
+    services = {
+        "MLFLOW_TRACKING_URI": (mlflow_store.tracking_uri(), "mlflow server"),
+        "PREFECT_API_URL": (PREFECT_API_URL.value() or "", "prefect server start"),
+    }
+    for name, (address, program) in services.items():
+        if is_of_this_machine(address):
+            raise ConfigError(
+                f"{name}: expected a server that all of {', '.join(sorted(hosts))} reach, got "
+                f"{address}. Start one that listens to them ({program} --host 0.0.0.0), and name "
+                "it by an address that they know."
+            )
+
+
+def is_of_this_machine(address: str) -> bool:
+    """Whether a service lies in a file, or its address means another machine on each machine."""
+    host = urlsplit(address).hostname or "localhost"
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _require_room(resources: Mapping[str, float], needs: Mapping[str, int]) -> None:
@@ -222,6 +246,9 @@ def run_cell(
     target: str, inputs: Sequence[str], workspace: Workspace, parent_run_id: str | None
 ) -> StageResult:
     started = time.monotonic()
+    # DVC would ask for a cache that is up to date.
+    if "://" not in workspace.url and not Path(workspace.url).is_dir():
+        raise StageFailedError(f"{target}: {not_shared(f'the DVC remote {workspace.url}')}")
     os.environ.update(workspace.environment)
     try:
         with clone_of(workspace):
@@ -291,10 +318,13 @@ def _made(folder: Path, workspace: Workspace) -> Path:
 
 
 def _result_of(target: str, future: Any) -> StageResult:  # noqa: ANN401  # prefect_ray is an extra
-    from ray.exceptions import RayError  # noqa: PLC0415 - an extra
+    from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415 - an extra
 
     try:
         value = future.result(raise_on_failure=False)
+    except RayTaskError as error:
+        # Before the cell began: whatever it raises itself is its result. Ray's log has the rest.
+        value = StageFailedError(f"{target}: its worker could not begin: {error.cause!r}")
     except RayError as error:
         # The worker itself was lost, and Ray has given up starting others.
         value = StageFailedError(f"{target}: its worker was lost: {error}")

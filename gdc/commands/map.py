@@ -238,6 +238,9 @@ def map_on_cluster(
 
     All of them see both folders under these names. ``scores/`` holds one file a shard, of its name.
     What needs all losses, a quantile of them, is read here.
+
+    Raises:
+        ConfigError: As for ``map_trace``; or a worker does not see one of the folders.
     """
     names = ["scores", *WRITTEN_OF_ALL[1:]]
     outputs.require_free(out, names, {"the trace": trace})
@@ -248,12 +251,14 @@ def map_on_cluster(
         given, epsilon = _with_epsilon(scan, score)
     shards = traces.shard_folders(trace)
     with _folder_of_parts(out) as parts:
-        ray_cluster.for_each(partial(_score_shard, trace, parts, given), shards)
+        ray_cluster.for_each(partial(_score_shard, trace, parts, given), shards, [trace, parts])
         kept = table_files.scan_parquet(*(_named(parts, shard) for shard in shards))
         summary = quadrants.summarize(kept, partition, _ids(shards), str(trace))
         outputs.claim(out, names)
         with durable.new_folder(out / "scores") as folder:
-            ray_cluster.for_each(partial(_map_shard, parts, folder, summary), shards)
+            ray_cluster.for_each(
+                partial(_map_shard, parts, folder, summary), shards, [parts, folder]
+            )
         _write_summaries(out, kept, (score, epsilon, scan), summary)
     drop_former(out, names)
     return summary

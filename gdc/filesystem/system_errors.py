@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from gdc.errors import DataError
+from gdc.errors import DataError, GdcError
 
 _ROOM: Final = "Make room on the disk, then run again: nothing is left half written."
 _REMEDIES: Final[Mapping[int, str]] = {
@@ -68,6 +68,7 @@ def wording_system_errors() -> Iterator[None]:
 
     Raises:
         DataError: The system refused something for such a reason.
+        GdcError: It refused it to a stage or a service: what that said, and what to do.
     """
     try:
         yield
@@ -78,6 +79,9 @@ def wording_system_errors() -> Iterator[None]:
         number = _number(error)
         if number not in _REMEDIES:
             raise
+        if isinstance(error, GdcError) and error.exit_code != DataError.exit_code:
+            # Of a stage or a service, maybe on another machine, which the message names.
+            raise type(error)(f"{error}\n{_REMEDIES[number]}") from None
         name = error.filename if isinstance(error, OSError) and error.filename else ""
         raise _worded(number, str(name)) from None
 

@@ -1,6 +1,7 @@
 """The Ray cluster that was asked for: connected to, or started on this machine."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from functools import partial
@@ -52,26 +53,47 @@ def connected(address: str) -> Iterator[None]:
             ray.shutdown()
 
 
-def for_each(work: Callable[[Path], None], paths: Sequence[Path]) -> None:
+def for_each(work: Callable[[Path], None], paths: Sequence[Path], folders: Sequence[Path]) -> None:
     """Do the same for every path, on the workers of the cluster that is connected, by Ray Data.
 
+    Args:
+        work: What is done.
+        paths: For which it is done.
+        folders: What every worker has to see, as the work reads or writes there.
+
     Raises:
+        ConfigError: A worker does not see one of the folders.
         DataError: What the work said of the first path that it refused.
     """
     import ray.data  # noqa: PLC0415 - an extra, and slow
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"path": str(path.absolute())} for path in paths]
-    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(partial(_tried, work))
-    errors = sorted(row["error"] for row in done.take_all() if row["error"])
-    if errors:
-        raise DataError(errors[0])
+    tried = partial(_tried, work, [folder.absolute() for folder in folders])
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(tried).take_all()
+    for kind, error in (("unseen", ConfigError), ("error", DataError)):
+        if said := sorted(row[kind] for row in done if row[kind]):
+            raise error(said[0])
 
 
-def _tried(work: Callable[[Path], None], row: dict[str, Any]) -> dict[str, str]:  # as Ray Data
+def not_shared(what: str) -> str:
+    """What a worker says that does not see a folder of the machine that started the run."""
+    return (
+        f"--ray: expected {what} on all machines of the cluster, got none on "
+        f"{socket.gethostname()}. Put it on a disk that they share."
+    )
+
+
+def _tried(
+    work: Callable[[Path], None],
+    folders: Sequence[Path],
+    row: dict[str, Any],  # as Ray Data
+) -> dict[str, str]:
+    if unseen := [folder for folder in folders if not folder.is_dir()]:
+        return {"error": "", "unseen": not_shared(str(unseen[0]))}
     # Ray words an exception of a worker in its own way.
     try:
         work(Path(row["path"]))
     except GdcError as error:
-        return {"error": str(error)}
-    return {"error": ""}
+        return {"error": str(error), "unseen": ""}
+    return {"error": "", "unseen": ""}

@@ -141,7 +141,10 @@ def test_a_folder_of_the_user_named_scores_is_not_taken_for_the_map() -> None:
 # ---- a file for each shard, as a cluster writes it
 
 
-def one_after_the_other(work: Callable[[Path], object], shards: Iterable[Path]) -> None:
+def one_after_the_other(
+    work: Callable[[Path], object], shards: Iterable[Path], folders: Iterable[Path]
+) -> None:
+    assert all(folder.is_dir() for folder in folders)
     for shard in shards:
         work(shard)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gdc.errors import DataError
+from gdc.errors import DataError, TransientError
 from gdc.filesystem.durable import new_file, new_folder
 from gdc.filesystem.system_errors import wording_system_errors
 
@@ -62,6 +63,13 @@ def test_a_file_that_may_not_grow_is_told_of_and_leaves_nothing(tmp_path: Path, 
 def test_what_the_system_refuses_is_worded(error: Exception, message: str) -> None:
     with pytest.raises(DataError, match=message), wording_system_errors():
         raise error
+
+
+def test_what_the_system_refuses_to_a_stage_keeps_the_name_of_the_stage() -> None:
+    said = "train@0: dvc pull: [Errno 30] Read-only file system: 'x'"
+    message = rf"^{re.escape(said)}\nName a folder on a disk that can be written\.$"
+    with pytest.raises(TransientError, match=message), wording_system_errors():
+        raise TransientError(said)
 
 
 def test_errors_of_ours_are_left_alone() -> None:

@@ -2,13 +2,14 @@
 
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from dvc.config import Config
 from dvc.repo import Repo
-from ray.exceptions import WorkerCrashedError
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
 from gdc.errors import ConfigError, TransientError
 from tasks import cluster
@@ -17,6 +18,7 @@ from tasks.cluster import (
     Workspace,
     clone_of,
     describe_workspace,
+    is_of_this_machine,
     joined,
     require_private,
     run_cell,
@@ -37,7 +39,8 @@ WORKSPACE = Workspace(
     url=f"https://user:{SECRET}@example.org",
     environment={"MLFLOW_TRACKING_URI": f"https://user:{SECRET}@example.org"},
 )
-GRAPH = Graph({name: frozenset({"ingest"}) for name in ("train@0", "train@1", "train@2")})
+CELLS = ("train@0", "train@1", "train@2", "train@3")
+GRAPH = Graph({name: frozenset({"ingest"}) for name in CELLS})
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,36 @@ def test_a_workspace_without_a_default_remote_is_refused_before_anything_is_push
         ):
             refused()
     assert commands == []
+
+
+@pytest.mark.parametrize(
+    ("address", "answer"),
+    [
+        ("http://127.0.0.1:4200/api", True),
+        ("http://localhost:5000", True),
+        ("http://[::1]:5000", True),
+        ("sqlite:////home/me/mlflow.db", True),
+        ("http://10.0.0.1:5000", False),
+        ("https://me:hush@mlflow.example.org", False),
+    ],
+)
+def test_a_service_that_other_machines_cannot_reach_is_known(address: str, answer: bool) -> None:
+    assert is_of_this_machine(address) == answer
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])
+def test_services_of_this_machine_alone_are_refused_where_there_are_others(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    addresses = dict.fromkeys(("MLFLOW_TRACKING_URI", "PREFECT_API_URL"), "http://there:5000")
+    addresses[name] = "http://127.0.0.1:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", addresses["MLFLOW_TRACKING_URI"])
+    message = rf"^{name}: expected a server that all of one, other reach, got http://127\.0\.0\.1:5"
+    with (
+        temporary_settings({PREFECT_API_URL: addresses["PREFECT_API_URL"]}),
+        pytest.raises(ConfigError, match=message),
+    ):
+        cluster._require_reached({"other", "one"})
 
 
 def test_two_workers_have_clones_of_their_own_and_the_next_takes_one_of_them() -> None:
@@ -132,6 +165,16 @@ def test_a_remote_that_does_not_answer_fails_the_cell_alone(
         run_cell.fn("train@0", ["ingest"], WORKSPACE, None)
 
 
+def test_a_remote_on_a_disk_that_a_worker_does_not_see_is_named(
+    tmp_path: Path, commands: list[Sequence[str]]
+) -> None:
+    url = str(tmp_path / "of another machine")
+    message = rf"^train@0: --ray: expected the DVC remote {url} on all machines .* they share\.$"
+    with pytest.raises(StageFailedError, match=message):
+        run_cell.fn("train@0", ["ingest"], replace(WORKSPACE, url=url), None)
+    assert commands == []
+
+
 @dataclass
 class Ended:
     """A future of a cell that has ended."""
@@ -142,7 +185,7 @@ class Ended:
     def result(self, *, raise_on_failure: bool) -> object:
         """What Prefect says of it; Ray raises where a worker died."""
         assert not raise_on_failure
-        if isinstance(self.value, WorkerCrashedError):
+        if isinstance(self.value, RayError):
             raise self.value
         return self.value
 
@@ -161,7 +204,8 @@ def test_a_cell_that_fails_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, commands: list[Sequence[str]]
 ) -> None:
     done = [StageResult(f"train@{seed}", "executed", 1.0) for seed in (0, 2)]
-    runner = Runner([done[0], WorkerCrashedError(), done[1]])
+    unreached = RayTaskError("cell", "...", RuntimeError("Failed to reach API"))  # type: ignore[no-untyped-call]  # ray leaves it so
+    runner = Runner([done[0], WorkerCrashedError(), done[1], unreached])
     taken: list[str] = []
 
     def reproduce(target: str, *_: object, options: Sequence[str]) -> None:
@@ -178,12 +222,15 @@ def test_a_cell_that_fails_stops_no_other(
     for target in GRAPH.upstream:
         workers.submit(target)
     results = [result for _ in GRAPH.upstream for result in workers.wait()]
-    assert [result.outcome for result in results] == ["executed", "failed", "failed"]
+    assert [result.outcome for result in results] == ["executed", "failed", "failed", "failed"]
     assert [result.target for result in results] == list(GRAPH.upstream)
     assert "train@1: its worker was lost: The worker died" in str(results[1].error)
     assert str(results[2].error) == "train@2: not in the remote"
+    assert str(results[3].error) == (
+        "train@3: its worker could not begin: RuntimeError('Failed to reach API')"
+    )
     assert taken == ["train@0", "train@2"]
-    # What all three read goes to the remote once.
+    # What all read goes to the remote once.
     assert commands == [("push", "ingest")]
 
 

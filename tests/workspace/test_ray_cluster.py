@@ -1,7 +1,9 @@
 """What a cluster of Ray is started with, and what is said where it cannot be."""
 
 import os
+import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +38,16 @@ def test_a_cluster_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         ray_cluster.connected("auto"),
     ):
         pass
+
+
+def test_a_worker_that_does_not_see_a_folder_says_so_and_does_nothing(tmp_path: Path) -> None:
+    done: list[Path] = []
+    row, unseen = {"path": str(tmp_path)}, tmp_path / "of another machine"
+    refused = ray_cluster._tried(done.append, [tmp_path, unseen], row)
+    assert refused["unseen"] == (
+        f"--ray: expected {unseen} on all machines of the cluster, got none on "
+        f"{socket.gethostname()}. Put it on a disk that they share."
+    )
+    assert done == []
+    assert ray_cluster._tried(done.append, [tmp_path], row) == {"error": "", "unseen": ""}
+    assert done == [tmp_path]
