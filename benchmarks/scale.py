@@ -112,6 +112,8 @@ def of_text(folder: Path, documents: pl.DataFrame) -> dict[str, float]:
         quadrant=pl.lit("stable-easy"),
         reason=pl.lit("no rule"),
         masked=pl.lit([], MASKED),
+        source=pl.col("source"),
+        key=pl.lit(None, pl.String),
     )
     num_bytes = int(table["text"].str.len_bytes().sum())
     return {
@@ -244,7 +246,9 @@ def core_table(size: Size, machines: Machines, measured: Measured) -> str:
 
 def assumptions(size: Size, machines: Machines, measured: Measured) -> str:
     """The assumptions of the tables."""
-    token_losses = size.tokens * 2 * FLOAT_BYTES * measured.loss / 1e12
+    # Of the tracked run at two looks, and under each model of a half.
+    num_losses = 2 + size.references
+    token_losses = size.tokens * num_losses * FLOAT_BYTES * measured.loss / 1e12
     ids = size.tokens * ID_BYTES / 1e12
     hashes = size.documents * files.load_params().reference.num_perm * HASH_BYTES / 1e12
     state = training_state(size.largest_model) / 1e9

@@ -1,11 +1,16 @@
 """The estimate of a large run, by numbers small enough to check by hand; where it is written."""
 
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
+import polars as pl
 import pytest
 
 from benchmarks import estimate, result_pages
 from benchmarks.estimate import Machines, Measured, Size
+from gdc.schema import SOURCE_ROWS
+from tests.builders import REPOSITORY
 
 SIZE = Size(
     tokens=1000.0,
@@ -35,6 +40,16 @@ MEASURED = Measured(
     hashed=100.0,
 )
 MACHINES = Machines(gpus=10, peak=1e15, utilisation=0.5, cores=4, network=100.0)
+
+
+def test_a_byte_of_text_is_less_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the corpus and in curated data, whose columns the script makes up."""
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    texts = [f"{number} tells of what is said again and again. " * 40 for number in range(200)]
+    rows = pl.DataFrame({"text": texts, "source": "a"}, schema=SOURCE_ROWS)
+    found = import_module("scale").of_text(tmp_path, rows)
+    assert found.keys() == {"corpus", "curated"}
+    assert all(0 < value < 0.5 for value in found.values())
 
 
 def test_every_part_is_stored_as_counted_by_hand() -> None:
