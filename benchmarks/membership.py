@@ -25,7 +25,6 @@ from torch import nn
 
 from gdc.audit import membership_table
 from gdc.audit.attack_inputs import References
-from gdc.audit.attacks import BLIND
 from gdc.comparison import leakage
 from gdc.comparison.results import AttackMeasures
 from gdc.config import Gpt2Model, TrainingConfig
@@ -158,20 +157,20 @@ def page(found: Mapping[tuple[int, str], list[pl.DataFrame]]) -> str:
             for (of, name), tables in found.items()
             if of == epochs
         }
-        attacks = by_reference["base"].attacks
+        of_base = by_reference["base"]
         rows = [
             [
                 f"`{name}`",
                 *(cell for of in by_reference.values() for cell in cells(of.attacks[name])),
             ]
-            for name in attacks
+            for name in of_base.attacks
         ]
         rows += [
             [
                 f"`{name}` (blind)",
                 *(c for of in by_reference.values() for c in cells(of.blind[name])),
             ]
-            for name in BLIND
+            for name in of_base.blind
         ]
         tail = leakage.sample_leakage(found[epochs, "base"], leakage.Attack("loss"), seed=0)
         heading = ["attack"]
