@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from gdc.config import ScoreConfig
 from gdc.recording.trace import Trace
 from gdc.scores import score_samples
 from gdc.scores.summary import ScoresSummary
+from gdc.statistics import ranks
 from tests.builders import trace_of
 
 NAN = float("nan")
@@ -53,3 +55,8 @@ def curves(draw: st.DrawFn, values: st.SearchStrategy[float] = losses) -> dict[s
     )
     length = draw(st.integers(2, 9))
     return {i: draw(st.lists(values, min_size=length, max_size=length)) for i in ids}
+
+
+def agreement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """Rank correlation of two scores of the same samples."""
+    return ranks.spearman(ranks.codes(ours), ranks.codes(theirs), np.ones(len(ours)))

@@ -13,9 +13,8 @@ from gdc.schema import SELF_INFLUENCE
 from gdc.scores import REFERENCES, distilled, distilled_trees, samples, score_samples
 from gdc.scores.distilled_trees import Known
 from gdc.scores.ngrams import ORDERS, ngram_nats
-from gdc.statistics import ranks
 from tests.builders import trace_of
-from tests.scores.builders import config
+from tests.scores.builders import agreement, config
 
 pytestmark = pytest.mark.slow
 
@@ -83,10 +82,6 @@ def simulated() -> Simulated:
 @pytest.fixture(scope="module")
 def scores(simulated: Simulated) -> pl.DataFrame:
     return simulated.scores()
-
-
-def agreement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    return ranks.spearman(ranks.codes(ours), ranks.codes(theirs), np.ones(len(ours)))
 
 
 def test_known_gaps_of_two_pairs() -> None:

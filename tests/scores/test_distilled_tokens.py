@@ -5,15 +5,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
 from gdc.schema import REFERENCES, TOKEN_LOSSES
 from gdc.scores import distilled_tokens, score_samples
 from gdc.scores.distilled_tokens import WINDOW_TOKENS, ReferenceTokens, moved
-from gdc.statistics import ranks
 from tests.builders import trace_of
-from tests.scores.builders import config
+from tests.scores.builders import agreement, config
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +63,8 @@ class Simulated:
         return pl.DataFrame(columns, schema=TOKEN_LOSSES)
 
     def scores(self, reference_tokens: pl.DataFrame | None = None) -> pl.DataFrame:
+        if reference_tokens is None:
+            reference_tokens = self.reference_tokens
         curves = np.concatenate([self.looks[:, :, :1], self.looks], axis=2).mean(axis=1)
         trace = trace_of(dict(zip(self.ids, curves.tolist(), strict=True)))
         contents = [name.removesuffix("-0") for name in self.ids]
@@ -75,9 +75,7 @@ class Simulated:
             config(enabled=(NAME, "distilled_gap")),
             seed=0,
             references=self.references,
-            reference_tokens=self.reference_tokens
-            if reference_tokens is None
-            else reference_tokens,
+            reference_tokens=reference_tokens,
         )
         return table.select("sample_id", NAME, "distilled_gap")
 
@@ -92,14 +90,12 @@ def scores(simulated: Simulated) -> pl.DataFrame:
     return simulated.scores()
 
 
-def agreement(ours: pl.Series, theirs: NDArray[np.float64]) -> float:
-    return ranks.spearman(ranks.codes(ours.to_numpy()), ranks.codes(theirs), np.ones(len(ours)))
-
-
 def test_a_memorized_stretch_that_the_mean_hides_is_found(
     simulated: Simulated, scores: pl.DataFrame
 ) -> None:
-    mean, window = (agreement(scores[name], simulated.peak) for name in ("distilled_gap", NAME))
+    mean, window = (
+        agreement(scores[name].to_numpy(), simulated.peak) for name in ("distilled_gap", NAME)
+    )
     assert window > mean + 0.1
     is_stretch = np.arange(len(simulated.ids)) < STRETCHES
     found, by_mean = scores[NAME].to_numpy(), scores["distilled_gap"].to_numpy()
@@ -144,7 +140,10 @@ def test_trees_of_a_part_of_the_tokens_rank_about_as_well(
     monkeypatch.setattr(distilled_tokens, "MAX_TOKENS", 4_000)
     of_parts = simulated.scores()
     assert not of_parts.equals(scores)
-    assert agreement(of_parts[NAME], simulated.peak) > agreement(scores[NAME], simulated.peak) - 0.1
+    part, whole = (
+        agreement(table[NAME].to_numpy(), simulated.peak) for table in (of_parts, scores)
+    )
+    assert part > whole - 0.1
 
 
 def test_no_token_is_scored_by_a_fit_to_its_own_gap(scores: pl.DataFrame) -> None:
