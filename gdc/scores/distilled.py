@@ -7,6 +7,7 @@ cannot learn its noise, so its predictions are less noisy.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypedDict, Unpack
 
 import numpy as np
 import polars as pl
@@ -21,19 +22,23 @@ from gdc.scores.trace_scores import Columns, iqr, losses, mean, std
 from gdc.statistics.windows import largest_window_sums
 
 
-def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
-    columns: Columns,
-    num_tokens: pl.Expr,
-    zlib_size: pl.Expr,
-    content_id: pl.Expr,
-    references: References,
-    half_nats: pl.Expr | None,
-    gain: pl.Expr | None,
-    both_modes: tuple[Columns, Columns] | None,
-    ngram_nats: pl.Expr | None,
-    heldout: pl.DataFrame | None,
-    num_copies: pl.Expr | None,
-) -> pl.Expr:
+class Read(TypedDict):
+    """What both scores read, fields of ``ScoreInputs``; None where it is missing."""
+
+    columns: Columns
+    num_tokens: pl.Expr
+    zlib_size: pl.Expr
+    content_id: pl.Expr
+    references: References
+    half_nats: pl.Expr | None
+    gain: pl.Expr | None
+    both_modes: tuple[Columns, Columns] | None
+    ngram_nats: pl.Expr | None
+    heldout: pl.DataFrame | None
+    num_copies: pl.Expr | None
+
+
+def distilled_gap(**read: Unpack[Read]) -> pl.Expr:
     """The expected gap of one more pair of reference models.
 
     Nats per token, any sign. Extremely randomised trees predict each pair's gap from the trace, the
@@ -63,27 +68,10 @@ def distilled_gap(  # noqa: PLR0913, PLR0917  # what its trees read
         DataError: There are fewer than two complementary pairs, or fewer than ``MIN_CONTENTS``
             contents that all models know.
     """
-    read = _read(
-        "distilled_gap", columns, num_tokens, zlib_size, content_id, references,
-        half_nats, gain, both_modes, ngram_nats, heldout, num_copies,
-    )  # fmt: skip
-    return _estimate(read, lambda known, _: sample_gaps(known))
+    return _estimate(_known_of_each("distilled_gap", read), lambda known, _: sample_gaps(known))
 
 
-def distilled_window_gap(  # noqa: PLR0913, PLR0917  # as distilled_gap
-    reference_tokens: ReferenceTokens,
-    columns: Columns,
-    num_tokens: pl.Expr,
-    zlib_size: pl.Expr,
-    content_id: pl.Expr,
-    references: References,
-    half_nats: pl.Expr | None,
-    gain: pl.Expr | None,
-    both_modes: tuple[Columns, Columns] | None,
-    ngram_nats: pl.Expr | None,
-    heldout: pl.DataFrame | None,
-    num_copies: pl.Expr | None,
-) -> pl.Expr:
+def distilled_window_gap(reference_tokens: ReferenceTokens, **read: Unpack[Read]) -> pl.Expr:
     """The largest expected gap of one more pair of reference models over a window of the sample.
 
     Bits, any sign, over ``WINDOW_TOKENS`` tokens or the whole of a shorter sample: a memorized
@@ -101,55 +89,44 @@ def distilled_window_gap(  # noqa: PLR0913, PLR0917  # as distilled_gap
     Raises:
         DataError: As ``distilled_gap``, or the token losses are not those of the samples.
     """
-    read = _read(
-        "distilled_window_gap", columns, num_tokens, zlib_size, content_id, references,
-        half_nats, gain, both_modes, ngram_nats, heldout, num_copies,
-    )  # fmt: skip
 
     def largest_window(known: Known, sample_ids: pl.Series) -> Values:
         tokens = reference_tokens.of(sample_ids)
         gaps = moved(token_gaps(known, tokens), tokens.num_tokens, sample_gaps(known))
         return largest_window_sums(gaps / NATS_PER_BIT, tokens.num_tokens, WINDOW_TOKENS)[0]
 
-    return _estimate(read, largest_window)
+    return _estimate(_known_of_each("distilled_window_gap", read), largest_window)
 
 
-def _read(  # noqa: PLR0913, PLR0917  # as distilled_gap
-    score: str,
-    columns: Columns,
-    num_tokens: pl.Expr,
-    zlib_size: pl.Expr,
-    content_id: pl.Expr,
-    references: References,
-    half_nats: pl.Expr | None,
-    gain: pl.Expr | None,
-    both_modes: tuple[Columns, Columns] | None,
-    ngram_nats: pl.Expr | None,
-    heldout: pl.DataFrame | None,
-    num_copies: pl.Expr | None,
-) -> pl.Expr:
+def _known_of_each(score: str, read: Read) -> pl.Expr:
     """What is known of each sample, as a struct."""
-    require_pairs(score, references, 2)
-    features = _of_losses(columns, num_tokens, zlib_size)
+    require_pairs(score, read["references"], 2)
+    columns, num_tokens = read["columns"], read["num_tokens"]
+    half_nats, gain = read["half_nats"], read["gain"]
+    features = _of_losses(columns, num_tokens, read["zlib_size"])
     if gain is not None:
         features["gain"] = gain.fill_null(0)
-        if (
-            both_modes is not None
-            and ngram_nats is not None
-            and heldout is not None
-            and num_copies is not None
-        ):
-            of_run = influence_contrast(
-                both_modes, num_tokens, zlib_size, ngram_nats, heldout, gain, num_copies
-            )
+        of_run = _influence(read, gain)
+        if of_run is not None:
             features["influence"] = of_run.fill_null(0)
     return pl.struct(
         pl.col("sample_id").alias("id"),
-        content_id.alias("content"),
+        read["content_id"].alias("content"),
         losses(columns)[-1].alias("loss"),
         pl.col("pair_out_loss", "pair_in_loss", "pair_first_saw"),
         (pl.lit(None) if half_nats is None else half_nats / num_tokens).alias("half_nats"),
         pl.struct(value.alias(name) for name, value in features.items()).alias("features"),
+    )
+
+
+def _influence(read: Read, gain: pl.Expr) -> pl.Expr | None:
+    """``influence_contrast``; None: not all that it needs is there."""
+    both_modes, ngram_nats = read["both_modes"], read["ngram_nats"]
+    heldout, num_copies = read["heldout"], read["num_copies"]
+    if both_modes is None or ngram_nats is None or heldout is None or num_copies is None:
+        return None
+    return influence_contrast(
+        both_modes, read["num_tokens"], read["zlib_size"], ngram_nats, heldout, gain, num_copies
     )
 
 

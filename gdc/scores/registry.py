@@ -12,12 +12,14 @@ from gdc.scores import (
     baselines,
     calibrated,
     distilled,
-    distilled_tokens,
     recorded,
     references,
     synthetic_control,
     trace_scores,
 )
+from gdc.scores.distilled_tokens import ReferenceTokens
+from gdc.scores.recorded import RecordedTokens
+from gdc.scores.references import References
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class ScoreInputs:
 
     Attributes:
         columns: Loss columns of the chosen mode, in checkpoint order, at least 2.
-        both_modes: The online and the probe columns; None: fewer than 2 online columns or no probe.
-        trace: The trace that the columns are of.
         epsilon: Nats per token; learned below it.
         band: Nats per token on either side of epsilon in which nothing is decided.
         num_tokens: Predicted tokens of the sample, at least 1.
+        both_modes: The online and the probe columns; None: fewer than 2 online columns or no probe.
+        trace: The trace that the columns are of.
         draw: A uniform number in [0, 1) for each sample; only the score ``random`` reads it.
         num_copies: Rows of the training split with the same text.
         zlib_size: Bytes of the compressed text.
@@ -47,32 +49,32 @@ class ScoreInputs:
     """
 
     columns: tuple[str, ...]
-    both_modes: tuple[tuple[str, ...], tuple[str, ...]] | None
-    trace: Trace | None
     epsilon: float
     band: float
     num_tokens: pl.Expr
-    draw: pl.Expr | None
-    num_copies: pl.Expr | None
-    zlib_size: pl.Expr | None
-    content_id: pl.Expr | None
-    ngram_nats: pl.Expr | None
-    half_nats: pl.Expr | None
-    heldout: pl.DataFrame | None
-    references: references.References | None
-    tokens: recorded.RecordedTokens | None
-    reference_tokens: distilled_tokens.ReferenceTokens | None
-    base: pl.Expr | None
-    gain: pl.Expr | None
+    both_modes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    trace: Trace | None = None
+    draw: pl.Expr | None = None
+    num_copies: pl.Expr | None = None
+    zlib_size: pl.Expr | None = None
+    content_id: pl.Expr | None = None
+    ngram_nats: pl.Expr | None = None
+    half_nats: pl.Expr | None = None
+    heldout: pl.DataFrame | None = None
+    references: References | None = None
+    tokens: RecordedTokens | None = None
+    reference_tokens: ReferenceTokens | None = None
+    base: pl.Expr | None = None
+    gain: pl.Expr | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score and the fields of ``ScoreInputs`` it is called with, in order.
+    """A score and the fields of ``ScoreInputs`` it is called with, by name.
 
-    It gives one number for each sample; higher: more memorized. Fields of ``optional`` follow the
-    others, and those of ``beside_gain``, which say nothing where no gains were recorded, follow
-    these; None where they are missing.
+    It gives one number for each sample; higher: more memorized. Fields of ``optional`` and of
+    ``beside_gain``, which say nothing where no gains were recorded, are None where they are
+    missing.
     """
 
     function: Callable[..., pl.Expr]
@@ -216,4 +218,4 @@ def expression(name: str, inputs: ScoreInputs) -> pl.Expr:
     """The score ``name`` as an expression over the samples of one run."""
     score = REGISTRY[name]
     names = (*score.arguments, *score.optional, *score.beside_gain)
-    return score.function(*(getattr(inputs, name) for name in names))
+    return score.function(**{name: getattr(inputs, name) for name in names})

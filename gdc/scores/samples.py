@@ -228,26 +228,7 @@ def score_unseen(traces: Sequence[Trace], config: ScoreConfig, epsilon: float) -
 
 def _streamed_inputs(columns: tuple[str, ...], config: ScoreConfig, epsilon: float) -> ScoreInputs:
     """What scores of ``STREAMED`` read, and nothing else."""
-    return ScoreInputs(
-        columns=columns,
-        both_modes=None,
-        trace=None,
-        epsilon=epsilon,
-        band=config.hysteresis,
-        num_tokens=pl.col("num_tokens"),
-        draw=None,
-        num_copies=None,
-        zlib_size=None,
-        content_id=None,
-        ngram_nats=None,
-        half_nats=None,
-        heldout=None,
-        references=None,
-        tokens=None,
-        reference_tokens=None,
-        base=None,
-        gain=None,
-    )
+    return ScoreInputs(columns, epsilon, config.hysteresis, pl.col("num_tokens"))
 
 
 def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:

@@ -75,11 +75,11 @@ def _references(
     halves = membership_table.align_references(
         samples,
         reference_tables.read_references(config.halves),
-        reference_tables.read_reference_tokens(config.halves, samples),
+        reference_tables.read_unseen_tokens(config.halves, samples),
     )
     if not config.has_base:
         return halves, None
-    tokens = reference_tables.read_reference_tokens([BASE], samples)
+    tokens = reference_tables.read_unseen_tokens([BASE], samples)
     return halves, membership_table.align_base(
         samples, reference_tables.read_base_reference(), tokens
     )

@@ -24,9 +24,7 @@ def write_reference_tokens(number: int | str, table: pl.DataFrame) -> None:
     tables.write_table(reference_tokens_path(number), table, REFERENCE_TOKENS)
 
 
-def read_reference_tokens(
-    numbers: Sequence[int | str], samples: pl.DataFrame
-) -> pl.DataFrame | None:
+def read_unseen_tokens(numbers: Sequence[int | str], samples: pl.DataFrame) -> pl.DataFrame | None:
     """Token losses of some samples under the reference models that did not see them.
 
     Args:

@@ -51,19 +51,19 @@ def token_losses() -> pl.DataFrame:
 def test_token_losses_are_those_of_the_models_that_did_not_see_the_samples(
     token_losses: pl.DataFrame,
 ) -> None:
-    found = reference_tables.read_reference_tokens([0, 1], token_losses)
+    found = reference_tables.read_unseen_tokens([0, 1], token_losses)
     assert found is not None
     assert found.rows() == [("a", [1.0, 2.0]), ("b", [4.0])]
-    assert reference_tables.read_reference_tokens([3], token_losses) is None
+    assert reference_tables.read_unseen_tokens([3], token_losses) is None
     paths.reference_tokens_path(1).write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"tokens-1\.parquet: not a Parquet file .*gdc run"):
-        reference_tables.read_reference_tokens([0, 1], token_losses)
+        reference_tables.read_unseen_tokens([0, 1], token_losses)
 
 
 def test_token_losses_under_the_pretrained_model_are_of_every_sample() -> None:
     table = pl.DataFrame([("a", [1.0])], schema=REFERENCE_TOKENS, orient="row")
     reference_tables.write_reference_tokens(BASE, table)
-    found = reference_tables.read_reference_tokens([BASE], table.select("sample_id"))
+    found = reference_tables.read_unseen_tokens([BASE], table.select("sample_id"))
     assert found is not None
     assert found.equals(table)
 
