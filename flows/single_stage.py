@@ -1,18 +1,21 @@
 """A stage's name -> one run of it by DVC, in this terminal."""
 
 import sys
+from typing import Final
 
 from flows.program import as_run
-from gdc.errors import ConfigError
+from gdc.errors import STAGE_FAILED, ConfigError
 from gdc.workspace import dvc, dvc_files, project
 from tasks import guard
+
+_OF_DVC: Final = 255
 
 
 def run(target: str) -> int:
     """Run one stage, or one item of it such as ``retrain@none-1``, if its inputs changed.
 
     Returns:
-        The exit code of DVC.
+        0, 1 where the stage failed, or that of a signal.
 
     Raises:
         ConfigError: dvc.yaml has no such stage.
@@ -29,6 +32,8 @@ def run(target: str) -> int:
         sys.stderr.write(f"{told}\n")
     with as_run():
         try:
-            return guard.run(dvc.command("repro", "--single-item", *targets), dvc.environment())
+            code = guard.run(dvc.command("repro", "--single-item", *targets), dvc.environment())
         finally:
             dvc_files.keep_copy()
+    # DVC ends with 255 whatever the stage's exit code was.
+    return STAGE_FAILED if code == _OF_DVC else code

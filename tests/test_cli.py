@@ -157,6 +157,17 @@ def test_a_folder_that_is_no_workspace_is_refused(call: Call, command: tuple[str
     assert re.fullmatch(r"error: params\.yaml: not found in .*: gdc init docs\n", errors)
 
 
+@pytest.mark.parametrize(("of_dvc", "code"), [(0, 0), (255, 1), (130, 130), (143, 143)])
+def test_a_stage_that_fails_ends_with_the_exit_code_that_the_help_names(
+    of_dvc: int, code: int, workspace: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "params.yaml").write_text(preset_text("docs"))
+    shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
+    monkeypatch.setattr(guard, "run", lambda *_: of_dvc)
+    assert call("stage", "score")[0] == code
+    assert code in EXIT_CODES
+
+
 def test_a_stage_is_started_by_its_name_or_the_names_are_told(
     workspace: Path,
     call: Call,

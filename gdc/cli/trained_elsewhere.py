@@ -2,6 +2,7 @@
 # `gdc --help` must answer at once:
 # ruff: noqa: PLC0415
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -215,7 +216,8 @@ def _show_corpus_map(report: "MapReport", out: Path, limit: int, *, as_json: boo
     console.render(console.highest_table(report, limit))
     typer.echo(f"report        {(out / 'report.html').resolve()}")
     typer.echo(f"samples       {(out / 'samples.parquet').resolve()}")
-    typer.echo(f"next          gdc plan --map {out} --rule top-fraction --fraction 0.05")
+    folder = shlex.quote(str(out))
+    typer.echo(f"next          gdc plan --map {folder} --rule top-fraction --fraction 0.05")
 
 
 @app.command()

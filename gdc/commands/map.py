@@ -89,8 +89,7 @@ def rules_of(request: Request, params: Params) -> tuple[ScoreConfig, PartitionCo
             there are too few checkpoints of the mode.
         SchemaError: A file of the trace is missing.
     """
-    if len(set(request.scores)) < len(request.scores):
-        raise ConfigError(f"score: expected every name once, got {list(request.scores)}.")
+    require_scores(request.scores, (*scores.FORGETTING, *scores.STREAMED))
     axis = request.axis or params.partition.axis
     axis = UNTESTED_AXIS if axis == AUTO else axis
     option = "--axis" if request.axis is not None else "partition.axis"
@@ -115,6 +114,22 @@ def require_axis(axis: str, known: Sequence[str], option: str = "--axis") -> Non
             f"{option} {axis}: expected {AUTO} or one of {', '.join(known)}, got another name. "
             "Choose one of them."
         )
+
+
+def require_scores(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse values of ``--score`` that are no known score, or stand there twice.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--score: expected every name once, got {', '.join(names)}.")
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--score {name}: expected one of {', '.join(known)}, got another name. "
+                "Choose one of them."
+            )
 
 
 def choose_mode(trace: Trace | TraceScan, asked: str | None, usual: str) -> str:

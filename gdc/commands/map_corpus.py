@@ -17,6 +17,7 @@ from gdc.commands.map import (
     choose_mode,
     drop_former,
     require_axis,
+    require_scores,
 )
 from gdc.commands.own_files import (
     OwnRows,
@@ -190,7 +191,7 @@ def _measure(
     judged = _judge(request, found, table, rules, untested)
     rules = _with_axis(rules, untested if judged is None else judged.auto.axis)
     runs = pl.DataFrame(schema=SCORES_BY_RUN)
-    mapped, summary = quadrants.partition(table, runs, rules.partition)
+    mapped, summary = quadrants.partition(table, runs, rules.partition, trace.name)
     flagged = mapped.filter(pl.col("quadrant").is_in(FLAGGED))["sample_id"]
     how = (request.tokenizer_in_use, found.chat)
     of_tokens = map_tokens.find(trace.tokens, found.corpus, flagged, how, rules.spans)
@@ -225,6 +226,7 @@ def _write(found: ReportTables, turns: pl.DataFrame, out: Path) -> None:
 def _rules(request: Request, trace: Trace, params: Params) -> Params:
     """The parameters with the scores that can be had here, and the axis that is asked for."""
     require_axis(request.axis, (*AXES, *scores.REGISTRY))
+    require_scores(request.scores, (*scores.FORGETTING, *scores.REGISTRY))
     enabled = [*_ALWAYS]
     has_texts = request.heldout is not None and trace.heldout_index.height >= MIN_HELDOUT
     if trace.heldout_index.height:

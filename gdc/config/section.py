@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # Above it the numbers of polars and torch overflow.
 MAX_COUNT: Final = 2**31 - 1
@@ -39,6 +39,14 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_can_name_a_file(cls, value: object) -> object:
+        # The system takes no path with one, and says so in an error of Python's.
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("expected text without NUL characters")
+        return value
 
 
 class NearCopies(Section):

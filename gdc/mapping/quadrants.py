@@ -20,6 +20,7 @@ from gdc.statistics.streaming_quantile import Table
 from gdc.statistics.wording import counted
 
 _QUADRANT = pl.Enum(QUADRANTS)
+_SCORES: Final = "data/scores.parquet"  # the pipeline's, for messages
 # Else another score can be chosen.
 _MISSING: Final = {
     "difficulty": "Record their first losses, or choose other checkpoints: score.mode (--mode)."
@@ -70,7 +71,7 @@ def resolve_axis(
 
 
 def partition(
-    scores: pl.DataFrame, by_run: pl.DataFrame, config: PartitionConfig
+    scores: pl.DataFrame, by_run: pl.DataFrame, config: PartitionConfig, name: str = _SCORES
 ) -> tuple[pl.DataFrame, QuadrantsSummary]:
     """Give every sample its quadrant: strictly above a threshold is high.
 
@@ -82,6 +83,7 @@ def partition(
         by_run: ``SCORES_BY_RUN`` table of the same samples, with no row where there was one run.
             Each run is cut at its own thresholds, by the same rule.
         config: The memorization axis and both thresholds. A conformal one wants scores of one run.
+        name: Of what the scores are of, for messages.
 
     Returns:
         ``QUADRANT_TABLE`` in the row order of ``scores``, and its summary.
@@ -92,7 +94,7 @@ def partition(
 
     Source: arXiv:2509.00083, section on quadrants; it names no percentiles.
     """
-    summary = summarize(scores, config, scores.lazy().select("sample_id"))
+    summary = summarize(scores, config, scores.lazy().select("sample_id"), name)
     quadrants = scores.select(
         "sample_id",
         quadrant=quadrant(config.axis, summary.thresholds).cast(pl.String),
@@ -115,7 +117,7 @@ def summarize(
     scores: Table,
     config: PartitionConfig,
     sample_ids: pl.LazyFrame,
-    name: str = "data/scores.parquet",
+    name: str = _SCORES,
 ) -> QuadrantsSummary:
     """The thresholds of the map of one run, and what lies where.
 
@@ -127,7 +129,7 @@ def summarize(
         scores: With difficulty and the axis, of all samples.
         config: As for ``partition``.
         sample_ids: Column ``sample_id``, in the same order.
-        name: Of the table of scores, for messages.
+        name: As for ``partition``.
 
     Raises:
         ConfigError: As ``partition``.

@@ -4,8 +4,8 @@ A trace has this form, whichever program wrote it::
 
     checkpoints.parquet        required: a row for each checkpoint
         checkpoint     Int64    number of the checkpoint, from 0, rising from row to row
-        step           Int64    optimizer steps taken when the losses were complete
-        epoch          Float64  epochs trained by then, with fractions
+        step           Int64    optimizer steps taken when the losses were complete, not null
+        epoch          Float64  epochs trained by then, with fractions; null: not known
         mode           String   "online": each loss is from the training pass, before the update;
                                 "probe": all losses are from the frozen model in evaluation mode
         learning_rate  Float64  rate of the last optimizer step; null: not known
@@ -86,6 +86,7 @@ class Trace:
         heldout_losses: Their losses, in the form of ``losses``.
         twin_index: ``TRACE_INDEX`` table of never-planted twins, whose ids start with ``TWIN``.
         twin_losses: Their losses; None: there are no twins.
+        name: The folder, for error messages.
         tokens: ``TOKEN_LOSSES`` tables of the training and of the held-out samples, rows as in the
             indices; None: not recorded, or not read.
         gains: ``SELF_INFLUENCE`` table, rows as in ``index``; None: not recorded, or not read.
@@ -103,6 +104,7 @@ class Trace:
     base: pl.DataFrame | None = None
     twin_index: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRACE_INDEX))
     twin_losses: pl.LazyFrame | None = None
+    name: str = "data/trace"
 
     def columns(self, mode: str) -> tuple[str, ...]:
         """Names of the loss columns recorded in ``mode``, in checkpoint order."""

@@ -41,10 +41,9 @@ def epsilon_of(traces: Sequence[Trace | TraceScan], mode: str, threshold: Thresh
             losses[run], num_samples[run] = rows.lazy(), rows.height
     epsilon = streaming_quantile.quantile(losses, threshold.value, num_samples)
     if epsilon is None:
-        name = trace_name(traces[0])
         raise DataError(
-            f"{name}: expected {mode} losses, got no loss in {len(traces)} run(s). "
-            "Record some (stage train), or change score.mode (--mode)."
+            f"{traces[0].name}: expected {mode} losses, got no loss in {len(traces)} run(s). "
+            "Record some (in the pipeline: stage train), or change score.mode (--mode)."
         )
     return epsilon
 
@@ -63,11 +62,6 @@ def part_warnings(threshold: Threshold, num_samples: int, num_checkpoints: int) 
         f"do with their losses, and is off by less than {1 / streaming_quantile.NUM_PLACES:.2g} "
         "where they are sorted by them."
     ]
-
-
-def trace_name(trace: Trace | TraceScan) -> str:
-    """The folder of a trace, for messages."""
-    return trace.name if isinstance(trace, TraceScan) else "data/trace"
 
 
 def _is_read_in_part(num_samples: int, num_checkpoints: int) -> bool:

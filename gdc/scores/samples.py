@@ -19,7 +19,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.recording.trace import Trace, TraceScan
 from gdc.schema import Chunks
 from gdc.scores.distilled_tokens import ReferenceTokens
-from gdc.scores.epsilon import epsilon_of, trace_name
+from gdc.scores.epsilon import epsilon_of
 from gdc.scores.ngrams import half_nats, ngram_nats
 from gdc.scores.recorded import recorded_tokens_of
 from gdc.scores.references import References, references_of
@@ -235,8 +235,8 @@ def _require_checkpoints(trace: Trace | TraceScan, mode: str) -> None:
     num_checkpoints = len(trace.columns(mode))
     if num_checkpoints < 2:
         raise DataError(
-            f"{trace_name(trace)}: expected at least 2 {mode} checkpoints, got {num_checkpoints}. "
-            "Record more (stage train), or change score.mode (--mode)."
+            f"{trace.name}: expected at least 2 {mode} checkpoints, got {num_checkpoints}. "
+            "Record more (in the pipeline: stage train), or change score.mode (--mode)."
         )
 
 

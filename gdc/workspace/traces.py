@@ -94,6 +94,7 @@ def read_folder(folder: Path) -> Trace:
         heldout_losses.head(num),
         tokens=_read_both_tokens(folder) if has_tokens else None,
         gains=_read_recorded(folder, GAINS, SELF_INFLUENCE, ANEW),
+        name=str(folder),
     )
 
 
@@ -118,6 +119,11 @@ def shard_folders(folder: Path) -> list[Path]:
         raise DataError(
             f"{train}: expected shards 0 to {len(found) - 1}, one of each, got "
             f"{', '.join(path.name for path in found)}. Put back what is missing."
+        )
+    if found and (train / "index.parquet").exists():
+        raise DataError(
+            f"{train}: expected samples in index.parquet or in folders shard_00000, shard_00001, "
+            "..., got both. Move those of another run out of the trace."
         )
     return found or [train]
 
@@ -144,6 +150,8 @@ def scan(
     path = folder / "checkpoints.parquet"
     checkpoints = read_table(path, CHECKPOINTS, ANEW)
     _require_rising(checkpoints["checkpoint"], path)
+    if num_unknown := checkpoints["step"].null_count():
+        raise DataError(f"{path}: expected a step in every row, got {num_unknown} without. {ANEW}")
     for name in ("step", "epoch"):
         _require_no_fall(checkpoints[name], path)
     samples, num_samples = [], 0
@@ -153,6 +161,9 @@ def scan(
         known = scan_parquet(index).select(TRACE_INDEX.names())
         losses = _scan_losses(shard, checkpoints, mode, ANEW, columns)
         samples.append(pl.concat([known, *losses], how="horizontal"))
+    # A shard of more processes than samples may have none.
+    if shards is None and not num_samples:
+        raise DataError(f"{folder / 'train'}: expected samples, got no rows in its index. {ANEW}")
     return TraceScan(pl.concat(samples), checkpoints, num_samples, str(folder))
 
 

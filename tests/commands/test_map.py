@@ -443,7 +443,7 @@ def test_a_shard_that_is_missing_is_noticed() -> None:
 
 def test_a_score_asked_for_twice_is_refused() -> None:
     assert refused(foreign(), "--score", "std", "--score", "std") == (
-        "score: expected every name once, got ['std', 'std']."
+        "--score: expected every name once, got std, std."
     )
 
 

@@ -53,6 +53,11 @@ def test_the_repository_runs_the_docs_preset() -> None:
             id="a repeat level stands twice",
         ),
         pytest.param(
+            {"ingest.source": {"kind": "text", "path": "my\0.txt", "unit": "line"}},
+            r"ingest\.source\.text\.path: .*expected text without NUL characters",
+            id="a path that no file can have",
+        ),
+        pytest.param(
             {"model": {**GPT2, "hidden_size": 130, "num_heads": 4}},
             r"model\.hidden_size \(130\) must be a multiple of model\.num_heads \(4\)",
             id="heads do not divide the width",
