@@ -19,6 +19,7 @@ import pytest
 from flows import start
 from gdc.commands import ui
 from gdc.comparison.results import FrontPoint
+from gdc.errors import EXIT_CODES
 from gdc.report import verdict
 from gdc.statistics.bootstrap import Measured
 from gdc.workspace import files, mlflow_store, paths, run_lock

@@ -40,7 +40,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
-    @field_validator("*", mode="before")
+    @field_validator("*")
     @classmethod
     def _text_can_name_a_file(cls, value: object) -> object:
         # The system takes no path with one, and says so in an error of Python's.
