@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from experiment import SOURCE, gdc
 from machine import machine
-from result_pages import put
+from result_pages import note, noted, put, sentence
 from ruamel.yaml import YAML
-from score_corpora import code, man, passages
+from text_corpora import code, man, passages
 
 from gdc.statistics import markdown
 
@@ -60,10 +60,13 @@ def main() -> None:
         return
     for folder in folders:
         gdc(folder, "run")
+        # What was up to date is what this code would make.
+        note(folder, is_all=True)
         if arguments.tiny:
             sys.stdout.write(gdc(folder, "show", "--markdown", capture=True))
     if not arguments.tiny:
-        put("make budgets-text", "\n".join(section(c) for c in CORPORA if has_result(c)))
+        sections = [section(c) for c in CORPORA if has_result(c)]
+        put("make budgets-text", "\n".join(sections), code=[])
 
 
 def folder_of(corpus: str, *, is_tiny: bool = False) -> Path:
@@ -105,8 +108,10 @@ def has_result(corpus: str) -> bool:
 def section(corpus: str) -> str:
     """The tables of one corpus."""
     name, _ = CORPORA[corpus]
-    tables = gdc(folder_of(corpus), "show", "--markdown", capture=True)
-    return f"## {name}\n\n{machine()}\n\n{tables.strip()}\n\n{changed_rows(folder_of(corpus))}"
+    folder = folder_of(corpus)
+    tables = gdc(folder, "show", "--markdown", capture=True)
+    about = f"{machine()}. {sentence(noted(folder))}".strip()
+    return f"## {name}\n\n{about}\n\n{tables.strip()}\n\n{changed_rows(folder)}"
 
 
 def changed_rows(folder: Path) -> str:

@@ -47,31 +47,6 @@ def seed_of(folder: Path) -> int:
 def render(runs: Sequence[tuple[int, Report]]) -> str:
     """The page: what each run found, whether its plan works, and every arm."""
     said = [(seed, report, verdict(report)) for seed, report in runs]
-    found = markdown.table(
-        ["seed", "axis", "validated", "distinct texts", "confirmed", "precision", "reached"],
-        [
-            [
-                str(seed), one.axis, "yes" if one.is_validated else "no", str(one.num_texts),
-                "-" if one.num_confirmed is None else str(one.num_confirmed),
-                interval(one.precision, percent),
-                "yes" if (one.num_confirmed or 0) >= MIN_CONFIRMED else "no",
-            ]
-            for seed, _, one in said
-        ],
-    )  # fmt: skip
-    worked = markdown.table(
-        ["seed", "curated arm", "shown", "removed", "against random, points",
-         "perplexity against random", "reached"],
-        [_worked(seed, report, one) for seed, report, one in said],
-    )  # fmt: skip
-    arms = markdown.table(
-        ["seed", "arm", "extraction", "against random, points", "perplexity to keeping all"],
-        [
-            [str(seed), name, *_arm(report.arm_audits[name])]
-            for seed, report, _ in said
-            for name in (arm.arm for arm in report.arms)
-        ],
-    )
     return "\n".join([
         "# The default preset",
         "",
@@ -84,7 +59,7 @@ def render(runs: Sequence[tuple[int, Report]]) -> str:
         "Confirmed by two half-models that the axis does not read: a gap in the top decile of all "
         f"ordinary training texts. Reached: at least {MIN_CONFIRMED} texts.",
         "",
-        found,
+        _found_table(said),
         confirmed_in_all([report for _, report in runs]),
         "",
         "## Does the curated data set leak less?",
@@ -93,11 +68,45 @@ def render(runs: Sequence[tuple[int, Report]]) -> str:
         f"{percent(MIN_REMOVED)}, shown against as many random samples, perplexity not shown to "
         "be worse than theirs.",
         "",
-        worked,
+        _worked_table(said),
         "## Every arm",
         "",
-        arms,
+        _arm_table(runs),
     ])  # fmt: skip
+
+
+def _found_table(said: Sequence[tuple[int, Report, RunVerdict]]) -> str:
+    return markdown.table(
+        ["seed", "axis", "validated", "distinct texts", "confirmed", "precision", "reached"],
+        [
+            [
+                str(seed), one.axis, "yes" if one.is_validated else "no", str(one.num_texts),
+                "-" if one.num_confirmed is None else str(one.num_confirmed),
+                interval(one.precision, percent),
+                "yes" if (one.num_confirmed or 0) >= MIN_CONFIRMED else "no",
+            ]
+            for seed, _, one in said
+        ],
+    )  # fmt: skip
+
+
+def _worked_table(said: Sequence[tuple[int, Report, RunVerdict]]) -> str:
+    return markdown.table(
+        ["seed", "curated arm", "shown", "removed", "against random, points",
+         "perplexity against random", "reached"],
+        [_worked(seed, report, one) for seed, report, one in said],
+    )  # fmt: skip
+
+
+def _arm_table(runs: Sequence[tuple[int, Report]]) -> str:
+    return markdown.table(
+        ["seed", "arm", "extraction", "against random, points", "perplexity to keeping all"],
+        [
+            [str(seed), arm.arm, *_arm(report.arm_audits[arm.arm])]
+            for seed, report in runs
+            for arm in report.arms
+        ],
+    )
 
 
 def confirmed_in_all(reports: Sequence[Report]) -> str:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from machine import machine
-from result_pages import put
+from result_pages import note, noted, put, sentence
 
 SOURCE = Path(__file__).resolve().parent.parent
 
@@ -35,13 +35,15 @@ def main() -> None:
         tables = page.partition("\n")[2].lstrip()
     else:
         tables = gdc(folder, "show", "--markdown", capture=True)
+    # What was up to date is what this code would make.
+    note(folder, is_all=True)
     minutes = (time.monotonic() - started) / 60
     text = (
         f"Preset `{preset}`, {machine()}, {minutes:.0f} minutes since the last start.\n\n{tables}"
     )
-    sys.stdout.write(text)
+    sys.stdout.write(f"{text}\n{sentence(noted(folder))}")
     if preset == "leaderboard":
-        put("make leaderboard", text)
+        put("make leaderboard", text, noted(folder))
 
 
 def gdc(folder: Path, *arguments: str, capture: bool = False) -> str:

@@ -50,6 +50,7 @@ class Found:
     ended: set[float] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     mended: list[str] = field(default_factory=list)
+    code: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
 
@@ -76,7 +77,7 @@ def main() -> None:
     found = read(options.rows)
     text = f"{machine()}.\n\n{result_table(found)}"
     if options.write:
-        result_pages.put("make kills", text)
+        result_pages.put("make kills", text, sorted(found.code))
     sys.stdout.write(text)
     sys.exit(1 if found.faults else 0)
 
@@ -92,7 +93,7 @@ def campaign(place: Path, options: argparse.Namespace) -> None:
         shutil.copytree(reference, folder, symlinks=True)
         builders.forget(folder, targets := chance.choice(TARGETS))
         trial = killing.Trial(folder, chance, options.longest, start=starter(chance))
-        known = {"trial": time.time(), "forgotten": targets}
+        known = {"trial": time.time(), "forgotten": targets, "code": result_pages.version()}
         for row in rows_of(trial, expected):
             add(options.rows, row | known)
             num_rounds += "victim" in row
@@ -163,6 +164,7 @@ def read(rows: Path) -> Found:
         else:
             found.ended.add(row["trial"])
         found.seconds += row["seconds"]
+        found.code.add(row.get("code") or result_pages.UNKNOWN)
         if "mended" in row:
             found.mended.append(row["mended"])
         else:

@@ -20,7 +20,7 @@ import polars as pl
 import torch
 from machine import machine
 from result_pages import put
-from score_corpora import code, docs
+from text_corpora import code, docs
 from torch import nn
 
 from gdc.audit import membership_table

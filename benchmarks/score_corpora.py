@@ -10,15 +10,9 @@ again.
 """
 
 import argparse
-import gzip
 import json
-import re
-import sys
-import sysconfig
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
-from importlib.metadata import distributions
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +22,8 @@ import polars as pl
 import torch
 from corpora_page import draw, markdown, reported
 from numpy.typing import NDArray
-from result_pages import RESULTS, put
+from result_pages import RESULTS, note, noted, put
+from text_corpora import CORPORA, passages
 
 from gdc.audit.model_audit import Subject, record_secrets
 from gdc.config import Gpt2Model, LstmModel, Model, ScoreConfig, TrainingConfig
@@ -37,7 +32,6 @@ from gdc.corpus.canaries import make_canaries
 from gdc.corpus.halves import assign_halves
 from gdc.corpus.near_duplicates import NEAR_DUPLICATES
 from gdc.corpus.samples import build_corpus, samples_from, with_num_tokens
-from gdc.corpus.sources import python_docs
 from gdc.corpus.tokenizer import TextTokenizer, train_tokenizer
 from gdc.leaderboard.board import Leaderboard
 from gdc.leaderboard.evaluation import build_leaderboard
@@ -49,11 +43,11 @@ from gdc.training import loop, losses
 from gdc.training.batches import TokenizedTexts
 from gdc.training.models import build_model
 from gdc.training.recipe import Recipe, TrainingData
+from gdc.training.recording import Recording
 from gdc.workspace.half_models import loss_table as half_model_losses
 from gdc.workspace.reference_tables import with_losses
 
 FOLDER: Final = Path("work/score-corpora")
-NUM_TEXTS, MIN_CHARS, MAX_CHARS = 800, 80, 200
 NUM_RUNS, NUM_REFERENCES, NUM_MODELS = 3, 4, 12
 """Tracked runs, reference models of scores, and half-models of the truth, on other halves."""
 BLOCK_SIZE, VOCAB_SIZE, BATCH_TOKENS = 256, 1024, 1024
@@ -114,9 +108,6 @@ SCORES: Final = (
     "recited_run_drop", "reference_gap", "in_out_gap", "distilled_gap",
     "distilled_window_gap",
 )  # fmt: skip
-_BLANK_LINES: Final = re.compile(r"\n\s*\n")
-_REQUEST: Final = re.compile(r"^[.'].*$", re.MULTILINE)
-_FONT: Final = re.compile(r"\\f(?:\[.*?\]|\(..|.)|\\&|\\s[-+]?\d")
 
 
 def main() -> None:
@@ -138,73 +129,6 @@ def main() -> None:
         write_page([world for world in worlds if is_trained(world)])
 
 
-# ---- corpora
-
-
-def docs(_novels: Path | None) -> Iterator[str]:
-    """CPython's documentation: help topics and docstrings."""
-    return (str(row.text) for row in python_docs.read_rows())
-
-
-def code(_novels: Path | None) -> Iterator[str]:
-    """Source code of CPython's library."""
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        yield path.read_text(encoding="utf-8")
-
-
-def man(_novels: Path | None) -> Iterator[str]:
-    """English manual pages of this machine, without the requests of their markup."""
-    for path in sorted(Path("/usr/share/man/man1").glob("*.gz")):
-        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
-            text = _FONT.sub("", _REQUEST.sub("", file.read()))
-        yield text.replace(r"\-", "-").replace(r"\(aq", "'").replace(r"\e", "\\")
-
-
-def prose(novels: Path | None) -> Iterator[str]:
-    """Paragraphs of novels, from the file that ``--novels`` names."""
-    if novels is None:
-        sys.exit("prose: expected --novels FILE, got none. Give JSON lines with a field text.")
-    for line in novels.read_text(encoding="utf-8").splitlines():
-        yield str(json.loads(line)["text"])
-
-
-def readmes(_novels: Path | None) -> Iterator[str]:
-    """Descriptions of the packages that are installed, most of them Markdown."""
-    for package in sorted(distributions(), key=lambda package: package.name.lower()):
-        # The headers of a package's metadata end at the first empty line, before its description.
-        yield (package.read_text("METADATA") or "").partition("\n\n")[2]
-
-
-def changelogs(_novels: Path | None) -> Iterator[str]:
-    """What changed in the Debian packages of this machine."""
-    for path in sorted(Path("/usr/share/doc").glob("*/changelog.Debian.gz")):
-        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
-            yield file.read()
-
-
-CORPORA: Final[Mapping[str, Callable[[Path | None], Iterable[str]]]] = {
-    "docs": docs,
-    "code": code,
-    "man": man,
-    "prose": prose,
-    "readmes": readmes,
-    "changelogs": changelogs,
-}
-
-
-def passages(
-    texts: Iterable[str], num_texts: int = NUM_TEXTS, max_chars: int = MAX_CHARS
-) -> list[str]:
-    """``num_texts`` paragraphs of the texts, cut to ``max_chars``, chosen by their hash."""
-    found = {
-        paragraph.strip("\n")[:max_chars]
-        for text in texts
-        for paragraph in _BLANK_LINES.split(text)
-        if len(paragraph.strip()) >= MIN_CHARS
-    }
-    return sorted(found, key=lambda text: blake2b(text.encode()).digest())[:num_texts]
-
-
 # ---- one world: a corpus and a model
 
 
@@ -212,6 +136,7 @@ def train_world(world: str, novels: Path | None) -> None:
     """Train the tracked runs, the reference models and the half-models of a world."""
     folder = FOLDER / world
     folder.mkdir(parents=True, exist_ok=True)
+    note(folder)
     corpus_name, model_name = world.split("-")
     corpus, canaries, tokenizer = make_corpus(passages(CORPORA[corpus_name](novels)))
     corpus.write_parquet(folder / "corpus.parquet")
@@ -288,17 +213,11 @@ def track(
     config, training = MODELS[model_name]
     model = new_model(config, tokenizer, run)
     recipe = Recipe(
-        training,
-        BLOCK_SIZE,
-        "float32",
-        run,
-        probes_per_epoch=2,
-        token_losses=True,
-        self_influence=True,
-    )
+        training, BLOCK_SIZE, "float32", run,
+        probes_per_epoch=2, token_losses=True, self_influence=True,
+    )  # fmt: skip
     data = TrainingData.unweighted(tokenized(samples, tokenizer), tokenized(heldout, tokenizer))
-    trace = MemoryTrace()
-    started = time.monotonic()
+    trace, started = MemoryTrace(), time.monotonic()
     recording = loop.train(
         model,
         data,
@@ -308,6 +227,23 @@ def track(
         trace=trace,
     )
     seconds = time.monotonic() - started
+    write_trace(folder, recording, trace, samples, heldout)
+    if run == 0:
+        subject = Subject(model, tokenizer, BLOCK_SIZE)
+        extracted(subject, canaries).write_parquet(world / "canaries.parquet")
+    # Its presence says that the run is done.
+    checkpoints = recording.checkpoint_table().with_columns(seconds=seconds)
+    checkpoints.write_parquet(folder / "checkpoints.parquet")
+
+
+def write_trace(
+    folder: Path,
+    recording: Recording,
+    trace: MemoryTrace,
+    samples: pl.DataFrame,
+    heldout: pl.DataFrame,
+) -> None:
+    """Write what a tracked run recorded of the samples, all but its checkpoints."""
     early, late = recording.snapshots[0], recording.snapshots[-1]
     for part, table, curves in (
         ("train", samples, trace.train),
@@ -320,16 +256,15 @@ def track(
     assert recording.gain is not None  # noqa: S101  # the recipe asks for it
     gains = gain_table(samples.select(TRACE_INDEX.names()), recording.gain)
     gains.write_parquet(folder / "self_influence.parquet")
-    if run == 0:
-        secrets = record_secrets(
-            Subject(model, tokenizer, BLOCK_SIZE), canaries, batch_tokens=BATCH_TOKENS
-        )
-        canaries.with_columns(
-            is_extracted=pl.Series(secrets.is_extracted, dtype=pl.Boolean),
-            num_secret_tokens=pl.Series(secrets.num_tokens),
-        ).write_parquet(world / "canaries.parquet")
-    checkpoints = recording.checkpoint_table().with_columns(seconds=seconds)
-    checkpoints.write_parquet(folder / "checkpoints.parquet")
+
+
+def extracted(subject: Subject, canaries: pl.DataFrame) -> pl.DataFrame:
+    """The canaries, which of them the model reproduces, and the tokens of their secrets."""
+    secrets = record_secrets(subject, canaries, batch_tokens=BATCH_TOKENS)
+    return canaries.with_columns(
+        is_extracted=pl.Series(secrets.is_extracted, dtype=pl.Boolean),
+        num_secret_tokens=pl.Series(secrets.num_tokens),
+    )
 
 
 def fit(
@@ -376,7 +311,8 @@ def losses_of(
 def write_page(worlds: Sequence[str]) -> None:
     """Write the tables and the picture of the worlds that are trained."""
     boards = reported({world: read_board(world) for world in worlds}, CHOSEN_ON)
-    put("benchmarks/score_corpora.py page", markdown(boards))
+    code = dict.fromkeys(name for world in worlds for name in noted(FOLDER / world))
+    put("benchmarks/score_corpora.py page", markdown(boards), list(code))
     draw(boards, RESULTS.parent / "pictures/corpora.png")
 
 
@@ -384,6 +320,7 @@ def read_board(world: str) -> Leaderboard:
     """The leaderboard of a world; made and kept where it is missing."""
     path = FOLDER / world / "board.json"
     if not path.exists():
+        note(path.parent)
         path.write_text(json.dumps(board_of(world, SCORES).to_json()), encoding="utf-8")
     return Leaderboard.from_json(json.loads(path.read_text(encoding="utf-8")))
 

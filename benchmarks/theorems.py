@@ -19,7 +19,7 @@ import polars as pl
 import torch
 from machine import machine
 from numpy.typing import NDArray
-from result_pages import put
+from result_pages import note, noted, put
 from score_corpora import (
     BATCH_TOKENS,
     BLOCK_SIZE,
@@ -27,14 +27,13 @@ from score_corpora import (
     MODELS,
     SEED,
     MemoryTrace,
-    docs,
     fit,
     losses_of,
     make_corpus,
     new_model,
-    passages,
     tokenized,
 )
+from text_corpora import docs, passages
 
 from gdc.comparison.generalization import ArmLosses, gap_difference, generalization_gap
 from gdc.config import ScoreConfig
@@ -73,6 +72,7 @@ def main() -> None:
     """Train what is missing, and write the page."""
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
+    note(FOLDER)
     corpus, _, tokenizer = make_corpus(passages(docs(None)))
     samples, heldout = (corpus.filter(pl.col("split") == of) for of in ("train", "validation"))
     trace, gain = tracked(samples, heldout, tokenizer)
@@ -87,7 +87,8 @@ def main() -> None:
         }.items()
     }
     arms = arm_losses(samples, heldout, tokenizer, scores[EPSILON])
-    put(COMMAND, f"Measured on: {machine()}.\n\n{bound_tables(bounds)}\n{gap_table(arms)}")
+    text = f"Measured on: {machine()}.\n\n{bound_tables(bounds)}\n{gap_table(arms)}"
+    put(COMMAND, text, noted(FOLDER))
 
 
 # ---- theorem 1: forget frequency and influence
