@@ -137,7 +137,7 @@ def choose_mode(trace: Trace | TraceScan, asked: str | None, usual: str) -> str:
 
     Raises:
         ConfigError: Fewer than two are of the mode that is asked for.
-        DataError: A checkpoint has an unknown mode.
+        DataError: A checkpoint has an unknown mode, or fewer than two are of either.
     """
     known = trace.checkpoints["mode"].unique(maintain_order=True).to_list()
     odd = [mode for mode in known if mode not in {"online", "probe"}]
@@ -145,14 +145,18 @@ def choose_mode(trace: Trace | TraceScan, asked: str | None, usual: str) -> str:
         raise DataError(
             f"checkpoints.parquet: expected mode online or probe, got {odd[0]!r}. {traces.ANEW}"
         )
+    counts = ", ".join(f"{len(trace.columns(mode))} {mode}" for mode in known) or "none"
     if asked is None:
         other = "online" if usual == "probe" else "probe"
-        is_missing = len(trace.columns(usual)) < 2 <= len(trace.columns(other))
-        return other if is_missing else usual
+        for mode in (usual, other):
+            if len(trace.columns(mode)) > 1:
+                return mode
+        raise DataError(
+            f"{trace.name}: expected at least 2 checkpoints of one mode, got {counts}. Record more."
+        )
     if len(trace.columns(asked)) < 2:
-        counts = ", ".join(f"{len(trace.columns(mode))} {mode}" for mode in known)
         raise ConfigError(
-            f"--mode {asked}: expected at least 2 such checkpoints, got {counts or 'none'}. "
+            f"--mode {asked}: expected at least 2 such checkpoints, got {counts}. "
             "Choose the other mode, or record more."
         )
     return asked

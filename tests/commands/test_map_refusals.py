@@ -73,7 +73,11 @@ def nothing() -> None:
         (never_seen, "", "theirs: 1 samples have no difficulty, first a. Record"),
         (no_samples, "", "theirs/train: expected samples, got no rows in its index. Write the"),
         (two_forms, "", "theirs/train: expected samples in index.parquet or in folders shard_"),
-        (one_checkpoint, "", "theirs: expected at least 2 online checkpoints, got 1. Record more"),
+        (
+            one_checkpoint,
+            "",
+            "theirs: expected at least 2 checkpoints of one mode, got 1 online. R",
+        ),
         (unknown_step, "", "theirs/checkpoints.parquet: expected a step in every row, got 3"),
         (nothing, "--score nope", "--score nope: expected one of memorization, first_learned,"),
         (nothing, "--score std --score std", "--score: expected every name once, got std, std."),
