@@ -14,7 +14,7 @@ from typing import Final
 import httpx
 
 from gdc.errors import GdcError, TransientError
-from gdc.workspace import dvc_files, run_lock
+from gdc.workspace import dvc_files, foreign_files, run_lock
 
 STOPPED: Final = "error: stopped; what was finished is kept, run again to go on\n"
 # Between a SIGTERM or Ctrl-C and the end, whatever still waits for a server or a process.
@@ -31,7 +31,7 @@ def only_run_here() -> Iterator[None]:
     What a run that was killed has left there is put right first.
     """
     with run_lock.hold_folder():
-        if told := dvc_files.repair():
+        for told in filter(None, (dvc_files.repair(), foreign_files.set_aside())):
             sys.stderr.write(f"{told}\n")
         yield
 

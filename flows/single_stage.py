@@ -5,7 +5,7 @@ from typing import Final
 
 from flows.program import as_run
 from gdc.errors import STAGE_FAILED, ConfigError
-from gdc.workspace import dvc, dvc_files, project
+from gdc.workspace import dvc, dvc_files, foreign_files, project
 from tasks import guard
 
 _OF_DVC: Final = 255
@@ -28,7 +28,7 @@ def run(target: str) -> int:
     if stage in project.edited_stages():
         # It brings the digests of the code up to date.
         targets.insert(0, "manifest")
-    if told := dvc_files.repair():
+    for told in filter(None, (dvc_files.repair(), foreign_files.set_aside())):
         sys.stderr.write(f"{told}\n")
     with as_run():
         try:

@@ -103,6 +103,7 @@ def test_run_writes_the_source_starts_the_flow_and_says_what_came_out(
     (workspace / "params.yaml").write_text(preset_text("docs"))
     shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
     (workspace / "mine.jsonl").write_text('{"body": "a text"}\n')
+    (workspace / "work").mkdir()  # a run was here
     files.write_json(paths.REPORT, report_of(tables_of(), params_of()))
     started: list[object] = []
     monkeypatch.setattr(start, "run", lambda *given, **named: started.append((given, named)))

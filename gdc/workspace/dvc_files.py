@@ -78,6 +78,12 @@ def repair() -> str | None:
         return None  # DVC itself waits for this lock, and reports it
 
 
+def is_stage_running() -> bool:
+    """Whether a DVC process, whoever started it, runs a stage here."""
+    content = _content(_folder() / "rwlock")
+    return content is not None and any(_is_dvc(number) for number in _claimants(content))
+
+
 def _restore_copy() -> Path:
     """Replace dvc.lock by its copy; return the new path of the damaged file."""
     names = (Path(f"{LOCK}.damaged-{number}") for number in count(1))
@@ -114,7 +120,7 @@ def _repair_path_locks() -> None:
     """
     path = _folder() / "rwlock"
     with suppress(Timeout, FileNotFoundError), _locked(path.with_name("rwlock.lock")):
-        if not any(_is_dvc(number) for number in _claimants(path.read_bytes())):
+        if not is_stage_running():
             path.unlink()
 
 

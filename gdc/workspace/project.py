@@ -26,6 +26,7 @@ IGNORED: Final = (
 )  # fmt: skip
 # Names of files in graphs of an older version -> their names now.
 _FORMER_OUTS: Final = {"data/probes.parquet": "data/canary_memorization.parquet"}
+_FIRST: Final = "manifest"
 # As ``files`` names what is not yet written whole.
 TEMPORARIES: Final = ".*.tmp"
 
@@ -34,7 +35,8 @@ def require_workspace() -> None:
     """Refuse a folder that no run can work in.
 
     Raises:
-        ConfigError: It lacks params.yaml or our dvc.yaml, or DVC cannot keep its outputs here.
+        ConfigError: It lacks params.yaml or our dvc.yaml, DVC cannot keep its outputs here, or
+            nothing has run yet and files lie where a run writes.
     """
     from gdc.workspace import outputs, paths
 
@@ -43,6 +45,9 @@ def require_workspace() -> None:
             raise ConfigError(f"{path}: not found in {Path.cwd()}. Write it: gdc init docs")
     require_our_graph()
     outputs.require_folders_here()
+    # What a first stage that failed has left is no file of the user's.
+    later = {name: stage for name, stage in read_yaml(GRAPH)["stages"].items() if name != _FIRST}
+    _require_no_foreign_files({"stages": later})
 
 
 def require_our_graph() -> None:
@@ -131,7 +136,7 @@ def init(params: str, *, force: bool) -> Path | None:
     if GRAPH.exists():
         require_our_graph()
     before = _params_before(force=force)
-    _require_no_foreign_files()
+    _require_no_foreign_files(read_yaml(_installed(GRAPH)))
     if not GRAPH.exists():
         _make_workspace()
     if before in (None, params):
@@ -167,13 +172,13 @@ def _params_before(*, force: bool) -> str | None:
     return text
 
 
-def _require_no_foreign_files() -> None:
+def _require_no_foreign_files(graph: JsonObject) -> None:
     from gdc.workspace import outputs
 
     # A run that failed may leave outputs that dvc.lock does not know.
     if GRAPH.exists() and (outputs.LOCK.exists() or Path("work").exists()):
         return
-    found = list(outputs.foreign_files(read_yaml(_installed(GRAPH))))
+    found = list(outputs.foreign_files(graph))
     if found:
         raise ConfigError(
             f"{found[0]}: expected nothing where the pipeline writes, got {len(found)} file(s) "

@@ -210,6 +210,7 @@ def test_every_command_refuses_a_source_among_the_outputs_before_anything_starts
     our_folder: Path, call: Call
 ) -> None:
     write("data/curated/train.parquet")
+    Path("work").mkdir()  # a run was here
     before = Path("params.yaml").read_text()
     found = [call("run", "--source", "data/curated/train.parquet")]
     assert Path("params.yaml").read_text() == before
