@@ -36,7 +36,11 @@ def describe_source(source: str, text_field: str, option: str = _SOURCE) -> dict
     if source == "python-docs":
         return {"kind": "python-docs"}
     path = Path(source)
-    if path.exists() and not path.is_dir():
+    if not path.exists():
+        raise DataError(
+            f"{option} {source}: not found in {Path.cwd()}. Mend the path.{_more(option)}"
+        )
+    if not path.is_dir():
         require_file(path, f"{option} {source}")
     kind = _kind_at(path, option)
     if kind not in {"text", "tokens"} and (chat := _describe_chat(source, text_field)) is not None:
@@ -91,18 +95,21 @@ def _kind_at(path: Path, option: str) -> str:
     from gdc.corpus.sources import folders, huggingface
     from gdc.corpus.sources.endings import ENDINGS, listed_endings
 
-    kinds = folders.kinds_at(path) if path.exists() else {}
+    kinds = folders.kinds_at(path)
     if len(kinds) == 1:
         return next(iter(kinds))
     if not kinds and huggingface.is_saved(path):
         return huggingface.KIND
     expected = "; ".join(f"{kind}: {listed_endings(kind)}" for kind in ENDINGS)
-    # An audit reads no params.yaml.
-    more = " Other sources: ingest.source in params.yaml." if option == _SOURCE else ""
     raise DataError(
         f"{option} {path}: expected a file, a folder of one kind ({expected}), a saved data set of "
-        f"Hugging Face, or python-docs, got {_found_at(path, kinds)}.{more}"
+        f"Hugging Face, or python-docs, got {_found_at(path, kinds)}.{_more(option)}"
     )
+
+
+def _more(option: str) -> str:
+    # An audit reads no params.yaml.
+    return " Other sources: ingest.source in params.yaml." if option == _SOURCE else ""
 
 
 def _found_at(path: Path, kinds: Mapping[str, int]) -> str:
@@ -110,8 +117,6 @@ def _found_at(path: Path, kinds: Mapping[str, int]) -> str:
     from gdc.corpus.sources.endings import ending_of
     from gdc.corpus.sources.wrong_formats import is_array
 
-    if not path.exists():
-        return "nothing there. Mend the path"
     if kinds:
         counts = " and ".join(f"{num} {kind}" for kind, num in sorted(kinds.items()))
         return f"a folder with files of several kinds: {counts}. Name a folder of one of them"
@@ -120,6 +125,12 @@ def _found_at(path: Path, kinds: Mapping[str, int]) -> str:
     if ending_of(path.name) == ".json":
         program = ".[]" if is_array(path) else "."
         return f"a .json file. Make JSON lines of it: jq -c '{program}' FILE > NEW.jsonl"
+    if ending_of(path.name) in {".csv", ".tsv"}:
+        separator = ", separator='\\t'" if ending_of(path.name) == ".tsv" else ""
+        return (
+            f'a {ending_of(path.name)} file. Make JSON lines of it: python -c "import polars; '
+            f"polars.read_csv('FILE'{separator}).write_ndjson('NEW.jsonl')\""
+        )
     return path.suffix or "no suffix"
 
 

@@ -1,6 +1,9 @@
 """The source of text in params.yaml: how it is described, known by its files, and put there."""
 
+import gzip
+import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,8 +134,8 @@ def test_a_source_is_known_by_its_files(
 @pytest.mark.parametrize(
     ("names", "source", "got"),
     [
-        pytest.param([], "a.jsonl", "nothing there", id="missing"),
-        pytest.param(["a.csv"], "a.csv", r"\.csv", id="another suffix"),
+        pytest.param(["a.xlsx"], "a.xlsx", r"\.xlsx", id="another suffix"),
+        pytest.param(["a.csv.gz"], "a.csv.gz", r"a \.csv file\. Make JSON lines", id="a table"),
         pytest.param(["f/x"], "f", "a folder with none of them", id="a folder of nothing"),
         pytest.param(
             ["f/a.txt", "f/a.jsonl", "f/b.ndjson"],
@@ -159,6 +162,31 @@ def test_another_source_is_refused(
         DataError, match=rf"--source {source}: expected .* got {got}.*\. Other sources: "
     ):
         describe_source(source, "text")
+
+
+def test_a_source_that_is_not_there_is_told_with_the_folder_that_it_was_looked_for_in(
+    workspace: Path,
+) -> None:
+    for option, more in (("--source", r" Other sources: ingest\.source.*"), ("--corpus", "")):
+        message = rf"{option} a/b\.jsonl: not found in {workspace}\. Mend the path\.{more}$"
+        with pytest.raises(DataError, match=message):
+            describe_source("a/b.jsonl", "text", option)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.csv.gz"])
+def test_the_command_that_a_table_is_answered_with_makes_a_source(
+    workspace: Path, name: str
+) -> None:
+    separator = "\t" if "TSV" in name else ","
+    content = f"id{separator}text\n1{separator}one\n2{separator}two\n".encode()
+    (workspace / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(DataError) as error:
+        describe_source(name, "text")
+    (program,) = re.findall(r"python -c \"(.*)\"", str(error.value))
+    exec(program.replace("FILE", name))  # noqa: S102 - a line of our own
+    assert describe_source("NEW.jsonl", "text")["kind"] == "jsonl"
+    rows = [json.loads(line) for line in Path("NEW.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == ["one", "two"]
 
 
 def test_a_source_that_would_break_params_is_not_written(workspace: Path) -> None:

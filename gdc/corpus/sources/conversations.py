@@ -23,6 +23,7 @@ _CONTEXT: Final = ("input", "context")
 # Fields of a row that are part of the conversation and not read: of more than one answer.
 _REFUSED: Final = ("history", "chosen", "rejected")
 _FIELD: Final = re.compile(r"\{([^{}]+)\}")
+_NESTED: Final = re.compile(r"\w+(\.\w+)+")
 
 
 class Record(NamedTuple):
@@ -154,10 +155,16 @@ def _has_conversation(field: str | None, fields: Collection[str]) -> bool:
 
 
 def _require_turns(source: ChatSource, fields: Sequence[str]) -> None:
+    turns = source.turns or ""
+    inside = (
+        f" If {turns} is text, give it a field of its own: jq -c '.text = .{turns}' FILE > "
+        "NEW.jsonl"
+    )
     raise DataError(
         f"ingest.source: expected conversations in {source.path} (messages, prompt and "
         f"completion, instruction and output), got fields {listed(fields)}. Name theirs in "
         "ingest.source.turns, or make both sides by templates: ingest.source.prompt and completion."
+        f"{inside if _NESTED.fullmatch(turns) else ''}"
     )
 
 

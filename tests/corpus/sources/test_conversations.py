@@ -120,6 +120,26 @@ def test_a_row_that_would_be_read_in_part_is_a_bad_row(row: Mapping[str, Any], r
     assert reason in told
 
 
+@pytest.mark.parametrize(
+    ("turns", "more"),
+    [
+        ("doc.text", True),
+        ("doc.a_b.c", True),
+        ("doc", False),
+        ("doc..text", False),
+        ("a.'b", False),
+    ],
+)
+def test_text_within_an_object_is_answered_with_the_line_that_takes_it_out(
+    turns: str, more: bool
+) -> None:
+    write({"doc": {"text": "a"}})
+    with pytest.raises(DataError) as error:
+        read_source(chat(turns=turns), max_chars=1000, seed=0)
+    told = f" If {turns} is text, give it a field of its own: jq -c '.text = .{turns}' FILE > NEW"
+    assert (told in str(error.value)) is more
+
+
 def test_rows_without_any_conversation_are_refused_with_the_way_to_read_them() -> None:
     write({"task": "a", "result": "b"})
     expected = (
