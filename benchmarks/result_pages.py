@@ -23,6 +23,7 @@ PAGES: Final[Mapping[str, Path]] = {
     "make kills": RESULTS / "campaigns.md",
     "make fuzz": RESULTS / "campaigns.md",
     "benchmarks/score_corpora.py page": RESULTS / "corpora.md",
+    "benchmarks/told_truth.py": RESULTS / "corpora.md",
     "make leaderboard": RESULTS / "leaderboard.md",
     "make budgets-text": RESULTS / "budgets.md",
     "benchmarks/theorems.py": RESULTS / "theorems.md",

@@ -351,6 +351,13 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
         for run in range(NUM_RUNS)
     ]
     tables = ScoreTables(scored.samples, runs, traces, "probe", seconds, NUM_REFERENCES)
+    samples, half_models = read_truth(folder)
+    return build_leaderboard(samples, half_models, tables, seed=SEED)
+
+
+def read_truth(folder: Path) -> tuple[pl.DataFrame, HalfModels]:
+    """``TRAINED`` table of a world, and the half-models of its ground truth."""
+    corpus = pl.read_parquet(folder / "corpus.parquet")
     canaries = pl.read_parquet(folder / "canaries.parquet")
     samples = (
         corpus.filter(pl.col("split") == "train")
@@ -365,7 +372,7 @@ def board_of(world: str, enabled: tuple[str, ...]) -> Leaderboard:
         ],
         int(canaries.select(pl.col("num_secret_tokens").median()).item()),
     )
-    return build_leaderboard(samples, half_models, tables, seed=SEED)
+    return samples, half_models
 
 
 def seconds_of(
