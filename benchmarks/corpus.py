@@ -38,27 +38,27 @@ STAGES = ("ingest", "intervene", "curate")
 def main() -> None:
     """Run the stages in both folders and print their memory."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--megabytes", type=int, nargs=2, default=MEGABYTES)
+    parser.add_argument("--megabytes", type=float, nargs=2, default=MEGABYTES)
     sizes = parser.parse_args().megabytes
     shutil.rmtree(FOLDER, ignore_errors=True)
     try:
-        small, large = (peaks(FOLDER / str(size), size) for size in sizes)
+        small, large = (peaks(FOLDER / f"{size:g}", size) for size in sizes)
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
     rows = [
-        Row(f"GB of stage `{stage}` for {sizes[1]} MB of text, for {sizes[0]} MB",
+        Row(f"GB of stage `{stage}` for {sizes[1]:g} MB of text, for {sizes[0]:g} MB",
             large[stage], small[stage], "<=", 1.25)
         for stage in STAGES
     ]  # fmt: skip
     sys.stdout.write(render(rows))
 
 
-def peaks(folder: Path, megabytes: int) -> dict[str, float]:
+def peaks(folder: Path, megabytes: float) -> dict[str, float]:
     """Peak resident memory of each stage in GB, in a folder made for it."""
     folder.mkdir(parents=True)
     os.chdir(folder)
     with Path("corpus.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"text": text}) + "\n" for text in texts(megabytes * 10**6))
+        file.writelines(json.dumps({"text": text}) + "\n" for text in texts(round(megabytes * 1e6)))
     Path("params.yaml").write_text(json.dumps(params()), encoding="utf-8")
     found = {}
     for stage in ("manifest", *STAGES):

@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--megabytes", type=int, nargs=2, default=MEGABYTES)
+    parser.add_argument("--megabytes", type=float, nargs=2, default=MEGABYTES)
     parser.add_argument("--token-losses", action="store_true", help="record every token's loss")
     parser.add_argument("--write", action="store_true", help="write it to docs/results/scale.md")
     given = parser.parse_args()
@@ -104,13 +104,13 @@ def main() -> None:
         result_pages.put(COMMAND, text)
 
 
-def peaks(megabytes: int, *, token_losses: bool) -> dict[str, Peak]:
+def peaks(megabytes: float, *, token_losses: bool) -> dict[str, Peak]:
     """The peak of each stage, in a folder made for it."""
-    folder = FOLDER / str(megabytes)
+    folder = FOLDER / f"{megabytes:g}"
     folder.mkdir(parents=True)
     os.chdir(folder)
     with Path("corpus.jsonl").open("w", encoding="utf-8") as file:
-        texts = corpus.texts(megabytes * 10**6)
+        texts = corpus.texts(round(megabytes * 1e6))
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     Path("params.yaml").write_text(json.dumps(params(token_losses=token_losses)), encoding="utf-8")
     return {name: peak for name, peak in map(run_stage, STAGES) if name}
@@ -187,9 +187,9 @@ def held_bytes(pid: int) -> Iterator[int]:
         time.sleep(SECONDS)
 
 
-def table(small: dict[str, Peak], large: dict[str, Peak], megabytes: Sequence[int]) -> str:
+def table(small: dict[str, Peak], large: dict[str, Peak], megabytes: Sequence[float]) -> str:
     """Both peaks of each stage, and how they grow."""
-    sizes = [f"{size} MB" for size in megabytes]
+    sizes = [f"{size:g} MB" for size in megabytes]
     heading = ("stage", *(f"{kind}, {size}" for kind in Peak._fields for size in sizes))
     rows = []
     for name, before in small.items():

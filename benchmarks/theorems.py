@@ -172,14 +172,17 @@ def bound_tables(bounds: Mapping[tuple[float, str], LowerBound]) -> str:
     refuted = sum(b.verdict.startswith("refuted") for b in found)
     most = max(b.num_positive for b in found)
     correlations = [b.spearman for b in found if np.isfinite(b.spearman)]
-    return (
-        "## Does forget frequency bound influence from below?\n\n"
-        f"{table(heading, rows)}\n"
-        f"**Verdict: refuted at every scaling in {refuted} of {len(bounds)} cases.** The bound "
-        f"says something of at most {most} of {found[0].num_samples} samples, for the others it is "
-        f"0, and the rank correlation is between {min(correlations):.2f} and "
-        f"{max(correlations):.2f}: where it holds, it does not tell which samples have influence.\n"
-    )
+    verdict = f"**Verdict: refuted at every scaling in {refuted} of {len(bounds)} cases.** "
+    # Without a forget event there is nothing to bound.
+    if correlations:
+        verdict += (
+            f"The bound says something of at most {most} of {found[0].num_samples} samples, for "
+            f"the others it is 0, and the rank correlation is between {min(correlations):.2f} and "
+            f"{max(correlations):.2f}: where it holds, it does not tell which samples have "
+            "influence."
+        )
+    title = "## Does forget frequency bound influence from below?"
+    return f"{title}\n\n{table(heading, rows)}\n{verdict.strip()}\n"
 
 
 # ---- theorem 2: weights and the generalization gap

@@ -6,7 +6,7 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,6 +21,7 @@ from gdc import cli
 from gdc.config import parse_params
 from gdc.workspace import traces
 from tests.builders import REPOSITORY
+from tests.docs.commands import check_gdc
 from tests.docs.pages import (
     EXAMPLES,
     PAGES,
@@ -47,18 +48,6 @@ def words_of(line: str) -> list[str]:
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
     return [] if words[:1] == ["export"] else words
-
-
-def check_gdc(arguments: Sequence[str]) -> None:
-    """Parse the arguments of ``gdc`` as the terminal does, without running anything."""
-    command: Any = typer.main.get_command(cli.app)
-    rest = list(arguments)
-    while hasattr(command, "commands"):
-        assert rest, "expected a command"
-        assert rest[0] in command.commands, f"no command {rest[0]}"
-        command = command.commands[rest.pop(0)]
-        assert not command.hidden, "a former name"
-    command.make_context("gdc", rest)
 
 
 def check_command(line: str) -> None:
