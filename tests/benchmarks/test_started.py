@@ -33,8 +33,8 @@ from tests.report.builders import params_of, tables_of
 
 pytestmark = pytest.mark.slow
 
-# Started by a test of its own, or by none without a GPU.
-ELSEWHERE = {"compare_workspaces", "gpu", "scoring"}
+# Tested in a file of its own.
+ELSEWHERE = {"compare_workspaces", "gpu", "scoring", "told_truth"}
 # Runs a stage, by its name and arguments.
 Stage = Callable[[str, Sequence[str]], None]
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath"]
