@@ -4,6 +4,7 @@ import math
 import os
 import re
 import resource
+import shlex
 import sys
 from collections.abc import Mapping
 from io import TextIOWrapper
@@ -34,6 +35,7 @@ SHARDED_INFLUENCE: Final = (
 )
 _ADDRESSES: Final = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
 _TOO_LITTLE_ADDRESS_SPACE: Final = 3 * 2**30
+_PARALLEL: Final = ("ddp", "fsdp")
 _DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -53,6 +55,34 @@ def device() -> str:
         )
     local_rank = os.environ.get("LOCAL_RANK")
     return f"{name}:{local_rank}" if name == "cuda" and local_rank else name
+
+
+def launcher() -> list[str]:
+    """The words of ``GDC_LAUNCHER``, which starts several processes for a model; none: it is unset.
+
+    Raises:
+        ConfigError: A quotation in it does not end.
+    """
+    text = os.environ.get("GDC_LAUNCHER", "")
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(
+            "GDC_LAUNCHER: expected a program such as 'torchrun --standalone --nproc-per-node 2', "
+            f"got {text!r} ({error}). Mend it, or unset it for one process."
+        ) from None
+
+
+def parallel() -> str:
+    """What each of several processes holds: ``GDC_PARALLEL``, ``ddp`` (all) or ``fsdp`` (a part).
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    kind = os.environ.get("GDC_PARALLEL", _PARALLEL[0])
+    if kind not in _PARALLEL:
+        raise ConfigError(f"GDC_PARALLEL: expected one of {', '.join(_PARALLEL)}, got {kind!r}.")
+    return kind
 
 
 def workers(num_threads: int) -> int:
@@ -95,6 +125,19 @@ def require_address_space() -> None:
             f"ulimit -v: expected a limit on memory of 4194304 KB or more, or none, got "
             f"{limit // 1024}. Raise it (ulimit -v unlimited), then run again."
         )
+
+
+def require_sound() -> None:
+    """Refuse what a stage, or a library in it, would refuse only after other stages.
+
+    Raises:
+        ConfigError: A variable of ours has a value that it cannot have.
+    """
+    checkpoint_seconds()
+    device()
+    launcher()
+    parallel()
+    require_addresses()
 
 
 def require_addresses() -> None:
@@ -148,5 +191,5 @@ def require_whole_models() -> None:
     Raises:
         ConfigError: ``GDC_LAUNCHER`` is set, and ``GDC_PARALLEL`` to ``fsdp``.
     """
-    if os.environ.get("GDC_LAUNCHER") and os.environ.get("GDC_PARALLEL") == "fsdp":
+    if launcher() and parallel() == "fsdp":
         raise ConfigError(SHARDED_INFLUENCE)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gdc.cli.application import Json, TextField, app, print_json
-from gdc.environment import checkpoint_seconds, device, require_address_space, require_addresses
+from gdc.environment import require_address_space, require_sound
 from gdc.errors import ConfigError
 from gdc.workspace import project, run_lock, source_option
 
@@ -47,10 +47,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
 
     if not dry_run:
         run_lock.require_free()
-    # What a stage would refuse only after those before it.
-    checkpoint_seconds()
-    device()
-    require_addresses()
+    require_sound()
     if source is not None:
         _require_no_dry_run(dry_run=dry_run)
         source_option.write_source(source_option.describe_source(source, text_field))
@@ -116,7 +113,7 @@ def serve(
     ] = 90.0,
 ) -> None:
     """Run the pipeline in this folder at the times of a schedule, until Ctrl-C."""
-    require_addresses()
+    require_sound()
     from flows import serve as schedule
 
     schedule.serve(cron, timezone=timezone, publish=publish, server_seconds=wait)
@@ -141,7 +138,7 @@ def leaderboard(
 
     run_lock.require_free()
     half_models.require_num_models(num_models)
-    require_addresses()
+    require_sound()
     from flows import leaderboard as flow
 
     flow.run(num_models, max_workers, window_tokens)
@@ -159,7 +156,7 @@ def stage(
     require_address_space()
     project.require_workspace()
     project.load_params()
-    require_addresses()
+    require_sound()
     from flows import single_stage
 
     raise SystemExit(single_stage.run(name))

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shlex
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from gdc.corpus.sources import require_usable
 from gdc.environment import (
     checkpoint_seconds,
     device,
+    launcher,
+    parallel,
     require_address_space,
     require_whole_models,
     split_address,
@@ -125,11 +126,12 @@ def _source() -> str:
 
 def _environment() -> str:
     checkpoint_seconds()
-    launcher = shlex.split(os.environ.get("GDC_LAUNCHER", ""))
-    if launcher and shutil.which(launcher[0]) is None:
+    parallel()
+    words = launcher()
+    if words and shutil.which(words[0]) is None:
         raise ConfigError(
             "GDC_LAUNCHER: expected a program such as 'torchrun --standalone --nproc-per-node 2', "
-            f"got {launcher[0]!r}, which is not found. Install it, or unset it for one process."
+            f"got {words[0]!r}, which is not found. Install it, or unset it for one process."
         )
     if shutil.which("git") is None:
         raise UserWarning("git is not found: runs are not tagged with a commit, publish fails")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gdc.environment import never_fail_to_print
+from gdc.environment import launcher, never_fail_to_print
 from gdc.errors import ConfigError, GdcError
 from gdc.filesystem.system_errors import wording_system_errors
 from gdc.workspace import files, paths, tables
@@ -33,7 +33,7 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
         signal.signal(signal.SIGINT, _exit_once)
     try:
         if is_training:
-            _launch(shlex.split(os.environ.get("GDC_LAUNCHER", "")))
+            _launch(launcher())
         _require_known_code()
         with wording_system_errors(), tables.naming_damage(Path("data"), remedy=tables.RUN):
             main()
@@ -66,24 +66,24 @@ def _require_known_code() -> None:
         )
 
 
-def _launch(launcher: list[str]) -> None:
+def _launch(words: list[str]) -> None:
     """Become the launcher, which starts this stage again; in what it started, go on."""
-    if not launcher or "RANK" in os.environ:
+    if not words or "RANK" in os.environ:
         return
     if _LAUNCHED in os.environ:
         raise ConfigError(
             "GDC_LAUNCHER: expected a program that numbers what it starts in RANK, as torchrun "
-            f"does, got {shlex.join(launcher)!r}. Name another, or unset it for one process."
+            f"does, got {shlex.join(words)!r}. Name another, or unset it for one process."
         )
     os.environ[_LAUNCHED] = "1"
     module = sys.modules["__main__"].__spec__
     assert module is not None  # noqa: S101 - a stage is run as a module
     try:
-        os.execvp(launcher[0], [*launcher, "-m", module.name, *sys.argv[1:]])  # noqa: S606
+        os.execvp(words[0], [*words, "-m", module.name, *sys.argv[1:]])  # noqa: S606
     except OSError as error:
         raise ConfigError(
             f"GDC_LAUNCHER: expected a program such as 'torchrun --standalone --nproc-per-node 2', "
-            f"got {launcher[0]!r}: {error.strerror}."
+            f"got {words[0]!r}: {error.strerror}."
         ) from None
 
 

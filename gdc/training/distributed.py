@@ -14,12 +14,11 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gdc.errors import ConfigError
+from gdc.environment import parallel
 
 Number = TypeVar("Number", bound=np.generic)
 # What torch saves of a run: tensors, numbers, and lists and dictionaries of them.
 State = dict[str, Any]
-_KINDS: Final = ("ddp", "fsdp")
 # Between two checks whether the launcher still runs, in seconds.
 _CHECK_SECONDS: Final = 0.2
 
@@ -104,9 +103,7 @@ def init_group() -> Group:
     """
     if "RANK" not in os.environ:
         return SINGLE_PROCESS
-    kind = os.environ.get("GDC_PARALLEL", "ddp")
-    if kind not in _KINDS:
-        raise ConfigError(f"GDC_PARALLEL: expected one of {list(_KINDS)}, got {kind!r}.")
+    kind = parallel()
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

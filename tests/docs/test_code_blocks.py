@@ -191,8 +191,11 @@ def test_the_python_of_a_page_runs_and_its_trace_can_be_mapped(
     for block in python:
         if block.text in EXAMPLES:
             runpy.run_path(str(EXAMPLES[block.text]), run_name="__main__")
-    code = "\n".join(block.text for block in python if block.text not in EXAMPLES)
-    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})  # noqa: S102 - our own pages
+    for block in python:
+        if block.text not in EXAMPLES:
+            # Each by itself, as who copies it has no other.
+            code = compile(block.text, str(page), "exec")
+            exec(code, {"__name__": "__main__"})  # noqa: S102 - our own pages
     for shown, trace, num_checkpoints in ADAPTERS.values():
         if shown == page.name:
             recorded = traces.read_folder(Path(trace))
