@@ -61,13 +61,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Exported:
-    """How many rows were kept and removed, how many are not in the plan, and where they lie."""
+    """What was written: ``num_planted`` of the removed rows are canaries, removed as such.
+
+    ``num_not_planned`` of the kept ones are not in the plan.
+    """
 
     num_kept: int
     num_removed: int
     num_not_planned: int
     out: Path
     removed: Path
+    num_planted: int = 0
 
 
 def export(request: Request) -> Exported:
@@ -110,6 +114,7 @@ def export(request: Request) -> Exported:
         num_not_planned=int((added["reason"] == NOT_PLANNED).sum()),
         out=request.out,
         removed=removed,
+        num_planted=int((added["reason"] == PLANTED).sum()),
     )
 
 
@@ -265,11 +270,19 @@ def as_plain(done: Exported) -> JsonObject:
     return {**asdict(done), "out": str(done.out), "removed": str(done.removed)}
 
 
+def _planted(done: Exported) -> str:
+    if not done.num_planted:
+        return ""
+    if done.num_planted < done.num_removed:
+        return f", {done.num_planted:,} of them planted canaries"
+    return ", all of them planted canaries: the plan drops no row of yours"
+
+
 def sentences(done: Exported) -> list[str]:
     """What was exported, for the terminal."""
     others = f", {done.num_not_planned:,} of them not in the plan" if done.num_not_planned else ""
     return [
-        f"{done.num_kept:,} rows kept{others}; {done.num_removed:,} removed",
+        f"{done.num_kept:,} rows kept{others}; {done.num_removed:,} removed{_planted(done)}",
         f"to train on   {done.out.resolve()}",
         f"removed       {done.removed.resolve()}",
     ]

@@ -348,15 +348,37 @@ def test_canaries_stand_behind_lines_that_stay_as_they_are() -> None:
         assert texts.count(text) == num_repeats
 
 
-def test_planted_rows_are_left_out_of_an_export() -> None:
+@pytest.mark.parametrize(
+    ("dropped", "told"),
+    [
+        (
+            [],
+            "6 rows kept; 8 removed, all of them planted canaries: the plan drops no row of yours",
+        ),
+        ([16, 17], "6 rows kept; 8 removed, all of them planted canaries: the plan drops no row"),
+        ([12, 16], "5 rows kept; 9 removed, 8 of them planted canaries"),
+    ],
+)
+def test_planted_rows_are_left_out_of_an_export_and_told_apart(
+    dropped: list[int], told: str
+) -> None:
     plant.plant(planting())
-    path = write_plan([(str(i), "keep", 1.0, 1, "no rule", []) for i in range(10, 24)])
+    path = write_plan(
+        [
+            (str(i), "drop", 0.0, 0, "rank 1", [])
+            if i in dropped
+            else (str(i), "keep", 1.0, 1, "no rule", [])
+            for i in range(10, 24)
+        ]
+    )
     request = export.Request(
         path, Path("planted.jsonl"), Path("c.jsonl"), canaries=Path("canaries.parquet")
     )
-    export.export(request)
-    assert [row["id"] for row in records("c.jsonl")] == list(range(10, 16))
-    assert {row["reason"] for row in records("c.removed.jsonl")} == {"planted canary"}
+    assert export.sentences(export.export(request))[0].startswith(told)
+    kept = [i for i in range(10, 16) if i not in dropped]
+    assert [row["id"] for row in records("c.jsonl")] == kept
+    reasons = [row["reason"] for row in records("c.removed.jsonl")]
+    assert (reasons.count("planted canary"), len(reasons)) == (8, 14 - len(kept))
 
 
 def test_a_file_without_a_last_newline_and_without_ids_can_be_planted() -> None:

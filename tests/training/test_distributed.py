@@ -46,7 +46,7 @@ def test_the_sum_over_a_single_process_is_its_own_values() -> None:
 def test_another_kind_of_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("GDC_PARALLEL", "tensor")
-    with pytest.raises(ConfigError, match=r"^GDC_PARALLEL: expected one of ddp, fsdp, got 'tensor'"):
+    with pytest.raises(ConfigError, match=r"^GDC_PARALLEL: expected .* fsdp, got 'tensor'"):
         distributed.init_group()
 
 
