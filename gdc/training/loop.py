@@ -295,7 +295,6 @@ class Trainer:
         loss = weighted_loss(nll_N, weight_N, self._token_weights(batch))
         batch_loss = self._reduce_loss(float(loss.detach()))
         self._require_finite(bool(np.isfinite(batch_loss)))
-        self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the ranks, and the losses of their shares must be summed.
         (loss * self.group.world_size).backward()  # type: ignore[no-untyped-call]  # torch's
         self._update(rate)
@@ -334,6 +333,7 @@ class Trainer:
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = rate
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # forward passes until the next need none
 
     def _reduce_loss(self, loss: float) -> float:
         """Loss of the whole batch; the main rank's clock decides when all ranks save."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from gdc.errors import DataError
 from gdc.training.batches import cut_windows, pad_windows
-from gdc.training.losses import sample_losses
+from gdc.training.losses import TargetLosses, sample_losses
 from gdc.training.models import save_model, target_states
 from gdc.training.recipe import TrainingData, count_steps
 from tests.training.builders import (
@@ -84,6 +84,22 @@ def test_a_run_has_the_losses_it_had_in_earlier_versions(
     assert [loss for _, loss in recording.curve[::4]] == pytest.approx(curve, abs=1e-4)
     assert [loss.mean() for loss in recording.losses] == pytest.approx(train, abs=1e-4)
     assert [loss.mean() for loss in recording.heldout] == pytest.approx(heldout, abs=1e-4)
+
+
+def test_no_pass_through_the_model_holds_gradients_of_the_step_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    forward = TargetLosses.forward
+
+    def watched(self: TargetLosses, inputs: Tensor, targets: Tensor) -> Tensor:
+        held.append(any(weight.grad is not None for weight in self.parameters()))
+        return forward(self, inputs, targets)
+
+    monkeypatch.setattr(TargetLosses, "forward", watched)
+    recording = trained(tmp_path, built(), recipe_with(probes_per_epoch=1))
+    assert len(held) > len(recording.curve) > 1
+    assert not any(held)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])
