@@ -35,8 +35,8 @@ from gdc.leaderboard.evaluation import evaluate_score
 from gdc.leaderboard.ground_truth import counterfactual_memorization
 from gdc.leaderboard.inputs import GroundTruth
 from gdc.scores import distilled, score_samples
+from gdc.scores.distilled_fits import FOLDS, Known, features, sample_gaps
 from gdc.scores.distilled_tokens import ReferenceTokens, Tokens, moved, token_gaps
-from gdc.scores.distilled_trees import FOLDS, Known, features, sample_gaps
 from gdc.statistics.bootstrap import Estimate
 from gdc.statistics.markdown import table
 

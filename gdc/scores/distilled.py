@@ -12,8 +12,8 @@ from typing import TypedDict, Unpack
 import numpy as np
 import polars as pl
 
+from gdc.scores.distilled_fits import Known, Values, sample_gaps
 from gdc.scores.distilled_tokens import WINDOW_TOKENS, ReferenceTokens, moved, token_gaps
-from gdc.scores.distilled_trees import Known, Values, sample_gaps
 from gdc.scores.ngrams import ORDERS
 from gdc.scores.recorded import NATS_PER_BIT
 from gdc.scores.references import References, require_pairs
@@ -41,14 +41,15 @@ class Read(TypedDict):
 def distilled_gap(**read: Unpack[Read]) -> pl.Expr:
     """The expected gap of one more pair of reference models.
 
-    Nats per token, any sign. Extremely randomised trees predict each pair's gap from the trace, the
-    text's length and compressed size, the losses of the *other* pairs, their gap and their gap to
-    the tracked run, and never fall in either gap. Where the gains of the run were recorded
+    Nats per token, any sign. Two regressions predict each pair's gap from the trace, the text's
+    length and compressed size, the losses of the *other* pairs, their gap and their gap to the
+    tracked run; the score is the mean of what they say. Where the gains of the run were recorded
     (``train.self_influence``) they read these too, and where there is all that it needs
     ``influence_contrast``. They are fitted to other contents (``FOLDS``) and predict from all
-    pairs. Trees are constant beyond the range of the fit, where canaries lie among ordinary text,
-    and within a leaf; so a part of the dependence on the mean of both gaps is a straight line, and
-    the score rises with the gaps everywhere.
+    pairs. One is of extremely randomised trees, which never fall in either gap. They are constant
+    beyond the range of the fit, where canaries lie among ordinary text, and within a leaf; so a
+    part of their dependence on the mean of both gaps is a straight line. The other is a kernel
+    ridge regression, a plane and a smooth rest.
 
     Which texts fell into the half of a model moves its losses of all that is like them. The n-gram
     losses of a sample under the halves tell a part of that, which is taken out of the losses under
@@ -57,12 +58,12 @@ def distilled_gap(**read: Unpack[Read]) -> pl.Expr:
 
     Null: no last loss, or not known to every reference model. Needs: the trace, four reference
     models in complementary pairs, the corpus columns ``text`` and ``content_id``. Cost: training
-    the reference models; ``FOLDS`` times the number of pairs small fits; for each pair of them
+    the reference models; two small fits for each pair and each of ``FOLDS``; for each pair of them
     two passes of n-gram models over the texts, less than a second for a megabyte.
 
     Source: our own; regression on noisy counterfactual labels; control variates, Glasserman 2003,
-    section 4.1. Trees: Geurts et al. 2006. They and their settings were chosen on CPython's
-    documentation and source code.
+    section 4.1. Trees: Geurts et al. 2006; their settings, and the mean of both, were chosen on
+    CPython's documentation and source code.
 
     Raises:
         DataError: There are fewer than two complementary pairs, or fewer than ``MIN_CONTENTS``
@@ -131,7 +132,7 @@ def _influence(read: Read, gain: pl.Expr) -> pl.Expr | None:
 
 
 def _of_losses(columns: Columns, num_tokens: pl.Expr, zlib_size: pl.Expr) -> dict[str, pl.Expr]:
-    """What the trees read of the losses of the tracked run and of the text."""
+    """What the fits read of the losses of the tracked run and of the text."""
     first, *_, last = losses(columns)
     return {
         "first": first,

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gdc.errors import DataError
-from gdc.scores.distilled_trees import (
+from gdc.scores.distilled_fits import (
     FIT,
     FOLDS,
     Known,

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gdc.scores import distilled_tokens, distilled_trees
+from gdc.scores import distilled_fits, distilled_tokens
 from tests.builders import REPOSITORY
 
 WORDS = ("time", "person", "year", "way", "day", "thing", "world", "life", "hand", "child", "eye")
@@ -45,7 +45,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benchmark]:
         patch.setattr(corpora, "SCORES", ("distilled_gap",))
         patch.setattr(corpora, "NUM_MODELS", 4)
         for trees in (
-            distilled_trees.FIT,
+            distilled_fits.FIT,
             distilled_tokens._FIT,
             scripts.told_truth.OF_SAMPLES,
             scripts.told_truth.OF_TOKENS,

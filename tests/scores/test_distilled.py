@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gdc.errors import ConfigError, DataError
 from gdc.schema import SELF_INFLUENCE
-from gdc.scores import REFERENCES, distilled, distilled_trees, samples, score_samples
-from gdc.scores.distilled_trees import Known
+from gdc.scores import REFERENCES, distilled, distilled_fits, samples, score_samples
+from gdc.scores.distilled_fits import Known
 from gdc.scores.ngrams import ORDERS, ngram_nats
 from tests.builders import trace_of
 from tests.scores.builders import agreement, config
@@ -228,7 +228,7 @@ def test_texts_of_the_halves_bring_it_closer_where_the_corpus_is_at_hand() -> No
 def test_trees_of_a_part_of_many_samples_rank_as_well(
     simulated: Simulated, scores: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distilled_trees, "MAX_FITTED", 200)
+    monkeypatch.setattr(distilled_fits, "MAX_FITTED", 200)
     of_parts = simulated.scores()
     assert not of_parts.equals(scores)
     memorized, ours = simulated.memorized[FAR:], of_parts["distilled_gap"].to_numpy()[FAR:]

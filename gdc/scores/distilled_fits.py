@@ -1,7 +1,7 @@
-"""Gaps of pairs of reference models -> the gap that trees expect of one more pair.
+"""Gaps of pairs of reference models -> the gap that regressions expect of one more pair.
 
-Extremely randomised trees predict each pair's gap from the *other* pairs and the trace, so that
-they cannot learn its noise. They are fitted to other contents and predict from all pairs.
+They predict each pair's gap from the *other* pairs and the trace, so that they cannot learn its
+noise. They are fitted to other contents and predict from all pairs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +24,11 @@ LINEAR_SHARE: Final = 0.25
 
 MAX_FITTED: Final = 20_000
 """Rows that a tree is fitted to at most, so that the cost does not grow faster than the data."""
+
+MAX_SMOOTH: Final = 4_000
+"""Rows of the smooth fit at most, chosen by chance: its cost grows with their third power."""
+
+_BLOCK: Final = 2_000  # rows whose likeness to the fitted ones is in memory at a time
 
 # Arguments of scikit-learn. The targets are mostly noise, which an average of random trees follows
 # less than boosting does.
@@ -50,7 +55,7 @@ class Known:
 
 
 def sample_gaps(known: Known) -> Values:
-    """The expected gap of each sample, nats per token.
+    """The expected gap of each sample, nats per token: the mean of what trees and a smooth fit say.
 
     Raises:
         DataError: There are fewer than ``MIN_CONTENTS`` contents.
@@ -63,8 +68,9 @@ def sample_gaps(known: Known) -> Values:
         fitted = features(known, others(pair, num_pairs))
         target = known.out_loss[:, pair] - known.in_loss[:, pair]
         for chosen in folds(known.content):
-            predict = fit(fitted[~chosen], target[~chosen], FIT)
-            predictions[chosen] += predict(inputs[chosen])
+            known_others = fitted[~chosen], target[~chosen]
+            for predict in (fit(*known_others, FIT), fit_smooth(*known_others)):
+                predictions[chosen] += predict(inputs[chosen]) / 2
     return predictions / num_pairs
 
 
@@ -112,5 +118,38 @@ def fit(fitted: Values, target: Values, arguments: Mapping[str, Any]) -> Callabl
     def predict(inputs: Values) -> Values:
         found = model.predict(inputs) + slope * inputs[:, :2].mean(axis=1)
         return np.asarray(found, dtype=np.float64)
+
+    return predict
+
+
+def fit_smooth(fitted: Values, target: Values) -> Callable[[Values], Values]:
+    """Kernel ridge regression on standardised features: a plane and a smooth rest.
+
+    Its kernels are the linear and the Gaussian one, its settings those of scikit-learn. Trees see
+    steps in what is a slope, and it errs where there are steps, so their mean errs less; beyond the
+    range of the fit its plane goes on.
+    """
+    from sklearn.kernel_ridge import KernelRidge  # noqa: PLC0415  # takes a second
+    from sklearn.metrics.pairwise import linear_kernel, rbf_kernel  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    if len(target) > MAX_SMOOTH:
+        rows = np.random.default_rng(0).choice(len(target), MAX_SMOOTH, replace=False)
+        fitted, target = fitted[rows], target[rows]
+    scaler = StandardScaler().fit(fitted)
+    known, mean = scaler.transform(fitted), target.mean()
+
+    def likeness(standardised: Values) -> Values:
+        plane = linear_kernel(standardised, known) / known.shape[1]
+        return np.asarray(plane + rbf_kernel(standardised, known), dtype=np.float64)
+
+    model = KernelRidge(kernel="precomputed").fit(likeness(known), target - mean)
+
+    def predict(inputs: Values) -> Values:
+        found = np.full(len(inputs), mean)
+        for start in range(0, len(inputs), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            found[block] += model.predict(likeness(scaler.transform(inputs[block])))
+        return found
 
     return predict
