@@ -45,14 +45,22 @@ MEASURES: Final[Mapping[str, Cell]] = {
 }
 
 
-def markdown(boards: Boards) -> str:
-    """A table of the worlds, and one of the scores for each measure."""
-    parts = [_worlds(boards)]
+def markdown(boards: Boards, larger: Boards) -> str:
+    """A table of the worlds, and one of the scores for each measure; then of larger worlds."""
+    precision = f"## Precision at a budget of 5 %: mean / worst window\n\n{_precision(boards)}"
+    parts = [_worlds(boards), *_measures(boards, "##"), precision]
+    if larger:
+        parts += ["## Three times as many texts\n", _worlds(larger), *_measures(larger, "###")]
+    return "\n".join(parts)
+
+
+def _measures(boards: Boards, heading: str) -> list[str]:
+    tables = []
     for title, cell in MEASURES.items():
         rows = [_truth_row(title, boards), *(_row(name, cell, boards) for name in _order(boards))]
-        parts.append(f"## {title}\n\n{table(['score', 'models', 'seconds', *boards], rows)}")
-    parts.append(f"## Precision at a budget of 5 %: mean / worst window\n\n{_precision(boards)}")
-    return "\n".join(parts)
+        shown = table(["score", "models", "seconds", *boards], rows)
+        tables.append(f"{heading} {title}\n\n{shown}")
+    return tables
 
 
 def draw(boards: Boards, path: Path) -> None:

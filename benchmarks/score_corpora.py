@@ -3,7 +3,8 @@
 python benchmarks/score_corpora.py train docs-lstm code-gpt2 --novels novels.jsonl
 python benchmarks/score_corpora.py page
 
-``train`` trains the models of some worlds (a corpus and a model), or of all where none is named.
+``train`` trains the models of some worlds (a corpus, a model and, if it is not the usual one, the
+number of texts), or of all where none is named.
 ``score`` compares the scores with the ground truth. ``page`` does so where it is not done yet, and
 writes docs/results/corpora.md and its picture. What lies in ``work/score-corpora`` is not made
 again.
@@ -108,6 +109,12 @@ SCORES: Final = (
     "recited_run_drop", "reference_gap", "in_out_gap", "distilled_gap",
     "distilled_window_gap",
 )  # fmt: skip
+LARGER: Final = ("docs-gpt2-2400", "code-gpt2-2400", "prose-lstm-2400", "prose-gpt2-2400")
+"""Worlds with three times as many texts."""
+SCORES_OF_LARGER: Final = (
+    "std", "online_late_contrast", "unseen_loss_contrast", "self_influence", "influence_contrast",
+    "reference_gap", "in_out_gap", "distilled_gap", "distilled_window_gap",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -118,7 +125,7 @@ def main() -> None:
     parser.add_argument("--novels", type=Path, help="JSON lines with a field text: the prose")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    worlds = arguments.worlds or [f"{c}-{m}" for c, m in product(CORPORA, MODELS)]
+    worlds = arguments.worlds or [*(f"{c}-{m}" for c, m in product(CORPORA, MODELS)), *LARGER]
     if arguments.action == "train":
         for world in worlds:
             train_world(world, arguments.novels)
@@ -137,8 +144,9 @@ def train_world(world: str, novels: Path | None) -> None:
     folder = FOLDER / world
     folder.mkdir(parents=True, exist_ok=True)
     note(folder)
-    corpus_name, model_name = world.split("-")
-    corpus, canaries, tokenizer = make_corpus(passages(CORPORA[corpus_name](novels)))
+    corpus_name, model_name, *size = world.split("-")
+    texts = passages(CORPORA[corpus_name](novels), *map(int, size))
+    corpus, canaries, tokenizer = make_corpus(texts)
     corpus.write_parquet(folder / "corpus.parquet")
     samples = corpus.filter(pl.col("split") == "train")
     heldout = corpus.filter(pl.col("split") == "validation")
@@ -310,9 +318,12 @@ def losses_of(
 
 def write_page(worlds: Sequence[str]) -> None:
     """Write the tables and the picture of the worlds that are trained."""
-    boards = reported({world: read_board(world) for world in worlds}, CHOSEN_ON)
+    boards, larger = (
+        reported({w: read_board(w) for w in worlds if (w in LARGER) == is_larger}, CHOSEN_ON)
+        for is_larger in (False, True)
+    )
     code = dict.fromkeys(name for world in worlds for name in noted(FOLDER / world))
-    put("benchmarks/score_corpora.py page", markdown(boards), list(code))
+    put("benchmarks/score_corpora.py page", markdown(boards, larger), list(code))
     draw(boards, RESULTS.parent / "pictures/corpora.png")
 
 
@@ -321,7 +332,8 @@ def read_board(world: str) -> Leaderboard:
     path = FOLDER / world / "board.json"
     if not path.exists():
         note(path.parent)
-        path.write_text(json.dumps(board_of(world, SCORES).to_json()), encoding="utf-8")
+        enabled = SCORES_OF_LARGER if world in LARGER else SCORES
+        path.write_text(json.dumps(board_of(world, enabled).to_json()), encoding="utf-8")
     return Leaderboard.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 

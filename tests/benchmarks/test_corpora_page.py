@@ -34,12 +34,18 @@ def test_every_measure_has_a_table_of_scores_and_worlds(
 ) -> None:
     boards = corpora_page.reported({"docs-lstm": known_board, "man-lstm": known_board}, ("docs",))
     assert list(boards) == ["docs-lstm*", "man-lstm"]
-    page = corpora_page.markdown(boards)
+    page = corpora_page.markdown(boards, {})
     _, _, shares = page.partition("mean of the sample\n\n")
     lines = shares.splitlines()
     assert lines[0] == "| score | models | seconds | docs-lstm* | man-lstm |"
     share = "0.50 [0.25, 0.75]"
     assert lines[3] == f"| `final_loss` | 2 | 0.012 | {share} | {share} |"
+    assert "Three times" not in page
+    both = corpora_page.markdown(boards, {"docs-lstm-2400*": known_board})
+    assert both.startswith(page)
+    _, _, larger = both.partition("## Three times as many texts\n\n")
+    assert "### Share of the ceiling on ordinary text: worst window" in larger
+    assert f"| `final_loss` | 2 | 0.012 | {share} |\n" in larger
     # A score without a correlation in any world has no row.
     assert "`random`" not in page
     for name in ("one.png", "other.png"):
