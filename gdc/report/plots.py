@@ -93,7 +93,7 @@ def roc_png(curves: Mapping[str, RocCurve], attack: str, path: Path) -> None:
         attack: The attack that they are of, for the title.
         path: The PNG file to write.
     """
-    figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8.5, 5.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lowest = min(0.5, *(min(curve.fpr) for curve in curves.values()))
@@ -107,7 +107,8 @@ def roc_png(curves: Mapping[str, RocCurve], attack: str, path: Path) -> None:
     axes.set_ylabel("true positive rate: members found")
     axes.set_title(f"Membership attack {attack}, mean over seeds", loc="left", fontsize=13)
     _declutter(axes)
-    axes.legend(frameon=False, loc="lower right")
+    # Beside the axes, as so many arms as an experiment has would cover the lines.
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
