@@ -10,8 +10,9 @@ from gdc.commands.status import span
 from gdc.config import Params
 from gdc.corpus import sources
 from gdc.environment import workers
+from gdc.errors import ConfigError
 from gdc.filesystem.json_values import JsonObject
-from gdc.workspace import files, paths
+from gdc.workspace import dvc_files, files, paths
 from gdc.workspace.progress import read_seconds
 from gdc.workspace.project import edited_stages
 from tasks.graph import changed_targets, load_graph, phase_of
@@ -50,12 +51,24 @@ class DryRun:
 
 
 def dry_run(params: Params, max_workers: int | None = None) -> DryRun:
-    """Find what would run in this folder; measure what training costs where it is not known."""
+    """Find what would run in this folder; measure what training costs where it is not known.
+
+    Args:
+        params: Those of params.yaml, or with another source.
+        max_workers: Models trained at the same time; None: as the cores allow.
+
+    Raises:
+        ConfigError: dvc.lock is damaged, which a run would mend, or dvc.yaml.
+    """
+    if (damage := dvc_files.damage()) is not None:
+        raise ConfigError(damage)
     graph = load_graph(Path())
     edited = edited_stages()
-    changed = changed_targets() | {t for t in graph.upstream if phase_of(t) in edited}
+    changed = changed_targets()
     if _source_changed(params):
         changed |= {"ingest"}
+    is_counted = "ingest" not in changed
+    changed |= {t for t in graph.upstream if phase_of(t) in edited}
     unchanged = graph.unchanged(changed)
     order = TopologicalSorter(graph.upstream).static_order()
     targets = [t for t in order if t not in unchanged and t != "manifest"]
@@ -65,13 +78,13 @@ def dry_run(params: Params, max_workers: int | None = None) -> DryRun:
     trains = any(phase_of(target) in ("train", "reference", "retrain") for target in targets)
     return DryRun(
         targets,
-        estimate(params, num_workers) if trains else None,
+        estimate(params, num_workers, is_counted=is_counted) if trains else None,
         sum(usual) / num_workers if len(usual) == len(targets) else None,
     )
 
 
 def _source_changed(params: Params) -> bool:
-    if not paths.MANIFEST.exists():
+    if not paths.MANIFEST.exists() or params.ingest.source != files.load_params().ingest.source:
         return True
     known = files.read_json(paths.MANIFEST).get("digest")
     return bool(sources.fingerprint(params.ingest.source)["digest"] != known)

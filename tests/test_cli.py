@@ -16,9 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows import start
+from flows import dry_run, start
 from gdc.commands import ui
 from gdc.comparison.results import FrontPoint
+from gdc.config import Params
 from gdc.errors import EXIT_CODES
 from gdc.report import verdict
 from gdc.statistics.bootstrap import Measured
@@ -117,6 +118,26 @@ def test_run_writes_the_source_starts_the_flow_and_says_what_came_out(
     assert output.startswith("Found         2 texts\nNext          read them\n")
     assert len(output.splitlines()) <= 8
     assert str(workspace / "reports" / "report.html") in output
+
+
+def test_a_dry_run_over_a_source_looks_at_it_and_writes_nothing(
+    workspace: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "params.yaml").write_text(preset_text("docs"))
+    shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
+    (workspace / "mine.jsonl").write_text('{"body": "a text"}\n')
+    before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+    asked: list[dict[str, object]] = []
+
+    def see(params: Params, _max_workers: int | None) -> dry_run.DryRun:
+        asked.append(params.ingest.source.model_dump())
+        return dry_run.DryRun([], None, None)
+
+    monkeypatch.setattr(dry_run, "dry_run", see)
+    options = ("--source", "mine.jsonl", "--text-field", "body")
+    assert call("run", "--dry-run", *options)[0] == 0
+    assert asked == [{**OWN_TEXTS, "path": "mine.jsonl"}]
+    assert {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()} == before
 
 
 def test_a_source_that_is_away_is_refused_before_anything_starts(

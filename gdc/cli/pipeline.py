@@ -48,10 +48,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     if not dry_run:
         run_lock.require_free()
     require_sound()
-    if source is not None:
-        _require_no_dry_run(dry_run=dry_run)
-        source_option.write_source(source_option.describe_source(source, text_field))
-    params = project.load_params()
+    params = _params(source, text_field, is_written=not dry_run)
     scores.require_registered(params.score.enabled)
     require_usable(params.ingest, seed=params.seed)
     if dry_run:
@@ -63,11 +60,14 @@ def run(  # noqa: PLR0913, PLR0917 - one argument for each option
     _show_verdict(as_json=as_json)
 
 
-def _require_no_dry_run(*, dry_run: bool) -> None:
-    if dry_run:
-        raise ConfigError(
-            "--dry-run: expected no --source, which changes params.yaml, got one. Give one of them."
-        )
+def _params(source: str | None, text_field: str, *, is_written: bool) -> "Params":
+    """Those of params.yaml, in which the source may be replaced, there or only here."""
+    if source is not None:
+        described = source_option.describe_source(source, text_field)
+        if not is_written:
+            return source_option.params_with(described)
+        source_option.write_source(described)
+    return project.load_params()
 
 
 def _show_dry_run(params: "Params", max_workers: int | None, *, as_json: bool) -> None:

@@ -48,9 +48,17 @@ class Estimate:
     gigabytes: float
 
 
-def estimate(params: Params, num_workers: int | None = None) -> Estimate:
-    """Estimate the cost of all trainings of a run; audits and other stages come on top."""
-    num_tokens, num_samples = count_tokens(params)
+def estimate(
+    params: Params, num_workers: int | None = None, *, is_counted: bool = True
+) -> Estimate:
+    """Estimate the cost of all trainings of a run; audits and other stages come on top.
+
+    Args:
+        params: Of the run.
+        num_workers: Models trained at the same time; None: as the cores allow.
+        is_counted: Whether the corpus of the last run, if there is one, is that of ``params``.
+    """
+    num_tokens, num_samples = count_tokens(params, is_counted=is_counted)
     num_models = params.num_models
     num_workers = num_workers or workers(params.training.num_threads)
     speed, num_weights = None, 0
@@ -85,12 +93,12 @@ def _cost(rule: Arm) -> float:
     return 1 + _FROZEN if isinstance(rule, LiveArm) else 1
 
 
-def count_tokens(params: Params) -> tuple[int, int]:
+def count_tokens(params: Params, *, is_counted: bool = True) -> tuple[int, int]:
     """Tokens and samples of the training split: counted by the last run, else by its characters.
 
     Of a source that takes longer than a few seconds to read only the beginning is counted.
     """
-    if paths.CORPUS_SUMMARY.exists():
+    if is_counted and paths.CORPUS_SUMMARY.exists():
         summary = files.read_json(paths.CORPUS_SUMMARY)
         return int(summary["num_train_tokens"]), int(summary["num_samples"])
     deadline = time.monotonic() + READ_SECONDS

@@ -64,18 +64,37 @@ def repair() -> str | None:
         A sentence about the repair of dvc.lock; None: it was not damaged.
     """
     _repair_path_locks()
-    content = _content(LOCK)
-    if content is None or content == _content(COPY) or _is_whole(content):
+    if _damaged() is None:
         return None
     try:
         with _locked(_folder() / "lock"):
-            content = _content(LOCK)
-            # It was being written when we looked; the writer has finished.
-            if content is None or _is_whole(content):
+            # It may have been being written when we looked.
+            if (content := _damaged()) is None:
                 return None
-            return _describe(content, _restore_copy())
+            aside = _restore_copy()
     except Timeout:
         return None  # DVC itself waits for this lock, and reports it
+    done = "The last whole copy is back in its place" if LOCK.exists() else "There is no whole copy"
+    return _describe(content, f"{done}; what was there is now {aside}")
+
+
+def damage() -> str | None:
+    """What ``repair`` would mend of dvc.lock, in its words; None: nothing. All stays as it is."""
+    if _damaged() is None:
+        return None
+    with suppress(Timeout), _locked(_folder() / "lock"):
+        if (content := _damaged()) is not None:
+            does = "puts the last whole copy back in its place" if _whole_copy() else "has no copy"
+            return _describe(content, f"`gdc run` {does}, and keeps what is there now")
+    return None
+
+
+def _damaged() -> bytes | None:
+    """The content of dvc.lock where DVC cannot read it."""
+    content = _content(LOCK)
+    if content is None or content == _content(COPY) or _is_whole(content):
+        return None
+    return content
 
 
 def is_stage_running() -> bool:
@@ -89,7 +108,7 @@ def _restore_copy() -> Path:
     names = (Path(f"{LOCK}.damaged-{number}") for number in count(1))
     aside = next(path for path in names if not path.exists())
     shutil.copyfile(LOCK, aside)
-    if (copy := _content(COPY)) is not None and _is_whole(copy):
+    if (copy := _whole_copy()) is not None:
         with new_file(LOCK) as temporary:
             temporary.write_bytes(copy)
     else:
@@ -97,18 +116,22 @@ def _restore_copy() -> Path:
     return aside
 
 
-def _describe(content: bytes, aside: Path) -> str:
+def _whole_copy() -> bytes | None:
+    copy = _content(COPY)
+    return None if copy is None or not _is_whole(copy) else copy
+
+
+def _describe(content: bytes, done: str) -> str:
     is_conflict = _CONFLICT.search(content) is not None
     got = (
         "the conflict marks of a git merge"
         if is_conflict
         else "a file that it cannot read, as a kill in the middle of a write leaves it"
     )
-    done = "The last whole copy is back in its place" if LOCK.exists() else "There is no whole copy"
     end = " Then end the merge: git add dvc.lock." if is_conflict else ""
     return (
-        f"{LOCK}: expected DVC's record of the stages, got {got}. {done}; what was there is now "
-        f"{aside}. What the record lacks is taken from DVC's cache, or run again.{end}"
+        f"{LOCK}: expected DVC's record of the stages, got {got}. {done}. What the record "
+        f"lacks is taken from DVC's cache, or run again.{end}"
     )
 
 

@@ -93,7 +93,9 @@ def edited_stages() -> set[str]:
     known = files.read_json(paths.CODE) if paths.CODE.exists() else {}
     # What lies in the workspace takes the place of what is installed.
     package = Path("gdc").resolve()
-    digests = code_digests(package if package.is_dir() else PACKAGE, paths.CODE_CACHE)
+    # None is made: a dry run asks here, and it writes nothing.
+    cache = paths.CODE_CACHE if paths.CODE_CACHE.exists() else None
+    digests = code_digests(package if package.is_dir() else PACKAGE, cache)
     return {stage for stage, digest in digests.items() if digest != known.get(stage)}
 
 

@@ -12,7 +12,7 @@ from gdc.errors import ConfigError, DataError
 from gdc.filesystem.path_checks import require_file
 
 if TYPE_CHECKING:
-    from gdc.config import Source
+    from gdc.config import Params, Source
 
 _SOURCE: Final = "--source"
 _TEXT_FIELD: Final = "text"
@@ -150,14 +150,35 @@ def write_source(source: Mapping[str, str | None]) -> None:
     Raises:
         ConfigError: The file would not be valid with it; it is left as it was.
     """
+    from gdc.workspace import files, paths
+
+    text = files.read_text(paths.PARAMS)
+    spliced, _ = _replaced(text, source)
+    if spliced != text:
+        files.write_text(paths.PARAMS, spliced)
+
+
+def params_with(source: Mapping[str, str | None]) -> "Params":
+    """The parameters that ``write_source`` would leave; nothing is written.
+
+    Raises:
+        ConfigError: As there.
+    """
+    from gdc.workspace import files, paths
+
+    return _replaced(files.read_text(paths.PARAMS), source)[1]
+
+
+def _replaced(text: str, source: Mapping[str, str | None]) -> tuple[str, "Params"]:
+    """A params.yaml with another source, and what it says."""
     from gdc.config import parse_params
     from gdc.workspace import files, outputs, paths
 
-    text = files.read_text(paths.PARAMS)
     values = files.parse_yaml(text, paths.PARAMS)
     if isinstance(values.get("ingest"), dict):
         values["ingest"] = {**values["ingest"], "source": dict(source)}
-    outputs.require_outside_outputs(parse_params(values, name=str(paths.PARAMS)))
+    params = parse_params(values, name=str(paths.PARAMS))
+    outputs.require_outside_outputs(params)
     spliced = _spliced(text, source)
     if spliced is None or files.parse_yaml(spliced, paths.PARAMS) != values:
         raise ConfigError(
@@ -165,8 +186,7 @@ def write_source(source: Mapping[str, str | None]) -> None:
             "another form. Write there by hand: "
             f"{', '.join(f'{key}: {_scalar(value)}' for key, value in source.items())}"
         )
-    if spliced != text:
-        files.write_text(paths.PARAMS, spliced)
+    return spliced, params
 
 
 def _spliced(text: str, source: Mapping[str, str | None]) -> str | None:

@@ -7,6 +7,7 @@ import pytest
 from flows import dry_run
 from gdc.commands import estimate
 from gdc.config import InterveneConfig, Params, TextSource
+from gdc.corpus import sources
 from gdc.workspace import files, paths
 from tasks.graph import Graph
 from tests.builders import preset_text
@@ -74,6 +75,8 @@ def test_tokens_are_those_that_the_last_run_counted(params: Params) -> None:
     assert 10 * samples < tokens < 1000 * samples
     files.write_json(paths.CORPUS_SUMMARY, {"num_train_tokens": 700, "num_samples": 7})
     assert estimate.count_tokens(params) == (700, 7)
+    # Of another corpus than that of the params.
+    assert estimate.count_tokens(params, is_counted=False) == (tokens, samples)
 
 
 def test_the_measured_speed_makes_minutes(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,11 +108,28 @@ def test_a_dry_run_names_what_follows_from_a_change(
     assert found.sentences()[1] == "time: about 8 s, as when they last ran"
     monkeypatch.setattr(dry_run, "_source_changed", lambda _params: True)
     cost = estimate.Estimate(3, 7000, 100.0, 2.0, 0.25)
-    monkeypatch.setattr(dry_run, "estimate", lambda *_: cost)
+    is_counted: list[bool] = []
+
+    def fixed_cost(*_: object, **named: bool) -> estimate.Estimate:
+        is_counted.append(named["is_counted"])
+        return cost
+
+    monkeypatch.setattr(dry_run, "estimate", fixed_cost)
     found = dry_run.dry_run(params, max_workers=1)
     assert found.targets == ["ingest", "train@0", "score", "report"]
+    assert is_counted == [False]
     assert found.sentences()[-1] == "models and traces fill about 0.25 GB"
     assert "2 min 0 s; audits and other stages come on top" in found.sentences()[-2]
     monkeypatch.setattr(dry_run, "changed_targets", frozenset[str])
     monkeypatch.setattr(dry_run, "_source_changed", lambda _params: False)
     assert dry_run.dry_run(params).sentences()[0].startswith("Nothing changed since the last run")
+
+
+def test_a_source_other_than_that_of_params_is_a_changed_one(params: Params) -> None:
+    known = sources.fingerprint(params.ingest.source)
+    files.write_json(paths.MANIFEST, known)
+    assert not dry_run._source_changed(params)
+    other = with_source(params, num_rows=3, max_samples=3)
+    # Though its content were the same.
+    files.write_json(paths.MANIFEST, sources.fingerprint(other.ingest.source))
+    assert dry_run._source_changed(other)

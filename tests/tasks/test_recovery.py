@@ -66,10 +66,22 @@ def test_a_lock_that_dvc_cannot_read_is_put_back_and_no_stage_runs_again(
     Path("dvc.lock").write_bytes(damaged(whole, how))
     if not has_copy:
         dvc_files.COPY.unlink()
+    before = sorted(toy_with_results.rglob("*"))
+    foretold = dvc_files.damage()
+    assert (sorted(toy_with_results.rglob("*")), Path("dvc.lock").read_bytes()) == (
+        before,
+        damaged(whole, how),
+    )
     with only_run_here():
         pass
     said = capsys.readouterr().err
     assert said.startswith("dvc.lock: expected DVC's record of the stages, got ")
+    # Its beginning and its end are those of what the run says.
+    assert foretold is not None
+    assert foretold.partition(". ")[0] == said.partition(". ")[0]
+    assert foretold.partition("What the")[2] == said.rstrip().partition("What the")[2]
+    assert ("puts the last whole copy back" in foretold) == has_copy
+    assert dvc_files.damage() is None
     assert ("git merge" in said, "git add dvc.lock" in said) == (how == "conflict",) * 2
     assert Path("dvc.lock.damaged-1").read_bytes() == damaged(whole, how)
     assert (Path("dvc.lock").read_bytes() if Path("dvc.lock").exists() else None) == (
@@ -99,6 +111,7 @@ def test_a_lock_that_dvc_is_writing_is_left_to_it(
     monkeypatch.setattr(dvc_files, "WAIT_SECONDS", 0.2)
     Path("dvc.lock").write_bytes(b"schema")
     with Lock(str(toy_with_results / ".dvc/tmp/lock")):
+        assert dvc_files.damage() is None
         assert dvc_files.repair() is None
     assert Path("dvc.lock").read_bytes() == b"schema"
     assert dvc_files.repair() is not None

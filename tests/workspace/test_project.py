@@ -18,8 +18,13 @@ from gdc.config import Source
 from gdc.corpus.sources import fingerprint
 from gdc.errors import ConfigError, DataError
 from gdc.workspace import files
-from gdc.workspace.project import preset_names
-from gdc.workspace.source_option import describe_source, splice_source, write_source
+from gdc.workspace.project import edited_stages, preset_names
+from gdc.workspace.source_option import (
+    describe_source,
+    params_with,
+    splice_source,
+    write_source,
+)
 from tests.builders import OWN_TEXTS, preset_text
 
 SOURCES: Sequence[Mapping[str, Any]] = (
@@ -189,12 +194,27 @@ def test_the_command_that_a_table_is_answered_with_makes_a_source(
     assert [row["text"] for row in rows] == ["one", "two"]
 
 
+def test_a_question_for_edited_stages_leaves_no_file(workspace: Path) -> None:
+    assert "train" in edited_stages()
+    assert list(workspace.iterdir()) == []
+
+
 def test_a_source_that_would_break_params_is_not_written(workspace: Path) -> None:
     broken = preset_text("docs").replace("seed: 0 ", "seed: -1 ")
     (workspace / "params.yaml").write_text(broken)
     with pytest.raises(ConfigError, match="seed"):
         write_source(OWN_TEXTS)
+    with pytest.raises(ConfigError, match="seed"):
+        params_with(OWN_TEXTS)
     assert (workspace / "params.yaml").read_text() == broken
+
+
+def test_params_with_a_source_are_those_that_would_be_written(workspace: Path) -> None:
+    (workspace / "params.yaml").write_text(preset_text("docs"))
+    foreseen = params_with(OWN_TEXTS)
+    assert (workspace / "params.yaml").read_text() == preset_text("docs")
+    write_source(OWN_TEXTS)
+    assert foreseen == files.load_params()
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
