@@ -127,29 +127,34 @@ def fit_smooth(fitted: Values, target: Values) -> Callable[[Values], Values]:
 
     Its kernels are the linear and the Gaussian one, its settings those of scikit-learn. Trees see
     steps in what is a slope, and it errs where there are steps, so their mean errs less; beyond the
-    range of the fit its plane goes on.
+    range of the fit its plane goes on. A feature that is not known is taken for its mean.
     """
     from sklearn.kernel_ridge import KernelRidge  # noqa: PLC0415  # takes a second
     from sklearn.metrics.pairwise import linear_kernel, rbf_kernel  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     if len(target) > MAX_SMOOTH:
         rows = np.random.default_rng(0).choice(len(target), MAX_SMOOTH, replace=False)
         fitted, target = fitted[rows], target[rows]
-    scaler = StandardScaler().fit(fitted)
-    known, mean = scaler.transform(fitted), target.mean()
+    scaler, mean = StandardScaler().fit(fitted), target.mean()
+    known = np.nan_to_num(scaler.transform(fitted))
 
     def likeness(standardised: Values) -> Values:
         plane = linear_kernel(standardised, known) / known.shape[1]
         return np.asarray(plane + rbf_kernel(standardised, known), dtype=np.float64)
 
-    model = KernelRidge(kernel="precomputed").fit(likeness(known), target - mean)
+    # Several threads round their sums otherwise, and how many there are depends on the machine.
+    with threadpool_limits(1, user_api="blas"):
+        model = KernelRidge(kernel="precomputed").fit(likeness(known), target - mean)
 
     def predict(inputs: Values) -> Values:
         found = np.full(len(inputs), mean)
         for start in range(0, len(inputs), _BLOCK):
             block = slice(start, start + _BLOCK)
-            found[block] += model.predict(likeness(scaler.transform(inputs[block])))
+            standardised = np.nan_to_num(scaler.transform(inputs[block]))
+            with threadpool_limits(1, user_api="blas"):
+                found[block] += model.predict(likeness(standardised))
         return found
 
     return predict

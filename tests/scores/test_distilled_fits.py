@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from gdc.scores import distilled_fits
 
@@ -40,7 +41,7 @@ def test_it_is_ridge_regression_with_both_kernels(monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_feature_by_hand() -> None:
-    """Of rows -1 and 1 with targets 0 and 2, a third at 1: weights (-1, 1) / 3.86."""
+    """Of rows -1 and 1 with targets 0 and 2, a third at 1: weights (-1, 1) / 3.98."""
     found = distilled_fits.fit_smooth(np.array([[-1.0], [1.0]]), np.array([0.0, 2.0]))
     # Each is like itself by 1 + 1 and like the other by -1 + exp(-4).
     weight = 1 / (3 + 1 - np.exp(-4))
@@ -60,6 +61,23 @@ def test_a_constant_feature_tells_nothing() -> None:
     found = distilled_fits.fit_smooth(beside, target)(beside)
     assert np.isfinite(found).all()
     assert np.corrcoef(found, target)[0, 1] > 0.99
+
+
+def test_a_feature_that_is_not_known_is_taken_for_its_mean() -> None:
+    fitted, target = some(40)
+    inputs, filled = fitted.copy(), fitted.copy()
+    inputs[3, 1], filled[3, 1] = np.nan, fitted[:, 1].mean()
+    predict = distilled_fits.fit_smooth(fitted, target)
+    assert np.array_equal(predict(inputs), predict(filled))
+
+
+def test_bytes_do_not_depend_on_the_number_of_threads() -> None:
+    fitted, target = some(400)
+    found = []
+    for count in (1, 2, 4):
+        with threadpool_limits(count):
+            found.append(distilled_fits.fit_smooth(fitted, target)(fitted).tobytes())
+    assert len(set(found)) == 1
 
 
 def test_of_many_rows_a_part_is_fitted_that_chance_chooses(
