@@ -20,8 +20,8 @@ def certificate_of_audit(folder: Path) -> certificate.Certificate:
         folder: Where ``gdc audit`` wrote its files.
 
     Raises:
+        ConfigError: It is not the folder of an audit.
         DataError: The report is no audit's, or a file is damaged.
-        SchemaError: There is no report.
     """
     request, num_members = recorded_audit.request_of(folder)
     report = files.read_json(folder / "report.json")

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 import gdc
-from gdc.errors import GdcError
+from gdc.errors import ConfigError, GdcError
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.path_checks import require_file
 from gdc.workspace import files, outputs, paths
@@ -102,9 +102,10 @@ def certificate_of_run() -> Certificate:
     """What the last run in the current folder used, made and found.
 
     Raises:
-        SchemaError: There is no report.
-        DataError: It is damaged.
+        ConfigError: No run has finished here.
+        DataError: The report is damaged.
     """
+    _require_run()
     report = files.read_json(paths.REPORT)
     written = outputs.graph_outputs(files.parse_yaml(files.read_text(outputs.GRAPH), outputs.GRAPH))
     outs = [path for path in written if path != _LINEAGE and _LINEAGE not in path.parents]
@@ -124,6 +125,17 @@ def certificate_of_run() -> Certificate:
         results={name: report.get(name) for name in RUN_RESULTS},
         repeat=[*checkout, "gdc run", f"gdc verify {RUN}"],
     )
+
+
+def _require_run() -> None:
+    needed = (paths.PARAMS, outputs.GRAPH, outputs.LOCK, paths.REPORT)
+    missing = [str(path) for path in needed if not path.exists()]
+    if missing:
+        raise ConfigError(
+            f"{Path.cwd()}: expected a folder in which a run has finished, got one without "
+            f"{', '.join(missing)}. Go to that folder; or name that of an audit: "
+            "gdc certify reports/audit"
+        )
 
 
 def _files_at(named: Iterable[Path]) -> list[Path]:

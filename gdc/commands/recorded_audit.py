@@ -7,7 +7,7 @@ from typing import Final
 from polars.testing import assert_frame_equal
 
 from gdc.commands import audit
-from gdc.errors import DataError
+from gdc.errors import ConfigError, DataError
 from gdc.schema import AUDIT, MEMBERSHIP, TOKEN_RECORDS
 from gdc.training.token_records import TokenRecords
 from gdc.workspace import files, tables
@@ -67,11 +67,20 @@ def request_of(folder: Path) -> tuple[audit.Request, int]:
     """What an audit was asked for, and how many members at most.
 
     Raises:
+        ConfigError: It is not the folder of an audit.
         DataError: Its report does not say so.
-        SchemaError: There is no report.
     """
     path = folder / "report.json"
-    content = files.read_json(path)
+    if not path.exists():
+        got = f"one without {path.name}" if folder.is_dir() else "none"
+        raise ConfigError(
+            f"{folder}: expected the folder of an audit, the --out of gdc audit, got {got}. Name "
+            "that folder; to certify a run, go to its folder and name none."
+        )
+    try:
+        content = files.read_json(path)
+    except DataError as error:
+        raise DataError(str(error).replace("Make it again: gdc run.", _AGAIN)) from None
     settings = content.get("settings")
     num_members = settings.get("num_members") if isinstance(settings, dict) else None
     if not isinstance(settings, dict) or not isinstance(num_members, int):

@@ -218,6 +218,25 @@ def test_what_is_no_certificate_is_refused(tmp_path: Path, content: str | None) 
         verification.verify(path)
 
 
+def test_a_folder_without_results_is_told_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()
+    with pytest.raises(
+        ConfigError, match=r"got one without dvc\.yaml, dvc\.lock, reports/report\.j"
+    ):
+        certificate.certificate_of_run()
+    for folder, got in ((tmp_path, r"one without report\.json"), (tmp_path / "away", "none")):
+        with pytest.raises(
+            ConfigError, match=rf"{folder}: expected the folder of an audit.* {got}\."
+        ):
+            audit_certificate.certificate_of_audit(folder)
+    Path("report.json").write_text("{")
+    with pytest.raises(DataError, match=r"not valid JSON.* Audit again: gdc audit\.$"):
+        audit_certificate.certificate_of_audit(tmp_path)
+
+
 # ---- signatures
 
 
