@@ -31,6 +31,8 @@ LOOK_SECONDS: Final = 2.0
 _SQLITE: Final = "sqlite:///"
 # Where a server listens whose address names no port.
 _PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# Whether MLflow knows another kind it is asked itself, which takes seconds to import.
+_KNOWN: Final = {"", "file", "sqlite", *_PORTS}
 _REVISION: Final = re.compile(r"(?m)^(revision|down_revision) = [\"'](\w+)[\"']")
 _MOVE_AWAY: Final = (
     f"Move the file away (mv {DATABASE} {DATABASE}.old): the next run makes a new one."
@@ -54,10 +56,14 @@ def require_answer() -> None:
 
     Raises:
         TransientError: Nobody listens where the server is said to be.
-        ConfigError: The database is a file of another kind.
+        ConfigError: The database is a file of another kind, or MLflow knows no such address.
     """
     parts = split_address("MLFLOW_TRACKING_URI", tracking_uri())
-    port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    kind = parts.scheme.partition("+")[0]
+    if kind not in _KNOWN:
+        with answering():
+            open_client()
+    port = parts.port or _PORTS.get(kind)
     is_direct = parts.scheme not in getproxies() or proxy_bypass(parts.hostname or "")
     if parts.hostname and port and is_direct:
         try:
@@ -197,16 +203,25 @@ def open_client() -> "MlflowClient":
     """A client of the store, whose database is made where it is missing.
 
     Raises:
-        ConfigError: The database is a file of another kind, or its driver is not installed.
+        ConfigError: The database is a file of another kind, its driver is not installed, or MLflow
+            knows no such address.
     """
     _prepare_import()
     from mlflow import MlflowClient
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException as UnknownKind
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         _create_database(Path.cwd() / DATABASE)
     require_database()
     try:
         return MlflowClient(tracking_uri())
+    except UnknownKind as error:
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI: expected a folder or an address that MLflow knows "
+            f"({', '.join(filter(None, error.supported_uri_schemes))}), got "
+            f"{_without_password(tracking_uri())}. Mend it; without the variable, runs go to "
+            f"{DATABASE}."
+        ) from None
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"MLFLOW_TRACKING_URI: expected the driver of {urlsplit(tracking_uri()).scheme} "

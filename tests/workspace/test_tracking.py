@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 from mlflow import MlflowClient  # noqa: TID251  # a store that is nobody's yet
+from mlflow.tracking._tracking_service import utils  # noqa: TID251  # where plugins register
 
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.workspace import files, mlflow_store, paths, tracking
@@ -318,14 +320,27 @@ def test_a_server_that_does_not_answer_may_be_tried_again_and_its_password_is_no
     assert "secret" not in str(caught.value)
 
 
-def test_a_uri_that_mlflow_does_not_know_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("opened", [mlflow_store.require_answer, mlflow_store.experiment_id])
+# Nobody listens there, which is not what is wrong with it.
+@pytest.mark.parametrize("place", ["coop", "me:secret@127.0.0.1:1", ""])
+def test_a_uri_that_mlflow_does_not_know_is_refused_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[[], object], place: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"carrier-pigeon://{place}")
+    with pytest.raises(
+        ConfigError, match=r"^MLFLOW_TRACKING_URI: .*http.*carrier-pigeon"
+    ) as caught:
+        opened()
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kind_that_a_plugin_adds_to_mlflow_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = utils._tracking_store_registry._registry
+    monkeypatch.setitem(known, "carrier-pigeon", lambda **_: SimpleNamespace())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "carrier-pigeon://coop")
-    refusal = pytest.raises(ConfigError, match=r"carrier-pigeon.*Check MLFLOW_TRACKING_URI")
-    with refusal, tracking.parent_run("first", {}):
-        pass
+    mlflow_store.require_answer()
 
 
 def test_an_unreachable_server_is_noticed_before_a_run_begins(
