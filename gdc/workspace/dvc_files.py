@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -97,10 +97,23 @@ def _damaged() -> bytes | None:
     return content
 
 
-def is_stage_running() -> bool:
-    """Whether a DVC process, whoever started it, runs a stage here."""
-    content = _content(_folder() / "rwlock")
-    return content is not None and any(_is_dvc(number) for number in _claimants(content))
+@contextmanager
+def between_stages() -> Iterator[bool]:
+    """Keep DVC from starting or recording a stage meanwhile; False: one runs, and goes on."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(_locked(_folder() / "lock"))
+        except Timeout:
+            yield False
+        else:
+            yield not _is_stage_running()
+
+
+def own_folder() -> Path:
+    """DVC's folder, in the nearest folder above that has one."""
+    here = Path.cwd()
+    roots = (folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir())
+    return next(roots, here) / ".dvc"
 
 
 def _restore_copy() -> Path:
@@ -143,7 +156,7 @@ def _repair_path_locks() -> None:
     """
     path = _folder() / "rwlock"
     with suppress(Timeout, FileNotFoundError), _locked(path.with_name("rwlock.lock")):
-        if not is_stage_running():
+        if not _is_stage_running():
             path.unlink()
 
 
@@ -183,11 +196,15 @@ def _is_whole(content: bytes) -> bool:
     return True
 
 
+def _is_stage_running() -> bool:
+    """Whether a DVC process, whoever started it, runs a stage here."""
+    content = _content(_folder() / "rwlock")
+    return content is not None and any(_is_dvc(number) for number in _claimants(content))
+
+
 def _folder() -> Path:
-    """Return DVC's folder for temporary files, in the nearest folder above that has a .dvc."""
-    here = Path.cwd()
-    roots = (folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir())
-    return next(roots, here) / ".dvc" / "tmp"
+    """Return DVC's folder for temporary files."""
+    return own_folder() / "tmp"
 
 
 @contextmanager

@@ -2,11 +2,14 @@
 
 DVC deletes a whole folder before the stage that writes it runs again.
 """
+# DVC takes a moment to import, and `gdc --help` must answer at once:
+# ruff: noqa: PLC0415
 
-import configparser
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from hashlib import md5
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -29,10 +32,13 @@ def set_aside() -> str | None:
 
     Returns:
         A sentence about it; None: nothing was moved, as where a stage is writing now.
+
+    Raises:
+        DataError: There is no place to move a file to.
     """
-    if dvc_files.is_stage_running():
-        return None
-    moved = [(path, _move(path)) for path in _foreign_files()]
+    with dvc_files.between_stages() as no_stage_runs:
+        found = _foreign_files() if no_stage_runs else []
+        moved = _move(found) if found else []
     if not moved:
         return None
     shown = ", ".join(f"{path} (now {place})" for path, place in moved[:_SHOWN])
@@ -44,48 +50,67 @@ def set_aside() -> str | None:
 
 
 def _foreign_files() -> list[Path]:
-    cache = _cache()
+    folders = [*_locked_folders()]
+    cache = _cache() if folders else None
+    if cache is None:
+        return []
     found = []
-    for folder, digest in _locked_folders():
-        listing = cache / "files" / "md5" / digest[:2] / digest[2:]
-        # Of a folder whose list is on another machine nothing is known.
-        if folder.is_dir() and listing.exists():
-            known = {entry["relpath"] for entry in json.loads(listing.read_bytes())}
-            there = {path.relative_to(folder).as_posix(): path for path in _visible(folder)}
-            if known <= there.keys():
-                found += [there[name] for name in there.keys() - known]
+    for folder, digest in folders:
+        known = _listed(cache / "files" / "md5" / digest[:2] / digest[2:])
+        there = {path.relative_to(folder).as_posix(): path for path in _visible(folder)}
+        if known is not None and known <= there.keys():
+            found += [there[name] for name in there.keys() - known]
     return sorted(found)
 
 
 def _locked_folders() -> Iterator[tuple[Path, str]]:
-    """The folders that stages have written, with the hash of the list of their files."""
+    """The folders here that stages have written, with the hash of the list of their files."""
     lock: JsonObject = files.parse_yaml(files.read_text(LOCK), LOCK) if LOCK.exists() else {}
     for stage in (lock.get("stages") or {}).values():
         for out in stage.get("outs") or ():
-            if (digest := out.get("md5") or "").endswith(_FOLDER):
-                yield Path(out["path"]), digest
+            folder, digest = Path(out["path"]), out.get("md5") or ""
+            is_here = not folder.is_absolute() and ".." not in folder.parts
+            # Of a link to a folder DVC deletes the link alone.
+            if digest.endswith(_FOLDER) and is_here and folder.is_dir() and not folder.is_symlink():
+                yield folder, digest
+
+
+def _listed(listing: Path) -> set[str] | None:
+    """The files of a folder; None: the list is on another machine, or damaged."""
+    content = listing.read_bytes() if listing.exists() else b""
+    # Its hash is its name, as DVC chose; it guards against damage, not against an attacker.
+    digest = md5(content, usedforsecurity=False).hexdigest()
+    if f"{digest}{_FOLDER}" != f"{listing.parent.name}{listing.name}":
+        return None
+    return {entry["relpath"] for entry in json.loads(content)}
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+    """Files and links, in all folders below."""
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        yield from (Path(parent, name) for name in [*names, *links] if not name.startswith("."))
 
 
-def _cache() -> Path:
-    """DVC's cache of this workspace."""
-    config = configparser.ConfigParser(interpolation=None, strict=False)
-    config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
-    return Path(".dvc", config.get("cache", "dir", fallback="cache"))
+def _cache() -> Path | None:
+    """DVC's cache of this workspace; None: DVC's settings do not say, and DVC says so itself."""
+    from dvc.config import Config
+    from dvc.exceptions import DvcException
+
+    own = dvc_files.own_folder()
+    try:
+        return Path(Config(str(own))["cache"].get("dir") or own / "cache")
+    except DvcException:
+        return None
 
 
-def _move(path: Path) -> Path:
-    names = (ASIDE / path.with_name(f"{path.name}{end}") for end in _endings())
-    place = next(name for name in names if not os.path.lexists(name))
-    make_folder(place.parent)
-    path.rename(place)
-    return place
-
-
-def _endings() -> Iterator[str]:
-    yield ""
-    yield from (f".{number}" for number in count(1))
+def _move(found: list[Path]) -> list[tuple[Path, Path]]:
+    """Move files into a new folder, in which nothing is in the way of their paths."""
+    folders = (ASIDE / str(number) for number in count(1))
+    folder = next(path for path in folders if not os.path.lexists(path))
+    moved = [(path, folder / path) for path in found]
+    for path, place in moved:
+        make_folder(place.parent)
+        # It may lie on another disk.
+        shutil.move(path, place)
+    return moved

@@ -1,35 +1,36 @@
 """Files of the user's in folders that the pipeline wrote: kept, whatever a run deletes."""
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from hashlib import md5
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from gdc.errors import ConfigError
 from gdc.workspace import dvc_files, files, foreign_files, project
 from tests.builders import REPOSITORY, preset_text
 
-DIGEST = "ab12.dir"
 WRITTEN = ["train.parquet", "shard_0/a.parquet"]
+LISTING = json.dumps([{"md5": "x", "relpath": name} for name in WRITTEN])
+DIGEST = md5(LISTING.encode(), usedforsecurity=False).hexdigest()
+LIST = f"files/md5/{DIGEST[:2]}/{DIGEST[2:]}.dir"
 
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage has written the folder ``data/curated``."""
     monkeypatch.chdir(tmp_path)
-    listed("cache", WRITTEN)
-    out = {"path": "data/curated", "md5": DIGEST}
+    write(f".dvc/cache/{LIST}", LISTING)
+    Path(".dvc/tmp").mkdir()
+    out = {"path": "data/curated", "md5": f"{DIGEST}.dir"}
     lock = {"stages": {"curate": {"outs": [out, {"path": "data/choice.json", "md5": "cd"}]}}}
     files.write_text(Path("dvc.lock"), json.dumps(lock))
     for name in WRITTEN:
         write(f"data/curated/{name}")
-
-
-def listed(cache: str, names: Sequence[str]) -> None:
-    entries = [{"md5": "x", "relpath": name} for name in names]
-    write(f".dvc/{cache}/files/md5/ab/12.dir", json.dumps(entries))
 
 
 def write(path: str, text: str = "mine") -> None:
@@ -42,29 +43,63 @@ def curated() -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
 
 
+def aside() -> list[Path]:
+    return [path for path in Path("work/set-aside").rglob("*") if path.is_file()]
+
+
 def test_a_file_that_the_list_lacks_is_moved_and_told_of() -> None:
     write("data/curated/notes.txt")
     Path("data/curated/shard_0/link.txt").symlink_to("nowhere")
     told = foreign_files.set_aside()
     assert told is not None
     assert told.startswith(
-        "data/curated/notes.txt (now work/set-aside/data/curated/notes.txt), "
-        "data/curated/shard_0/link.txt (now work/set-aside/data/curated/shard_0/link.txt): "
+        "data/curated/notes.txt (now work/set-aside/1/data/curated/notes.txt), "
+        "data/curated/shard_0/link.txt (now work/set-aside/1/data/curated/shard_0/link.txt): "
     )
-    assert Path("work/set-aside/data/curated/notes.txt").read_text() == "mine"
-    assert Path("work/set-aside/data/curated/shard_0/link.txt").is_symlink()
+    assert Path("work/set-aside/1/data/curated/notes.txt").read_text() == "mine"
+    assert Path("work/set-aside/1/data/curated/shard_0/link.txt").is_symlink()
     assert curated() == sorted(WRITTEN)
     assert foreign_files.set_aside() is None
 
 
-def test_what_was_set_aside_before_stays() -> None:
-    for text in ("first", "second", "third"):
-        write("data/curated/notes.txt", text)
+def test_what_was_set_aside_before_stays_and_is_in_no_way() -> None:
+    for name in ("notes", "notes", "notes/today", "notes"):
+        write(f"data/curated/{name}", name)
         foreign_files.set_aside()
-    kept = sorted(Path("work/set-aside/data/curated").iterdir())
-    assert [(path.name, path.read_text()) for path in kept] == [
-        ("notes.txt", "first"), ("notes.txt.1", "second"), ("notes.txt.2", "third"),
-    ]  # fmt: skip
+        shutil.rmtree("data/curated/notes", ignore_errors=True)
+    kept = {str(path.relative_to("work/set-aside")): path.read_text() for path in aside()}
+    assert kept == {
+        "1/data/curated/notes": "notes", "2/data/curated/notes": "notes",
+        "3/data/curated/notes/today": "notes/today", "4/data/curated/notes": "notes",
+    }  # fmt: skip
+
+
+def test_a_link_to_a_folder_is_moved_and_what_it_leads_to_stays() -> None:
+    write("elsewhere/notes.txt")
+    Path("data/curated/link").symlink_to(Path("elsewhere").resolve())
+    assert foreign_files.set_aside() is not None
+    assert not os.path.lexists("data/curated/link")
+    assert Path("work/set-aside/1/data/curated/link/notes.txt").read_text() == "mine"
+    assert Path("elsewhere/notes.txt").exists()
+
+
+def test_what_a_linked_folder_leads_to_stays_as_dvc_deletes_the_link_alone() -> None:
+    write("data/curated/notes.txt")
+    Path("data/curated").rename("elsewhere")
+    Path("data/curated").symlink_to(Path("elsewhere").resolve())
+    assert foreign_files.set_aside() is None
+    assert Path("elsewhere/notes.txt").exists()
+
+
+def test_a_file_is_moved_to_another_disk_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "rename", other_disk)
+    write("data/curated/notes.txt")
+    assert foreign_files.set_aside() is not None
+    assert [path.read_text() for path in aside()] == ["mine"]
+    assert curated() == sorted(WRITTEN)
 
 
 def test_of_many_files_three_are_named() -> None:
@@ -97,14 +132,51 @@ def test_beside_a_stage_that_runs_nothing_is_moved(monkeypatch: pytest.MonkeyPat
     assert foreign_files.set_aside() is not None
 
 
+def test_while_dvc_records_a_stage_nothing_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then its files are whole, and dvc.lock does not list them yet."""
+    monkeypatch.setattr(dvc_files, "WAIT_SECONDS", 0.0)
+    write("data/curated/new.parquet")
+    with FileLock(".dvc/tmp/lock"):
+        assert foreign_files.set_aside() is None
+    assert foreign_files.set_aside() is not None
+
+
 def test_without_the_list_nothing_is_moved() -> None:
     shutil.rmtree(".dvc/cache")
     write("data/curated/notes.txt")
     assert foreign_files.set_aside() is None
-    listed("elsewhere", WRITTEN)
-    write(".dvc/config", "[core]\n    remote = s3\n['remote \"s3\"']\n    url = s3://a%20b\n")
-    write(".dvc/config.local", "[cache]\n    dir = elsewhere\n")
+
+
+@pytest.mark.parametrize("content", ["", LISTING[:-4], "[]"])
+def test_by_a_damaged_list_nothing_is_moved(content: str) -> None:
+    write(f".dvc/cache/{LIST}", content)
+    write("data/curated/notes.txt")
+    assert foreign_files.set_aside() is None
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "cache"),
+    [
+        (".dvc/config.local", "[cache]\n    dir = ../other\n", "other"),
+        (".dvc/config", '[core]\n    remote = s3\n[cache]\n    dir = "a, b"\n', ".dvc/a, b"),
+        ("home/config", "[cache]\n    dir = {here}/other\n", "other"),
+    ],
+)
+def test_the_list_is_in_the_cache_that_dvc_uses(
+    config: str, text: str, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "home"))
+    write(config, text.format(here=tmp_path))
+    Path(cache).parent.mkdir(parents=True, exist_ok=True)
+    Path(".dvc/cache").rename(cache)
+    write("data/curated/notes.txt")
     assert foreign_files.set_aside() is not None
+
+
+def test_by_settings_that_dvc_cannot_read_nothing_is_moved() -> None:
+    write(".dvc/config", "[cache")
+    write("data/curated/notes.txt")
+    assert foreign_files.set_aside() is None
 
 
 def test_before_the_first_stage_they_are_refused_and_never_what_a_first_stage_left() -> None:
