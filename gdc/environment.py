@@ -5,12 +5,14 @@ import os
 import re
 import resource
 import shlex
+import socket
 import sys
 from collections.abc import Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from gdc.errors import ConfigError
 
@@ -34,6 +36,7 @@ SHARDED_INFLUENCE: Final = (
     "and take the scores that need it out of score.enabled."
 )
 _ADDRESSES: Final = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
+_HUB_SECONDS: Final = 5.0
 _TOO_LITTLE_ADDRESS_SPACE: Final = 3 * 2**30
 _PARALLEL: Final = ("ddp", "fsdp")
 _DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
@@ -166,6 +169,36 @@ def split_address(name: str, address: str) -> SplitResult:
             "In a password / is written %2F, # %23 and @ %40."
         ) from None
     return parts
+
+
+def knock(address: SplitResult, port: int, seconds: float) -> None:
+    """Connect to a server, unless a proxy stands between, which may reach it where we do not.
+
+    Raises:
+        OSError: Nobody listens there; ``TimeoutError``: there was no answer.
+    """
+    host = address.hostname or ""
+    if address.scheme not in getproxies() or proxy_bypass(host):
+        socket.create_connection((host, port), seconds).close()
+
+
+def is_only_in_cache(name: str) -> bool:
+    """Whether a model, if no local folder, can only be in the Hub's local cache: we are cut off.
+
+    The Hub's client tries for a minute before it says so. A Hub that is slow is not away.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415 - slow to import, only here needed
+
+    if Path(name).is_dir() or constants.HF_HUB_OFFLINE or "all" in getproxies():
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        knock(address, address.port or (80 if address.scheme == "http" else 443), _HUB_SECONDS)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def child_environment() -> dict[str, str]:

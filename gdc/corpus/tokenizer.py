@@ -18,6 +18,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from gdc.environment import is_only_in_cache
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.filesystem.json_values import JsonObject
 from gdc.filesystem.model_folders import require_sound
@@ -183,7 +184,12 @@ def load_pretrained_tokenizer(name: str, revision: str | None) -> TextTokenizer:
     where = f"ingest.tokenizer.name: {name!r}"
     require_sound(Path(name), where)
     try:
-        pretrained = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        pretrained = AutoTokenizer.from_pretrained(
+            name,
+            revision=revision,
+            trust_remote_code=False,
+            local_files_only=is_only_in_cache(name),
+        )
     except OSError as error:
         # Offline, transformers words a name that is not in the cache as a failure to connect.
         if "connect" in str(error).replace(name, "") and not is_offline_mode():

@@ -30,6 +30,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.pytorch_utils import Conv1D
 
 from gdc.config import Gpt2Model, Lora, PretrainedModel
+from gdc.environment import is_only_in_cache
 from gdc.errors import ConfigError, SchemaError, TransientError
 from gdc.filesystem.model_folders import require_few_layers, require_sound
 
@@ -149,7 +150,8 @@ def pretrained(
     require_sound(Path(config.name), where)
     require_few_layers(Path(config.name), where)
     try:
-        model = _loaded(config.name, config.revision, local_files_only=False)
+        is_local = is_only_in_cache(config.name)
+        model = _loaded(config.name, config.revision, local_files_only=is_local)
         settings = model.config.get_text_config()
         num_ids = settings.vocab_size
     except OSError as error:

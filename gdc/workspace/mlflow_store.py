@@ -5,7 +5,6 @@ MLflow is imported when the store is opened, and its failures get words of ours.
 
 import os
 import re
-import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,11 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from filelock import FileLock
 
-from gdc.environment import QUIET, split_address
+from gdc.environment import QUIET, knock, split_address
 from gdc.errors import ConfigError, GdcError, TransientError
 from gdc.filesystem.durable import new_file
 
@@ -64,10 +62,9 @@ def require_answer() -> None:
         with answering():
             open_client()
     port = parts.port or _PORTS.get(kind)
-    is_direct = parts.scheme not in getproxies() or proxy_bypass(parts.hostname or "")
-    if parts.hostname and port and is_direct:
+    if parts.hostname and port:
         try:
-            socket.create_connection((parts.hostname, port), LOOK_SECONDS).close()
+            knock(parts, port, LOOK_SECONDS)
         except OSError as error:
             raise TransientError(
                 f"MLFLOW_TRACKING_URI: expected a server at {_without_password(tracking_uri())}, "

@@ -338,8 +338,8 @@ def test_a_uri_that_mlflow_does_not_know_is_refused_by_its_kind(
 
 def test_a_kind_that_a_plugin_adds_to_mlflow_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     known = utils._tracking_store_registry._registry
-    monkeypatch.setitem(known, "carrier-pigeon", lambda **_: SimpleNamespace())
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "carrier-pigeon://coop")
+    monkeypatch.setitem(known, "pneumatic", lambda **_: SimpleNamespace())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "pneumatic://tube")
     mlflow_store.require_answer()
 
 

@@ -22,10 +22,10 @@ def content(name: str, revision: str | None) -> JsonObject:
 
 def _commit(name: str, revision: str | None) -> str:
     import huggingface_hub  # noqa: PLC0415 - slow to import, only here needed
-    from huggingface_hub import errors  # noqa: PLC0415
+    from huggingface_hub import errors, utils  # noqa: PLC0415
 
     where = f"ingest.tokenizer.name: {name!r}, revision {revision!r}"
-    huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]  # documented so
+    utils.disable_progress_bars()  # type: ignore[attr-defined]  # documented so
     try:
         # It asks as transformers does, the Hub and then the cache, and ends in the commit.
         folder = huggingface_hub.snapshot_download(

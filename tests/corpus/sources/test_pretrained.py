@@ -1,6 +1,8 @@
 """Pretrained tokenizers: what identifies them, offline and on the Hub."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -85,6 +87,20 @@ def test_offline_a_name_that_is_nowhere_is_a_mistake(name: str, cache: Path) -> 
     del cache
     with pytest.raises(ConfigError, match=f"ingest.tokenizer.name: '{name}'.*: expected a local"):
         fingerprint_pretrained(pretrained(name))
+
+
+@pytest.mark.slow
+def test_a_program_that_looks_for_a_name_first_needs_nothing_else_of_the_hub() -> None:
+    program = (
+        "from gdc.corpus.sources import pretrained\n"
+        "from gdc.errors import ConfigError\n"
+        "try: pretrained.content('no-such-user/no-such-model', None)\n"
+        "except ConfigError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "expected a local folder, or a Hub name of the local cache" in done.stdout
 
 
 @pytest.mark.parametrize(
