@@ -19,10 +19,10 @@ from unittest import mock
 
 import numpy as np
 import polars as pl
+import result_pages
 import score_corpora
 from corpora_page import of_mean, reported
 from numpy.typing import NDArray
-from result_pages import put
 from score_corpora import CHOSEN_ON, CONFIG, MODELS, NUM_REFERENCES, NUM_RUNS, SEED
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import RidgeCV
@@ -99,7 +99,9 @@ def main() -> None:
     written = table([*rows[0]], [[*row.values()] for row in rows])
     sys.stdout.write(written)
     if options.write:
-        put("benchmarks/told_truth.py", written)
+        made = [made for name in names for made in result_pages.noted(score_corpora.FOLDER / name)]
+        code = dict.fromkeys([*made, result_pages.version() or result_pages.UNKNOWN])
+        result_pages.put("benchmarks/told_truth.py", written, [*code])
 
 
 def shares(found: Mapping[str, Values], truth: GroundTruth, board: Leaderboard) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +94,16 @@ def test_the_table_has_a_row_for_each_world(
     columns = ["told truth (samples)", "and of other corpora", "told truth (tokens)", "both"]
     assert heading == f"| world | {' | '.join(columns)} | `distilled_gap` |"
     assert [row.split(" | ")[0] for row in rows] == ["| docs-gpt2*", "| man-gpt2"]
+
+
+def test_the_page_names_the_code_that_trained_the_worlds_too(
+    benchmark: Benchmark, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = benchmark.score_corpora.FOLDER / NAMES[1] / "code.txt"
+    notes.write_text("before\n", encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["told_truth.py", "--write", NAMES[1]])
+    benchmark.told_truth.main()
+    assert "\nCode: `before`, `today`.\n" in page.read_text(encoding="utf-8")
 
 
 def test_samples_of_one_content_are_in_one_fold(benchmark: Benchmark) -> None:
