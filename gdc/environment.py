@@ -84,7 +84,10 @@ def parallel() -> str:
     """
     kind = os.environ.get("GDC_PARALLEL", _PARALLEL[0])
     if kind not in _PARALLEL:
-        raise ConfigError(f"GDC_PARALLEL: expected one of {', '.join(_PARALLEL)}, got {kind!r}.")
+        raise ConfigError(
+            f"GDC_PARALLEL: expected one of {', '.join(_PARALLEL)}, got {kind!r}. Name one of "
+            f"these, or unset it for {_PARALLEL[0]}."
+        )
     return kind
 
 

@@ -25,7 +25,7 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value", "message"),
     [
         ("GDC_LAUNCHER", "torchrun 'x", r"expected a program such as .*got \"torchrun 'x\" \(No c"),
-        ("GDC_PARALLEL", "dpd", "expected one of ddp, fsdp, got 'dpd'"),
+        ("GDC_PARALLEL", "", "expected one of ddp, fsdp, got ''. Name one of these, or unset it f"),
         ("GDC_DEVICE", "gpu", "expected one of cpu, cuda, .*got 'gpu'"),
         ("GDC_CHECKPOINT_SECONDS", "1m", "expected seconds, at least 0, got '1m'"),
         ("MLFLOW_TRACKING_URI", "http://a:b", "expected an address such as"),
