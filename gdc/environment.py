@@ -29,6 +29,8 @@ QUIET: Final[Mapping[str, str]] = {
 }
 # The MLflow run that those of stages belong to.
 PARENT_VARIABLE: Final = "GDC_PARENT_RUN_ID"
+# Where a stage that fails leaves its exit code, which DVC does not hand on.
+EXIT_CODE_VARIABLE: Final = "GDC_EXIT_CODE_FILE"
 # Keeps Python from importing from the current folder.
 SAFE_PATH: Final = "PYTHONSAFEPATH"
 SHARDED_INFLUENCE: Final = (

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gdc.environment import launcher, never_fail_to_print
+from gdc.environment import EXIT_CODE_VARIABLE, launcher, never_fail_to_print
 from gdc.errors import ConfigError, GdcError
 from gdc.filesystem.system_errors import wording_system_errors
 from gdc.workspace import files, paths, tables
@@ -39,6 +39,8 @@ def run(main: Callable[[], None], *, is_training: bool = False) -> None:
             main()
     except GdcError as error:
         sys.stderr.write(f"error: {error}\n")
+        if file := os.environ.get(EXIT_CODE_VARIABLE):
+            Path(file).write_text(str(error.exit_code), encoding="utf-8")
         raise SystemExit(error.exit_code) from None
     finally:
         for number in _STOPS:
