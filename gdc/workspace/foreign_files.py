@@ -54,12 +54,15 @@ def _foreign_files() -> list[Path]:
     cache = _cache() if folders else None
     if cache is None:
         return []
-    found = []
-    for folder, digest in folders:
-        known = _listed(cache / "files" / "md5" / digest[:2] / digest[2:])
-        there = {path.relative_to(folder).as_posix(): path for path in _visible(folder)}
-        if known is not None and known <= there.keys():
-            found += [there[name] for name in there.keys() - known]
+    lists = [(folder, _listed(cache, digest)) for folder, digest in folders]
+    # Of a stage that was renamed dvc.lock keeps what it wrote under its former name.
+    known = {folder / name for folder, names in lists for name in names or ()}
+    unknown = {folder for folder, names in lists if names is None}
+    found = set[Path]()
+    for folder, names in lists:
+        there = {*_visible(folder)}
+        if folder not in unknown and there.issuperset(folder / name for name in names or ()):
+            found |= there - known
     return sorted(found)
 
 
@@ -75,14 +78,14 @@ def _locked_folders() -> Iterator[tuple[Path, str]]:
                 yield folder, digest
 
 
-def _listed(listing: Path) -> set[str] | None:
+def _listed(cache: Path, digest: str) -> list[str] | None:
     """The files of a folder; None: the list is on another machine, or damaged."""
+    listing = cache / "files" / "md5" / digest[:2] / digest[2:]
     content = listing.read_bytes() if listing.exists() else b""
-    # Its hash is its name, as DVC chose; it guards against damage, not against an attacker.
-    digest = md5(content, usedforsecurity=False).hexdigest()
-    if f"{digest}{_FOLDER}" != f"{listing.parent.name}{listing.name}":
+    # DVC's choice; it guards against damage, not against an attacker.
+    if md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(_FOLDER):
         return None
-    return {entry["relpath"] for entry in json.loads(content)}
+    return [entry["relpath"] for entry in json.loads(content)]
 
 
 def _visible(folder: Path) -> Iterator[Path]:

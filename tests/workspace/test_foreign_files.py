@@ -15,9 +15,16 @@ from gdc.workspace import dvc_files, files, foreign_files, project
 from tests.builders import REPOSITORY, preset_text
 
 WRITTEN = ["train.parquet", "shard_0/a.parquet"]
-LISTING = json.dumps([{"md5": "x", "relpath": name} for name in WRITTEN])
-DIGEST = md5(LISTING.encode(), usedforsecurity=False).hexdigest()
-LIST = f"files/md5/{DIGEST[:2]}/{DIGEST[2:]}.dir"
+
+
+def listing(names: list[str]) -> tuple[str, str, str]:
+    """DVC's list of the files of a folder, its hash, and its place in the cache."""
+    content = json.dumps([{"md5": "x", "relpath": name} for name in names])
+    digest = md5(content.encode(), usedforsecurity=False).hexdigest()
+    return content, f"{digest}.dir", f"files/md5/{digest[:2]}/{digest[2:]}.dir"
+
+
+LISTING, DIGEST, LIST = listing(WRITTEN)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +33,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(f".dvc/cache/{LIST}", LISTING)
     Path(".dvc/tmp").mkdir()
-    out = {"path": "data/curated", "md5": f"{DIGEST}.dir"}
+    out = {"path": "data/curated", "md5": DIGEST}
     lock = {"stages": {"curate": {"outs": [out, {"path": "data/choice.json", "md5": "cd"}]}}}
     files.write_text(Path("dvc.lock"), json.dumps(lock))
     for name in WRITTEN:
@@ -121,6 +128,24 @@ def test_of_a_stage_that_was_stopped_nothing_is_moved() -> None:
     Path("data/curated/train.parquet").unlink()
     write("data/curated/other.parquet")
     assert foreign_files.set_aside() is None
+
+
+@pytest.mark.parametrize("has_list", [True, False])
+def test_what_a_stage_of_a_former_name_did_not_write_is_no_file_of_the_users(
+    has_list: bool,
+) -> None:
+    """DVC keeps its record; that of the stage of today may be known, or not be here."""
+    content, digest, place = listing([*WRITTEN, "new.parquet"])
+    if has_list:
+        write(f".dvc/cache/{place}", content)
+    lock = json.loads(Path("dvc.lock").read_text())
+    lock["stages"]["renamed"] = {"outs": [{"path": "data/curated", "md5": digest}]}
+    write("dvc.lock", json.dumps(lock))
+    write("data/curated/new.parquet")
+    assert foreign_files.set_aside() is None
+    write("data/curated/notes.txt")
+    assert (foreign_files.set_aside() is not None) == has_list
+    assert Path("data/curated/new.parquet").exists()
 
 
 def test_beside_a_stage_that_runs_nothing_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
