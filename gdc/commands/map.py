@@ -110,10 +110,7 @@ def require_axis(axis: str, known: Sequence[str], option: str = "--axis") -> Non
         ConfigError: It is.
     """
     if axis != AUTO and axis not in known:
-        raise ConfigError(
-            f"{option} {axis}: expected {AUTO} or one of {', '.join(known)}, got another name. "
-            "Choose one of them."
-        )
+        raise _unknown(f"{option} {axis}", f"{AUTO} or one of {', '.join(known)}", axis)
 
 
 def require_scores(names: Sequence[str], known: Sequence[str]) -> None:
@@ -126,10 +123,16 @@ def require_scores(names: Sequence[str], known: Sequence[str]) -> None:
         raise ConfigError(f"--score: expected every name once, got {', '.join(names)}.")
     for name in names:
         if name not in known:
-            raise ConfigError(
-                f"--score {name}: expected one of {', '.join(known)}, got another name. "
-                "Choose one of them."
-            )
+            raise _unknown(f"--score {name}", f"one of {', '.join(known)}", name)
+
+
+def _unknown(place: str, expected: str, name: str) -> ConfigError:
+    if name in scores.REGISTRY:
+        return ConfigError(
+            f"{place}: expected {expected}, got a score that reads more than the losses. Choose "
+            "one of them, or give the texts: --corpus."
+        )
+    return ConfigError(f"{place}: expected {expected}, got another name. Choose one of them.")
 
 
 def choose_mode(trace: Trace | TraceScan, asked: str | None, usual: str) -> str:

@@ -95,6 +95,17 @@ def test_what_cannot_be_mapped_is_told_of_the_folder_that_was_named(
     assert not Path("reports/map/scores.parquet").exists()
 
 
+@pytest.mark.parametrize("options", [["--score", "zlib"], ["--axis", "zlib"]])
+def test_a_score_of_texts_is_no_unknown_name_where_there_are_none(options: list[str]) -> None:
+    done = CliRunner().invoke(app, ["map", "theirs", *options])
+    message = str(done.exception)
+    assert message.startswith(f"{' '.join(options)}: expected ")
+    assert message.endswith(
+        "got a score that reads more than the losses. Choose one of them, or give the texts: "
+        "--corpus."
+    )
+
+
 @pytest.mark.parametrize("out", ["map[1]", "my map", "$HOME", "it's"])
 def test_the_command_to_type_next_names_the_same_folder_in_a_shell(out: str) -> None:
     done = CliRunner().invoke(app, ["map", "theirs", "--corpus", "my.jsonl", "--out", out])
