@@ -107,6 +107,8 @@ def make_pipeline(folder: Path) -> None:
         table = folder / f"data/{name}.parquet"
         table.parent.mkdir(parents=True, exist_ok=True)
         pl.DataFrame({"sample_id": ["a"]}).write_parquet(table)
+    # Else these would be taken for files of the user's, in the way of a first run.
+    (folder / "work").mkdir()
     (folder / ".gitignore").write_text("/data\n/lineage\n/metrics\n/reports\n/work\n/ml*\n")
     git(folder, "init", "--initial-branch=main")
     init_dvc(folder)
