@@ -31,9 +31,14 @@ def only_run_here() -> Iterator[None]:
     What a run that was killed has left there is put right first.
     """
     with run_lock.hold_folder():
-        for told in filter(None, (dvc_files.repair(), foreign_files.set_aside())):
-            sys.stderr.write(f"{told}\n")
+        put_right()
         yield
+
+
+def put_right() -> None:
+    """Mend a damaged dvc.lock and set the user's files aside, and say so."""
+    for told in filter(None, (dvc_files.repair(), foreign_files.set_aside())):
+        sys.stderr.write(f"{told}\n")
 
 
 def show_no_tracebacks() -> None:

@@ -1,14 +1,13 @@
 """A stage's name -> one run of it by DVC, in this terminal."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Final
 
-from flows.program import as_run
+from flows.program import as_run, put_right
 from gdc.environment import EXIT_CODE_VARIABLE
 from gdc.errors import STAGE_FAILED, ConfigError
-from gdc.workspace import dvc, dvc_files, foreign_files, project
+from gdc.workspace import dvc, dvc_files, project
 from tasks import guard
 
 _OF_DVC: Final = 255
@@ -31,8 +30,7 @@ def run(target: str) -> int:
     if stage in project.edited_stages():
         # It brings the digests of the code up to date.
         targets.insert(0, "manifest")
-    for told in filter(None, (dvc_files.repair(), foreign_files.set_aside())):
-        sys.stderr.write(f"{told}\n")
+    put_right()
     file = Path(f"work/exit-code-{os.getpid()}").absolute()
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)

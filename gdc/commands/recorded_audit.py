@@ -77,10 +77,7 @@ def request_of(folder: Path) -> tuple[audit.Request, int]:
             f"{folder}: expected the folder of an audit, the --out of gdc audit, got {got}. Name "
             "that folder; to certify a run, go to its folder and name none."
         )
-    try:
-        content = files.read_json(path)
-    except DataError as error:
-        raise DataError(str(error).replace("Make it again: gdc run.", _AGAIN)) from None
+    content = files.read_json(path, _AGAIN)
     settings = content.get("settings")
     num_members = settings.get("num_members") if isinstance(settings, dict) else None
     if not isinstance(settings, dict) or not isinstance(num_members, int):

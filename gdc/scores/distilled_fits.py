@@ -150,10 +150,10 @@ def fit_smooth(fitted: Values, target: Values) -> Callable[[Values], Values]:
 
     def predict(inputs: Values) -> Values:
         found = np.full(len(inputs), mean)
-        for start in range(0, len(inputs), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            standardised = np.nan_to_num(scaler.transform(inputs[block]))
-            with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"):
+            for start in range(0, len(inputs), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                standardised = np.nan_to_num(scaler.transform(inputs[block]))
                 found[block] += model.predict(likeness(standardised))
         return found
 

@@ -70,8 +70,8 @@ def parse_yaml(text: str, path: Path) -> JsonObject:
     return value
 
 
-def read_json(path: Path) -> JsonObject:
-    """Read a JSON object that a stage wrote.
+def read_json(path: Path, again: str = "Make it again: gdc run.") -> JsonObject:
+    """Read a JSON object that a stage, or what ``again`` says, wrote.
 
     Raises:
         SchemaError: There is no such file.
@@ -85,11 +85,9 @@ def read_json(path: Path) -> JsonObject:
     try:
         value = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}. Make it again: gdc run.") from None
+        raise DataError(f"{path}: not valid JSON: {error}. {again}") from None
     if not isinstance(value, dict):
-        raise DataError(
-            f"{path}: expected an object, got {type(value).__name__}. Make it again: gdc run."
-        )
+        raise DataError(f"{path}: expected an object, got {type(value).__name__}. {again}")
     return value
 
 

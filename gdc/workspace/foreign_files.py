@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from gdc.filesystem.durable import make_folder
-from gdc.filesystem.json_values import JsonObject
-from gdc.workspace import dvc_files, files
-from gdc.workspace.outputs import LOCK
+from gdc.workspace import dvc_files
+from gdc.workspace.outputs import LOCK, locked_outs
 
 ASIDE: Final = Path("work/set-aside")
 _SHOWN: Final = 3
@@ -68,14 +67,12 @@ def _foreign_files() -> list[Path]:
 
 def _locked_folders() -> Iterator[tuple[Path, str]]:
     """The folders here that stages have written, with the hash of the list of their files."""
-    lock: JsonObject = files.parse_yaml(files.read_text(LOCK), LOCK) if LOCK.exists() else {}
-    for stage in (lock.get("stages") or {}).values():
-        for out in stage.get("outs") or ():
-            folder, digest = Path(out["path"]), out.get("md5") or ""
-            is_here = not folder.is_absolute() and ".." not in folder.parts
-            # Of a link to a folder DVC deletes the link alone.
-            if digest.endswith(_FOLDER) and is_here and folder.is_dir() and not folder.is_symlink():
-                yield folder, digest
+    for out in locked_outs():
+        folder, digest = Path(out["path"]), out.get("md5") or ""
+        is_here = not folder.is_absolute() and ".." not in folder.parts
+        # Of a link to a folder DVC deletes the link alone.
+        if digest.endswith(_FOLDER) and is_here and folder.is_dir() and not folder.is_symlink():
+            yield folder, digest
 
 
 def _listed(cache: Path, digest: str) -> list[str] | None:

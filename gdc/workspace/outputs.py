@@ -208,12 +208,20 @@ def _require_makeable(out: Path) -> None:
 
 def foreign_files(graph: JsonObject) -> Iterator[Path]:
     """Yield files at the outputs of a graph that dvc.lock does not list, hidden files apart."""
-    known = set(_locked_outs())
+    known = {Path(out["path"]) for out in locked_outs()}
     for out in graph_outputs(graph):
         for path in [out, *sorted(out.rglob("*"))] if out.is_dir() else [out]:
             is_foreign = path.is_symlink() or path.is_file()
             if is_foreign and not path.name.startswith(".") and not known & {path, *path.parents}:
                 yield path
+
+
+def locked_outs() -> Iterator[JsonObject]:
+    """What dvc.lock lists of each output, ``path`` and ``md5`` among it; nothing without one."""
+    if LOCK.exists():
+        stages = files.parse_yaml(files.read_text(LOCK), LOCK).get("stages") or {}
+        for stage in stages.values():
+            yield from stage.get("outs") or ()
 
 
 def _require_outside(path: Path, where: str) -> None:
@@ -247,13 +255,6 @@ def _named_outs(graph: JsonObject) -> Iterator[str]:
                 # An output with options is a mapping with one key.
                 name = out if isinstance(out, str) else next(iter(out))
                 yield str(Path(definition.get("wdir", ""), name))
-
-
-def _locked_outs() -> Iterator[Path]:
-    if LOCK.exists():
-        stages = files.parse_yaml(files.read_text(LOCK), LOCK).get("stages") or {}
-        for stage in stages.values():
-            yield from (Path(out["path"]) for out in stage.get("outs") or ())
 
 
 def _known_part(path: Path) -> Path:
