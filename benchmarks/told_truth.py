@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, product, repeat
+from itertools import combinations_with_replacement, product
 from typing import Any, Final
 from unittest import mock
 
@@ -36,7 +36,7 @@ from gdc.leaderboard.ground_truth import counterfactual_memorization
 from gdc.leaderboard.inputs import GroundTruth
 from gdc.scores import distilled, score_samples
 from gdc.scores.distilled_fits import FOLDS, Known, features, sample_gaps
-from gdc.scores.distilled_tokens import ReferenceTokens, Tokens, moved, token_gaps
+from gdc.scores.distilled_tokens import ReferenceTokens, TokenLosses, Tokens, token_gaps
 from gdc.statistics.bootstrap import Estimate
 from gdc.statistics.markdown import table
 
@@ -171,20 +171,13 @@ def sample_inputs(world: World) -> Values:
 
 def token_inputs(world: World, of_samples: Values) -> Values:
     """Losses of each token under every model, its gaps and its place, and those of its sample."""
-    known, tokens = world.runs[0].known, world.runs[0].tokens
-    first, second = (tokens.models[:, k::2].astype(np.float64) for k in (0, 1))
-    first_saw = known.first_saw[world.sample]
-    in_loss, raw = np.where(first_saw, first, second), np.where(first_saw, second, first)
-    # What was taken out of the mean loss of a sample is taken out of each of its tokens.
-    out_loss = np.column_stack(
-        [moved(*each) for each in zip(raw.T, repeat(world.num_tokens), known.out_loss.T)]
-    )
+    of_run = TokenLosses(world.runs[0].known, world.runs[0].tokens, world.sample)
+    in_loss, out_loss = of_run.in_loss, of_run.out_loss
     early, late = np.array([run.tokens.looks for run in world.runs]).transpose(2, 1, 0)
     out_mean, in_mean, late_mean = (each.mean(axis=1) for each in (out_loss, in_loss, late))
     means = (out_mean - late_mean, out_mean - in_mean, out_mean, in_mean, early.mean(axis=1))
-    place = np.arange(len(raw)) - (np.cumsum(world.num_tokens) - world.num_tokens)[world.sample]
     each = [np.sort(losses, axis=1) for losses in (out_loss, in_loss, late)]
-    return np.column_stack([*means, late_mean, *each, place, of_samples[world.sample]])
+    return np.column_stack([*means, late_mean, *each, of_run.place, of_samples[world.sample]])
 
 
 # ---- the regressions

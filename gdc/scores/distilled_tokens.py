@@ -102,7 +102,7 @@ def token_gaps(known: Known, tokens: Tokens) -> Values:
     """
     require_contents(known)
     sample = np.repeat(np.arange(len(tokens.num_tokens)), tokens.num_tokens)
-    read = _Read(known, tokens, sample)
+    read = TokenLosses(known, tokens, sample)
     pairs = range(known.out_loss.shape[1])
     chosen = np.arange(len(sample))
     if len(sample) > MAX_TOKENS:
@@ -130,7 +130,7 @@ def moved(gaps: Values, num_tokens: Counts, means: Values) -> Values:
     return gaps + np.repeat(means - found, num_tokens)
 
 
-class _Read:
+class TokenLosses:
     """What the trees read of single tokens; losses are tokens x pairs."""
 
     def __init__(self, known: Known, tokens: Tokens, sample: Counts) -> None:
